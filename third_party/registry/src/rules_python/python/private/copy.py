@@ -1,0 +1,6 @@
+"""Copy a file: copy.py SOURCE TARGET."""
+
+import shutil
+import sys
+
+shutil.copyfile(*sys.argv[1:])

@@ -1,0 +1,128 @@
+"""Reading a requirements lock and choosing wheels; also evaluated as Python by tests/registry.
+
+Only the common core of Starlark and Python is used, no module of either.
+"""
+
+def normalized(name):
+    """A distribution's name as targets have it: lower case, runs of "-", "_" and "." become "_"."""
+    result = name.strip().lower().replace("-", "_").replace(".", "_")
+    for _ in range(8):
+        result = result.replace("__", "_")
+    return result
+
+def parse_lock(text, path):
+    """Reads a lock as `pip-compile --generate-hashes` writes it.
+
+    Args:
+        text: the lock's content.
+        path: its name for errors.
+
+    Returns:
+        A pair: dict of normalized name to {"name", "version", "extras", "hashes"}, and an error or None.
+    """
+    packages = {}
+    for line in text.replace("\\\n", " ").split("\n"):
+        line = line.partition(" #")[0].strip()
+        if not line or line.startswith("#"):
+            continue
+        words = [word for word in line.split(" ") if word]
+        hashes = [word[len("--hash=sha256:"):] for word in words if word.startswith("--hash=sha256:")]
+        requirement = "".join([word for word in words if not word.startswith("--hash=")]).partition(";")[0]
+        if requirement.startswith("-"):
+            return {}, "%s: expected \"name==version --hash=sha256:...\", found the option \"%s\"" % (path, words[0])
+        name, equals, version = requirement.partition("==")
+        name, bracket, extras = name.partition("[")
+        if not equals or not version:
+            return {}, "%s: expected \"name==version\", found \"%s\"; run its update command" % (path, requirement)
+        if not hashes:
+            return {}, "%s: %s==%s has no --hash=sha256:...; run its update command" % (path, name, version)
+        packages[normalized(name)] = {
+            "name": name,
+            "version": version,
+            "extras": [normalized(extra) for extra in extras.rstrip("]").split(",")] if bracket else [],
+            "hashes": hashes,
+        }
+    return packages, None
+
+def rank(filename, minor):
+    """How well a wheel suits CPython 3.<minor> on 64-bit x86 Linux with glibc: 0 not at all, higher is better."""
+    if not filename.endswith(".whl"):
+        return 0
+    parts = filename[:-len(".whl")].split("-")
+    if len(parts) < 5:
+        return 0
+    best = 0
+    for platform in parts[-1].split("."):
+        native = platform.endswith("_x86_64") and (platform.startswith("manylinux") or platform.startswith("linux"))
+        if platform != "any" and not native:
+            continue
+        for python in parts[-3].split("."):
+            if python == "cp3%d" % minor:
+                best = max(best, 5 if native else 4)
+            elif python.startswith("cp3") and "abi3" in parts[-2].split(".") and python[3:].isdigit() and int(python[3:]) <= minor:
+                best = max(best, 3)
+            elif python in ["py3", "py3%d" % minor]:
+                best = max(best, 2 if native else 1)
+    return best
+
+def choose(package, files, minor):
+    """Picks the file of a package that the lock allows and that suits the interpreter best.
+
+    Args:
+        package: the package's entry of parse_lock.
+        files: what the index lists: dicts with "filename", "url" and "hashes".
+        minor: 11 for Python 3.11.
+
+    Returns:
+        A pair: the file's dict or None, and an error or None.
+    """
+    what = "%s==%s" % (package["name"], package["version"])
+    locked = [file for file in files if file["hashes"].get("sha256") in package["hashes"]]
+    suited = [file for file in locked if rank(file["filename"], minor)]
+    if suited:
+        return sorted(suited, key = lambda file: (-rank(file["filename"], minor), file["filename"]))[0], None
+    if not files:
+        return None, "%s: the index has no file of this package" % what
+    if locked:
+        return None, "%s: the lock allows only %s, and none of these is a wheel for CPython 3.%d on x86_64 Linux" % (
+            what,
+            ", ".join([file["filename"] for file in locked]),
+            minor,
+        )
+    version = [file for file in files if ("-%s-" % package["version"]) in file["filename"]] or files
+    return None, "%s: expected a file with sha256 %s, found in the index: %s; update the lock if the change is meant" % (
+        what,
+        " or ".join(package["hashes"]),
+        ", ".join(["%s %s" % (file["filename"], file["hashes"].get("sha256", "without sha256")) for file in version[:20]]),
+    )
+
+def required(metadata, extras, locked):
+    """The packages of the lock that a wheel depends on.
+
+    The lock is made for one platform, so that a requirement whose marker does not hold there is not in it; only
+    the markers that ask for an extra are looked at.
+
+    Args:
+        metadata: the text of METADATA.
+        extras: the extras that the lock asks of this wheel, normalized.
+        locked: the normalized names in the lock.
+
+    Returns:
+        Sorted normalized names.
+    """
+    names = {}
+    for line in metadata.partition("\n\n")[0].split("\n"):
+        if not line.startswith("Requires-Dist:"):
+            continue
+        requirement, _, marker = line[len("Requires-Dist:"):].partition(";")
+        name = requirement.strip()
+        for stop in [" ", "[", "(", "<", ">", "=", "!", "~", "@"]:
+            name = name.partition(stop)[0]
+        wanted = "extra" not in marker
+        for extra in extras:
+            for quote in ["'", "\""]:
+                if quote + extra + quote in normalized(marker):
+                    wanted = True
+        if wanted and normalized(name) in locked:
+            names[normalized(name)] = True
+    return sorted(names)

@@ -1,0 +1,34 @@
+"""The Python rules, which Bazel 7 has built in, limited to the attributes that upstream's rules share with them."""
+
+load(":stand_in.bzl", "COMMON", "TEST", "check")
+
+_LIBRARY = COMMON + ["data", "deps", "imports", "srcs", "srcs_version"]
+_EXECUTABLE = _LIBRARY + ["args", "env", "legacy_create_init", "main", "python_version", "stamp"]
+_TEST = _EXECUTABLE + TEST + ["env_inherit"]
+_RUNTIME = COMMON + ["bootstrap_template", "coverage_tool", "files", "interpreter", "interpreter_path", "python_version", "stub_shebang"]
+
+# Facts about the interpreter that upstream's rules precompile and build virtual environments with; the built-in ones do neither.
+_RUNTIME_IGNORED = ["abi_flags", "implementation_name", "interpreter_version_info", "pyc_tag"]
+
+def py_library(name, **kwargs):
+    """Upstream's py_library; see native.py_library for the attributes."""
+    check("@rules_python//python:defs.bzl%py_library", name, kwargs, _LIBRARY)
+    native.py_library(name = name, **kwargs)
+
+def py_binary(name, **kwargs):
+    """Upstream's py_binary; see native.py_binary for the attributes."""
+    check("@rules_python//python:defs.bzl%py_binary", name, kwargs, _EXECUTABLE)
+    native.py_binary(name = name, **kwargs)
+
+def py_test(name, **kwargs):
+    """Upstream's py_test; see native.py_test for the attributes."""
+    check("@rules_python//python:defs.bzl%py_test", name, kwargs, _TEST)
+    native.py_test(name = name, **kwargs)
+
+def py_runtime(name, **kwargs):
+    """Upstream's py_runtime; facts that only upstream's rules need are accepted and dropped."""
+    check("@rules_python//python:defs.bzl%py_runtime", name, kwargs, _RUNTIME + _RUNTIME_IGNORED)
+    native.py_runtime(
+        name = name,
+        **{key: value for key, value in kwargs.items() if key not in _RUNTIME_IGNORED}
+    )
