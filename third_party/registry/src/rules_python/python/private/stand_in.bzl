@@ -82,14 +82,14 @@ def run_python(ctx, script, arguments, inputs, outputs, **kwargs):
         **kwargs
     )
 
-def python_launcher(ctx, script, arguments, files):
+def python_launcher(ctx, script, arguments, runfiles = []):
     """Makes a target runnable: a script that starts a Python file with the toolchain's interpreter.
 
     Args:
         ctx: the rule's context; the rule is executable and lists TOOLCHAIN_TYPE in `toolchains`.
         script: the File to run, standard library only.
         arguments: strings and Files; a File becomes its path in the runfiles.
-        files: further Files that are needed at run time.
+        runfiles: further runfiles that are needed at run time.
 
     Returns:
         DefaultInfo with the executable and its runfiles.
@@ -116,10 +116,8 @@ exec %s "$@"
 """ % (script.basename, ctx.label, " ".join(words)),
         is_executable = True,
     )
+    own = [script] + [argument for argument in arguments if type(argument) != "string"]
     return DefaultInfo(
         executable = executable,
-        runfiles = ctx.runfiles(
-            [script] + files + [argument for argument in arguments if type(argument) != "string"],
-            transitive_files = runtime.files,
-        ),
+        runfiles = ctx.runfiles(own, transitive_files = runtime.files).merge_all(runfiles),
     )

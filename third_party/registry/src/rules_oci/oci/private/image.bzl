@@ -1,0 +1,169 @@
+"""oci_image and oci_image_index of the rules_oci stand-in."""
+
+load("@rules_python//python/private:stand_in.bzl", "COMMON", "TOOLCHAIN_TYPE", "check", "run_python")
+
+_TAR_EXTENSIONS = [".tar", ".tgz", ".tar.gz", ".tzst", ".tar.zst"]
+
+# Attributes that take a value in the BUILD file or a file with it, and what turns the value into the file's text.
+_VALUES_OR_FILES = {
+    "annotations": "mapping",
+    "cmd": "lines",
+    "entrypoint": "lines",
+    "env": "mapping",
+    "exposed_ports": "list",
+    "labels": "mapping",
+    "volumes": "list",
+}
+
+def text_of(kind, value):
+    """The file form of an attribute's value, which is what upstream documents for each."""
+    if kind == "mapping":
+        return "\n".join(["%s=%s" % item for item in value.items()])
+    if kind == "lines":
+        return "\n".join([word.replace("\n", "%5Cn") for word in value])
+    return ",".join(value)
+
+def _layout(ctx, kind, spec, inputs):
+    """Registers the action that writes a layout; returns its providers."""
+    output = ctx.actions.declare_directory(ctx.label.name)
+    digest = ctx.actions.declare_file(ctx.label.name + ".json.sha256")
+    spec_file = ctx.actions.declare_file(ctx.label.name + ".spec.json")
+    ctx.actions.write(spec_file, json.encode_indent(spec | {"label": str(ctx.label)}))
+    run_python(
+        ctx,
+        script = ctx.file._layout,
+        arguments = [kind, "--spec", spec_file.path, "--output", output.path, "--digest", digest.path],
+        inputs = depset([spec_file] + inputs),
+        outputs = [output, digest],
+        mnemonic = "OCIImage" if kind == "image" else "OCIIndex",
+        progress_message = "Writing OCI %s %%{label}" % kind,
+    )
+    return [
+        DefaultInfo(files = depset([output]), runfiles = ctx.runfiles([output])),
+        OutputGroupInfo(digest = depset([digest])),
+    ]
+
+def _describe(ctx, index, layer):
+    description = ctx.actions.declare_file("%s.%d.layer.json" % (ctx.label.name, index))
+    run_python(
+        ctx,
+        script = ctx.file._descriptor,
+        arguments = ["--layer", layer.path, "--label", str(layer.owner), "--output", description.path],
+        inputs = depset([layer]),
+        outputs = [description],
+        mnemonic = "OCIDescriptor",
+        progress_message = "Describing layer %{input}",
+    )
+    return description
+
+def _oci_image_impl(ctx):
+    platform = {key: getattr(ctx.attr, key) for key in ["architecture", "os", "variant"] if getattr(ctx.attr, key)}
+    if ctx.attr.base and platform:
+        fail("os, architecture and variant come from the base and cannot be set beside it")
+    if not ctx.attr.base and not ("os" in platform and "architecture" in platform):
+        fail("os and architecture are needed where there is no base")
+    layers = [(layer, _describe(ctx, index, layer)) for index, layer in enumerate(ctx.files.tars)]
+    files = {name: getattr(ctx.file, name) for name in _VALUES_OR_FILES.keys() + ["created"] if getattr(ctx.file, name)}
+    values = dict(ctx.attr.values)
+    values.update({name: getattr(ctx.attr, name) for name in ["user", "workdir"] if getattr(ctx.attr, name)})
+    return _layout(
+        ctx,
+        "image",
+        spec = {
+            "base": ctx.file.base.path if ctx.file.base else None,
+            "files": {name: file.path for name, file in files.items()},
+            "layers": [(layer.path, description.path) for layer, description in layers],
+            "platform": platform,
+            "values": values,
+        },
+        inputs = [file for pair in layers for file in pair] + files.values() + ([ctx.file.base] if ctx.file.base else []),
+    )
+
+_IMAGE_ATTRS = {
+    "architecture": attr.string(doc = "GOARCH; only without base."),
+    "base": attr.label(allow_single_file = True, doc = "An oci_image to add to."),
+    "created": attr.label(allow_single_file = True, doc = "File with the time of creation; 1970 by default."),
+    "os": attr.string(doc = "GOOS; only without base."),
+    "tars": attr.label_list(allow_files = _TAR_EXTENSIONS, doc = "Layers, lowest first; kept as compressed as they are."),
+    "user": attr.string(),
+    "variant": attr.string(doc = "Of the architecture; only without base."),
+    "workdir": attr.string(),
+} | {
+    name: attr.label(allow_single_file = True)
+    for name in _VALUES_OR_FILES
+}
+
+oci_image_rule = rule(
+    implementation = _oci_image_impl,
+    attrs = _IMAGE_ATTRS | {
+        "values": attr.string_dict(doc = "Attributes whose value stands in the BUILD file: name to text."),
+        "_descriptor": attr.label(default = ":descriptor.py", allow_single_file = True),
+        "_layout": attr.label(default = ":layout.py", allow_single_file = True),
+    },
+    doc = "Makes an image; use the macro oci_image.",
+    toolchains = [TOOLCHAIN_TYPE],
+)
+
+def _digest(name, kwargs):
+    native.filegroup(
+        name = name + ".digest",
+        srcs = [name],
+        output_group = "digest",
+        **{key: kwargs[key] for key in COMMON if key in kwargs and key != "toolchains"}
+    )
+
+def oci_image(name, **kwargs):
+    """Makes an OCI image: a folder in the OCI image layout. `<name>.digest` is a file with its digest.
+
+    Example:
+        oci_image(
+            name = "greeting",
+            architecture = "amd64",
+            entrypoint = ["/greet"],
+            os = "linux",
+            tars = [":greeting_layer"],
+        )
+
+    Args:
+        name: the target's name.
+        **kwargs: upstream's attributes, see _IMAGE_ATTRS; others are an error. annotations, env and labels take a
+            dict or a file, cmd, entrypoint, exposed_ports and volumes a list or a file. entrypoint drops the base's cmd.
+    """
+    check("@rules_oci//oci:defs.bzl%oci_image", name, kwargs, _IMAGE_ATTRS.keys() + COMMON)
+    values = {
+        key: text_of(kind, kwargs.pop(key))
+        for key, kind in _VALUES_OR_FILES.items()
+        if type(kwargs.get(key)) in ["dict", "list"]
+    }
+    oci_image_rule(name = name, values = values, **kwargs)
+    _digest(name, kwargs)
+
+def _oci_image_index_impl(ctx):
+    return _layout(
+        ctx,
+        "index",
+        spec = {"images": [image.path for image in ctx.files.images]},
+        inputs = ctx.files.images,
+    )
+
+_INDEX_ATTRS = {"images": attr.label_list(mandatory = True, doc = "oci_image targets.")}
+
+oci_image_index_rule = rule(
+    implementation = _oci_image_index_impl,
+    attrs = _INDEX_ATTRS | {
+        "_layout": attr.label(default = ":layout.py", allow_single_file = True),
+    },
+    doc = "Makes an index; use the macro oci_image_index.",
+    toolchains = [TOOLCHAIN_TYPE],
+)
+
+def oci_image_index(name, **kwargs):
+    """Makes an index of images for several platforms. `<name>.digest` is a file with its digest.
+
+    Args:
+        name: the target's name.
+        **kwargs: `images` and what every rule has; others are an error.
+    """
+    check("@rules_oci//oci:defs.bzl%oci_image_index", name, kwargs, _INDEX_ATTRS.keys() + COMMON)
+    oci_image_index_rule(name = name, **kwargs)
+    _digest(name, kwargs)
