@@ -117,6 +117,7 @@ exec %s "$@"
         is_executable = True,
     )
     own = [script] + [argument for argument in arguments if type(argument) != "string"]
+    own += [runtime.interpreter] if runtime.interpreter else []
     return DefaultInfo(
         executable = executable,
         runfiles = ctx.runfiles(own, transitive_files = runtime.files).merge_all(runfiles),
