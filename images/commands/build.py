@@ -1,0 +1,115 @@
+#!/usr/bin/python3
+"""Writes the wheels that this image was made of, byte for byte.
+
+An image holds each wheel's files once, installed. A recipe beside them holds the rest: the archive's order, times and modes, the
+few entries that installation rewrites, and the sha256 that the result must have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+import zipfile
+
+RECIPES = pathlib.Path("/usr/local/share/wheels")
+INSTALLED = pathlib.Path("/usr/local/lib/python3.11/dist-packages")
+OUTPUT = pathlib.Path("/src/mlc-llm/python/dist")
+
+# The facts of an archive entry that are not its content (PKWARE's APPNOTE, 4.3.7 and 4.3.12).
+FACTS = ("filename", "date_time", "compress_type", "create_system", "create_version", "extract_version", "external_attr")
+
+
+class WheelError(Exception):
+    """A wheel cannot be written; the message says why and what to do."""
+
+
+def write_wheel(recipe: dict, installed: pathlib.Path, output: pathlib.Path) -> pathlib.Path:
+    """Packs one wheel from its installed files.
+
+    Args:
+        recipe: as made by images/private/make_wheel_recipe.py.
+        installed: the site-packages folder.
+        output: an existing folder.
+
+    Returns:
+        The wheel.
+
+    Raises:
+        WheelError: the files are not those that were installed; nothing is left in `output`.
+        OSError: `output` cannot be written.
+    """
+    name = recipe["wheel"]
+    # Beside the target, so that the last step is a rename: nobody sees half a wheel.
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=output) as scratch:
+        packed = pathlib.Path(scratch, name)
+        with zipfile.ZipFile(packed, "w") as archive:
+            for entry in recipe["entries"]:
+                info = zipfile.ZipInfo()
+                for fact in FACTS:
+                    setattr(info, fact, entry[fact])
+                info.date_time = tuple(info.date_time)
+                if info.is_dir():
+                    archive.writestr(info, b"")
+                    continue
+                with archive.open(info, "w") as target:
+                    if "content" in entry:
+                        target.write(base64.b64decode(entry["content"]))
+                    else:
+                        _copy(installed / info.filename, target, name)
+        found = sha256(packed)
+        if found != recipe["sha256"]:
+            raise WheelError(
+                f"{name}: expected sha256 {recipe['sha256']}, found {found}: files in {installed} are no longer those "
+                "that were installed from it. Start a fresh container of this image."
+            )
+        packed.chmod(0o644)
+        return packed.replace(output / name)
+
+
+def _copy(source: pathlib.Path, target, wheel: str) -> None:
+    try:
+        with open(source, "rb") as file:
+            shutil.copyfileobj(file, target, 1 << 20)
+    except FileNotFoundError:
+        raise WheelError(f"{wheel}: expected its file {source}, found none. Start a fresh container of this image.") from None
+
+
+def sha256(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=pathlib.Path, default=OUTPUT, help="folder to write to (default: %(default)s)")
+    output = parser.parse_args().output
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        recipes = sorted(RECIPES.glob("*.json"))
+        if not recipes:
+            raise WheelError(f"expected recipes in {RECIPES}, found none: this is not an image of this project")
+        for recipe in recipes:
+            wheel = write_wheel(json.loads(recipe.read_text()), INSTALLED, output)
+            print(f"{wheel}  {wheel.stat().st_size:,} bytes  sha256 {sha256(wheel)}")
+    except WheelError as error:
+        print(f"build: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(
+            f"build: cannot write to {output} as uid {os.getuid()}: {error.strerror}. If it is mounted from outside, give that "
+            f"folder to uid {os.getuid()}, run the container as its owner (docker run --user UID), or choose another with --output.",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+#!/usr/bin/python3 -IS
+"""The images' entrypoint: a shell, or whatever command is given.
+
+    docker run --rm IMAGE                  # a shell in /workspace (add -it)
+    docker run --rm IMAGE smoke            # what works in here, and where it is loaded from
+    docker run --rm IMAGE pytest /tests    # the test suite
+    docker run --rm IMAGE build            # the wheels that this image was made of, to /src/mlc-llm/python/dist
+    docker run --rm IMAGE python x.py      # any other command runs as given
+"""
+
+import os
+import sys
+
+_HELP = """usage: IMAGE [COMMAND [ARGUMENT ...]]
+
+  (no command)     a shell in /workspace; run the container with a terminal (-it)
+  smoke            report what works: versions, loaded libraries, devices, a compiled function against NumPy
+  build            write the wheels this image was made of to /src/mlc-llm/python/dist (build --help)
+  pytest /tests    run the test suite
+  COMMAND          any other command runs as given
+  --help           this text
+
+Mount models and projects at /workspace, a checkout of mlc-llm at /src/mlc-llm.
+The container runs as the user mlc (uid 1000); nothing in it needs root.
+"""
+
+
+def main() -> int:
+    command = sys.argv[1:] or ["bash"]
+    if command[0] in ("--help", "-h"):
+        sys.stdout.write(_HELP)
+        return 0
+    try:
+        # The command takes this process's place, so that signals and the exit code are its own.
+        os.execvp(command[0], command)
+    except FileNotFoundError:
+        problem, code = "no such command", 127
+    except OSError as error:
+        problem, code = error.strerror, 126
+    print(f"entrypoint: {command[0]}: {problem}; --help lists what there is", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+#!/usr/bin/python3
+"""Prints what works in this image: versions, libraries and where they are loaded from, devices, a compiled function.
+
+Exits with 1 if something that the image promises does not work; a missing GPU is reported, not a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Callable, Iterator
+
+_DISTRIBUTIONS = ("apache-tvm", "apache-tvm-ffi", "numpy")
+_REQUIRED_LIBRARIES = ("libtvm_ffi.so", "libtvm_runtime.so", "libtvm_runtime_extra.so", "libtvm_compiler.so")
+
+
+class Failure(Exception):
+    """A promise of the image that does not hold."""
+
+
+def versions() -> Iterator[str]:
+    yield f"python {platform.python_version()} ({sys.executable})"
+    for name in _DISTRIBUTIONS:
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            raise Failure(f"the distribution {name} is not installed") from None
+        yield f"{name} {distribution.version} ({distribution.locate_file('')})"
+
+
+def libraries() -> Iterator[str]:
+    import tvm  # noqa: F401: loads the libraries
+
+    with open("/proc/self/maps") as maps:
+        paths = {line.split()[-1] for line in maps if "/libtvm" in line}
+    yield from sorted(paths)
+    loaded = {path.rsplit("/", 1)[-1] for path in paths}
+    missing = [name for name in _REQUIRED_LIBRARIES if name not in loaded]
+    if missing:
+        raise Failure(f"not loaded by `import tvm`: {', '.join(missing)}")
+
+
+def compiled_add() -> Iterator[str]:
+    import numpy as np
+    import tvm
+    from tvm import te
+
+    size = 1000
+    a, b = (te.placeholder((size,), "float32", name=name) for name in "ab")
+    total = te.compute((size,), lambda i: a[i] + b[i], name="total")
+    function = te.create_prim_func([a, b, total]).with_attr("global_symbol", "add")
+    module = tvm.compile(tvm.IRModule({"add": function}), target="llvm")
+    x, y = np.arange(size, dtype="float32"), np.full(size, 0.5, "float32")
+    result = tvm.runtime.empty((size,), "float32")
+    module["add"](tvm.runtime.tensor(x), tvm.runtime.tensor(y), result)
+    if not np.array_equal(result.numpy(), x + y):
+        raise Failure("a + b compiled for the CPU differs from NumPy's")
+    yield f"a + b over {size} float32, compiled by LLVM {tvm.target.codegen.llvm_version_major()}, equals NumPy's"
+
+
+def devices() -> Iterator[str]:
+    import tvm
+
+    if not tvm.cpu().exist:
+        raise Failure("TVM finds no CPU device")
+    yield "cpu: works"
+    yield f"cuda: {_cuda(tvm)}"
+
+
+def _cuda(tvm) -> str:
+    count = 0
+    while tvm.cuda(count).exist:
+        count += 1
+    if count:
+        return f"{count} device(s), the first a {tvm.cuda(0).device_name}"
+    for library, remedy in (
+        ("libcuda.so.1", "no NVIDIA driver in here: start the container with --gpus all (NVIDIA Container Toolkit)"),
+        ("libcudart.so.13", "no CUDA 13 runtime in here: this image does not carry it"),
+    ):
+        try:
+            ctypes.CDLL(library)
+        except OSError as error:
+            return f"none; {remedy} ({error})"
+    return "none; the driver and the CUDA runtime load, but the driver shows no device"
+
+
+CHECKS: dict[str, Callable[[], Iterator[str]]] = {
+    "versions": versions,
+    "libraries": libraries,
+    "compiler": compiled_add,
+    "devices": devices,
+}
+
+
+def main() -> int:
+    argparse.ArgumentParser(prog="smoke", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    failures = 0
+    for name, check in CHECKS.items():
+        print(f"{name}:")
+        try:
+            for line in check():
+                print(f"  {line}")
+        except Exception as error:  # whatever breaks is what this program is there to say
+            failures += 1
+            print(f"  FAILED: {type(error).__name__}: {error}")
+    print("smoke: everything works" if not failures else f"smoke: {failures} of {len(CHECKS)} checks failed")
+    return min(failures, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

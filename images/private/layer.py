@@ -1,0 +1,146 @@
+"""A deterministic image layer: file system entries collected in any order, written as one sorted tar.gz.
+
+Format: OCI image layer (image-spec, layer.md) as a POSIX.1-2001 (pax) tar, gzip without name or time stamp, so that the
+same entries give the same bytes on every machine, in every time zone and under every umask.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import io
+import pathlib
+import posixpath
+import shutil
+import tarfile
+from collections.abc import Iterator
+from typing import Union
+
+# 2000-01-01T00:00:00Z, the time of every entry: a fixed value that zip, too, can express, and that no tool takes for "unset" as it does 0.
+SOURCE_DATE_EPOCH = 946684800
+
+# zlib's middle level: level 9 takes three times as long for one percent less.
+COMPRESSION_LEVEL = 6
+
+# A layer gives nobody more rights than they came with: set-user-id and set-group-id bits are dropped, the sticky bit is kept.
+_MODE_MASK = 0o1777
+
+Content = Union[bytes, pathlib.Path]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One path of a layer.
+
+    Args:
+        kind: tarfile's type: DIRTYPE, REGTYPE, SYMTYPE or LNKTYPE.
+        origin: the package or file that it comes from, for error messages.
+        content: a regular file's bytes, or where to read them.
+        target: where a link points to; a hard link's is a path of this layer.
+    """
+
+    kind: bytes
+    origin: str
+    mode: int = 0o755
+    uid: int = 0
+    gid: int = 0
+    content: Content = b""
+    target: str = ""
+
+    def data(self) -> bytes:
+        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+
+
+class LayerError(Exception):
+    """What went into a layer contradicts itself."""
+
+
+class Layer:
+    """Entries by path; a path is relative to the image's root, without a leading or trailing slash."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._entries
+
+    def items(self) -> Iterator[tuple[str, Entry]]:
+        """All entries so far, by path."""
+        return iter(sorted(self._entries.items()))
+
+    def data(self, path: str) -> bytes:
+        """The bytes of a regular file of this layer; symbolic links are followed within the layer."""
+        seen = set()
+        entry = self._entries.get(path)
+        while entry and entry.kind in (tarfile.SYMTYPE, tarfile.LNKTYPE) and path not in seen:
+            seen.add(path)
+            base = "" if entry.kind == tarfile.LNKTYPE else posixpath.dirname(path)
+            path = posixpath.normpath(posixpath.join("/", base, entry.target)).lstrip("/")
+            entry = self._entries.get(path)
+        if not entry or entry.kind != tarfile.REGTYPE:
+            raise LayerError(f"/{path}: expected a regular file in this layer, found {'none' if not entry else 'something else'}")
+        return entry.data()
+
+    def add(self, path: str, entry: Entry) -> None:
+        """Adds one entry. The same path twice must be the same thing twice.
+
+        Raises:
+            LayerError: the path is not clean, or another origin has put something different there.
+        """
+        if path != posixpath.normpath(path) or path.startswith(("/", "..")) or path == ".":
+            raise LayerError(f"{entry.origin}: path {path!r} is not a clean path below the image's root")
+        entry = dataclasses.replace(entry, mode=entry.mode & _MODE_MASK)
+        before = self._entries.get(path)
+        if before and not self._same(before, entry):
+            raise LayerError(
+                f"/{path} comes from {before.origin} and, different, from {entry.origin}: "
+                "exclude it in one of them (attribute `exclude`)"
+            )
+        if not before:
+            self._entries[path] = entry
+
+    def add_directory(self, path: str, origin: str, mode: int = 0o755, uid: int = 0, gid: int = 0) -> None:
+        self.add(path, Entry(tarfile.DIRTYPE, origin, mode, uid, gid))
+
+    def add_file(self, path: str, content: Content, origin: str, mode: int = 0o644, uid: int = 0, gid: int = 0) -> None:
+        self.add(path, Entry(tarfile.REGTYPE, origin, mode, uid, gid, content))
+
+    def add_symlink(self, path: str, target: str, origin: str) -> None:
+        self.add(path, Entry(tarfile.SYMTYPE, origin, 0o777, target=target))
+
+    def write(self, output: pathlib.Path) -> None:
+        """Writes the layer, with the parent directories that nobody added."""
+        for path in list(self._entries):
+            for parent in list(pathlib.PurePosixPath(path).parents)[:-1]:
+                kind = self._entries.setdefault(str(parent), Entry(tarfile.DIRTYPE, "its content")).kind
+                if kind != tarfile.DIRTYPE:
+                    raise LayerError(f"/{path}: /{parent}, from {self._entries[str(parent)].origin}, is not a directory")
+        # A hard link must follow the file that it names.
+        order = sorted(self._entries.items(), key=lambda item: (item[1].kind == tarfile.LNKTYPE, item[0]))
+        with open(output, "wb") as raw, gzip.GzipFile("", "wb", COMPRESSION_LEVEL, raw, mtime=0) as stream:
+            with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, copybufsize=shutil.COPY_BUFSIZE) as tar:
+                for path, entry in order:
+                    self._write_entry(tar, path, entry)
+
+    @staticmethod
+    def _write_entry(tar: tarfile.TarFile, path: str, entry: Entry) -> None:
+        info = tarfile.TarInfo(path)
+        info.type, info.mode, info.uid, info.gid = entry.kind, entry.mode, entry.uid, entry.gid
+        info.mtime = SOURCE_DATE_EPOCH
+        info.linkname = entry.target
+        if entry.kind != tarfile.REGTYPE:
+            tar.addfile(info)
+        elif isinstance(entry.content, bytes):
+            info.size = len(entry.content)
+            tar.addfile(info, io.BytesIO(entry.content))
+        else:
+            info.size = entry.content.stat().st_size
+            with open(entry.content, "rb") as file:
+                tar.addfile(info, file)
+
+    @staticmethod
+    def _same(one: Entry, other: Entry) -> bool:
+        def facts(entry: Entry) -> tuple:
+            return entry.kind, entry.mode, entry.uid, entry.gid, entry.target
+
+        return facts(one) == facts(other) and (one.kind != tarfile.REGTYPE or one.data() == other.data())

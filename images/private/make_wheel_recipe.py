@@ -1,0 +1,68 @@
+"""Makes the recipe by which an image's `build` command packs a wheel again from its installed files, and tries it.
+
+    python3 -m images.private.make_wheel_recipe --wheel x.whl --installed site-packages --output x.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import json
+import pathlib
+import sys
+import tempfile
+import zipfile
+
+from images.commands import build
+
+# Installation rewrites small files (RECORD, scripts); a larger one that differs means that the folder is of another wheel.
+_MOST_STORED = 1 << 20
+
+
+def wheel_recipe(wheel: pathlib.Path, installed: pathlib.Path) -> dict:
+    """The recipe of one wheel: its entries' facts, and the content of those that `installed` has not, or has different.
+
+    Raises:
+        build.WheelError: too much differs, or packing by the recipe gives other bytes.
+    """
+    entries = []
+    with zipfile.ZipFile(wheel) as archive:
+        for info in archive.infolist():
+            entry = {fact: getattr(info, fact) for fact in build.FACTS}
+            content = archive.read(info)
+            if not info.is_dir() and not _is_installed(installed / info.filename, content):
+                if len(content) > _MOST_STORED:
+                    raise build.WheelError(
+                        f"{wheel.name}: {info.filename} ({len(content):,} bytes) differs from what {installed} has installed: "
+                        "is that folder made from this wheel?"
+                    )
+                entry["content"] = base64.b64encode(content).decode()
+            entries.append(entry)
+    recipe = {"wheel": wheel.name, "sha256": build.sha256(wheel), "entries": entries}
+    with tempfile.TemporaryDirectory() as scratch:
+        build.write_wheel(recipe, installed, pathlib.Path(scratch))
+    return recipe
+
+
+def _is_installed(path: pathlib.Path, content: bytes) -> bool:
+    return path.is_file() and path.stat().st_size == len(content) and build.sha256(path) == hashlib.sha256(content).hexdigest()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--wheel", type=pathlib.Path, required=True)
+    parser.add_argument("--installed", type=pathlib.Path, required=True, help="the site-packages folder that the wheel is installed in")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="the recipe to write, JSON")
+    arguments = parser.parse_args()
+    try:
+        recipe = wheel_recipe(arguments.wheel, arguments.installed)
+    except build.WheelError as error:
+        print(f"make_wheel_recipe: {error}", file=sys.stderr)
+        return 1
+    arguments.output.write_text(json.dumps(recipe, separators=(",", ":"), sort_keys=True))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
