@@ -20,7 +20,7 @@ import zipfile
 from pathlib import Path
 from typing import Callable, Iterator, List, Tuple
 
-from . import debian, download, installed, pypi
+from . import debian, download, errors, installed, pypi
 
 # bazel-bootstrap is in Debian's testing and unstable only (Debian 12 and 13 have 4.2.3).
 SUITES = ("forky", "sid")
@@ -30,7 +30,7 @@ ROOTS = ("bazel-bootstrap",)
 EXCLUDED = frozenset(
     """
     build-essential default-jdk-headless default-jre-headless python3 unzip zlib1g-dev libjs-jquery node-core-js node-html5shiv
-    libc-gconv-modules-extra libprotoc32t64 protobuf-compiler-grpc-java-plugin openssl-provider-legacy
+    libssl3t64 libre2-11 libc-gconv-modules-extra libprotoc32t64 protobuf-compiler-grpc-java-plugin openssl-provider-legacy
     libtomcat9-java libbcprov-java libeclipse-jdt-core-java libeclipse-jdt-core-compiler-batch-java libjgit-java libjetty9-java
     liblog4j2-java liblog4j1.2-java libmongodb-java libmaven3-core-java libjavaparser-java libguice-java libjsch-java libjacoco-java
     libmaven-resolver-java libmaven-enforcer-plugin-java libmaven-parent-java libplexus-utils2-java libhttpclient-java libsisu-plexus-java
@@ -48,11 +48,12 @@ WHEELS = (
     ),
 )
 
+_NEEDED_BYTES = 400 * 10**6
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _UNWANTED = re.compile(r"^(usr/share/(doc|man|locale|lintian|maven-repo|info|bash-completion|zsh|gcc|bug)|usr/include|etc|var)(/|$)|/gconv/|/audit/")
 
 
-class BootstrapError(Exception):
+class BootstrapError(errors.UserError):
     """Bazel could not be installed; the message says what was expected, what was found and what mends it."""
 
 
@@ -77,11 +78,14 @@ def install(cache: Path, version: str, say: Callable[[str], None]) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with _locked(cache / "lock", say):
             if not final.exists():
+                free = shutil.disk_usage(cache).free
+                if free < _NEEDED_BYTES:
+                    raise OSError(errno.ENOSPC, "full", str(cache))
                 _install(cache, final, version, say)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
             raise BootstrapError(
-                f"{cache}: {os.strerror(error.errno)}. Bazel needs 450 MB there: free some space, or set MLC_BAZEL_CACHE to a folder with "
+                f"{error.filename or cache}: {os.strerror(error.errno)}. Installing Bazel takes {_NEEDED_BYTES // 10**6} MB in {cache}: free some space, or set MLC_BAZEL_CACHE to a folder with "
                 "room, and run the same command again: it goes on from here."
             ) from error
         raise
@@ -111,32 +115,17 @@ def _install(cache: Path, final: Path, version: str, say: Callable[[str], None])
     say(f"{len(packages)} Debian packages ({packages[0].suite}) and {len(WHEELS)} PyPI wheels, {total / 1e6:.0f} MB")
     building = Path(tempfile.mkdtemp(prefix="installing-", dir=cache))
     try:
-        with _Progress(total, say) as progress, concurrent.futures.ThreadPoolExecutor(8) as pool:
-            # The large ones first, so that unpacking (which holds no lock of Python's while it decompresses) overlaps the rest.
-            jobs = [pool.submit(_wheel, wheel, downloads, building, progress) for wheel in WHEELS]
-            jobs += [
-                pool.submit(_package, package, downloads, building, progress)
-                for package in sorted(packages, key=lambda package: -package.size)
-            ]
-            try:
-                for job in concurrent.futures.as_completed(jobs):
-                    job.result()
-            except BaseException:
-                for job in jobs:
-                    job.cancel()
-                raise
+        _unpack_all(packages, downloads, building, _Progress(total, say))
         _relocate(building, final)
         _write_class_path(building, final, version)
         manifest = {
             "bazel": version,
-            "packages": {
-                package.name: {"version": package.version, "sha256": package.sha256, "suite": package.suite} for package in packages
-            },
+            "packages": {package.name: {key: getattr(package, key) for key in ("version", "sha256", "suite")} for package in packages},
             "wheels": {filename: {"sha256": sha256} for _, filename, sha256, _ in WHEELS},
         }
         (building / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         building.chmod(0o755)
-        building.rename(final)
+        building.rename(final)  # The programs name their final place, so they run only there.
         try:
             _check(final)
         except BaseException:
@@ -148,22 +137,47 @@ def _install(cache: Path, final: Path, version: str, say: Callable[[str], None])
     say(f"installed Bazel {version} in {time.monotonic() - began:.0f} s")
 
 
+def _unpack_all(packages: List[debian.Package], downloads: Path, building: Path, progress: "_Progress") -> None:
+    """Downloads and unpacks, several at a time; the large ones first."""
+    pool = concurrent.futures.ThreadPoolExecutor(8)
+    jobs = [pool.submit(_wheel, wheel, downloads, building, progress) for wheel in WHEELS]
+    for package in sorted(packages, key=lambda package: -package.size):
+        jobs.append(pool.submit(_package, package, downloads, building, progress))
+    try:
+        for job in concurrent.futures.as_completed(jobs):
+            job.result()
+    except BaseException:
+        progress.stopped = True
+        pool.shutdown(wait=False, cancel_futures=True)
+        concurrent.futures.wait(jobs, timeout=2)  # So that none of them writes while the folder is being removed.
+        raise
+    finally:
+        progress.close()
+
+
 def _choose(version: str) -> List[debian.Package]:
     """The packages to install, from the first suite that has this version of Bazel."""
     found = []
     for suite in SUITES:
-        index = debian.fetch_index(suite)
+        try:
+            index = debian.fetch_index(suite)
+        except debian.SignatureError:
+            raise
+        except debian.DebianError as error:
+            found.append(str(error))
+            continue
         if ROOTS[0] not in index:
-            found.append(f"{suite} has none")
+            found.append(f"none in {suite}")
             continue
         package = index[ROOTS[0]]
         upstream = re.split(r"[+~-]", package.version)[0]
         if upstream == version:
             return debian.resolve(index, ROOTS, EXCLUDED)
-        found.append(f"{suite} has {package.version}")
+        found.append(f"{package.version} in {suite}")
+    listed = "\n".join("- " + line for line in dict.fromkeys(found))
     raise BootstrapError(
-        f"Bazel {version} (.bazelversion) is not to be had from Debian: expected bazel-bootstrap {version}, found: {'; '.join(found)}. "
-        f"Install Bazelisk or Bazel {version}, or set BAZEL_REAL to its path; MLC_DEBIAN_MIRROR names another mirror."
+        f"Bazel {version} (.bazelversion) is not to be had from Debian. Expected the package bazel-bootstrap {version}, found:\n{listed}\n"
+        f"Set MLC_DEBIAN_MIRROR to a mirror that has it, or install Bazelisk or Bazel {version}, or set BAZEL_REAL to its path."
     )
 
 
@@ -174,8 +188,11 @@ class _Progress:
         self._total, self._say, self._received = total, say, 0
         self._lock, self._terminal = threading.Lock(), sys.stderr.isatty()
         self._shown = time.monotonic()
+        self.stopped = False
 
     def __call__(self, received: int) -> None:
+        if self.stopped:
+            raise BootstrapError("stopped")
         with self._lock:
             self._received += received
             if time.monotonic() - self._shown < (0.2 if self._terminal else 10):
@@ -187,10 +204,8 @@ class _Progress:
             else:
                 self._say(text)
 
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Removes the line from the terminal."""
         if self._terminal:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 

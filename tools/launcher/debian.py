@@ -24,16 +24,22 @@ from pathlib import Path
 from typing import Callable, Collection, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 if __package__:
-    from . import download
+    from . import download, errors
 else:
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import download
+    import errors
 
+# The archives and the environment variables that name mirrors of them.
 ARCHIVES = {"debian": "MLC_DEBIAN_MIRROR", "debian-security": "MLC_DEBIAN_SECURITY_MIRROR"}
 
 
-class DebianError(Exception):
+class DebianError(errors.UserError):
     """Something about Debian's archive; the message names the package or file and the command that mends it."""
+
+
+class SignatureError(DebianError):
+    """An index is not signed by a key of the machine's keyring: nothing of it may be used."""
 
 
 # Mirrors ---------------------------------------------------------------------------------------------------------
@@ -124,7 +130,7 @@ def verified_text(signed: bytes, what: str) -> str:
         else:
             good = done.returncode == 0
         if not good or not text.exists():
-            raise DebianError(
+            raise SignatureError(
                 f"{what}: bad signature. Expected one by a key in {ring}; {Path(verifier).name} says:\n"
                 f"{done.stderr.strip()}\nThe mirror is broken or not to be trusted: set MLC_DEBIAN_MIRROR to another one."
             )
@@ -260,7 +266,10 @@ def fetch_index(
             failures.append(str(error))
             continue
         return Index(lzma.decompress(packed).decode("utf-8"), suite, archive)
-    raise DebianError(f"no mirror has the suite '{suite}' of the archive '{archive}':\n  " + "\n  ".join(failures))
+    raise DebianError(
+        f"no mirror has the suite '{suite}' of the archive '{archive}':\n  " + "\n  ".join(failures) + "\n"
+        f"Check the network (tools/bazel doctor), or set {ARCHIVES[archive]} to a mirror that answers."
+    )
 
 
 def _listed_hash(release: str, name: str, base: str) -> str:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Callable, Iterable, Mapping, Optional
 
 if __package__:
-    from . import trust
+    from . import errors, trust
 else:
+    import errors
     import trust
 
 _CHUNK = 1 << 18
@@ -24,7 +25,7 @@ _TIMEOUT_SECONDS = 30
 _TRIES_PER_URL = 3
 
 
-class DownloadError(Exception):
+class DownloadError(errors.UserError):
     """A file could not be had; the message names it, what was expected, what was found and what mends it."""
 
 
@@ -67,6 +68,15 @@ def read(url: str, headers: Optional[Mapping[str, str]] = None, timeout: float =
     raise AssertionError("unreachable")
 
 
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, lower-case hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(_CHUNK), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 def fetch(
     urls: Iterable[str],
     destination: Path,
@@ -87,13 +97,14 @@ def fetch(
     Raises:
       DownloadError: no URL had the file, or had another file.
     """
-    if destination.exists():
+    if destination.exists() and file_sha256(destination) == sha256:
         progress(destination.stat().st_size)
         return destination
     part = destination.with_name(destination.name + ".part")
     failures = []
     for url in urls:
         for attempt in range(_TRIES_PER_URL):
+            resumed = part.exists()
             try:
                 digest = _append(url, part, size, progress, headers)
             except urllib.error.HTTPError as error:
@@ -117,7 +128,8 @@ def fetch(
             part.unlink()
             progress(-found)
             failures.append(f"{url}: expected sha256 {sha256}, found {digest} ({found} bytes)")
-            break
+            if not resumed:  # Else what was resumed may be at fault: once more, from the start.
+                break
     raise DownloadError(f"cannot download {destination.name}:\n  " + "\n  ".join(dict.fromkeys(failures)))
 
 

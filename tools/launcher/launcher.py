@@ -5,18 +5,29 @@ import os
 import sys
 import time
 
-from . import installed, trust
+from . import errors, installed, trust
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 PROFILES = ("upstream", "registries")
+# What a probe of the network or of a program found is believed for so long.
+KEPT_SECONDS = 3600
+_PROBE_SECONDS = 2.0
+
 # Commands that resolve modules or read the build's options; the others (version, help, shutdown, …) need no profile.
 _PROFILED = frozenset("aquery build config coverage cquery fetch info mod print_action query run sync test vendor".split())
-_PROBE_SECONDS = 2.0
-_PROBE_KEPT_SECONDS = 3600
+
+# Startup options whose value may be the next argument.
+_WITH_VALUE = frozenset(
+    """
+    --bazelrc --command_port --connect_timeout_secs --digest_function --failure_detail_out --host_jvm_args --install_base
+    --invocation_policy --io_nice_level --local_startup_timeout_secs --macos_qos_class --max_idle_secs --output_base
+    --output_user_root --server_javabase --server_jvm_out --unix_digest_hash_attribute_name
+    """.split()
+)
 
 
 def say(line):
-    """One line to the user, on the side where it does not mix with Bazel's output."""
+    """One line to the user, on standard error, where it does not mix with Bazel's output."""
     print("tools/bazel: " + line, file=sys.stderr, flush=True)
 
 
@@ -31,102 +42,166 @@ def cache_folder():
 
 def wanted_version():
     """The version in .bazelversion."""
-    with open(os.path.join(ROOT, ".bazelversion"), encoding="utf-8") as file:
-        return file.read().split()[0]
+    path = os.path.join(ROOT, ".bazelversion")
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().split()[0]
+    except (OSError, IndexError) as error:
+        raise errors.UserError(f"{path}: expected a version of Bazel, found none ({error}). Restore it: git checkout .bazelversion")
 
 
 def command_index(arguments):
-    """The position of Bazel's command: the first argument that is no flag. None where there is none."""
-    takes_value = {"--" + name for name in _STARTUP_VALUES}
+    """The position of Bazel's command (the first argument that belongs to no startup option), or None."""
     position = 0
     while position < len(arguments):
-        argument = arguments[position]
-        if not argument.startswith("-"):
+        if not arguments[position].startswith("-"):
             return position
-        position += 2 if argument in takes_value else 1
+        position += 2 if arguments[position] in _WITH_VALUE else 1
     return None
 
 
-# Startup options that may have their value in the next argument.
-_STARTUP_VALUES = frozenset(
-    """
-    bazelrc batch_cpu_scheduling connect_timeout_secs digest_function failure_detail_out host_jvm_args install_base invocation_policy
-    io_nice_level local_startup_timeout_secs macos_qos_class max_idle_secs output_base output_user_root server_javabase
-    server_jvm_out unix_digest_hash_attribute_name command_port
-    """.split()
-)
+def remembered(name, key):
+    """What `remember` was given for this name and key within the last hour, else None."""
+    return _memory(name).get(key, {}).get("value")
 
 
-def choose_profile(arguments):
-    """The network profile and why; (None, reason) where the command line has it already.
+def _memory(name):
+    try:
+        with open(os.path.join(cache_folder(), name + ".json"), encoding="utf-8") as file:
+            known = json.load(file)
+        return {key: entry for key, entry in known.items() if 0 <= time.time() - entry["time"] < KEPT_SECONDS}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
-    Order: --config= on the command line, MLC_PROFILE, a probe whose answer is kept for an hour.
+
+def remember(name, key, value):
+    """Keeps a finding for the next runs; a cache that cannot be written is no error."""
+    path = os.path.join(cache_folder(), name + ".json")
+    temporary = f"{path}.{os.getpid()}"
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump({**_memory(name), key: {"value": value, "time": time.time()}}, file)
+        os.replace(temporary, path)
+    except OSError:
+        pass
+
+
+def choose_profile(arguments=(), anew=False):
+    """The network profile and why: from --config=, else MLC_PROFILE, else a probe that is kept for an hour.
+
+    Args:
+      arguments: Bazel's command line.
+      anew: probe even if an earlier answer is still good.
     """
     for profile in PROFILES:
         if "--config=" + profile in arguments:
-            return None, "named on the command line"
+            return profile, "--config"
     chosen = os.environ.get("MLC_PROFILE")
     if chosen:
         if chosen not in PROFILES:
-            raise SystemExit(f"tools/bazel: MLC_PROFILE is '{chosen}': expected one of {', '.join(PROFILES)}")
-        return chosen, "MLC_PROFILE says so"
-    memory = os.path.join(cache_folder(), "profile.json")
-    try:
-        with open(memory, encoding="utf-8") as file:
-            known = json.load(file)
-        if 0 <= time.time() - known["time"] < _PROBE_KEPT_SECONDS and known["profile"] in PROFILES:
-            return known["profile"], known["why"]
-    except (OSError, ValueError, KeyError):
-        pass
-    from . import probe
+            raise errors.UserError(f"MLC_PROFILE: expected {' or '.join(PROFILES)}, found '{chosen}'")
+        return chosen, "MLC_PROFILE"
+    known = None if anew else remembered("profile", "probe")
+    if not known:
+        from . import probe
 
-    profile, why = probe.profile(_PROBE_SECONDS)
-    probe.write_atomically(memory, json.dumps({"profile": profile, "why": why, "time": time.time()}))
-    return profile, why
+        known = probe.profile(_PROBE_SECONDS)
+        remember("profile", "probe", known)
+    return tuple(known)
 
 
-def main(arguments):
-    """Becomes Bazel; returns only for an error or for the launcher's own command."""
-    position = command_index(arguments)
-    command = arguments[position] if position is not None else None
-    if command == "doctor":
-        from . import doctor
+def find_bazel(version):
+    """A Bazel of this machine that suits: (path, where it was found), or None.
 
-        return doctor.main(arguments[position + 1 :])
-    profile = None
-    if command in _PROFILED:
-        profile, why = choose_profile(arguments)
-        if profile:
-            say(f"profile {profile} ({why}; --config= or MLC_PROFILE decides otherwise)")
-            arguments = arguments[: position + 1] + ["--config=" + profile] + arguments[position + 1 :]
-    registries = command in _PROFILED and (profile == "registries" or "--config=registries" in arguments)
-    version = wanted_version()
-    bazel = os.environ.get("BAZEL_REAL")
-    startup = []
-    if not bazel:
-        folder = _installed(version)
-        bazel = folder + "/usr/bin/bazel"
-        startup = installed.startup_flags(folder)
-        if registries:
-            arguments = arguments[: position + 1] + installed.module_flags(folder) + arguments[position + 1 :]
-    store = trust.store(cache_folder())
-    if store:
-        startup.append("--host_jvm_args=-Djavax.net.ssl.trustStore=" + store)
-    os.execv(bazel, [bazel, *startup, *arguments])
+    Args:
+      version: what .bazelversion says; $BAZEL_REAL (Bazelisk sets it) is taken whatever it is.
+    """
+    real = os.environ.get("BAZEL_REAL")
+    if real:
+        if not os.access(real, os.X_OK):
+            raise errors.UserError(f"BAZEL_REAL: expected the path of a Bazel program, found '{real}', which cannot be run. Unset it.")
+        return real, "BAZEL_REAL"
+    ourselves = os.path.join(ROOT, "tools", "bazel")
+    for name in ("bazelisk", "bazel"):
+        for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+            path = os.path.join(folder or ".", name)
+            if os.access(path, os.X_OK) and os.path.isfile(path) and not os.path.samefile(path, ourselves):
+                if _version_of(path) == version:
+                    return path, "PATH"
+    return None
 
 
-def _installed(version):
-    """The folder of the bootstrapped Bazel, installed now if it is not there."""
+def _version_of(path):
+    """What `<path> --version` says, remembered for an hour."""
+    status = os.stat(path)
+    key = f"{os.path.realpath(path)} {status.st_mtime_ns} {status.st_size} {wanted_version()}"
+    known = remembered("version", key)
+    if known is None:
+        from . import probe
+
+        known = probe.bazel_version(path, ROOT)
+        remember("version", key, known)
+    return known
+
+
+def ensure_installed(version):
+    """The folder of the Bazel that is made of packages; installed now if it is not there."""
     folder = installed.prefix(cache_folder(), version)
     if not os.path.exists(folder):
         from pathlib import Path
 
-        from . import bootstrap, debian, download, pypi
+        from . import bootstrap
 
-        try:
-            bootstrap.install(Path(cache_folder()), version, say)
-        except (bootstrap.BootstrapError, debian.DebianError, download.DownloadError, pypi.PyPIError) as error:
-            raise SystemExit(f"tools/bazel: {error}")
-        except KeyboardInterrupt:
-            raise SystemExit(130)
+        bootstrap.install(Path(cache_folder()), version, say)
     return folder
+
+
+def command_line(arguments):
+    """The program to become and its whole argument list."""
+    version = wanted_version()
+    position = command_index(arguments)
+    profile, added = None, []
+    if position is not None and arguments[position] in _PROFILED:
+        profile, why = choose_profile(arguments)
+        if why != "--config":
+            say(f"profile {profile}: {why} (--config= or MLC_PROFILE decides otherwise)")
+            added.append("--config=" + profile)
+    found = find_bazel(version)
+    startup = []
+    if not found or profile == "registries":
+        folder = ensure_installed(version)
+        if not found:
+            found = folder + "/usr/bin/bazel", "packages"
+            startup = installed.startup_flags(folder)
+        if profile == "registries":
+            added += installed.module_flags(folder)
+    store = trust.store(cache_folder())
+    if store:
+        startup.append("--host_jvm_args=-Djavax.net.ssl.trustStore=" + store)
+    if added:
+        arguments = [*arguments[: position + 1], *added, *arguments[position + 1 :]]
+    return found[0], [found[0], *startup, *arguments]
+
+
+def main(arguments):
+    """Becomes Bazel, so that signals and the exit code are Bazel's; returns never."""
+    try:
+        position = command_index(arguments)
+        if position is not None and arguments[position] == "doctor":
+            from . import doctor
+
+            code = doctor.main(arguments[position + 1 :])
+        else:
+            program, line = command_line(arguments)
+            # Else Bazelisk would run tools/bazel again.
+            os.environ["BAZELISK_SKIP_WRAPPER"] = "true"
+            os.execv(program, line)
+    except KeyboardInterrupt:
+        code = 130
+    except errors.UserError as error:
+        say(str(error))
+        code = 1
+    sys.stdout.flush()
+    # At once: threads of an installation or a probe may still wait for the network.
+    os._exit(code)

@@ -1,8 +1,10 @@
-"""Which network answers: one quick look, for the choice of the profile and for `tools/bazel doctor`."""
+"""Looks at the network and at programs, quickly: for the choice of the profile, of Bazel, and for `tools/bazel doctor`."""
 
-import concurrent.futures
 import os
-import tempfile
+import re
+import subprocess
+import threading
+import time
 
 from . import download
 
@@ -10,40 +12,49 @@ from . import download
 UPSTREAM = {"Bazel Central Registry": "https://bcr.bazel.build/bazel_registry.json", "GitHub": "https://github.com/robots.txt"}
 
 
-def answers(url, seconds):
-    """None where the URL answers in time, else one line that says why not."""
-    try:
-        with download.open_url(url, timeout=seconds) as response:
-            response.read(1)
-    except Exception as error:  # Whatever goes wrong is the answer.
-        return download.reason(error)
-    return None
+def answers(urls, seconds):
+    """Asks all at once: name → None where it answers in time, else one line that says why not.
+
+    Args:
+      urls: name → URL.
+      seconds: how long to wait for all together.
+    """
+    found = {name: "no answer within %g s" % seconds for name in urls}
+
+    def ask(name):
+        try:
+            with download.open_url(urls[name], timeout=seconds) as response:
+                response.read(1)
+            found[name] = None
+        except Exception as error:  # Whatever goes wrong is the answer.
+            found[name] = download.reason(error)
+
+    # Daemons, as looking up a name has no time-out of its own.
+    threads = [threading.Thread(target=ask, args=(name,), daemon=True) for name in urls]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+    return dict(found)
 
 
 def profile(seconds):
-    """("upstream", why) where everything that it needs answers, else ("registries", why)."""
-    pool = concurrent.futures.ThreadPoolExecutor(len(UPSTREAM))
-    try:
-        jobs = {name: pool.submit(answers, url, seconds) for name, url in UPSTREAM.items()}
-        for name, job in jobs.items():
-            try:
-                problem = job.result(timeout=seconds + 0.5)
-            except concurrent.futures.TimeoutError:
-                problem = "timed out"
-            if problem:
-                return "registries", f"{name} does not answer: {problem}"
-        return "upstream", " and ".join(UPSTREAM) + " answer"
-    finally:
-        pool.shutdown(wait=False)
+    """("upstream", why) where all that it needs answers, else ("registries", why)."""
+    for name, problem in answers(UPSTREAM, seconds).items():
+        if problem:
+            return "registries", f"{name} does not answer ({problem})"
+    return "upstream", " and ".join(UPSTREAM) + " answer"
 
 
-def write_atomically(path, text):
-    """Writes a small file of the launcher's cache in one step; a cache that cannot be written is no error."""
+def bazel_version(path, folder):
+    """The version that a Bazel or Bazelisk names in this folder; "" where it names none (Bazelisk may have to download it)."""
+    environment = {**os.environ, "BAZELISK_SKIP_WRAPPER": "true"}
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except OSError:
-        pass
+        done = subprocess.run(
+            [path, "--version"], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=120
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    match = re.search(r"^bazel (\S+)", done.stdout, re.MULTILINE)
+    return match[1] if match and not done.returncode else ""

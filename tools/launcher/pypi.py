@@ -18,17 +18,18 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Sequence
 
 if __package__:
-    from . import debian, download
+    from . import debian, download, errors
 else:
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import debian
     import download
+    import errors
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
 
 
-class PyPIError(Exception):
+class PyPIError(errors.UserError):
     """The index or a file of it is not to be had; the message says what to set."""
 
 

@@ -1,0 +1,165 @@
+"""`tools/bazel doctor`: what this machine has of what the build can use, and what to do about each gap."""
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+
+
+from . import debian, errors, installed, launcher, probe, pypi, trust
+
+_SECONDS = 5.0
+_DISK_BYTES = 10 * 10**9
+_MEMORY_BYTES = 4 * 10**9
+
+HELP = """Environment of tools/bazel:
+  BAZEL_REAL                   the Bazel to run; else a bazelisk or bazel on PATH that matches .bazelversion; else one made of packages
+  MLC_PROFILE                  upstream or registries, instead of a probe of the network (--config= on the command line wins)
+  MLC_BAZEL_CACHE              where the launcher keeps Bazel; else mlc-bazel below $XDG_CACHE_HOME or ~/.cache
+  MLC_DEBIAN_MIRROR, MLC_DEBIAN_SECURITY_MIRROR
+                               mirrors of Debian's archives, space-separated; else those that apt is set up with
+  MLC_DEBIAN_KEYRING           the keyring that Debian's indexes must be signed by; else the machine's debian-archive-keyring
+  PIP_INDEX_URL                the Python package index; else the one that pip is configured with
+  SSL_CERT_FILE                the certificate authorities to trust (PEM), for downloads of the launcher and of Bazel
+
+Exit code: 0 if this machine can build, 1 if not."""
+
+
+def main(arguments):
+    """Prints the table; returns 0 where this machine can build, else 1."""
+    parser = argparse.ArgumentParser(
+        prog="tools/bazel doctor", description=__doc__, epilog=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args(arguments)
+    rows, able = collect()
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    for name, found, advice in rows:
+        print(f"{name:<{widths[0]}}  {found:<{widths[1]}}  {advice}".rstrip())
+    print("This machine can build." if able else "This machine cannot build yet: see the rows that say what to do.")
+    return 0 if able else 1
+
+
+def collect():
+    """The rows of the table, (what, found, what to do or ""), and whether this machine can build."""
+    sources = _sources()
+    answers = probe.answers({name: url for name, url in sources.items() if url.startswith("http")}, _SECONDS)
+    answers.update({name: problem for name, problem in sources.items() if not problem.startswith("http")})
+    try:
+        profile, why = launcher.choose_profile(anew=True)
+    except errors.UserError as error:
+        profile, why = "none", str(error)
+    bazel, have_bazel = _bazel(answers)
+    rows = [bazel, ("profile", f"{profile}: {why}", "")]
+    needed = {"registries": ("Debian mirror", "PyPI index")}.get(profile, ("PyPI index", *probe.UPSTREAM))
+    advice = {
+        "Debian mirror": "set MLC_DEBIAN_MIRROR to a mirror that answers",
+        "Debian security": "set MLC_DEBIAN_SECURITY_MIRROR to a mirror that answers",
+        "PyPI index": "set PIP_INDEX_URL to an index that answers",
+    }
+    for name, problem in answers.items():
+        missing = advice.get(name, "") if problem or name in needed else ""
+        if problem and name in probe.UPSTREAM:
+            missing = "needed by --config=upstream only: the registries profile does without"
+        rows.append((name, "answers" if not problem else problem, missing if problem else ""))
+    rows += [_certificates(), _disk(), _cores(), _memory(), _containers(), _namespaces(), _gpu()]
+    reachable = profile != "none" and not any(answers.get(name) for name in needed)
+    return rows, have_bazel and reachable
+
+
+def _sources():
+    """Name → URL to ask, or the reason why there is none."""
+    found = {}
+    for name, archive, suite in (("Debian mirror", "debian", "bookworm"), ("Debian security", "debian-security", "bookworm-security")):
+        try:
+            found[name] = f"{debian.mirror_urls(archive)[0]}/dists/{suite}/InRelease"
+        except errors.UserError as error:
+            found[name] = str(error)
+    try:
+        found["PyPI index"] = pypi.index_url() + "/pip/"
+    except errors.UserError as error:
+        found["PyPI index"] = str(error)
+    return {**found, **probe.UPSTREAM}
+
+
+def _bazel(answers):
+    try:
+        version = launcher.wanted_version()
+        found = launcher.find_bazel(version)
+    except errors.UserError as error:
+        return ("Bazel", "none", str(error)), False
+    if found:
+        return ("Bazel", f"{found[0]} (from {found[1]})", ""), True
+    folder = installed.prefix(launcher.cache_folder(), version)
+    if os.path.exists(folder):
+        return ("Bazel", f"{version}, made of packages: {folder}", ""), True
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        advice = f"install Bazelisk or Bazel {version}, or set BAZEL_REAL: packages make one on Linux x86_64 only"
+        return ("Bazel", f"none, and this is {platform.system()} {platform.machine()}", advice), False
+    possible = not answers.get("Debian mirror") and not answers.get("PyPI index")
+    advice = "the first command installs it" if possible else "needs a Debian mirror and a PyPI index that answer, or BAZEL_REAL"
+    return ("Bazel", f"none yet: {version} would go to {folder}", advice), possible
+
+
+def _certificates():
+    bundle = trust.bundle()
+    if bundle:
+        return "CA bundle", f"{bundle} (Bazel's Java trusts it too)", ""
+    return "CA bundle", "none", "https may fail: install ca-certificates, or set SSL_CERT_FILE"
+
+
+def _disk():
+    folder = launcher.cache_folder()
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    free = shutil.disk_usage(folder).free
+    advice = "" if free >= _DISK_BYTES else f"a build takes about {_DISK_BYTES / 1e9:.0f} GB: free some, or set MLC_BAZEL_CACHE and --output_user_root"
+    return "disk", f"{free / 1e9:.0f} GB free at {folder}", advice
+
+
+def _cores():
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return "cores", str(count), ""
+
+
+def _memory():
+    try:
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return "memory", "unknown", ""
+    advice = "" if size >= _MEMORY_BYTES else "little: build with --jobs=1"
+    return "memory", f"{size / 1e9:.1f} GB", advice
+
+
+def _containers():
+    found = [name for name in ("podman", "docker", "runc") if shutil.which(name)]
+    if "docker" in found and not (os.environ.get("DOCKER_HOST") or os.path.exists("/var/run/docker.sock")):
+        found[found.index("docker")] = "docker (without a daemon)"
+    if found and found != ["docker (without a daemon)"]:
+        return "container tools", ", ".join(found), ""
+    if found:
+        return "container tools", found[0], "only needed to run images yourself: start dockerd, or apt-get install podman"
+    return "container tools", "none", "only needed to run images yourself: apt-get install podman"
+
+
+def _namespaces():
+    try:
+        works = subprocess.run(["unshare", "--user", "true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    except OSError:
+        works = False
+    if works:
+        return "user namespaces", "yes", ""
+    return "user namespaces", "no", "Bazel then runs actions without linux-sandbox: builds work, but are less strictly isolated"
+
+
+def _gpu():
+    program = shutil.which("nvidia-smi")
+    if not program:
+        return "GPU", "none (no nvidia-smi)", "only needed to run models on one"
+    query = [program, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return "GPU", f"nvidia-smi fails: {error}", "mend the driver"
+    text = "; ".join(line.strip() for line in done.stdout.strip().splitlines())
+    return ("GPU", text, "") if done.returncode == 0 else ("GPU", f"nvidia-smi fails: {text}", "mend the driver")
