@@ -65,7 +65,7 @@ def image_labels(name, title, description, licenses, source):
         title: short name of the image.
         description: one line.
         licenses: SPDX expression for what this project adds to the packages.
-        source: where the sources are.
+        source: where the sources of the packaged software are.
     """
     image_labels_file(
         name = name,
