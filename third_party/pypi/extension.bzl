@@ -1,0 +1,26 @@
+"""Module extension `sources`: the source repositories that are made from PyPI distributions."""
+
+load(":source.bzl", "pypi_source")
+
+def _sources_impl(_mctx):
+    pypi_source(
+        name = "tvm_ffi",
+        wheel = "apache-tvm-ffi",
+        build_file = "//third_party/tvm_ffi:tvm_ffi.BUILD.bazel",
+    )
+    pypi_source(
+        name = "tvm",
+        wheel = "apache-tvm",
+        # Headers that TVM's runtime sources include and its wheel leaves out; tilelang's sdist carries a TVM tree.
+        sdist = "tilelang",
+        sdist_prefix = "3rdparty/",
+        sdist_files = [
+            "tvm/3rdparty/compiler-rt/builtin_fp16.h",
+            "tvm/include/tvm/support/io.h",
+            "tvm/include/tvm/support/serializer.h",
+            "tvm/src/support/*.h",
+        ],
+        build_file = "//third_party/tvm:tvm.BUILD.bazel",
+    )
+
+sources = module_extension(implementation = _sources_impl)

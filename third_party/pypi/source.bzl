@@ -1,0 +1,42 @@
+"""`pypi_source`: a repository of sources made from locked PyPI wheels and sdists, under a BUILD file of ours."""
+
+load(":pypi.bzl", "locked_requirement", "pypi_download", "pypi_index")
+
+def _pypi_source_impl(rctx):
+    python = rctx.which("python3")
+    extract = rctx.path(Label("//third_party/pypi:extract.py"))
+    index = pypi_index(rctx)
+    sources = json.decode(rctx.read(rctx.attr._sources_lock))["sources"]
+
+    def unpack(project, hashes, prefix, patterns):
+        rctx.report_progress("downloading {}".format(project))
+        archive = pypi_download(rctx, project, hashes, index)
+        rctx.report_progress("unpacking {}".format(archive.basename))
+        result = rctx.execute([python, extract, archive, "--prefix", prefix] + patterns)
+        if result.return_code:
+            fail(result.stderr.strip())
+        rctx.delete(archive)
+
+    unpack(rctx.attr.wheel, locked_requirement(rctx, rctx.attr._requirements_lock, rctx.attr.wheel), "", [])
+    if rctx.attr.sdist:
+        if rctx.attr.sdist not in sources:
+            fail("{}: not in locks/sources.lock.json. Run tools/bazel run //locks:update_sources.".format(rctx.attr.sdist))
+        source = sources[rctx.attr.sdist]
+        root = source["file"][:-len(".tar.gz")] + "/"
+        unpack(rctx.attr.sdist, [source["sha256"]], root + rctx.attr.sdist_prefix, rctx.attr.sdist_files)
+    rctx.file("BUILD.bazel", rctx.read(rctx.attr.build_file))
+
+pypi_source = repository_rule(
+    implementation = _pypi_source_impl,
+    doc = "Sources from PyPI: the whole of one locked wheel, with chosen files of one locked sdist beside it.",
+    attrs = {
+        "wheel": attr.string(mandatory = True, doc = "Project in locks/requirements.lock.txt whose wheel is unpacked whole."),
+        "sdist": attr.string(doc = "Project in locks/sources.lock.json whose sdist adds files."),
+        "sdist_prefix": attr.string(doc = "Folder in the sdist whose content is laid over the wheel's."),
+        "sdist_files": attr.string_list(doc = "Shell patterns, below that folder, of the files to add."),
+        "build_file": attr.label(mandatory = True, allow_single_file = True, doc = "The repository's BUILD file."),
+        "_requirements_lock": attr.label(default = "//locks:requirements.lock.txt", allow_single_file = True),
+        "_sources_lock": attr.label(default = "//locks:sources.lock.json", allow_single_file = True),
+    },
+    environ = ["PIP_INDEX_URL"],
+)

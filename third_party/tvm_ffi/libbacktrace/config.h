@@ -1,0 +1,25 @@
+/* What libbacktrace's configure finds on Linux x86-64 with glibc; regenerate by running configure when libbacktrace changes. */
+#define BACKTRACE_ELF_SIZE 64
+#define HAVE_ATOMIC_FUNCTIONS 1
+#define HAVE_CLOCK_GETTIME 1
+#define HAVE_DECL_GETPAGESIZE 1
+#define HAVE_DECL_STRNLEN 1
+#define HAVE_DLFCN_H 1
+#define HAVE_DL_ITERATE_PHDR 1
+#define HAVE_FCNTL 1
+#define HAVE_GETIPINFO 1
+#define HAVE_INTTYPES_H 1
+#define HAVE_LINK_H 1
+#define HAVE_LSTAT 1
+#define HAVE_MEMORY_H 1
+#define HAVE_READLINK 1
+#define HAVE_STDINT_H 1
+#define HAVE_STDLIB_H 1
+#define HAVE_STRINGS_H 1
+#define HAVE_STRING_H 1
+#define HAVE_SYNC_FUNCTIONS 1
+#define HAVE_SYS_MMAN_H 1
+#define HAVE_SYS_STAT_H 1
+#define HAVE_SYS_TYPES_H 1
+#define HAVE_UNISTD_H 1
+#define STDC_HEADERS 1

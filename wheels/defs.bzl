@@ -1,0 +1,36 @@
+"""Rules around wheels. Public: `python_environment`."""
+
+def _python_environment_impl(ctx):
+    folder = ctx.actions.declare_directory(ctx.label.name)
+    wheels = [file for file in ctx.files.wheels if file.extension == "whl"]
+    if not wheels:
+        fail("{}: `wheels` has no .whl file".format(ctx.label))
+    arguments = ctx.actions.args()
+    arguments.add_all("--to", [folder], expand_directories = False)
+    arguments.add_all(wheels)
+    ctx.actions.run(
+        outputs = [folder],
+        inputs = wheels,
+        executable = ctx.executable._install_wheels,
+        arguments = [arguments],
+        mnemonic = "InstallWheels",
+        progress_message = "Installing {} wheels into %{{label}}".format(len(wheels)),
+    )
+    return [DefaultInfo(files = depset([folder]), runfiles = ctx.runfiles([folder]))]
+
+python_environment = rule(
+    implementation = _python_environment_impl,
+    doc = """A folder of installed wheels, as `pip install --target` makes it: tests put it on sys.path, images take it as a layer.
+
+Example:
+
+    python_environment(
+        name = "test_dependencies",
+        wheels = ["@pypi//pytest:whl", "@pypi//pluggy:whl"],
+    )
+""",
+    attrs = {
+        "wheels": attr.label_list(mandatory = True, allow_files = True, doc = "Wheels to install; nothing is added to them."),
+        "_install_wheels": attr.label(default = "//wheels/private:install_wheels", executable = True, cfg = "exec"),
+    },
+)

@@ -1,0 +1,54 @@
+"""Installs wheels into one folder, the same bytes whenever and wherever it runs."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+
+from installer import install
+from installer.destinations import SchemeDictionaryDestination
+from installer.exceptions import InstallerError
+from installer.sources import WheelFile
+
+
+def install_wheel(wheel: pathlib.Path, to: pathlib.Path, interpreter: str) -> None:
+    """Installs a wheel as `pip install --target` lays it out: packages in `to`, commands in `to`/bin.
+
+    Args:
+        wheel: the wheel file.
+        to: the folder that receives it.
+        interpreter: the Python that the commands' first lines name.
+
+    Raises:
+        InstallerError: the wheel's RECORD does not match its content.
+        FileExistsError: another wheel has installed a file of the same name.
+    """
+    scheme = {"purelib": to, "platlib": to, "scripts": to / "bin", "headers": to / "include", "data": to}
+    destination = SchemeDictionaryDestination(
+        {name: str(path) for name, path in scheme.items()},
+        interpreter=interpreter,
+        script_kind="posix",
+    )
+    with WheelFile.open(wheel) as source:
+        source.validate_record()
+        install(source, destination, additional_metadata={"INSTALLER": b"mlc_bazel\n"})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], fromfile_prefix_chars="@")
+    parser.add_argument("--to", type=pathlib.Path, required=True, help="folder that receives the packages")
+    parser.add_argument("--interpreter", default="/usr/bin/python3", help="Python that installed commands run with")
+    parser.add_argument("wheels", nargs="+", type=pathlib.Path)
+    arguments = parser.parse_args()
+    for wheel in arguments.wheels:
+        try:
+            install_wheel(wheel, arguments.to, arguments.interpreter)
+        except (InstallerError, OSError, ValueError) as error:
+            print(f"install_wheels: {wheel.name}: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
