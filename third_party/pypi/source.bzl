@@ -1,16 +1,15 @@
 """`pypi_source`: a repository of sources made from locked PyPI wheels and sdists, under a BUILD file of ours."""
 
-load(":pypi.bzl", "locked_requirement", "pypi_download", "pypi_index")
+load(":pypi.bzl", "locked_requirement", "pypi_download")
 
 def _pypi_source_impl(rctx):
     python = rctx.which("python3")
     extract = rctx.path(Label("//third_party/pypi:extract.py"))
-    index = pypi_index(rctx)
     sources = json.decode(rctx.read(rctx.attr._sources_lock))["sources"]
 
     def unpack(project, hashes, prefix, patterns):
         rctx.report_progress("downloading {}".format(project))
-        archive = pypi_download(rctx, project, hashes, index)
+        archive = pypi_download(rctx, project, hashes)
         rctx.report_progress("unpacking {}".format(archive.basename))
         result = rctx.execute([python, extract, archive, "--prefix", prefix] + patterns)
         if result.return_code:

@@ -1,6 +1,7 @@
 """The Python package index that this machine's pip is configured with, and single files from it by hash; standard library only.
 
     python3 tools/launcher/pypi.py index-url        # JSON: the address of the simple index
+    python3 tools/launcher/pypi.py files PROJECT    # JSON: the project's files, each with filename, url, hashes
 """
 
 from __future__ import annotations
@@ -159,9 +160,15 @@ def fetch(project: str, filename: str, sha256: str, destination: Path, progress:
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["index-url"], help="index-url: the address of the simple index")
-    parser.parse_args(arguments)
-    json.dump(index_url(), sys.stdout)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("index-url", help="the address of the simple index")
+    commands.add_parser("files", help="the files of a project").add_argument("project")
+    options = parser.parse_args(arguments)
+    try:
+        json.dump(index_url() if options.command == "index-url" else files(options.project), sys.stdout)
+    except (PyPIError, debian.DebianError) as error:
+        print(error, file=sys.stderr)
+        return 1
     print()
     return 0
 
