@@ -1,0 +1,6 @@
+"""Package of the wheel that the conformance tests build."""
+
+
+def main() -> None:
+    """Entry point."""
+    print("hello")
