@@ -33,9 +33,9 @@ def parse_lock(text, path):
         name, equals, version = requirement.partition("==")
         name, bracket, extras = name.partition("[")
         if not equals or not version:
-            return {}, "%s: expected \"name==version\", found \"%s\"; run its update command" % (path, requirement)
+            return {}, "%s: expected \"name==version\", found \"%s\"; update the lock (its first lines say how)" % (path, requirement)
         if not hashes:
-            return {}, "%s: %s==%s has no --hash=sha256:...; run its update command" % (path, name, version)
+            return {}, "%s: %s==%s has no --hash=sha256:...; update the lock (its first lines say how)" % (path, name, version)
         packages[normalized(name)] = {
             "name": name,
             "version": version,
@@ -90,7 +90,7 @@ def choose(package, files, minor):
             minor,
         )
     version = [file for file in files if ("-%s-" % package["version"]) in file["filename"]] or files
-    return None, "%s: expected a file with sha256 %s, found in the index: %s; update the lock if the change is meant" % (
+    return None, "%s: expected a file with sha256 %s, found in the index: %s; if the change is meant, update the lock (its first lines say how)" % (
         what,
         " or ".join(package["hashes"]),
         ", ".join(["%s %s" % (file["filename"], file["hashes"].get("sha256", "without sha256")) for file in version[:20]]),

@@ -138,10 +138,12 @@ _HUB_TARGETS = ["data", "dist_info", "pkg", "whl"]
 def _hub_impl(rctx):
     rctx.file("BUILD.bazel", "exports_files([\"requirements.bzl\"])\n")
     for package in rctx.attr.packages:
-        aliases = [(target, target) for target in _HUB_TARGETS] + [(package, "pkg")]
+
+        # @<hub>//<package> is short for @<hub>//<package>:pkg.
+        aliases = {package: "pkg"} | {target: target for target in _HUB_TARGETS}
         rctx.file(package + "/BUILD.bazel", "package(default_visibility = [\"//visibility:public\"])\n" + "".join([
             "\nalias(\n    name = \"%s\",\n    actual = \"@%s__%s//:%s\",\n)\n" % (name, rctx.attr.hub, package, target)
-            for name, target in aliases
+            for name, target in aliases.items()
         ]))
     rctx.file("requirements.bzl", """\
 \"\"\"Labels of the locked requirements; made by pip.parse of third_party/registry.\"\"\"
