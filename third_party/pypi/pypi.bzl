@@ -3,35 +3,70 @@
 # Which index this machine uses is decided in one place, the launcher's.
 _PYPI = Label("//tools/launcher:pypi.py")
 
-def pypi_download(rctx, project, hashes):
+def pypi_files(rctx, project, index = None):
+    """The files of a PyPI project, as the index lists them.
+
+    Args:
+        rctx: the repository context.
+        project: the project's name.
+        index: address of the simple index; default: the one that this machine's pip uses.
+
+    Returns:
+        A pair: a list of dicts with at least "filename", "url" and "hashes", and an error or None.
+    """
+    return _ask(rctx, ["files", project], {"PIP_INDEX_URL": index} if index else {})
+
+def pypi_index(rctx):
+    """The address of the simple index that this machine's pip uses; a pair of address and error, one of them None."""
+    return _ask(rctx, ["index-url"], {})
+
+def _ask(rctx, arguments, environment):
+    python = rctx.which("python3")
+    if not python:
+        fail("python3 is not on PATH: it is asked which Python package index this machine uses; install python3")
+    result = rctx.execute([python, "-B", rctx.path(_PYPI)] + arguments, environment = environment)
+    if result.return_code:
+        return None, result.stderr.strip()
+    return json.decode(result.stdout), None
+
+def from_repository_cache(rctx, hashes, name):
+    """Takes a file with one of these sha256 hashes out of the repository cache, as `name`; returns whether it was there."""
+    for sha256 in hashes:
+        # Bazel looks in the cache, by hash, before it tries the address.
+        if rctx.download("file:///dev/null", name, sha256 = sha256, allow_fail = True).success:
+            return True
+    return False
+
+def pypi_download(rctx, project, hashes, update):
     """Downloads the one file of a PyPI project that has one of the given hashes.
 
-    It goes through Bazel's downloader, so that `--repository_cache` and `--distdir` work.
+    It goes through Bazel's downloader, so that `--repository_cache` and `--distdir` work. When the index does not answer, the
+    repository cache alone will do.
 
     Args:
         rctx: the repository context.
         project: normalized project name, e.g. "apache-tvm".
         hashes: accepted sha256 hashes, lower-case hex.
+        update: the command that updates the lock with these hashes, for errors.
 
     Returns:
-        The file's path, under its own name, in the repository.
+        The file's path in the repository.
     """
-    python = rctx.which("python3")
-    if not python:
-        fail("python3 is not on PATH: it is asked which Python package index this machine uses; install python3")
-    result = rctx.execute([python, "-B", rctx.path(_PYPI), "files", project])
-    if result.return_code:
-        fail(result.stderr.strip())
-    files = json.decode(result.stdout)
+    files, error = pypi_files(rctx, project)
+    if error:
+        if from_repository_cache(rctx, hashes, project):
+            return rctx.path(project)
+        fail("{} is not in the repository cache, and: {}".format(project, error))
     for file in files:
         digest = file["hashes"].get("sha256")
         if digest in hashes:
             rctx.download(file["url"], file["filename"], sha256 = digest)
             return rctx.path(file["filename"])
-    fail("{}: no file in the package index has a locked hash. Expected one of: {}. Found: {}. Run tools/bazel run //locks:update_requirements or //locks:update_sources.".format(
+    fail("{}: expected a file with sha256 {}, found in the index: {}. If the change is meant: {}".format(
         project,
-        ", ".join(hashes),
-        ", ".join([file["filename"] for file in files][-10:]) or "nothing",
+        " or ".join(hashes),
+        ", ".join(["{} {}".format(file["filename"], file["hashes"].get("sha256")) for file in files[-10:]]) or "nothing",
+        update,
     ))
 
 def locked_requirement(rctx, lock, project):
@@ -49,5 +84,5 @@ def locked_requirement(rctx, lock, project):
             hashes = [word[len("--hash=sha256:"):] for word in words if word.startswith("--hash=sha256:")]
             if hashes:
                 return hashes
-            fail("{}: no --hash in {}. Run tools/bazel run //locks:update_requirements.".format(project, lock))
-    fail("{}: not in {}. Add it to locks/requirements.in and run tools/bazel run //locks:update_requirements.".format(project, lock))
+            fail("{}: no --hash in {}. Run tools/bazel run //locks:update_requirements".format(project, lock))
+    fail("{}: not in {}. Add it to locks/requirements.in and run tools/bazel run //locks:update_requirements".format(project, lock))

@@ -2,27 +2,35 @@
 
 load(":pypi.bzl", "locked_requirement", "pypi_download")
 
+_UPDATE_SOURCES = "tools/bazel run //locks:update_sources"
+
 def _pypi_source_impl(rctx):
     python = rctx.which("python3")
     extract = rctx.path(Label("//third_party/pypi:extract.py"))
     sources = json.decode(rctx.read(rctx.attr._sources_lock))["sources"]
 
-    def unpack(project, hashes, prefix, patterns):
+    def unpack(project, hashes, update, prefix, patterns):
         rctx.report_progress("downloading {}".format(project))
-        archive = pypi_download(rctx, project, hashes)
+        archive = pypi_download(rctx, project, hashes, update)
         rctx.report_progress("unpacking {}".format(archive.basename))
         result = rctx.execute([python, extract, archive, "--prefix", prefix] + patterns)
         if result.return_code:
             fail(result.stderr.strip())
         rctx.delete(archive)
 
-    unpack(rctx.attr.wheel, locked_requirement(rctx, rctx.attr._requirements_lock, rctx.attr.wheel), "", [])
+    unpack(
+        rctx.attr.wheel,
+        locked_requirement(rctx, rctx.attr._requirements_lock, rctx.attr.wheel),
+        "tools/bazel run //locks:update_requirements",
+        "",
+        [],
+    )
     if rctx.attr.sdist:
         if rctx.attr.sdist not in sources:
-            fail("{}: not in locks/sources.lock.json. Run tools/bazel run //locks:update_sources.".format(rctx.attr.sdist))
+            fail("{}: not in locks/sources.lock.json. Run {}".format(rctx.attr.sdist, _UPDATE_SOURCES))
         source = sources[rctx.attr.sdist]
         root = source["file"][:-len(".tar.gz")] + "/"
-        unpack(rctx.attr.sdist, [source["sha256"]], root + rctx.attr.sdist_prefix, rctx.attr.sdist_files)
+        unpack(rctx.attr.sdist, [source["sha256"]], _UPDATE_SOURCES, root + rctx.attr.sdist_prefix, rctx.attr.sdist_files)
     rctx.file("BUILD.bazel", rctx.read(rctx.attr.build_file))
 
 pypi_source = repository_rule(

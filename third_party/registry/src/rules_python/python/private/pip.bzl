@@ -1,31 +1,11 @@
 """pip.parse of the rules_python stand-in: one repository per wheel of the lock, and a hub with their public names."""
 
+# Of the root module, not of this one: which index the machine uses is decided in one place.
+load("@@//third_party/pypi:pypi.bzl", "from_repository_cache", "pypi_files", "pypi_index")
 load(":lock.bzl", "choose", "normalized", "parse_lock", "required")
 
-# Part of the root module, not of this one: which index the machine uses is decided in one place, the launcher's.
-_PYPI = Label("@@//tools/launcher:pypi.py")
-
-def _pypi_call(rctx, expression, argument = "", environment = {}):
-    """Evaluates a Python expression with the launcher's module `pypi`; returns a pair of value and error."""
-    python = rctx.which("python3")
-    if not python:
-        fail("python3 is not on PATH: it is asked which Python package index this machine uses; install python3")
-    code = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-import pypi
-try:
-    json.dump({}, sys.stdout)
-except pypi.PyPIError as error:
-    sys.exit(str(error))
-""".format(expression)
-    result = rctx.execute([python, "-B", "-c", code, rctx.path(_PYPI).dirname, argument], environment = environment)
-    if result.return_code:
-        return None, result.stderr.strip()
-    return json.decode(result.stdout), None
-
 def _index_impl(rctx):
-    address, error = _pypi_call(rctx, "pypi.index_url()")
+    address, error = pypi_index(rctx)
     rctx.file("BUILD.bazel", "")
 
     # An error is told only if a wheel is not in the repository cache either.
@@ -42,7 +22,7 @@ def _download(rctx, package):
     index = json.decode(rctx.read(rctx.attr.index))
     error = index["error"]
     if not error:
-        files, error = _pypi_call(rctx, "pypi.files(sys.argv[2])", package["name"], {"PIP_INDEX_URL": index["address"]})
+        files, error = pypi_files(rctx, package["name"], index["address"])
     if not error:
         file, mismatch = choose(package, files, rctx.attr.minor)
         if mismatch:
@@ -50,10 +30,8 @@ def _download(rctx, package):
         rctx.download(file["url"], file["filename"], sha256 = file["hashes"]["sha256"])
         return file["filename"]
 
-    # Without an index the repository cache may still have the file: Bazel looks there, by hash, before it tries the address.
-    for sha256 in package["hashes"]:
-        if rctx.download("file:///dev/null", "cached.whl", sha256 = sha256, allow_fail = True).success:
-            return "cached.whl"
+    if from_repository_cache(rctx, package["hashes"], "cached.whl"):
+        return "cached.whl"
     fail("%s==%s is not in the repository cache, and: %s" % (package["name"], package["version"], error))
 
 def _child(folder, suffix):
