@@ -147,6 +147,18 @@ def test_the_virtual_machine_refuses_a_wrong_shape_and_says_which() -> None:
     assert vm["main"](x, tvm.runtime.tensor(np.ones(2, "float32"))).numpy().tolist() == [5, 5]
 
 
+def test_the_virtual_machine_refuses_a_wrong_rank_where_shapes_are_unknown() -> None:
+    @I.ir_module
+    class Module:
+        @R.function
+        def main(x: R.Tensor(dtype="float32", ndim=2)):
+            return x
+
+    vm = relax.VirtualMachine(tvm.compile(Module, target="llvm"), tvm.cpu())
+    with pytest.raises(ValueError, match="expect Tensor with ndim 2 but get 1"):
+        vm["main"](tvm.runtime.tensor(np.ones(2, "float32")))
+
+
 def test_many_errors_keep_nothing_alive() -> None:
     """Neither the argument nor the callback of a call that failed."""
 

@@ -1,5 +1,6 @@
 """TIR compiled for LLVM and run through the runtime gives NumPy's results, for every data type and on every thread count."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -90,7 +91,7 @@ def test_cast(source: str, target: str) -> None:
 
 
 def test_float16_conversion_is_exact_for_every_value() -> None:
-    """libtvm_runtime supplies the conversions where the processor has none: all 65536 values, there and back."""
+    """All 65536 values, there and back, as compiled code does it."""
     bits = np.arange(65536, dtype="uint16").view("float16")
     finite = bits[~np.isnan(bits)]
     a = te.placeholder((len(finite),), "float16", name="a")
@@ -99,6 +100,25 @@ def test_float16_conversion_is_exact_for_every_value() -> None:
     b = te.placeholder((len(finite),), "float32", name="b")
     narrow = run(build(b, te.compute(b.shape, lambda i: b[i].astype("float16"))), [wide], finite.shape, "float16")
     np.testing.assert_array_equal(narrow.view("uint16"), finite.view("uint16"))
+
+
+def test_half_precision_helpers_agree_with_numpy() -> None:
+    """Code compiled for a processor without such instructions calls these, by name, in libtvm_runtime."""
+    library = ctypes.CDLL(tvm.libinfo.find_libtvm_runtime())
+    widen, narrow, narrow_double = (library[name] for name in ("__gnu_h2f_ieee", "__gnu_f2h_ieee", "__truncdfhf2"))
+    widen.argtypes, widen.restype = [ctypes.c_uint16], ctypes.c_float
+    narrow.argtypes, narrow.restype = [ctypes.c_float], ctypes.c_uint16
+    narrow_double.argtypes, narrow_double.restype = [ctypes.c_double], ctypes.c_uint16
+    halves = np.arange(65536, dtype="uint16").view("float16")
+    halves = halves[~np.isnan(halves)]
+    assert [widen(int(bits)) for bits in halves.view("uint16")] == halves.astype("float64").tolist()
+    # Every value, every tie between two neighbours, and what is too large or too small.
+    exact = halves[np.isfinite(halves)].astype("float64")
+    values = np.concatenate([exact, (np.sort(exact)[:-1] + np.sort(exact)[1:]) / 2, [65519, 65520, 1e30, 1e-30, -1e-30]])
+    with np.errstate(over="ignore"):
+        expected = values.astype("float32").astype("float16").view("uint16").tolist()
+    assert [narrow(value) for value in values] == expected
+    assert [narrow_double(value) for value in values] == expected
 
 
 def parallel_program() -> tvm.runtime.Executable:
