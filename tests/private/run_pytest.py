@@ -62,6 +62,8 @@ def main() -> int:
     temporary = os.environ.get("TEST_TMPDIR")
     if temporary:
         os.environ["HOME"] = os.environ["XDG_CACHE_HOME"] = temporary
+    # Nothing of the machine is found by name, above all no compiler: a test says by path what it starts.
+    os.environ["PATH"] = "/nonexistent"
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     sys.dont_write_bytecode = True
     sys.path[:0] = [str(Path(folder).absolute()) for folder in arguments.environment]

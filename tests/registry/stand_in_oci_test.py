@@ -236,7 +236,7 @@ class PushTest(Case):
         done = self.push(layout, "-r", f"{self.host}/team/app")
         self.assertEqual(done.returncode, 1)
         self.assertIn(f"no token for team/app: 401 Unauthorized who are you?; log in with `podman login {self.host}`", done.stderr)
-        for repository, message in ("localhost:1/x:tag", "without tag or digest"), ("localhost:1/x", "refused"):
+        for repository, message in ("127.0.0.1:1/x:tag", "without tag or digest"), ("127.0.0.1:1/x", "refused"):
             self.assertIn(message, self.push(layout, "-r", repository).stderr)
         self.assertIn("no repository: pass --repository", self.push(layout).stderr)
 
