@@ -1,0 +1,58 @@
+"""Measures what this build costs and makes, and prints one Markdown table per part.
+
+parts, with the time they take on 2 cores:
+  builds    cold, null and one-file-changed build of the runtime: Bazel and CMake + Ninja in turns (5 min per cold run, and 2 min)
+  launcher  what tools/bazel adds to a call of Bazel (15 s)
+  sizes     wheels, libraries and image layers (10 s, where they are built)
+  fresh     the README's two commands in a fresh clone with empty caches: wall time and download volume (as long as these take)
+
+Let nothing else run meanwhile. Temporary folders need 5 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import builds
+import commands
+import fresh
+import overhead
+import report
+import sizes
+
+PARTS = {"builds": builds, "launcher": overhead, "sizes": sizes, "fresh": fresh}
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tools/bazel run //bench --", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", metavar="PART,...", default=",".join(PARTS), help="parts to measure (default: all)")
+    parser.add_argument("--write", action="store_true", help="also keep the tables in bench/results.md, in place of those parts' earlier ones")
+    parser.add_argument("--cold-runs", type=int, default=3, metavar="N", help="cold builds of each tool (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="null and one-file builds of each tool (default: %(default)s)")
+    parser.add_argument("--launcher-runs", type=int, default=30, metavar="N", help="calls of each kind (default: %(default)s)")
+    options = parser.parse_args()
+    options.only = options.only.split(",")
+    if unknown := set(options.only) - set(PARTS):
+        parser.error(f"--only: expected parts out of {', '.join(PARTS)}, found {', '.join(sorted(unknown))}")
+    if min(options.cold_runs, options.runs, options.launcher_runs) < 1:
+        parser.error("numbers of runs: expected 1 or more")
+    return options
+
+
+def main() -> None:
+    options = _arguments()
+    workspace = commands.workspace()
+    results = workspace.root / "bench/results.md"
+    for part in options.only:
+        text, versions = PARTS[part].measure(workspace, options)
+        section = report.section(part, f"{report.facts(workspace.root, versions)}\n\n{text}")
+        print(section, flush=True)
+        if options.write:  # At once: a later part may fail.
+            old = results.read_text(encoding="utf-8") if results.exists() else ""
+            results.write_text(report.merged(old, {part: section}, list(PARTS)), encoding="utf-8")
+            commands.say("wrote bench/results.md")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""Part `launcher`: what tools/bazel costs on top of the Bazel that it becomes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from statistics import median
+
+import commands
+import report
+
+# Prints the command line that the launcher would become.
+_ASK = "import json, sys; sys.path.insert(0, sys.argv[1]); from launcher import launcher; print(json.dumps(launcher.command_line(sys.argv[2:])[1]))"
+
+
+def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
+    """The table of this part, and the versions of what was measured."""
+    command = workspace.command("info", "release")
+    real = json.loads(commands.output([sys.executable, "-c", _ASK, workspace.root / "tools", *command[1:]]))
+    commands.say(f"{options.launcher_runs} calls of tools/bazel and of Bazel in turns")
+    for warm_up in (command, real):
+        commands.seconds(warm_up, cwd=workspace.root)
+    pairs = [[commands.seconds(each, cwd=workspace.root) for each in (command, real)] for _ in range(options.launcher_runs)]
+    with_launcher, without = (median(column) for column in zip(*pairs))
+    row = ["`info release`", *map(report.duration, (with_launcher, without, with_launcher - without)), report.ratio(with_launcher, without), str(len(pairs))]
+    head = ["command, server running, median", "tools/bazel", "Bazel itself", "launcher", "ratio", "runs"]
+    return report.table(head, [row]), workspace.output("--version").strip()

@@ -1,0 +1,83 @@
+"""Markdown of the results: tables, the facts that a figure needs beside it, and the file they are kept in."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+HEADER = """\
+# Results
+
+Made by `tools/bazel run //bench -- --write`; [README.md](README.md) says what each figure means. Only the ratios of one part, measured in one
+session, may be compared: each part says when and where it was measured.
+"""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table: the first column to the left, the others to the right."""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def duration(seconds: float) -> str:
+    """Three digits or so: `3 min 20 s`, `12.3 s`, `45 ms`."""
+    if seconds >= 99.95:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes} min {rest} s"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+
+
+def size(count: int) -> str:
+    """Bytes in MB (10⁶), or in kB below one."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def ratio(ours: float, theirs: float) -> str:
+    return f"{ours / theirs:.2f}"
+
+
+def machine() -> str:
+    """Cores, processor, memory, kernel, system; nothing that names this very machine."""
+    processor = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    name = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    model = processor[1].strip() if processor else platform.machine()
+    return f"{len(os.sched_getaffinity(0))} cores of {model}, {memory / 2**30:.1f} GiB, Linux {platform.release().split('-')[0]}, {name}"
+
+
+def facts(root: Path, versions: str) -> str:
+    """The line below a part's heading: when, where, of what.
+
+    Args:
+      root: the workspace.
+      versions: of the tools that were measured.
+    """
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", root, *arguments], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+    changed = ", with changes" if git("status", "--porcelain", "--", ".", ":!bench/results.md") else ""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return f"{now:%Y-%m-%d %H:%M} UTC; {machine()}; commit {git('rev-parse', '--short=12', 'HEAD')}{changed}; {versions}."
+
+
+def section(part: str, text: str) -> str:
+    return f"## {part}\n\n{text.strip()}\n"
+
+
+def merged(old: str, sections: dict[str, str], order: Sequence[str]) -> str:
+    """The results file with some parts replaced.
+
+    Args:
+      old: its text so far, or "".
+      sections: name of a part → its `section`.
+      order: all parts, as they are to stand.
+    """
+    kept = {match[1]: match[0] for match in re.finditer(r"^## (\S+)\n(?:(?!## ).*\n?)*", old, re.MULTILINE)}
+    parts = {**kept, **sections}
+    return "\n".join([HEADER] + [parts[part].strip() + "\n" for part in order if part in parts])

@@ -1,0 +1,87 @@
+"""Part `sizes`: wheels and libraries beside the official ones of the same release, and the layers of the images."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import commands
+import report
+
+# Ours, and the official wheel of the same release.
+WHEELS = {"//wheels:tvm_ffi": "@pypi//apache_tvm_ffi:whl", "//wheels:tvm_runtime": "@pypi//apache_tvm:whl"}
+IMAGES = ("//images:tvm_runtime", "//images:tvm_runtime_dev")
+
+
+def libraries(wheel: Path) -> dict[str, zipfile.ZipInfo]:
+    """The shared libraries in a wheel, by path."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {entry.filename: entry for entry in archive.infolist() if entry.filename.endswith(".so")}
+
+
+def wheel_rows(ours: Path, official: Path) -> list[list[str]]:
+    """A row for the wheel and one for each library; what is the official file itself says so."""
+    rows = [_row(f"**{ours.name.split('-')[0]}** (wheel)", ours.stat().st_size, official.stat().st_size)]
+    theirs = libraries(official)
+    for name, mine in sorted(libraries(ours).items()):
+        rows.append(_row(name, mine.file_size, theirs[name].file_size))
+        if mine.CRC == theirs[name].CRC:
+            rows[-1][-1] = "same file"
+    return rows
+
+
+def _row(name: str, ours: int, official: int) -> list[str]:
+    return [name, report.size(ours), report.size(official), report.ratio(ours, official)]
+
+
+def uncompressed(path: Path) -> int:
+    """Bytes of a gzip file's content."""
+    with gzip.open(path) as file:
+        return sum(map(len, iter(lambda: file.read(1 << 20), b"")))
+
+
+def layer_rows(layout: Path, names: dict[str, str]) -> list[list[str]]:
+    """A row for each layer of the one image of an OCI layout (image-spec, image-layout.md), and their sum.
+
+    Args:
+      layout: has index.json and blobs/.
+      names: digest → name of the layer.
+    """
+
+    def blob(descriptor: dict) -> Path:
+        return layout / "blobs" / descriptor["digest"].replace(":", "/")
+
+    (descriptor,) = json.loads((layout / "index.json").read_text(encoding="utf-8"))["manifests"]
+    layers = json.loads(blob(descriptor).read_text(encoding="utf-8"))["layers"]
+    sizes = [(names.get(layer["digest"], layer["digest"][7:19]), layer["size"], uncompressed(blob(layer))) for layer in layers]
+    sizes.append(("**all layers**", sum(size for _, size, _ in sizes), sum(size for *_, size in sizes)))
+    return [[name, report.size(packed), report.size(unpacked)] for name, packed, unpacked in sizes]
+
+
+def _layer_names(workspace: commands.Bazel, image: str) -> dict[str, str]:
+    """Digest → target of the layers that the image adds to its base."""
+    actual = workspace.output("query", f"labels(actual, {image})").strip()
+    targets = workspace.output("query", f"labels(tars, {actual})").split()
+    return {"sha256:" + hashlib.sha256(workspace.file(target).read_bytes()).hexdigest(): target for target in targets}
+
+
+def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
+    """The tables of this part, and the versions of what was measured."""
+    del options
+    commands.say("building wheels and images, where they are not yet")
+    workspace.output("build", *WHEELS, *IMAGES)
+    rows, versions = [], []
+    for ours, official in WHEELS.items():
+        pair = workspace.file(ours), workspace.file(official)
+        rows += wheel_rows(*pair)
+        versions.append(" ".join(pair[0].name.split("-")[:2]))
+    text = report.table(["wheels, and the libraries in them", "ours", "official", "ours / official"], rows)
+    names: dict[str, str] = {}
+    for image in IMAGES:
+        names |= _layer_names(workspace, image)
+        text += "\n" + report.table([f"layers of `{image}`", "compressed", "unpacked"], layer_rows(workspace.file(image), names))
+    return text, ", ".join(versions)
