@@ -62,7 +62,10 @@ def enter(root: pathlib.Path, binds: list[tuple[str, str]]) -> None:
         target = os.path.join(new, inside.lstrip("/"))
         os.makedirs(target, exist_ok=True)
         _mount(os.path.realpath(outside), target, None, _MS_BIND | _MS_REC)
-    os.makedirs(os.path.join(new, "tmp"), exist_ok=True)
+    for folder in ("etc", "tmp"):
+        os.makedirs(os.path.join(new, folder), exist_ok=True)
+    # umoci looks at it when it makes a configuration for users other than root.
+    pathlib.Path(new, "etc/resolv.conf").touch()
     os.mkdir(os.path.join(new, ".before"))
     _call("pivot_root", _libc.syscall(_SYS_PIVOT_ROOT, new.encode(), os.path.join(new, ".before").encode()))
     os.chdir("/")
