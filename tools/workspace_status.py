@@ -1,0 +1,29 @@
+#!/usr/bin/env python3
+"""The workspace status of a release build (--config=release): the commit that it is made of.
+
+Bazel runs it at the workspace's root; each line is a key and a value (Bazel's user manual, --workspace_status_command).
+"""
+
+import subprocess
+import sys
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def main() -> int:
+    try:
+        changed = git("status", "--porcelain")
+        if changed:
+            print(f"workspace_status: a release is made of a commit, and these files differ from it:\n{changed}\nCommit or undo them.", file=sys.stderr)
+            return 1
+        print("STABLE_REVISION", git("rev-parse", "HEAD"))
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"workspace_status: no commit is known here: {error}. A release is built in a git checkout.", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
