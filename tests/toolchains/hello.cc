@@ -1,5 +1,20 @@
-#include <thread>
-#include <iostream>
-#include <stdexcept>
+// A program that needs threads, exceptions and mathematics of the C++ and C libraries, through a shared library of its own.
 #include <cmath>
-int main(){ int r=0; std::thread t([&]{try{throw std::runtime_error("x");}catch(std::exception&e){std::cout<<e.what()<<std::sin(1.0)<<"\n";r=1;}}); t.join(); return !r; }
+#include <iostream>
+#include <thread>
+
+#include "tests/toolchains/greeting.h"
+
+int main() {
+  bool caught = false;
+  std::thread thread([&] {
+    try {
+      greeting("");
+    } catch (const std::invalid_argument& error) {
+      caught = true;
+    }
+  });
+  thread.join();
+  std::cout << greeting("world") << " " << std::sqrt(2.25) << " " << __FILE__ << " " << __DATE__ << std::endl;
+  return caught ? 0 : 1;
+}

@@ -1,0 +1,127 @@
+"""The locks pin what is asked for, completely and by hash, name no host, and are what the build installs."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import re
+
+import pytest
+from packaging.requirements import Requirement
+
+FILES = {path.name: path for path in map(pathlib.Path, os.environ["LOCKS"].split())}
+MODULE = pathlib.Path(os.environ["MODULE"]).read_text()
+VERSIONS = dict(re.findall(r'^(\w+) = "([^"]+)"$', pathlib.Path(os.environ["VERSIONS"]).read_text(), re.MULTILINE))
+ENVIRONMENTS = os.environ["ENVIRONMENTS"].split()
+
+DEBIAN = json.loads(FILES["debian.lock.json"].read_text())
+ASKED = json.loads(FILES["debian.packages.json"].read_text())
+SOURCES = json.loads(FILES["sources.lock.json"].read_text())["sources"]
+REQUIREMENTS = {
+    name: (version, hashes.split())
+    for name, version, hashes in re.findall(
+        r"^([a-z0-9-]+)==(\S+) ((?:--hash=\S+ ?)+)$",
+        re.sub(r"\\\n\s+", "", FILES["requirements.lock.txt"].read_text()),
+        re.MULTILINE,
+    )
+}
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("name", ["debian.lock.json", "requirements.lock.txt", "sources.lock.json"])
+def test_no_lock_names_a_host(name):
+    text = FILES[name].read_text()
+    assert "://" not in text
+    # A host would end in one of the usual top-level domains; versions and file names do not.
+    assert not re.findall(r"[\w-]+\.(?:com|dev|io|net|org)\b", text)
+
+
+def test_sets_are_those_asked_for():
+    assert set(DEBIAN["sets"]) == set(ASKED["sets"])
+
+
+@pytest.mark.parametrize("name", sorted(ASKED["sets"]))
+def test_a_set_holds_its_roots_and_nothing_left_out(name):
+    asked, locked = ASKED["sets"][name], DEBIAN["sets"][name]
+    below = [key for base in asked.get("on_top_of", []) for key in DEBIAN["sets"][base]]
+    for root in asked["packages"]:
+        assert f"{asked['suite']}/{root}" in locked + below, root
+    left_out = {**ASKED["exclude"], **asked.get("exclude", {})}
+    assert not [key for key in locked if key.split("/")[1] in left_out]
+    assert all(reason for reason in left_out.values()), "an exclusion without a reason"
+    assert len(set(locked)) == len(locked)
+
+
+def test_every_locked_package_is_in_a_set_and_the_other_way_round():
+    assert {key for keys in DEBIAN["sets"].values() for key in keys} == set(DEBIAN["packages"])
+
+
+def test_every_package_is_pinned_by_hash_size_and_place():
+    for key, package in DEBIAN["packages"].items():
+        assert set(package) == {"version", "sha256", "size", "path", "archive"}, key
+        assert SHA256.fullmatch(package["sha256"]), key
+        assert package["size"] > 0, key
+        assert package["archive"] in ("debian", "debian-security"), key
+        assert re.fullmatch(r"pool/(updates/)?main/[a-z0-9]+/[a-z0-9+.-]+/[a-z0-9+.-]+_[^/]+_(amd64|all)\.deb", package["path"]), key
+        # Epochs are not part of file names (Debian policy, 5.6.12).
+        version = package["version"].split(":")[-1]
+        assert f"/{key.split('/')[1]}_{version}_" in package["path"], key
+
+
+def test_every_repository_in_the_module_file_has_its_set_and_every_set_is_used():
+    used = set(re.findall(r'\bset = "(\w+)"', MODULE))
+    # The launcher takes pip from its set, without a repository.
+    assert used | {"pip"} == set(DEBIAN["sets"])
+
+
+def test_requirements_are_pinned_by_hash():
+    lines = [line for line in FILES["requirements.lock.txt"].read_text().splitlines() if "==" in line]
+    assert len(lines) == len(REQUIREMENTS) > 10
+    for name, (_, hashes) in REQUIREMENTS.items():
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", entry) for entry in hashes), name
+
+
+def test_what_is_required_is_locked():
+    wanted = [Requirement(line) for line in FILES["requirements.in"].read_text().splitlines() if line and not line.startswith("#")]
+    assert wanted
+    for requirement in wanted:
+        version, _ = REQUIREMENTS[canonical(requirement.name)]
+        assert requirement.specifier.contains(version, prereleases=True), requirement
+
+
+def test_tvm_is_the_version_that_the_build_says():
+    assert REQUIREMENTS["apache-tvm"][0] == VERSIONS["TVM_VERSION"]
+    assert REQUIREMENTS["apache-tvm-ffi"][0] == VERSIONS["TVM_FFI_VERSION"]
+
+
+def test_sources_are_pinned_by_hash():
+    for name, source in SOURCES.items():
+        assert SHA256.fullmatch(source["sha256"]) and source["size"] > 0, name
+        assert source["file"] == f"{name}-{source['version']}.tar.gz", name
+
+
+def installed() -> dict[str, importlib.metadata.Distribution]:
+    return {canonical(each.name): each for each in importlib.metadata.distributions(path=ENVIRONMENTS)}
+
+
+def test_installed_distributions_are_the_locked_ones():
+    found = installed()
+    assert {"numpy", "pytest", "apache-tvm"} <= set(found)
+    for name, distribution in found.items():
+        assert distribution.version.split("+")[0] == REQUIREMENTS[name][0], name
+
+
+def test_environments_are_complete():
+    """Every requirement of what is installed is installed too: no environment in wheels/BUILD.bazel lacks a wheel."""
+    found = installed()
+    for name, distribution in found.items():
+        for line in distribution.requires or []:
+            requirement = Requirement(line)
+            if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+                continue
+            assert canonical(requirement.name) in found, f"{name} requires {line}"
+            assert requirement.specifier.contains(found[canonical(requirement.name)].version, prereleases=True), f"{name} requires {line}"

@@ -1,0 +1,170 @@
+"""What is not as locked is refused, and the error says which package or file, what was expected and found, and what to do.
+
+The files under test are Starlark that is Python as well; they are evaluated as such, on a downloader that serves from a folder.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import types
+
+import pytest
+
+GOOD, WRONG = b"the locked bytes", b"other bytes"
+EXPECTED, FOUND = (hashlib.sha256(data).hexdigest() for data in (GOOD, WRONG))
+
+
+class Stopped(Exception):
+    """Starlark's fail()."""
+
+
+def fail(message: str) -> None:
+    raise Stopped(message)
+
+
+def starlark(variable: str) -> dict:
+    """Evaluates a .bzl file; returns its globals."""
+    scope = {
+        "Label": str,
+        "fail": fail,
+        "json": types.SimpleNamespace(decode=json.loads, encode=json.dumps),
+        "struct": types.SimpleNamespace,
+    }
+    exec(pathlib.Path(os.environ[variable]).read_text(), scope)
+    return scope
+
+
+DOWNLOAD, PYPI = starlark("DOWNLOAD_BZL"), starlark("PYPI_BZL")
+
+
+class Repository:
+    """A repository context: downloads by URL out of a dict, with Bazel's check of the hash."""
+
+    def __init__(self, content: dict[str, bytes], answers: dict[str, object] | None = None):
+        self.content = content
+        self.answers = answers or {}
+
+    def which(self, name: str) -> str:
+        return name
+
+    def path(self, label: str) -> str:
+        return label
+
+    def download(self, url, output, sha256="", allow_fail=False, block=True):
+        for one in [url] if isinstance(url, str) else url:
+            data = self.content.get(one)
+            if data is not None and sha256 in ("", hashlib.sha256(data).hexdigest()):
+                done = types.SimpleNamespace(success=True, sha256=hashlib.sha256(data).hexdigest())
+                break
+        else:
+            if not allow_fail:
+                raise Stopped(f"Checksum was not {sha256}")
+            done = types.SimpleNamespace(success=False)
+        return done if block else types.SimpleNamespace(wait=lambda: done)
+
+    def execute(self, arguments, environment=None):
+        answer = self.answers[arguments[3]]
+        if isinstance(answer, Exception):
+            return types.SimpleNamespace(return_code=1, stdout="", stderr=f"{answer}\n")
+        return types.SimpleNamespace(return_code=0, stdout=json.dumps(answer), stderr="")
+
+
+PACKAGES = {"bookworm/x": {"version": "1-1", "sha256": EXPECTED, "size": len(GOOD), "path": "pool/main/x/x_1-1_all.deb", "archive": "debian"}}
+MIRRORS = types.SimpleNamespace(urls={"debian": ["m:1", "m:2"]}, problem="")
+
+
+def debian(content: dict[str, bytes], mirrors=MIRRORS):
+    return DOWNLOAD["download_packages"](Repository(content), PACKAGES, mirrors)
+
+
+def test_a_package_as_locked_is_taken_from_any_mirror():
+    done = debian({"m:2/pool/main/x/x_1-1_all.deb": GOOD})
+    assert (done.error, done.files) == (None, ["x_1-1_all.deb"])
+
+
+def test_a_wrong_package_names_package_expected_and_found():
+    error = debian({"m:1/pool/main/x/x_1-1_all.deb": WRONG, "m:2/pool/main/x/x_1-1_all.deb": WRONG}).error
+    for part in ("bookworm/x 1-1", f"expected sha256 {EXPECTED}", f"found {FOUND}", "//locks:update_debian"):
+        assert part in error
+
+
+def test_a_package_that_no_mirror_has_names_where_it_was_looked_for():
+    error = debian({}).error
+    for part in ("bookworm/x 1-1", "m:1/pool/main/x/x_1-1_all.deb", "m:2/pool/main/x/x_1-1_all.deb", "//locks:update_debian"):
+        assert part in error
+
+
+def test_no_mirror_names_the_variable_to_set():
+    error = debian({}, types.SimpleNamespace(urls={}, problem="apt is not here")).error
+    for part in ("bookworm/x 1-1", "apt is not here", "MLC_DEBIAN_MIRROR"):
+        assert part in error
+
+
+def listed(data: bytes) -> list[dict]:
+    return [{"filename": "x-1.tar.gz", "url": "i:x", "hashes": {"sha256": hashlib.sha256(data).hexdigest()}}]
+
+
+def pypi(content: dict[str, bytes], answer):
+    return PYPI["pypi_download"](Repository(content, {"files": answer}), "x", [EXPECTED], "tools/bazel run //locks:update_sources")
+
+
+def test_a_source_as_locked_is_taken():
+    assert pypi({"i:x": GOOD}, listed(GOOD)) == "x-1.tar.gz"
+
+
+def test_a_source_that_the_index_has_otherwise_names_expected_and_found():
+    with pytest.raises(Stopped) as refused:
+        pypi({"i:x": WRONG}, listed(WRONG))
+    for part in ("x: expected a file with sha256 " + EXPECTED, f"x-1.tar.gz {FOUND}", "//locks:update_sources"):
+        assert part in str(refused.value)
+
+
+def test_a_source_whose_bytes_are_not_what_the_index_says_is_refused():
+    with pytest.raises(Stopped, match=EXPECTED):
+        pypi({"i:x": WRONG}, listed(GOOD))
+
+
+def test_without_an_index_the_repository_cache_is_enough():
+    assert pypi({"file:///dev/null": GOOD}, OSError("no network")) == "x"
+    with pytest.raises(Stopped, match="x is not in the repository cache, and: no network"):
+        pypi({}, OSError("no network"))
+
+
+@pytest.mark.parametrize(("text", "message"), [("y==1 --hash=sha256:00\n", "x: not in"), ("x==1\n", "x: no --hash in")])
+def test_a_requirement_without_lock_or_hash_is_refused(text, message):
+    repository = Repository({})
+    repository.read = lambda label: text
+    with pytest.raises(Stopped, match=message):
+        PYPI["locked_requirement"](repository, "lock", "x")
+
+
+def run_extract(*arguments) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, os.environ["EXTRACT"], *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_an_archive_that_leads_out_of_the_folder_is_refused(tmp_path):
+    import tarfile
+
+    (tmp_path / "file").write_text("x")
+    with tarfile.open(tmp_path / "x-1.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "file", "x-1/../../outside")
+    done = run_extract(tmp_path / "x-1.tar.gz", "--to", tmp_path / "to" / "below")
+    assert done.returncode == 1 and "leads out of the folder" in done.stderr
+    assert not (tmp_path / "to" / "outside").exists()
+
+
+def test_a_truncated_archive_and_a_missing_file_are_refused(tmp_path):
+    import tarfile
+
+    (tmp_path / "file").write_bytes(os.urandom(1 << 16))
+    with tarfile.open(tmp_path / "x-1.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "file", "x-1/file")
+    done = run_extract(tmp_path / "x-1.tar.gz", "--to", tmp_path, "--prefix", "x-1/", "other")
+    assert done.returncode == 1 and "nothing below 'x-1/' matches 'other'" in done.stderr
+    whole = (tmp_path / "x-1.tar.gz").read_bytes()
+    (tmp_path / "x-1.tar.gz").write_bytes(whole[: len(whole) // 2])
+    done = run_extract(tmp_path / "x-1.tar.gz", "--to", tmp_path / "half")
+    assert done.returncode == 1 and done.stderr.startswith("extract: ")
