@@ -66,7 +66,11 @@ class Repository:
         return done if block else types.SimpleNamespace(wait=lambda: done)
 
     def execute(self, arguments, environment=None):
-        answer = self.answers[arguments[3]]
+        if arguments[3] == "sha256":
+            data = self.content.get(arguments[4])
+            answer = hashlib.sha256(data).hexdigest() if data is not None else OSError("404")
+        else:
+            answer = self.answers[arguments[3]]
         if isinstance(answer, Exception):
             return types.SimpleNamespace(return_code=1, stdout="", stderr=f"{answer}\n")
         return types.SimpleNamespace(return_code=0, stdout=json.dumps(answer), stderr="")

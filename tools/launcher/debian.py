@@ -1,6 +1,7 @@
 """The project's Debian library: mirrors, signed package indexes, dependency closure, .deb files; standard library only.
 
     python3 tools/launcher/debian.py mirrors        # JSON: where Debian comes from on this machine
+    python3 tools/launcher/debian.py sha256 URL     # JSON: the sha256 of what is there
 """
 
 from __future__ import annotations
@@ -432,9 +433,16 @@ class Deb:
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["mirrors"], help="mirrors: base URLs of each archive, best first")
-    parser.parse_args(arguments)
-    json.dump(mirrors(), sys.stdout, indent=2)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("mirrors", help="base URLs of each archive, best first")
+    commands.add_parser("sha256", help="what a mirror really has: the sha256 of a URL's content").add_argument("url")
+    options = parser.parse_args(arguments)
+    try:
+        answer = mirrors() if options.command == "mirrors" else hashlib.sha256(download.read(options.url)).hexdigest()
+    except (DebianError, download.DownloadError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    json.dump(answer, sys.stdout, indent=2)
     print()
     return 0
 

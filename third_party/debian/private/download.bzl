@@ -1,5 +1,7 @@
 """Downloads locked Debian packages through Bazel's downloader, so that repository cache and --distdir work."""
 
+_DEBIAN = Label("//tools/launcher:debian.py")
+
 def debian_mirrors(rctx):
     """Where this machine gets Debian packages from.
 
@@ -9,8 +11,7 @@ def debian_mirrors(rctx):
     python = rctx.which("python3")
     if not python:
         return struct(urls = {}, problem = "python3, which asks apt for the machine's mirrors, is not on PATH")
-    tool = rctx.path(Label("//tools/launcher:debian.py"))
-    asked = rctx.execute([python, "-B", tool, "mirrors"])
+    asked = rctx.execute([python, "-B", rctx.path(_DEBIAN), "mirrors"])
     if asked.return_code:
         return struct(urls = {}, problem = asked.stderr.strip())
     return struct(urls = json.decode(asked.stdout), problem = "")
@@ -53,10 +54,11 @@ def _explain(rctx, key, package, failed, mirrors):
             "MLC_DEBIAN_SECURITY_MIRROR" if package["archive"] == "debian-security" else "MLC_DEBIAN_MIRROR",
         )
 
-    # Once more without the hash, to tell a wrong file from a missing one.
-    found = rctx.download(failed.urls, failed.name, allow_fail = True)
-    if found.success:
-        return ("{}: the mirrors have another file than locks/debian.lock.json: expected sha256 {}, found {} ({}). " +
-                "If the lock is meant to change: tools/bazel run //locks:update_debian").format(what, package["sha256"], found.sha256, failed.urls[-1])
+    # Once more, to tell a wrong file from a missing one. Not by Bazel, which takes nothing over plain http without a hash.
+    for url in failed.urls:
+        found = rctx.execute([rctx.which("python3"), "-B", rctx.path(_DEBIAN), "sha256", url])
+        if not found.return_code:
+            return ("{}: the mirror has another file than locks/debian.lock.json: expected sha256 {}, found {} ({}). " +
+                    "If the lock is meant to change: tools/bazel run //locks:update_debian").format(what, package["sha256"], json.decode(found.stdout), url)
     return ("{}: no mirror has it; tried {}. Debian removes a version some time after it is replaced; " +
             "to lock the present ones: tools/bazel run //locks:update_debian").format(what, ", ".join(failed.urls))
