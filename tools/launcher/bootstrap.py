@@ -83,7 +83,7 @@ def install(cache: Path, version: str, say: Callable[[str], None]) -> Path:
                     raise OSError(errno.ENOSPC, "full", str(cache))
                 _install(cache, final, version, say)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
             raise BootstrapError(
                 f"{error.filename or cache}: {os.strerror(error.errno)}. Installing Bazel takes {_NEEDED_BYTES // 10**6} MB in {cache}: free some space, or set MLC_BAZEL_CACHE to a folder with "
                 "room, and run the same command again: it goes on from here."

