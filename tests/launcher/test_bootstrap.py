@@ -96,7 +96,9 @@ class InstallTest(FakeMachine):
         inspected = Server(TESTDATA / "server.pem")
         self.addCleanup(inspected.close)
         inspected.files = self.server.files
-        done = self.run_launcher("version", PIP_INDEX_URL=f"{inspected.url}/simple", MLC_DEBIAN_MIRROR=f"{inspected.url}/debian")
+        # Not by SSL_CERT_FILE, which Python heeds by itself.
+        machine = {"SSL_CERT_FILE": "", "REQUESTS_CA_BUNDLE": str(TESTDATA / "ca.pem")}
+        done = self.run_launcher("version", PIP_INDEX_URL=f"{inspected.url}/simple", MLC_DEBIAN_MIRROR=f"{inspected.url}/debian", **machine)
         self.assertEqual(done.returncode, 0, done.stderr)
 
 
