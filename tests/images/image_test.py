@@ -11,7 +11,7 @@ import re
 import unittest
 
 from images.private.layer import SOURCE_DATE_EPOCH
-from tests.images.oci_layout import Image
+from images.private.oci_layout import Image
 
 SITE_PACKAGES = "usr/local/lib/python3.11/dist-packages"
 

@@ -65,7 +65,7 @@ class Unpacked(unittest.TestCase):
         self.assertEqual(text, "/* GNU ld script */\nGROUP ( libc.so.6 libc_nonshared.a AS_NEEDED ( ld.so.2 ) )\n")
 
     def test_a_wrapper_runs_the_program_with_the_folders_loader(self):
-        files = {unpack.LOADER: LOADER, "lib/x86_64-linux-gnu/libc.so.6": "", "usr/bin/tool": "the program"}
+        files = {unpack.LOADERS[0]: LOADER, "lib/x86_64-linux-gnu/libc.so.6": "", "usr/bin/tool": "the program"}
         status, said, root = self.unpack(files, "usr/bin/tool=usr/bin/tool --sysroot={root}")
         self.assertEqual((status, said), (0, ""))
         self.assertEqual((root / "usr/bin/tool.unwrapped").read_text(), "the program")
@@ -83,7 +83,7 @@ class Unpacked(unittest.TestCase):
         self.assertIn("two_1_amd64.deb: usr/lib/a", said)
 
     def test_a_wrapper_for_a_program_that_is_not_there_is_an_error(self):
-        status, said, _ = self.unpack({unpack.LOADER: LOADER}, "usr/bin/x=usr/bin/tool")
+        status, said, _ = self.unpack({unpack.LOADERS[0]: LOADER}, "usr/bin/x=usr/bin/tool")
         self.assertEqual(status, 1)
         self.assertIn("usr/bin/tool", said)
 

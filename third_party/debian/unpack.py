@@ -24,7 +24,8 @@ from tools.launcher import debian
 # What no program here reads; licences stay with the packages, which the images take whole.
 UNUSED = re.compile(r"usr/share/(bash-completion|bug|doc|doc-base|info|lintian|locale|man|menu)/|etc/")
 
-LOADER = "lib64/ld-linux-x86-64.so.2"
+# Since Debian 13 everything is below /usr.
+LOADERS = ("lib64/ld-linux-x86-64.so.2", "usr/lib64/ld-linux-x86-64.so.2")
 LIBRARIES = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")
 
 # "$0" is as it was called, so relative in an action: no path of this machine gets into what the program writes.
@@ -114,15 +115,18 @@ def write_wrapper(root: Path, script: str, command: str) -> None:
         path.unlink()
     elif path.exists() or path.is_symlink():
         raise debian.DebianError(f"wrapper {script}: the packages have a file of that name")
+    loader = next((name for name in LOADERS if (root / name).exists()), None)
+    if not loader:
+        raise debian.DebianError(f"wrapper {script}: the packages have no loader, {LOADERS[0]}; add libc6 to the set")
     # Older loaders show the program its own path as argv[0]; with the script's, a program finds again how to start itself.
-    has_argv0 = b"--argv0" in (root / LOADER).read_bytes()
+    has_argv0 = b"--argv0" in (root / loader).read_bytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         WRAPPER.format(
             script=script,
             program=program,
             up="/".join([".."] * script.count("/")),
-            loader=LOADER,
+            loader=loader,
             libraries=":".join(f"$root/{folder}" for folder in LIBRARIES if (root / folder).is_dir()),
             argv0='--argv0 "$0" ' if has_argv0 else "",
             arguments="".join(f' "{argument.format(root="$root")}"' for argument in arguments),

@@ -25,23 +25,42 @@ class Image:
 
     Args:
         folder: has index.json and blobs/.
+
+    Raises:
+        ValueError: the layout holds no image, or more than one.
     """
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
-        (descriptor,) = json.loads((folder / "index.json").read_text())["manifests"]
-        self.digest: str = descriptor["digest"]
-        self.manifest: dict = json.loads(self._blob(descriptor).read_text())
-        self.config: dict = json.loads(self._blob(self.manifest["config"]).read_text())
+        manifests = json.loads((folder / "index.json").read_text())["manifests"]
+        if len(manifests) != 1:
+            raise ValueError(f"{folder}: expected one image in index.json, found {len(manifests)}")
+        self.digest: str = manifests[0]["digest"]
+        self.manifest: dict = json.loads(self.blob(self.digest).read_text())
+        if "layers" not in self.manifest:
+            raise ValueError(f"{folder}: expected an image, found {self.manifest.get('mediaType', 'something else')}")
+        self.config: dict = json.loads(self.blob(self.manifest["config"]["digest"]).read_text())
 
     @property
     def layer_digests(self) -> list[str]:
         return [layer["digest"] for layer in self.manifest["layers"]]
 
+    def walk(self, number: int) -> Iterator[tuple[str, tarfile.TarInfo, tarfile.TarFile]]:
+        """The entries of one layer as they stand in it: path without leading or trailing slash, entry, and the archive to read it from.
+
+        One pass over the layer, with nothing kept: what is to be read must be read before the next step.
+        """
+        with tarfile.open(self.blob(self.layer_digests[number]), "r|*") as tar:
+            for entry in tar:
+                yield entry.name.rstrip("/"), entry, tar
+
     @functools.cached_property
     def layers(self) -> list[dict[str, File]]:
-        """Each layer's paths, without leading or trailing slash, as they are in the archive."""
-        return [dict(self._files(number, self._blob(layer))) for number, layer in enumerate(self.manifest["layers"])]
+        """Each layer's paths with their content, all in memory."""
+        return [
+            {path: File(entry, number, tar.extractfile(entry).read() if entry.isreg() else b"") for path, entry, tar in self.walk(number)}
+            for number in range(len(self.layer_digests))
+        ]
 
     @functools.cached_property
     def files(self) -> dict[str, File]:
@@ -77,11 +96,6 @@ class Image:
             rest = entry.linkname.split("/") + rest
         return done
 
-    def _blob(self, descriptor: dict) -> pathlib.Path:
-        return self.folder / "blobs" / descriptor["digest"].replace(":", "/")
-
-    @staticmethod
-    def _files(number: int, path: pathlib.Path) -> Iterator[tuple[str, File]]:
-        with tarfile.open(path) as tar:
-            for entry in tar:
-                yield entry.name.rstrip("/"), File(entry, number, tar.extractfile(entry).read() if entry.isreg() else b"")
+    def blob(self, digest: str) -> pathlib.Path:
+        """The file of a blob, by its digest ("sha256:…")."""
+        return self.folder / "blobs" / digest.replace(":", "/")
