@@ -1,0 +1,30 @@
+"""Writes the stamp of a gate (stamp.py) from the results of its tests and the artifacts that they ran on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import sys
+
+from release.private import stamp
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="the stamp, a JSON file")
+    parser.add_argument("--result", type=pathlib.Path, action="append", required=True, help="what run_test.py wrote; may be repeated")
+    parser.add_argument("artifacts", type=pathlib.Path, nargs="+", help="wheels and OCI layouts")
+    arguments = parser.parse_args()
+    tests = sorted((json.loads(path.read_text()) for path in arguments.result), key=lambda test: test["label"])
+    try:
+        artifacts = {artifact.name: stamp.describe(artifact) for artifact in sorted(arguments.artifacts)}
+    except stamp.Untested as error:
+        print(error, file=sys.stderr)
+        return 1
+    arguments.output.write_text(json.dumps({"artifacts": artifacts, "tests": tests}, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
