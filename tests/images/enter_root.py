@@ -31,17 +31,14 @@ def _call(what: str, result: int) -> None:
         raise OSError(error, f"{what}: {os.strerror(error)}")
 
 
-def _mount(source: str, target: str, kind: str | None, flags: int) -> None:
+def mount(source: str, target: str, kind: str | None, flags: int = 0, options: str = "") -> None:
+    """mount(2)."""
     kind_bytes = kind.encode() if kind else None
-    _call(f"mount {source} on {target}", _libc.mount(source.encode(), target.encode(), kind_bytes, ctypes.c_ulong(flags), None))
+    _call(f"mount {source} on {target}", _libc.mount(source.encode(), target.encode(), kind_bytes, ctypes.c_ulong(flags), options.encode()))
 
 
-def enter(root: pathlib.Path, binds: list[tuple[str, str]]) -> None:
-    """Makes `root`'s packages this process's root, with more folders bound into it.
-
-    Args:
-        root: a folder with usr, and maybe lib and lib64.
-        binds: pairs of a folder outside and its path inside.
+def own_mounts() -> None:
+    """Gives this process mounts that nobody else sees, and the right to make more: root's, or that of a user namespace.
 
     Raises:
         OSError: the kernel refuses; the message names the step.
@@ -54,14 +51,27 @@ def enter(root: pathlib.Path, binds: list[tuple[str, str]]) -> None:
         pathlib.Path("/proc/self/setgroups").write_text("deny")
         pathlib.Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
         pathlib.Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
-    _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
+    mount("none", "/", None, _MS_REC | _MS_PRIVATE)
+
+
+def enter(root: pathlib.Path, binds: list[tuple[str, str]]) -> None:
+    """Makes `root`'s packages this process's root, with more folders bound into it.
+
+    Args:
+        root: a folder with usr, and maybe lib and lib64.
+        binds: pairs of a folder outside and its path inside.
+
+    Raises:
+        OSError: the kernel refuses; the message names the step.
+    """
+    own_mounts()
     new = tempfile.mkdtemp()
-    _mount("root", new, "tmpfs", 0)
+    mount("root", new, "tmpfs")
     folders = [(str(root / name), name) for name in ("lib", "lib64", "usr") if (root / name).is_dir()]
     for outside, inside in folders + [(f"/{name}", name) for name in ("dev", "proc", "sys")] + binds:
         target = os.path.join(new, inside.lstrip("/"))
         os.makedirs(target, exist_ok=True)
-        _mount(os.path.realpath(outside), target, None, _MS_BIND | _MS_REC)
+        mount(os.path.realpath(outside), target, None, _MS_BIND | _MS_REC)
     for folder in ("etc", "tmp"):
         os.makedirs(os.path.join(new, folder), exist_ok=True)
     # umoci looks at it when it makes a configuration for users other than root.

@@ -1,0 +1,71 @@
+"""Finds a container tool of this machine that works; run as a program, becomes it: the `loader` of every oci_load here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+# What shows that a tool can do its work: the client docker is often there without its daemon.
+_PROBES = {
+    "podman": ["info"],
+    "docker": ["version", "--format", "{{.Server.Os}}"],
+    "runc": ["--version"],
+}
+
+# Tools that keep images; runc only runs what is unpacked for it.
+ENGINES = ("podman", "docker")
+
+_REMEDY = "install one (Debian: apt-get install podman) or start the daemon of docker"
+_VARIABLE = "MLC_CONTAINER_TOOL"
+
+
+class NoTool(Exception):
+    """No container tool can be used; the message says which were tried."""
+
+
+def find(candidates: tuple[str, ...], wanted: str | None = None) -> tuple[str, str]:
+    """The first tool that works: its name and path.
+
+    Args:
+        candidates: names, best first.
+        wanted: the only one to take; else $MLC_CONTAINER_TOOL, else any.
+
+    Raises:
+        NoTool: none works.
+    """
+    wanted = wanted or os.environ.get(_VARIABLE)
+    if wanted and wanted not in candidates:
+        raise NoTool(f"expected {' or '.join(candidates)} as the container tool, found {wanted!r}")
+    tried = []
+    for name in [wanted] if wanted else candidates:
+        path = shutil.which(name)
+        if not path:
+            tried.append(f"{name}: not on PATH")
+            continue
+        probe = subprocess.run([path, *_PROBES[name]], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if probe.returncode == 0:
+            return name, path
+        tried.append(f"{name}: {(probe.stderr.strip().splitlines() or ['fails'])[-1]}")
+    raise NoTool(f"no container tool works here ({'; '.join(tried)}): {_REMEDY}")
+
+
+def environment(tool: str) -> dict[str, str]:
+    """The environment in which an oci_load target loads into this tool."""
+    return {**os.environ, _VARIABLE: tool, "RUNFILES_DIR": os.environ.get("RUNFILES_DIR") or os.path.dirname(os.getcwd())}
+
+
+def main() -> int:
+    try:
+        _, path = find(ENGINES)
+    except NoTool as error:
+        print(f"load: {error}", file=sys.stderr)
+        return 1
+    # The tool takes this process's place: what is loaded may come through a pipe that the caller opened for it.
+    os.execv(path, [path, *sys.argv[1:]])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The common look of the project's HTML pages, and how sizes and digests are written: jinja2 with the macros of page_macros.html.jinja."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from typing import Any
+
+import jinja2
+
+_FOLDER = pathlib.Path(__file__).parent
+
+
+def size(count: int) -> str:
+    """Bytes for people, in SI units with three digits: 16.6 MB."""
+    if count < 1000:
+        return f"{count} B"
+    value = float(count)
+    units = iter(("kB", "MB", "GB", "TB"))
+    while value >= 999.5:
+        value /= 1000
+        unit = next(units)
+    return f"{value:.{0 if value >= 99.95 else 1}f} {unit}"
+
+
+def growth(count: int) -> str:
+    """A difference in bytes, with its sign."""
+    return "±0" if not count else ("+" if count > 0 else "−") + size(abs(count))
+
+
+def count(number: int, thing: str) -> str:
+    """A number and what it counts: 1 layer, 2,172 layers."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def short(digest: str) -> str:
+    """Enough of a digest to recognize it."""
+    return digest.partition(":")[2][:12]
+
+
+def cell(text: str) -> str:
+    """Text as it stands in a table of Markdown, whatever characters it has."""
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
+
+
+def render(template: pathlib.Path, **facts: Any) -> str:
+    """Fills a template; the common ones of this folder can be extended and imported by name.
+
+    In *.html.jinja whatever is filled in is escaped. A fact that a template names and nobody gives is an error.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([template.parent, _FOLDER]),
+        autoescape=lambda name: name.endswith(".html.jinja"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(size=size, growth=growth, count=count, short=short, cell=cell)
+    return environment.get_template(template.name).render(facts)

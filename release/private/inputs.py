@@ -1,0 +1,199 @@
+"""What goes into a build: every Debian package, PyPI distribution and source archive of the locks, with version, hash and licence.
+
+    python3 -m release.private.inputs --locks locks/debian.lock.json locks/requirements.lock.txt locks/sources.lock.json \\
+        locks/licenses.lock.json --release v0.1.0 --output inputs.json
+
+writes {"release": "v0.1.0", "inputs": [{"ecosystem": …, "name": …, …}, …]}: the fields of `Input`, sorted by `Input.identity`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from packageurl import PackageURL
+
+DEBIAN, PYPI, SOURCE = "debian", "pypi", "source"
+
+DEBIAN_LOCK = "debian.lock.json"
+REQUIREMENTS_LOCK = "requirements.lock.txt"
+SOURCES_LOCK = "sources.lock.json"
+LICENSES_LOCK = "licenses.lock.json"
+LOCKS = (DEBIAN_LOCK, REQUIREMENTS_LOCK, SOURCES_LOCK, LICENSES_LOCK)
+
+# The lock that pins an ecosystem, and the ecosystem's section in the licences' lock.
+_LOCK_OF = {DEBIAN: DEBIAN_LOCK, PYPI: REQUIREMENTS_LOCK, SOURCE: SOURCES_LOCK}
+LICENSES_SECTION = {DEBIAN: "debian", PYPI: "pypi", SOURCE: "sources"}
+
+# Which locked inputs a wheel of this build is made of; the same as in third_party/pypi/extension.bzl.
+WHEEL_SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
+    "apache-tvm": ((PYPI, "apache-tvm"), (SOURCE, "tilelang")),
+    "apache-tvm-ffi": ((PYPI, "apache-tvm-ffi"),),
+}
+
+
+class InputsError(Exception):
+    """The locks contradict each other or the build; one line that names the lock and the command that mends it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """One thing from outside that the build takes.
+
+    Args:
+        ecosystem: "debian", "pypi" or "source".
+        name: as its lock has it: without suite; PyPI names normalized (PEP 503).
+        version: as its lock has it, with Debian's epoch.
+        sha256: of the file or files that the lock accepts, lower-case hexadecimal, sorted.
+        license: SPDX 2.3 licence expression (annex D); empty only where none has been asked for.
+        purl: package URL.
+        uses: the sets of locks/debian.packages.json that take it; empty for other ecosystems.
+        suite: Debian's, else empty.
+    """
+
+    ecosystem: str
+    name: str
+    version: str
+    sha256: tuple[str, ...]
+    license: str
+    purl: str
+    uses: tuple[str, ...] = ()
+    suite: str = ""
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What stays the same when the version changes."""
+        return self.ecosystem, self.name, self.suite
+
+    @property
+    def key(self) -> str:
+        """Its key in its lock and in the licences' lock."""
+        return f"{self.suite}/{self.name}" if self.suite else self.name
+
+
+def pinned(locks: Mapping[str, Path]) -> list[Input]:
+    """All inputs as the locks pin them, without licences.
+
+    Args:
+        locks: file name (the first three of `LOCKS`) → where it is.
+
+    Raises:
+        InputsError: a lock is missing or cannot be read.
+    """
+    found = [
+        *_debian(json.loads(_read(locks, DEBIAN_LOCK))),
+        *_pypi(_read(locks, REQUIREMENTS_LOCK)),
+        *_sources(json.loads(_read(locks, SOURCES_LOCK))),
+    ]
+    return sorted(found, key=lambda each: each.identity)
+
+
+def load(locks: Mapping[str, Path]) -> list[Input]:
+    """All inputs of the build with their licences, sorted.
+
+    Args:
+        locks: file name (all of `LOCKS`) → where it is.
+
+    Raises:
+        InputsError: a lock is missing, or the licences' lock has not exactly the other locks' entries and versions.
+    """
+    inputs = pinned(locks)
+    licenses: dict[str, dict[str, dict[str, str]]] = json.loads(_read(locks, LICENSES_LOCK))
+    for ecosystem, section in LICENSES_SECTION.items():
+        keys = {each.key for each in inputs if each.ecosystem == ecosystem}
+        for key in sorted(set(licenses.get(section, {})) - keys):
+            raise _stale(f"has {section} '{key}', which locks/{_LOCK_OF[ecosystem]} has not")
+    return [dataclasses.replace(each, license=_license(each, licenses)) for each in inputs]
+
+
+def _license(locked: Input, licenses: Mapping[str, Mapping[str, Mapping[str, str]]]) -> str:
+    section = LICENSES_SECTION[locked.ecosystem]
+    entry = licenses.get(section, {}).get(locked.key)
+    if entry is None:
+        raise _stale(f"expected {section} '{locked.key}' {locked.version}, found no entry")
+    if entry["version"] != locked.version:
+        raise _stale(f"expected {section} '{locked.key}' {locked.version}, found the licence of {entry['version']}")
+    return entry["license"]
+
+
+def _stale(what: str) -> InputsError:
+    return InputsError(f"locks/{LICENSES_LOCK}: {what}: run tools/bazel run //locks:update_licenses")
+
+
+def _read(locks: Mapping[str, Path], name: str) -> str:
+    if name not in locks:
+        raise InputsError(f"expected locks/{name} among the locks, found {', '.join(sorted(locks)) or 'none'}: pass it with --locks")
+    try:
+        return locks[name].read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputsError(f"{locks[name]}: {error.strerror}: pass the locks of this repository with --locks") from error
+
+
+def _debian(lock: dict[str, Any]) -> list[Input]:
+    uses: dict[str, list[str]] = {}
+    for name, keys in sorted(lock["sets"].items()):
+        for key in keys:
+            uses.setdefault(key, []).append(name)
+    found = []
+    for key, entry in lock["packages"].items():
+        suite, _, name = key.partition("/")
+        # Debian policy 5.6.8; a package without machine code is of the architecture "all".
+        architecture = entry["path"].removesuffix(".deb").rpartition("_")[2]
+        purl = PackageURL("deb", "debian", name, entry["version"], {"arch": architecture, "distro": suite})
+        found.append(Input(DEBIAN, name, entry["version"], (entry["sha256"],), "", purl.to_string(), tuple(uses.get(key, ())), suite))
+    return found
+
+
+def _pypi(lock: str) -> list[Input]:
+    found = []
+    for line in lock.replace("\\\n", " ").splitlines():
+        if match := re.match(r"(\S+)==(\S+) ", line):
+            name, version = match.groups()
+            sha256 = tuple(sorted(re.findall(r"--hash=sha256:([0-9a-f]{64})", line)))
+            found.append(Input(PYPI, name, version, sha256, "", PackageURL("pypi", None, name, version).to_string()))
+    return found
+
+
+def _sources(lock: dict[str, Any]) -> list[Input]:
+    found = []
+    for name, entry in lock["sources"].items():
+        # The file name tells the archive from the distribution's wheels, which have the same name and version.
+        purl = PackageURL(entry["registry"], None, name, entry["version"], {"file_name": entry["file"]})
+        found.append(Input(SOURCE, name, entry["version"], (entry["sha256"],), "", purl.to_string()))
+    return found
+
+
+def add_locks_argument(parser: argparse.ArgumentParser) -> None:
+    """The option --locks, the same in every program that reads the inputs."""
+    parser.add_argument("--locks", type=Path, nargs="+", required=True, metavar="FILE", help=", ".join(LOCKS))
+
+
+def by_name(paths: list[Path]) -> dict[str, Path]:
+    """File name → path."""
+    return {path.name: path for path in paths}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_locks_argument(parser)
+    parser.add_argument("--release", required=True, help="the release that they make, for example v0.1.0")
+    parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
+    arguments = parser.parse_args()
+    try:
+        inputs = load(by_name(arguments.locks))
+    except InputsError as error:
+        print(f"inputs: {error}", file=sys.stderr)
+        return 1
+    content = {"release": arguments.release, "inputs": [dataclasses.asdict(each) for each in inputs]}
+    arguments.output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""Writes what people read of a release: a self-contained page (HTML) and the notes that its host shows (Markdown).
+
+    python3 -m release.private.page --version 0.1.0 --revision-status stable-status.txt --wheel apache_tvm-….whl \\
+        --image tvm_runtime=LAYOUT --inputs inputs.json --previous previous_inputs.json --gate gate.json --html index.html --notes notes.md
+
+They say what is in the release, how to install and verify it, which tests it passed, and how its inputs differ from those of the release
+before. A wheel or image that the gate's tests did not pass on is an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import json
+import pathlib
+import sys
+from typing import Any
+
+from images.private import image_facts, pages
+from images.private.image_facts import ImageFacts, LayerContent
+from release.private import stamp
+from release.private.dist import DistError, revision
+from release.private.inputs import DEBIAN, PYPI, SOURCE, Input
+from tools.arguments import named_path
+
+ECOSYSTEMS = {DEBIAN: "Debian packages", PYPI: "Python distributions", SOURCE: "Source archives"}
+
+_HTML = pathlib.Path(__file__).with_name("page.html.jinja")
+_NOTES = pathlib.Path(__file__).with_name("notes.md.jinja")
+
+# Rows that are there to be read at once, and what a host's page of a release can take.
+_SHOWN = 12
+_NOTED = 100
+
+
+class PageError(Exception):
+    """The facts do not make a release page; one line that names the file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Wheel:
+    """A wheel of the release; `sha256` is hexadecimal."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class InputChange:
+    """An input that is not the same as in the release before; `before` or `after` is None where there is none."""
+
+    before: Input | None
+    after: Input | None
+
+    @property
+    def name(self) -> str:
+        return (self.after or self.before).key
+
+    @property
+    def ecosystem(self) -> str:
+        return (self.after or self.before).ecosystem
+
+    @property
+    def kind(self) -> str:
+        return "added" if not self.before else "removed" if not self.after else "updated"
+
+    @property
+    def details(self) -> str:
+        """Versions before and after, and what else differs."""
+        if not self.before or not self.after:
+            return (self.after or self.before).version
+        parts = []
+        if self.before.version != self.after.version:
+            parts.append(f"{self.before.version} → {self.after.version}")
+        elif self.before.sha256 != self.after.sha256:
+            parts.append(f"{self.after.version}, other files")
+        if self.before.license != self.after.license:
+            parts.append(f"licence {self.before.license} → {self.after.license}")
+        return "; ".join(parts)
+
+
+def read_inputs(path: pathlib.Path) -> tuple[str | None, list[Input]]:
+    """The release that a file of inputs (inputs.py) belongs to, None before the first one, and its inputs.
+
+    Raises:
+        PageError: the file is none of inputs.py's.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content["release"], [Input(**entry) for entry in content["inputs"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PageError(f"{path}: expected inputs as release/private/inputs.py writes them, found {error!r}") from error
+
+
+def changes(before: list[Input], after: list[Input]) -> list[InputChange]:
+    """What makes the inputs `after` of those `before`: other versions, files or licences."""
+
+    def facts(one: Input) -> tuple:
+        return one.version, one.sha256, one.license
+
+    old, new = ({one.identity: one for one in inputs} for inputs in (before, after))
+    pairs = [(old.get(identity), new.get(identity)) for identity in sorted(old.keys() | new.keys())]
+    return [InputChange(one, other) for one, other in pairs if one is None or other is None or facts(one) != facts(other)]
+
+
+def licenses(inputs: list[Input]) -> list[tuple[str, int]]:
+    """Licence expressions with the number of inputs that have them, the most frequent first."""
+    counts = collections.Counter(one.license or "not stated" for one in inputs)
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def release_facts(
+    version: str,
+    commit: str,
+    wheels: list[pathlib.Path],
+    layouts: list[tuple[str, pathlib.Path]],
+    gate: dict[str, Any],
+    inputs: list[Input],
+    previous: tuple[str | None, list[Input]],
+) -> dict[str, Any]:
+    """What both templates are filled with.
+
+    Raises:
+        stamp.Untested: the gate's tests passed on other bytes than a wheel's or an image's.
+        image_facts.ImageError: an image cannot be read.
+    """
+    digests = {path: stamp.check(gate, path) for path in [*wheels, *(layout for _, layout in layouts)]}
+    known: dict[str, LayerContent] = {}
+    images: list[ImageFacts] = [image_facts.read(name, layout, known) for name, layout in layouts]
+    differing = changes(previous[1], inputs)
+    return {
+        "version": version,
+        "revision": commit,
+        "wheels": sorted(
+            (Wheel(path.name, path.stat().st_size, digests[path].removeprefix("sha256:")) for path in wheels), key=lambda one: one.name
+        ),
+        "images": images,
+        # What a machine that has the first image fetches to have another one, too.
+        "pulls": {image.name: image_facts.compare(images[0], image).pull for image in images[1:]},
+        "tests": gate["tests"],
+        "inputs": inputs,
+        "ecosystems": ECOSYSTEMS,
+        "previous": previous[0],
+        "changes": [(title, [one for one in differing if one.ecosystem == key]) for key, title in ECOSYSTEMS.items()],
+        "licenses": licenses(inputs),
+        "shown": _SHOWN,
+        "noted": _NOTED,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", required=True, help="of the release, without v")
+    parser.add_argument("--revision-status", type=pathlib.Path, help="Bazel's stable-status.txt, for a stamped build")
+    parser.add_argument("--wheel", type=pathlib.Path, action="append", default=[], help="may be repeated")
+    parser.add_argument("--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="may be repeated")
+    parser.add_argument("--inputs", type=pathlib.Path, required=True, help="inputs of this build, as inputs.py writes them")
+    parser.add_argument("--previous", type=pathlib.Path, required=True, help="the same of the release before")
+    parser.add_argument("--gate", type=pathlib.Path, required=True, help="what the tests passed on: the output of //release:gate")
+    parser.add_argument("--html", type=pathlib.Path, required=True, help="the page to write")
+    parser.add_argument("--notes", type=pathlib.Path, required=True, help="the notes to write, Markdown")
+    options = parser.parse_args()
+    try:
+        status = options.revision_status.read_text(encoding="utf-8") if options.revision_status else None
+        facts = release_facts(
+            version=options.version,
+            commit=revision(status),
+            wheels=options.wheel,
+            layouts=options.image,
+            gate=json.loads(options.gate.read_text(encoding="utf-8")),
+            inputs=read_inputs(options.inputs)[1],
+            previous=read_inputs(options.previous),
+        )
+        options.html.write_text(pages.render(_HTML, **facts), encoding="utf-8")
+        options.notes.write_text(pages.render(_NOTES, **facts), encoding="utf-8")
+    except (DistError, PageError, stamp.Untested, image_facts.ImageError, OSError, ValueError) as error:
+        print(f"page: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

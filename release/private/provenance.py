@@ -1,0 +1,146 @@
+"""Writes where wheels and images come from: an in-toto statement (v1) with SLSA provenance (v1), unsigned.
+
+    python3 -m release.private.provenance --locks FILE... --version 0.1.0 --target //release:dist --bazel-version 7.7.1 \\
+        --status stable-status.txt --wheel FILE... --image NAME=LAYOUT... --output provenance.json
+
+One statement is about all wheels and images that it is given: run it for the whole release, or for one image. A statement says nothing by
+itself: it is worth what the signature over it is worth, and the builder's name is what the builder says of itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from release.private import inputs, stamp
+from release.private.inputs import Input
+from tools.arguments import named_path
+
+# in-toto attestation framework, spec/v1/statement.md; SLSA 1.0, provenance.
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
+
+# Must tell a reader how to repeat the build. This repository has no address of its own that would stay true in a fork or a mirror; Bazel's
+# page of the command that was run does: externalParameters are arguments of `bazel build` (targets) and the release that version.bzl names
+# (version).
+BUILD_TYPE = "https://bazel.build/reference/command-line-reference#build"
+
+# Instead of a commit and a builder where the build is not stamped: a commit without new content must not change an output.
+UNSTAMPED = "unstamped"
+
+_REVISION_KEY = "STABLE_REVISION"
+_BUILDER_KEY = "STABLE_BUILDER_ID"
+
+
+class ProvenanceError(Exception):
+    """The facts do not make a statement; one line that says what is missing."""
+
+
+def stamped(status: str | None) -> tuple[str, str]:
+    """The commit, and the URI of the builder.
+
+    Args:
+        status: Bazel's stable-status.txt, "KEY value" a line, or None for a build that is not stamped.
+
+    Raises:
+        ProvenanceError: the status lacks one of them.
+    """
+    if status is None:
+        return UNSTAMPED, UNSTAMPED
+    found = dict(line.partition(" ")[::2] for line in status.splitlines())
+    values = []
+    for key in (_REVISION_KEY, _BUILDER_KEY):
+        if not found.get(key, "").strip():
+            raise ProvenanceError(f"the workspace status has no {key}: build with --config=release, which sets it, not --stamp alone")
+        values.append(found[key].strip())
+    return values[0], values[1]
+
+
+def statement(
+    subjects: Mapping[str, str],
+    locked: Iterable[Input],
+    *,
+    targets: list[str],
+    version: str,
+    bazel_version: str,
+    revision: str,
+    builder: str,
+) -> dict[str, Any]:
+    """The statement (in-toto Statement v1, SLSA Provenance v1).
+
+    Args:
+        subjects: a wheel's file name or an image's name → "sha256:" and 64 hex digits.
+        locked: everything from outside that the build takes.
+        targets: what was built.
+        version: of the release, without "v".
+        bazel_version: of the Bazel that built.
+        revision: the commit, or `UNSTAMPED`.
+        builder: URI, or `UNSTAMPED`.
+
+    Raises:
+        ProvenanceError: there is nothing that it would be about.
+    """
+    if not subjects:
+        raise ProvenanceError("expected at least one wheel or image, found none: pass them with --wheel and --image")
+    # A file of several, of which the lock accepts each, is one dependency each.
+    dependencies = [
+        {"name": f"{each.ecosystem} {each.key}", "uri": each.purl, "digest": {"sha256": sha256}}
+        for each in locked
+        for sha256 in each.sha256
+    ]
+    if revision != UNSTAMPED:
+        dependencies.insert(0, {"name": "this repository", "digest": {"gitCommit": revision}})
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": name, "digest": {"sha256": digest.removeprefix("sha256:")}} for name, digest in sorted(subjects.items())],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {"targets": sorted(targets), "version": version},
+                "internalParameters": {"bazelVersion": bazel_version, "revision": revision},
+                "resolvedDependencies": dependencies,
+            },
+            "runDetails": {"builder": {"id": builder}},
+        },
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    inputs.add_locks_argument(parser)
+    parser.add_argument("--version", required=True, help="the release's version, for example 0.1.0")
+    parser.add_argument("--target", action="append", required=True, help="what is built, for example //release:dist; repeated")
+    parser.add_argument("--bazel-version", required=True, help="of the Bazel that builds")
+    parser.add_argument("--status", type=Path, help="Bazel's stable-status.txt, for a stamped build")
+    parser.add_argument("--wheel", type=Path, action="append", default=[], help="a wheel of the build; repeated")
+    parser.add_argument("--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="an OCI layout; repeated")
+    parser.add_argument("--output", type=Path, required=True, help="the statement to write, JSON")
+    arguments = parser.parse_args()
+    try:
+        locked = inputs.load(inputs.by_name(arguments.locks))
+        revision, builder = stamped(arguments.status.read_text(encoding="utf-8") if arguments.status else None)
+        subjects = {path.name: stamp.sha256(path) for path in arguments.wheel}
+        subjects |= {name: stamp.image_digest(layout) for name, layout in arguments.image}
+        content = statement(
+            subjects,
+            locked,
+            targets=arguments.target,
+            version=arguments.version,
+            bazel_version=arguments.bazel_version,
+            revision=revision,
+            builder=builder,
+        )
+    except (inputs.InputsError, ProvenanceError, stamp.Untested, OSError) as error:
+        print(f"provenance: {error}", file=sys.stderr)
+        return 1
+    arguments.output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,355 @@
+"""Uploads a release to its page on GitHub with the host's own tool, gh, only from a clean checkout of a tag that matches the version.
+
+    tools/bazel run --config=release //release:publish -- [--tag vX.Y.Z] [--repository OWNER/REPO] [--dry-run]
+
+The files go into a draft, which becomes public when the host was seen to have every file with its sha256. An upload that breaks off leaves
+the draft, and the same command goes on with it. A release that is public already is never changed.
+
+Credentials are those that gh knows: GH_TOKEN or GITHUB_TOKEN, or its own login. GH_HOST names another host than github.com.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+from tools import arguments
+
+SUMS, FACTS, NOTES = "SHA256SUMS", "release.json", "notes.md"
+_TARGET = "--config=release //release:publish"
+_COMMAND = f"tools/bazel run {_TARGET}"
+_MAKE_AGAIN = f"To make it again: {_COMMAND}"
+# Semantic Versioning 2.0.0, clause 2: no leading zeros. Pre-releases are not published.
+_TAG = re.compile(r"v(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
+_REPOSITORY = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
+# GitHub renames files whose names have anything else, and then none of the links and sums would fit.
+_FILE_NAME = re.compile(r"[A-Za-z0-9_+@-]+(\.[A-Za-z0-9_+@-]+)*")
+_SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
+
+
+class Refused(Exception):
+    """Nothing (more) is published; the message says what was expected, what was found, and the command that mends it."""
+
+
+class HostError(Exception):
+    """gh failed.
+
+    Attributes:
+        status: HTTP status of the host's answer, or None where there was none.
+        reason: what gh said, in one line.
+    """
+
+    def __init__(self, text: str):
+        self.reason = " ".join(text.split()).removeprefix("gh: ") or "gh said nothing"
+        codes = re.search(r"HTTP (\d{3})|status code: (\d{3})", self.reason)
+        self.status = int(codes[1] or codes[2]) if codes else None
+        super().__init__(self.reason)
+
+
+@dataclasses.dataclass(frozen=True)
+class Distribution:
+    """The folder of files that is a release.
+
+    Attributes:
+        folder: where the files are.
+        tag: the tag that the version asks for.
+        revision: the commit that the files are made of, or "unstamped".
+        sums: name → sha256 of every file, the list of sums included.
+    """
+
+    folder: pathlib.Path
+    tag: str
+    revision: str
+    sums: dict[str, str]
+
+    @classmethod
+    def read(cls, folder: pathlib.Path) -> Distribution:
+        """Reads a folder and compares every file with SHA256SUMS (the format of coreutils' sha256sum).
+
+        Raises:
+            Refused: a file is missing, is not listed, or has other bytes; or the folder is not a release.
+        """
+        try:
+            lines = (folder / SUMS).read_text().splitlines()
+            facts = json.loads((folder / FACTS).read_text())
+            tag, revision = facts["tag"], facts["revision"]
+            present = sorted(path.name for path in folder.iterdir())
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Refused(f"{folder}: expected a release with {SUMS} and {FACTS}, found {error!r}. {_MAKE_AGAIN}") from None
+        listed = {}
+        for line in lines:
+            match = _SUM_LINE.fullmatch(line)
+            if not match:
+                raise Refused(f"{SUMS}: expected lines of sha256 and file name, found {line!r}. {_MAKE_AGAIN}")
+            listed[match[2]] = match[1]
+        for name in sorted({*listed, *present} - {SUMS}):
+            path = folder / name
+            found = _sha256(path) if path.is_file() else "no such file"
+            if listed.get(name) != found:
+                raise Refused(f"{name}: expected {listed.get(name, 'no such file')}, as {SUMS} says, found {found}. {_MAKE_AGAIN}")
+            if not _FILE_NAME.fullmatch(name):
+                raise Refused(
+                    f"{name}: expected a name that the host keeps (letters, digits, . _ + @ -), found others. Rename it in //release"
+                )
+        if NOTES not in listed:
+            raise Refused(f"{NOTES}: expected the release's text, found no such file. {_MAKE_AGAIN}")
+        return cls(folder, tag, revision, listed | {SUMS: _sha256(folder / SUMS)})
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_checkout(workspace: pathlib.Path, tag: str) -> str:
+    """The commit that is checked out, once it is clean and the tag is on it.
+
+    Raises:
+        Refused: files differ from the commit, untracked ones too; the tag is missing or elsewhere; there is no git or no commit.
+    """
+    program = shutil.which("git")
+    if not program:
+        raise Refused("git: expected on PATH, found none. To install it: apt-get install git")
+
+    def git(*words: str, or_nothing: bool = False) -> str:
+        done = subprocess.run([program, "-C", str(workspace), *words], capture_output=True, text=True)
+        if done.returncode and not or_nothing:
+            raise Refused(f"{workspace}: expected a git checkout, found {' '.join(done.stderr.split())!r}. A release is made in a clone")
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain").splitlines()
+    if changed:
+        files = ", ".join(line[2:].strip() for line in changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+        raise Refused(f"checkout: expected no file that differs from its commit, found {files}. To mend: git stash --include-untracked")
+    head = git("rev-parse", "HEAD")
+    tagged = git("rev-parse", "--quiet", "--verify", f"refs/tags/{tag}^{{commit}}", or_nothing=True)
+    if not tagged:
+        raise Refused(f"tag {tag}: expected on {head}, found no such tag. To mend: git tag {tag} && git push origin {tag}")
+    if tagged != head:
+        raise Refused(f"tag {tag}: expected on {head}, which is checked out, found on {tagged}. To mend: git checkout {tag} && {_COMMAND}")
+    return head
+
+
+class ReleasePage:
+    """The releases of a repository on the host, by way of gh.
+
+    Args:
+        gh: path of the program.
+        repository: OWNER/REPO.
+        tag: the release's tag.
+    """
+
+    def __init__(self, gh: pathlib.Path, repository: str, tag: str):
+        self.gh, self.repository, self.tag = gh, repository, tag
+        self._hashes: dict[int, str] = {}
+
+    def _start(self, *words: str) -> subprocess.Popen:
+        environment = os.environ | {"GH_NO_UPDATE_NOTIFIER": "1", "GH_PROMPT_DISABLED": "1", "NO_COLOR": "1"}
+        return subprocess.Popen(
+            [str(self.gh), *words], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def _run(self, *words: str) -> str:
+        process = self._start(*words)
+        output, errors = process.communicate()
+        if process.returncode:
+            raise HostError(errors.decode(errors="replace"))
+        return output.decode()
+
+    def _release(self, command: str, *words: str) -> str:
+        return self._run("release", command, self.tag, "--repo", self.repository, *words)
+
+    def has_credentials(self) -> bool:
+        """Whether gh has a token for its host; the host is not asked."""
+        try:
+            return bool(self._run("auth", "token"))
+        except HostError:
+            return False
+
+    def tagged_commit(self) -> str | None:
+        """The commit that the host has the tag on, or None."""
+        try:
+            return json.loads(self._run("api", f"repos/{self.repository}/commits/tags/{self.tag}"))["sha"]
+        except HostError as error:
+            if error.status == 422:  # "No commit found for SHA": the repository is there, the tag is not.
+                return None
+            raise
+
+    def find(self) -> list[dict]:
+        """All releases of the tag, drafts too, which the host's look-up by tag leaves out."""
+        of_tag = f'.[] | select(.tag_name == "{self.tag}")'
+        lines = self._run("api", "--paginate", f"repos/{self.repository}/releases?per_page=100", "--jq", of_tag)
+        return [json.loads(line) for line in lines.splitlines()]
+
+    def again(self, release: dict) -> dict:
+        """What the host now says of a release."""
+        return json.loads(self._run("api", release["url"]))
+
+    def create_draft(self, notes: pathlib.Path) -> dict:
+        self._release("create", "--draft", "--verify-tag", "--title", self.tag, "--notes-file", str(notes))
+        return self.again({"url": self._release("view", "--json", "apiUrl", "--jq", ".apiUrl").strip()})
+
+    def upload(self, file: pathlib.Path) -> None:
+        self._release("upload", "--clobber", str(file))
+
+    def publish(self, notes: pathlib.Path) -> None:
+        self._release("edit", "--draft=false", "--title", self.tag, "--notes-file", str(notes))
+
+    def sums(self, release: dict) -> dict[str, str]:
+        """Name → sha256 of the files that a release has; "incomplete upload" in its place for one that broke off."""
+        return {asset["name"]: self._sum(asset) for asset in release["assets"]}
+
+    def _sum(self, asset: dict) -> str:
+        if asset["state"] != "uploaded":
+            return "incomplete upload"
+        # Older hosts do not say it; there only the bytes themselves do.
+        said = (asset.get("digest") or "").removeprefix("sha256:")
+        if not said and asset["id"] not in self._hashes:
+            process = self._start("api", asset["url"], "--header", "Accept: application/octet-stream")
+            self._hashes[asset["id"]] = hashlib.file_digest(process.stdout, "sha256").hexdigest()
+            if process.wait():
+                raise HostError(process.stderr.read().decode(errors="replace"))
+        return said or self._hashes[asset["id"]]
+
+
+def first_difference(expected: dict[str, str], found: dict[str, str]) -> str | None:
+    """What the first file by name is that two sets of sums (name → sha256) disagree on, or None."""
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            return f"{name}: expected {expected.get(name, 'no such file')}, found {found.get(name, 'no such file')}"
+    return None
+
+
+def upload(page: ReleasePage, distribution: Distribution, head: str) -> None:
+    """Makes the release public with exactly the distribution's files, or finds that it is.
+
+    Raises:
+        Refused: what is there already cannot become this release.
+        HostError: the host or the way to it failed; what was uploaded stays in a draft.
+    """
+    tag, sums, notes = page.tag, distribution.sums, distribution.folder / NOTES
+    tagged = page.tagged_commit()
+    if tagged != head:
+        raise Refused(f"tag {tag} in {page.repository}: expected on {head}, found {tagged or 'none'}. To mend: git push origin {tag}")
+    releases = page.find()
+    for release in releases:
+        if not release["draft"]:
+            if difference := first_difference(sums, page.sums(release)):
+                raise Refused(
+                    f"release {tag} is public at {release['html_url']} with other files: {difference}. "
+                    "It stays as it is: raise VERSION in version.bzl, tag that, and publish it"
+                )
+            print(f"{tag} is published already with the same {len(sums)} files: {release['html_url']}")
+            return
+    if len(releases) > 1:
+        delete = f"gh release delete {tag} --repo {page.repository}"
+        raise Refused(f"release {tag}: expected one draft, found {len(releases)}. To delete one: {delete}")
+    draft = releases[0] if releases else page.create_draft(notes)
+    found = page.sums(draft)
+    if foreign := sorted(found.keys() - sums.keys()):
+        raise Refused(
+            f"draft of {tag}: expected only files of this release, found {', '.join(foreign)}. "
+            f"To delete it: gh release delete-asset {tag} {foreign[0]} --repo {page.repository}"
+        )
+    for name in sorted(sums):
+        if found.get(name) == sums[name]:
+            print(f"kept      {name}", flush=True)
+        else:
+            page.upload(distribution.folder / name)
+            print(f"uploaded  {name} ({(distribution.folder / name).stat().st_size / 1e6:.1f} MB)", flush=True)
+    if difference := first_difference(sums, page.sums(page.again(draft))):
+        raise Refused(f"draft of {tag}, after the upload: {difference}. It is not published; to replace the file: {_COMMAND}")
+    page.publish(notes)
+    published = page.again(draft)
+    if published["draft"]:
+        raise Refused(f"release {tag}: expected to be public, found a draft still. To publish it: {_COMMAND}")
+    print(f"published {tag}: {published['html_url']}")
+
+
+def remedy(error: HostError, repository: str) -> str:
+    """What to do about a failure of the host."""
+    again = f"run the same command again, which keeps what is uploaded: {_COMMAND}"
+    if error.status == 429 or "rate limit" in error.reason:
+        return f"wait until the limit is reset (`gh api rate_limit` says when), then {again}"
+    if error.status == 401:
+        return f"expected a valid token: set GH_TOKEN to one that may write the contents of {repository}, or run gh auth login"
+    if error.status == 403:
+        return f"expected a token that may write the contents of {repository} (in a workflow: permissions: contents: write)"
+    if error.status == 404:
+        return f"expected the repository {repository}: mend --repository, or set GH_TOKEN to a token that may read and write it"
+    if error.status == 422:
+        return f"a broken upload leaves such a file, and a second run replaces it; {again}"
+    if error.status:
+        return f"the host is in trouble; later {again}"
+    return f"look at the network and the proxy, then {again}"
+
+
+def publish(options: argparse.Namespace) -> None:
+    """Checks all that this machine can tell, then uploads.
+
+    Raises:
+        Refused: see the message.
+        HostError: likewise.
+    """
+    environment = os.environ
+    if "BUILD_WORKSPACE_DIRECTORY" not in environment:
+        raise Refused(f"publish: expected to be run by Bazel in a checkout, found no BUILD_WORKSPACE_DIRECTORY. To run it: {_COMMAND}")
+    distribution = Distribution.read(options.dist)
+    tag = options.tag or (environment.get("GITHUB_REF_NAME") if environment.get("GITHUB_REF_TYPE") == "tag" else None) or distribution.tag
+    if not _TAG.fullmatch(tag):
+        raise Refused(f"tag {tag}: expected vX.Y.Z with three plain numbers, found {tag!r}. To mend: git tag {distribution.tag}")
+    if tag != distribution.tag:
+        raise Refused(
+            f"tag {tag}: expected {distribution.tag}, the version in version.bzl, found {tag}. "
+            f"To mend: git tag {distribution.tag}, or change VERSION in version.bzl"
+        )
+    head = check_checkout(pathlib.Path(environment["BUILD_WORKSPACE_DIRECTORY"]), tag)
+    if distribution.revision != head:
+        raise Refused(f"{FACTS}: expected files made of {head}, found {distribution.revision}. To make them of it: {_COMMAND}")
+    set_here = json.loads(options.settings.read_text())["release_repository"]
+    repository = options.repository or set_here or environment.get("GITHUB_REPOSITORY", "")
+    if not _REPOSITORY.fullmatch(repository):
+        raise Refused(f"repository: expected OWNER/REPO, found {repository or 'none'}. To name it: {_COMMAND} -- --repository OWNER/REPO")
+    if not os.access(options.gh, os.X_OK):
+        raise Refused(f"gh: expected at {options.gh}, found none. To fetch it: {_COMMAND}")
+    page = ReleasePage(options.gh.absolute(), repository, tag)
+    if options.dry_run:
+        for name, digest in sorted(distribution.sums.items()):
+            print(f"would upload  {digest}  {name}")
+        print(f"would publish {tag} in {repository}; the host was not asked")
+        return
+    if not page.has_credentials():
+        raise Refused(
+            "credentials: expected GH_TOKEN, GITHUB_TOKEN or gh's own login, found none. To mend: export GH_TOKEN, or gh auth login"
+        )
+    try:
+        upload(page, distribution, head)
+    except HostError as error:
+        raise Refused(f"{repository}: the host failed: {error.reason.rstrip('.')}; {remedy(error, repository)}") from None
+
+
+def main() -> int:
+    parser = arguments.Parser(_TARGET, __doc__)
+    for flag in ("--dist", "--gh", "--settings"):
+        parser.add_argument(flag, type=pathlib.Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--tag", help="vX.Y.Z; else the tag that a workflow runs for, else that of the version")
+    parser.add_argument("--repository", help="OWNER/REPO; else `release_repository` of the settings, else $GITHUB_REPOSITORY")
+    parser.add_argument("--dry-run", action="store_true", help="check all that this machine can, say what would be sent, ask nobody")
+    try:
+        publish(parser.parse_args())
+    except Refused as refusal:
+        print(f"publish: {refusal}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

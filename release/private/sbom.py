@@ -1,0 +1,464 @@
+"""Writes a bill of materials, of the whole build or of one image, as SPDX 2.3 and CycloneDX 1.6, both JSON.
+
+    python3 -m release.private.sbom --locks FILE... --version 0.1.0 --wheel FILE... --image NAME=LAYOUT... --spdx OUT --cyclonedx OUT
+    python3 -m release.private.sbom … --only-image NAME
+
+The whole build: the release contains its wheels and images; each image contains the packages that were found in its layers; every other
+entry of the locks is a source of a wheel or a build tool. With --only-image: what that image's layers hold, and the sources of the wheels
+in it.
+
+What is in an image is read from its layers, not from what was meant to be there: Debian packages from /var/lib/dpkg/status.d, Python
+distributions from *.dist-info/METADATA. One that is neither in the locks nor among the wheels is an error.
+
+Licences are those that the packages declare (locks/update_licenses.py); none is a conclusion of ours. Equal content is equal bytes: the
+time is fixed, and serial number and namespace are UUIDs of the content.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import io
+import json
+import re
+import sys
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from cyclonedx.model import HashAlgorithm, HashType, Property
+from cyclonedx.model.bom import Bom
+from cyclonedx.model.component import Component as CycloneDxComponent
+from cyclonedx.model.component import ComponentScope, ComponentType, Pedigree
+from cyclonedx.model.dependency import Dependency
+from cyclonedx.model.license import LicenseAcknowledgement, LicenseExpression
+from cyclonedx.output.json import JsonV1Dot6
+from license_expression import get_spdx_licensing
+from packageurl import PackageURL
+from packaging.metadata import parse_email
+from packaging.utils import canonicalize_name, parse_wheel_filename
+from spdx_tools.spdx.model import (
+    Actor,
+    ActorType,
+    Checksum,
+    ChecksumAlgorithm,
+    CreationInfo,
+    ExternalPackageRef,
+    ExternalPackageRefCategory,
+    ExtractedLicensingInfo,
+    Package,
+    PackagePurpose,
+    Relationship,
+    RelationshipType,
+    SpdxNoAssertion,
+)
+from spdx_tools.spdx.model import Document as SpdxDocument
+from spdx_tools.spdx.writer.json.json_writer import write_document_to_stream
+
+from images.private.layer import SOURCE_DATE_EPOCH
+from images.private.oci_layout import Image
+from release.private import inputs, stamp
+from release.private.inputs import Input
+from tools.arguments import named_path
+from tools.launcher.debian import parse_stanza
+
+PROJECT = "mlc_bazel"
+RELEASE = "release"
+
+# Sets of locks/debian.packages.json that are image content; the others are tools.
+_IMAGE_SETS = "image_"
+
+_DEBIAN_RECORD = re.compile(r"var/lib/dpkg/status\.d/(?P<name>[^/]+)(?<!\.md5sums)")
+_METADATA = re.compile(r"(?:.*/)?[^/]+\.dist-info/METADATA")
+
+_CONTAINS, _GENERATED_FROM, _BUILD_TOOL_OF = (
+    RelationshipType.CONTAINS,
+    RelationshipType.GENERATED_FROM,
+    RelationshipType.BUILD_TOOL_OF,
+)
+
+
+class SbomError(Exception):
+    """The products do not fit the locks; one line that names the package and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """One line of a bill of materials.
+
+    Args:
+        id: unique in the document; letters, digits, "." and "-" (SPDX 2.3, 7.2).
+        license: SPDX licence expression, or "" where nobody declares one.
+        sha256: of its file or files, or an image's manifest; lower-case hexadecimal.
+        kind: what it is, in CycloneDX' words.
+        shipped: whether a product has it inside, or is it.
+        roles: what it is there for, in words.
+    """
+
+    id: str
+    name: str
+    version: str
+    purl: str = ""
+    license: str = ""
+    sha256: tuple[str, ...] = ()
+    kind: ComponentType = ComponentType.LIBRARY
+    shipped: bool = True
+    roles: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass
+class Bill:
+    """A bill of materials before it takes a format.
+
+    Args:
+        name: of the document.
+        root: id of the component that it describes.
+        components: by id.
+        relations: (id, relation, id), as SPDX names relations (SPDX 2.3, 11.1).
+    """
+
+    name: str
+    root: str
+    components: dict[str, Component] = dataclasses.field(default_factory=dict)
+    relations: set[tuple[str, RelationshipType, str]] = dataclasses.field(default_factory=set)
+
+    def add(self, component: Component) -> str:
+        assert component.id not in self.components, component.id
+        self.components[component.id] = component
+        return component.id
+
+    def relate(self, one: str, relation: RelationshipType, other: str) -> None:
+        self.relations.add((one, relation, other))
+
+    @property
+    def sorted_components(self) -> list[Component]:
+        return [self.components[id] for id in sorted(self.components)]
+
+    @property
+    def sorted_relations(self) -> list[tuple[str, RelationshipType, str]]:
+        return sorted(self.relations, key=lambda relation: (relation[0], relation[1].name, relation[2]))
+
+    @property
+    def uuid(self) -> uuid.UUID:
+        """The same for the same content, another for other content."""
+        relations = [(one, relation.name, other) for one, relation, other in self.sorted_relations]
+        content = json.dumps([self.name, self.root, [dataclasses.astuple(each) for each in self.sorted_components], relations])
+        return uuid.uuid5(uuid.NAMESPACE_URL, content)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wheel:
+    """A wheel of this build; its version's local part (+mlc…) tells it from every wheel of an index."""
+
+    file: str
+    name: str
+    version: str
+    sha256: str
+
+    @classmethod
+    def read(cls, path: Path) -> Wheel:
+        name, version, _, _ = parse_wheel_filename(path.name)
+        return cls(path.name, name, str(version), stamp.sha256(path).removeprefix("sha256:"))
+
+
+def _id(*parts: str) -> str:
+    return "-".join(re.sub(r"[^A-Za-z0-9.-]", "-", part.replace("+", "-plus")) for part in parts if part)
+
+
+def _input_id(locked: Input) -> str:
+    return _id(locked.ecosystem, locked.suite, locked.name)
+
+
+# What is there ---------------------------------------------------------------------------------------------------
+
+
+def installed(image: Image) -> Iterator[tuple[str, str, str, str]]:
+    """The packages that an image's layers hold.
+
+    Yields:
+        Ecosystem, name, version, and the path in the image that says so.
+    """
+    for number in range(len(image.layer_digests)):
+        for path, entry, tar in image.walk(number):
+            if not entry.isreg():
+                continue
+            if _DEBIAN_RECORD.fullmatch(path):
+                fields = parse_stanza(tar.extractfile(entry).read().decode("utf-8"))  # type: ignore[union-attr]
+                yield inputs.DEBIAN, fields["Package"], fields["Version"], path
+            elif _METADATA.fullmatch(path):
+                metadata, _ = parse_email(tar.extractfile(entry).read())  # type: ignore[union-attr]
+                yield inputs.PYPI, canonicalize_name(metadata["name"]), metadata["version"], path
+
+
+def contents(name: str, image: Image, locked: Iterable[Input], wheels: Iterable[Wheel]) -> list[Input | Wheel]:
+    """What an image holds, each with its locked input, or the wheel of this build that it is.
+
+    Args:
+        name: the image's, for messages.
+
+    Raises:
+        SbomError: the image holds a package that neither the locks nor the wheels have.
+    """
+    known: dict[tuple[str, str, str], Input | Wheel] = {
+        (each.ecosystem, each.name, each.version): each
+        for each in locked
+        if each.ecosystem == inputs.PYPI or any(use.startswith(_IMAGE_SETS) for use in each.uses)
+    }
+    known |= {(inputs.PYPI, each.name, each.version): each for each in wheels}
+    found: dict[str, Input | Wheel] = {}
+    for ecosystem, package, version, path in installed(image):
+        if (ecosystem, package, version) not in known:
+            lock = f"an image set of locks/{inputs.DEBIAN_LOCK}" if ecosystem == inputs.DEBIAN else f"locks/{inputs.REQUIREMENTS_LOCK}"
+            raise SbomError(
+                f"image {name}: /{path} is {package} {version}: expected that in {lock} or among the wheels of this build, "
+                "found it in neither: lock it, or take it out of the image"
+            )
+        found[path] = known[ecosystem, package, version]
+    return list(dict.fromkeys(found[path] for path in sorted(found)))
+
+
+# Bills -----------------------------------------------------------------------------------------------------------
+
+
+def whole_build(version: str, locked: list[Input], wheels: list[Wheel], images: Mapping[str, Image]) -> Bill:
+    """The bill of everything that the build takes and makes.
+
+    Args:
+        version: the release's, without "v".
+        locked: all inputs.
+        wheels: the wheels of the build.
+        images: name → image; all that the build makes.
+
+    Raises:
+        SbomError: an image holds what nothing else knows of, or the locks have a package for images that is in none.
+    """
+    bill = Bill(f"{PROJECT}-{version}", RELEASE)
+    bill.add(Component(RELEASE, PROJECT, version, kind=ComponentType.APPLICATION))
+    roles: dict[tuple[str, str, str], list[str]] = {each.identity: [] for each in locked}
+    shipped = set()
+    for name, image in sorted(images.items()):
+        bill.relate(RELEASE, _CONTAINS, bill.add(_image_component(name, version, image)))
+        for each in contents(name, image, locked, wheels):
+            bill.relate(_id("image", name), _CONTAINS, _id("wheel", each.name) if isinstance(each, Wheel) else _input_id(each))
+            if isinstance(each, Input):
+                shipped.add(each.identity)
+                roles[each.identity].append(f"in image {name}")
+    for wheel in sorted(wheels, key=lambda each: each.name):
+        bill.relate(RELEASE, _CONTAINS, _add_wheel(bill, wheel, locked))
+        for source in _sources(wheel, locked):
+            roles[source.identity].append(f"source of wheel {wheel.name}")
+    for each in locked:
+        tool = [f"build tool ({use})" for use in each.uses if not use.startswith(_IMAGE_SETS)]
+        if not tool and not each.uses and not roles[each.identity]:
+            tool = ["build tool"]
+        if tool:
+            bill.relate(_input_id(each), _BUILD_TOOL_OF, RELEASE)
+        all_roles = sorted(roles[each.identity]) + tool
+        if not all_roles:
+            raise SbomError(
+                f"{each.name} {each.version}: locks/{inputs.DEBIAN_LOCK} has it for {', '.join(each.uses)}, and it is in none of the "
+                f"images {', '.join(sorted(images)) or '(none)'}: pass every image with --image, or take it out of debian.packages.json"
+            )
+        bill.add(_input_component(each, all_roles, shipped=each.identity in shipped))
+    return bill
+
+
+def one_image(name: str, version: str, locked: list[Input], wheels: list[Wheel], image: Image) -> Bill:
+    """The bill of one image: what its layers hold, and what the wheels among that are made of.
+
+    Raises:
+        SbomError: the image holds a package that neither the locks nor the wheels have.
+    """
+    bill = Bill(f"{name}-{version}", _id("image", name))
+    bill.add(_image_component(name, version, image))
+    found = contents(name, image, locked, wheels)
+    for each in found:
+        if isinstance(each, Wheel):
+            bill.relate(bill.root, _CONTAINS, _add_wheel(bill, each, locked))
+        else:
+            bill.relate(bill.root, _CONTAINS, bill.add(_input_component(each, [f"in image {name}"], shipped=True)))
+    sources: dict[Input, list[str]] = {}
+    for wheel in (each for each in found if isinstance(each, Wheel)):
+        for source in _sources(wheel, locked):
+            sources.setdefault(source, []).append(f"source of wheel {wheel.name}")
+    for source, roles in sources.items():
+        if source not in found:
+            bill.add(_input_component(source, sorted(roles), shipped=False))
+    return bill
+
+
+def _image_component(name: str, version: str, image: Image) -> Component:
+    purl = PackageURL("oci", None, name, image.digest, {"arch": image.config["architecture"]})
+    sha256 = (image.digest.removeprefix("sha256:"),)
+    return Component(_id("image", name), name, version, purl.to_string(), "", sha256, ComponentType.CONTAINER, roles=("product",))
+
+
+def _input_component(locked: Input, roles: list[str], *, shipped: bool) -> Component:
+    return Component(
+        _input_id(locked), locked.name, locked.version, locked.purl, locked.license, locked.sha256, shipped=shipped, roles=tuple(roles)
+    )
+
+
+def _add_wheel(bill: Bill, wheel: Wheel, locked: list[Input]) -> str:
+    sources = _sources(wheel, locked)
+    # The distribution that it is a build of declares its licence.
+    license = next((each.license for each in sources if each.name == wheel.name), "")
+    # Only a version without local part can be on the index that the purl type stands for (PEP 440).
+    purl = PackageURL("pypi", None, wheel.name, wheel.version, {"file_name": wheel.file}).to_string()
+    id = bill.add(Component(_id("wheel", wheel.name), wheel.name, wheel.version, purl, license, (wheel.sha256,), roles=("product",)))
+    for source in sources:
+        bill.relate(id, _GENERATED_FROM, _input_id(source))
+    return id
+
+
+def _sources(wheel: Wheel, locked: list[Input]) -> list[Input]:
+    if wheel.name not in inputs.WHEEL_SOURCES:
+        raise SbomError(f"{wheel.file}: expected its sources in WHEEL_SOURCES of release/private/inputs.py, found none: add them there")
+    return [each for each in locked if (each.ecosystem, each.name) in inputs.WHEEL_SOURCES[wheel.name]]
+
+
+# Formats ---------------------------------------------------------------------------------------------------------
+
+_CREATED = datetime.datetime.fromtimestamp(SOURCE_DATE_EPOCH, datetime.timezone.utc)
+
+_PURPOSES = {
+    ComponentType.APPLICATION: PackagePurpose.APPLICATION,
+    ComponentType.CONTAINER: PackagePurpose.CONTAINER,
+    ComponentType.LIBRARY: PackagePurpose.LIBRARY,
+}
+
+
+def spdx(bill: Bill) -> SpdxDocument:
+    """The bill as an SPDX 2.3 document. Files are not analysed: what is known is the package's hash."""
+    licensing = get_spdx_licensing()
+
+    def package(each: Component) -> Package:
+        return Package(
+            spdx_id=f"SPDXRef-{each.id}",
+            name=each.name,
+            version=each.version,
+            # The locks name no place: whoever builds has mirrors of their own.
+            download_location=SpdxNoAssertion(),
+            files_analyzed=False,
+            checksums=[Checksum(ChecksumAlgorithm.SHA256, sha256) for sha256 in each.sha256],
+            license_concluded=SpdxNoAssertion(),
+            license_declared=licensing.parse(each.license) if each.license else SpdxNoAssertion(),
+            copyright_text=SpdxNoAssertion(),
+            external_references=[ExternalPackageRef(ExternalPackageRefCategory.PACKAGE_MANAGER, "purl", each.purl)] if each.purl else [],
+            primary_package_purpose=_PURPOSES[each.kind],
+            comment="; ".join(each.roles) or None,
+        )
+
+    return SpdxDocument(
+        CreationInfo(
+            spdx_version="SPDX-2.3",
+            spdx_id="SPDXRef-DOCUMENT",
+            name=bill.name,
+            document_namespace=f"https://spdx.org/spdxdocs/{bill.name}-{bill.uuid}",
+            creators=[Actor(ActorType.TOOL, PROJECT)],
+            # The library writes times without a zone as UTC.
+            created=_CREATED.replace(tzinfo=None),
+        ),
+        packages=[package(each) for each in bill.sorted_components],
+        relationships=[
+            Relationship("SPDXRef-DOCUMENT", RelationshipType.DESCRIBES, f"SPDXRef-{bill.root}"),
+            *(Relationship(f"SPDXRef-{one}", relation, f"SPDXRef-{other}") for one, relation, other in bill.sorted_relations),
+        ],
+        extracted_licensing_info=list(_extracted(bill)),
+    )
+
+
+def _extracted(bill: Bill) -> Iterator[ExtractedLicensingInfo]:
+    """SPDX 2.3, 10: every LicenseRef-… that is used, and where its text is."""
+    users: dict[str, set[str]] = {}
+    for each in bill.components.values():
+        for reference in re.findall(r"LicenseRef-[A-Za-z0-9.-]+", each.license):
+            users.setdefault(reference, set()).add(each.name)
+    for reference, names in sorted(users.items()):
+        name = reference.removeprefix("LicenseRef-").removeprefix("debian-")
+        yield ExtractedLicensingInfo(
+            license_id=reference,
+            license_name=name,
+            extracted_text=f"'{name}', as the package has it: in /usr/share/doc/<package>/copyright, or in its metadata (Python).",
+            comment=f"Used by {', '.join(sorted(names))}.",
+        )
+
+
+def spdx_json(bill: Bill) -> str:
+    """The bill as SPDX 2.3 JSON."""
+    stream = io.StringIO()
+    write_document_to_stream(spdx(bill), stream)
+    return stream.getvalue() + "\n"
+
+
+def cyclonedx(bill: Bill) -> Bom:
+    """The bill as a CycloneDX BOM: what is contained as dependency, a wheel's sources as ancestors (pedigree), tools as "excluded"."""
+
+    def component(each: Component, bom_ref: str, ancestors: Iterable[CycloneDxComponent] = ()) -> CycloneDxComponent:
+        return CycloneDxComponent(
+            type=each.kind,
+            bom_ref=bom_ref,
+            name=each.name,
+            version=each.version,
+            scope=None if each.id == bill.root else ComponentScope.REQUIRED if each.shipped else ComponentScope.EXCLUDED,
+            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=sha256) for sha256 in each.sha256],
+            licenses=[LicenseExpression(each.license, acknowledgement=LicenseAcknowledgement.DECLARED)] if each.license else [],
+            purl=PackageURL.from_string(each.purl) if each.purl else None,
+            properties=[Property(name=f"{PROJECT}:role", value=role) for role in each.roles],
+            pedigree=Pedigree(ancestors=ancestors) if ancestors else None,
+        )
+
+    ancestors: dict[str, list[CycloneDxComponent]] = {}
+    children: dict[str, list[str]] = {id: [] for id in bill.components}
+    for one, relation, other in bill.sorted_relations:
+        if relation == _GENERATED_FROM:
+            ancestors.setdefault(one, []).append(component(bill.components[other], f"{one}/from/{other}"))
+        elif relation == _CONTAINS:
+            children[one].append(other)
+    rendered = {each.id: component(each, each.id, ancestors.get(each.id, ())) for each in bill.sorted_components}
+    bom = Bom(serial_number=bill.uuid, components=[each for id, each in rendered.items() if id != bill.root])
+    bom.metadata.component = rendered[bill.root]
+    bom.metadata.timestamp = _CREATED
+    bom.dependencies = [
+        Dependency(rendered[id].bom_ref, (Dependency(rendered[child].bom_ref) for child in ids)) for id, ids in children.items()
+    ]
+    return bom
+
+
+def cyclonedx_json(bill: Bill) -> str:
+    """The bill as CycloneDX 1.6 JSON."""
+    return JsonV1Dot6(cyclonedx(bill)).output_as_string(indent=2) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    inputs.add_locks_argument(parser)
+    parser.add_argument("--version", required=True, help="the release's version, for example 0.1.0")
+    parser.add_argument("--wheel", type=Path, action="append", default=[], help="a wheel of the build; repeated")
+    parser.add_argument("--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="an OCI layout; repeated")
+    parser.add_argument("--only-image", metavar="NAME", help="describe this one of the images, not the whole build")
+    parser.add_argument("--spdx", type=Path, required=True, help="the SPDX document to write")
+    parser.add_argument("--cyclonedx", type=Path, required=True, help="the CycloneDX document to write")
+    arguments = parser.parse_args()
+    try:
+        locked = inputs.load(inputs.by_name(arguments.locks))
+        wheels = [Wheel.read(path) for path in arguments.wheel]
+        images = {name: Image(layout) for name, layout in arguments.image}
+        if arguments.only_image and arguments.only_image not in images:
+            given = ", ".join(images) or "(none)"
+            raise SbomError(f"--only-image {arguments.only_image}: expected one of the images {given}: pass it with --image")
+        if arguments.only_image:
+            bill = one_image(arguments.only_image, arguments.version, locked, wheels, images[arguments.only_image])
+        else:
+            bill = whole_build(arguments.version, locked, wheels, images)
+    except (inputs.InputsError, SbomError, OSError, ValueError) as error:
+        print(f"sbom: {error}", file=sys.stderr)
+        return 1
+    arguments.spdx.write_text(spdx_json(bill), encoding="utf-8")
+    arguments.cyclonedx.write_text(cyclonedx_json(bill), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,387 @@
+"""//images:push sends what the tests passed on, tags last, or says why not: against a real registry, with the real oras, cosign and skopeo."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from images.private import push
+from release.private import stamp
+from tests.images.push_under_test import DOCUMENTS, REGISTRY, Release, one_line, write_image
+from tests.images.registry_server import PASSWORD, USER, Fault, Proxy, registry
+
+@pytest.fixture
+def release(tmp_path: pathlib.Path) -> Release:
+    return Release(tmp_path)
+
+
+@pytest.fixture
+def server(tmp_path: pathlib.Path) -> Iterator[Proxy]:
+    (tmp_path / "registry").mkdir()
+    with registry(REGISTRY, tmp_path / "registry") as port, Proxy(port) as proxy:
+        yield proxy
+
+
+def test_what_arrives_is_what_was_tested(release: Release, server: Proxy, tmp_path: pathlib.Path):
+    repository = f"{server.host}/team/small"
+    done = release.push("--repository", repository, "--tag", "one", "--tag", "two")
+    digest = release.digests["small"]
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{repository}@{digest}", f"{repository}:one", f"{repository}:two"]
+    assert "1/4" in done.stderr and "4.0 MB sent" in done.stderr
+    for tag in ("one", "two"):
+        pulled = tmp_path / tag
+        copied = release.tool(
+            "skopeo",
+            *("--insecure-policy", "--tmpdir", str(tmp_path), "copy", "--preserve-digests", "--src-tls-verify=false"),
+            *(f"docker://{repository}:{tag}", f"oci:{pulled}"),
+        )
+        assert copied.returncode == 0, copied.stderr
+        assert stamp.image_digest(pulled) == digest
+        blobs = {blob.name: blob.read_bytes() for blob in (pulled / "blobs/sha256").iterdir()}
+        assert blobs == {blob.name: blob.read_bytes() for blob in (release.layouts["small"] / "blobs/sha256").iterdir()}
+
+
+def test_documents_are_attached_and_everything_is_signed_with_the_key_given(release: Release, server: Proxy):
+    repository = f"{server.host}/team/small"
+    assert release.push("--repository", repository, "--tag", "one").returncode == 0
+    attached = release.referrers(f"{repository}:one")
+    assert set(attached) == set(DOCUMENTS)
+    for kind, digest in attached.items():
+        manifest = json.loads(release.tool("oras", "manifest", "fetch", "--plain-http", f"{repository}@{digest}").stdout)
+        assert manifest["subject"]["digest"] == release.digests["small"]
+        (layer,) = manifest["layers"]
+        content = release.tool("oras", "blob", "fetch", "--plain-http", "--output", "-", f"{repository}@{layer['digest']}").stdout
+        assert content == (release.folder / DOCUMENTS[kind]).read_text()
+        assert layer["annotations"]["org.opencontainers.image.title"] == DOCUMENTS[kind]
+    verified = release.verify(f"{repository}:one")
+    assert verified.returncode == 0, verified.stderr
+    (claim,) = json.loads(verified.stdout)
+    assert claim["critical"]["image"]["docker-manifest-digest"] == release.digests["small"]
+    for digest in attached.values():
+        assert release.verify(f"{repository}@{digest}").returncode == 0
+    _, stranger = release._key("stranger")
+    assert release.verify(f"{repository}:one", stranger).returncode != 0
+
+
+def test_tags_come_last(release: Release, server: Proxy):
+    assert release.push("--repository", f"{server.host}/team/small", "--tag", "one").returncode == 0
+    writes = [request.path.rpartition("/")[2] for request in server.sent("PUT", "/manifests/")]
+    digest = release.digests["small"]
+    assert writes[0] == digest
+    assert writes[-1] == "one" and writes.count("one") == 1
+    # Between them: three documents, each with its list of referrers, and four signatures.
+    assert sum(name.endswith(".sig") for name in writes) == 4
+    assert writes.index(digest.replace(":", "-") + ".sig") > max(n for n, name in enumerate(writes) if name == digest.replace(":", "-"))
+
+
+def test_a_second_push_sends_nothing_again(release: Release, server: Proxy):
+    arguments = ("--repository", f"{server.host}/team/small", "--tag", "one")
+    assert release.push(*arguments).returncode == 0
+    before = release.referrers(f"{server.host}/team/small:one")
+    server.requests.clear()
+    again = release.push(*arguments)
+    assert again.returncode == 0
+    assert server.sent("POST|PATCH") == []
+    # What names things, a manifest and a tag, is said again; that is a few hundred bytes.
+    assert {request.path.rpartition("/")[2] for request in server.sent("PUT")} == {release.digests["small"], "one"}
+    assert release.referrers(f"{server.host}/team/small:one") == before
+
+
+def test_the_key_may_come_from_the_environment(release: Release, server: Proxy):
+    repository = f"{server.host}/team/small"
+    done = release.push("--repository", repository, "--tag", "one", signed=False, COSIGN_PRIVATE_KEY=release.key.read_text())
+    assert done.returncode == 0, done.stderr
+    assert release.verify(f"{repository}:one").returncode == 0
+
+
+def test_unsigned_is_said_and_is_unsigned(release: Release, server: Proxy):
+    repository = f"{server.host}/team/small"
+    done = release.push("--repository", repository, "--tag", "one", "--unsigned", signed=False)
+    assert done.returncode == 0 and "not signed" in done.stderr
+    assert "no signatures found" in release.verify(f"{repository}:one").stderr
+
+
+def test_image_in_the_repository_pushes_all_and_tags_none_before_the_last_arrived(release: Release, server: Proxy):
+    server.faults.append(Fault("PUT", f"team/other/manifests/{release.digests['other']}", 403))
+    arguments = ("--repository", f"{server.host}/team/{{image}}", "--tag", "one")
+    assert "team/other" in one_line(release.push(*arguments))
+    assert release.tags(f"{server.host}/team/small") == set()
+    server.faults.clear()
+    assert release.push(*arguments).returncode == 0
+    for name, digest in release.digests.items():
+        assert release.tool("oras", "resolve", "--plain-http", f"{server.host}/team/{name}:one").stdout.strip() == digest
+
+
+def test_defaults_come_from_the_settings_file_and_from_a_release_builds_version(server: Proxy, tmp_path: pathlib.Path):
+    (tmp_path / "release").mkdir()
+    release = Release(tmp_path / "release", revision="0123abc")
+    release.settings.write_text(json.dumps({"image_repository": f"{server.host}/team/{{image}}"}))
+    done = release.push()
+    assert done.returncode == 0, done.stderr
+    assert release.tags(f"{server.host}/team/small") == release.tags(f"{server.host}/team/other") == {"1.2.3"}
+
+
+def test_a_dry_run_sends_nothing(release: Release, server: Proxy):
+    done = release.push("--repository", f"{server.host}/team/small", "--tag", "one", "--dry-run")
+    assert done.returncode == 0
+    assert done.stdout == f"would push small {release.digests['small']} to {server.host}/team/small as one\n"
+    assert server.requests == []
+
+
+# The gate -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["layer", "manifest", "index"])
+def test_other_bytes_than_the_tested_are_not_sent(release: Release, server: Proxy, part: str):
+    layout = release.layouts["small"]
+    manifest = layout / "blobs" / release.digests["small"].replace(":", "/")
+    if part == "index":  # Another image, whole in itself.
+        layout.rename(release.folder / "tested")
+        write_image(layout, 7)
+    else:
+        layer = layout / "blobs" / json.loads(manifest.read_text())["layers"][1]["digest"].replace(":", "/")
+        broken = bytearray((manifest if part == "manifest" else layer).read_bytes())
+        broken[-2] ^= 1
+        (manifest if part == "manifest" else layer).write_bytes(broken)
+    said = one_line(release.push("--repository", f"{server.host}/team/small", "--tag", "one"))
+    assert "small: " in said and said.count("sha256:") >= 1
+    assert ("the tests passed on" in said) == (part == "index")
+    assert server.requests == []
+
+
+def test_an_image_that_the_gate_does_not_list_is_not_sent(release: Release, server: Proxy):
+    release.gate.write_text('{"artifacts": {}, "tests": []}')
+    said = one_line(release.push("--repository", f"{server.host}/team/small", "--tag", "one"))
+    assert "small: the tests passed on nothing of that name" in said
+    assert server.requests == []
+
+
+def test_a_releases_tag_does_not_move(release: Release, server: Proxy):
+    repository = f"{server.host}/team/x"
+    assert release.push("--repository", repository, "--tag", "1.2.3", "--tag", "main").returncode == 0
+    assert release.push("--repository", repository, "--tag", "1.2.3").returncode == 0
+    server.requests.clear()
+    said = one_line(release.push("--repository", repository, "--tag", "1.2.3", "--image", "other"))
+    assert f"{repository}:1.2.3: a release's tag does not move" in said
+    assert release.digests["small"] in said and release.digests["other"] in said
+    assert server.sent("PUT|POST|PATCH") == []
+    assert release.push("--repository", repository, "--tag", "main", "--image", "other").returncode == 0
+
+
+# Faults -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_connection_cut_in_a_blob_leaves_no_tag_and_the_next_push_goes_on(release: Release, server: Proxy):
+    manifest = json.loads((release.layouts["small"] / "blobs" / release.digests["small"].replace(":", "/")).read_text())
+    little, large = (layer["digest"] for layer in manifest["layers"])
+    cut = Fault("PUT", f"uploads/.*{large.replace(':', '%3A')}", "cut")
+    server.faults.append(cut)
+    repository = f"{server.host}/team/small"
+    arguments = ("--repository", repository, "--tag", "one")
+    said = one_line(release.push(*arguments))
+    assert "sending small" in said and "run again" in said and said.endswith("Tags set: none.")
+    assert 0 < max(request.size for request in server.sent("PUT", "uploads/")) < 4_000_000
+    assert release.tags(repository) == set()
+    server.faults.clear()
+    server.requests.clear()
+    assert release.push(*arguments).returncode == 0
+    uploads = [request.path for request in server.sent("PUT", "uploads/")]
+    assert any(large.replace(":", "%3A") in path for path in uploads)
+    assert not any(little.replace(":", "%3A") in path for path in uploads), "a blob that the registry has was sent again"
+    assert release.tags(repository) == {"one"}
+
+
+@pytest.mark.parametrize(
+    ("status", "where", "meaning"),
+    [
+        (401, "uploads/", "the registry wants other credentials: found no file with any; log in with `podman login"),
+        (403, "/manifests/sha256:", "these credentials may not push here"),
+        # oras tries these again for seven seconds.
+        (429, "uploads/", "the registry limits requests: wait"),
+        (500, "/manifests/sha256:", "the registry has failed: run again"),
+    ],
+)
+def test_a_registry_that_refuses_gets_no_tag_and_the_reason_is_said(release: Release, server: Proxy, status: int, where: str, meaning: str):
+    server.faults.append(Fault("PUT|POST", where, status))
+    repository = f"{server.host}/team/small"
+    said = one_line(release.push("--repository", repository, "--tag", "one"))
+    assert said.startswith(f"push: {repository}: sending small: {meaning}"), said
+    assert said.endswith("Tags set: none.")
+    assert release.tags(repository) == set()
+
+
+@pytest.mark.parametrize("status", [429, 500])
+def test_a_passing_fault_is_retried(release: Release, server: Proxy, status: int):
+    server.faults.append(Fault("POST", "uploads/", status, times=2))
+    assert release.push("--repository", f"{server.host}/team/small", "--tag", "one").returncode == 0
+    assert len([request for request in server.sent("POST", "uploads/") if request.status == status]) == 2
+
+
+@pytest.mark.parametrize(("where", "step"), [("sha256-.*sig$", "signing"), ("/manifests/two$", "setting the tag two")])
+def test_a_fault_after_the_image_says_which_tags_are_set(release: Release, server: Proxy, where: str, step: str):
+    server.faults.append(Fault("PUT", where, 403))
+    repository = f"{server.host}/team/small"
+    said = one_line(release.push("--repository", repository, "--tag", "one", "--tag", "two"))
+    assert f"{step}: these credentials may not push here" in said
+    expected = {"one"} if "tag" in step else set()
+    assert release.tags(repository) == expected
+    assert said.endswith(f"Tags set: {f'{repository}:one' if expected else 'none'}.")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_push_leaves_no_tag(release: Release, server: Proxy, sent: signal.Signals):
+    server.faults.append(Fault("PUT", "uploads/", "stall"))
+    repository = f"{server.host}/team/small"
+    command = release.command("--repository", repository, "--tag", "one", "--key", str(release.key))
+    process = subprocess.Popen(command, env=release.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert server.stalled.wait(60)
+    process.send_signal(sent)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in said
+    assert said.splitlines()[-1].startswith("push: interrupted") and said.splitlines()[-1].endswith("Tags set: none.")
+    assert release.tags(repository) == set()
+
+
+def test_two_pushes_at_once_both_succeed_and_lose_nothing(release: Release, server: Proxy):
+    repository = f"{server.host}/team/small"
+    command = release.command("--repository", repository, "--tag", "one", "--key", str(release.key))
+    both = [subprocess.Popen(command, env=release.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    assert release.tags(repository) == {"one"}
+    assert set(release.referrers(f"{repository}:one")) == set(DOCUMENTS)
+    assert release.verify(f"{repository}:one").returncode == 0
+
+
+def test_an_attachment_that_another_push_has_overwritten_in_the_list_is_attached_again(release: Release, server: Proxy):
+    """What a race does to the list of referrers, done on purpose: the registry has the manifests, the list lacks them."""
+    repository = f"{server.host}/team/small"
+    arguments = ("--repository", repository, "--tag", "one")
+    assert release.push(*arguments).returncode == 0
+    listed = release.tool("oras", "manifest", "fetch", "--plain-http", f"{repository}:{release.digests['small'].replace(':', '-')}").stdout
+    empty = release.folder / "empty.json"
+    empty.write_text(json.dumps({**json.loads(listed), "manifests": []}))
+    emptied = release.tool(
+        "oras", "manifest", "push", "--plain-http", f"{repository}:{release.digests['small'].replace(':', '-')}", str(empty)
+    )
+    assert emptied.returncode == 0, emptied.stderr
+    assert release.referrers(f"{repository}:one") == {}
+    assert release.push(*arguments).returncode == 0
+    assert set(release.referrers(f"{repository}:one")) == set(DOCUMENTS)
+
+
+# Credentials --------------------------------------------------------------------------------------------------------
+
+
+def logged_in(host: str, password: str = PASSWORD) -> str:
+    return json.dumps({"auths": {host: {"auth": base64.b64encode(f"{USER}:{password}".encode()).decode()}}})
+
+
+@contextlib.contextmanager
+def guarded(folder: pathlib.Path) -> Iterator[str]:
+    (folder / "guarded").mkdir()
+    with registry(REGISTRY, folder / "guarded", authenticated=True) as port:
+        yield f"127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("place", ["REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "DOCKER_CONFIG", "HOME"])
+def test_credentials_are_those_of_podman_and_docker(release: Release, tmp_path: pathlib.Path, place: str):
+    names = {"REGISTRY_AUTH_FILE": "", "XDG_RUNTIME_DIR": "containers/auth.json", "DOCKER_CONFIG": "config.json", "HOME": ".docker/config.json"}
+    with guarded(tmp_path) as host:
+        where = tmp_path / "login"
+        file = where / names[place] if names[place] else where
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(logged_in(host))
+        # A file without this registry does not hide the other.
+        (release.home / ".docker").mkdir()
+        (release.home / ".docker/config.json").write_text(logged_in("registry.example.org"))
+        done = release.push("--repository", f"{host}/team/small", "--tag", "one", **{place: str(where)})
+        assert done.returncode == 0, done.stderr
+        assert PASSWORD not in done.stdout + done.stderr
+        resolved = release.tool("oras", "resolve", "--plain-http", "-u", USER, "-p", PASSWORD, f"{host}/team/small:one")
+        assert resolved.stdout.strip() == release.digests["small"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "wants other credentials: found no file with any; log in with `podman login {host}` or `docker login {host}`"),
+        ("wrong password", "wants other credentials: those in {file} do not do; log in"),
+        ("not json", "{file}: expected credentials as `podman login` writes them"),
+        ('{"auths": []}', "{file}: expected credentials as `podman login` writes them"),
+    ],
+)
+def test_missing_and_wrong_credentials_are_said_in_one_line(release: Release, tmp_path: pathlib.Path, content: str | None, expected: str):
+    with guarded(tmp_path) as host:
+        file = tmp_path / "auth.json"
+        if content:
+            file.write_text(logged_in(host, "mistyped") if content == "wrong password" else content)
+        said = one_line(release.push("--repository", f"{host}/team/small", "--tag", "one", REGISTRY_AUTH_FILE=str(file)))
+        assert expected.format(host=host, file=file) in said
+        assert "mistyped" not in said
+
+
+# Bad input ----------------------------------------------------------------------------------------------------------
+
+TO = ("--repository", "127.0.0.1:9/team/small")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), 'no repository: pass --repository HOST/NAME, or set "image_repository" in release/settings.json'),
+        (("--repository", "team"), "--repository: expected HOST/NAME"),
+        (("--repository", "team/small"), "--repository: expected HOST/NAME"),
+        (("--repository", "127.0.0.1:9/Team"), "--repository: expected HOST/NAME"),
+        (("--repository", "127.0.0.1:9/team:tag"), "--repository: expected HOST/NAME"),
+        (("--repository", "https://127.0.0.1:9/team"), "--repository: expected HOST/NAME"),
+        (("--repository", "127.0.0.1:9/team@sha256:0"), "--repository: expected HOST/NAME"),
+        ((*TO,), "no tag: pass --tag TAG; the version, 1.2.3, is the default of a release build only"),
+        ((*TO, "--tag", "a/b"), "--tag: expected up to 128 letters"),
+        ((*TO, "--tag", "-a"), "expected one argument"),
+        ((*TO, "--tag", ".a"), "--tag: expected up to 128 letters"),
+        ((*TO, "--tag", "a" * 129), "--tag: expected up to 128 letters"),
+        ((*TO, "--tag", "one", "--image", "none"), "--image: expected small or other, found 'none'"),
+        ((*TO, "--tag", "one", "--force"), "unrecognized arguments: --force"),
+        ((*TO, "--tag", "one", "--key", "no-such-file"), "--key: expected a file with a cosign private key, found none at no-such-file"),
+        ((*TO, "--tag", "one"), "the registry does not answer: mend --repository or the network"),
+    ],
+)
+def test_bad_input_gets_one_line_and_a_non_zero_exit(release: Release, arguments: tuple[str, ...], expected: str):
+    done = release.push(*arguments, signed="--key" not in arguments)
+    said = one_line(done)
+    assert expected in said
+    assert len([line for line in done.stderr.splitlines() if not line.startswith("push: small sha256:")]) == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "no signing key: pass --key FILE or set COSIGN_PRIVATE_KEY"),
+        ({"COSIGN_PRIVATE_KEY": "no key"}, "signing key: reading it: "),
+        ({"COSIGN_PASSWORD": "another", "KEY": "its own"}, "the key cannot be read: expected a cosign private key, and its password in COSIGN_PASSWORD"),
+    ],
+)
+def test_without_a_good_key_nothing_is_sent(release: Release, server: Proxy, environment: dict[str, str], expected: str):
+    done = release.push("--repository", f"{server.host}/team/small", "--tag", "one", signed="KEY" in environment, **environment)
+    assert expected in one_line(done)
+    assert server.requests == []
+
+
+def test_help_names_every_option():
+    done = subprocess.run([sys.executable, push.__file__, "--help"], env={"PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True)
+    assert done.returncode == 0
+    for option in ("--repository", "--tag", "--image", "--key", "--unsigned", "--insecure", "--dry-run", "COSIGN_PRIVATE_KEY", "podman login"):
+        assert option in done.stdout
+    assert "--gate" not in done.stdout

@@ -1,0 +1,218 @@
+"""The picture of an image: right numbers, one page that loads nothing, the same bytes each time, and one line if there is none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from images.private import image_facts, pages, report
+from tests.images.html_pages import Page, assert_nothing_is_loaded
+from tests.images.layouts import write_layout
+from tests.images.registry_server import registry
+
+HOSTILE = "<script>alert('x')<b>&\"'.so"
+
+
+@pytest.fixture
+def layouts(tmp_path):
+    """An image `one`, and `two` with a layer more and other settings."""
+    base = {
+        "usr/lib/big.so": b"b" * 123_456,
+        "usr/lib/copy.so": b"b" * 123_456,
+        "etc/old": b"o" * 2_000,
+        "var/lib/dpkg/status.d/dash": b"Package: dash\nVersion: 0.5\n",
+        "var/lib/dpkg/status.d/dash.md5sums": b"0  usr/lib/big.so\n",
+    }
+    upper = {f"usr/lib/{HOSTILE}": b"h" * 7_000, "etc/.wh.old": b"", "var/lib/dpkg/status.d/dash": b"Package: dash\nVersion: 0.6\n"}
+    labels = {"version": "1.0", "description": f"it's {HOSTILE}"}
+    return {
+        "one": write_layout(tmp_path / "layouts/one", [base], config={"User": "mlc"}, labels=labels),
+        "two": write_layout(tmp_path / "layouts/two", [base, upper], config={"User": "root"}, labels=labels),
+    }
+
+
+@pytest.fixture
+def run(layouts, tmp_path):
+    """Runs the command as `bazel run` would, in tmp_path/user."""
+    (tmp_path / "user").mkdir()
+
+    def start(*arguments, skopeo="/nonexistent/skopeo", **variables):
+        fixed = [f"--layout={name}={folder}" for name, folder in layouts.items()] + [f"--skopeo={skopeo}"]
+        environment = {
+            **os.environ,
+            "BUILD_WORKING_DIRECTORY": str(tmp_path / "user"),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            **variables,
+        }
+        command = [sys.executable, report.__file__, *fixed, *map(str, arguments)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    return start
+
+
+def facts(layouts, name):
+    return image_facts.read(name, layouts[name], {})
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (99_949, "99.9 kB"),
+        (99_950, "100 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.0 MB"),
+        (16_626_483, "16.6 MB"),
+        (3 * 10**12, "3.0 TB"),
+    ],
+)
+def test_sizes_have_the_unit_that_leaves_three_digits(count, text):
+    assert pages.size(count) == text
+
+
+def test_numbers(layouts):
+    image = facts(layouts, "two")
+    page = Page(report.page(image))
+    assert image.digest in page.text and "linux/amd64" in page.text
+    assert ["1", "//image:layer0", f"{image.layers[0].compressed} B", "249 kB", "5", image.layers[0].digest[7:19]] in page.rows
+    assert ["2", "//image:layer1", f"{image.layers[1].compressed} B", "7.0 kB", "3", image.layers[1].digest[7:19]] in page.rows
+    assert ["dash", "0.6", "123 kB", ""] in page.rows
+    assert ["1", "/usr/lib/big.so", "123 kB", ""] in page.rows
+    assert ["123 kB", "1 /usr/lib/big.so 1 /usr/lib/copy.so"] in page.rows
+    assert "2 files (2.0 kB) of lower layers that upper ones replace or remove" in page.text
+    assert "Difference" not in page.text
+
+
+def test_difference(layouts):
+    one, two = facts(layouts, "one"), facts(layouts, "two")
+    page = Page(report.page(two, one))
+    assert "Difference to one" in page.text and one.digest in page.text
+    assert f"to pull on top of it {two.layers[1].compressed} B" in page.text
+    state = {row[1]: row[0] for row in page.rows if row[0] in ("added", "removed", "shared", "changed")}
+    assert state["//image:layer0"] == "shared" and state["//image:layer1"] == "added"
+    assert ["user", "mlc", "root"] in page.rows
+    assert ["changed", "Debian dash", "0.5 → 0.6", "±0"] in page.rows
+    assert ["removed", "/etc/old", "−2.0 kB"] in page.rows
+    assert ["changed", "/var/lib/dpkg/status.d/dash — content", "±0"] in page.rows
+    assert state[f"/usr/lib/{HOSTILE}"] == "added"
+
+
+def test_the_same_image_does_not_differ(layouts):
+    assert "nothing differs" in Page(report.page(facts(layouts, "one"), facts(layouts, "one"))).text
+
+
+@pytest.mark.parametrize("other", [None, "one"])
+def test_one_page_that_loads_nothing_whatever_files_are_called(layouts, other):
+    html = report.page(facts(layouts, "two"), other and facts(layouts, other))
+    assert_nothing_is_loaded(html)
+    page = Page(html)
+    assert f"/usr/lib/{HOSTILE}" in page.text
+    assert f"it's {HOSTILE}" in page.text
+
+
+def test_it_can_be_read_aloud(layouts):
+    elements = Page(report.page(facts(layouts, "two"), facts(layouts, "one"))).elements
+    assert dict(elements)["html"] == {"lang": "en"}
+    assert all("aria-label" in attributes for _, attributes in elements if attributes.get("role") == "img")
+    assert sum(attributes.get("role") == "img" for _, attributes in elements) == 4
+    assert all(attributes.get("scope") in ("col", "row") for tag, attributes in elements if tag == "th")
+    names = {attributes["id"] for _, attributes in elements if "id" in attributes}
+    assert all(attributes["aria-labelledby"] in names for tag, attributes in elements if tag == "section")
+
+
+def test_the_same_image_gives_the_same_page(run, tmp_path):
+    pages = set()
+    for seed in "12":
+        done = run("--image=two", "--against=one", PYTHONHASHSEED=seed)
+        assert (done.returncode, done.stderr) == (0, "")
+        pages.add((tmp_path / "user/two.html").read_bytes())
+    assert len(pages) == 1
+
+
+def test_the_first_image_is_shown_where_the_user_is(run, tmp_path):
+    done = run()
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path}/user/one.html\n", "")
+    assert "<h1>one " in (tmp_path / "user/one.html").read_text()
+
+
+def test_against_a_folder(run, layouts, tmp_path):
+    os.symlink(layouts["one"], tmp_path / "user/previous")
+    assert run("--image=two", "--against=previous", "--output=page.html").returncode == 0
+    assert "Difference to previous" in Page((tmp_path / "user/page.html").read_text()).text
+
+
+@pytest.fixture
+def published(layouts, tmp_path):
+    """A registry that has image `one` as test/one:1.0; gives HOST:PORT."""
+    (tmp_path / "registry").mkdir()
+    with registry(os.environ["REGISTRY"], tmp_path / "registry") as port:
+        target = f"docker://127.0.0.1:{port}/test/one:1.0"
+        command = [
+            os.path.abspath(os.environ["SKOPEO"]),
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            "--dest-tls-verify=false",
+            f"oci:{layouts['one']}",
+            target,
+        ]
+        subprocess.run(command, check=True)
+        yield f"127.0.0.1:{port}"
+
+
+def test_against_a_tag_and_a_digest_in_a_registry(run, layouts, published, tmp_path):
+    for reference in f"{published}/test/one:1.0", f"{published}/test/one@{facts(layouts, 'one').digest}":
+        done = run("--image=two", f"--against={reference}", "--output=page.html", skopeo=os.environ["SKOPEO"])
+        assert (done.returncode, done.stderr) == (0, "")
+        page = Page((tmp_path / "user/page.html").read_text())
+        assert f"Difference to {reference}" in page.text and facts(layouts, "one").digest in page.text
+        assert "1 layer; 1 shared" in page.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--image=three"], "--image three: expected an image of this build (one, two), found none of that name"),
+        (["--against=/nonexistent"], "expected the name of an image of this build"),
+        (
+            ["--against=three"],
+            "--against three: expected the name of an image of this build, a folder with an OCI layout, or REGISTRY/NAME:TAG",
+        ),
+        (["--against=three:1.0"], "expected the name of an image of this build"),
+        (["--against=library/three:1.0"], "expected the name of an image of this build"),
+        (["--against=registry.example.org/three"], "expected the name of an image of this build"),
+        (["--against=registry.example.org/Three:1.0"], "expected the name of an image of this build"),
+        (["--against=registry.example.org/three@sha256:123"], "expected the name of an image of this build"),
+        (["--against=registry.example.org/three:1.0"], "cannot start /nonexistent/skopeo: No such file or directory"),
+        (["--against=."], ".: expected an OCI image layout in "),
+        (["--output=missing/page.html"], "missing/page.html: No such file or directory; name another file with --output"),
+        (["--output=."], "user: Is a directory; name another file with --output"),
+    ],
+)
+def test_one_line_says_what_is_wrong(run, arguments, message):
+    done = run(*arguments)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("report: ") and done.stderr.count("\n") == 1
+    assert message in done.stderr
+
+
+def test_one_line_says_that_a_registry_does_not_give_it(run, published):
+    for reference, message in [
+        (f"{published}/test/one:2.0", "manifest unknown"),
+        (f"{published}/test/other:1.0", "manifest unknown"),
+        ("127.0.0.1:1/test/one:1.0", "connection refused"),
+    ]:
+        done = run(f"--against={reference}", skopeo=os.environ["SKOPEO"])
+        assert done.returncode == 1 and done.stderr.count("\n") == 1
+        assert done.stderr.startswith(f"report: --against {reference}: skopeo could not pull it: ") and message in done.stderr
+
+
+def test_usage(run):
+    done = run("--help")
+    assert done.returncode == 0 and "--against" in done.stdout and "--skopeo" not in done.stdout
+    assert run("--unknown").returncode == 2

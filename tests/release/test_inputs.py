@@ -1,0 +1,176 @@
+"""The inputs of a build are those of the locks: each once, with version, hash and licence; locks that disagree are refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import sys
+
+import pytest
+from packageurl import PackageURL
+
+from release.private import inputs
+
+LOCKS = inputs.by_name([pathlib.Path(path) for path in os.environ["LOCKS"].split()])
+EXTENSION_BZL = pathlib.Path(os.environ["EXTENSION_BZL"])
+
+DEBIAN = json.loads(LOCKS["debian.lock.json"].read_text())
+SOURCES = json.loads(LOCKS["sources.lock.json"].read_text())["sources"]
+LICENSES = json.loads(LOCKS["licenses.lock.json"].read_text())
+
+
+@pytest.fixture(scope="module")
+def loaded() -> list[inputs.Input]:
+    return inputs.load(LOCKS)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A lock of each kind with one entry, to be spoiled."""
+    contents = {
+        "debian.lock.json": {
+            "sets": {"cc": ["bullseye/g++"], "image_dev": ["bullseye/g++"]},
+            "packages": {"bullseye/g++": {"version": "1:2+b3", "sha256": "a" * 64, "path": "pool/main/g/g/g++_2+b3_all.deb"}},
+        },
+        "sources.lock.json": {"sources": {"tree": {"registry": "pypi", "version": "5", "file": "tree-5.tar.gz", "sha256": "b" * 64}}},
+        "licenses.lock.json": {
+            "debian": {"bullseye/g++": {"version": "1:2+b3", "license": "GPL-3.0-or-later"}},
+            "pypi": {"one": {"version": "4", "license": "MIT"}},
+            "sources": {"tree": {"version": "5", "license": "Apache-2.0"}},
+        },
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    hashes = " \\\n    ".join(f"--hash=sha256:{digit * 64}" for digit in "dc")
+    (tmp_path / "requirements.lock.txt").write_text(f"# Generated\none==4 \\\n    {hashes}\n")
+    return {name: tmp_path / name for name in inputs.LOCKS}
+
+
+def test_every_debian_package_is_there_once(loaded):
+    found = {each.key: (each.version, each.sha256, each.license) for each in loaded if each.ecosystem == "debian"}
+    assert len(found) == sum(each.ecosystem == "debian" for each in loaded) > 100
+    packages = DEBIAN["packages"]
+    assert found == {key: (entry["version"], (entry["sha256"],), LICENSES["debian"][key]["license"]) for key, entry in packages.items()}
+
+
+def test_every_requirement_is_there_once(loaded):
+    text = LOCKS["requirements.lock.txt"].read_text()
+    found = {each.name: each for each in loaded if each.ecosystem == "pypi"}
+    assert len(found) == sum(each.ecosystem == "pypi" for each in loaded) == text.count("==") > 10
+    for name, version, sha256 in re.findall(r"^([a-z0-9-]+)==(\S+) \\\n    --hash=sha256:([0-9a-f]{64})$", text, re.MULTILINE):
+        each = found.pop(name)
+        assert (each.version, each.sha256, each.license) == (version, (sha256,), LICENSES["pypi"][name]["license"])
+    assert not found
+
+
+def test_every_source_is_there_once(loaded):
+    found = {each.name: (each.version, each.sha256, each.license) for each in loaded if each.ecosystem == "source"}
+    assert len(found) == sum(each.ecosystem == "source" for each in loaded)
+    assert found == {name: (entry["version"], (entry["sha256"],), LICENSES["sources"][name]["license"]) for name, entry in SOURCES.items()}
+
+
+def test_uses_are_the_sets(loaded):
+    used = {(each.key, use) for each in loaded for use in each.uses}
+    assert used == {(key, name) for name, keys in DEBIAN["sets"].items() for key in keys}
+
+
+def test_order_and_identity(loaded):
+    identities = [each.identity for each in loaded]
+    assert identities == sorted(set(identities))
+
+
+def test_package_urls(loaded):
+    """Each is another one and reads back as the input that it is of."""
+    assert len({each.purl for each in loaded}) == len(loaded)
+    for each in loaded:
+        purl = PackageURL.from_string(each.purl)
+        assert (purl.name, purl.version) == (each.name, each.version), each
+        if each.ecosystem == "debian":
+            assert (purl.type, purl.namespace, purl.qualifiers["distro"]) == ("deb", "debian", each.suite)
+        else:
+            assert (purl.type, purl.namespace) == ("pypi", None)
+
+
+def test_small_locks(small):
+    assert inputs.load(small) == [
+        inputs.Input(
+            "debian",
+            "g++",
+            "1:2+b3",
+            ("a" * 64,),
+            "GPL-3.0-or-later",
+            "pkg:deb/debian/g%2B%2B@1:2%2Bb3?arch=all&distro=bullseye",
+            ("cc", "image_dev"),
+            "bullseye",
+        ),
+        inputs.Input("pypi", "one", "4", ("c" * 64, "d" * 64), "MIT", "pkg:pypi/one@4"),
+        inputs.Input("source", "tree", "5", ("b" * 64,), "Apache-2.0", "pkg:pypi/tree@5?file_name=tree-5.tar.gz"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "version"), [("debian", "bullseye/g++", "1:2+b3"), ("pypi", "one", "4"), ("sources", "tree", "5")]
+)
+def test_a_missing_licence_is_refused(small, section, key, version):
+    licenses = json.loads(small["licenses.lock.json"].read_text())
+    del licenses[section][key]
+    small["licenses.lock.json"].write_text(json.dumps(licenses))
+    with pytest.raises(inputs.InputsError) as refused:
+        inputs.load(small)
+    assert str(refused.value) == (
+        f"locks/licenses.lock.json: expected {section} '{key}' {version}, found no entry: run tools/bazel run //locks:update_licenses"
+    )
+
+
+def test_the_licence_of_another_version_is_refused(small):
+    small["licenses.lock.json"].write_text(small["licenses.lock.json"].read_text().replace('"version": "4"', '"version": "3"'))
+    message = r"expected pypi 'one' 4, found the licence of 3: run tools/bazel run //locks:update_licenses$"
+    with pytest.raises(inputs.InputsError, match=message):
+        inputs.load(small)
+
+
+def test_the_licence_of_nothing_is_refused(small):
+    licenses = json.loads(small["licenses.lock.json"].read_text())
+    licenses["pypi"]["gone"] = {"version": "1", "license": "MIT"}
+    small["licenses.lock.json"].write_text(json.dumps(licenses))
+    with pytest.raises(inputs.InputsError, match=r"has pypi 'gone', which locks/requirements.lock.txt has not: run tools/bazel"):
+        inputs.load(small)
+
+
+@pytest.mark.parametrize("name", inputs.LOCKS)
+def test_a_missing_lock_is_refused(small, name):
+    del small[name]
+    with pytest.raises(inputs.InputsError, match=f"expected locks/{name} among the locks"):
+        inputs.load(small)
+
+
+def test_sources_of_wheels_are_those_that_the_build_unpacks():
+    declared = {}
+    for call in re.findall(r"pypi_source\((.*?)\n    \)", EXTENSION_BZL.read_text(), re.DOTALL):
+        wheel, sdist = (re.search(rf'\b{name} = "([^"]+)"', call) for name in ("wheel", "sdist"))
+        declared[wheel[1]] = (("pypi", wheel[1]), *([("source", sdist[1])] if sdist else []))
+    assert declared == inputs.WHEEL_SOURCES
+
+
+def test_sources_of_wheels_are_locked(loaded):
+    locked = {(each.ecosystem, each.name) for each in loaded}
+    assert {source for sources in inputs.WHEEL_SOURCES.values() for source in sources} <= locked
+
+
+def run(monkeypatch, locks, output) -> int:
+    monkeypatch.setattr(sys, "argv", ["inputs", "--locks", *map(str, locks), "--release", "v1", "--output", str(output)])
+    return inputs.main()
+
+
+def test_the_program_writes_json(monkeypatch, small, tmp_path, capsys):
+    output = tmp_path / "inputs.json"
+    assert run(monkeypatch, small.values(), output) == 0
+    written = json.loads(output.read_text())
+    assert written["release"] == "v1"
+    read = [inputs.Input(**{**each, "sha256": tuple(each["sha256"]), "uses": tuple(each["uses"])}) for each in written["inputs"]]
+    assert read == inputs.load(small)
+    small["licenses.lock.json"].unlink()
+    assert run(monkeypatch, small.values(), output) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -1,0 +1,352 @@
+"""The licences' lock says what packages state, in SPDX's terms, for exactly what is locked; its update reads only what changed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pathlib
+import re
+import sys
+import tarfile
+import zipfile
+
+import pytest
+from license_expression import get_spdx_licensing
+from packaging.metadata import parse_email
+
+from locks import update_licenses
+from release.private import inputs
+from tools.launcher.debian import DebianError
+
+LOCKS = inputs.by_name([pathlib.Path(path) for path in os.environ["LOCKS"].split()])
+DEBS = [pathlib.Path(path) for path in os.environ["DEBS"].split()]
+WHEELS = [pathlib.Path(path) for path in os.environ["WHEELS"].split()]
+
+LICENSES = json.loads(LOCKS["licenses.lock.json"].read_text())
+PINNED = inputs.pinned(LOCKS)
+
+GPL_NOTICE = """\
+ This program is free software; you can redistribute it and/or modify it
+ under the terms of the GNU General Public License as published by the Free
+ Software Foundation; either version 2 of the License, or (at your option)
+ any later version.
+"""
+BSD = "Redistribution and use in source and binary forms, with or without modification, are permitted"
+BINARY = "2. Redistributions in binary form must reproduce the above copyright notice"
+NAMES = "3. Neither the name of X may be used to endorse or promote products"
+MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy\nof this software and associated documentation files"
+
+
+@pytest.mark.parametrize(
+    ("synopsis", "expected"),
+    [
+        ("Expat", "MIT"),
+        ("expat", "MIT"),
+        ("GPL-2", "GPL-2.0-only"),
+        ("GPL-2+", "GPL-2.0-or-later"),
+        ("GPL-2.0+", "GPL-2.0-or-later"),
+        ("GPL3+", "GPL-3.0-or-later"),
+        ("GPLv3", "GPL-3.0-only"),
+        ("GPL-2.0-or-later", "GPL-2.0-or-later"),
+        ("GPL", "GPL-1.0-or-later"),
+        ("LGPL", "LGPL-2.0-or-later"),
+        ("LGPL-2.1+", "LGPL-2.1-or-later"),
+        ("LGPL-2+", "LGPL-2.0-or-later"),
+        ("GFDL-NIV-1.3+", "GFDL-1.3-no-invariants-or-later"),
+        ("GFDL-1.3+-no-invariant", "GFDL-1.3-no-invariants-or-later"),
+        ("GFDL-1.2", "GFDL-1.2-only"),
+        ("BSD-3-clause", "BSD-3-Clause"),
+        ("Apache-2.0", "Apache-2.0"),
+        ("Artistic", "Artistic-1.0-Perl"),
+        ("public-domain", "LicenseRef-public-domain"),
+        ("PD", "LicenseRef-public-domain"),
+        ("Zlib", "Zlib"),
+        ("GPL-2 or BSD-3-clause", "BSD-3-Clause OR GPL-2.0-only"),
+        ("GPL-2+-or-X11", "GPL-2.0-or-later OR X11"),
+        ("BSD-3-clause and/or GPL-3+", "BSD-3-Clause OR GPL-3.0-or-later"),
+        ("Apache-2.0 OR BSD-2", "Apache-2.0 OR BSD-2-Clause"),
+        # DEP-5: "and" binds more tightly; a comma turns that around.
+        ("GPL-2+ or Expat and ISC", "GPL-2.0-or-later OR (ISC AND MIT)"),
+        ("GPL-2+ or Expat, and ISC", "ISC AND (GPL-2.0-or-later OR MIT)"),
+        ("GPL-3+ with Bison exception", "GPL-3.0-or-later WITH Bison-exception-2.2"),
+        ("GPL-2+ with the Libtool exception", "GPL-2.0-or-later WITH Libtool-exception"),
+        ("GPL-2+-libtool-exception", "GPL-2.0-or-later WITH Libtool-exception"),
+        ("GPL-2 with Linux-syscall-note exception", "GPL-2.0-only WITH Linux-syscall-note"),
+        ("GPL-2+ with Autoconf-data exception", "GPL-2.0-or-later WITH Autoconf-exception-generic"),
+        ("GPL-3+ with Autoconf-data exception", "GPL-3.0-or-later WITH Autoconf-exception-generic-3.0"),
+        ("GPL-2+ with distribution exception", "LicenseRef-debian-GPL-2-or-later-with-distribution-exception"),
+        ("ISC+IBM", "LicenseRef-debian-ISC-IBM"),
+        ("__AUTO_PERMISSIVE__", "LicenseRef-debian-AUTO-PERMISSIVE"),
+        ("GPL-9", "LicenseRef-debian-GPL-9"),
+    ],
+)
+def test_names_of_debian(synopsis, expected):
+    assert update_licenses.join([update_licenses.debian_expression(synopsis)]) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (GPL_NOTICE, {"GPL-2.0-or-later"}),
+        (GPL_NOTICE.replace("\n", "\n * "), {"GPL-2.0-or-later"}),
+        ("under the GNU General Public License, version 2.", {"GPL-2.0-only"}),
+        ("the GNU Lesser General Public License (LGPL) version 2.1 (or later), except", {"LGPL-2.1-or-later"}),
+        ("GNU Free Documentation License, Version 1.3 or any later version; no Invariant Sections", {"GFDL-1.3-no-invariants-or-later"}),
+        ("see /usr/share/common-licenses/GPL-3.", {"GPL-3.0-only"}),
+        ("see /usr/share/common-licenses/LGPL", {"LGPL-2.0-or-later"}),
+        # Where the text is says nothing of "or later" once the notice has said it.
+        (GPL_NOTICE + "The text of the GNU General Public License, version 2 is in /usr/share/common-licenses/GPL-2", {"GPL-2.0-or-later"}),
+        (MIT, {"MIT"}),
+        ("Permission to use, copy, modify, and/or distribute this software for any purpose with or without fee is hereby granted", {"ISC"}),
+        (f"{BSD} AS IS", set()),
+        (f"{BSD} {BINARY} AS IS {NAMES}", {"BSD-2-Clause"}),
+        (f"{BSD} {BINARY} {NAMES} AS IS", {"BSD-3-Clause"}),
+        (f"{BSD} {BINARY} All advertising materials {NAMES} AS IS", {"BSD-4-Clause"}),
+        (f"{BSD} {BINARY} AS IS {BSD} {BINARY} {NAMES} AS IS", {"BSD-2-Clause", "BSD-3-Clause"}),
+        ("with the GCC Runtime Library Exception", {"GPL-3.0-or-later WITH GCC-exception-3.1"}),
+        ("was put in the public domain.", {"LicenseRef-public-domain"}),
+        ("do what you like", set()),
+    ],
+)
+def test_words_of_prose(text, expected):
+    assert update_licenses.prose(text) == expected
+
+
+DEP5 = """\
+Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+Upstream-Name: thing
+
+Files: *
+Copyright: someone
+License: GPL-2+ or Expat
+
+Files: debian/*
+Copyright: someone
+License: GPL-2+
+ Text.
+
+Files: odd
+Copyright: someone
+License: home-made
+ Text.
+
+License: Expat
+ Text.
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # Whoever meets GPL-2.0-or-later meets "GPL-2.0-or-later OR MIT".
+        (DEP5, "GPL-2.0-or-later AND LicenseRef-debian-home-made"),
+        (DEP5.replace("License: home-made\n Text.", f"License:\n {MIT.replace(chr(10), ' ')}"), "GPL-2.0-or-later AND MIT"),
+        (GPL_NOTICE + MIT, "GPL-2.0-or-later AND MIT"),
+        ("do what you like", "LicenseRef-libthing-plus1"),
+    ],
+)
+def test_copyright_files(text, expected):
+    assert update_licenses.debian_licenses(text, "libthing-plus1") == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "text", "expected"),
+    [
+        ("License-Expression: MIT OR Apache-2.0\nLicense: other", "", "Apache-2.0 OR MIT"),
+        ("License: Apache 2.0\nClassifier: License :: OSI Approved :: MIT License", "", "Apache-2.0"),
+        ("License: BSD\nClassifier: License :: OSI Approved :: MIT License", "", "MIT"),
+        ("License: BSD\nClassifier: License :: OSI Approved :: BSD License", f"{BSD} {BINARY} {NAMES} AS IS", "BSD-3-Clause"),
+        ("License: Public domain", "", "LicenseRef-public-domain"),
+        ("Classifier: License :: Public Domain", "", "LicenseRef-public-domain"),
+        ("License: BSD", "", "LicenseRef-some-thing"),
+        ("Summary: nothing said", "", "LicenseRef-some-thing"),
+    ],
+)
+def test_metadata_of_distributions(fields, text, expected):
+    metadata, _ = parse_email(f"Metadata-Version: 2.4\nName: Some_Thing\nVersion: 1\n{fields}\n")
+    assert update_licenses.pypi_licenses(metadata, iter([text] if text else [])) == expected
+
+
+def test_the_lock_is_of_the_other_locks_and_in_spdx_terms():
+    assert [each.key for each in inputs.load(LOCKS)] == [each.key for each in PINNED]
+    assert set(LICENSES) == {"debian", "pypi", "sources"}
+    licensing = get_spdx_licensing()
+    for entries in LICENSES.values():
+        assert list(entries) == sorted(entries)
+        for key, entry in entries.items():
+            assert set(entry) == {"version", "license"}
+            unknown = licensing.unknown_license_keys(entry["license"])
+            assert all(re.fullmatch(r"LicenseRef-[A-Za-z0-9][A-Za-z0-9.-]*", each) for each in unknown), key
+            assert licensing.parse(entry["license"]).render() == update_licenses.join([entry["license"]]) == entry["license"], key
+
+
+def test_the_lock_names_no_host():
+    text = LOCKS["licenses.lock.json"].read_text()
+    assert "://" not in text
+    assert not re.findall(r"[\w-]+\.(?:com|dev|io|net|org)\b", text)
+
+
+def by_hash(path: pathlib.Path) -> list[inputs.Input]:
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = [each for each in PINNED if sha256 in each.sha256]
+    assert found, f"{path} is not locked"
+    return found
+
+
+@pytest.mark.parametrize("path", DEBS, ids=lambda path: path.name)
+def test_a_debian_package_states_what_the_lock_says(path):
+    for locked in by_hash(path):
+        owner, text = update_licenses.copyright_file(path, locked.name)
+        entry = LICENSES["debian"][locked.key]
+        if text:
+            assert update_licenses.debian_licenses(text, locked.name) == entry["license"]
+        else:
+            assert owner != locked.name
+            assert LICENSES["debian"][f"{locked.suite}/{owner}"]["license"] == entry["license"]
+
+
+@pytest.mark.parametrize("path", WHEELS, ids=lambda path: path.name)
+def test_a_wheel_states_what_the_lock_says(path):
+    for locked in by_hash(path):
+        assert update_licenses.wheel_license(path) == LICENSES["pypi"][locked.name]["license"]
+
+
+# The update ------------------------------------------------------------------------------------------------------
+
+
+def tar_bytes(files: dict[str, str], mode: str) -> bytes:
+    """A tar archive; content that starts with "->" is a symbolic link."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            if content.startswith("->"):
+                entry.type, entry.linkname = tarfile.SYMTYPE, content[2:]
+                tar.addfile(entry)
+            else:
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content.encode()))
+    return stream.getvalue()
+
+
+def deb_bytes(files: dict[str, str]) -> bytes:
+    deb = b"!<arch>\n"
+    members = {"debian-binary": b"2.0\n", "control.tar.gz": tar_bytes({}, "w:gz"), "data.tar.xz": tar_bytes(files, "w:xz")}
+    for name, content in members.items():
+        deb += f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode() + content + b"\n" * (len(content) % 2)
+    return deb
+
+
+def wheel_bytes(metadata: str) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as wheel:
+        wheel.writestr("one-1.dist-info/METADATA", metadata)
+    return stream.getvalue()
+
+
+class Workspace:
+    """Locks and a folder of downloads with everything that they name; there is no network, so nothing else can be read."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.locks = folder / "workspace/locks"
+        self.locks.mkdir(parents=True)
+        self.cache = folder / "cache"
+        self.files: dict[str, pathlib.Path] = {}
+        self.debian: dict[str, dict] = {}
+
+    def keep(self, name: str, content: bytes) -> str:
+        sha256 = hashlib.sha256(content).hexdigest()
+        self.files[name] = self.cache / "content_addressable/sha256" / sha256 / "file"
+        self.files[name].parent.mkdir(parents=True)
+        self.files[name].write_bytes(content)
+        return sha256
+
+    def deb(self, name: str, version: str, files: dict[str, str]) -> None:
+        sha256 = self.keep(name, deb_bytes(files))
+        path = f"pool/{name}_{version}_amd64.deb"
+        self.debian[f"stable/{name}"] = {"version": version, "sha256": sha256, "path": path, "archive": "debian"}
+        (self.locks / "debian.lock.json").write_text(json.dumps({"sets": {"all": sorted(self.debian)}, "packages": self.debian}))
+
+    def others(self) -> None:
+        wheel = self.keep("one", wheel_bytes("Metadata-Version: 2.4\nName: one\nVersion: 1\nLicense-Expression: MIT\n"))
+        (self.locks / "requirements.lock.txt").write_text(f"one==1 \\\n    --hash=sha256:{wheel}\n")
+        information = "Metadata-Version: 2.1\nName: tree\nVersion: 2\nLicense: Apache-2.0\n"
+        sdist = self.keep("tree", tar_bytes({"tree-2/PKG-INFO": information}, "w:gz"))
+        source = {"registry": "pypi", "version": "2", "file": "tree-2.tar.gz", "sha256": sdist}
+        (self.locks / "sources.lock.json").write_text(json.dumps({"sources": {"tree": source}}))
+
+    def lock(self) -> dict:
+        return json.loads((self.locks / "licenses.lock.json").read_text())
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    for variable in ("MLC_DEBIAN_MIRROR", "MLC_DEBIAN_SECURITY_MIRROR"):
+        # A port that nothing answers on: what is not in the folder of downloads is an error.
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    monkeypatch.setenv("BUILD_WORKSPACE_DIRECTORY", str(tmp_path / "workspace"))
+    made = Workspace(tmp_path)
+    made.deb("base", "1", {"./usr/share/doc/base/copyright": GPL_NOTICE})
+    made.deb("lib", "1", {"./usr/share/doc/lib": "->base"})
+    made.deb("a-plug", "1", {"./usr/share/doc/a-plug/copyright": "->../lib/copyright"})
+    made.others()
+    return made
+
+
+def update(monkeypatch, workspace, *arguments) -> int:
+    monkeypatch.setattr(sys, "argv", ["update_licenses", "--cache", str(workspace.cache), *arguments])
+    return update_licenses.main()
+
+
+def test_an_update_follows_links_and_keeps_what_it_read(monkeypatch, workspace, capsys):
+    assert update(monkeypatch, workspace) == 0
+    gpl = {"version": "1", "license": "GPL-2.0-or-later"}
+    assert workspace.lock() == {
+        "debian": {"stable/a-plug": gpl, "stable/base": gpl, "stable/lib": gpl},
+        "pypi": {"one": {"version": "1", "license": "MIT"}},
+        "sources": {"tree": {"version": "2", "license": "Apache-2.0"}},
+    }
+    assert "wrote locks/licenses.lock.json" in capsys.readouterr().err
+    # Nothing is read again, and the link of what is read leads to what is not.
+    for name in ("base", "one", "tree"):
+        workspace.files[name].unlink()
+    workspace.deb("lib", "2", {"./usr/share/doc/lib": "->base", "./new": ""})
+    assert update(monkeypatch, workspace, "--check") == 1
+    assert "locks/licenses.lock.json would change" in capsys.readouterr().err
+    assert workspace.lock()["debian"]["stable/lib"]["version"] == "1"
+    assert update(monkeypatch, workspace) == 0
+    read = [line for line in capsys.readouterr().err.splitlines() if line.startswith("reading ")]
+    assert read == ["reading debian stable/lib 2 …"]
+    assert workspace.lock()["debian"]["stable/lib"] == {"version": "2", "license": "GPL-2.0-or-later"}
+    assert update(monkeypatch, workspace, "--check") == 0
+
+
+def test_what_is_no_longer_locked_leaves_the_lock(monkeypatch, workspace):
+    assert update(monkeypatch, workspace) == 0
+    del workspace.debian["stable/a-plug"]
+    workspace.deb("other", "1", {"./usr/share/doc/other/copyright": MIT})
+    assert update(monkeypatch, workspace) == 0
+    assert sorted(workspace.lock()["debian"]) == ["stable/base", "stable/lib", "stable/other"]
+
+
+def test_a_damaged_download_is_not_read(monkeypatch, workspace, capsys):
+    workspace.files["base"].write_bytes(deb_bytes({"./usr/share/doc/base/copyright": MIT}))
+    assert update(monkeypatch, workspace) == 1
+    assert "update_licenses: cannot download" in capsys.readouterr().err
+    assert not (workspace.locks / "licenses.lock.json").exists()
+
+
+def test_a_link_out_of_the_lock_is_refused(monkeypatch, workspace, capsys):
+    workspace.deb("lost", "1", {"./usr/share/doc/lost": "->elsewhere"})
+    assert update(monkeypatch, workspace) == 1
+    message = "stable/lost: its copyright file is a link into stable/elsewhere, which locks/debian.lock.json does not have"
+    assert message in capsys.readouterr().err
+
+
+def test_a_package_without_copyright_file_is_refused(tmp_path):
+    path = tmp_path / "bare.deb"
+    path.write_bytes(deb_bytes({"./usr/bin/bare": ""}))
+    with pytest.raises(DebianError, match="bare: expected /usr/share/doc/bare/copyright or a link there, found neither"):
+        update_licenses.copyright_file(path, "bare")

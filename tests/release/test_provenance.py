@@ -1,0 +1,130 @@
+"""A statement of provenance names every wheel and image by digest, every input, the commit and the builder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from urllib.parse import urlsplit
+
+import pytest
+import tiny_image
+
+from release.private import inputs, provenance
+
+LOCKS = inputs.by_name([pathlib.Path(path).absolute() for path in os.environ["LOCKS"].split()])
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+BUILDER = "https://github.com/owner/repository/.github/workflows/release.yml@refs/tags/v0.1.0"
+
+
+@pytest.fixture
+def products(tmp_path):
+    wheel = tmp_path / "apache_tvm-0.26.0+mlc1-py3-none-any.whl"
+    wheel.write_bytes(b"wheel")
+    return wheel, tiny_image.make(tmp_path / "layout")
+
+
+def run(tmp_path, *arguments, **environment) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "release.private.provenance", "--locks", *map(str, LOCKS.values()), "--version", "0.1.0"]
+    command += ["--target", "//release:dist", "--target", "//images:tvm_runtime", "--bazel-version", "7.7.1", *map(str, arguments)]
+    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
+    return subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", **environment}, capture_output=True, text=True
+    )
+
+
+def written(tmp_path, *arguments, **environment) -> bytes:
+    output = tmp_path / "provenance.json"
+    done = run(tmp_path, *arguments, "--output", output, **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    return output.read_bytes()
+
+
+def status(tmp_path, text) -> pathlib.Path:
+    path = tmp_path / "stable-status.txt"
+    path.write_text(text)
+    return path
+
+
+def test_a_stamped_statement(tmp_path, products):
+    wheel, layout = products
+    text = f"BUILD_EMBED_LABEL \nSTABLE_BUILDER_ID {BUILDER}\nSTABLE_REVISION {COMMIT}\n"
+    content = json.loads(written(tmp_path, "--status", status(tmp_path, text), "--wheel", wheel, "--image", f"tvm_runtime={layout}"))
+    assert (content["_type"], content["predicateType"]) == ("https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1")
+    manifest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
+    assert content["subject"] == [
+        {"name": wheel.name, "digest": {"sha256": hashlib.sha256(b"wheel").hexdigest()}},
+        {"name": "tvm_runtime", "digest": {"sha256": manifest.removeprefix("sha256:")}},
+    ]
+    definition = content["predicate"]["buildDefinition"]
+    assert definition["externalParameters"] == {"targets": ["//images:tvm_runtime", "//release:dist"], "version": "0.1.0"}
+    assert definition["internalParameters"] == {"bazelVersion": "7.7.1", "revision": COMMIT}
+    assert definition["resolvedDependencies"][0] == {"name": "this repository", "digest": {"gitCommit": COMMIT}}
+    assert content["predicate"]["runDetails"] == {"builder": {"id": BUILDER}}
+    # SLSA 1.0: TypeURI, which has a scheme.
+    assert urlsplit(definition["buildType"]).scheme == "https"
+
+
+def test_every_input_is_a_dependency(tmp_path, products):
+    content = json.loads(written(tmp_path, "--wheel", products[0]))
+    dependencies = content["predicate"]["buildDefinition"]["resolvedDependencies"]
+    found = [(each["uri"], each["digest"]) for each in dependencies]
+    locked = inputs.load(LOCKS)
+    assert found == [(each.purl, {"sha256": sha256}) for each in locked for sha256 in each.sha256]
+    hashes = {each["digest"]["sha256"] for each in dependencies}
+    debian = json.loads(LOCKS["debian.lock.json"].read_text())["packages"]
+    assert {entry["sha256"] for entry in debian.values()} < hashes
+    assert len(hashes) == len(debian) + LOCKS["requirements.lock.txt"].read_text().count("--hash=") + len(
+        json.loads(LOCKS["sources.lock.json"].read_text())["sources"]
+    )
+
+
+def test_an_unstamped_statement_says_so(tmp_path, products):
+    content = json.loads(written(tmp_path, "--wheel", products[0]))
+    assert content["predicate"]["buildDefinition"]["internalParameters"]["revision"] == "unstamped"
+    assert content["predicate"]["runDetails"]["builder"]["id"] == "unstamped"
+    assert "gitCommit" not in json.dumps(content)
+
+
+def test_one_image(tmp_path, products):
+    content = json.loads(written(tmp_path, "--image", f"tvm_runtime={products[1]}"))
+    assert [subject["name"] for subject in content["subject"]] == ["tvm_runtime"]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("STABLE_REVISION 0123\n", "STABLE_BUILDER_ID"),
+        (f"STABLE_BUILDER_ID {BUILDER}\n", "STABLE_REVISION"),
+        (f"STABLE_BUILDER_ID {BUILDER}\nSTABLE_REVISION \n", "STABLE_REVISION"),
+    ],
+)
+def test_a_status_without_commit_or_builder_is_refused(tmp_path, products, text, key):
+    done = run(tmp_path, "--status", status(tmp_path, text), "--wheel", products[0], "--output", tmp_path / "none.json")
+    assert done.returncode == 1
+    assert done.stderr == f"provenance: the workspace status has no {key}: build with --config=release, which sets it, not --stamp alone\n"
+    assert not (tmp_path / "none.json").exists()
+
+
+def test_a_statement_about_nothing_is_refused(tmp_path):
+    done = run(tmp_path, "--output", tmp_path / "none.json")
+    assert done.returncode == 1
+    assert "expected at least one wheel or image, found none" in done.stderr
+
+
+def test_a_damaged_image_is_refused(tmp_path, products):
+    next((products[1] / "blobs/sha256").iterdir()).write_bytes(b"other")
+    done = run(tmp_path, "--image", f"tvm_runtime={products[1]}", "--output", tmp_path / "none.json")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "expected the blob sha256:" in done.stderr
+
+
+def test_the_same_bytes_everywhere(tmp_path, products):
+    other = tmp_path / "other"
+    other.mkdir()
+    arguments = ("--wheel", products[0], "--image", f"tvm_runtime={products[1]}")
+    one = written(tmp_path, *arguments, TZ="UTC", PYTHONHASHSEED="1")
+    assert one == written(other, *arguments, TZ="Asia/Tokyo", PYTHONHASHSEED="2")

@@ -1,0 +1,334 @@
+"""Bills of materials list every input of the locks and every product once, and of an image what its layers hold; others are refused."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+import tiny_image
+from cyclonedx.model.bom import Bom
+from packaging.utils import canonicalize_name
+from spdx_tools.spdx.parser.json.json_parser import JsonLikeDictParser
+from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
+
+from images.private.oci_layout import Image
+from release.private import inputs, sbom
+
+LOCKS = inputs.by_name([pathlib.Path(path).absolute() for path in os.environ["LOCKS"].split()])
+TVM_RUNTIME = pathlib.Path(os.environ["TVM_RUNTIME"])
+WHEELS = [pathlib.Path(os.environ[name]) for name in ("TVM_WHEEL", "TVM_FFI_WHEEL")]
+
+VERSION = "0.1.0"
+LOCKED = inputs.load(LOCKS)
+DEBIAN = json.loads(LOCKS["debian.lock.json"].read_text())
+REQUIREMENTS = re.findall(
+    r"^([a-z0-9-]+)==(\S+) \\\n    --hash=sha256:([0-9a-f]{64})$", LOCKS["requirements.lock.txt"].read_text(), re.MULTILINE
+)
+SOURCES = json.loads(LOCKS["sources.lock.json"].read_text())["sources"]
+LICENSES = json.loads(LOCKS["licenses.lock.json"].read_text())
+
+TVM = ("apache-tvm", "0.26.0+mlc0.1.0.b0")
+TVM_FFI = ("apache-tvm-ffi", "0.1.13.post3+mlc0.1.0.b0")
+
+
+def image_packages(*sets: str) -> list[tuple[str, str]]:
+    keys = sorted({key for name in sets for key in DEBIAN["sets"][name]})
+    return [(key.split("/")[1], DEBIAN["packages"][key]["version"]) for key in keys]
+
+
+def version_of(name: str) -> str:
+    return next(version for each, version, _ in REQUIREMENTS if each == name)
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    """Wheels and images of a few bytes, complete: every image set of the locks is in one."""
+    folder = tmp_path_factory.mktemp("build")
+    wheels = [folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl" for name, version in (TVM, TVM_FFI)]
+    for wheel in wheels:
+        wheel.write_bytes(wheel.name.encode())
+    distributions = [TVM, TVM_FFI, ("numpy", version_of("numpy")), ("typing_extensions", version_of("typing-extensions"))]
+    images = {
+        "small": tiny_image.make(folder / "small", image_packages("image_base", "image_python"), distributions),
+        "large": tiny_image.make(folder / "large", image_packages(*filter(re.compile("image_").match, DEBIAN["sets"])), [TVM_FFI]),
+    }
+    return wheels, images
+
+
+@functools.cache
+def bills(wheels: tuple, images: tuple, only: str = "") -> tuple[dict, dict]:
+    read = [sbom.Wheel.read(wheel) for wheel in wheels]
+    layouts = {name: Image(layout) for name, layout in images}
+    bill = sbom.one_image(only, VERSION, LOCKED, read, layouts[only]) if only else sbom.whole_build(VERSION, LOCKED, read, layouts)
+    return json.loads(sbom.spdx_json(bill)), json.loads(sbom.cyclonedx_json(bill))
+
+
+@pytest.fixture(scope="module")
+def whole(build):
+    wheels, images = build
+    return bills(tuple(wheels), tuple(images.items()))
+
+
+@pytest.fixture(scope="module")
+def small(build):
+    wheels, images = build
+    return bills(tuple(wheels), tuple(images.items()), "small")
+
+
+def spdx_lines(document: dict) -> list[tuple]:
+    """(name, version, licence, hashes, purl) of every package."""
+    return sorted(
+        (
+            each["name"],
+            each["versionInfo"],
+            each["licenseDeclared"],
+            tuple(sorted(sum["checksumValue"] for sum in each.get("checksums", []) if sum["algorithm"] == "SHA256")),
+            each["externalRefs"][0]["referenceLocator"],
+        )
+        for each in document["packages"]
+        if each.get("externalRefs")
+    )
+
+
+def cyclonedx_lines(document: dict) -> list[tuple]:
+    components = [*document["components"], *([document["metadata"]["component"]] if "purl" in document["metadata"]["component"] else [])]
+    return sorted(
+        (
+            each["name"],
+            each["version"],
+            each["licenses"][0]["expression"] if "licenses" in each else "NOASSERTION",
+            tuple(sorted(hash["content"] for hash in each["hashes"] if hash["alg"] == "SHA-256")),
+            each["purl"],
+        )
+        for each in components
+    )
+
+
+def lock_lines() -> list[tuple]:
+    """What the locks say, read here anew: (name, version, licence, hashes)."""
+    lines = [
+        (key.split("/")[1], entry["version"], LICENSES["debian"][key]["license"], (entry["sha256"],))
+        for key, entry in DEBIAN["packages"].items()
+    ]
+    lines += [(name, version, LICENSES["pypi"][name]["license"], (sha256,)) for name, version, sha256 in REQUIREMENTS]
+    lines += [(name, entry["version"], LICENSES["sources"][name]["license"], (entry["sha256"],)) for name, entry in SOURCES.items()]
+    return sorted(lines)
+
+
+def product_lines(build) -> list[tuple]:
+    wheels, images = build
+    lines = [(*facts, "Apache-2.0", (hashlib.sha256(wheel.read_bytes()).hexdigest(),)) for facts, wheel in zip((TVM, TVM_FFI), wheels)]
+    for name, layout in images.items():
+        digest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
+        lines.append((name, VERSION, "NOASSERTION", (digest.removeprefix("sha256:"),)))
+    return lines
+
+
+def test_the_whole_build_is_the_locks_and_the_products_and_nothing_else(build, whole):
+    expected = sorted(lock_lines() + product_lines(build))
+    assert len(expected) > 200
+    for lines in (spdx_lines(whole[0]), cyclonedx_lines(whole[1])):
+        assert [line[:4] for line in lines] == expected
+
+
+def test_package_urls_are_the_inputs(whole):
+    for lines in (spdx_lines(whole[0]), cyclonedx_lines(whole[1])):
+        found = collections.Counter(line[4] for line in lines)
+        assert max(found.values()) == 1
+        assert {each.purl for each in LOCKED} < set(found)
+
+
+@pytest.fixture(params=["whole", "small"])
+def both(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_spdx_is_valid(both):
+    document = JsonLikeDictParser().parse(both[0])
+    assert [message.validation_message for message in validate_full_spdx_document(document)] == []
+    assert document.creation_info.spdx_version == "SPDX-2.3"
+    assert document.creation_info.created.isoformat() == "2000-01-01T00:00:00"
+
+
+def test_every_license_ref_is_explained_and_used(both):
+    used = {name for each in both[0]["packages"] for name in re.findall(r"LicenseRef-[\w.-]+", each["licenseDeclared"])}
+    assert used == {each["licenseId"] for each in both[0].get("hasExtractedLicensingInfos", [])}
+    assert used
+
+
+def test_cyclonedx_is_well_formed(both):
+    document = both[1]
+    assert (document["bomFormat"], document["specVersion"], document["version"]) == ("CycloneDX", "1.6", 1)
+    assert re.fullmatch(r"urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", document["serialNumber"])
+    assert document["metadata"]["timestamp"] == "2000-01-01T00:00:00+00:00"
+    references = collections.Counter(re.findall(r'"bom-ref": "([^"]+)"', json.dumps(document)))
+    assert max(references.values()) == 1
+    for dependency in document["dependencies"]:
+        assert {dependency["ref"], *dependency.get("dependsOn", [])} <= set(references)
+    assert len(Bom.from_json(document).components) == len(document["components"])
+
+
+def related(document: dict, relation: str) -> set[tuple[str, str]]:
+    return {
+        (each["spdxElementId"].removeprefix("SPDXRef-"), each["relatedSpdxElement"].removeprefix("SPDXRef-"))
+        for each in document["relationships"]
+        if each["relationshipType"] == relation
+    }
+
+
+GENERATED_FROM = {
+    ("wheel-apache-tvm", "pypi-apache-tvm"),
+    ("wheel-apache-tvm", "source-tilelang"),
+    ("wheel-apache-tvm-ffi", "pypi-apache-tvm-ffi"),
+}
+PRODUCTS = {"image-small", "image-large", "wheel-apache-tvm", "wheel-apache-tvm-ffi"}
+
+
+def test_relationships_of_the_whole_build(whole):
+    document = whole[0]
+    assert related(document, "DESCRIBES") == {("DOCUMENT", "release")}
+    assert related(document, "GENERATED_FROM") == GENERATED_FROM
+    contained = related(document, "CONTAINS")
+    assert {other for one, other in contained if one == "release"} == PRODUCTS
+    assert ("image-small", "debian-bookworm-libc6") in contained and ("image-small", "pypi-numpy") in contained
+    assert ("image-large", "wheel-apache-tvm-ffi") in contained and ("image-large", "pypi-numpy") not in contained
+    tools = {one for one, other in related(document, "BUILD_TOOL_OF") if other == "release"}
+    for use in ("cc", "container_tools", "pip", "publish_tools", "python"):
+        for key in DEBIAN["sets"][use]:
+            assert "debian-" + key.replace("/", "-").replace("+", "-plus") in tools, key
+    assert "pypi-cyclonedx-python-lib" in tools
+    assert not tools & {"pypi-apache-tvm", "source-tilelang", "pypi-numpy", "debian-bookworm-git"}
+
+
+def test_every_package_has_a_part(both):
+    """What a document lists is connected with what it describes."""
+    document = both[0]
+    relations = ("CONTAINS", "BUILD_TOOL_OF", "GENERATED_FROM", "DESCRIBES")
+    connected = {id for relation in relations for pair in related(document, relation) for id in pair}
+    assert {each["SPDXID"].removeprefix("SPDXRef-") for each in document["packages"]} == connected - {"DOCUMENT"}
+
+
+def test_cyclonedx_tells_what_is_shipped(whole):
+    components = {each["bom-ref"]: each for each in whole[1]["components"]}
+    assert components["debian-bookworm-libc6"]["scope"] == "required"
+    assert components["debian-bullseye-libc6"]["scope"] == "excluded"
+    roles = {each["value"] for each in components["debian-bookworm-libc6"]["properties"]}
+    assert {"in image small", "in image large", "build tool (python)"} <= roles
+    ancestors = components["wheel-apache-tvm"]["pedigree"]["ancestors"]
+    assert [each["name"] for each in ancestors] == ["apache-tvm", "tilelang"]
+    assert ancestors[1]["hashes"][0]["content"] == SOURCES["tilelang"]["sha256"]
+    (release,) = [each for each in whole[1]["dependencies"] if each["ref"] == "release"]
+    assert set(release["dependsOn"]) == PRODUCTS
+
+
+def test_one_image_is_what_its_layers_hold(build, small):
+    expected = {("numpy", version_of("numpy")), ("typing-extensions", version_of("typing-extensions")), TVM, TVM_FFI}
+    expected |= set(image_packages("image_base", "image_python"))
+    document = small[0]
+    packages = {each["SPDXID"].removeprefix("SPDXRef-"): (each["name"], each["versionInfo"]) for each in document["packages"]}
+    assert related(document, "DESCRIBES") == {("DOCUMENT", "image-small")}
+    contained = [packages[other] for _, other in related(document, "CONTAINS")]
+    assert len(contained) == len(expected) and set(contained) == expected
+    assert related(document, "GENERATED_FROM") == GENERATED_FROM
+    assert not related(document, "BUILD_TOOL_OF")
+    hashes = {line[0]: line[3] for line in spdx_lines(document) if line[1] == TVM[1]}
+    assert hashes["apache-tvm"] == (hashlib.sha256(build[0][0].read_bytes()).hexdigest(),)
+    assert set(spdx_lines(document)) == set(cyclonedx_lines(small[1]))
+
+
+def test_the_real_image_is_what_its_layers_hold():
+    image = Image(TVM_RUNTIME)
+    expected = set()
+    for number in range(len(image.layer_digests)):
+        for path, _, _ in image.walk(number):
+            if match := re.fullmatch(r"var/lib/dpkg/status\.d/(.+)", path):
+                expected |= {match[1]} - {f"{match[1].removesuffix('.md5sums')}.md5sums"}
+            elif match := re.fullmatch(r".*/([^/-]+)-([^/-]+)\.dist-info", path):
+                expected.add(f"{canonicalize_name(match[1])} {match[2]}")
+    assert len(expected) > 50
+    document, _ = bills(tuple(WHEELS), (("tvm_runtime", TVM_RUNTIME),), "tvm_runtime")
+    packages = {each["SPDXID"].removeprefix("SPDXRef-"): each for each in document["packages"]}
+    contained = [packages[other] for _, other in related(document, "CONTAINS")]
+    named = [each["name"] + f" {each['versionInfo']}" * (not each["SPDXID"].startswith("SPDXRef-debian-")) for each in contained]
+    assert sorted(named) == sorted(expected)
+    wheels = {hashlib.sha256(path.read_bytes()).hexdigest() for path in WHEELS}
+    assert {each["checksums"][0]["checksumValue"] for each in contained if "+mlc" in each["versionInfo"]} == wheels
+
+
+@pytest.mark.parametrize(
+    ("debian", "pypi", "message"),
+    [
+        ([("emacs", "1:28")], [], "status.d/emacs is emacs 1:28: expected that in an image set of locks/debian.lock.json"),
+        ([("bash", "1.0")], [], "status.d/bash is bash 1.0: expected"),
+        ([("cosign", "VERSION")], [], "is cosign"),
+        ([], [("requests", "2.0")], r"requests-2.0.dist-info/METADATA is requests 2.0: expected that in locks/requirements.lock.txt"),
+        ([], [("numpy", "1.0")], "is numpy 1.0: expected"),
+        ([], [("apache-tvm", "0.26.0+mlc0.1.0.bother")], "is apache-tvm 0.26.0"),
+    ],
+)
+def test_a_package_that_nothing_knows_of_is_refused(tmp_path, build, debian, pypi, message):
+    # cosign is locked, but as a tool and not for an image.
+    version = DEBIAN["packages"]["trixie/cosign"]["version"]
+    image = Image(tiny_image.make(tmp_path / "layout", [(name, each.replace("VERSION", version)) for name, each in debian], pypi))
+    wheels = [sbom.Wheel.read(wheel) for wheel in build[0]]
+    with pytest.raises(sbom.SbomError, match=message) as refused:
+        sbom.one_image("odd", VERSION, LOCKED, wheels, image)
+    assert str(refused.value).startswith("image odd: /")
+    with pytest.raises(sbom.SbomError, match=message):
+        sbom.whole_build(VERSION, LOCKED, wheels, {"odd": image})
+
+
+def test_a_lock_entry_that_no_image_has_is_refused(build):
+    wheels, images = build
+    message = "locks/debian.lock.json has it for image_dev, and it is in none of the images small: pass every image"
+    with pytest.raises(sbom.SbomError, match=message):
+        sbom.whole_build(VERSION, LOCKED, [sbom.Wheel.read(wheel) for wheel in wheels], {"small": Image(images["small"])})
+
+
+def test_a_wheel_of_unknown_sources_is_refused(tmp_path):
+    wheel = tmp_path / "other-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"")
+    with pytest.raises(sbom.SbomError, match="other-1.0-py3-none-any.whl: expected its sources in WHEEL_SOURCES"):
+        sbom.whole_build(VERSION, LOCKED, [sbom.Wheel.read(wheel)], {})
+
+
+def run(folder: pathlib.Path, build, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    wheels, images = build
+    command = [sys.executable, "-m", "release.private.sbom", "--locks", *map(str, LOCKS.values()), "--version", VERSION]
+    command += [f"--wheel={wheel}" for wheel in wheels] + [f"--image={name}={layout}" for name, layout in images.items()]
+    command += ["--spdx", "sbom.spdx.json", "--cyclonedx", "sbom.cdx.json", *arguments]
+    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
+    folder.mkdir()
+    return subprocess.run(
+        command, cwd=folder, env={"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", **environment}, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("arguments", [(), ("--only-image", "small")])
+def test_the_same_bytes_everywhere(tmp_path, build, arguments):
+    for name, environment in (("one", {"TZ": "UTC", "PYTHONHASHSEED": "1"}), ("two", {"TZ": "Asia/Tokyo", "PYTHONHASHSEED": "2"})):
+        done = run(tmp_path / name, build, *arguments, **environment)
+        assert (done.returncode, done.stderr) == (0, "")
+    for name in ("sbom.spdx.json", "sbom.cdx.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_other_content_has_another_identity(whole, small):
+    assert whole[0]["documentNamespace"] != small[0]["documentNamespace"]
+    assert whole[1]["serialNumber"] != small[1]["serialNumber"]
+
+
+def test_an_image_that_is_not_given_is_an_error(tmp_path, build):
+    done = run(tmp_path / "folder", build, "--only-image", "other")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "sbom: --only-image other: expected one of the images small, large: pass it with --image\n",
+    )
