@@ -3,11 +3,11 @@
 load("@rules_python//python:defs.bzl", "py_binary")
 load("//:version.bzl", "VERSION")
 
-# Of each image, what is attached to it in a registry: media type → suffix of its target in //release.
+# Of each image, what is attached to it in a registry: media type → ending of its file in //release.
 _DOCUMENTS = {
-    "application/spdx+json": "spdx",
-    "application/vnd.cyclonedx+json": "cyclonedx",
-    "application/vnd.in-toto+json": "provenance",
+    "application/spdx+json": "spdx.json",
+    "application/vnd.cyclonedx+json": "cdx.json",
+    "application/vnd.in-toto+json": "provenance.json",
 }
 
 _ORAS = "@debian_publish_tools//:oras"
@@ -42,7 +42,7 @@ def image_commands(images, gate):
     loaders = ["//images/{}:load".format(image) for image in images]
     loader_args = ["--loader={0}=$(rootpath //images/{0}:load)".format(image) for image in images]
     gate_args = ["--gate=$(rootpath {})".format(gate)]
-    documents = {"//release:{}_{}".format(image, suffix): (image, kind) for image in images for kind, suffix in _DOCUMENTS.items()}
+    documents = {"//release:{}.{}".format(image, suffix): (image, kind) for image in images for kind, suffix in _DOCUMENTS.items()}
 
     _command(
         name = "push",
@@ -68,4 +68,10 @@ def image_commands(images, gate):
         args = layout_args + loader_args + ["--umoci=$(rootpath {})".format(_UMOCI), "--version=" + VERSION],
         data = [_UMOCI] + layouts + loaders,
         deps = ["//images/private:container_tool_library"],
+    )
+    _command(
+        name = "report",
+        args = layout_args + ["--skopeo=$(rootpath {})".format(_SKOPEO)],
+        data = [_SKOPEO] + layouts,
+        deps = ["//images/private:report_library"],
     )

@@ -1,6 +1,6 @@
 """Gathers the files of a release in one folder, with release.json and SHA256SUMS.
 
-    python3 -m release.private.dist --output dist --version 0.1.0 --revision-status stable-status.txt *.whl sbom.json notes.md
+    python3 -m release.private.dist --output dist --version 0.1.0 --status stable-status.txt *.whl sbom.json notes.md
 
 Everything lies flat, under its own name, as the host of releases shows it. SHA256SUMS has every file but itself, sorted, in the format of
 coreutils' sha256sum.
@@ -17,32 +17,11 @@ from collections.abc import Iterable
 
 from release.private import stamp
 from release.private.publish import FACTS, SUMS
-
-_STATUS_KEY = "STABLE_REVISION"
+from tools import status
 
 
 class DistError(Exception):
     """The files do not make a release; one line that names the file."""
-
-
-def revision(status: str | None) -> str:
-    """The commit that a build is made of.
-
-    Args:
-        status: Bazel's workspace status, "KEY value" a line, or None for a build that is not stamped.
-
-    Returns:
-        The commit, or "unstamped".
-
-    Raises:
-        DistError: the status names no commit.
-    """
-    if status is None:
-        return "unstamped"
-    found = dict(line.partition(" ")[::2] for line in status.splitlines()).get(_STATUS_KEY, "").strip()
-    if not found:
-        raise DistError(f"the workspace status has no {_STATUS_KEY}: build with --config=release, which sets it, not --stamp alone")
-    return found
 
 
 def gather(files: Iterable[pathlib.Path], output: pathlib.Path, version: str, commit: str) -> None:
@@ -52,7 +31,7 @@ def gather(files: Iterable[pathlib.Path], output: pathlib.Path, version: str, co
         files: what to copy; each keeps its name.
         output: the folder; new or empty.
         version: of the release; its tag is "v" and the version.
-        commit: what `revision` says.
+        commit: that the build is made of, or "unstamped".
 
     Raises:
         DistError: two files have one name, a file is none, or the folder has something in it.
@@ -81,13 +60,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=pathlib.Path, required=True, help="the folder to fill, new or empty")
     parser.add_argument("--version", required=True, help="of the release, without v")
-    parser.add_argument("--revision-status", type=pathlib.Path, help="Bazel's stable-status.txt, for a stamped build")
+    parser.add_argument("--status", type=pathlib.Path, help="Bazel's stable-status.txt, for a stamped build")
     parser.add_argument("files", type=pathlib.Path, nargs="+", metavar="FILE", help="what to copy")
     arguments = parser.parse_args()
     try:
-        status = arguments.revision_status.read_text(encoding="utf-8") if arguments.revision_status else None
-        gather(arguments.files, arguments.output, arguments.version, revision(status))
-    except (DistError, OSError) as error:
+        gather(arguments.files, arguments.output, arguments.version, status.value(arguments.status, status.REVISION))
+    except (DistError, status.StatusError, OSError) as error:
         print(f"dist: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,6 +1,6 @@
 """Writes what people read of a release: a self-contained page (HTML) and the notes that its host shows (Markdown).
 
-    python3 -m release.private.page --version 0.1.0 --revision-status stable-status.txt --wheel apache_tvm-….whl \\
+    python3 -m release.private.page --version 0.1.0 --status stable-status.txt --wheel apache_tvm-….whl \\
         --image tvm_runtime=LAYOUT --inputs inputs.json --previous previous_inputs.json --gate gate.json --html index.html --notes notes.md
 
 They say what is in the release, how to install and verify it, which tests it passed, and how its inputs differ from those of the release
@@ -20,8 +20,8 @@ from typing import Any
 from images.private import image_facts, pages
 from images.private.image_facts import ImageFacts, LayerContent
 from release.private import stamp
-from release.private.dist import DistError, revision
 from release.private.inputs import DEBIAN, PYPI, SOURCE, Input
+from tools import status
 from tools.arguments import named_path
 
 ECOSYSTEMS = {DEBIAN: "Debian packages", PYPI: "Python distributions", SOURCE: "Source archives"}
@@ -153,7 +153,7 @@ def release_facts(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", required=True, help="of the release, without v")
-    parser.add_argument("--revision-status", type=pathlib.Path, help="Bazel's stable-status.txt, for a stamped build")
+    parser.add_argument("--status", type=pathlib.Path, help="Bazel's stable-status.txt, for a stamped build")
     parser.add_argument("--wheel", type=pathlib.Path, action="append", default=[], help="may be repeated")
     parser.add_argument("--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="may be repeated")
     parser.add_argument("--inputs", type=pathlib.Path, required=True, help="inputs of this build, as inputs.py writes them")
@@ -163,10 +163,9 @@ def main() -> int:
     parser.add_argument("--notes", type=pathlib.Path, required=True, help="the notes to write, Markdown")
     options = parser.parse_args()
     try:
-        status = options.revision_status.read_text(encoding="utf-8") if options.revision_status else None
         facts = release_facts(
             version=options.version,
-            commit=revision(status),
+            commit=status.value(options.status, status.REVISION),
             wheels=options.wheel,
             layouts=options.image,
             gate=json.loads(options.gate.read_text(encoding="utf-8")),
@@ -175,7 +174,7 @@ def main() -> int:
         )
         options.html.write_text(pages.render(_HTML, **facts), encoding="utf-8")
         options.notes.write_text(pages.render(_NOTES, **facts), encoding="utf-8")
-    except (DistError, PageError, stamp.Untested, image_facts.ImageError, OSError, ValueError) as error:
+    except (PageError, status.StatusError, stamp.Untested, image_facts.ImageError, OSError, ValueError) as error:
         print(f"page: {error}", file=sys.stderr)
         return 1
     return 0

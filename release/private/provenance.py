@@ -1,6 +1,6 @@
 """Writes where wheels and images come from: an in-toto statement (v1) with SLSA provenance (v1), unsigned.
 
-    python3 -m release.private.provenance --locks FILE... --version 0.1.0 --target //release:dist --bazel-version 7.7.1 \\
+    python3 -m release.private.provenance --locks FILE... --version 0.1.0 --target //release:dist --bazel-version .bazelversion \\
         --status stable-status.txt --wheel FILE... --image NAME=LAYOUT... --output provenance.json
 
 One statement is about all wheels and images that it is given: run it for the whole release, or for one image. A statement says nothing by
@@ -18,7 +18,9 @@ from typing import Any
 
 from release.private import inputs, stamp
 from release.private.inputs import Input
+from tools import status
 from tools.arguments import named_path
+from tools.status import UNSTAMPED
 
 # in-toto attestation framework, spec/v1/statement.md; SLSA 1.0, provenance.
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -29,35 +31,9 @@ PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 # (version).
 BUILD_TYPE = "https://bazel.build/reference/command-line-reference#build"
 
-# Instead of a commit and a builder where the build is not stamped: a commit without new content must not change an output.
-UNSTAMPED = "unstamped"
-
-_REVISION_KEY = "STABLE_REVISION"
-_BUILDER_KEY = "STABLE_BUILDER_ID"
-
 
 class ProvenanceError(Exception):
     """The facts do not make a statement; one line that says what is missing."""
-
-
-def stamped(status: str | None) -> tuple[str, str]:
-    """The commit, and the URI of the builder.
-
-    Args:
-        status: Bazel's stable-status.txt, "KEY value" a line, or None for a build that is not stamped.
-
-    Raises:
-        ProvenanceError: the status lacks one of them.
-    """
-    if status is None:
-        return UNSTAMPED, UNSTAMPED
-    found = dict(line.partition(" ")[::2] for line in status.splitlines())
-    values = []
-    for key in (_REVISION_KEY, _BUILDER_KEY):
-        if not found.get(key, "").strip():
-            raise ProvenanceError(f"the workspace status has no {key}: build with --config=release, which sets it, not --stamp alone")
-        values.append(found[key].strip())
-    return values[0], values[1]
 
 
 def statement(
@@ -115,7 +91,7 @@ def main() -> int:
     inputs.add_locks_argument(parser)
     parser.add_argument("--version", required=True, help="the release's version, for example 0.1.0")
     parser.add_argument("--target", action="append", required=True, help="what is built, for example //release:dist; repeated")
-    parser.add_argument("--bazel-version", required=True, help="of the Bazel that builds")
+    parser.add_argument("--bazel-version", type=Path, required=True, help="the file .bazelversion")
     parser.add_argument("--status", type=Path, help="Bazel's stable-status.txt, for a stamped build")
     parser.add_argument("--wheel", type=Path, action="append", default=[], help="a wheel of the build; repeated")
     parser.add_argument("--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="an OCI layout; repeated")
@@ -123,7 +99,8 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         locked = inputs.load(inputs.by_name(arguments.locks))
-        revision, builder = stamped(arguments.status.read_text(encoding="utf-8") if arguments.status else None)
+        revision = status.value(arguments.status, status.REVISION)
+        builder = status.value(arguments.status, status.BUILDER)
         subjects = {path.name: stamp.sha256(path) for path in arguments.wheel}
         subjects |= {name: stamp.image_digest(layout) for name, layout in arguments.image}
         content = statement(
@@ -131,11 +108,11 @@ def main() -> int:
             locked,
             targets=arguments.target,
             version=arguments.version,
-            bazel_version=arguments.bazel_version,
+            bazel_version=arguments.bazel_version.read_text(encoding="utf-8").strip(),
             revision=revision,
             builder=builder,
         )
-    except (inputs.InputsError, ProvenanceError, stamp.Untested, OSError) as error:
+    except (inputs.InputsError, ProvenanceError, stamp.Untested, status.StatusError, OSError) as error:
         print(f"provenance: {error}", file=sys.stderr)
         return 1
     arguments.output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -60,7 +60,7 @@ def test_every_file_and_its_sum(run, tmp_path):
 def test_the_revision(run, tmp_path):
     run(*FILES)
     assert json.loads((tmp_path / "dist/release.json").read_text()) == {"version": "0.1.0", "tag": "v0.1.0", "revision": "unstamped"}
-    run(*FILES, options=[f"--revision-status={tmp_path / 'status.txt'}"], output="stamped")
+    run(*FILES, options=[f"--status={tmp_path / 'status.txt'}"], output="stamped")
     assert json.loads((tmp_path / "stamped/release.json").read_text())["revision"] == COMMIT
 
 
@@ -104,5 +104,5 @@ def test_a_folder_that_has_something_in_it(run, tmp_path):
 
 def test_a_stamp_without_revision(run, tmp_path):
     (tmp_path / "status.txt").write_text("STABLE_REVISION \n")
-    done = run(*FILES, options=[f"--revision-status={tmp_path / 'status.txt'}"])
+    done = run(*FILES, options=[f"--status={tmp_path / 'status.txt'}"])
     assert done.returncode == 1 and "no STABLE_REVISION: build with --config=release" in done.stderr

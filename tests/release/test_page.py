@@ -209,7 +209,7 @@ def test_the_same_release_gives_the_same_files(release):
 
 def test_a_stamped_release_names_its_commit(release):
     (release.folder / "status.txt").write_text("STABLE_REVISION 0123abc\n")
-    html, notes = release.pages(f"--revision-status={release.folder / 'status.txt'}")
+    html, notes = release.pages(f"--status={release.folder / 'status.txt'}")
     assert "revision 0123abc" in Page(html).text and "Revision: `0123abc`" in notes
 
 

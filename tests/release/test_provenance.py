@@ -28,8 +28,9 @@ def products(tmp_path):
 
 
 def run(tmp_path, *arguments, **environment) -> subprocess.CompletedProcess:
+    (tmp_path / ".bazelversion").write_text("7.7.1\n")
     command = [sys.executable, "-m", "release.private.provenance", "--locks", *map(str, LOCKS.values()), "--version", "0.1.0"]
-    command += ["--target", "//release:dist", "--target", "//images:tvm_runtime", "--bazel-version", "7.7.1", *map(str, arguments)]
+    command += ["--target", "//release:dist", "--target", "//images:tvm_runtime", "--bazel-version", str(tmp_path / ".bazelversion"), *map(str, arguments)]
     paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
     return subprocess.run(
         command, cwd=tmp_path, env={"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", **environment}, capture_output=True, text=True

@@ -10,10 +10,10 @@ import argparse
 import hashlib
 import os
 import pathlib
-import shutil
-import subprocess
 import sys
 import time
+
+from tests.private.second_workspace import SecondWorkspace
 
 TARGETS = ["//wheels/...", "//images/..."]
 
@@ -38,29 +38,13 @@ def differences(first: dict[str, str], second: dict[str, str]) -> list[str]:
     ]
 
 
-def build_again(workspace: pathlib.Path, place: pathlib.Path, outputs: list[str]) -> list[pathlib.Path]:
-    """Builds TARGETS from a copy of the workspace below `place`; returns where the outputs are (paths below bazel-bin given)."""
-    copy = place / "elsewhere" / "sources"
-    shutil.copytree(workspace, copy, symlinks=True, ignore=shutil.ignore_patterns("bazel-*", ".git", "user.bazelrc", "__pycache__"))
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name in ("HOME", "MLC_BAZEL_CACHE", "MLC_PROFILE", "XDG_CACHE_HOME")
-    } | {"PATH": "/usr/local/bin:/usr/bin:/bin", "TZ": "Pacific/Auckland", "LC_ALL": "C"}
-    bazel = [str(copy / "tools/bazel"), f"--output_base={place / 'base'}"]
-
-    def run(*arguments: str) -> str:
-        done = subprocess.run(
-            bazel + list(arguments), cwd=copy, env=environment, umask=0o077, stdout=subprocess.PIPE, text=True, check=True
-        )
-        return done.stdout.strip()
-
-    try:
-        run("build", "--disk_cache=", "--jobs=3", "--color=no", "--curses=no", "--show_progress_rate_limit=30", *TARGETS)
-        binaries = pathlib.Path(run("info", "--color=no", "bazel-bin"))
-    finally:
-        run("shutdown")
-    return [binaries / output for output in outputs]
+def build_again(workspace: pathlib.Path, place: pathlib.Path, outputs: list[str]) -> dict[str, str]:
+    """Builds TARGETS from a copy of the workspace below `place`; returns the digests of the outputs (paths below bazel-bin given)."""
+    with SecondWorkspace(workspace, place, TZ="Pacific/Auckland", LC_ALL="C") as second:
+        options = ["--disk_cache=", "--jobs=3", "--color=no", "--curses=no", "--show_progress_rate_limit=30"]
+        second.bazel("build", *options, *TARGETS, umask=0o077)
+        binaries = pathlib.Path(second.bazel("info", "--color=no", "bazel-bin").stdout.strip())
+        return digests([binaries / output for output in outputs])
 
 
 def main() -> int:
@@ -72,11 +56,7 @@ def main() -> int:
     place = pathlib.Path(os.environ["TEST_TMPDIR"])
     began = time.monotonic()
     first = digests([pathlib.Path(artifact) for artifact in arguments.artifacts])
-    try:
-        again = build_again(arguments.workspace_file.resolve().parent, place, arguments.artifacts)
-        second = digests(again)
-    finally:
-        subprocess.run(["chmod", "-R", "u+w", str(place)], check=False)
+    second = build_again(arguments.workspace_file.resolve().parent, place, arguments.artifacts)
     different = differences(first, second)
     print(f"{len(first)} files compared, {len(different)} differ; the second build took {time.monotonic() - began:.0f} s")
     print("\n".join(different))

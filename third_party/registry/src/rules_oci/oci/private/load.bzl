@@ -1,4 +1,4 @@
-"""oci_load and oci_push of the rules_oci stand-in."""
+"""oci_load of the rules_oci stand-in."""
 
 load("@rules_python//python/private:stand_in.bzl", "COMMON", "TOOLCHAIN_TYPE", "check", "python_launcher", "run_python")
 
@@ -76,46 +76,3 @@ def oci_load(name, repo_tags = None, **kwargs):
     """
     check("@rules_oci//oci:defs.bzl%oci_load", name, kwargs, _LOAD_ATTRS.keys() + COMMON)
     oci_load_rule(name = name, repo_tags = _tags_file(name, repo_tags, kwargs), **kwargs)
-
-def _oci_push_impl(ctx):
-    if not ctx.file.image.is_directory:
-        fail("image: expected an oci_image or oci_image_index, found %s" % ctx.file.image.short_path)
-    repository = ctx.attr.repository
-    if "@" in repository or ":" in repository.rpartition("/")[2]:
-        fail("repository: expected no tag and no digest, found \"%s\"" % repository)
-    arguments = ["--layout", ctx.file.image]
-    if repository:
-        arguments += ["--repository", repository]
-    elif ctx.file.repository_file:
-        arguments += ["--repository_file", ctx.file.repository_file]
-    if ctx.file.remote_tags:
-        arguments += ["--remote_tags", ctx.file.remote_tags]
-    return python_launcher(ctx, script = ctx.file._push, arguments = arguments)
-
-_PUSH_ATTRS = {
-    "image": attr.label(mandatory = True, allow_single_file = True, doc = "An oci_image or oci_image_index."),
-    "remote_tags": attr.label(allow_single_file = True, doc = "File with one tag a line."),
-    "repository": attr.string(doc = "REGISTRY/NAME; --repository overrides it."),
-    "repository_file": attr.label(allow_single_file = True, doc = "File with the repository, when `repository` is not set."),
-}
-
-oci_push_rule = rule(
-    implementation = _oci_push_impl,
-    attrs = _PUSH_ATTRS | {
-        "_push": attr.label(default = ":push.py", allow_single_file = True),
-    },
-    doc = "Pushes an image; use the macro oci_push.",
-    executable = True,
-    toolchains = [TOOLCHAIN_TYPE],
-)
-
-def oci_push(name, remote_tags = None, **kwargs):
-    """Makes a runnable target that pushes an image: `bazel run :push -- --repository REGISTRY/NAME --tag TAG`.
-
-    Args:
-        name: the target's name.
-        remote_tags: tags to set, a list or a file with one a line.
-        **kwargs: upstream's attributes, see _PUSH_ATTRS; others are an error.
-    """
-    check("@rules_oci//oci:defs.bzl%oci_push", name, kwargs, _PUSH_ATTRS.keys() + COMMON)
-    oci_push_rule(name = name, remote_tags = _tags_file(name, remote_tags, kwargs), **kwargs)

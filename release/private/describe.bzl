@@ -1,0 +1,80 @@
+"""What is written about the images and wheels of a release, all of it from the locks and the bytes themselves."""
+
+load("//:version.bzl", "VERSION")
+load(":document.bzl", "document")
+
+_LOCKS = ["//locks:debian.lock.json", "//locks:licenses.lock.json", "//locks:requirements.lock.txt", "//locks:sources.lock.json"]
+_LOCK_ARGUMENTS = ["--locks"] + ["$(execpath {})".format(lock) for lock in _LOCKS]
+
+def _products(images, wheels):
+    return ["--image {}=$(execpath //images:{})".format(image, image) for image in images] + ["--wheel $(execpath {})".format(wheel) for wheel in wheels]
+
+def _sources(images, wheels):
+    return _LOCKS + ["//images:" + image for image in images] + wheels
+
+def _bill_and_provenance(name, images, wheels, only = []):
+    document(
+        name = name + "_sbom",
+        srcs = _sources(images, wheels),
+        outs = {
+            "--cyclonedx": name + ".cdx.json",
+            "--spdx": name + ".spdx.json",
+        },
+        arguments = _LOCK_ARGUMENTS + ["--version " + VERSION] + _products(images, wheels) + only,
+        tool = "//release/private:sbom",
+    )
+    subjects = ([], wheels) if not images else (images, [] if only else wheels)
+    document(
+        name = name + "_provenance",
+        srcs = _sources(*subjects) + ["//:.bazelversion"],
+        outs = {"--output": name + ".provenance.json"},
+        arguments = _LOCK_ARGUMENTS + [
+            "--version " + VERSION,
+            "--bazel-version $(execpath //:.bazelversion)",
+            "--target //images/... --target //wheels/...",
+        ] + _products(*subjects),
+        stamped = True,
+        tool = "//release/private:provenance",
+    )
+
+def describe_release(name, images, wheels, gate, previous):
+    """What a release says of itself, as files:
+
+    * `<name>.spdx.json`, `<name>.cdx.json`, `<name>.provenance.json` of the whole build, and the same of each image;
+    * `inputs.json`, what went in;
+    * `index.html` and `notes.md`, for people.
+
+    Args:
+        name: of the whole build's documents.
+        images: names in //images.
+        wheels: labels.
+        gate: the test_gate that covers both.
+        previous: the inputs.json of the release before.
+    """
+    _bill_and_provenance(name, images, wheels)
+    for image in images:
+        _bill_and_provenance(image, [image], wheels, only = ["--only-image " + image])
+    document(
+        name = "inputs",
+        srcs = _LOCKS,
+        outs = {"--output": "inputs.json"},
+        arguments = _LOCK_ARGUMENTS + ["--release v" + VERSION],
+        tool = "//release/private:inputs",
+    )
+    document(
+        name = "page",
+        testonly = True,
+        srcs = _sources(images, wheels) + [gate, previous, ":inputs.json"],
+        outs = {
+            "--html": "index.html",
+            "--notes": "notes.md",
+        },
+        arguments = [
+            "--version " + VERSION,
+            "--inputs $(execpath :inputs.json)",
+            "--previous $(execpath {})".format(previous),
+            "--gate $(execpath {})".format(gate),
+        ] + _products(images, wheels),
+        stamped = True,
+        tool = "//release/private:page",
+    )

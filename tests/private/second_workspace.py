@@ -1,0 +1,41 @@
+"""A copy of the workspace elsewhere with an output base of its own, for tests that build with Bazel themselves."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+
+# Where the launcher and Bazel keep what they downloaded: `env_inherit` of the targets that use this.
+KEPT = ("HOME", "MLC_BAZEL_CACHE", "MLC_PROFILE", "XDG_CACHE_HOME")
+
+
+class SecondWorkspace:
+    """Copies the sources; leaving it stops its Bazel and makes everything in it removable.
+
+    Args:
+        workspace: the root of the first.
+        place: folder for the copy and all that is built in it.
+        environment: variables beside the inherited ones.
+    """
+
+    def __init__(self, workspace: pathlib.Path, place: pathlib.Path, **environment: str) -> None:
+        self.place = place
+        self.root = place / "elsewhere" / "sources"
+        shutil.copytree(workspace, self.root, symlinks=True, ignore=shutil.ignore_patterns("bazel-*", ".git", "user.bazelrc", "__pycache__"))
+        inherited = {name: value for name, value in os.environ.items() if name in KEPT}
+        self.environment = {**inherited, "PATH": "/usr/local/bin:/usr/bin:/bin", **environment}
+
+    def __enter__(self) -> "SecondWorkspace":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.bazel("shutdown")
+        subprocess.run(["chmod", "-R", "u+w", str(self.place)], check=False)
+
+    def bazel(self, *arguments: str, check: bool = True, **options) -> subprocess.CompletedProcess:
+        """Runs tools/bazel; its standard output is returned, what it says goes to the test's log unless `options` (subprocess.run's) say otherwise."""
+        command = [str(self.root / "tools/bazel"), f"--output_base={self.place / 'base'}", *arguments]
+        options = {"stdout": subprocess.PIPE} | options
+        return subprocess.run(command, cwd=self.root, env=self.environment, text=True, check=check, **options)

@@ -1,0 +1,120 @@
+"""The gate runs tests as Bazel would, takes nothing for passed that did not pass, and its stamp is about the very bytes that were tested."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from release.private import run_test
+
+STAMP = json.loads(pathlib.Path(os.environ["STAMP"]).read_text())
+ARTIFACTS = [pathlib.Path(path) for path in os.environ["ARTIFACTS"].split()]
+
+
+def test_the_stamp_has_the_digest_of_every_artifact():
+    expected = {}
+    for artifact in ARTIFACTS:
+        if artifact.is_dir():
+            digest = json.loads((artifact / "index.json").read_text())["manifests"][0]["digest"]
+            expected[artifact.name] = {"kind": "image", "digest": digest}
+        else:
+            expected[artifact.name] = {"kind": "wheel", "digest": f"sha256:{hashlib.sha256(artifact.read_bytes()).hexdigest()}"}
+    assert STAMP["artifacts"] == expected
+    assert {entry["kind"] for entry in expected.values()} == {"image", "wheel"}
+
+
+def test_the_stamp_names_each_test_and_how_many_cases_passed():
+    assert [test["label"] for test in STAMP["tests"]] == ["//tests/registry:image_test", "//tests/registry:wheel_test"]
+    assert all(test["tests"] > 3 for test in STAMP["tests"])
+
+
+def test_every_test_of_what_is_published_is_in_the_gate():
+    """A test that somebody adds and forgets to gate on would let out what it is there to stop."""
+    files = [pathlib.Path(path) for path in os.environ["TEST_FILES"].split()]
+    tests = {f"//{path.parent}:{path.stem.removeprefix('test_')}" for path in files if path.name.startswith("test_")}
+    assert len(tests) > 15
+    assert tests - set(os.environ["GATED"].split()) == set()
+
+
+class Test:
+    """A program in the place of a test, as Bazel lays it out."""
+
+    def __init__(self, folder: pathlib.Path, source: str) -> None:
+        self.program = folder / "test"
+        self.program.write_text(f"#!{sys.executable}\nimport os, pathlib, sys\n{source}\n")
+        self.program.chmod(0o755)
+        (folder / "test.runfiles/_main").mkdir(parents=True)
+        self.output = folder / "result.json"
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, run_test.__file__, "--test", str(self.program), "--label", "//a:b", "--output", str(self.output)]
+        return subprocess.run([*command, *arguments], env={"PATH": "/usr/bin", "LEAKED": "x"}, capture_output=True, text=True)
+
+
+UNITTEST = """
+import unittest
+class T(unittest.TestCase):
+    def test_one(self): {one}
+    def test_two(self): pass
+unittest.main()
+"""
+
+JUNIT = """
+pathlib.Path(os.environ["XML_OUTPUT_FILE"]).write_text('<testsuites><testsuite tests="{tests}" skipped="{skipped}"/></testsuites>')
+"""
+
+
+@pytest.mark.parametrize(("source", "cases"), [(UNITTEST.format(one="pass"), 2), (JUNIT.format(tests=3, skipped=0), 3)])
+def test_a_test_that_passes_leaves_its_count(tmp_path, source, cases):
+    test = Test(tmp_path, source)
+    done = test.run()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(test.output.read_text()) == {"label": "//a:b", "tests": cases}
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (UNITTEST.format(one="self.fail('broken')"), "exit status 1"),
+        (UNITTEST.format(one="self.skipTest('later')"), "1 of 2 test cases were skipped"),
+        (JUNIT.format(tests=3, skipped=2), "2 of 3 test cases were skipped"),
+        (JUNIT.format(tests=0, skipped=0), "no test case ran"),
+        ("import unittest\nunittest.main()", "no test case ran"),
+        ("", "no test case ran"),
+        ("print('Ran 3 tests in 0.1s')\nsys.exit(2)", "exit status 2"),
+        ("os.kill(os.getpid(), 9)", "exit status -9"),
+    ],
+    ids=["fails", "skips", "skips in JUnit", "none in JUnit", "no case", "nothing said", "lies", "killed"],
+)
+def test_anything_else_leaves_nothing_and_says_why(tmp_path, source, said):
+    test = Test(tmp_path, source)
+    done = test.run()
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"//a:b: {said}"), done.stderr
+    assert "Nothing is published" in done.stderr.splitlines()[-1] and "tools/bazel test //a:b" in done.stderr
+    assert not test.output.exists()
+
+
+def test_the_log_of_a_failed_test_is_shown(tmp_path):
+    done = Test(tmp_path, "print('first')\nprint('the reason')\nsys.exit(1)").run()
+    assert "first\nthe reason\n" in done.stderr
+
+
+def test_a_test_gets_its_arguments_and_what_bazel_promises(tmp_path):
+    checks = """
+assert sys.argv[1:] == ["--one=1", "two words", "three"], sys.argv
+assert os.environ["OWN"] == "value=with equals" and "LEAKED" not in os.environ and os.environ["TEST_TARGET"] == "//a:b"
+here = pathlib.Path.cwd()
+assert here.name == "_main" and here.parent == pathlib.Path(os.environ["TEST_SRCDIR"]) == pathlib.Path(os.environ["RUNFILES_DIR"])
+assert os.environ["TEST_WORKSPACE"] == "_main" and list(pathlib.Path(os.environ["TEST_TMPDIR"]).iterdir()) == []
+folder = pathlib.Path(os.environ["TEST_TMPDIR"], "locked"); folder.mkdir(); (folder / "file").touch(); folder.chmod(0o500)
+"""
+    test = Test(tmp_path, checks + JUNIT.format(tests=1, skipped=0))
+    done = test.run("--env=OWN=value=with equals", "--", "--one=1", "'two words' three")
+    assert done.returncode == 0, done.stderr
