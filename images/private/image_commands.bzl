@@ -15,7 +15,7 @@ _COSIGN = "@debian_publish_tools//:cosign"
 _UMOCI = "@debian_container_tools//:umoci"
 _SKOPEO = "@debian_container_tools//:skopeo"
 
-def _command(name, args, data, deps = [], **kwargs):
+def _command(name, args, data, **kwargs):
     # Not part of wildcards: what they wait for, tests and tools, is not what `bazel build //images/...` is for.
     py_binary(
         name = name,
@@ -24,7 +24,7 @@ def _command(name, args, data, deps = [], **kwargs):
         args = args,
         data = data,
         tags = ["manual"],
-        deps = ["//images/private:oci_layout", "//tools:arguments"] + deps,
+        deps = ["//images/private:{}_library".format(name)],
         **kwargs
     )
 
@@ -54,24 +54,20 @@ def image_commands(images, gate):
         ] + ["--document={}={}=$(rootpath {})".format(image, kind, label) for label, (image, kind) in documents.items()],
         data = [gate, "//release:settings.json", _ORAS, _COSIGN] + layouts + documents.keys(),
         testonly = True,
-        deps = ["//images/private:credentials", "//release/private:stamp"],
     )
     _command(
         name = "load",
         args = gate_args + layout_args + loader_args,
         data = [gate] + layouts + loaders,
         testonly = True,
-        deps = ["//images/private:container_tool_library", "//release/private:stamp"],
     )
     _command(
         name = "run",
         args = layout_args + loader_args + ["--umoci=$(rootpath {})".format(_UMOCI), "--version=" + VERSION],
         data = [_UMOCI] + layouts + loaders,
-        deps = ["//images/private:container_tool_library"],
     )
     _command(
         name = "report",
         args = layout_args + ["--skopeo=$(rootpath {})".format(_SKOPEO)],
         data = [_SKOPEO] + layouts,
-        deps = ["//images/private:report_library"],
     )

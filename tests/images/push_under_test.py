@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pathlib
@@ -12,6 +11,7 @@ import sys
 
 from images.private import push
 from release.private import stamp
+from tests.images import layouts
 
 TOOLS = {name: os.path.abspath(os.environ[name.upper()]) for name in ("cosign", "oras", "skopeo")}
 REGISTRY = os.environ["REGISTRY"]
@@ -21,37 +21,16 @@ DOCUMENTS = {
     "application/vnd.cyclonedx+json": "image.cdx.json",
     "application/vnd.in-toto+json": "provenance.json",
 }
+# Bytes.
+LARGE = 4_000_000
 KEY_PASSWORD = "of the key"
 
 
 def write_image(layout: pathlib.Path, seed: int, revision: str = "unstamped") -> str:
-    """A small image with two layers of random bytes, one of them large enough to be cut in the middle; returns its digest."""
-    blobs = layout / "blobs/sha256"
-    blobs.mkdir(parents=True)
-
-    def add(content: bytes, media_type: str) -> dict:
-        digest = hashlib.sha256(content).hexdigest()
-        (blobs / digest).write_bytes(content)
-        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
-
+    """A small image with two layers that do not compress, the second large enough to be cut in the middle; returns its digest."""
     noise = random.Random(seed)
-    layers = [add(noise.randbytes(size), "application/vnd.oci.image.layer.v1.tar") for size in (1_000, 4_000_000)]
-    config = {
-        "architecture": "amd64",
-        "os": "linux",
-        "config": {"Labels": {"org.opencontainers.image.revision": revision}},
-        "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]},
-    }
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": add(json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"),
-        "layers": layers,
-    }
-    descriptor = add(json.dumps(manifest).encode(), manifest["mediaType"])
-    (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [descriptor]}))
-    return descriptor["digest"]
+    layouts.write_layout(layout, [{"noise": noise.randbytes(size)} for size in (1_000, LARGE)], labels={"revision": revision})
+    return stamp.image_digest(layout)
 
 
 class Release:

@@ -16,7 +16,7 @@ import pytest
 
 from images.private import push
 from release.private import stamp
-from tests.images.push_under_test import DOCUMENTS, REGISTRY, Release, one_line, write_image
+from tests.images.push_under_test import DOCUMENTS, LARGE, REGISTRY, Release, one_line, write_image
 from tests.images.registry_server import PASSWORD, USER, Fault, Proxy, registry
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_a_connection_cut_in_a_blob_leaves_no_tag_and_the_next_push_goes_on(rele
     arguments = ("--repository", repository, "--tag", "one")
     said = one_line(release.push(*arguments))
     assert "sending small" in said and "run again" in said and said.endswith("Tags set: none.")
-    assert 0 < max(request.size for request in server.sent("PUT", "uploads/")) < 4_000_000
+    assert 0 < max(request.size for request in server.sent("PUT", "uploads/")) < LARGE
     assert release.tags(repository) == set()
     server.faults.clear()
     server.requests.clear()

@@ -1,0 +1,192 @@
+"""//images:load and //images:run take the container tool that works, load what was tested, start what was asked for, and say what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from images.private import container_tool, load, run
+from release.private import stamp
+from tests.images import layouts
+
+# Stands in for podman and docker: keeps a log of its arguments, and knows what it was told to know.
+ENGINE = """#!{python}
+import json, os, pathlib, sys
+here = pathlib.Path(__file__).parent
+with open(here / "log", "a") as log:
+    log.write(json.dumps([pathlib.Path(__file__).name, *sys.argv[1:]]) + "\\n")
+if sys.argv[1] in ("info", "version") and (here / "no-daemon").exists():
+    sys.exit("first line\\nCannot connect to the daemon")
+if sys.argv[1:3] == ["image", "inspect"]:
+    known = here / "known"
+    print(known.read_text()) if known.exists() else sys.exit("no such image")
+if sys.argv[1] == "run":
+    print("ran")
+    sys.exit(7)
+"""
+
+
+class Machine:
+    """A PATH with the tools that a test puts there, two small images, and a gate that passed on them."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        self.images = {name: layouts.write_layout(folder / name, [{f"usr/{name}": name.encode()}]) for name in ("first", "second")}
+        self.gate = folder / "gate.json"
+        self.gate.write_text(json.dumps({"artifacts": {name: stamp.describe(path) for name, path in self.images.items()}, "tests": []}))
+        self.loader = folder / "loader"
+        self.loader.write_text(f"#!{sys.executable}\nimport os\nprint('loading into', os.environ['MLC_CONTAINER_TOOL'])\n")
+        self.loader.chmod(0o755)
+
+    def install(self, *names: str) -> None:
+        for name in names:
+            (self.bin / name).write_text(ENGINE.format(python=sys.executable))
+            (self.bin / name).chmod(0o755)
+
+    def log(self) -> list[list[str]]:
+        file = self.bin / "log"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def call(self, program, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        fixed = [f"--layout={name}={path}" for name, path in self.images.items()]
+        fixed += [f"--loader={name}={self.loader}" for name in self.images]
+        fixed += [f"--gate={self.gate}"] if program is load else ["--umoci=umoci", "--version=1.2.3"]
+        environment = {"PATH": str(self.bin), "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+        command = [sys.executable, program.__file__, *fixed, *arguments]
+        return subprocess.run(command, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+    def config_digest(self, name: str) -> str:
+        layout = self.images[name]
+        digest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
+        return json.loads((layout / "blobs" / digest.replace(":", "/")).read_text())["config"]["digest"]
+
+
+@pytest.fixture
+def machine(tmp_path: pathlib.Path) -> Machine:
+    return Machine(tmp_path)
+
+
+# load ---------------------------------------------------------------------------------------------------------------
+
+
+def test_load_hands_the_tested_image_to_the_first_tool_that_works(machine):
+    machine.install("podman", "docker")
+    done = machine.call(load)
+    assert (done.returncode, done.stdout) == (0, "loading into podman\n"), done.stderr
+    assert f"load: first {stamp.image_digest(machine.images['first'])} into podman" in done.stderr
+    assert machine.call(load, "--tool", "docker", "--image", "second").stdout == "loading into docker\n"
+
+
+def test_load_refuses_what_was_not_tested(machine):
+    machine.install("podman")
+    machine.gate.write_text(machine.gate.read_text().replace(stamp.image_digest(machine.images["first"]), "sha256:" + "0" * 64))
+    done = machine.call(load)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("load: first: the tests passed on sha256:000") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("program", [load, run])
+def test_without_a_tool_one_line_says_what_was_tried(machine, program):
+    machine.install("docker")
+    (machine.bin / "no-daemon").touch()
+    done = machine.call(program)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "no container tool works here (podman: not on PATH; docker: Cannot connect to the daemon" in done.stderr
+    assert "apt-get install podman" in done.stderr
+    assert ("runc: not on PATH" in done.stderr) == (program is run)
+
+
+@pytest.mark.parametrize("program", [load, run])
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--image", "third"), "--image: expected first or second, found 'third'"),
+        (("--tool", "kubectl"), "argument --tool: invalid choice: 'kubectl'"),
+        (("--imag", "first"), "unrecognized arguments: --imag"),
+    ],
+)
+def test_bad_arguments_get_one_line(machine, program, arguments, expected):
+    machine.install("podman")
+    done = machine.call(program, *arguments)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert expected in done.stderr and machine.log() == []
+
+
+def test_the_tool_may_be_named_by_the_environment(machine):
+    machine.install("podman", "docker")
+    assert machine.call(load, MLC_CONTAINER_TOOL="docker").stdout == "loading into docker\n"
+    done = machine.call(load, MLC_CONTAINER_TOOL="kubectl")
+    assert done.returncode == 1 and "expected podman or docker as the container tool, found 'kubectl'" in done.stderr
+
+
+def test_the_loader_of_every_image_becomes_the_tool_that_works(machine):
+    machine.install("podman", "docker")
+    done = subprocess.run(
+        [sys.executable, container_tool.__file__, "load", "--input", "x"],
+        env={"PATH": str(machine.bin), "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0
+    assert machine.log() == [["podman", "info"], ["podman", "load", "--input", "x"]]
+
+
+# run ----------------------------------------------------------------------------------------------------------------
+
+
+def test_run_loads_an_image_that_the_engine_does_not_have_and_gives_its_exit_status(machine):
+    machine.install("podman")
+    done = machine.call(run, "smoke", "--verbose")
+    assert (done.returncode, done.stdout) == (7, "ran\n"), done.stderr
+    assert "run: loading first:1.2.3 into podman" in done.stderr and "loading into podman" in done.stderr
+    assert machine.log()[-1] == ["podman", "run", "--rm", "--interactive", "first:1.2.3", "smoke", "--verbose"]
+
+
+@pytest.mark.parametrize("by", ["configuration", "manifest"])
+def test_run_does_not_load_what_the_engine_has(machine, by):
+    machine.install("podman")
+    digest = machine.config_digest("first") if by == "configuration" else stamp.image_digest(machine.images["first"])
+    (machine.bin / "known").write_text(digest.removeprefix("sha256:"))
+    done = machine.call(run)
+    assert done.returncode == 7 and "loading" not in done.stderr
+
+
+def test_run_loads_again_when_the_engine_has_another_image_of_that_name(machine):
+    machine.install("podman")
+    (machine.bin / "known").write_text("0" * 64)
+    assert "run: loading first:1.2.3 into podman" in machine.call(run).stderr
+
+
+def test_run_shows_folders_and_gpus_to_the_container(machine):
+    machine.install("docker")
+    (machine.folder / "models").mkdir()
+    arguments = ("--image", "second", "--gpus", "--volume", "models:/workspace", "--", "ls", "-l")
+    assert machine.call(run, *arguments, BUILD_WORKING_DIRECTORY=str(machine.folder)).returncode == 7
+    expected = ["--gpus", "all", "--volume", f"{machine.folder}/models:/workspace", "second:1.2.3", "ls", "-l"]
+    assert machine.log()[-1] == ["docker", "run", "--rm", "--interactive", *expected]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("nowhere:/workspace", "expected a folder, found none at"),
+        ("bin:workspace", "expected HOST:CONTAINER with an absolute path in the container, found 'bin:workspace'"),
+        ("bin", "expected HOST:CONTAINER with an absolute path in the container, found 'bin'"),
+    ],
+)
+def test_run_refuses_a_volume_that_cannot_be(machine, value, expected):
+    machine.install("podman")
+    done = machine.call(run, "--volume", value, BUILD_WORKING_DIRECTORY=str(machine.folder))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and expected in done.stderr
+    assert machine.log() == []
+
+
+def test_runc_alone_has_no_gpus(machine):
+    machine.install("runc")
+    done = machine.call(run, "--gpus")
+    assert done.returncode == 1 and "runc alone gives a container no GPU: install podman or docker" in done.stderr
