@@ -9,7 +9,6 @@ password $COSIGN_PASSWORD. A push that fails or is interrupted sets no tag; run 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import os
@@ -19,10 +18,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from images.private import credentials, oci_layout
-from release.private import stamp
+from release.private import signing, stamp
 from tools import arguments
 
 # OCI distribution specification, "Pulling manifests"; a registry's host has a dot, a port, or is localhost, as Docker reads names.
@@ -51,7 +50,6 @@ _EXPLANATIONS = [
     (r"server gave HTTP response to HTTPS client", "the registry speaks plain http: pass --insecure if you trust the network"),
     (r"no such host|connection refused|no route|i/o timeout|Temporary failure", "the registry does not answer: mend --repository or the network"),
     (r"EOF|connection reset|broken pipe", "the connection broke: run again"),
-    (r"decrypt|reading key|password", "the key cannot be read: expected a cosign private key, and its password in COSIGN_PASSWORD"),
 ]
 
 
@@ -210,24 +208,24 @@ class Registry:
         )
         return json.loads(answer)["digest"]
 
-    def sign(self, digests: list[str], key: str, public_key: pathlib.Path) -> None:
+    def sign(self, digests: list[str], key: signing.Key) -> None:
         """Signs what this key has not signed yet."""
         for digest in digests:
             for attempt in range(1, _ATTEMPTS + 1):
-                if self._signed(digest, public_key):
+                if self._signed(digest, key):
                     break
                 try:
-                    # No transparency log: a build must be publishable inside a closed network.
-                    self.cosign("signing", "sign", "--yes", "--tlog-upload=false", "--key", key, f"{self.repository}@{digest}")
+                    self.cosign("signing", "sign", "--yes", "--tlog-upload=false", "--key", key.reference, f"{self.repository}@{digest}")
                     break
                 except PushError:
                     # Signatures share a manifest too: another push at the same moment makes the registry refuse one of the two.
                     if attempt == _ATTEMPTS:
                         raise
 
-    def _signed(self, digest: str, public_key: pathlib.Path) -> bool:
+    def _signed(self, digest: str, key: signing.Key) -> bool:
+        flags = ["--key", str(key.public_key), "--insecure-ignore-tlog=true"]
         try:
-            self.cosign("looking for a signature", "verify", "--key", str(public_key), "--insecure-ignore-tlog=true", f"{self.repository}@{digest}")
+            self.cosign("looking for a signature", "verify", *flags, f"{self.repository}@{digest}")
         except PushError:
             return False
         return True
@@ -271,32 +269,6 @@ def check_tags(tags: list[str], version: str, image: Image) -> list[str]:
     if image.labels().get(_REVISION, "unstamped") == "unstamped":
         raise PushError(f"no tag: pass --tag TAG; the version, {version}, is the default of a release build only (--config=release)")
     return [version]
-
-
-@contextlib.contextmanager
-def signing_key(tools: dict[str, str], file: pathlib.Path | None, unsigned: bool, environment: dict[str, str]) -> Iterator[tuple[str, pathlib.Path] | None]:
-    """The key as cosign takes it, and a file with its public half: known to be good before anything is sent.
-
-    Raises:
-        PushError: there is none, or it cannot be read.
-    """
-    if unsigned:
-        say("push: not signed, as --unsigned asks: nobody can tell that these images are yours")
-        yield None
-        return
-    if file:
-        if not file.is_file():
-            raise PushError(f"--key: expected a file with a cosign private key, found none at {file}; make one: cosign generate-key-pair")
-        key = str(file)
-    elif environment.get("COSIGN_PRIVATE_KEY"):
-        key = "env://COSIGN_PRIVATE_KEY"
-    else:
-        raise PushError("no signing key: pass --key FILE or set COSIGN_PRIVATE_KEY (cosign generate-key-pair makes one); --unsigned does without")
-    with tempfile.TemporaryDirectory() as scratch:
-        public_key = pathlib.Path(scratch, "cosign.pub")
-        tool = Registry("signing key", tools, False, environment)
-        public_key.write_text(tool.run("reading it", "cosign", "public-key", "--key", key))
-        yield key, public_key
 
 
 def plan(options: argparse.Namespace) -> list[tuple[Image, str, Registry, list[str]]]:
@@ -345,14 +317,14 @@ def push(options: argparse.Namespace) -> None:
     """Pushes as planned.
 
     Raises:
-        PushError, stamp.Untested, credentials.CredentialsError: see `plan`; or the registry refuses. No tag is set then.
+        PushError, stamp.Untested, signing.SigningError: see `plan`; there is no good key; or the registry refuses. No tag is set then.
     """
     planned = plan(options)
     if options.dry_run:
         for image, digest, registry, tags in planned:
             print(f"would push {image.name} {digest} to {registry.repository} as {', '.join(tags)}")
         return
-    with signing_key(planned[0][2].tools, options.key, options.unsigned, options.environment) as key:
+    with signing.key(options, options.environment) as key:
         for _, digest, registry, tags in planned:
             check_release_tags(registry, digest, tags)
         for image, digest, registry, _ in planned:
@@ -362,7 +334,7 @@ def push(options: argparse.Namespace) -> None:
             attached = registry.attach(image, digest)
             if key:
                 say(f"push: signing the image and what is attached: {1 + len(attached)}")
-                registry.sign([digest, *attached], *key)
+                registry.sign([digest, *attached], key)
         for _, digest, registry, tags in planned:
             for tag in tags:
                 registry.tag(digest, tag)
@@ -377,15 +349,14 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = arguments.Parser("//images:push", __doc__)
     for fixed in ("--gate", "--settings"):
         parser.add_argument(fixed, type=pathlib.Path, required=True, help=argparse.SUPPRESS)
-    for fixed in ("--oras", "--cosign", "--version"):
+    for fixed in ("--oras", "--version"):
         parser.add_argument(fixed, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--layout", type=arguments.named_path, action="append", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--document", action="append", default=[], help=argparse.SUPPRESS)
     parser.add_argument("-r", "--repository", help="HOST/NAME; with {image} in NAME, which stands for the image's name, all images are pushed")
     parser.add_argument("-t", "--tag", action="append", default=[], help="tag to set; may be repeated (default of a release build: the version)")
     parser.add_argument("--image", help="the one image to push (default: the first, or all if the repository has {image} in it)")
-    parser.add_argument("--key", type=arguments.user_path, help="file with the cosign private key (default: the content of $COSIGN_PRIVATE_KEY)")
-    parser.add_argument("--unsigned", action="store_true", help="push without signatures")
+    signing.add_arguments(parser)
     parser.add_argument("--insecure", action="store_true", help="plain http; registries on this machine always get it")
     parser.add_argument("--dry-run", action="store_true", help="check everything, say what would be pushed, send nothing")
     options = parser.parse_args(words)
@@ -406,7 +377,7 @@ def main() -> int:
             options.environment = environment
             push(options)
         return 0
-    except (PushError, credentials.CredentialsError, stamp.Untested) as error:
+    except (PushError, credentials.CredentialsError, signing.SigningError, stamp.Untested) as error:
         code, reason = 1, str(error)
     except KeyboardInterrupt:
         code, reason = 130, "interrupted; what the registry has by now is not sent again when you run the same command"

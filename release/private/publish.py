@@ -5,12 +5,14 @@
 The files go into a draft, which becomes public when the host was seen to have every file with its sha256. An upload that breaks off leaves
 the draft, and the same command goes on with it. A release that is public already is never changed.
 
+SHA256SUMS is signed with a cosign key (--key, or the content of $COSIGN_PRIVATE_KEY; password $COSIGN_PASSWORD), and with it every file.
 Credentials are those that gh knows: GH_TOKEN or GITHUB_TOKEN, or its own login. GH_HOST names another host than github.com.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -20,10 +22,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO
 
+from release.private import signing
 from tools import arguments
 
 SUMS, FACTS, NOTES = "SHA256SUMS", "release.json", "notes.md"
+SIGNATURE = SUMS + ".sig"
 _TARGET = "--config=release //release:publish"
 _COMMAND = f"tools/bazel run {_TARGET}"
 _MAKE_AGAIN = f"To make it again: {_COMMAND}"
@@ -63,12 +70,22 @@ class Distribution:
         tag: the tag that the version asks for.
         revision: the commit that the files are made of, or "unstamped".
         sums: name → sha256 of every file, the list of sums included.
+        signature: a file with the signature of the list of sums, which is not in the folder, or None.
     """
 
     folder: pathlib.Path
     tag: str
     revision: str
     sums: dict[str, str]
+    signature: pathlib.Path | None = None
+
+    def file(self, name: str) -> pathlib.Path:
+        """Where one of the files is."""
+        return self.signature if self.signature and name == SIGNATURE else self.folder / name
+
+    def signed(self, signature: pathlib.Path) -> Distribution:
+        """The same with the signature as one more file."""
+        return dataclasses.replace(self, signature=signature, sums=self.sums | {SIGNATURE: _sha256(signature)})
 
     @classmethod
     def read(cls, folder: pathlib.Path) -> Distribution:
@@ -213,11 +230,24 @@ class ReleasePage:
         # Older hosts do not say it; there only the bytes themselves do.
         said = (asset.get("digest") or "").removeprefix("sha256:")
         if not said and asset["id"] not in self._hashes:
-            process = self._start("api", asset["url"], "--header", "Accept: application/octet-stream")
-            self._hashes[asset["id"]] = hashlib.file_digest(process.stdout, "sha256").hexdigest()
-            if process.wait():
-                raise HostError(process.stderr.read().decode(errors="replace"))
+            with self._download(asset) as content:
+                self._hashes[asset["id"]] = hashlib.file_digest(content, "sha256").hexdigest()
         return said or self._hashes[asset["id"]]
+
+    @contextlib.contextmanager
+    def _download(self, asset: dict) -> Iterator[BinaryIO]:
+        process = self._start("api", asset["url"], "--header", "Accept: application/octet-stream")
+        yield process.stdout
+        if process.wait():
+            raise HostError(process.stderr.read().decode(errors="replace"))
+
+    def read(self, releases: list[dict], name: str) -> bytes | None:
+        """The content of a small file of the first release that has it whole, or None."""
+        for asset in (asset for release in releases for asset in release["assets"]):
+            if (asset["name"], asset["state"]) == (name, "uploaded"):
+                with self._download(asset) as content:
+                    return content.read()
+        return None
 
 
 def first_difference(expected: dict[str, str], found: dict[str, str]) -> str | None:
@@ -228,18 +258,36 @@ def first_difference(expected: dict[str, str], found: dict[str, str]) -> str | N
     return None
 
 
-def upload(page: ReleasePage, distribution: Distribution, head: str) -> None:
-    """Makes the release public with exactly the distribution's files, or finds that it is.
+def sign(page: ReleasePage, releases: list[dict], distribution: Distribution, key: signing.Key, scratch: pathlib.Path) -> Distribution:
+    """The distribution with the signature of its sums: the host's, if it has a good one, since no two signatures are the same bytes."""
+    there = page.read(releases, SIGNATURE)
+    sums, signature = distribution.folder / SUMS, scratch / SIGNATURE
+    signature.write_bytes(there if there and key.has_signed(sums, there) else key.sign_file(sums))
+    return distribution.signed(signature)
+
+
+def upload(page: ReleasePage, distribution: Distribution, head: str, key: signing.Key | None, scratch: pathlib.Path) -> None:
+    """Makes the release public with exactly the distribution's files and their signature, or finds that it is.
+
+    Args:
+        page: where to.
+        distribution: what.
+        head: the commit that it is made of.
+        key: to sign the sums with.
+        scratch: a folder for the signature.
 
     Raises:
         Refused: what is there already cannot become this release.
         HostError: the host or the way to it failed; what was uploaded stays in a draft.
     """
-    tag, sums, notes = page.tag, distribution.sums, distribution.folder / NOTES
+    tag = page.tag
     tagged = page.tagged_commit()
     if tagged != head:
         raise Refused(f"tag {tag} in {page.repository}: expected on {head}, found {tagged or 'none'}. To mend: git push origin {tag}")
     releases = page.find()
+    if key:
+        distribution = sign(page, releases, distribution, key, scratch)
+    sums, notes = distribution.sums, distribution.folder / NOTES
     for release in releases:
         if not release["draft"]:
             if difference := first_difference(sums, page.sums(release)):
@@ -263,8 +311,8 @@ def upload(page: ReleasePage, distribution: Distribution, head: str) -> None:
         if found.get(name) == sums[name]:
             print(f"kept      {name}", flush=True)
         else:
-            page.upload(distribution.folder / name)
-            print(f"uploaded  {name} ({(distribution.folder / name).stat().st_size / 1e6:.1f} MB)", flush=True)
+            page.upload(distribution.file(name))
+            print(f"uploaded  {name} ({distribution.file(name).stat().st_size / 1e6:.1f} MB)", flush=True)
     if difference := first_difference(sums, page.sums(page.again(draft))):
         raise Refused(f"draft of {tag}, after the upload: {difference}. It is not published; to replace the file: {_COMMAND}")
     page.publish(notes)
@@ -331,7 +379,10 @@ def publish(options: argparse.Namespace) -> None:
             "credentials: expected GH_TOKEN, GITHUB_TOKEN or gh's own login, found none. To mend: export GH_TOKEN, or gh auth login"
         )
     try:
-        upload(page, distribution, head)
+        with signing.key(options, dict(environment)) as key, tempfile.TemporaryDirectory() as scratch:
+            upload(page, distribution, head, key, pathlib.Path(scratch))
+    except signing.SigningError as error:
+        raise Refused(str(error)) from None
     except HostError as error:
         raise Refused(f"{repository}: the host failed: {error.reason.rstrip('.')}; {remedy(error, repository)}") from None
 
@@ -340,6 +391,7 @@ def main() -> int:
     parser = arguments.Parser(_TARGET, __doc__)
     for flag in ("--dist", "--gh", "--settings"):
         parser.add_argument(flag, type=pathlib.Path, required=True, help=argparse.SUPPRESS)
+    signing.add_arguments(parser)
     parser.add_argument("--tag", help="vX.Y.Z; else the tag that a workflow runs for, else that of the version")
     parser.add_argument("--repository", help="OWNER/REPO; else `release_repository` of the settings, else $GITHUB_REPOSITORY")
     parser.add_argument("--dry-run", action="store_true", help="check all that this machine can, say what would be sent, ask nobody")

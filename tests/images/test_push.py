@@ -369,8 +369,8 @@ def test_bad_input_gets_one_line_and_a_non_zero_exit(release: Release, arguments
     ("environment", "expected"),
     [
         ({}, "no signing key: pass --key FILE or set COSIGN_PRIVATE_KEY"),
-        ({"COSIGN_PRIVATE_KEY": "no key"}, "signing key: reading it: "),
-        ({"COSIGN_PASSWORD": "another", "KEY": "its own"}, "the key cannot be read: expected a cosign private key, and its password in COSIGN_PASSWORD"),
+        ({"COSIGN_PRIVATE_KEY": "no key"}, "signing key: expected a cosign private key"),
+        ({"COSIGN_PASSWORD": "another", "KEY": "its own"}, "signing key: expected a cosign private key, and its password in COSIGN_PASSWORD; cosign says: decrypt"),
     ],
 )
 def test_without_a_good_key_nothing_is_sent(release: Release, server: Proxy, environment: dict[str, str], expected: str):

@@ -110,6 +110,7 @@ def test_how_to_install_and_verify_it(release):
     for command in (
         f"podman pull {small}",
         f"cosign verify --key cosign.pub --insecure-ignore-tlog=true {small}",
+        "cosign verify-blob --key cosign.pub --insecure-ignore-tlog=true --signature SHA256SUMS.sig SHA256SUMS",
         "sha256sum -c SHA256SUMS",
     ):
         assert command in shown.text

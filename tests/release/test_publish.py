@@ -18,6 +18,8 @@ from fake_github import TOKEN, FakeGitHub, Fault
 from release.private import publish
 
 GH = pathlib.Path(os.environ["GH"]).absolute()
+COSIGN = pathlib.Path(os.environ["COSIGN"]).absolute()
+NOT_SIGNED = "not signed, as --unsigned asks: nobody can tell that this is yours\n"
 GIT = os.environ.get("GIT", "/usr/bin/git")
 ROOT = pathlib.Path(publish.__file__).parents[2]
 REPOSITORY, TAG = "owner/repo", "v0.1.0"
@@ -78,7 +80,9 @@ class Checkout:
         (self.dist / "SHA256SUMS").unlink(missing_ok=True)
         (self.dist / "SHA256SUMS").write_text("".join(f"{sha256(data)}  {name}\n" for name, data in sorted(self.files.items())))
 
-    def publish(self, *arguments: str, gh: pathlib.Path = GH, **environment: str) -> subprocess.CompletedProcess:
+    def publish(
+        self, *arguments: str, gh: pathlib.Path = GH, keys: tuple[str, ...] = ("--unsigned",), **environment: str
+    ) -> subprocess.CompletedProcess:
         """Runs the program as Bazel does. Its environment is the host's and these variables; an empty one is left out."""
         variables = {
             "PATH": os.path.dirname(GIT),
@@ -90,9 +94,11 @@ class Checkout:
         }
         variables |= self.host.environment | environment
         command = [sys.executable, "-m", "release.private.publish"]
-        command += [f"--dist={self.dist}", f"--gh={gh}", f"--settings={self.settings}", *arguments]
+        command += [f"--dist={self.dist}", f"--gh={gh}", f"--cosign={COSIGN}", f"--settings={self.settings}", *keys, *arguments]
         variables = {name: value for name, value in variables.items() if value}
-        return subprocess.run(command, env=variables, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+        done.stderr = done.stderr.removeprefix(NOT_SIGNED)
+        return done
 
     def refusal(self, *arguments: str, **options) -> str:
         """The one line of a run that must fail."""
@@ -177,6 +183,80 @@ def test_a_dry_run_says_what_it_would_send_and_asks_nobody(checkout):
 def test_repository_is_the_flags_then_the_settings_then_the_workflows(checkout, arguments, setting, variable, asked):
     checkout.set(release_repository=setting)
     assert f"would publish {TAG} in {asked};" in checkout.published("--dry-run", *arguments, GITHUB_REPOSITORY=variable)
+
+
+# Signatures.
+
+
+class Key:
+    """A cosign key, and the way to give it to the program: a file, or a variable."""
+
+    def __init__(self, folder: pathlib.Path, name: str):
+        self.prefix = folder / name
+        self.environment = {"COSIGN_PASSWORD": "secret", "HOME": str(folder), "PATH": "/usr/bin:/bin"}
+        self.cosign("generate-key-pair", "--output-key-prefix", str(self.prefix))
+
+    def cosign(self, *arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run([str(COSIGN), *arguments], env=self.environment, capture_output=True, text=True)
+
+    def publish(self, checkout: Checkout) -> str:
+        return checkout.published(keys=("--key", f"{self.prefix}.key"), COSIGN_PASSWORD="secret")
+
+    def verifies(self, checkout: Checkout) -> bool:
+        """Whether the real cosign takes what lies on the release page."""
+        assets = {asset["name"]: asset["data"] for asset in checkout.host.releases[0]["assets"]}
+        files = {name: self.prefix.with_name(name) for name in ("SHA256SUMS", "SHA256SUMS.sig")}
+        for name, file in files.items():
+            file.write_bytes(assets[name])
+        flags = ["--key", f"{self.prefix}.pub", "--insecure-ignore-tlog=true", "--signature", str(files["SHA256SUMS.sig"])]
+        return self.cosign("verify-blob", *flags, str(files["SHA256SUMS"])).returncode == 0
+
+
+@pytest.fixture
+def key(tmp_path):
+    return Key(tmp_path, "ours")
+
+
+def test_the_sums_are_signed_and_the_real_cosign_verifies_them(checkout, key, tmp_path):
+    assert "uploaded  SHA256SUMS.sig (" in key.publish(checkout)
+    assert key.verifies(checkout)
+    assert not Key(tmp_path, "stranger").verifies(checkout)
+
+
+def test_the_key_may_come_from_the_environment(checkout, key):
+    content = pathlib.Path(f"{key.prefix}.key").read_text()
+    checkout.published(keys=(), COSIGN_PRIVATE_KEY=content, COSIGN_PASSWORD="secret")
+    assert key.verifies(checkout)
+
+
+def test_a_signature_that_is_there_is_kept(checkout, key):
+    checkout.host.faults = [Fault(r"PATCH .*", 500, "Server Error")]
+    assert "HTTP 500" in checkout.refusal(keys=("--key", f"{key.prefix}.key"), COSIGN_PASSWORD="secret")
+    checkout.host.faults = []
+    assert "kept      SHA256SUMS.sig\n" in key.publish(checkout)
+    checkout.host.requests.clear()
+    assert "published already with the same 5 files" in key.publish(checkout)
+    assert checkout.host.writes == []
+
+
+def test_a_public_release_with_another_signature_is_refused(checkout, key, tmp_path):
+    Key(tmp_path, "stranger").publish(checkout)
+    message = checkout.refusal(keys=("--key", f"{key.prefix}.key"), COSIGN_PASSWORD="secret")
+    assert "with other files: SHA256SUMS.sig: expected " in message
+    assert "SHA256SUMS.sig: expected no such file" in checkout.refusal()
+
+
+@pytest.mark.parametrize(
+    ("keys", "environment", "says"),
+    [
+        ((), {}, "no signing key: pass --key FILE or set COSIGN_PRIVATE_KEY"),
+        (("--key", "nowhere"), {}, "--key: expected a file with a cosign private key, found none at nowhere"),
+        ((), {"COSIGN_PRIVATE_KEY": "no key", "COSIGN_PASSWORD": "secret"}, "signing key: expected a cosign private key"),
+    ],
+)
+def test_without_a_good_key_the_host_is_not_asked(checkout, keys, environment, says):
+    assert says in checkout.refusal(keys=keys, **environment)
+    assert checkout.host.requests == []
 
 
 # What breaks off.

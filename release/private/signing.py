@@ -1,0 +1,112 @@
+"""Signatures by cosign, with a key of one's own: read once, known to be good before anything is sent.
+
+The key is a file or the content of $COSIGN_PRIVATE_KEY, never a secret on a command line; its password is $COSIGN_PASSWORD, else cosign asks.
+Nothing goes to a transparency log: a build must be publishable inside a closed network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from tools import arguments
+
+_HOW_TO_MAKE = "make one: tools/bazel run @debian_publish_tools//:usr/bin/cosign -- generate-key-pair"
+
+
+class SigningError(Exception):
+    """There is no key, or it cannot be used; the message says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """A private key.
+
+    Args:
+        cosign: path of the program.
+        reference: the key as cosign takes it: a path, or env://NAME.
+        public_key: a file with its public half.
+        environment: for cosign.
+    """
+
+    cosign: str
+    reference: str
+    public_key: pathlib.Path
+    environment: dict[str, str]
+
+    def sign_file(self, file: pathlib.Path) -> bytes:
+        """A signature of a file's content: base64 of ECDSA over its sha256, as `cosign verify-blob --signature` takes it.
+
+        Raises:
+            SigningError: cosign fails.
+        """
+        return _run(self.cosign, self.environment, "sign-blob", "--yes", "--tlog-upload=false", "--key", self.reference, str(file)).encode()
+
+    def has_signed(self, file: pathlib.Path, signature: bytes) -> bool:
+        """Whether a signature is this key's, of this file's content."""
+        with tempfile.NamedTemporaryFile() as scratch:
+            scratch.write(signature)
+            scratch.flush()
+            flags = ["--key", str(self.public_key), "--insecure-ignore-tlog=true", "--signature", scratch.name]
+            try:
+                _run(self.cosign, self.environment, "verify-blob", *flags, str(file))
+            except SigningError:
+                return False
+        return True
+
+
+def _run(cosign: str, environment: dict[str, str], *command: str) -> str:
+    # Only a person at a terminal can be asked for the password.
+    stdin = None if sys.stdin and sys.stdin.isatty() else subprocess.DEVNULL
+    done = subprocess.run([cosign, *command], env=environment, stdin=stdin, capture_output=True, text=True)
+    if done.returncode:
+        reason = next((line for line in done.stderr.splitlines() if line.startswith("Error: ")), done.stderr.strip() or "no reason given")
+        raise SigningError(
+            f"signing key: expected a cosign private key, and its password in COSIGN_PASSWORD; cosign says: {reason.removeprefix('Error: ')}; "
+            f"to {_HOW_TO_MAKE}"
+        )
+    return done.stdout
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options --key, --unsigned and, from the BUILD file, --cosign."""
+    parser.add_argument("--cosign", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--key", type=arguments.user_path, help="file with the cosign private key (default: the content of $COSIGN_PRIVATE_KEY)")
+    parser.add_argument("--unsigned", action="store_true", help="publish without signatures")
+
+
+@contextlib.contextmanager
+def key(options: argparse.Namespace, environment: dict[str, str]) -> Iterator[Key | None]:
+    """The key that the options and the environment name, or None for --unsigned.
+
+    Args:
+        options: with what `add_arguments` adds.
+        environment: for cosign.
+
+    Raises:
+        SigningError: there is none, or it cannot be read.
+    """
+    if options.unsigned:
+        print("not signed, as --unsigned asks: nobody can tell that this is yours", file=sys.stderr)
+        yield None
+        return
+    if options.key:
+        if not options.key.is_file():
+            raise SigningError(f"--key: expected a file with a cosign private key, found none at {options.key}; {_HOW_TO_MAKE}")
+        reference = str(options.key.absolute())
+    elif environment.get("COSIGN_PRIVATE_KEY"):
+        reference = "env://COSIGN_PRIVATE_KEY"
+    else:
+        raise SigningError(f"no signing key: pass --key FILE or set COSIGN_PRIVATE_KEY ({_HOW_TO_MAKE}); --unsigned does without")
+    cosign = os.path.abspath(options.cosign)
+    with tempfile.TemporaryDirectory() as scratch:
+        public_key = pathlib.Path(scratch, "cosign.pub")
+        public_key.write_text(_run(cosign, environment, "public-key", "--key", reference))
+        yield Key(cosign, reference, public_key, environment)
