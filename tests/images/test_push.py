@@ -303,10 +303,13 @@ def test_credentials_are_those_of_podman_and_docker(release: Release, tmp_path: 
         file = where / names[place] if names[place] else where
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(logged_in(host))
-        # A file without this registry does not hide the other.
-        (release.home / ".docker").mkdir()
-        (release.home / ".docker/config.json").write_text(logged_in("registry.example.org"))
-        done = release.push("--repository", f"{host}/team/small", "--tag", "one", **{place: str(where)})
+        # A file without this registry, looked at before it or after, does not hide it.
+        other = tmp_path / "elsewhere"
+        other.mkdir()
+        for name in ("auth.json", "config.json"):
+            (other / name).write_text(logged_in("registry.example.org"))
+        others = {"DOCKER_CONFIG": str(other), "REGISTRY_AUTH_FILE": str(other / "auth.json")}
+        done = release.push("--repository", f"{host}/team/small", "--tag", "one", **{**others, place: str(where)})
         assert done.returncode == 0, done.stderr
         assert PASSWORD not in done.stdout + done.stderr
         resolved = release.tool("oras", "resolve", "--plain-http", "-u", USER, "-p", PASSWORD, f"{host}/team/small:one")
