@@ -58,7 +58,7 @@ def write_wheel(recipe: dict, installed: pathlib.Path, output: pathlib.Path) -> 
                 if info.is_dir():
                     archive.writestr(info, b"")
                     continue
-                with archive.open(info, "w") as target:
+                with archive.open(info, "w", force_zip64=entry["zip64"]) as target:
                     if "content" in entry:
                         target.write(base64.b64decode(entry["content"]))
                     else:

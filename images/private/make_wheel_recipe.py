@@ -9,7 +9,9 @@ import argparse
 import base64
 import hashlib
 import json
+import os
 import pathlib
+import struct
 import sys
 import tempfile
 import zipfile
@@ -29,7 +31,7 @@ def wheel_recipe(wheel: pathlib.Path, installed: pathlib.Path) -> dict:
     entries = []
     with zipfile.ZipFile(wheel) as archive:
         for info in archive.infolist():
-            entry = {fact: getattr(info, fact) for fact in build.FACTS}
+            entry = {fact: getattr(info, fact) for fact in build.FACTS} | {"zip64": _has_zip64_header(archive, info)}
             content = archive.read(info)
             if not info.is_dir() and not _is_installed(installed / info.filename, content):
                 if len(content) > _MOST_STORED:
@@ -43,6 +45,14 @@ def wheel_recipe(wheel: pathlib.Path, installed: pathlib.Path) -> dict:
     with tempfile.TemporaryDirectory() as scratch:
         build.write_wheel(recipe, installed, pathlib.Path(scratch))
     return recipe
+
+
+def _has_zip64_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    """Whether an entry's local header has 64-bit sizes (APPNOTE 4.3.7, 4.5.3): upstream's py_wheel writes them for files of any size."""
+    archive.fp.seek(info.header_offset + 26)
+    name, extra = struct.unpack("<HH", archive.fp.read(4))
+    archive.fp.seek(name, os.SEEK_CUR)
+    return extra >= 2 and archive.fp.read(2) == b"\x01\x00"
 
 
 def _is_installed(path: pathlib.Path, content: bytes) -> bool:

@@ -28,6 +28,9 @@ class WheelRecipeTest(unittest.TestCase):
             executable.external_attr, executable.compress_type = 0o100755 << 16, zipfile.ZIP_DEFLATED
             archive.writestr(executable, bytes(range(256)) * 10_000)
             archive.writestr("tool/__init__.py", "x = 1\n", zipfile.ZIP_STORED)
+            # As upstream's py_wheel writes every file.
+            with archive.open("tool/small.py", "w", force_zip64=True) as file:
+                file.write(b"x = 2\n")
             archive.writestr("tool-1.0.dist-info/RECORD", "as the wheel has it")
         self.installed = self.folder / "site"
         with zipfile.ZipFile(self.wheel) as archive:
