@@ -45,7 +45,5 @@ def pytest_test(
             ["$(rootpath {})".format(test) for test in tests]
         ),
         data = environments + data,
-        # An __init__.py beside the tests would make them a package, which cannot import its neighbours by name.
-        legacy_create_init = 0,
         **kwargs
     )

@@ -118,28 +118,30 @@ class Registry:
         Raises:
             PushError: it failed.
         """
-        process = subprocess.Popen(
-            [self.tools[tool], *command],
-            cwd=cwd,
-            env=self.environment,
-            stdin=None if sys.stdin and sys.stdin.isatty() else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        lines = []
-        try:
-            for line in process.stdout:
-                lines.append(line)
-                progress(line)
-            said = process.stderr.read()
-        except BaseException:
-            process.terminate()
-            raise
-        finally:
-            process.wait()
-        if process.returncode:
-            raise PushError(f"{self.repository}: {what}: {self.explain(said)}")
+        # A file, not a second pipe, which would fill up while the first is read.
+        with tempfile.TemporaryFile("w+") as errors:
+            process = subprocess.Popen(
+                [self.tools[tool], *command],
+                cwd=cwd,
+                env=self.environment,
+                stdin=None if sys.stdin and sys.stdin.isatty() else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+            lines = []
+            try:
+                for line in process.stdout:
+                    lines.append(line)
+                    progress(line)
+            except BaseException:
+                process.terminate()
+                raise
+            finally:
+                process.wait()
+            if process.returncode:
+                errors.seek(0)
+                raise PushError(f"{self.repository}: {what}: {self.explain(errors.read())}")
         return "".join(lines)
 
     def explain(self, said: str) -> str:
@@ -265,13 +267,13 @@ def plan(options: argparse.Namespace) -> list[tuple[Image, str, Registry, list[s
     """What to push where: image, its digest, repository, tags; nothing has been sent when it returns.
 
     Raises:
-        PushError: an argument is wrong, or a release's tag would move.
+        PushError: an argument is wrong.
         stamp.Untested: an image is not what the tests passed on.
     """
     settings = json.loads(options.settings.read_text())
     repository = check_repository(options.repository or settings["image_repository"])
     images = [
-        Image(name, layout, [(f"{kind}", path) for (of, kind), path in options.documents.items() if of == name])
+        Image(name, layout, [(kind, path) for (of, kind), path in options.documents.items() if of == name])
         for name, layout in options.images.items()
     ]
     if options.image:
@@ -282,9 +284,9 @@ def plan(options: argparse.Namespace) -> list[tuple[Image, str, Registry, list[s
     tools = {"oras": os.path.abspath(options.oras), "cosign": os.path.abspath(options.cosign)}
     planned = []
     for image in images:
-        tags = check_tags(options.tag, options.version, image)
+        digest = stamp.check(tested, image.layout)
         registry = Registry(repository.replace("{image}", image.name), tools, options.insecure, options.environment)
-        planned.append((image, stamp.check(tested, image.layout), registry, tags))
+        planned.append((image, digest, registry, check_tags(options.tag, options.version, image)))
     return planned
 
 

@@ -23,7 +23,7 @@ def _bill_and_provenance(name, images, wheels, only = []):
         arguments = _LOCK_ARGUMENTS + ["--version " + VERSION] + _products(images, wheels) + only,
         tool = "//release/private:sbom",
     )
-    subjects = ([], wheels) if not images else (images, [] if only else wheels)
+    subjects = (images, [] if only else wheels)
     document(
         name = name + "_provenance",
         srcs = _sources(*subjects) + ["//:.bazelversion"],
