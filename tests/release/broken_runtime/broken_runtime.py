@@ -30,6 +30,7 @@ class BrokenRuntimeTest(unittest.TestCase):
             overlay = second.root / OVERLAY
             whole = overlay.read_text()
             self.assertEqual(whole.count(LEFT_OUT), 1)
+            self.refuse_what_no_test_takes(second)
             push = ["--repository", f"{server.host}/team/tvm_runtime", "--tag", "broken", "--unsigned"]
 
             overlay.write_text(whole.replace(LEFT_OUT, ""))
@@ -45,6 +46,17 @@ class BrokenRuntimeTest(unittest.TestCase):
             self.assertEqual(pushed.returncode, 0, pushed.stderr[-6000:])
             self.assertEqual(server.sent("PUT")[-1].path, "/v2/team/tvm_runtime/manifests/broken")
             self.assertIn(f"{server.host}/team/tvm_runtime:broken", pushed.stdout)
+
+    def refuse_what_no_test_takes(self, second: SecondWorkspace) -> None:
+        """A gate is not made over an artifact that none of its tests looks at."""
+        published = second.root / "release/published.bzl"
+        whole = published.read_text()
+        self.assertEqual(whole.count("\nTESTS = ["), 1)
+        published.write_text(whole.split("\nTESTS = [")[0] + '\nTESTS = ["//tests/runtime:imports"]\n')
+        refused = second.bazel("build", *OPTIONS, "--nobuild", "//release:gate", check=False, stderr=subprocess.PIPE)
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertIn("none of its tests takes images/tvm_runtime/tvm_runtime as data, so nothing would be tested of it", refused.stderr)
+        published.write_text(whole)
 
 
 if __name__ == "__main__":
