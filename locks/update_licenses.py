@@ -392,6 +392,8 @@ def updated(locked: list[Input], old: Mapping[str, Mapping[str, Mapping[str, str
     links: dict[str, str] = {}
     # Two suites may have the same file; it is read once.
     files = {each.sha256: each for each in missing}
+    # The library makes it at its first use, and a second thread would take it half made.
+    licensing().get_advanced_tokenizer()
     with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
         read = dict(zip(files, pool.map(updater.read, files.values())))
         for each in missing:
