@@ -20,16 +20,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 
-from images.private import credentials, oci_layout
+from images.private import credentials, oci_layout, reference
 from release.private import signing, stamp
 from tools import arguments
 
-# OCI distribution specification, "Pulling manifests"; a registry's host has a dot, a port, or is localhost, as Docker reads names.
-_HOST = r"(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9.-]+(?=:)|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
-_NAME = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _RELEASE_TAG = re.compile(r"v?[0-9]+\.[0-9]+\.[0-9]+")
-_LOOPBACK = re.compile(r"(localhost|127(\.[0-9]+){3}|\[::1\])(:[0-9]+)?")
 _REVISION = "org.opencontainers.image.revision"
 
 # An attachment's manifest names a time; a fixed one makes it the same manifest on every push.
@@ -95,7 +90,7 @@ class Registry:
         self.host = repository.partition("/")[0]
         self.tools = tools
         self.environment = environment
-        self.plain = insecure or bool(_LOOPBACK.fullmatch(self.host))
+        self.plain = insecure or reference.on_this_machine(self.host)
 
     def oras(self, what: str, *command: str, flag: str = "--plain-http", **options) -> str:
         # oras reads a flag only after its command.
@@ -239,7 +234,7 @@ def check_repository(repository: str) -> str:
     """
     if not repository:
         raise PushError('no repository: pass --repository HOST/NAME, or set "image_repository" in release/settings.json')
-    if not re.fullmatch(f"{_HOST}/{_NAME}", repository.replace("{image}", "image")):
+    if not re.fullmatch(f"{reference.HOST}/{reference.NAME}", repository.replace("{image}", "image")):
         raise PushError(
             f"--repository: expected HOST/NAME (host with a dot or a port, name in lower case, no tag, no digest), found {repository!r}; "
             "tags are set with --tag"
@@ -254,7 +249,7 @@ def check_tags(tags: list[str], version: str, image: Image) -> list[str]:
         PushError: one is malformed, or none is given for a build that is not stamped.
     """
     for tag in tags:
-        if not _TAG.fullmatch(tag):
+        if not re.fullmatch(reference.TAG, tag):
             raise PushError(f"--tag: expected up to 128 letters, digits, '_', '.', '-', not starting with '.' or '-', found {tag!r}")
     if tags:
         return tags

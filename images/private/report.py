@@ -14,19 +14,12 @@ import subprocess
 import sys
 import tempfile
 
-from images.private import image_facts, pages, treemap
+from images.private import image_facts, pages, reference, treemap
 from images.private.image_facts import ImageError, ImageFacts, LayerContent
 from tools import arguments
 
 # OCI distribution-spec, "Pulling manifests". A registry is always named: by a dot, a port or localhost, as container tools tell it from a
 # part of the name. skopeo takes a tag or a digest, not both.
-_REFERENCE = re.compile(
-    r"(?P<host>\[[0-9a-fA-F:]+\]|localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(?=:\d))(:\d+)?"
-    r"/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
-    r"(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|@sha256:[0-9a-f]{64})"
-)
-_LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|\[::1\]")
-
 # Rows that are there to be read at once, and all that a page has of the files that differ.
 _SHOWN = 12
 _LISTED = 200
@@ -49,21 +42,22 @@ def page(image: ImageFacts, other: ImageFacts | None = None) -> str:
     )
 
 
-def pull(reference: str, image: ImageFacts, skopeo: pathlib.Path, folder: pathlib.Path) -> None:
+def pull(name: str, image: ImageFacts, skopeo: pathlib.Path, folder: pathlib.Path) -> None:
     """Copies an image from a registry into an OCI layout, for the platform of `image` where there are several.
 
     Raises:
         ImageError: the reference is malformed, or the registry does not give it.
     """
-    match = _REFERENCE.fullmatch(reference)
+    # skopeo takes a tag or a digest, not both.
+    match = re.fullmatch(f"(?P<host>{reference.HOST})/{reference.NAME}(:{reference.TAG}|@{reference.DIGEST})", name)
     if not match:
         raise ImageError(
-            f"--against {reference}: expected the name of an image of this build, a folder with an OCI layout, "
+            f"--against {name}: expected the name of an image of this build, a folder with an OCI layout, "
             "or REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST; found none of these"
         )
     platform = [f"--override-os={image.config['os']}", f"--override-arch={image.config['architecture']}"]
     # A registry on this machine speaks plain http.
-    plain = ["--src-tls-verify=false"] if _LOOPBACK.fullmatch(match["host"]) else []
+    plain = ["--src-tls-verify=false"] if reference.on_this_machine(match["host"]) else []
     # What is only looked at needs no signature.
     command = [
         str(skopeo.absolute()),
@@ -72,7 +66,7 @@ def pull(reference: str, image: ImageFacts, skopeo: pathlib.Path, folder: pathli
         "copy",
         "--quiet",
         *plain,
-        f"docker://{reference}",
+        f"docker://{name}",
         f"oci:{folder}:against",
     ]
     try:
@@ -80,11 +74,11 @@ def pull(reference: str, image: ImageFacts, skopeo: pathlib.Path, folder: pathli
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
         )
     except OSError as error:
-        raise ImageError(f"--against {reference}: cannot start {skopeo}: {error.strerror}") from error
+        raise ImageError(f"--against {name}: cannot start {skopeo}: {error.strerror}") from error
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         message = re.sub(r'^time=".*?" level=\w+ msg="(.*)"$', r"\1", lines[-1]).replace('\\"', '"')
-        raise ImageError(f"--against {reference}: skopeo could not pull it: {message}")
+        raise ImageError(f"--against {name}: skopeo could not pull it: {message}")
 
 
 def _facts(options: argparse.Namespace) -> tuple[ImageFacts, ImageFacts | None]:
