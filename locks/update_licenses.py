@@ -16,11 +16,14 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
+import os
 import posixpath
 import re
 import sys
 import tarfile
 import tempfile
+import threading
+import tomllib
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +39,7 @@ from packaging.metadata import RawMetadata, parse_email
 from locks import lock_file
 from release.private import inputs
 from release.private.inputs import Input
+from third_party.crates import registry
 from tools.launcher import debian, download, errors, pypi
 
 LOCK = inputs.LICENSES_LOCK
@@ -325,6 +329,24 @@ def sdist_license(path: Path) -> str:
     return pypi_licenses(metadata, iter(texts))
 
 
+def crate_license(path: Path) -> str:
+    """The licence that a crate states in its Cargo.toml (The Cargo Book, "The Manifest Format"), or else in its licence files.
+
+    In a manifest "/", which Cargo used to take, stands for OR.
+    """
+    texts = []
+    with tarfile.open(path, "r|*") as archive:
+        for member in archive:
+            if re.fullmatch(r"[^/]+/Cargo\.toml", member.name):
+                package = tomllib.loads(archive.extractfile(member).read().decode("utf-8"))["package"]  # type: ignore[union-attr]
+            elif member.isreg() and re.fullmatch(r"[^/]+/(?:LICEN[CS]E|COPYING)[^/]*", member.name):
+                texts.append(archive.extractfile(member).read().decode("utf-8", "replace"))  # type: ignore[union-attr]
+    stated = re.sub(r"\s*/\s*", " OR ", package.get("license", ""))
+    if stated and (expression := _valid(stated)):
+        return join([expression])
+    return join(set().union(*map(prose, texts)) or {license_ref(package["name"])})
+
+
 # The lock --------------------------------------------------------------------------------------------------------
 
 
@@ -340,7 +362,8 @@ class Updater:
         self._cache = cache
         self._keep = keep
         self._debian = lock_file.read_json(inputs.DEBIAN_LOCK)["packages"]
-        self._sources = lock_file.read_json(inputs.SOURCES_LOCK)["sources"]
+        self._crates = ""  # where they are downloaded from, once asked
+        self._asking = threading.Lock()
 
     def read(self, locked: Input) -> tuple[str, str]:
         """The package that states the licence, and its expression; empty if that is another package of the same suite."""
@@ -350,7 +373,8 @@ class Updater:
             if locked.ecosystem == inputs.DEBIAN:
                 owner, text = copyright_file(path, locked.name)
                 return owner, debian_licenses(text, owner) if text else ""
-            return locked.name, wheel_license(path) if locked.ecosystem == inputs.PYPI else sdist_license(path)
+            read = {inputs.CRATE: crate_license, inputs.PYPI: wheel_license, inputs.SOURCE: sdist_license}[locked.ecosystem]
+            return locked.name, read(path)
         finally:
             if not self._keep:
                 path.unlink()
@@ -364,6 +388,10 @@ class Updater:
         if locked.ecosystem == inputs.DEBIAN:
             entry = self._debian[locked.key]
             urls = [f"{mirror}/{entry['path']}" for mirror in debian.mirror_urls(entry["archive"])]
+        elif locked.ecosystem == inputs.CRATE:
+            with self._asking:
+                self._crates = self._crates or registry.template(os.environ.get("CARGO", "cargo"), locked.name, locked.version)
+            urls = [registry.download_url(self._crates, locked.name, locked.version, sha256)]
         else:
             urls = [file["url"] for file in pypi.files(locked.name) if file["hashes"].get("sha256") == sha256]
             if not urls:

@@ -3,7 +3,13 @@
 load("//:version.bzl", "VERSION")
 load(":document.bzl", "document")
 
-_LOCKS = ["//locks:debian.lock.json", "//locks:licenses.lock.json", "//locks:requirements.lock.txt", "//locks:sources.lock.json"]
+_LOCKS = [
+    "//locks:crates.lock.json",
+    "//locks:debian.lock.json",
+    "//locks:licenses.lock.json",
+    "//locks:requirements.lock.txt",
+    "//locks:sources.lock.json",
+]
 _LOCK_ARGUMENTS = ["--locks"] + ["$(execpath {})".format(lock) for lock in _LOCKS]
 
 def _products(images, wheels):

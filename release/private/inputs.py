@@ -1,7 +1,7 @@
-"""What goes into a build: every Debian package, PyPI distribution and source archive of the locks, with version, hash and licence.
+"""What goes into a build: every Debian package, PyPI distribution, source archive and Rust crate of the locks, with version, hash and licence.
 
-    python3 -m release.private.inputs --locks locks/debian.lock.json locks/requirements.lock.txt locks/sources.lock.json \\
-        locks/licenses.lock.json --release v0.1.0 --output inputs.json
+    python3 -m release.private.inputs --locks locks/crates.lock.json locks/debian.lock.json locks/requirements.lock.txt \\
+        locks/sources.lock.json locks/licenses.lock.json --release v0.1.0 --output inputs.json
 
 writes {"release": "v0.1.0", "inputs": [{"ecosystem": …, "name": …, …}, …]}: the fields of `Input`, sorted by `Input.identity`.
 """
@@ -19,17 +19,18 @@ from typing import Any
 
 from packageurl import PackageURL
 
-DEBIAN, PYPI, SOURCE = "debian", "pypi", "source"
+CRATE, DEBIAN, PYPI, SOURCE = "crate", "debian", "pypi", "source"
 
+CRATES_LOCK = "crates.lock.json"
 DEBIAN_LOCK = "debian.lock.json"
 REQUIREMENTS_LOCK = "requirements.lock.txt"
 SOURCES_LOCK = "sources.lock.json"
 LICENSES_LOCK = "licenses.lock.json"
-LOCKS = (DEBIAN_LOCK, REQUIREMENTS_LOCK, SOURCES_LOCK, LICENSES_LOCK)
+LOCKS = (CRATES_LOCK, DEBIAN_LOCK, REQUIREMENTS_LOCK, SOURCES_LOCK, LICENSES_LOCK)
 
 # The lock that pins an ecosystem, and the ecosystem's section in the licences' lock.
-_LOCK_OF = {DEBIAN: DEBIAN_LOCK, PYPI: REQUIREMENTS_LOCK, SOURCE: SOURCES_LOCK}
-LICENSES_SECTION = {DEBIAN: "debian", PYPI: "pypi", SOURCE: "sources"}
+_LOCK_OF = {CRATE: CRATES_LOCK, DEBIAN: DEBIAN_LOCK, PYPI: REQUIREMENTS_LOCK, SOURCE: SOURCES_LOCK}
+LICENSES_SECTION = {CRATE: "crates", DEBIAN: "debian", PYPI: "pypi", SOURCE: "sources"}
 
 # Which locked inputs a wheel of this build is made of; the same as in third_party/pypi/extension.bzl.
 WHEEL_SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
@@ -47,14 +48,14 @@ class Input:
     """One thing from outside that the build takes.
 
     Args:
-        ecosystem: "debian", "pypi" or "source".
+        ecosystem: "crate", "debian", "pypi" or "source".
         name: as its lock has it: without suite; PyPI names normalized (PEP 503).
         version: as its lock has it, with Debian's epoch.
         sha256: of the file or files that the lock accepts, lower-case hexadecimal, sorted.
         license: SPDX 2.3 licence expression (annex D); empty only where none has been asked for.
         purl: package URL.
-        uses: the sets of locks/debian.packages.json that take it; empty for other ecosystems.
-        suite: Debian's, else empty.
+        uses: the sets of locks/debian.packages.json or locks/crates.packages.json that take it; empty for other ecosystems.
+        suite: Debian's; of a crate the series of compatible versions (locks/update_crates.py), of which there may be two; else empty.
     """
 
     ecosystem: str
@@ -81,12 +82,13 @@ def pinned(locks: Mapping[str, Path]) -> list[Input]:
     """All inputs as the locks pin them, without licences.
 
     Args:
-        locks: file name (the first three of `LOCKS`) → where it is.
+        locks: file name (all of `LOCKS` but the licences') → where it is.
 
     Raises:
         InputsError: a lock is missing or cannot be read.
     """
     found = [
+        *_crates(json.loads(_read(locks, CRATES_LOCK))),
         *_debian(json.loads(_read(locks, DEBIAN_LOCK))),
         *_pypi(_read(locks, REQUIREMENTS_LOCK)),
         *_sources(json.loads(_read(locks, SOURCES_LOCK))),
@@ -135,18 +137,34 @@ def _read(locks: Mapping[str, Path], name: str) -> str:
         raise InputsError(f"{locks[name]}: {error.strerror}: pass the locks of this repository with --locks") from error
 
 
-def _debian(lock: dict[str, Any]) -> list[Input]:
-    uses: dict[str, list[str]] = {}
+def _uses(lock: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Key → the sets that have it."""
+    uses: dict[str, tuple[str, ...]] = {}
     for name, keys in sorted(lock["sets"].items()):
         for key in keys:
-            uses.setdefault(key, []).append(name)
+            uses[key] = (*uses.get(key, ()), name)
+    return uses
+
+
+def _crates(lock: dict[str, Any]) -> list[Input]:
+    uses = _uses(lock)
+    found = []
+    for key, entry in lock["crates"].items():
+        purl = PackageURL("cargo", None, entry["name"], entry["version"]).to_string()
+        series = key.partition("/")[0]
+        found.append(Input(CRATE, entry["name"], entry["version"], (entry["sha256"],), "", purl, uses.get(key, ()), series))
+    return found
+
+
+def _debian(lock: dict[str, Any]) -> list[Input]:
+    uses = _uses(lock)
     found = []
     for key, entry in lock["packages"].items():
         suite, _, name = key.partition("/")
         # Debian policy 5.6.8; a package without machine code is of the architecture "all".
         architecture = entry["path"].removesuffix(".deb").rpartition("_")[2]
         purl = PackageURL("deb", "debian", name, entry["version"], {"arch": architecture, "distro": suite})
-        found.append(Input(DEBIAN, name, entry["version"], (entry["sha256"],), "", purl.to_string(), tuple(uses.get(key, ())), suite))
+        found.append(Input(DEBIAN, name, entry["version"], (entry["sha256"],), "", purl.to_string(), uses.get(key, ()), suite))
     return found
 
 

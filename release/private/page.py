@@ -20,11 +20,11 @@ from typing import Any
 from images.private import image_facts, pages
 from images.private.image_facts import ImageFacts, LayerContent
 from release.private import stamp
-from release.private.inputs import DEBIAN, PYPI, SOURCE, Input
+from release.private.inputs import CRATE, DEBIAN, PYPI, SOURCE, Input
 from tools import status
 from tools.arguments import named_path
 
-ECOSYSTEMS = {DEBIAN: "Debian packages", PYPI: "Python distributions", SOURCE: "Source archives"}
+ECOSYSTEMS = {DEBIAN: "Debian packages", PYPI: "Python distributions", SOURCE: "Source archives", CRATE: "Rust crates"}
 
 _HTML = pathlib.Path(__file__).with_name("page.html.jinja")
 _NOTES = pathlib.Path(__file__).with_name("notes.md.jinja")

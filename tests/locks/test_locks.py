@@ -32,7 +32,7 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-@pytest.mark.parametrize("name", ["debian.lock.json", "licenses.lock.json", "requirements.lock.txt", "sources.lock.json"])
+@pytest.mark.parametrize("name", ["crates.lock.json", "debian.lock.json", "licenses.lock.json", "requirements.lock.txt", "sources.lock.json"])
 def test_no_lock_names_a_host(name):
     text = FILES[name].read_text()
     assert "://" not in text

@@ -37,7 +37,7 @@ def starlark(variable: str) -> dict:
     return scope
 
 
-DOWNLOAD, PYPI = starlark("DOWNLOAD_BZL"), starlark("PYPI_BZL")
+CRATES, DOWNLOAD, PYPI = starlark("CRATES_BZL"), starlark("DOWNLOAD_BZL"), starlark("PYPI_BZL")
 
 
 class Repository:
@@ -52,6 +52,9 @@ class Repository:
 
     def path(self, label: str) -> str:
         return label
+
+    def report_progress(self, status: str) -> None:
+        pass
 
     def download(self, url, output, sha256="", allow_fail=False, block=True):
         for one in [url] if isinstance(url, str) else url:
@@ -135,6 +138,28 @@ def test_without_an_index_the_repository_cache_is_enough():
     assert pypi({"file:///dev/null": GOOD}, OSError("no network")) == "x"
     with pytest.raises(Stopped, match="x is not in the repository cache, and: no network"):
         pypi({}, OSError("no network"))
+
+
+def crates(content: dict[str, bytes], answer):
+    return CRATES["download_crates"](Repository(content, {"--cargo": answer}), [{"name": "x", "version": "1.0.0", "sha256": EXPECTED}])
+
+
+def test_a_crate_as_locked_is_taken():
+    assert crates({"r:x": GOOD}, {"x-1.0.0.crate": "r:x"}) == ["x-1.0.0.crate"]
+
+
+@pytest.mark.parametrize("content", [{}, {"r:x": WRONG}])
+def test_a_crate_that_the_registry_has_otherwise_names_expected_and_place(content):
+    with pytest.raises(Stopped) as refused:
+        crates(content, {"x-1.0.0.crate": "r:x"})
+    for part in (f"x-1.0.0.crate: expected a file with sha256 {EXPECTED} at r:x", "//locks:update_crates"):
+        assert part in str(refused.value)
+
+
+def test_without_a_registry_the_repository_cache_is_enough_for_crates():
+    assert crates({"file:///dev/null": GOOD}, OSError("no network")) == ["x-1.0.0.crate"]
+    with pytest.raises(Stopped, match="x-1.0.0.crate is not in the repository cache, and: no network"):
+        crates({}, OSError("no network"))
 
 
 @pytest.mark.parametrize(("text", "message"), [("y==1 --hash=sha256:00\n", "x: not in"), ("x==1\n", "x: no --hash in")])

@@ -17,6 +17,7 @@ LOCKS = inputs.by_name([pathlib.Path(path) for path in os.environ["LOCKS"].split
 EXTENSION_BZL = pathlib.Path(os.environ["EXTENSION_BZL"])
 
 DEBIAN = json.loads(LOCKS["debian.lock.json"].read_text())
+CRATES = json.loads(LOCKS["crates.lock.json"].read_text())
 SOURCES = json.loads(LOCKS["sources.lock.json"].read_text())["sources"]
 LICENSES = json.loads(LOCKS["licenses.lock.json"].read_text())
 
@@ -30,12 +31,17 @@ def loaded() -> list[inputs.Input]:
 def small(tmp_path):
     """A lock of each kind with one entry, to be spoiled."""
     contents = {
+        "crates.lock.json": {
+            "sets": {"tokenizers": ["0.3/rand"]},
+            "crates": {"0.3/rand": {"name": "rand", "version": "0.3.1", "sha256": "e" * 64}},
+        },
         "debian.lock.json": {
             "sets": {"cc": ["bullseye/g++"], "image_dev": ["bullseye/g++"]},
             "packages": {"bullseye/g++": {"version": "1:2+b3", "sha256": "a" * 64, "path": "pool/main/g/g/g++_2+b3_all.deb"}},
         },
         "sources.lock.json": {"sources": {"tree": {"registry": "pypi", "version": "5", "file": "tree-5.tar.gz", "sha256": "b" * 64}}},
         "licenses.lock.json": {
+            "crates": {"0.3/rand": {"version": "0.3.1", "license": "Zlib"}},
             "debian": {"bullseye/g++": {"version": "1:2+b3", "license": "GPL-3.0-or-later"}},
             "pypi": {"one": {"version": "4", "license": "MIT"}},
             "sources": {"tree": {"version": "5", "license": "Apache-2.0"}},
@@ -71,9 +77,23 @@ def test_every_source_is_there_once(loaded):
     assert found == {name: (entry["version"], (entry["sha256"],), LICENSES["sources"][name]["license"]) for name, entry in SOURCES.items()}
 
 
+def test_every_crate_is_there_once(loaded):
+    found = {each.key: (each.name, each.version, each.sha256, each.license) for each in loaded if each.ecosystem == "crate"}
+    assert len(found) == sum(each.ecosystem == "crate" for each in loaded) > 10
+    assert found == {
+        key: (entry["name"], entry["version"], (entry["sha256"],), LICENSES["crates"][key]["license"])
+        for key, entry in CRATES["crates"].items()
+    }
+
+
 def test_uses_are_the_sets(loaded):
-    used = {(each.key, use) for each in loaded for use in each.uses}
-    assert used == {(key, name) for name, keys in DEBIAN["sets"].items() for key in keys}
+    used = {(each.ecosystem, each.key, use) for each in loaded for use in each.uses}
+    assert used == {
+        (ecosystem, key, name)
+        for ecosystem, lock in {"crate": CRATES, "debian": DEBIAN}.items()
+        for name, keys in lock["sets"].items()
+        for key in keys
+    }
 
 
 def test_order_and_identity(loaded):
@@ -90,11 +110,12 @@ def test_package_urls(loaded):
         if each.ecosystem == "debian":
             assert (purl.type, purl.namespace, purl.qualifiers["distro"]) == ("deb", "debian", each.suite)
         else:
-            assert (purl.type, purl.namespace) == ("pypi", None)
+            assert (purl.type, purl.namespace) == ("cargo" if each.ecosystem == "crate" else "pypi", None)
 
 
 def test_small_locks(small):
     assert inputs.load(small) == [
+        inputs.Input("crate", "rand", "0.3.1", ("e" * 64,), "Zlib", "pkg:cargo/rand@0.3.1", ("tokenizers",), "0.3"),
         inputs.Input(
             "debian",
             "g++",
@@ -111,7 +132,8 @@ def test_small_locks(small):
 
 
 @pytest.mark.parametrize(
-    ("section", "key", "version"), [("debian", "bullseye/g++", "1:2+b3"), ("pypi", "one", "4"), ("sources", "tree", "5")]
+    ("section", "key", "version"),
+    [("crates", "0.3/rand", "0.3.1"), ("debian", "bullseye/g++", "1:2+b3"), ("pypi", "one", "4"), ("sources", "tree", "5")],
 )
 def test_a_missing_licence_is_refused(small, section, key, version):
     licenses = json.loads(small["licenses.lock.json"].read_text())

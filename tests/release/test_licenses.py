@@ -171,7 +171,7 @@ def test_metadata_of_distributions(fields, text, expected):
 
 def test_the_lock_is_of_the_other_locks_and_in_spdx_terms():
     assert [each.key for each in inputs.load(LOCKS)] == [each.key for each in PINNED]
-    assert set(LICENSES) == {"debian", "pypi", "sources"}
+    assert set(LICENSES) == {"crates", "debian", "pypi", "sources"}
     licensing = get_spdx_licensing()
     for entries in LICENSES.values():
         assert list(entries) == sorted(entries)
@@ -211,6 +211,23 @@ def test_a_debian_package_states_what_the_lock_says(path):
 def test_a_wheel_states_what_the_lock_says(path):
     for locked in by_hash(path):
         assert update_licenses.wheel_license(path) == LICENSES["pypi"][locked.name]["license"]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "files", "expected"),
+    [
+        ('license = "MIT OR Apache-2.0"', {}, "Apache-2.0 OR MIT"),
+        ('license = "MIT/Apache-2.0"', {}, "Apache-2.0 OR MIT"),
+        ('license = "Unlicense / MIT"', {"LICENSE-APACHE": "Apache License, Version 2.0"}, "MIT OR Unlicense"),
+        ('license-file = "COPYING"', {"COPYING": MIT}, "MIT"),
+        ("", {"src/LICENSE": MIT}, "LicenseRef-some-thing"),
+    ],
+)
+def test_manifests_of_crates(tmp_path, manifest, files, expected):
+    crate = tmp_path / "some_thing-1.0.0.crate"
+    files = {"Cargo.toml": f'[package]\nname = "some_thing"\n{manifest}\n', **files}
+    crate.write_bytes(tar_bytes({f"some_thing-1.0.0/{name}": content for name, content in files.items()}, "w:gz"))
+    assert update_licenses.crate_license(crate) == expected
 
 
 # The update ------------------------------------------------------------------------------------------------------
@@ -276,6 +293,9 @@ class Workspace:
         sdist = self.keep("tree", tar_bytes({"tree-2/PKG-INFO": information}, "w:gz"))
         source = {"registry": "pypi", "version": "2", "file": "tree-2.tar.gz", "sha256": sdist}
         (self.locks / "sources.lock.json").write_text(json.dumps({"sources": {"tree": source}}))
+        crate = self.keep("rand", tar_bytes({"rand-0.3.1/Cargo.toml": '[package]\nname = "rand"\nlicense = "MIT/Apache-2.0"\n'}, "w:gz"))
+        crates = {"0.3/rand": {"name": "rand", "version": "0.3.1", "sha256": crate}}
+        (self.locks / "crates.lock.json").write_text(json.dumps({"sets": {"all": list(crates)}, "crates": crates}))
 
     def lock(self) -> dict:
         return json.loads((self.locks / "licenses.lock.json").read_text())
@@ -304,13 +324,14 @@ def test_an_update_follows_links_and_keeps_what_it_read(monkeypatch, workspace, 
     assert update(monkeypatch, workspace) == 0
     gpl = {"version": "1", "license": "GPL-2.0-or-later"}
     assert workspace.lock() == {
+        "crates": {"0.3/rand": {"version": "0.3.1", "license": "Apache-2.0 OR MIT"}},
         "debian": {"stable/a-plug": gpl, "stable/base": gpl, "stable/lib": gpl},
         "pypi": {"one": {"version": "1", "license": "MIT"}},
         "sources": {"tree": {"version": "2", "license": "Apache-2.0"}},
     }
     assert "wrote locks/licenses.lock.json" in capsys.readouterr().err
     # Nothing is read again, and the link of what is read leads to what is not.
-    for name in ("base", "one", "tree"):
+    for name in ("base", "one", "rand", "tree"):
         workspace.files[name].unlink()
     workspace.deb("lib", "2", {"./usr/share/doc/lib": "->base", "./new": ""})
     assert update(monkeypatch, workspace, "--check") == 1

@@ -35,6 +35,7 @@ BEFORE = [
 ]
 
 NOW = [
+    entry("crate", "syn", "3.0.1", suite="3"),
     entry("debian", "bash", "5.1.1", suite="bullseye"),
     entry("debian", "bash", "5.3", "2", suite="bookworm"),
     entry("debian", "new", HOSTILE, suite="bookworm"),
@@ -141,8 +142,9 @@ def test_what_changed(release):
         ["added", "bookworm/new", HOSTILE],
         ["updated", "numpy", "2.0, other files"],
         ["updated", "pytest", "licence MIT → Apache-2.0"],
+        ["added", "3/syn", "3.0.1"],
     ]
-    assert "6 not as in v0.1.0" in shown.text
+    assert "7 not as in v0.1.0" in shown.text
     assert "Source archives No change." in shown.text
     assert [line for line in notes.splitlines() if line.startswith(("### ", "| updated", "| removed", "| added", "No change"))] == [
         "### Debian packages",
@@ -155,6 +157,8 @@ def test_what_changed(release):
         "| updated | pytest | licence MIT → Apache-2.0 |",
         "### Source archives",
         "No change.",
+        "### Rust crates",
+        "| added | 3/syn | 3.0.1 |",
     ]
 
 
@@ -178,12 +182,12 @@ def test_many_changes_are_cut_in_the_notes_and_complete_on_the_page(release):
 def test_licences(release):
     html, notes = release.pages()
     assert [row for row in Page(html).rows if row[0] in ("MIT", "BSD-3-Clause", "Apache-2.0")] == [
-        ["MIT", "4"],
+        ["MIT", "5"],
         ["Apache-2.0", "1"],
         ["BSD-3-Clause", "1"],
     ]
-    assert notes.endswith("* MIT: 4\n* Apache-2.0: 1\n* BSD-3-Clause: 1\n")
-    assert "6 inputs: 3 Debian packages, 2 Python distributions, 1 Source archives" in Page(html).text
+    assert notes.endswith("* MIT: 5\n* Apache-2.0: 1\n* BSD-3-Clause: 1\n")
+    assert "7 inputs: 3 Debian packages, 2 Python distributions, 1 Source archives, 1 Rust crates" in Page(html).text
 
 
 def test_one_page_that_loads_nothing_whatever_versions_are_called(release):

@@ -78,9 +78,8 @@ def test_every_input_is_a_dependency(tmp_path, products):
     hashes = {each["digest"]["sha256"] for each in dependencies}
     debian = json.loads(LOCKS["debian.lock.json"].read_text())["packages"]
     assert {entry["sha256"] for entry in debian.values()} < hashes
-    assert len(hashes) == len(debian) + LOCKS["requirements.lock.txt"].read_text().count("--hash=") + len(
-        json.loads(LOCKS["sources.lock.json"].read_text())["sources"]
-    )
+    others = [entry for name in ("crates", "sources") for entry in json.loads(LOCKS[f"{name}.lock.json"].read_text())[name]]
+    assert len(hashes) == len(debian) + LOCKS["requirements.lock.txt"].read_text().count("--hash=") + len(others)
 
 
 def test_an_unstamped_statement_says_so(tmp_path, products):

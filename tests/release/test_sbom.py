@@ -33,6 +33,7 @@ REQUIREMENTS = re.findall(
     r"^([a-z0-9-]+)==(\S+) \\\n    --hash=sha256:([0-9a-f]{64})$", LOCKS["requirements.lock.txt"].read_text(), re.MULTILINE
 )
 SOURCES = json.loads(LOCKS["sources.lock.json"].read_text())["sources"]
+CRATES = json.loads(LOCKS["crates.lock.json"].read_text())["crates"]
 LICENSES = json.loads(LOCKS["licenses.lock.json"].read_text())
 
 TVM = ("apache-tvm", "0.26.0+mlc0.1.0.b0")
@@ -120,6 +121,9 @@ def lock_lines() -> list[tuple]:
     ]
     lines += [(name, version, LICENSES["pypi"][name]["license"], (sha256,)) for name, version, sha256 in REQUIREMENTS]
     lines += [(name, entry["version"], LICENSES["sources"][name]["license"], (entry["sha256"],)) for name, entry in SOURCES.items()]
+    lines += [
+        (entry["name"], entry["version"], LICENSES["crates"][key]["license"], (entry["sha256"],)) for key, entry in CRATES.items()
+    ]
     return sorted(lines)
 
 

@@ -1,0 +1,153 @@
+"""The crates' lock is what the Cargo.lock files say, and crates come from the registry that cargo is configured with."""
+
+from __future__ import annotations
+
+import copy
+import http.server
+import json
+import os
+import pathlib
+import re
+import threading
+
+import pytest
+
+from locks import update_crates
+from third_party.crates import registry
+
+ASKED = json.loads(pathlib.Path(os.environ["ASKED"]).read_text())
+LOCK = json.loads(pathlib.Path(os.environ["LOCK"]).read_text())
+MODULE = pathlib.Path(os.environ["MODULE"]).read_text()
+CARGO = os.path.abspath(os.environ["CARGO"])
+
+PACKAGE = """
+[[package]]
+name = "{name}"
+version = "{version}"
+source = "{source}"
+checksum = "{checksum}"
+"""
+
+
+def cargo_lock(*versions: str, name: str = "rand", source: str = update_crates.DEFAULT_REGISTRY) -> str:
+    own = '\n[[package]]\nname = "own"\nversion = "0.1.0"\n'
+    return "version = 4\n" + own + "".join(PACKAGE.format(name=name, version=one, source=source, checksum=one) for one in versions)
+
+
+def test_the_lock_is_what_cargo_wrote_down():
+    assert update_crates.locked(ASKED, pathlib.Path()) == LOCK
+    assert all(re.fullmatch("[0-9a-f]{64}", entry["sha256"]) for entry in LOCK["crates"].values())
+    assert {"0.21/tokenizers", "6/onig"} <= set(LOCK["sets"]["tokenizers_cpp"])
+
+
+def test_every_set_is_a_repository():
+    declared = re.findall(r'\bcrates\.set\(name = "(\w+)"\)', MODULE)
+    assert sorted(declared) == sorted(LOCK["sets"])
+
+
+@pytest.mark.parametrize(
+    ("version", "series"),
+    [("1.4.2", "1"), ("0.3.1", "0.3"), ("0.0.7", "0.0.7"), ("0.0.0", "0.0.0"), ("1.0.0-rc.1", "1"), ("1.0.1+wasi-0.2.4", "1"), ("10.0.0", "10")],
+)
+def test_series(version, series):
+    assert update_crates.series(version) == series
+
+
+def test_two_series_are_two_crates():
+    assert update_crates.crates(cargo_lock("0.3.1", "0.4.0"), "Cargo.lock") == {
+        "0.3/rand": {"name": "rand", "version": "0.3.1", "sha256": "0.3.1"},
+        "0.4/rand": {"name": "rand", "version": "0.4.0", "sha256": "0.4.0"},
+    }
+
+
+def test_a_crate_from_elsewhere_is_refused():
+    with pytest.raises(SystemExit, match=r"Cargo.lock: rand 1.0.0: expected a crate of the default registry.*git\+https://example.org/rand"):
+        update_crates.crates(cargo_lock("1.0.0", source="git+https://example.org/rand#0"), "Cargo.lock")
+
+
+def test_sets_that_disagree_are_refused(tmp_path):
+    asked = {"sets": {name: {"lock": f"{name}/Cargo.lock"} for name in ("one", "two")}}
+    for name, version in (("one", "1.0.1"), ("two", "1.0.2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "Cargo.lock").write_text(cargo_lock(version))
+    message = r"two/Cargo.lock: expected rand 1.0.1 as in another set, found 1.0.2: cargo update rand@1.0.2 --precise 1.0.1$"
+    with pytest.raises(SystemExit, match=message):
+        update_crates.locked(asked, tmp_path)
+    missing = copy.deepcopy(asked)
+    missing["sets"]["two"]["lock"] = "three/Cargo.lock"
+    with pytest.raises(SystemExit, match="set 'two': expected three/Cargo.lock, found no such file"):
+        update_crates.locked(missing, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("template", "url"),
+    [
+        ("https://r.example.org/crates", "https://r.example.org/crates/Serde/1.0.2/download"),
+        ("https://r.example.org/crates/", "https://r.example.org/crates/Serde/1.0.2/download"),
+        ("https://r.example.org/{crate}-{version}.crate", "https://r.example.org/Serde-1.0.2.crate"),
+        ("https://r.example.org/{prefix}/{crate}", "https://r.example.org/Se/rd/Serde"),
+        ("https://r.example.org/{lowerprefix}/{sha256-checksum}", "https://r.example.org/se/rd/00"),
+    ],
+)
+def test_addresses(template, url):
+    assert registry.download_url(template, "Serde", "1.0.2", "00") == url
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("a", "1"), ("cc", "2"), ("log", "3/l"), ("itoa", "it/oa")])
+def test_prefixes(name, prefix):
+    assert registry.download_url("{prefix}", name, "1.0.0", "00") == prefix
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A sparse index on loopback that stands in for the default registry in this user's cargo configuration; the real cargo reads both."""
+    folder = tmp_path / "index"
+    (folder / "it/oa").mkdir(parents=True)
+    entry = {"name": "itoa", "vers": "1.0.0", "deps": [], "cksum": "0" * 64, "features": {}, "yanked": False}
+    (folder / "it/oa/itoa").write_text(json.dumps(entry) + "\n")
+    (folder / "config.json").write_text(json.dumps({"dl": "https://registry.example.org/dl"}))
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, directory=str(folder), **options)
+
+        def log_message(self, *_):
+            pass
+
+    home = tmp_path / "cargo home"
+    home.mkdir()
+    monkeypatch.setenv("CARGO_HOME", str(home))
+    monkeypatch.setenv("CARGO_NET_RETRY", "0")
+    monkeypatch.setenv("RUSTC", "/nonexistent")
+    monkeypatch.delenv("MLC_CRATES_URL", raising=False)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"sparse+http://127.0.0.1:{server.server_port}/"
+        (home / "config.toml").write_text(f'[source.crates-io]\nreplace-with = "mirror"\n\n[source.mirror]\nregistry = "{url}"\n')
+        yield folder
+        server.shutdown()
+        thread.join()
+    assert sorted(path.name for path in home.iterdir()) == ["config.toml"], "something was written into the user's folder"
+
+
+def test_the_configured_registry_is_asked(index):
+    found = registry.urls(CARGO, ["itoa@1.0.0@00", "cc@2.0.0@11"])
+    assert found == {
+        "itoa-1.0.0.crate": "https://registry.example.org/dl/itoa/1.0.0/download",
+        "cc-2.0.0.crate": "https://registry.example.org/dl/cc/2.0.0/download",
+    }
+
+
+def test_the_variable_goes_before_the_configuration(index, monkeypatch):
+    monkeypatch.setenv("MLC_CRATES_URL", "https://other.example.org/{crate}")
+    assert registry.urls("/nonexistent", ["itoa@1.0.0@00"]) == {"itoa-1.0.0.crate": "https://other.example.org/itoa"}
+
+
+def test_a_registry_that_does_not_answer_names_the_variable_to_set(index, capsys):
+    for path in (index / "config.json", index / "it/oa/itoa"):
+        path.unlink()
+    assert registry.main(["--cargo", CARGO, "--crate", "itoa@1.0.0@00"]) == 1
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert "does not answer for 'itoa'" in error and "MLC_CRATES_URL" in error

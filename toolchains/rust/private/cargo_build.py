@@ -1,0 +1,147 @@
+"""Builds the static library of one Rust package with cargo, offline, from crates as they were downloaded.
+
+    cargo_build --cargo usr/bin/cargo --rustc usr/bin/rustc --cc gcc --cxx g++ --ar ar --strip strip \\
+        --manifest Cargo.toml --lock Cargo.lock --source src/lib.rs --crate itoa-1.0.15.crate --output libname.a
+
+Nothing is looked for: the compilers are those that are named, PATH and HOME lead nowhere, and cargo's only registry is the given crates.
+The bytes depend on the inputs alone, not on where the build is or when.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+# 2000-01-01T00:00:00Z, as everywhere in this build.
+SOURCE_DATE_EPOCH = "946684800"
+
+# Cargo's own directory source in the place of the registry that Cargo.lock names (The Cargo Book, "Source Replacement").
+CONFIGURATION = """\
+[source.crates-io]
+replace-with = "vendored"
+
+[source.vendored]
+directory = {directory}
+"""
+
+
+class BuildError(Exception):
+    """The package cannot be built; one line, after what cargo said."""
+
+
+def unpack_crates(crates: list[Path], folder: Path) -> None:
+    """Lays crates out as `cargo vendor` does: a folder each, with the hash of the file that it comes from in .cargo-checksum.json.
+
+    Args:
+        crates: files as registries have them, <name>-<version>.crate.
+
+    Raises:
+        BuildError: one holds something that is no file below <name>-<version>.
+    """
+    for crate in crates:
+        with tarfile.open(crate, "r:gz") as tar:
+            for member in tar:
+                parts = Path(member.name).parts
+                if parts[0] != crate.stem or ".." in parts or not (member.isreg() or member.isdir()):
+                    raise BuildError(f"{crate.name}: expected files below {crate.stem}/, found {member.name}: the crate is not what cargo packs")
+            tar.extractall(folder)
+        # No sums of single files: the whole one was compared when it was downloaded.
+        checksum = {"files": {}, "package": hashlib.sha256(crate.read_bytes()).hexdigest()}
+        (folder / crate.stem / ".cargo-checksum.json").write_text(json.dumps(checksum), encoding="utf-8")
+
+
+def copy_package(manifest: Path, lock: Path, sources: list[Path], folder: Path) -> None:
+    """Puts manifest, lock and sources together; sources keep their places below the manifest's folder."""
+    folder.mkdir()
+    shutil.copyfile(manifest, folder / "Cargo.toml")
+    shutil.copyfile(lock, folder / "Cargo.lock")
+    for source in sources:
+        target = folder / source.relative_to(manifest.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def environment(options: argparse.Namespace, work: Path) -> dict[str, str]:
+    """All that cargo, rustc, build scripts and the crate `cc` are told."""
+    prefix_map = shlex.quote(f"-ffile-prefix-map={work}=.")
+    return {
+        "AR": str(options.ar.absolute()),
+        # Separated by 0x1f, so that a folder's name may hold spaces.
+        "CARGO_ENCODED_RUSTFLAGS": f"--remap-path-prefix={work}=.",
+        "CARGO_HOME": str(work / "home"),
+        # One unit is the same code however many threads compile.
+        "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "1",
+        "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER": str(options.cc.absolute()),
+        "CC": str(options.cc.absolute()),
+        # The crate `cc` otherwise splits flags at spaces.
+        "CC_SHELL_ESCAPED_FLAGS": "1",
+        "CFLAGS": prefix_map,
+        "CXX": str(options.cxx.absolute()),
+        "CXXFLAGS": prefix_map,
+        "HOME": str(work / "home"),
+        "PATH": "/nonexistent",
+        "RUSTC": str(options.rustc.absolute()),
+        "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH,
+    }
+
+
+def build(options: argparse.Namespace, work: Path) -> None:
+    """Builds in the folder `work`, which must not exist, and writes options.output.
+
+    Raises:
+        BuildError: cargo failed, or made no static library, or more than one.
+    """
+    (work / "home").mkdir(parents=True)
+    (work / "home/config.toml").write_text(CONFIGURATION.format(directory=json.dumps(str(work / "vendor"))), encoding="utf-8")
+    (work / "vendor").mkdir()
+    unpack_crates(options.crate, work / "vendor")
+    copy_package(options.manifest, options.lock, options.source, work / "package")
+    command = [str(options.cargo.absolute()), "build", "--release", "--offline", "--locked", "--lib"]
+    command += [f"--jobs={options.jobs}", f"--target-dir={work / 'target'}"]
+    done = subprocess.run(
+        command, cwd=work / "package", env=environment(options, work), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode:
+        raise BuildError(f"{done.stdout}{options.manifest}: cargo could not build it (exit status {done.returncode}), see above")
+    libraries = sorted((work / "target/release").glob("lib*.a"))
+    if len(libraries) != 1:
+        found = ", ".join(path.name for path in libraries) or "none"
+        raise BuildError(f'{options.manifest}: expected one static library, found {found}: it needs crate-type = ["staticlib"] in [lib]')
+    # Half of it is debug information about Rust's own library. -D: neither times nor owners in the archive.
+    subprocess.run([options.strip, "--strip-debug", "-D", "-o", options.output, libraries[0]], check=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for tool in ("cargo", "rustc", "cc", "cxx", "ar", "strip"):
+        parser.add_argument(f"--{tool}", type=Path, required=True, help="the program")
+    parser.add_argument("--manifest", type=Path, required=True, help="the package's Cargo.toml")
+    parser.add_argument("--lock", type=Path, required=True, help="its Cargo.lock")
+    parser.add_argument("--source", type=Path, action="append", default=[], help="a file of the package, beside or below the manifest; repeated")
+    parser.add_argument("--crate", type=Path, action="append", default=[], help="a crate that the lock names; repeated")
+    parser.add_argument("--jobs", type=int, default=1, help="compilers at once")
+    parser.add_argument("--output", type=Path, required=True, help="the static library to write")
+    options = parser.parse_args()
+    # Where the action may write; outside of a sandbox it must not stay.
+    work = Path(os.path.abspath(f"{options.output}.build"))
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        build(options, work)
+    except BuildError as error:
+        print(f"cargo_build: {error}", file=sys.stderr)
+        return 1
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
