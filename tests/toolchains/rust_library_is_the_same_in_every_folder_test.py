@@ -46,8 +46,9 @@ class RustLibrary(unittest.TestCase):
 
     def test_no_folder_of_the_build_is_in_the_library(self):
         content = LIBRARY.read_bytes()
-        # The C file's name is in it, since an assertion has it: mapped, not left out.
+        # What assertions name is in it: mapped, not left out.
         self.assertIn(b"\0./package/src/add.c\0", content)
+        self.assertRegex(content, rb"\./target/release/build/sum-[0-9a-f]+/out/require\.rs")
         for part in (b"sandbox", b"execroot", b"bazel-out", b"external/", b".cargo/registry"):
             self.assertNotIn(part, content)
 

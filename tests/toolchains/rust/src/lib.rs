@@ -2,6 +2,8 @@
 
 use std::os::raw::{c_char, c_uint};
 
+include!(concat!(env!("OUT_DIR"), "/require.rs"));
+
 extern "C" {
     fn add(one: c_uint, other: c_uint) -> c_uint;
 }
@@ -15,7 +17,7 @@ extern "C" {
 pub unsafe extern "C" fn sum_to_text(one: c_uint, other: c_uint, text: *mut c_char, room: usize) -> usize {
     let mut buffer = itoa::Buffer::new();
     let digits = buffer.format(add(one, other));
-    assert!(digits.len() < room, "no room");
+    require(digits.len() < room);
     std::ptr::copy_nonoverlapping(digits.as_ptr() as *const c_char, text, digits.len());
     *text.add(digits.len()) = 0;
     digits.len()
