@@ -22,5 +22,11 @@ def _sources_impl(_mctx):
         ],
         build_file = "//third_party/tvm:tvm.BUILD.bazel",
     )
+    pypi_source(
+        name = "sentencepiece",
+        sdist = "sentencepiece",
+        sdist_prefix = "sentencepiece/",
+        build_file = "//third_party/sentencepiece:sentencepiece.BUILD.bazel",
+    )
 
 sources = module_extension(implementation = _sources_impl)

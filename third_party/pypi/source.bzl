@@ -18,13 +18,14 @@ def _pypi_source_impl(rctx):
             fail(result.stderr.strip())
         rctx.delete(archive)
 
-    unpack(
-        rctx.attr.wheel,
-        locked_requirement(rctx, rctx.attr._requirements_lock, rctx.attr.wheel),
-        "tools/bazel run //locks:update_requirements",
-        "",
-        [],
-    )
+    if rctx.attr.wheel:
+        unpack(
+            rctx.attr.wheel,
+            locked_requirement(rctx, rctx.attr._requirements_lock, rctx.attr.wheel),
+            "tools/bazel run //locks:update_requirements",
+            "",
+            [],
+        )
     if rctx.attr.sdist:
         if rctx.attr.sdist not in sources:
             fail("{}: not in locks/sources.lock.json. Run {}".format(rctx.attr.sdist, _UPDATE_SOURCES))
@@ -35,12 +36,12 @@ def _pypi_source_impl(rctx):
 
 pypi_source = repository_rule(
     implementation = _pypi_source_impl,
-    doc = "Sources from PyPI: the whole of one locked wheel, with chosen files of one locked sdist beside it.",
+    doc = "Sources from PyPI: the whole of one locked wheel, or files of one locked sdist, or the latter laid over the former.",
     attrs = {
-        "wheel": attr.string(mandatory = True, doc = "Project in locks/requirements.lock.txt whose wheel is unpacked whole."),
+        "wheel": attr.string(doc = "Project in locks/requirements.lock.txt whose wheel is unpacked whole."),
         "sdist": attr.string(doc = "Project in locks/sources.lock.json whose sdist adds files."),
-        "sdist_prefix": attr.string(doc = "Folder in the sdist whose content is laid over the wheel's."),
-        "sdist_files": attr.string_list(doc = "Shell patterns, below that folder, of the files to add."),
+        "sdist_prefix": attr.string(doc = "Folder in the sdist whose content is taken."),
+        "sdist_files": attr.string_list(doc = "Shell patterns, below that folder, of the files to take; none: all."),
         "build_file": attr.label(mandatory = True, allow_single_file = True, doc = "The repository's BUILD file."),
         "_requirements_lock": attr.label(default = "//locks:requirements.lock.txt", allow_single_file = True),
         "_sources_lock": attr.label(default = "//locks:sources.lock.json", allow_single_file = True),

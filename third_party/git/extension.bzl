@@ -1,0 +1,19 @@
+"""Module extension `git_sources`: the git sources of locks/sources.lock.json as repositories, each under an overlay in third_party/."""
+
+load(":source.bzl", "git_source", "git_sources_facts")
+
+_LOCK = Label("//locks:sources.lock.json")
+
+def _git_sources_impl(mctx):
+    lock = json.decode(mctx.read(_LOCK))["sources"]
+
+    def source(name, **kwargs):
+        # Only a change of its own entry makes a repository outdated.
+        git_source(name = name.replace("-", "_"), source = name, locked = json.encode(lock[name]), **kwargs)
+
+    source("mlc-llm", build_file = "//third_party/mlc_llm:mlc_llm.BUILD.bazel")
+    source("tokenizers-cpp", build_file = "//third_party/tokenizers_cpp:tokenizers_cpp.BUILD.bazel")
+    source("xgrammar", build_file = "//third_party/xgrammar:xgrammar.BUILD.bazel")
+    git_sources_facts(name = "git_sources")
+
+git_sources = module_extension(implementation = _git_sources_impl)

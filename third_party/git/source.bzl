@@ -1,0 +1,82 @@
+"""`git_source`: the files of one locked git commit as a repository, under a BUILD file of ours."""
+
+HOW_TO_SUPPLY = "give a folder of checkouts with --repo_env=MLC_SOURCES=FOLDER, or --config=upstream (README.md, \"Sources of mlc-llm\")"
+
+_ENVIRON = [
+    "MLC_FETCH_SOURCES",
+    "MLC_SOURCES",
+]
+
+def _place(rctx):
+    """Where sources come from, as options of checkout.py; None if nobody said."""
+    checkouts = rctx.os.environ.get("MLC_SOURCES")
+    if checkouts:
+        if checkouts[0] not in "/~":
+            fail("MLC_SOURCES: expected an absolute path, found {}: give --repo_env=MLC_SOURCES=$PWD/{}".format(checkouts, checkouts))
+        return ["--checkouts", checkouts]
+    return ["--upstream"] if rctx.os.environ.get("MLC_FETCH_SOURCES") == "1" else None
+
+def _git_source_impl(rctx):
+    # Labels first: each that is new restarts this function.
+    build_file = rctx.path(rctx.attr.build_file)
+    checkout = rctx.path(Label("//third_party/git:checkout.py"))
+    locked = json.decode(rctx.attr.locked)
+    place = _place(rctx)
+    if not place:
+        # Only what is asked for by name gets here: what needs sources is incompatible without them (defs.bzl).
+        rctx.file("BUILD.bazel", "fail({})\n".format(repr("{} is not here: {}".format(rctx.attr.source, HOW_TO_SUPPLY))))
+        return
+    if place[0] == "--checkouts" and place[1].startswith("/"):
+        # The content is the locked commit's whatever happens there; but that the checkout moved on is to be said.
+        for file in ["HEAD", "logs/HEAD"]:
+            rctx.watch("{}/{}/.git/{}".format(place[1], rctx.attr.source, file))
+    python = rctx.which("python3")
+    if not python:
+        fail("python3 is not on PATH: it takes files out of git checkouts; install python3")
+    rctx.report_progress("taking {} at {}".format(rctx.attr.source, locked["commit"]))
+    done = rctx.execute([
+        python,
+        "-B",
+        checkout,
+        rctx.attr.source,
+        "--repository",
+        locked["repository"],
+        "--commit",
+        locked["commit"],
+        "--sha256",
+        locked["sha256"],
+        "--to",
+        ".",
+    ] + place + locked["paths"])
+    if done.return_code:
+        fail(done.stderr.strip())
+    for path, content in rctx.attr.files.items():
+        rctx.file(path, content, executable = False)
+    rctx.symlink(build_file, "BUILD.bazel")
+
+git_source = repository_rule(
+    implementation = _git_source_impl,
+    doc = "The named paths of one commit, from a checkout on this machine or from upstream. Without either, nothing: see defs.bzl.",
+    attrs = {
+        "build_file": attr.label(mandatory = True, allow_single_file = True, doc = "The repository's BUILD file."),
+        "files": attr.string_dict(doc = "Path → content of files to add."),
+        "locked": attr.string(mandatory = True, doc = "The source's entry in locks/sources.lock.json, as JSON."),
+        "source": attr.string(mandatory = True, doc = "The source's name there."),
+    },
+    environ = _ENVIRON,
+)
+
+def _git_sources_facts_impl(rctx):
+    rctx.file("BUILD.bazel", "# Whether this build has git sources: see //third_party/git:defs.bzl.\n")
+    rctx.file("sources.bzl", """\
+\"\"\"Whether this build has git sources, and what to do if not.\"\"\"
+
+AVAILABLE = {}
+HOW_TO_SUPPLY = {}
+""".format(_place(rctx) != None, repr(HOW_TO_SUPPLY)))
+
+git_sources_facts = repository_rule(
+    implementation = _git_sources_facts_impl,
+    doc = "`sources.bzl` with AVAILABLE and HOW_TO_SUPPLY, for BUILD files: a module extension cannot tell them otherwise.",
+    environ = _ENVIRON,
+)
