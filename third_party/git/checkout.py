@@ -84,9 +84,11 @@ def from_checkout(source: Source, checkouts: pathlib.Path) -> bytes:
     """The source as a tar, out of the checkout `checkouts`/<name>; a bare repository with the commit will do.
 
     Raises:
-        SourceError: there is no checkout, it is at another commit, its paths have changes, or the content has another hash.
+        SourceError: there is no such checkout, it is at another commit, its paths have changes, or the content has another hash.
     """
-    folder = checkouts.expanduser() / source.name
+    if not checkouts.is_absolute():
+        raise SourceError(source, "an absolute path in MLC_SOURCES", str(checkouts), "give all of it, from / on")
+    folder = checkouts / source.name
     quoted = shlex.quote(str(folder))
     expected = f"a git checkout of {source.repository} at {source.commit} in {folder}"
     clone = f"git clone {source.repository} {quoted} && git -C {quoted} checkout {source.commit}"

@@ -11,7 +11,15 @@ def _git_sources_impl(mctx):
         # Only a change of its own entry makes a repository outdated.
         git_source(name = name.replace("-", "_"), source = name, locked = json.encode(lock[name]), **kwargs)
 
-    source("mlc-llm", build_file = "//third_party/mlc_llm:mlc_llm.BUILD.bazel")
+    source(
+        "mlc-llm",
+        build_file = "//third_party/mlc_llm:mlc_llm.BUILD.bazel",
+        # mlc-llm includes two of TVM's headers by where upstream's submodule is; here they come from the TVM of this build.
+        files = {
+            "3rdparty/tvm/src/support/{}.h".format(header): "#include \"tvm/src/support/{}.h\"\n".format(header)
+            for header in ["base64", "bytes_io"]
+        },
+    )
     source("tokenizers-cpp", build_file = "//third_party/tokenizers_cpp:tokenizers_cpp.BUILD.bazel")
     source("xgrammar", build_file = "//third_party/xgrammar:xgrammar.BUILD.bazel")
     git_sources_facts(name = "git_sources")

@@ -11,10 +11,16 @@ def _place(rctx):
     """Where sources come from, as options of checkout.py; None if nobody said."""
     checkouts = rctx.os.environ.get("MLC_SOURCES")
     if checkouts:
-        if checkouts[0] not in "/~":
-            fail("MLC_SOURCES: expected an absolute path, found {}: give --repo_env=MLC_SOURCES=$PWD/{}".format(checkouts, checkouts))
         return ["--checkouts", checkouts]
     return ["--upstream"] if rctx.os.environ.get("MLC_FETCH_SOURCES") == "1" else None
+
+def _watch(rctx, checkout, paths):
+    """Has a checkout looked at again when it changes. What is built is the locked commit all the same; but the change is to be refused."""
+    for path in [".git/HEAD", ".git/logs/HEAD"] + paths:
+        if rctx.path(checkout + path).is_dir:
+            rctx.watch_tree(checkout + path)
+        else:
+            rctx.watch(checkout + path)
 
 def _git_source_impl(rctx):
     # Labels first: each that is new restarts this function.
@@ -27,9 +33,7 @@ def _git_source_impl(rctx):
         rctx.file("BUILD.bazel", "fail({})\n".format(repr("{} is not here: {}".format(rctx.attr.source, HOW_TO_SUPPLY))))
         return
     if place[0] == "--checkouts" and place[1].startswith("/"):
-        # The content is the locked commit's whatever happens there; but that the checkout moved on is to be said.
-        for file in ["HEAD", "logs/HEAD"]:
-            rctx.watch("{}/{}/.git/{}".format(place[1], rctx.attr.source, file))
+        _watch(rctx, "{}/{}/".format(place[1], rctx.attr.source), locked["paths"])
     python = rctx.which("python3")
     if not python:
         fail("python3 is not on PATH: it takes files out of git checkouts; install python3")
