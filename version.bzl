@@ -8,3 +8,6 @@ TVM_VERSION = "0.26.0"
 
 # The apache-tvm-ffi release whose libtvm_ffi is compiled; TVM 0.26.0 was released against it.
 TVM_FFI_VERSION = "0.1.13.post3"
+
+# mlc-llm's version at the commit in locks/sources.packages.json.
+MLC_LLM_VERSION = "0.20.0.dev0"

@@ -5,11 +5,20 @@ It is part of every wheel's version, so wheels of two different builds never sat
 
 # Files and folders that count, beside entries of the locks; see private/build_id.py.
 _INPUTS = [
+    "locks/crates.lock.json",
     "locks/sources.lock.json",
+    "third_party/crates",
+    "third_party/debian/cxx_headers.BUILD.bazel",
+    "third_party/git",
+    "third_party/mlc_llm",
     "third_party/pypi",
+    "third_party/sentencepiece",
+    "third_party/tokenizers_cpp",
     "third_party/tvm",
     "third_party/tvm_ffi",
+    "third_party/xgrammar",
     "toolchains/cc",
+    "toolchains/rust",
     "version.bzl",
     "wheels/BUILD.bazel",
 ]

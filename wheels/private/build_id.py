@@ -17,6 +17,9 @@ import sys
 # Distributions in the requirements lock whose wheels are sources of this build.
 SOURCES = ("apache-tvm", "apache-tvm-ffi")
 
+# Sets of Debian packages that compile them, or are compiled into them.
+DEBIAN_SETS = ("cc", "cxx_headers", "rust")
+
 # Not read by a build.
 IGNORED = (".md", ".pyc")
 
@@ -34,7 +37,7 @@ def entries(root: pathlib.Path, names: list[str]) -> list[str]:
             if file.is_file() and file.suffix not in IGNORED:
                 lines.append(f"{file.relative_to(root).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}")
     debian = json.loads((root / "locks/debian.lock.json").read_text(encoding="utf-8"))
-    lines += [f"{key} {debian['packages'][key]['sha256']}" for key in debian["sets"]["cc"]]
+    lines += [f"{key} {debian['packages'][key]['sha256']}" for name in DEBIAN_SETS for key in debian["sets"][name]]
     requirements = (root / "locks/requirements.lock.txt").read_text(encoding="utf-8").replace("\\\n", " ")
     locked = {line.split("==")[0]: line for line in requirements.splitlines() if "==" in line}
     lines += [f"{name} {' '.join(sorted(re.findall('--hash=sha256:([0-9a-f]+)', locked[name])))}" for name in SOURCES]

@@ -1,0 +1,47 @@
+"""`mlc_llm_package`: mlc-llm's Python package with what this build adds to it."""
+
+# What is added, as a package within mlc_llm.
+_ADDED = "_mlc_bazel"
+
+def _mlc_llm_package_impl(ctx):
+    files = [file for file in ctx.files.upstream if file != ctx.file.init]
+    added = "mlc_llm/{}/".format(_ADDED)
+
+    init = ctx.actions.declare_file("mlc_llm/__init__.py")
+    arguments = ctx.actions.args()
+    arguments.add("--upstream", ctx.file.init)
+    arguments.add("--import", _ADDED)
+    arguments.add("--output", init)
+    ctx.actions.run(
+        outputs = [init],
+        inputs = [ctx.file.init],
+        executable = ctx.executable._make_package,
+        arguments = [arguments],
+        mnemonic = "MlcLlmPackage",
+        progress_message = "Adding the first import to mlc_llm",
+    )
+
+    versions = ctx.actions.declare_file(added + "versions.py")
+    ctx.actions.write(versions, "\n".join(
+        ["\"\"\"Versions of the wheels of one build, this one's.\"\"\"\n"] +
+        ["{} = \"{}\"".format(name, version) for name, version in sorted(ctx.attr.versions.items())] +
+        [""],
+    ))
+
+    placed = []
+    for file in ctx.files.srcs:
+        placed.append(ctx.actions.declare_file(added + file.basename))
+        ctx.actions.symlink(output = placed[-1], target_file = file)
+    return [DefaultInfo(files = depset(files + [init, versions] + placed))]
+
+mlc_llm_package = rule(
+    implementation = _mlc_llm_package_impl,
+    doc = "Upstream's files, but for an __init__.py that imports ours first, and ours as the package `mlc_llm.{}`.".format(_ADDED),
+    attrs = {
+        "init": attr.label(mandatory = True, allow_single_file = True, doc = "Upstream's mlc_llm/__init__.py."),
+        "srcs": attr.label_list(mandatory = True, allow_files = [".py"], doc = "Modules to add."),
+        "upstream": attr.label(mandatory = True, doc = "Upstream's files, `init` among them."),
+        "versions": attr.string_dict(mandatory = True, doc = "Constant of the module `versions` → version."),
+        "_make_package": attr.label(default = "//third_party/mlc_llm:make_package", executable = True, cfg = "exec"),
+    },
+)
