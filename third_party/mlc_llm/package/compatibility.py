@@ -9,12 +9,11 @@ and when it can go. No upstream file is edited.
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ import ml_dtypes
 import numpy as np
 import tvm
 from tvm import s_tir, tirx
-from tvm.relax.frontend.nn.llm import kv_cache
 from tvm.s_tir import dlight
 
 LANES = 16
@@ -85,49 +83,6 @@ class RowGEMV(dlight.cpu.GEMV):
         return sch
 
 
-def is_out_of_bounds_scalar(node: tirx.BufferLoad) -> bool:
-    """Whether a load reads a one-element buffer at an index that is not constant."""
-    shape = node.buffer.shape
-    return (
-        len(shape) == 1
-        and isinstance(shape[0], tirx.IntImm)
-        and int(shape[0]) == 1
-        and not isinstance(node.indices[0], tirx.IntImm)
-    )
-
-
-def index_scalars_at_zero(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Read element zero wherever a kernel indexes a one-element buffer with a loop variable."""
-
-    def fix(node: tirx.BufferLoad) -> tirx.BufferLoad | None:
-        if not is_out_of_bounds_scalar(node):
-            return None
-        return tirx.BufferLoad(node.buffer, [tirx.IntImm("int32", 0)])
-
-    body = tirx.stmt_functor.ir_transform(function.body, None, fix, ["tirx.BufferLoad"])
-    return function.with_body(body)
-
-
-def fix_paged_attention() -> None:
-    """Mend the CPU kernels that attend to cached keys and values of more than one query.
-
-    They hold the factor that rescales the running sum in a buffer of one element, ``scale_O``, but
-    read it at the loop variable of the head dimension: out of bounds, which rescales with whatever
-    lies next to it on the stack. It shows once a prompt continues an earlier one (chunked prefill,
-    prefix cache, second turn of a chat). In TVM 0.26.0 and 0.27.0; the decode kernel is right.
-    """
-    for name in ("_attention_prefill_cpu", "tree_attn_with_paged_kv_cache_cpu"):
-        make_kernel: Callable[..., tirx.PrimFunc] = getattr(kv_cache, name)
-
-        @functools.wraps(make_kernel)
-        def make_fixed(
-            *args: Any, make_kernel: Callable[..., tirx.PrimFunc] = make_kernel, **kwargs: Any
-        ) -> tirx.PrimFunc:
-            return index_scalars_at_zero(make_kernel(*args, **kwargs))
-
-        setattr(kv_cache, name, make_fixed)
-
-
 SAFETENSORS_DTYPES: dict[str, Any] = {
     "F64": np.float64,
     "F32": np.float32,
@@ -167,7 +122,6 @@ def read_safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 def install() -> None:
     """Apply all changes. Imports mlc_llm, and with it the native library."""
     restore_var_name_hint()
-    fix_paged_attention()
     # The pipeline looks the rule up by this name each time it runs.
     dlight.cpu.GEMV = RowGEMV
 

@@ -1,0 +1,110 @@
+"""The rule `mlc_model`."""
+
+load("@bazel_tools//tools/build_defs/cc:action_names.bzl", "ACTION_NAMES")
+load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "find_cpp_toolchain", "use_cpp_toolchain")
+
+MlcModelInfo = provider(
+    doc = "A model that the engine loads: MLCEngine(model = weights, model_lib = library).",
+    fields = {
+        "library": "File: the compiled model, a shared library for the TVM of this build.",
+        "weights": "File: folder of mlc-chat-config.json, weight shards and tokenizer.",
+    },
+)
+
+# Weights are read by one thread, kernels compiled by as many as LLVM starts.
+def _resources(_os, _inputs):
+    return {"cpu": 2, "memory": 2048}
+
+def _mlc_model_impl(ctx):
+    weights = ctx.actions.declare_directory(ctx.label.name)
+    library = ctx.actions.declare_file(ctx.label.name + ".so")
+
+    toolchain = find_cpp_toolchain(ctx)
+    features = cc_common.configure_features(ctx = ctx, cc_toolchain = toolchain)
+    compiler = cc_common.get_tool_for_action(feature_configuration = features, action_name = ACTION_NAMES.cpp_link_dynamic_library)
+
+    def run(what, output, inputs, options, transitive = []):
+        arguments = ctx.actions.args()
+        arguments.add_all(ctx.files._environments, before_each = "--environment", expand_directories = False)
+        arguments.add("--output")
+        arguments.add_all([output], expand_directories = False)
+        arguments.add(what)
+        arguments.add_all(options, expand_directories = False)
+        ctx.actions.run(
+            outputs = [output],
+            inputs = depset(inputs + ctx.files._environments, transitive = transitive),
+            executable = ctx.executable._build_model,
+            arguments = [arguments],
+            resource_set = _resources,
+            mnemonic = "MlcModel" + what.title(),
+            progress_message = {
+                "library": "Compiling model %{label}",
+                "weights": "Converting weights of model %{label}",
+            }[what],
+        )
+
+    config = [file for file in ctx.files.model_dir if file.is_directory or file.basename == "config.json"]
+    if len(config) != 1:
+        fail("{}: model_dir {} has {} folders or files config.json, expected one: give a folder as Hugging Face's hub has it".format(
+            ctx.label,
+            ctx.attr.model_dir.label,
+            len(config),
+        ))
+    options = [config[0], "--quantization", ctx.attr.quantization, "--conv-template", ctx.attr.conv_template]
+    for option in ["context_window_size", "max_batch_size", "prefill_chunk_size"]:
+        if getattr(ctx.attr, option):
+            options += ["--" + option.replace("_", "-"), str(getattr(ctx.attr, option))]
+    run("weights", weights, ctx.files.model_dir, options)
+    run("library", library, [weights], [weights, "--target", ctx.attr.target, "--opt", ctx.attr.opt, "--compiler", compiler], [toolchain.all_files])
+
+    files = depset([weights, library])
+    return [
+        DefaultInfo(files = files, runfiles = ctx.runfiles([weights, library])),
+        MlcModelInfo(library = library, weights = weights),
+        OutputGroupInfo(library = depset([library]), weights = depset([weights])),
+    ]
+
+mlc_model = rule(
+    implementation = _mlc_model_impl,
+    doc = """A model for mlc-llm's engine: the folder `<name>` of weights, tokenizer and mlc-chat-config.json, and the library `<name>.so`.
+
+Compiled by the TVM of this build, which is the one that will run it; the bytes depend on the model, the target and the build alone.
+
+Example:
+
+    load("//models:defs.bzl", "cpu_target", "mlc_model")
+
+    mlc_model(
+        name = "tiny",
+        conv_template = "chatml",
+        model_dir = ":checkpoint",
+        quantization = "q0f32",
+        target = cpu_target(),
+    )
+""",
+    attrs = {
+        "context_window_size": attr.int(doc = "Tokens of prompt and answer together; default: the model's own."),
+        "conv_template": attr.string(mandatory = True, doc = "Conversation template, as `mlc_llm gen_config --conv-template` has them."),
+        "max_batch_size": attr.int(doc = "Requests at once; default: mlc-llm's."),
+        "model_dir": attr.label(
+            mandatory = True,
+            allow_files = True,
+            doc = "The checkpoint as Hugging Face's hub has it: config.json, tokenizer, weights as safetensors; a folder, or a filegroup of its files.",
+        ),
+        "opt": attr.string(default = "O2", doc = "Optimisation preset, as `mlc_llm compile --opt`."),
+        "prefill_chunk_size": attr.int(doc = "Tokens of a prompt that are taken at once; default: mlc-llm's."),
+        "quantization": attr.string(mandatory = True, doc = "As `mlc_llm convert_weight --quantization`: q0f32, q4f16_1, ..."),
+        "target": attr.string(mandatory = True, doc = "TVM target as JSON: see `cpu_target`."),
+        "_build_model": attr.label(default = "//models/private:build_model", executable = True, cfg = "exec"),
+        # Not cfg = "exec": what compiles a model is the TVM that will run it, and not built a second time.
+        "_environments": attr.label_list(default = [
+            "//wheels:mlc_llm_installed",
+            "//wheels:tvm",
+            "//wheels:mlc_llm_dependencies",
+            "//wheels:dependencies",
+        ]),
+    },
+    fragments = ["cpp"],
+    provides = [MlcModelInfo],
+    toolchains = use_cpp_toolchain(),
+)

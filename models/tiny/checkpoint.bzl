@@ -1,0 +1,20 @@
+"""`tiny_checkpoint`: the tiny model as Hugging Face's hub would have it."""
+
+def _tiny_checkpoint_impl(ctx):
+    folder = ctx.actions.declare_directory(ctx.label.name)
+    arguments = ctx.actions.args()
+    arguments.add_all([folder], expand_directories = False)
+    ctx.actions.run(
+        outputs = [folder],
+        executable = ctx.executable._tiny_model,
+        arguments = [arguments],
+        mnemonic = "TinyModel",
+        progress_message = "Making the tiny model's checkpoint",
+    )
+    return [DefaultInfo(files = depset([folder]), runfiles = ctx.runfiles([folder]))]
+
+tiny_checkpoint = rule(
+    implementation = _tiny_checkpoint_impl,
+    doc = "The folder <name>: config.json, tokenizer and random weights, always the same bytes.",
+    attrs = {"_tiny_model": attr.label(default = "//models/tiny:tiny_model", executable = True, cfg = "exec")},
+)
