@@ -1,16 +1,23 @@
-"""What is published, and the tests that it must pass: the one list, for //release:gate and for the test that the list is complete."""
+"""What is published, and the tests that it must pass: the one list, for //release:gate and for the test that the list is complete.
 
-IMAGES = [
-    "tvm_runtime",
-    "tvm_runtime_dev",
+Without the sources of mlc-llm, what is made of TVM alone: see "Sources of mlc-llm" in README.md.
+"""
+
+load("//third_party/git:defs.bzl", "NEEDS_SOURCES")
+
+_HAS_MLC_LLM = not NEEDS_SOURCES
+
+_MLC_LLM_IMAGES = [
+    "mlc_llm",
+    "mlc_llm_dev",
 ]
 
-WHEELS = [
-    "//wheels:tvm_ffi",
-    "//wheels:tvm_runtime",
+_MLC_LLM_WHEELS = ["//wheels:mlc_llm"]
+
+_MLC_LLM_TESTS = [
 ]
 
-TESTS = [
+_TVM_TESTS = [
     "//tests/images:image_test",
     "//tests/images:tvm_runtime_container_test",
     "//tests/images:tvm_runtime_dev_container_test",
@@ -33,3 +40,15 @@ TESTS = [
     "//tests/wheels:libraries",
     "//tests/wheels:pip",
 ]
+
+IMAGES = (_MLC_LLM_IMAGES if _HAS_MLC_LLM else []) + [
+    "tvm_runtime",
+    "tvm_runtime_dev",
+]
+
+WHEELS = (_MLC_LLM_WHEELS if _HAS_MLC_LLM else []) + [
+    "//wheels:tvm_ffi",
+    "//wheels:tvm_runtime",
+]
+
+TESTS = (_MLC_LLM_TESTS if _HAS_MLC_LLM else []) + _TVM_TESTS

@@ -1,47 +1,83 @@
-"""Module extension `build_id`: one short digest of everything that decides the native libraries' bytes.
+"""Module extension `build_id`: short digests of everything that decides the native libraries' bytes, one of TVM's and one of mlc-llm's.
 
-It is part of every wheel's version, so wheels of two different builds never satisfy each other's pins.
+They are part of the wheels' versions, so wheels of two different builds never satisfy each other's pins. A change of mlc-llm alone leaves TVM's
+wheels as they are; a change of TVM changes both.
 """
 
-# Files and folders that count, beside entries of the locks; see private/build_id.py.
-_INPUTS = [
-    "locks/crates.lock.json",
-    "locks/sources.lock.json",
-    "third_party/crates",
-    "third_party/debian/cxx_headers.BUILD.bazel",
-    "third_party/git",
-    "third_party/mlc_llm",
-    "third_party/pypi",
-    "third_party/sentencepiece",
-    "third_party/tokenizers_cpp",
-    "third_party/tvm",
-    "third_party/tvm_ffi",
-    "third_party/xgrammar",
-    "toolchains/cc",
-    "toolchains/rust",
-    "version.bzl",
-    "wheels/BUILD.bazel",
-]
+# What counts; see private/build_id.py.
+_TVM = {
+    "crates": [],
+    "debian": ["cc"],
+    "files": [
+        "third_party/pypi",
+        "third_party/tvm",
+        "third_party/tvm_ffi",
+        "toolchains/cc",
+        "version.bzl",
+        "wheels/BUILD.bazel",
+    ],
+    "requirements": [
+        "apache-tvm",
+        "apache-tvm-ffi",
+    ],
+    "sources": ["tilelang"],
+}
+
+_MLC_LLM = {
+    "crates": ["tokenizers_cpp"],
+    "debian": [
+        "cxx_headers",
+        "rust",
+    ],
+    "files": [
+        "third_party/crates",
+        "third_party/debian/cxx_headers.BUILD.bazel",
+        "third_party/git",
+        "third_party/mlc_llm",
+        "third_party/sentencepiece",
+        "third_party/tokenizers_cpp",
+        "third_party/xgrammar",
+        "toolchains/rust",
+    ],
+    "requirements": [],
+    "sources": [
+        "mlc-llm",
+        "sentencepiece",
+        "tokenizers-cpp",
+        "xgrammar",
+    ],
+}
+
+_IDS = {
+    "MLC_LLM_BUILD_ID": {kind: _TVM[kind] + _MLC_LLM[kind] for kind in _TVM},
+    "TVM_BUILD_ID": _TVM,
+}
 
 _LOCKS = [
+    "locks/crates.lock.json",
     "locks/debian.lock.json",
     "locks/requirements.lock.txt",
+    "locks/sources.lock.json",
 ]
 
 def _build_id_repository_impl(rctx):
     root = rctx.path(Label("//:version.bzl")).dirname
-    for name in _INPUTS + _LOCKS:
+    script = rctx.path(Label("//wheels/private:build_id.py"))
+    for name in _IDS["MLC_LLM_BUILD_ID"]["files"] + _LOCKS:
         path = root.get_child(name)
         rctx.watch_tree(path) if path.is_dir else rctx.watch(path)
-    result = rctx.execute([rctx.which("python3"), "-B", rctx.path(Label("//wheels/private:build_id.py")), root] + _INPUTS)
-    if result.return_code:
-        fail(result.stderr)
+    lines = ["\"\"\"Written by //wheels:build_id.bzl.\"\"\"\n"]
+    for name, inputs in _IDS.items():
+        result = rctx.execute([rctx.which("python3"), "-B", script, root, json.encode(inputs)])
+        if result.return_code:
+            fail(result.stderr)
+        lines.append("{} = \"{}\"".format(name, result.stdout.strip()))
     rctx.file("BUILD.bazel", "exports_files([\"build_id.bzl\"])\n")
-    rctx.file("build_id.bzl", "\"\"\"Written by //wheels:build_id.bzl.\"\"\"\n\nBUILD_ID = \"{}\"\n".format(result.stdout.strip()))
+    rctx.file("build_id.bzl", "\n".join(lines + [""]))
 
 _build_id_repository = repository_rule(
     implementation = _build_id_repository_impl,
-    doc = "A repository with BUILD_ID, eight hex digits.",
+    doc = "A repository with the build ids, eight hex digits each.",
     local = True,
 )
 

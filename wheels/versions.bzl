@@ -1,13 +1,14 @@
 """Versions of the wheels: upstream's release, then a local version (PEP 440) that names this build and no other."""
 
-load("@build_id//:build_id.bzl", "BUILD_ID")
+load("@build_id//:build_id.bzl", "MLC_LLM_BUILD_ID", "TVM_BUILD_ID")
 load("//:version.bzl", "MLC_LLM_VERSION", "TVM_FFI_VERSION", "TVM_VERSION", "VERSION")
 
-# The letter keeps an all-digit id from being read as a number, which would lose leading zeros.
-LOCAL_VERSION = "mlc{}.b{}".format(VERSION, BUILD_ID)
+def _version(upstream, build_id):
+    # The letter keeps an all-digit id from being read as a number, which would lose leading zeros.
+    return "{}+mlc{}.b{}".format(upstream, VERSION, build_id)
 
-TVM_WHEEL_VERSION = "{}+{}".format(TVM_VERSION, LOCAL_VERSION)
+MLC_LLM_WHEEL_VERSION = _version(MLC_LLM_VERSION, MLC_LLM_BUILD_ID)
 
-TVM_FFI_WHEEL_VERSION = "{}+{}".format(TVM_FFI_VERSION, LOCAL_VERSION)
+TVM_FFI_WHEEL_VERSION = _version(TVM_FFI_VERSION, TVM_BUILD_ID)
 
-MLC_LLM_WHEEL_VERSION = "{}+{}".format(MLC_LLM_VERSION, LOCAL_VERSION)
+TVM_WHEEL_VERSION = _version(TVM_VERSION, TVM_BUILD_ID)

@@ -5,6 +5,7 @@
     docker run --rm IMAGE smoke            # what works in here, and where it is loaded from
     docker run --rm IMAGE pytest /tests    # the test suite
     docker run --rm IMAGE build            # the wheels that this image was made of, to /src/mlc-llm/python/dist
+    docker run --rm IMAGE serve MODEL      # images with mlc-llm: an OpenAI-compatible server on port 8000
     docker run --rm IMAGE python x.py      # any other command runs as given
 """
 
@@ -17,6 +18,7 @@ _HELP = """usage: IMAGE [COMMAND [ARGUMENT ...]]
   smoke            report what works: versions, loaded libraries, devices, a compiled function against NumPy
   build            write the wheels this image was made of to /src/mlc-llm/python/dist (build --help)
   pytest /tests    run the test suite
+  serve MODEL      in images with mlc-llm: serve a model on port 8000, as OpenAI's API (serve --help)
   COMMAND          any other command runs as given
   --help           this text
 

@@ -9,11 +9,19 @@ from __future__ import annotations
 import argparse
 import ctypes
 import importlib.metadata
+import logging
+import os
+import pathlib
 import platform
 import sys
 from collections.abc import Callable, Iterator
 
-_DISTRIBUTIONS = ("apache-tvm", "apache-tvm-ffi", "numpy")
+# What the image was made with names what must be in it: mlc-llm is not in all of our images.
+_RECIPES = pathlib.Path("/usr/local/share/wheels")
+_HAS_MLC_LLM = any(_RECIPES.glob("mlc_llm-*.json"))
+_TINY_MODEL = pathlib.Path("/tests/mlc_llm/tiny")
+
+_DISTRIBUTIONS = ("apache-tvm", "apache-tvm-ffi", "numpy", *(["mlc-llm"] if _HAS_MLC_LLM else []))
 _REQUIRED_LIBRARIES = ("libtvm_ffi.so", "libtvm_runtime.so", "libtvm_runtime_extra.so", "libtvm_compiler.so")
 
 
@@ -87,11 +95,27 @@ def _cuda(tvm) -> str:
     return "none; the driver and the CUDA runtime load, but the driver shows no device"
 
 
+def engine() -> Iterator[str]:
+    from mlc_llm import MLCEngine
+
+    started = MLCEngine(str(_TINY_MODEL), model_lib=f"{_TINY_MODEL}.so", device="cpu", mode="interactive")
+    try:
+        question = {"messages": [{"role": "user", "content": "Hello"}], "temperature": 0, "max_tokens": 8}
+        answers = [started.chat.completions.create(**question) for _ in range(2)]
+    finally:
+        started.terminate()
+    first, second = (answer.choices[0].message.content for answer in answers)
+    if first != second or not first:
+        raise Failure(f"the same question at temperature 0 was answered with {first!r}, then {second!r}")
+    yield f"mlc-llm answers {answers[0].usage.prompt_tokens} tokens with {answers[0].usage.completion_tokens}, on the CPU, with a tiny model"
+
+
 CHECKS: dict[str, Callable[[], Iterator[str]]] = {
     "versions": versions,
     "libraries": libraries,
     "compiler": compiled_add,
     "devices": devices,
+    **({"engine": engine} if _HAS_MLC_LLM else {}),
 }
 
 

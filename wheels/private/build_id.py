@@ -1,8 +1,9 @@
-"""Prints the build id: eight hex digits of a hash over everything that decides the bytes of the wheels' own libraries.
+"""Prints a build id: eight hex digits of a hash over everything that decides the bytes of wheels' own libraries.
 
-    python3 build_id.py ROOT FILE_OR_FOLDER ...
+    python3 build_id.py ROOT '{"files": ["toolchains/cc"], "debian": ["cc"], "requirements": ["apache-tvm"], "sources": [], "crates": []}'
 
-Files count with name and content. Of the locks only the entries that reach the libraries count, so that a new pytest changes no wheel.
+Files, and all files of folders, count with name and content. Of the locks only the named entries count, so that a new pytest changes no wheel: sets of
+Debian packages and of crates, distributions, source archives.
 Standard library only: a repository rule runs it with whatever Python 3 the machine has.
 """
 
@@ -14,40 +15,47 @@ import pathlib
 import re
 import sys
 
-# Distributions in the requirements lock whose wheels are sources of this build.
-SOURCES = ("apache-tvm", "apache-tvm-ffi")
-
-# Sets of Debian packages that compile them, or are compiled into them.
-DEBIAN_SETS = ("cc", "cxx_headers", "rust")
-
 # Not read by a build.
 IGNORED = (".md", ".pyc")
 
 
-def entries(root: pathlib.Path, names: list[str]) -> list[str]:
+def entries(root: pathlib.Path, inputs: dict[str, list[str]]) -> list[str]:
     """The lines that are hashed, in order.
 
+    Args:
+        root: the workspace.
+        inputs: what counts, by kind: "files", "debian", "requirements", "sources", "crates".
+
     Raises:
-        KeyError: a lock lacks an entry that the libraries are made of.
+        KeyError: a lock lacks an entry that the libraries are made of, or a kind is missing.
     """
     lines = []
-    for name in names:
+    for name in inputs["files"]:
         place = root / name
         for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
             if file.is_file() and file.suffix not in IGNORED:
                 lines.append(f"{file.relative_to(root).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}")
-    debian = json.loads((root / "locks/debian.lock.json").read_text(encoding="utf-8"))
-    lines += [f"{key} {debian['packages'][key]['sha256']}" for name in DEBIAN_SETS for key in debian["sets"][name]]
+    for kind, content in (("debian", "packages"), ("crates", "crates")):
+        if inputs[kind]:
+            lock = _lock(root, f"{kind}.lock.json")
+            lines += [f"{key} {lock[content][key]['sha256']}" for name in inputs[kind] for key in lock["sets"][name]]
     requirements = (root / "locks/requirements.lock.txt").read_text(encoding="utf-8").replace("\\\n", " ")
     locked = {line.split("==")[0]: line for line in requirements.splitlines() if "==" in line}
-    lines += [f"{name} {' '.join(sorted(re.findall('--hash=sha256:([0-9a-f]+)', locked[name])))}" for name in SOURCES]
+    lines += [f"{name} {' '.join(sorted(re.findall('--hash=sha256:([0-9a-f]+)', locked[name])))}" for name in inputs["requirements"]]
+    if inputs["sources"]:
+        sources = _lock(root, "sources.lock.json")["sources"]
+        lines += [f"{name} {sources[name]['sha256']}" for name in inputs["sources"]]
     return lines
 
 
+def _lock(root: pathlib.Path, name: str) -> dict:
+    return json.loads((root / "locks" / name).read_text(encoding="utf-8"))
+
+
 def main() -> int:
-    root, *names = sys.argv[1:]
+    root, inputs = sys.argv[1:]
     try:
-        lines = entries(pathlib.Path(root), names)
+        lines = entries(pathlib.Path(root), json.loads(inputs))
     except (OSError, KeyError, ValueError) as error:
         print(f"build_id: {type(error).__name__}: {error}; restore the locks: git checkout locks", file=sys.stderr)
         return 1

@@ -4,6 +4,8 @@ from . import pairing
 
 pairing.check()
 
-from . import compatibility  # noqa: E402 - imports TVM, which must be the right one
+# ruff: noqa: E402 - these import TVM, which must be the right one.
+from . import compatibility, health
 
 compatibility.install()
+health.install()

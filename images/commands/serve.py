@@ -1,0 +1,71 @@
+#!/usr/bin/python3
+"""Serves a model over HTTP with mlc-llm, as OpenAI's API; port 8000 unless --port says otherwise.
+
+    docker run --rm -p 8000:8000 -v "$HOME/models":/workspace IMAGE serve /workspace/MODEL
+    curl http://localhost:8000/health
+    curl http://localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\
+        -d '{"messages": [{"role": "user", "content": "Hello"}]}'
+
+MODEL is a folder with mlc-chat-config.json. The compiled library is the one that --model-lib names, else MODEL.so beside the folder, else the one
+*.so within it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import sys
+
+
+class ModelError(Exception):
+    """There is nothing to serve; one line that says what was expected, what found, and what to do."""
+
+
+def model_library(model: pathlib.Path) -> pathlib.Path:
+    """The compiled library of a model folder.
+
+    Raises:
+        ModelError: the folder is none of a model, or there is no library, or more than one.
+    """
+    if not (model / "mlc-chat-config.json").is_file():
+        raise ModelError(f"{model}: expected a folder with mlc-chat-config.json, found none: make one with mlc_llm gen_config and convert_weight")
+    beside = model.parent / f"{model.name}.so"
+    if beside.is_file():
+        return beside
+    within = sorted(model.glob("*.so"))
+    if len(within) != 1:
+        found = ", ".join(path.name for path in within) or "none"
+        raise ModelError(
+            f"{model}: expected the compiled library {beside}, or one *.so in the folder, found {found}: name it with --model-lib, or make it with "
+            f"mlc_llm compile {model} --output {beside} in the image mlc_llm_dev, which has a linker"
+        )
+    return within[0]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="serve",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="More options are those of mlc_llm serve: mlc_llm serve --help",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", type=pathlib.Path, metavar="MODEL", help="the model's folder")
+    parser.add_argument("--model-lib", type=pathlib.Path, help="the compiled library")
+    parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: %(default)s, all of the container's)")
+    options, rest = parser.parse_known_args()
+    try:
+        model = options.model.absolute()
+        library = options.model_lib or model_library(model)
+    except ModelError as error:
+        print(f"serve: {error}", file=sys.stderr)
+        return 1
+    command = ["mlc_llm", "serve", str(model), "--model-lib", str(library), "--host", options.host, *rest]
+    # The server takes this process's place, so that signals are its own.
+    os.execvp(command[0], command)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
