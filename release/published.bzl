@@ -15,6 +15,9 @@ _MLC_LLM_IMAGES = [
 _MLC_LLM_WHEELS = ["//wheels:mlc_llm"]
 
 _MLC_LLM_TESTS = [
+    "//tests/images:mlc_llm_container_test",
+    "//tests/images:mlc_llm_dev_container_test",
+    "//tests/images:mlc_llm_image_test",
 ]
 
 _TVM_TESTS = [

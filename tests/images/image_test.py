@@ -1,4 +1,4 @@
-"""What the images tvm_runtime and tvm_runtime_dev hold: configuration, layers, users, packages and files."""
+"""What the images hold: configuration, layers, users, packages and files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def lock() -> dict:
 
 
 class ImagePromises:
-    """What holds of both images."""
+    """What holds of every image."""
 
     name: str
     package_sets: tuple[str, ...]
