@@ -1,13 +1,19 @@
 """`tools/bazel doctor`: what this machine has of what the build can use, and what to do about each gap."""
 
 import argparse
+import json
 import os
+import pathlib
 import platform
 import shutil
 import subprocess
-
+import sys
 
 from . import debian, errors, installed, launcher, probe, pypi, trust
+
+sys.path.append(launcher.ROOT)
+
+from third_party.git import checkout  # noqa: E402
 
 _SECONDS = 5.0
 _DISK_BYTES = 10 * 10**9
@@ -21,6 +27,8 @@ HELP = """Environment of tools/bazel:
                                mirrors of Debian's archives, space-separated; else those that apt is set up with
   MLC_DEBIAN_KEYRING           the keyring that Debian's indexes must be signed by; else the machine's debian-archive-keyring
   PIP_INDEX_URL                the Python package index; else the one that pip is configured with
+  MLC_SOURCES                  a folder with checkouts of mlc-llm, xgrammar and tokenizers-cpp, whole path; only mlc-llm needs it; else
+                               --repo_env=MLC_SOURCES= in user.bazelrc, which goes before, or, in the profile upstream, their repositories
   SSL_CERT_FILE                the certificate authorities to trust (PEM), for downloads of the launcher and of Bazel
 
 Exit code: 0 if this machine can build, 1 if not."""
@@ -62,7 +70,7 @@ def collect():
         if problem and name in probe.UPSTREAM:
             missing = "needed by --config=upstream only: the registries profile does without"
         rows.append((name, "answers" if not problem else problem, missing if problem else ""))
-    rows += [_certificates(), _disk(), _cores(), _memory(), _containers(), _namespaces(), _gpu()]
+    rows += [*_git_sources(profile), _certificates(), _disk(), _cores(), _memory(), _containers(), _namespaces(), _gpu()]
     reachable = profile != "none" and not any(answers.get(name) for name in needed)
     return rows, have_bazel and reachable
 
@@ -99,6 +107,30 @@ def _bazel(answers):
     possible = not answers.get("Debian mirror") and not answers.get("PyPI index")
     advice = "the first command installs it" if possible else "needs a Debian mirror and a PyPI index that answer, or BAZEL_REAL"
     return ("Bazel", f"none yet: {version} would go to {folder}", advice), possible
+
+
+def _git_sources(profile):
+    """A row for each git source of the lock; none keeps a machine from building, as what needs one is left out without."""
+    root = pathlib.Path(launcher.ROOT)
+    folder = checkout.folder_of_checkouts(root)
+    lock = json.loads((root / "locks" / "sources.lock.json").read_text(encoding="utf-8"))["sources"]
+    rows = []
+    for name, entry in lock.items():
+        if entry["registry"] != "git":
+            continue
+        row, source = f"source {name}", checkout.from_entry(name, entry)
+        if not folder:
+            if profile == "upstream":
+                rows.append((row, f"fetched from {source.repository}", ""))
+            else:
+                rows.append((row, "MLC_SOURCES is not set", 'only mlc-llm needs it: see README.md, "Sources of mlc-llm"'))
+            continue
+        try:
+            checkout.from_checkout(source, pathlib.Path(folder))
+            rows.append((row, f"{source.commit} in {folder}/{name}", ""))
+        except checkout.SourceError as error:
+            rows.append((row, error.found, error.remedy))
+    return rows
 
 
 def _certificates():
