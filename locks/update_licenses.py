@@ -4,7 +4,7 @@
     tools/bazel run //locks:update_licenses -- --check          # only compare: exit status 1 if it would change
     tools/bazel run //locks:update_licenses -- --cache FOLDER   # reuse, and keep, downloads: FOLDER/content_addressable/sha256/…
 
-Only entries of another version are fetched, by hash. FOLDER may be Bazel's repository cache (`tools/bazel info repository_cache`).
+Only entries of another version are fetched, by hash; a git repository's from the checkouts in MLC_SOURCES, else from upstream. FOLDER may be Bazel's repository cache (`tools/bazel info repository_cache`).
 
 A licence is an SPDX 2.3 licence expression (annex D). Of a Debian package it joins all that its copyright file names, which is what its
 source package holds: more than reaches the binary package. A copyright file that is prose is searched for well-known words, and may state
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import io
 import logging
 import os
 import posixpath
@@ -40,6 +41,7 @@ from locks import lock_file
 from release.private import inputs
 from release.private.inputs import Input
 from third_party.crates import registry
+from third_party.git import checkout
 from tools.launcher import debian, download, errors, pypi
 
 LOCK = inputs.LICENSES_LOCK
@@ -347,6 +349,19 @@ def crate_license(path: Path) -> str:
     return join(set().union(*map(prose, texts)) or {license_ref(package["name"])})
 
 
+def git_license(content: bytes, name: str) -> str:
+    """The licence that a git repository states in the licence files at its root.
+
+    Args:
+        content: a tar of it.
+        name: names the licence where the files do not: LicenseRef-<name>.
+    """
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+        files = [member for member in archive if member.isreg() and re.fullmatch(r"(?:LICEN[CS]E|COPYING)[^/]*", member.name)]
+        texts = [archive.extractfile(member).read().decode("utf-8", "replace") for member in files]  # type: ignore[union-attr]
+    return join(set().union(*map(prose, texts)) or {license_ref(name)})
+
+
 # The lock --------------------------------------------------------------------------------------------------------
 
 
@@ -362,12 +377,17 @@ class Updater:
         self._cache = cache
         self._keep = keep
         self._debian = lock_file.read_json(inputs.DEBIAN_LOCK)["packages"]
+        self._git = {name: entry for name, entry in lock_file.read_json(inputs.SOURCES_LOCK)["sources"].items() if entry["registry"] == "git"}
         self._crates = ""  # where they are downloaded from, once asked
         self._asking = threading.Lock()
 
     def read(self, locked: Input) -> tuple[str, str]:
         """The package that states the licence, and its expression; empty if that is another package of the same suite."""
         print(f"reading {locked.ecosystem} {locked.key} {locked.version} …", file=sys.stderr)
+        if locked.ecosystem == inputs.SOURCE and locked.name in self._git:
+            source = checkout.from_entry(locked.name, self._git[locked.name])
+            checkouts = checkout.folder_of_checkouts(lock_file.folder().parent)
+            return locked.name, git_license(checkout.from_anywhere(source, checkouts), locked.name)
         path = self._fetch(locked)
         try:
             if locked.ecosystem == inputs.DEBIAN:
@@ -455,7 +475,7 @@ def main() -> int:
         old = lock_file.read_json(LOCK) if (lock_file.folder() / LOCK).exists() else {}
         with tempfile.TemporaryDirectory() as scratch:
             lock = updated(locked, old, Updater(options.cache or Path(scratch), keep=bool(options.cache)))
-    except (errors.UserError, inputs.InputsError) as error:
+    except (checkout.SourceError, errors.UserError, inputs.InputsError) as error:
         print(f"update_licenses: {error}", file=sys.stderr)
         return 1
     return lock_file.write(LOCK, lock_file.as_json(lock), check=options.check, command="//locks:update_licenses")

@@ -1,4 +1,4 @@
-"""What goes into a build: every Debian package, PyPI distribution, source archive and Rust crate of the locks, with version, hash and licence.
+"""What goes into a build: every Debian package, PyPI distribution, source and Rust crate of the locks, with version, hash and licence.
 
     python3 -m release.private.inputs --locks locks/crates.lock.json locks/debian.lock.json locks/requirements.lock.txt \\
         locks/sources.lock.json locks/licenses.lock.json --release v0.1.0 --output inputs.json
@@ -32,6 +32,8 @@ LOCKS = (CRATES_LOCK, DEBIAN_LOCK, REQUIREMENTS_LOCK, SOURCES_LOCK, LICENSES_LOC
 _LOCK_OF = {CRATE: CRATES_LOCK, DEBIAN: DEBIAN_LOCK, PYPI: REQUIREMENTS_LOCK, SOURCE: SOURCES_LOCK}
 LICENSES_SECTION = {CRATE: "crates", DEBIAN: "debian", PYPI: "pypi", SOURCE: "sources"}
 
+_GITHUB = "https://github.com/"
+
 # Which locked inputs a wheel of this build is made of; the same as in third_party/pypi/extension.bzl.
 WHEEL_SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     "apache-tvm": ((PYPI, "apache-tvm"), (SOURCE, "tilelang")),
@@ -50,8 +52,8 @@ class Input:
     Args:
         ecosystem: "crate", "debian", "pypi" or "source".
         name: as its lock has it: without suite; PyPI names normalized (PEP 503).
-        version: as its lock has it, with Debian's epoch.
-        sha256: of the file or files that the lock accepts, lower-case hexadecimal, sorted.
+        version: as its lock has it, with Debian's epoch; the commit of a git repository.
+        sha256: of the file or files that the lock accepts, or of a commit's content (third_party/git/checkout.py), lower-case hexadecimal, sorted.
         license: SPDX 2.3 licence expression (annex D); empty only where none has been asked for.
         purl: package URL.
         uses: the sets of locks/debian.packages.json or locks/crates.packages.json that take it; empty for other ecosystems.
@@ -181,10 +183,22 @@ def _pypi(lock: str) -> list[Input]:
 def _sources(lock: dict[str, Any]) -> list[Input]:
     found = []
     for name, entry in lock["sources"].items():
+        if entry["registry"] == "git":
+            found.append(Input(SOURCE, name, entry["commit"], (entry["sha256"],), "", _git_purl(entry["repository"], entry["commit"])))
+            continue
         # The file name tells the archive from the distribution's wheels, which have the same name and version.
         purl = PackageURL(entry["registry"], None, name, entry["version"], {"file_name": entry["file"]})
         found.append(Input(SOURCE, name, entry["version"], (entry["sha256"],), "", purl.to_string()))
     return found
+
+
+def _git_purl(repository: str, commit: str) -> str:
+    """The package URL of a commit: of the type that purl has for GitHub, else a generic one that says where it is."""
+    path = repository.removesuffix(".git")
+    if path.startswith(_GITHUB):
+        owner, _, name = path.removeprefix(_GITHUB).partition("/")
+        return PackageURL("github", owner, name, commit).to_string()
+    return PackageURL("generic", None, path.rpartition("/")[2], commit, {"vcs_url": f"git+{repository}@{commit}"}).to_string()
 
 
 def add_locks_argument(parser: argparse.ArgumentParser) -> None:

@@ -24,7 +24,7 @@ from release.private.inputs import CRATE, DEBIAN, PYPI, SOURCE, Input
 from tools import status
 from tools.arguments import named_path
 
-ECOSYSTEMS = {DEBIAN: "Debian packages", PYPI: "Python distributions", SOURCE: "Source archives", CRATE: "Rust crates"}
+ECOSYSTEMS = {DEBIAN: "Debian packages", PYPI: "Python distributions", SOURCE: "Sources", CRATE: "Rust crates"}
 
 _HTML = pathlib.Path(__file__).with_name("page.html.jinja")
 _NOTES = pathlib.Path(__file__).with_name("notes.md.jinja")

@@ -17,6 +17,8 @@ ENVIRONMENTS = os.environ["ENVIRONMENTS"].split()
 DEBIAN = json.loads(FILES["debian.lock.json"].read_text())
 ASKED = json.loads(FILES["debian.packages.json"].read_text())
 SOURCES = json.loads(FILES["sources.lock.json"].read_text())["sources"]
+SOURCES_ASKED = json.loads(FILES["sources.packages.json"].read_text())["sources"]
+EXTENSIONS = {path.parent.name: path.read_text() for path in map(pathlib.Path, os.environ["EXTENSIONS"].split())}
 REQUIREMENTS = {
     name: (version, hashes.split())
     for name, version, hashes in re.findall(
@@ -34,7 +36,8 @@ def canonical(name: str) -> str:
 
 @pytest.mark.parametrize("name", ["crates.lock.json", "debian.lock.json", "licenses.lock.json", "requirements.lock.txt", "sources.lock.json"])
 def test_no_lock_names_a_host(name):
-    text = FILES[name].read_text()
+    # A git repository's address is its name; git's own settings say what stands in for it.
+    text = re.sub(r'"repository": "https://github.com/[^"/]+/[^"/]+"', "", FILES[name].read_text())
     assert "://" not in text
     # A host would end in one of the usual top-level domains; versions and file names do not.
     assert not re.findall(r"[\w-]+\.(?:com|dev|io|net|org)\b", text)
@@ -100,8 +103,30 @@ def test_tvm_is_the_version_that_the_build_says():
 
 def test_sources_are_pinned_by_hash():
     for name, source in SOURCES.items():
-        assert SHA256.fullmatch(source["sha256"]) and source["size"] > 0, name
-        assert source["file"] == f"{name}-{source['version']}.tar.gz", name
+        assert SHA256.fullmatch(source["sha256"]), name
+        if source["registry"] == "git":
+            assert re.fullmatch(r"[0-9a-f]{40}", source["commit"]), name
+            assert "LICENSE" in source["paths"], name
+        else:
+            assert source["size"] > 0, name
+            assert source["file"] == f"{name}-{source['version']}.tar.gz", name
+
+
+def test_sources_are_those_asked_for():
+    assert list(SOURCES) == sorted(SOURCES_ASKED)
+    for name, asked in SOURCES_ASKED.items():
+        assert asked.pop("about"), name
+        assert asked.items() <= SOURCES[name].items(), name
+
+
+def test_every_source_is_a_repository():
+    git = {name for name, source in SOURCES.items() if source["registry"] == "git"}
+    declared = re.findall(r'^    source\(\s*"([^"]+)"', EXTENSIONS["git"], re.MULTILINE)
+    assert sorted(declared) == sorted(git)
+    archives = re.findall(r'\bsdist = "([^"]+)"', EXTENSIONS["pypi"])
+    assert sorted(archives) == sorted(set(SOURCES) - git)
+    visible = " ".join(re.findall(r"use_repo\((?:git_)?sources,([^)]*)\)", MODULE))
+    assert {name.replace("-", "_") for name in git} | {"sentencepiece", "tvm", "tvm_ffi"} < set(re.findall(r'"(\w+)"', visible))
 
 
 def installed() -> dict[str, importlib.metadata.Distribution]:

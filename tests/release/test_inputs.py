@@ -39,12 +39,22 @@ def small(tmp_path):
             "sets": {"cc": ["bullseye/g++"], "image_dev": ["bullseye/g++"]},
             "packages": {"bullseye/g++": {"version": "1:2+b3", "sha256": "a" * 64, "path": "pool/main/g/g/g++_2+b3_all.deb"}},
         },
-        "sources.lock.json": {"sources": {"tree": {"registry": "pypi", "version": "5", "file": "tree-5.tar.gz", "sha256": "b" * 64}}},
+        "sources.lock.json": {
+            "sources": {
+                "engine": {"registry": "git", "repository": "https://github.com/some/engine.git", "commit": "1" * 40, "paths": ["src"], "sha256": "f" * 64},
+                "tree": {"registry": "pypi", "version": "5", "file": "tree-5.tar.gz", "sha256": "b" * 64},
+                "yard": {"registry": "git", "repository": "https://git.example.org/some/yard", "commit": "2" * 40, "paths": ["src"], "sha256": "0" * 64},
+            }
+        },
         "licenses.lock.json": {
             "crates": {"0.3/rand": {"version": "0.3.1", "license": "Zlib"}},
             "debian": {"bullseye/g++": {"version": "1:2+b3", "license": "GPL-3.0-or-later"}},
             "pypi": {"one": {"version": "4", "license": "MIT"}},
-            "sources": {"tree": {"version": "5", "license": "Apache-2.0"}},
+            "sources": {
+                "engine": {"version": "1" * 40, "license": "Apache-2.0"},
+                "tree": {"version": "5", "license": "Apache-2.0"},
+                "yard": {"version": "2" * 40, "license": "MIT"},
+            },
         },
     }
     for name, content in contents.items():
@@ -74,7 +84,11 @@ def test_every_requirement_is_there_once(loaded):
 def test_every_source_is_there_once(loaded):
     found = {each.name: (each.version, each.sha256, each.license) for each in loaded if each.ecosystem == "source"}
     assert len(found) == sum(each.ecosystem == "source" for each in loaded)
-    assert found == {name: (entry["version"], (entry["sha256"],), LICENSES["sources"][name]["license"]) for name, entry in SOURCES.items()}
+    assert found == {
+        name: (entry.get("version") or entry["commit"], (entry["sha256"],), LICENSES["sources"][name]["license"])
+        for name, entry in SOURCES.items()
+    }
+    assert found["mlc-llm"][0] == SOURCES["mlc-llm"]["commit"]
 
 
 def test_every_crate_is_there_once(loaded):
@@ -110,7 +124,9 @@ def test_package_urls(loaded):
         if each.ecosystem == "debian":
             assert (purl.type, purl.namespace, purl.qualifiers["distro"]) == ("deb", "debian", each.suite)
         else:
-            assert (purl.type, purl.namespace) == ("cargo" if each.ecosystem == "crate" else "pypi", None)
+            git = each.ecosystem == "source" and SOURCES[each.name]["registry"] == "git"
+            expected = ("github", "mlc-ai") if git else ("cargo" if each.ecosystem == "crate" else "pypi", None)
+            assert (purl.type, purl.namespace) == expected, each
 
 
 def test_small_locks(small):
@@ -127,13 +143,22 @@ def test_small_locks(small):
             "bullseye",
         ),
         inputs.Input("pypi", "one", "4", ("c" * 64, "d" * 64), "MIT", "pkg:pypi/one@4"),
+        inputs.Input("source", "engine", "1" * 40, ("f" * 64,), "Apache-2.0", f"pkg:github/some/engine@{'1' * 40}"),
         inputs.Input("source", "tree", "5", ("b" * 64,), "Apache-2.0", "pkg:pypi/tree@5?file_name=tree-5.tar.gz"),
+        inputs.Input(
+            "source",
+            "yard",
+            "2" * 40,
+            ("0" * 64,),
+            "MIT",
+            f"pkg:generic/yard@{'2' * 40}?vcs_url=git%2Bhttps://git.example.org/some/yard%40{'2' * 40}",
+        ),
     ]
 
 
 @pytest.mark.parametrize(
     ("section", "key", "version"),
-    [("crates", "0.3/rand", "0.3.1"), ("debian", "bullseye/g++", "1:2+b3"), ("pypi", "one", "4"), ("sources", "tree", "5")],
+    [("crates", "0.3/rand", "0.3.1"), ("debian", "bullseye/g++", "1:2+b3"), ("pypi", "one", "4"), ("sources", "engine", "1" * 40), ("sources", "tree", "5")],
 )
 def test_a_missing_licence_is_refused(small, section, key, version):
     licenses = json.loads(small["licenses.lock.json"].read_text())
@@ -172,7 +197,9 @@ def test_sources_of_wheels_are_those_that_the_build_unpacks():
     declared = {}
     for call in re.findall(r"pypi_source\((.*?)\n    \)", EXTENSION_BZL.read_text(), re.DOTALL):
         wheel, sdist = (re.search(rf'\b{name} = "([^"]+)"', call) for name in ("wheel", "sdist"))
-        declared[wheel[1]] = (("pypi", wheel[1]), *([("source", sdist[1])] if sdist else []))
+        # One without a wheel is the source of a library that goes into another's.
+        if wheel:
+            declared[wheel[1]] = (("pypi", wheel[1]), *([("source", sdist[1])] if sdist else []))
     assert declared == inputs.WHEEL_SOURCES
 
 

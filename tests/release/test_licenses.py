@@ -230,6 +230,18 @@ def test_manifests_of_crates(tmp_path, manifest, files, expected):
     assert update_licenses.crate_license(crate) == expected
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"LICENSE": "Apache License, Version 2.0", "cpp/LICENSE": MIT}, "Apache-2.0"),
+        ({"LICENSE": "Apache License, Version 2.0", "LICENSE.third_party": MIT}, "Apache-2.0 AND MIT"),
+        ({"NOTICE": MIT}, "LicenseRef-some-thing"),
+    ],
+)
+def test_licence_files_of_git_repositories(files, expected):
+    assert update_licenses.git_license(tar_bytes(files, "w"), "some-thing") == expected
+
+
 # The update ------------------------------------------------------------------------------------------------------
 
 
@@ -342,6 +354,25 @@ def test_an_update_follows_links_and_keeps_what_it_read(monkeypatch, workspace, 
     assert read == ["reading debian stable/lib 2 …"]
     assert workspace.lock()["debian"]["stable/lib"] == {"version": "2", "license": "GPL-2.0-or-later"}
     assert update(monkeypatch, workspace, "--check") == 0
+
+
+def test_the_licence_of_a_git_source_is_read_only_when_its_commit_changes(monkeypatch, workspace, capsys):
+    path = workspace.locks / "sources.lock.json"
+    source = {"registry": "git", "repository": "file:///nonexistent", "commit": "1" * 40, "paths": ["LICENSE"], "sha256": "0" * 64}
+    path.write_text(json.dumps({"sources": {"engine": source}}))
+    monkeypatch.setattr(update_licenses.checkout, "from_anywhere", lambda source, _: tar_bytes({"LICENSE": MIT}, "w"))
+    assert update(monkeypatch, workspace) == 0
+    assert workspace.lock()["sources"] == {"engine": {"version": "1" * 40, "license": "MIT"}}
+    monkeypatch.undo()
+    monkeypatch.setenv("BUILD_WORKSPACE_DIRECTORY", str(workspace.locks.parent))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.delenv("MLC_SOURCES", raising=False)
+    assert update(monkeypatch, workspace, "--check") == 0
+    path.write_text(json.dumps({"sources": {"engine": {**source, "commit": "2" * 40}}}))
+    capsys.readouterr()
+    assert update(monkeypatch, workspace) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("update_licenses: engine: expected commit " + "2" * 40) and "MLC_SOURCES" in error
 
 
 def test_what_is_no_longer_locked_leaves_the_lock(monkeypatch, workspace):

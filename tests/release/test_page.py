@@ -145,7 +145,7 @@ def test_what_changed(release):
         ["added", "3/syn", "3.0.1"],
     ]
     assert "7 not as in v0.1.0" in shown.text
-    assert "Source archives No change." in shown.text
+    assert "Sources No change." in shown.text
     assert [line for line in notes.splitlines() if line.startswith(("### ", "| updated", "| removed", "| added", "No change"))] == [
         "### Debian packages",
         "| updated | bookworm/bash | 5.2 → 5.3 |",
@@ -155,7 +155,7 @@ def test_what_changed(release):
         "### Python distributions",
         "| updated | numpy | 2.0, other files |",
         "| updated | pytest | licence MIT → Apache-2.0 |",
-        "### Source archives",
+        "### Sources",
         "No change.",
         "### Rust crates",
         "| added | 3/syn | 3.0.1 |",
@@ -187,7 +187,7 @@ def test_licences(release):
         ["BSD-3-Clause", "1"],
     ]
     assert notes.endswith("* MIT: 5\n* Apache-2.0: 1\n* BSD-3-Clause: 1\n")
-    assert "7 inputs: 3 Debian packages, 2 Python distributions, 1 Source archives, 1 Rust crates" in Page(html).text
+    assert "7 inputs: 3 Debian packages, 2 Python distributions, 1 Sources, 1 Rust crates" in Page(html).text
 
 
 def test_one_page_that_loads_nothing_whatever_versions_are_called(release):

@@ -120,7 +120,10 @@ def lock_lines() -> list[tuple]:
         for key, entry in DEBIAN["packages"].items()
     ]
     lines += [(name, version, LICENSES["pypi"][name]["license"], (sha256,)) for name, version, sha256 in REQUIREMENTS]
-    lines += [(name, entry["version"], LICENSES["sources"][name]["license"], (entry["sha256"],)) for name, entry in SOURCES.items()]
+    lines += [
+        (name, entry.get("version") or entry["commit"], LICENSES["sources"][name]["license"], (entry["sha256"],))
+        for name, entry in SOURCES.items()
+    ]
     lines += [
         (entry["name"], entry["version"], LICENSES["crates"][key]["license"], (entry["sha256"],)) for key, entry in CRATES.items()
     ]
