@@ -155,6 +155,9 @@ class FakeMachine(unittest.TestCase):
         self.root = self.folder / "repository"
         # A copy, as the launcher finds the repository by its own real path, which is outside of the test's inputs.
         shutil.copytree(TOOLS, self.root / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("locks/sources.lock.json", "third_party/git/checkout.py"):
+            (self.root / name).parent.mkdir(parents=True)
+            shutil.copy(TOOLS.parent / name, self.root / name)
         (self.root / ".bazelversion").write_text(self.VERSION + "\n")
         self.server = Server()
         self.addCleanup(self.server.close)

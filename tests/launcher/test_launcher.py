@@ -1,11 +1,14 @@
 """Promises of tools/bazel: it becomes the right Bazel, passes everything through, chooses the profile, and says what a machine lacks."""
 
+import json
+import shutil
 import signal
 import unittest
 
 from fake_machine import BAZEL_SCRIPT, TESTDATA, FakeMachine
 
 from launcher import trust
+from tests.git_sources.repositories import Repository
 
 
 class LauncherCase(FakeMachine):
@@ -186,10 +189,46 @@ class DoctorTest(LauncherCase):
         self.assertIn("set MLC_DEBIAN_MIRROR to a mirror that answers", row)
         self.assertIn("cannot build yet", done.stdout)
 
+    def lock_sources(self):
+        """Small repositories in place of the locked ones; returns them by name."""
+        lock = self.root / "locks/sources.lock.json"
+        names = [name for name, entry in json.loads(lock.read_text())["sources"].items() if entry["registry"] == "git"]
+        self.assertLessEqual({"mlc-llm", "xgrammar", "tokenizers-cpp"}, set(names))
+        repositories = {name: Repository.make(self.folder / "sources" / name) for name in names}
+        lock.write_text(json.dumps({"sources": {name: repository.entry() for name, repository in repositories.items()}}))
+        return repositories
+
+    def test_git_sources_that_nobody_gave_are_no_gap(self):
+        for path in ("/debian/dists/bookworm/InRelease", "/debian-security/dists/bookworm-security/InRelease", "/simple/pip/"):
+            self.server.files[path] = b"{}"
+        done = self.doctor()
+        self.assertEqual(done.returncode, 0, done.stdout)
+        for name in ("mlc-llm", "tokenizers-cpp", "xgrammar"):
+            row = self.rows(done.stdout)[f"source {name}"]
+            self.assertIn("MLC_SOURCES is not set", row)
+            self.assertIn("only mlc-llm needs it", row)
+        row = self.rows(self.doctor(MLC_PROFILE="upstream").stdout)["source mlc-llm"]
+        self.assertIn("fetched from https://github.com/mlc-ai/mlc-llm", row)
+
+    def test_what_is_wrong_with_a_git_source_and_what_mends_it(self):
+        repositories = self.lock_sources()
+        locked = repositories["mlc-llm"].commit
+        moved = repositories["mlc-llm"].move_on()
+        (repositories["tokenizers-cpp"].folder / "cpp/engine.cc").write_text("edited")
+        rows = self.rows(self.doctor(MLC_SOURCES=str(self.folder / "sources")).stdout)
+        folder = self.folder / "sources"
+        self.assertRegex(rows["source mlc-llm"], f"  {moved}  +git -C {folder}/mlc-llm checkout {locked}$")
+        self.assertRegex(rows["source tokenizers-cpp"], "  changes to cpp/engine.cc  .*git -C .* stash push --include-untracked$")
+        self.assertRegex(rows["source xgrammar"], f"  {repositories['xgrammar'].commit} in {folder}/xgrammar$")
+        shutil.rmtree(folder / "xgrammar")
+        (self.root / "user.bazelrc").write_text(f"common --repo_env=MLC_SOURCES={folder}\n")
+        rows = self.rows(self.doctor().stdout)
+        self.assertRegex(rows["source xgrammar"], f"  no such folder  +git clone file://{folder}/xgrammar ")
+
     def test_help_names_the_environment(self):
         done = self.doctor("--help")
         self.assertEqual(done.returncode, 0)
-        for name in ("BAZEL_REAL", "MLC_PROFILE", "MLC_BAZEL_CACHE", "MLC_DEBIAN_MIRROR", "PIP_INDEX_URL", "SSL_CERT_FILE"):
+        for name in ("BAZEL_REAL", "MLC_PROFILE", "MLC_BAZEL_CACHE", "MLC_DEBIAN_MIRROR", "MLC_SOURCES", "PIP_INDEX_URL", "SSL_CERT_FILE"):
             self.assertIn(name, done.stdout)
 
 

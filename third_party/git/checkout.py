@@ -3,7 +3,7 @@
     python3 third_party/git/checkout.py mlc-llm --repository URL --commit COMMIT --sha256 SHA256 --checkouts FOLDER --to . LICENSE cpp
     python3 third_party/git/checkout.py mlc-llm --repository URL --commit COMMIT --sha256 SHA256 --upstream --to . LICENSE cpp
 
-What is taken is what git has recorded for the commit, never the work tree's files. A checkout at another commit, or with changes in the
+The names of the files are printed. What is taken is what git has recorded for the commit, never the work tree's files. A checkout at another commit, or with changes in the
 named paths, is refused all the same: whoever made them would wait in vain for their effect.
 
 The hash is that of the tar that `git archive` writes, so that the content does not hang on SHA-1 alone. A mirror in place of the upstream
@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 # Where a git command that a hook or another git started would look instead of in the folder that it is told.
 _REDIRECTIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_PREFIX")
@@ -180,13 +180,14 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def export(source: Source, content: bytes, to: pathlib.Path) -> None:
-    """Unpacks a tar of `archive` into a folder.
+def export(source: Source, content: bytes, to: pathlib.Path) -> List[str]:
+    """Unpacks a tar of `archive` into a folder; returns the files' names.
 
     Raises:
         SourceError: a member is neither file nor folder, or leads out of the folder.
     """
     root = to.resolve()
+    names = []
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
         for member in tar:
             target = (root / member.name).resolve()
@@ -197,6 +198,8 @@ def export(source: Source, content: bytes, to: pathlib.Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(tar.extractfile(member).read())  # type: ignore[union-attr]
                 target.chmod(0o755 if member.mode & 0o100 else 0o644)
+                names.append(member.name)
+    return names
 
 
 def _git(source: Source, folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
@@ -229,7 +232,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     source = Source(options.name, options.repository, options.commit, tuple(options.paths), options.sha256)
     try:
         content = from_upstream(source) if options.upstream else from_checkout(source, options.checkouts)
-        export(source, content, options.to)
+        print("\n".join(export(source, content, options.to)))
     except SourceError as error:
         print(error, file=sys.stderr)
         return 1

@@ -15,9 +15,7 @@ missing, whose name says what to do.
 """
 
 load("@git_sources//:sources.bzl", "AVAILABLE", "HOW_TO_SUPPLY")
-
-# The name is the message; "\\" and ":" are what Bazel does not allow in one.
-NO_SOURCES = "no sources of mlc-llm here, give --repo_env=MLC_SOURCES=FOLDER or --config=upstream, see README.md"
+load(":source.bzl", "NO_SOURCES")
 
 NEEDS_SOURCES = [] if AVAILABLE else [Label("//third_party/git:" + NO_SOURCES)]
 

@@ -2,6 +2,9 @@
 
 HOW_TO_SUPPLY = "give a folder of checkouts with --repo_env=MLC_SOURCES=FOLDER, or --config=upstream (README.md, \"Sources of mlc-llm\")"
 
+# A target that needs sources, asked for by name without them: Bazel prints this constraint's name. It may hold neither ":" nor "\\".
+NO_SOURCES = "no sources of mlc-llm here, give --repo_env=MLC_SOURCES=FOLDER or --config=upstream, see README.md"
+
 _ENVIRON = [
     "MLC_FETCH_SOURCES",
     "MLC_SOURCES",
@@ -14,14 +17,6 @@ def _place(rctx):
         return ["--checkouts", checkouts]
     return ["--upstream"] if rctx.os.environ.get("MLC_FETCH_SOURCES") == "1" else None
 
-def _watch(rctx, checkout, paths):
-    """Has a checkout looked at again when it changes. What is built is the locked commit all the same; but the change is to be refused."""
-    for path in [".git/HEAD", ".git/logs/HEAD"] + paths:
-        if rctx.path(checkout + path).is_dir:
-            rctx.watch_tree(checkout + path)
-        else:
-            rctx.watch(checkout + path)
-
 def _git_source_impl(rctx):
     # Labels first: each that is new restarts this function.
     build_file = rctx.path(rctx.attr.build_file)
@@ -32,8 +27,6 @@ def _git_source_impl(rctx):
         # Only what is asked for by name gets here: what needs sources is incompatible without them (defs.bzl).
         rctx.file("BUILD.bazel", "fail({})\n".format(repr("{} is not here: {}".format(rctx.attr.source, HOW_TO_SUPPLY))))
         return
-    if place[0] == "--checkouts" and place[1].startswith("/"):
-        _watch(rctx, "{}/{}/".format(place[1], rctx.attr.source), locked["paths"])
     python = rctx.which("python3")
     if not python:
         fail("python3 is not on PATH: it takes files out of git checkouts; install python3")
@@ -54,6 +47,11 @@ def _git_source_impl(rctx):
     ] + place + locked["paths"])
     if done.return_code:
         fail(done.stderr.strip())
+    if place[0] == "--checkouts":
+        # What is built is the locked commit whatever happens to the checkout; but a change there is to be refused, not ignored. Files, not
+        # folders: rctx.watch_tree leaves Bazel's server in error once a folder is gone. So a new file is seen when it is added to the index.
+        for file in [".git/HEAD", ".git/index", ".git/logs/HEAD"] + done.stdout.splitlines():
+            rctx.watch("{}/{}/{}".format(place[1], rctx.attr.source, file))
     for path, content in rctx.attr.files.items():
         rctx.file(path, content, executable = False)
     rctx.symlink(build_file, "BUILD.bazel")

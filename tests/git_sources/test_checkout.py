@@ -1,0 +1,340 @@
+"""checkout.py takes the locked commit's files and nothing else, and says in one line what it refuses, why, and what mends it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tarfile
+
+import pytest
+
+from locks import update_sources
+from tests.git_sources.repositories import CONTENT, PATH, PATHS, Repository, git
+from third_party.git import checkout
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch, tmp_path):
+    """The machine's git, on settings of nobody, and no checkouts that the user has."""
+    monkeypatch.setenv("PATH", PATH)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.delenv("MLC_SOURCES", raising=False)
+
+
+@pytest.fixture
+def repository(tmp_path) -> Repository:
+    return Repository.make(tmp_path / "with space" / "engine")
+
+
+@pytest.fixture
+def run(repository, tmp_path, capsys):
+    """Runs the program on the repository as it was locked; returns exit status and what it said of errors."""
+    entry = repository.entry()
+
+    def run(*place: str, **changes) -> tuple[int, str]:
+        locked = {**entry, **changes}
+        options = [item for name in ("repository", "commit", "sha256") for item in (f"--{name}", locked[name])]
+        place = place or ("--checkouts", str(repository.folder.parent))
+        code = checkout.main(["engine", *options, "--to", str(tmp_path / "to"), *place, *locked["paths"]])
+        printed = capsys.readouterr()
+        assert sorted(printed.out.splitlines()) == (sorted(taken(tmp_path)) if code == 0 else [])
+        return code, printed.err
+
+    return run
+
+
+def taken(tmp_path) -> dict[str, str]:
+    folder = tmp_path / "to"
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def wanted() -> dict[str, str]:
+    return {name: text for name, text in CONTENT.items() if name.split("/")[0] in PATHS}
+
+
+def refused(run, *parts: str, place: tuple[str, ...] = (), **changes) -> str:
+    code, said = run(*place, **changes)
+    assert code == 1
+    assert len(said.splitlines()) == 1, said
+    assert said.startswith("engine: expected ")
+    for part in parts:
+        assert part in said
+    return said
+
+
+def test_the_named_paths_of_the_commit_are_taken(run, repository, tmp_path):
+    assert run() == (0, "")
+    assert taken(tmp_path) == wanted()
+    assert (tmp_path / "to/cpp/engine.cc").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "to/LICENSE").stat().st_mode & 0o777 == 0o644
+
+
+def test_the_hash_is_of_what_git_archive_writes(repository):
+    command = ["-c", "tar.umask=0022", "archive", "--format=tar", f"--output={repository.folder.parent}/tar", "HEAD", "--", *PATHS]
+    git(repository.folder, *command)
+    assert repository.entry()["sha256"] == hashlib.sha256((repository.folder.parent / "tar").read_bytes()).hexdigest()
+
+
+def test_the_hash_does_not_hang_on_the_users_settings(run, repository, tmp_path, monkeypatch):
+    attributes = tmp_path / "attributes"
+    attributes.write_text("*.cc export-ignore\n* text=auto\n")
+    settings = tmp_path / "gitconfig"
+    settings.write_text(f"[core]\n\tattributesFile = {attributes}\n\tautocrlf = true\n[tar]\n\tumask = 0077\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
+    assert run() == (0, "")
+    assert taken(tmp_path) == wanted()
+
+
+def test_a_git_that_starts_the_build_redirects_nothing(run, monkeypatch):
+    monkeypatch.setenv("GIT_DIR", "/nonexistent")
+    monkeypatch.setenv("GIT_INDEX_FILE", "/nonexistent")
+    assert run() == (0, "")
+
+
+def test_a_bare_repository_with_the_commit_will_do(run, repository, tmp_path):
+    bare = tmp_path / "bare/engine"
+    git(tmp_path, "clone", "--quiet", "--bare", str(repository.folder), str(bare))
+    place = ("--checkouts", str(bare.parent))
+    assert run(*place) == (0, "")
+    assert taken(tmp_path) == wanted()
+    refused(run, "a repository without that commit", f"git -C {bare} fetch file://", "2" * 40, place=place, commit="2" * 40)
+
+
+def test_what_is_changed_elsewhere_does_not_matter(run, repository, tmp_path):
+    (repository.folder / "other/file").unlink()
+    (repository.folder / "new").write_text("new")
+    assert run() == (0, "")
+
+
+def test_a_missing_folder(run, repository, tmp_path):
+    place = ("--checkouts", str(tmp_path / "none"))
+    clone = f"git clone file://{repository.folder} {tmp_path}/none/engine && git -C {tmp_path}/none/engine checkout {repository.commit}"
+    assert refused(run, "found no such folder", place=place).endswith(f": {clone}\n")
+
+
+def test_a_relative_folder(run):
+    refused(run, "an absolute path in MLC_SOURCES", "found sources", place=("--checkouts", "sources"))
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["of nothing", "of another checkout"])
+def test_a_folder_that_is_no_checkout(run, repository, tmp_path, inside):
+    place = repository.folder if inside else tmp_path / "folders"
+    (place / "engine").mkdir(parents=True)
+    refused(run, "found a folder that is not one", "move it away, then git clone", place=("--checkouts", str(place)))
+
+
+def test_another_commit(run, repository):
+    locked = repository.commit
+    moved = repository.move_on()
+    said = refused(run, f"at {locked}", f"found {moved}")
+    assert said.endswith(f": git -C '{repository.folder}' checkout {locked}\n")
+    git(repository.folder, "checkout", "--quiet", locked)
+    assert run() == (0, "")
+
+
+def test_a_commit_that_the_checkout_does_not_have(run, repository):
+    missing = "2" * 40
+    fetch = f"git -C '{repository.folder}' fetch file://{repository.folder} {missing} && git -C '{repository.folder}' checkout {missing}"
+    assert refused(run, f"found {repository.commit}", commit=missing).endswith(f": {fetch}\n")
+
+
+def test_a_repository_without_commits(run, tmp_path):
+    (tmp_path / "fresh/engine").mkdir(parents=True)
+    git(tmp_path / "fresh/engine", "init", "--quiet")
+    refused(run, "found no commit", place=("--checkouts", str(tmp_path / "fresh")))
+
+
+def edit(folder: pathlib.Path) -> None:
+    (folder / "cpp/engine.cc").write_text("int other;\n")
+
+
+def stage(folder: pathlib.Path) -> None:
+    edit(folder)
+    git(folder, "add", ".")
+
+
+def remove(folder: pathlib.Path) -> None:
+    (folder / "cpp/engine.cc").unlink()
+
+
+def add(folder: pathlib.Path) -> None:
+    (folder / "cpp/deep/new.cc").write_text("new")
+
+
+@pytest.mark.parametrize(
+    ("change", "name"), [(edit, "cpp/engine.cc"), (stage, "cpp/engine.cc"), (remove, "cpp/engine.cc"), (add, "cpp/deep/new.cc")]
+)
+def test_a_change_in_the_named_paths(run, repository, tmp_path, change, name):
+    change(repository.folder)
+    said = refused(run, f"found changes to {name}:")
+    # The command that mends it does, and loses nothing.
+    command = said.rpartition(", or ")[2].strip()
+    people = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    subprocess.run(command, shell=True, check=True, env={**os.environ, **people}, stdout=subprocess.DEVNULL)
+    assert run() == (0, "")
+    assert taken(tmp_path) == wanted()
+    assert git(repository.folder, "stash", "list")
+
+
+def test_many_changes_are_counted(run, repository):
+    for number in range(5):
+        (repository.folder / f"cpp/{number}").touch()
+    refused(run, "found changes to cpp/0, cpp/1, cpp/2 and 2 more:")
+
+
+def test_another_hash(run, tmp_path):
+    refused(run, f"with sha256 {'0' * 64}, found ", "tools/bazel run //locks:update_sources", sha256="0" * 64)
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_path_that_the_commit_does_not_have(run):
+    refused(run, "LICENSE, nowhere in commit", "locks/sources.packages.json", paths=["LICENSE", "nowhere"])
+
+
+def test_paths_are_no_patterns(run):
+    refused(run, "*.cc in commit", paths=["*.cc"])
+
+
+def test_no_git(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    refused(run, "expected git on PATH, found none: apt-get install git")
+
+
+def test_a_link_is_refused(repository, tmp_path):
+    (repository.folder / "cpp/link").symlink_to("../../outside")
+    git(repository.folder, "add", ".")
+    git(repository.folder, "commit", "--quiet", "--message=link")
+    source = checkout.from_entry("engine", repository.entry())
+    with pytest.raises(checkout.SourceError, match="engine: expected files and folders .*, found cpp/link, which is a link"):
+        checkout.export(source, checkout.from_checkout(source, repository.folder.parent), tmp_path / "to")
+
+
+@pytest.mark.parametrize("name", ["../outside", "cpp/../../outside", "/outside"])
+def test_a_name_that_leads_out_is_refused(repository, tmp_path, name):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo(name))
+    source = checkout.from_entry("engine", repository.entry())
+    with pytest.raises(checkout.SourceError, match="leads out"):
+        checkout.export(source, stream.getvalue(), tmp_path / "to")
+    assert not (tmp_path / "outside").exists()
+
+
+def test_upstream(run, repository, tmp_path):
+    assert run("--upstream") == (0, "")
+    assert taken(tmp_path) == wanted()
+
+
+def test_upstream_by_way_of_a_mirror(run, repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.file://{repository.folder.parent}/.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "https://git.example.org/some/")
+    assert run("--upstream", repository="https://git.example.org/some/engine") == (0, "")
+
+
+def test_upstream_without_the_commit(run):
+    refused(run, f"expected commit {'2' * 40} in file://", "found a repository without it", "locks/sources.packages.json", place=("--upstream",), commit="2" * 40)
+
+
+def test_upstream_that_does_not_answer(run, tmp_path):
+    refused(run, "found that it does not answer (", "set MLC_SOURCES", place=("--upstream",), repository=f"file://{tmp_path}/none")
+
+
+def test_upstream_with_other_content(run):
+    refused(run, f"with sha256 {'0' * 64}", place=("--upstream",), sha256="0" * 64)
+
+
+def test_the_setting_is_the_one_that_bazel_takes(tmp_path, monkeypatch):
+    assert checkout.folder_of_checkouts(tmp_path) == ""
+    monkeypatch.setenv("MLC_SOURCES", "/environment")
+    assert checkout.folder_of_checkouts(tmp_path) == "/environment"
+    (tmp_path / "user.bazelrc").write_text(
+        "build --jobs=2\ncommon --repo_env=MLC_SOURCES=/first\nbuild --color=no --repo_env=MLC_SOURCES=/second\n# build --repo_env=MLC_SOURCES=/no\n"
+    )
+    assert checkout.folder_of_checkouts(tmp_path) == "/second"
+
+
+# The lock --------------------------------------------------------------------------------------------------------
+
+
+class Locks:
+    """A workspace whose locks have the repository alone."""
+
+    def __init__(self, folder: pathlib.Path, entry: dict):
+        self.folder = folder / "locks"
+        self.folder.mkdir(parents=True)
+        self.asked = {"about": "why", **{name: value for name, value in entry.items() if name != "sha256"}}
+        self.write("sources.packages.json", self.asked)
+        self.write("sources.lock.json", entry)
+
+    def write(self, name: str, entry: dict) -> None:
+        (self.folder / name).write_text(json.dumps({"sources": {"engine": entry}}))
+
+    def entry(self) -> dict:
+        return json.loads((self.folder / "sources.lock.json").read_text())["sources"]["engine"]
+
+
+@pytest.fixture
+def locks(repository, tmp_path, monkeypatch) -> Locks:
+    monkeypatch.setenv("BUILD_WORKSPACE_DIRECTORY", str(tmp_path / "workspace"))
+    return Locks(tmp_path / "workspace", repository.entry())
+
+
+def update(monkeypatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["update_sources", *arguments])
+    return update_sources.main()
+
+
+@pytest.mark.parametrize("place", ["checkouts", "upstream"])
+def test_an_update_finds_the_hash(monkeypatch, locks, repository, place):
+    right = locks.entry()
+    locks.write("sources.lock.json", {**right, "sha256": "0" * 64})
+    if place == "checkouts":
+        monkeypatch.setenv("MLC_SOURCES", str(repository.folder.parent))
+        locks.write("sources.packages.json", {**locks.asked, "repository": "file:///nonexistent"})
+        right["repository"] = "file:///nonexistent"
+    assert update(monkeypatch, "--check") == 1
+    assert locks.entry()["sha256"] == "0" * 64
+    assert update(monkeypatch) == 0
+    assert locks.entry() == right
+    assert update(monkeypatch, "--check") == 0
+
+
+def test_an_update_to_another_commit(monkeypatch, locks, repository):
+    moved = repository.move_on()
+    locks.write("sources.packages.json", {**locks.asked, "commit": moved})
+    assert update(monkeypatch) == 0
+    assert locks.entry() == repository.entry()
+
+
+def test_a_source_that_cannot_be_had_stays_and_that_is_said(monkeypatch, locks, repository, capsys):
+    locked = locks.entry()
+    shutil.rmtree(repository.folder)
+    assert update(monkeypatch) == 0
+    assert locks.entry() == locked
+    assert "not verified, kept as locked: engine: expected commit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", [{"commit": "2" * 40}, {"paths": ["LICENSE"]}], ids=["commit", "paths"])
+def test_a_changed_source_that_cannot_be_had_stops_the_update(monkeypatch, locks, repository, change):
+    locked = locks.entry()
+    shutil.move(repository.folder, repository.folder.parent / "away")
+    locks.write("sources.packages.json", {**locks.asked, **change})
+    with pytest.raises(SystemExit, match="engine: expected commit .*: set MLC_SOURCES") as stopped:
+        update(monkeypatch)
+    assert len(str(stopped.value).splitlines()) == 1
+    assert locks.entry() == locked
+
+
+def test_where_both_fail_the_checkout_is_what_is_spoken_of(monkeypatch, locks, repository):
+    monkeypatch.setenv("MLC_SOURCES", str(repository.folder.parent))
+    changed = {**locks.asked, "commit": "2" * 40}
+    locks.write("sources.packages.json", changed)
+    with pytest.raises(SystemExit, match=re.escape(f"found {repository.commit}: git -C")):
+        update(monkeypatch)
