@@ -4,7 +4,8 @@
     tools/bazel run //locks:update_licenses -- --check          # only compare: exit status 1 if it would change
     tools/bazel run //locks:update_licenses -- --cache FOLDER   # reuse, and keep, downloads: FOLDER/content_addressable/sha256/…
 
-Only entries of another version are fetched, by hash; a git repository's from the checkouts in MLC_SOURCES, else from upstream. FOLDER may be Bazel's repository cache (`tools/bazel info repository_cache`).
+Only entries of another version are fetched, by hash; those of git repositories from the checkouts in MLC_SOURCES, else from upstream.
+FOLDER may be Bazel's repository cache (`tools/bazel info repository_cache`).
 
 A licence is an SPDX 2.3 licence expression (annex D). Of a Debian package it joins all that its copyright file names, which is what its
 source package holds: more than reaches the binary package. A copyright file that is prose is searched for well-known words, and may state
@@ -377,7 +378,8 @@ class Updater:
         self._cache = cache
         self._keep = keep
         self._debian = lock_file.read_json(inputs.DEBIAN_LOCK)["packages"]
-        self._git = {name: entry for name, entry in lock_file.read_json(inputs.SOURCES_LOCK)["sources"].items() if entry["registry"] == "git"}
+        sources = lock_file.read_json(inputs.SOURCES_LOCK)["sources"]
+        self._git = {name: entry for name, entry in sources.items() if entry["registry"] == "git"}
         self._crates = ""  # where they are downloaded from, once asked
         self._asking = threading.Lock()
 

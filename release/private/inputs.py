@@ -53,7 +53,8 @@ class Input:
         ecosystem: "crate", "debian", "pypi" or "source".
         name: as its lock has it: without suite; PyPI names normalized (PEP 503).
         version: as its lock has it, with Debian's epoch; the commit of a git repository.
-        sha256: of the file or files that the lock accepts, or of a commit's content (third_party/git/checkout.py), lower-case hexadecimal, sorted.
+        sha256: of the file or files that the lock accepts, or of a commit's content (third_party/git/checkout.py); lower-case
+            hexadecimal, sorted.
         license: SPDX 2.3 licence expression (annex D); empty only where none has been asked for.
         purl: package URL.
         uses: the sets of locks/debian.packages.json or locks/crates.packages.json that take it; empty for other ecosystems.

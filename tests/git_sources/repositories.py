@@ -13,7 +13,12 @@ from third_party.git import checkout
 GIT = "/usr/bin/git"
 PATH = "/usr/bin:/bin"
 PATHS = ("LICENSE", "cpp")
-CONTENT = {"LICENSE": "Apache License, Version 2.0\n", "cpp/engine.cc": "int engine;\n", "cpp/deep/er.h": "#pragma once\n", "other/file": "other\n"}
+CONTENT = {
+    "LICENSE": "Apache License, Version 2.0\n",
+    "cpp/deep/er.h": "#pragma once\n",
+    "cpp/engine.cc": "int engine;\n",
+    "other/file": "other\n",
+}
 
 
 def git(folder: pathlib.Path, *arguments: str) -> str:

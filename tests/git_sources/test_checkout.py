@@ -239,7 +239,8 @@ def test_upstream_by_way_of_a_mirror(run, repository, tmp_path, monkeypatch):
 
 
 def test_upstream_without_the_commit(run):
-    refused(run, f"expected commit {'2' * 40} in file://", "found a repository without it", "locks/sources.packages.json", place=("--upstream",), commit="2" * 40)
+    parts = (f"expected commit {'2' * 40} in file://", "found a repository without it", "locks/sources.packages.json")
+    refused(run, *parts, place=("--upstream",), commit="2" * 40)
 
 
 def test_upstream_that_does_not_answer(run, tmp_path):
@@ -255,7 +256,8 @@ def test_the_setting_is_the_one_that_bazel_takes(tmp_path, monkeypatch):
     monkeypatch.setenv("MLC_SOURCES", "/environment")
     assert checkout.folder_of_checkouts(tmp_path) == "/environment"
     (tmp_path / "user.bazelrc").write_text(
-        "build --jobs=2\ncommon --repo_env=MLC_SOURCES=/first\nbuild --color=no --repo_env=MLC_SOURCES=/second\n# build --repo_env=MLC_SOURCES=/no\n"
+        "build --jobs=2\ncommon --repo_env=MLC_SOURCES=/first\n"
+        "build --color=no --repo_env=MLC_SOURCES=/second\n# build --repo_env=MLC_SOURCES=/no\n"
     )
     assert checkout.folder_of_checkouts(tmp_path) == "/second"
 

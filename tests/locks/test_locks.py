@@ -10,6 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 
 FILES = {path.name: path for path in map(pathlib.Path, os.environ["LOCKS"].split())}
+README = pathlib.Path(os.environ["README"]).read_text()
 MODULE = pathlib.Path(os.environ["MODULE"]).read_text()
 VERSIONS = dict(re.findall(r'^(\w+) = "([^"]+)"$', pathlib.Path(os.environ["VERSIONS"]).read_text(), re.MULTILINE))
 ENVIRONMENTS = os.environ["ENVIRONMENTS"].split()
@@ -127,6 +128,12 @@ def test_every_source_is_a_repository():
     assert sorted(archives) == sorted(set(SOURCES) - git)
     visible = " ".join(re.findall(r"use_repo\((?:git_)?sources,([^)]*)\)", MODULE))
     assert {name.replace("-", "_") for name in git} | {"sentencepiece", "tvm", "tvm_ffi"} < set(re.findall(r'"(\w+)"', visible))
+
+
+def test_the_readme_checks_out_what_is_locked():
+    commands = re.findall(r"^    git clone (\S+)\n    git -C (\S+) checkout (\S+)$", README, re.MULTILINE)
+    git = {name: source for name, source in SOURCES.items() if source["registry"] == "git"}
+    assert commands == [(source["repository"], name, source["commit"]) for name, source in git.items()]
 
 
 def installed() -> dict[str, importlib.metadata.Distribution]:

@@ -41,9 +41,21 @@ def small(tmp_path):
         },
         "sources.lock.json": {
             "sources": {
-                "engine": {"registry": "git", "repository": "https://github.com/some/engine.git", "commit": "1" * 40, "paths": ["src"], "sha256": "f" * 64},
+                "engine": {
+                    "registry": "git",
+                    "repository": "https://github.com/some/engine.git",
+                    "commit": "1" * 40,
+                    "paths": ["src"],
+                    "sha256": "f" * 64,
+                },
                 "tree": {"registry": "pypi", "version": "5", "file": "tree-5.tar.gz", "sha256": "b" * 64},
-                "yard": {"registry": "git", "repository": "https://git.example.org/some/yard", "commit": "2" * 40, "paths": ["src"], "sha256": "0" * 64},
+                "yard": {
+                    "registry": "git",
+                    "repository": "https://git.example.org/some/yard",
+                    "commit": "2" * 40,
+                    "paths": ["src"],
+                    "sha256": "0" * 64,
+                },
             }
         },
         "licenses.lock.json": {
@@ -158,7 +170,13 @@ def test_small_locks(small):
 
 @pytest.mark.parametrize(
     ("section", "key", "version"),
-    [("crates", "0.3/rand", "0.3.1"), ("debian", "bullseye/g++", "1:2+b3"), ("pypi", "one", "4"), ("sources", "engine", "1" * 40), ("sources", "tree", "5")],
+    [
+        ("crates", "0.3/rand", "0.3.1"),
+        ("debian", "bullseye/g++", "1:2+b3"),
+        ("pypi", "one", "4"),
+        ("sources", "engine", "1" * 40),
+        ("sources", "tree", "5"),
+    ],
 )
 def test_a_missing_licence_is_refused(small, section, key, version):
     licenses = json.loads(small["licenses.lock.json"].read_text())

@@ -3,8 +3,8 @@
     python3 third_party/git/checkout.py mlc-llm --repository URL --commit COMMIT --sha256 SHA256 --checkouts FOLDER --to . LICENSE cpp
     python3 third_party/git/checkout.py mlc-llm --repository URL --commit COMMIT --sha256 SHA256 --upstream --to . LICENSE cpp
 
-The names of the files are printed. What is taken is what git has recorded for the commit, never the work tree's files. A checkout at another commit, or with changes in the
-named paths, is refused all the same: whoever made them would wait in vain for their effect.
+The files' names are printed. What is taken is what git has recorded for the commit, never the work tree's files. A checkout at another
+commit, or with changes in the named paths, is refused all the same: whoever made them would wait in vain for their effect.
 
 The hash is that of the tar that `git archive` writes, so that the content does not hang on SHA-1 alone. A mirror in place of the upstream
 repository is git's own setting: git config --global url.MIRROR.insteadOf URL.
@@ -110,7 +110,8 @@ def from_checkout(source: Source, checkouts: pathlib.Path) -> bytes:
         switch = f"git -C {quoted} checkout {source.commit}"
         raise SourceError(source, expected, head, switch if has_commit else f"{fetch} && {switch}")
     # Submodules are no part of the tar.
-    status = _git(source, folder, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=all", "--", *source.paths)
+    options = ["--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=all"]
+    status = _git(source, folder, "status", *options, "--", *source.paths)
     if status.returncode:
         raise SourceError(source, expected, f"one that git cannot read ({_said(status)})", f"move it away, then {clone}")
     changed = [entry[3:].decode("utf-8", "replace") for entry in status.stdout.split(b"\0") if entry]
@@ -167,7 +168,8 @@ def archive(source: Source, repository: pathlib.Path) -> bytes:
     done = _git(source, repository, *_ARCHIVE, "archive", "--format=tar", source.commit, "--", *source.paths)
     if done.returncode:
         expected = f"{', '.join(source.paths)} in commit {source.commit}"
-        raise SourceError(source, expected, f"that git cannot read them in {repository} ({_said(done)})", f"mend locks/sources.packages.json, then {_UPDATE}")
+        found = f"that git cannot read them in {repository} ({_said(done)})"
+        raise SourceError(source, expected, found, f"mend locks/sources.packages.json, then {_UPDATE}")
     found = sha256(done.stdout)
     if source.sha256 and found != source.sha256:
         remedy = f"do not build on it, find out why; if the change is meant: {_UPDATE}"
@@ -192,8 +194,8 @@ def export(source: Source, content: bytes, to: pathlib.Path) -> List[str]:
         for member in tar:
             target = (root / member.name).resolve()
             if root not in (target, *target.parents) or not (member.isreg() or member.isdir()):
-                remedy = "name other paths in locks/sources.packages.json"
-                raise SourceError(source, "files and folders below the repository's root", f"{member.name}, which is a link or leads out", remedy)
+                expected, found = "files and folders below the repository's root", f"{member.name}, which is a link or leads out"
+                raise SourceError(source, expected, found, "name other paths in locks/sources.packages.json")
             if member.isreg():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(tar.extractfile(member).read())  # type: ignore[union-attr]

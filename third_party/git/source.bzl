@@ -48,8 +48,8 @@ def _git_source_impl(rctx):
     if done.return_code:
         fail(done.stderr.strip())
     if place[0] == "--checkouts":
-        # What is built is the locked commit whatever happens to the checkout; but a change there is to be refused, not ignored. Files, not
-        # folders: rctx.watch_tree leaves Bazel's server in error once a folder is gone. So a new file is seen when it is added to the index.
+        # What is built is the locked commit whatever happens to the checkout; but a change there is to be refused, not ignored. Files,
+        # not folders: rctx.watch_tree leaves Bazel's server in error once one is gone. A new file is seen when the index has it.
         for file in [".git/HEAD", ".git/index", ".git/logs/HEAD"] + done.stdout.splitlines():
             rctx.watch("{}/{}/{}".format(place[1], rctx.attr.source, file))
     for path, content in rctx.attr.files.items():
