@@ -17,6 +17,7 @@ from tests.git_sources.repositories import CONTENT, Repository, git
 from tests.private.second_workspace import SecondWorkspace
 
 NAMES = ("mlc-llm", "tokenizers-cpp", "xgrammar")
+ADDED = {"cpp/forwards/to.h": "int added;\n"}
 OVERLAY = """\
 filegroup(
     name = "files",
@@ -58,6 +59,8 @@ class GitSourcesTest(unittest.TestCase):
         lock.write_text(json.dumps(content))
         for name in (name.replace("-", "_") for name in NAMES):
             (cls.second.root / f"third_party/{name}/{name}.BUILD.bazel").write_text(OVERLAY)
+        extension = cls.second.root / "third_party/git/extension.bzl"
+        extension.write_text(extension.read_text().replace('source("tokenizers-cpp", ', f'source("tokenizers-cpp", files = {json.dumps(ADDED)}, '))
         package = cls.second.root / "needs_sources"
         package.mkdir()
         (package / "BUILD.bazel").write_text(PACKAGE.format(files=", ".join(f'"@{name.replace("-", "_")}//:files"' for name in NAMES)))
@@ -74,6 +77,7 @@ class GitSourcesTest(unittest.TestCase):
         self.assertEqual(self.build("//needs_sources:copies", **place).returncode, 0)
         built = (self.second.root / "bazel-bin/needs_sources/all").read_text()
         self.assertEqual(built.count(CONTENT["cpp/engine.cc"]), len(NAMES))
+        self.assertEqual(built.count(ADDED["cpp/forwards/to.h"]), 1)
         self.assertNotIn(CONTENT["other/file"], built)
 
     def assert_refused(self, *parts: str, **place) -> None:

@@ -229,7 +229,7 @@ class DoctorTest(LauncherCase):
         done = self.doctor("--help")
         self.assertEqual(done.returncode, 0)
         for name in ("BAZEL_REAL", "MLC_PROFILE", "MLC_BAZEL_CACHE", "MLC_DEBIAN_MIRROR", "MLC_SOURCES", "PIP_INDEX_URL", "SSL_CERT_FILE"):
-            self.assertIn(name, done.stdout)
+            self.assertRegex(done.stdout, rf"(?m)^  {name}\b")
 
 
 if __name__ == "__main__":
