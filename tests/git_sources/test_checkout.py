@@ -129,6 +129,16 @@ def test_a_folder_that_is_no_checkout(run, repository, tmp_path, inside):
     refused(run, "found a folder that is not one", "move it away, then git clone", place=("--checkouts", str(place)))
 
 
+def test_a_checkout_of_another_user(run, tmp_path, monkeypatch):
+    """As where a folder of the machine is mounted into a container."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    # Git's own means to test this.
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    said = refused(run, "found one of another user: git config --global --add safe.directory")
+    subprocess.run(said.rpartition("user: ")[2], shell=True, check=True)
+    assert run() == (0, "")
+
+
 def test_another_commit(run, repository):
     locked = repository.commit
     moved = repository.move_on()

@@ -96,6 +96,8 @@ def from_checkout(source: Source, checkouts: pathlib.Path) -> bytes:
         raise SourceError(source, expected, "no such folder", clone)
     # A folder inside of another checkout has a prefix there.
     kind = _git(source, folder, "rev-parse", "--is-bare-repository", "--show-prefix")
+    if b"dubious ownership" in kind.stderr:
+        raise SourceError(source, expected, "one of another user", f"git config --global --add safe.directory {quoted}")
     if kind.returncode or kind.stdout.split() not in ([b"true"], [b"false"]):
         said = f" ({_said(kind)})" if kind.returncode else ""
         raise SourceError(source, expected, f"a folder that is not one{said}", f"move it away, then {clone}")
