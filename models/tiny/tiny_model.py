@@ -270,14 +270,8 @@ def write_model(folder: Path, config: TinyConfig, seed: int) -> None:
     write_json(folder / "tokenizer_config.json", TOKENIZER_CONFIG)
     write_json(folder / "tokenizer.json", tokenizer_json(model))
     (folder / "tokenizer.model").write_bytes(model)
-    weights = [(name, random_weight(random, name, shape)) for name, shape in tensor_shapes(config)]
+    weights = ((name, random_weight(random, name, shape)) for name, shape in tensor_shapes(config))
     (folder / "model.safetensors").write_bytes(safetensors(weights))
-    # Weight conversion writes this index next to the weights when it is missing, which fails in a
-    # read-only input folder.
-    write_json(
-        folder / "model.safetensors.index.json",
-        {"metadata": {}, "weight_map": {name: "model.safetensors" for name, _ in weights}},
-    )
 
 
 def main() -> None:

@@ -34,10 +34,16 @@ LICENSES_SECTION = {CRATE: "crates", DEBIAN: "debian", PYPI: "pypi", SOURCE: "so
 
 _GITHUB = "https://github.com/"
 
-# Which locked inputs a wheel of this build is made of; the same as in third_party/pypi/extension.bzl.
+# Which locked inputs a wheel of this build is made of: as third_party/pypi/extension.bzl unpacks them, and as wheels/build_id.bzl counts them.
 WHEEL_SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     "apache-tvm": ((PYPI, "apache-tvm"), (SOURCE, "tilelang")),
     "apache-tvm-ffi": ((PYPI, "apache-tvm-ffi"),),
+    "mlc-llm": ((SOURCE, "mlc-llm"), (SOURCE, "sentencepiece"), (SOURCE, "tokenizers-cpp"), (SOURCE, "xgrammar")),
+}
+
+# Sets of crates and Debian packages that are compiled into a wheel.
+WHEEL_SETS: dict[str, tuple[tuple[str, str], ...]] = {
+    "mlc-llm": ((CRATE, "tokenizers_cpp"), (DEBIAN, "cxx_headers")),
 }
 
 
@@ -200,6 +206,21 @@ def _git_purl(repository: str, commit: str) -> str:
         owner, _, name = path.removeprefix(_GITHUB).partition("/")
         return PackageURL("github", owner, name, commit).to_string()
     return PackageURL("generic", None, path.rpartition("/")[2], commit, {"vcs_url": f"git+{repository}@{commit}"}).to_string()
+
+
+def sources_of(wheel: str, locked: list[Input]) -> list[Input]:
+    """What a wheel of this build is made of.
+
+    Args:
+        wheel: its distribution, a key of `WHEEL_SOURCES`.
+        locked: all inputs.
+    """
+    sets = WHEEL_SETS.get(wheel, ())
+    return [
+        each
+        for each in locked
+        if (each.ecosystem, each.name) in WHEEL_SOURCES[wheel] or any((each.ecosystem, use) in sets for use in each.uses)
+    ]
 
 
 def add_locks_argument(parser: argparse.ArgumentParser) -> None:

@@ -69,6 +69,9 @@ RELEASE = "release"
 # Sets of locks/debian.packages.json that are image content; the others are tools.
 _IMAGE_SETS = "image_"
 
+# Sets that are no tools: they are compiled into a wheel.
+_COMPILED = {each for sets in inputs.WHEEL_SETS.values() for each in sets}
+
 _DEBIAN_RECORD = re.compile(r"var/lib/dpkg/status\.d/(?P<name>[^/]+)(?<!\.md5sums)")
 _METADATA = re.compile(r"(?:.*/)?[^/]+\.dist-info/METADATA")
 
@@ -248,8 +251,12 @@ def whole_build(version: str, locked: list[Input], wheels: list[Wheel], images: 
         bill.relate(RELEASE, _CONTAINS, _add_wheel(bill, wheel, locked))
         for source in _sources(wheel, locked):
             roles[source.identity].append(f"source of wheel {wheel.name}")
+    # mlc-llm's, where it is not built.
+    of_others = {each.identity for name in inputs.WHEEL_SOURCES.keys() - {wheel.name for wheel in wheels} for each in inputs.sources_of(name, locked)}
     for each in locked:
-        tool = [f"build tool ({use})" for use in each.uses if not use.startswith(_IMAGE_SETS)]
+        tool = [f"build tool ({use})" for use in each.uses if not use.startswith(_IMAGE_SETS) and (each.ecosystem, use) not in _COMPILED]
+        if not tool and not roles[each.identity] and each.identity in of_others:
+            continue
         if not tool and not each.uses and not roles[each.identity]:
             tool = ["build tool"]
         if tool:
@@ -315,7 +322,7 @@ def _add_wheel(bill: Bill, wheel: Wheel, locked: list[Input]) -> str:
 def _sources(wheel: Wheel, locked: list[Input]) -> list[Input]:
     if wheel.name not in inputs.WHEEL_SOURCES:
         raise SbomError(f"{wheel.file}: expected its sources in WHEEL_SOURCES of release/private/inputs.py, found none: add them there")
-    return [each for each in locked if (each.ecosystem, each.name) in inputs.WHEEL_SOURCES[wheel.name]]
+    return inputs.sources_of(wheel.name, locked)
 
 
 # Formats ---------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from release.private import inputs
 
 LOCKS = inputs.by_name([pathlib.Path(path) for path in os.environ["LOCKS"].split()])
 EXTENSION_BZL = pathlib.Path(os.environ["EXTENSION_BZL"])
+GIT_EXTENSION_BZL = pathlib.Path(os.environ["GIT_EXTENSION_BZL"])
 
 DEBIAN = json.loads(LOCKS["debian.lock.json"].read_text())
 CRATES = json.loads(LOCKS["crates.lock.json"].read_text())
@@ -212,13 +213,27 @@ def test_a_missing_lock_is_refused(small, name):
 
 
 def test_sources_of_wheels_are_those_that_the_build_unpacks():
-    declared = {}
+    declared, of_libraries = {}, set()
     for call in re.findall(r"pypi_source\((.*?)\n    \)", EXTENSION_BZL.read_text(), re.DOTALL):
         wheel, sdist = (re.search(rf'\b{name} = "([^"]+)"', call) for name in ("wheel", "sdist"))
-        # One without a wheel is the source of a library that goes into another's.
         if wheel:
             declared[wheel[1]] = (("pypi", wheel[1]), *([("source", sdist[1])] if sdist else []))
-    assert declared == inputs.WHEEL_SOURCES
+        else:
+            of_libraries.add(("source", sdist[1]))
+    # mlc-llm's wheel is made of the git sources, and of libraries' source distributions that make no wheel themselves.
+    of_libraries |= {("source", name) for name in re.findall(r'\bsource\(\s*"([^"]+)"', GIT_EXTENSION_BZL.read_text())}
+    assert {name: set(sources) for name, sources in inputs.WHEEL_SOURCES.items()} == {
+        **{name: set(sources) for name, sources in declared.items()},
+        "mlc-llm": of_libraries,
+    }
+
+
+def test_what_is_compiled_into_a_wheel_is_among_its_sources(loaded):
+    sources = inputs.sources_of("mlc-llm", loaded)
+    names = {(each.ecosystem, each.name) for each in sources}
+    assert {("crate", "tokenizers"), ("debian", "libmsgpack-cxx-dev"), ("debian", "libstb-dev"), ("source", "xgrammar")} <= names
+    assert not any(each.name == "rustc" for each in sources), "a tool is no source"
+    assert inputs.sources_of("apache-tvm-ffi", loaded) == [each for each in loaded if each.identity == ("pypi", "apache-tvm-ffi", "")]
 
 
 def test_sources_of_wheels_are_locked(loaded):

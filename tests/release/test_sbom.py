@@ -38,6 +38,8 @@ LICENSES = json.loads(LOCKS["licenses.lock.json"].read_text())
 
 TVM = ("apache-tvm", "0.26.0+mlc0.1.0.b0")
 TVM_FFI = ("apache-tvm-ffi", "0.1.13.post3+mlc0.1.0.b0")
+MLC_LLM = ("mlc-llm", "0.20.0.dev0+mlc0.1.0.b0")
+PRODUCED = (TVM, TVM_FFI, MLC_LLM)
 
 
 def image_packages(*sets: str) -> list[tuple[str, str]]:
@@ -53,7 +55,7 @@ def version_of(name: str) -> str:
 def build(tmp_path_factory):
     """Wheels and images of a few bytes, complete: every image set of the locks is in one."""
     folder = tmp_path_factory.mktemp("build")
-    wheels = [folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl" for name, version in (TVM, TVM_FFI)]
+    wheels = [folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl" for name, version in PRODUCED]
     for wheel in wheels:
         wheel.write_bytes(wheel.name.encode())
     distributions = [TVM, TVM_FFI, ("numpy", version_of("numpy")), ("typing_extensions", version_of("typing-extensions"))]
@@ -132,7 +134,7 @@ def lock_lines() -> list[tuple]:
 
 def product_lines(build) -> list[tuple]:
     wheels, images = build
-    lines = [(*facts, "Apache-2.0", (hashlib.sha256(wheel.read_bytes()).hexdigest(),)) for facts, wheel in zip((TVM, TVM_FFI), wheels)]
+    lines = [(*facts, "Apache-2.0", (hashlib.sha256(wheel.read_bytes()).hexdigest(),)) for facts, wheel in zip(PRODUCED, wheels)]
     for name, layout in images.items():
         digest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
         lines.append((name, VERSION, "NOASSERTION", (digest.removeprefix("sha256:"),)))
@@ -151,6 +153,15 @@ def test_package_urls_are_the_inputs(whole):
         found = collections.Counter(line[4] for line in lines)
         assert max(found.values()) == 1
         assert {each.purl for each in LOCKED} < set(found)
+
+
+def test_without_mlc_llm_its_sources_are_not_in_the_build(build):
+    wheels, images = build
+    document, _ = bills(tuple(wheels[:2]), tuple(images.items()))
+    found = {each["SPDXID"].removeprefix("SPDXRef-") for each in document["packages"]}
+    assert "source-tilelang" in found and "crate-1-itoa" in found, "the tests' own crate is a tool still"
+    assert not found & ({other for one, other in GENERATED_FROM if one == "wheel-mlc-llm"} - {"crate-1-itoa"})
+    assert not any("mlc-llm" in each for each in found)
 
 
 @pytest.fixture(params=["whole", "small"])
@@ -191,12 +202,22 @@ def related(document: dict, relation: str) -> set[tuple[str, str]]:
     }
 
 
-GENERATED_FROM = {
+def crate_id(key: str) -> str:
+    return "crate-" + key.replace("/", "-").replace("_", "-")
+
+
+TVM_GENERATED_FROM = {
     ("wheel-apache-tvm", "pypi-apache-tvm"),
     ("wheel-apache-tvm", "source-tilelang"),
     ("wheel-apache-tvm-ffi", "pypi-apache-tvm-ffi"),
 }
-PRODUCTS = {"image-small", "image-large", "wheel-apache-tvm", "wheel-apache-tvm-ffi"}
+GENERATED_FROM = {
+    *TVM_GENERATED_FROM,
+    *(("wheel-mlc-llm", f"source-{name}") for name in ("mlc-llm", "sentencepiece", "tokenizers-cpp", "xgrammar")),
+    *(("wheel-mlc-llm", f"debian-bookworm-{name}") for name in ("libmsgpack-cxx-dev", "libstb-dev")),
+    *(("wheel-mlc-llm", crate_id(key)) for key in json.loads(LOCKS["crates.lock.json"].read_text())["sets"]["tokenizers_cpp"]),
+}
+PRODUCTS = {"image-small", "image-large", "wheel-apache-tvm", "wheel-apache-tvm-ffi", "wheel-mlc-llm"}
 
 
 def test_relationships_of_the_whole_build(whole):
@@ -208,11 +229,11 @@ def test_relationships_of_the_whole_build(whole):
     assert ("image-small", "debian-bookworm-libc6") in contained and ("image-small", "pypi-numpy") in contained
     assert ("image-large", "wheel-apache-tvm-ffi") in contained and ("image-large", "pypi-numpy") not in contained
     tools = {one for one, other in related(document, "BUILD_TOOL_OF") if other == "release"}
-    for use in ("cc", "container_tools", "pip", "publish_tools", "python"):
+    for use in ("cc", "container_tools", "pip", "publish_tools", "python", "rust"):
         for key in DEBIAN["sets"][use]:
             assert "debian-" + key.replace("/", "-").replace("+", "-plus") in tools, key
     assert "pypi-cyclonedx-python-lib" in tools
-    assert not tools & {"pypi-apache-tvm", "source-tilelang", "pypi-numpy", "debian-bookworm-git"}
+    assert not tools & {"pypi-apache-tvm", "source-tilelang", "pypi-numpy", "debian-bookworm-git", "debian-bookworm-libstb-dev", "crate-0.21-tokenizers"}
 
 
 def test_every_package_has_a_part(both):
@@ -244,7 +265,7 @@ def test_one_image_is_what_its_layers_hold(build, small):
     assert related(document, "DESCRIBES") == {("DOCUMENT", "image-small")}
     contained = [packages[other] for _, other in related(document, "CONTAINS")]
     assert len(contained) == len(expected) and set(contained) == expected
-    assert related(document, "GENERATED_FROM") == GENERATED_FROM
+    assert related(document, "GENERATED_FROM") == TVM_GENERATED_FROM
     assert not related(document, "BUILD_TOOL_OF")
     hashes = {line[0]: line[3] for line in spdx_lines(document) if line[1] == TVM[1]}
     assert hashes["apache-tvm"] == (hashlib.sha256(build[0][0].read_bytes()).hexdigest(),)
