@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import re
@@ -61,6 +62,11 @@ def mlc_llm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> C
         return Done(status, written.out, written.err + error)
 
     return call
+
+
+def test_console_script_is_the_function_that_is_tested_here() -> None:
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="mlc_llm")
+    assert script.load() is main
 
 
 def test_help_names_every_sub_command(mlc_llm: Callable[..., Done]) -> None:
@@ -146,7 +152,8 @@ def test_package_without_a_source_folder_says_what_to_set(mlc_llm: Callable[...,
 def test_conversion_makes_the_bytes_that_the_build_made(tmp_path: Path) -> None:
     """The same commands in other processes, on another day, in another folder, with another hash seed: nothing of these may reach a model."""
     made = json.loads((tiny_model_files.WEIGHTS / "mlc-chat-config.json").read_text())
-    options = ["--quantization", made["quantization"], "--output", tmp_path]
+    output = tmp_path / "model"
+    options = ["--quantization", made["quantization"], "--output", output]
     sizes = []
     for name in ("context_window_size", "prefill_chunk_size", "max_batch_size"):
         sizes += ["--" + name.replace("_", "-"), made["model_config"][name]]
@@ -165,5 +172,5 @@ def test_conversion_makes_the_bytes_that_the_build_made(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-m", "mlc_llm", *map(str, command)], capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stdout + done.stderr
     expected = {path.name: path.read_bytes() for path in tiny_model_files.WEIGHTS.iterdir()}
-    assert {path.name for path in tmp_path.iterdir()} == set(expected)
-    assert {path.name for path in tmp_path.iterdir() if path.read_bytes() != expected[path.name]} == set()
+    assert {path.name for path in output.iterdir()} == set(expected)
+    assert {path.name for path in output.iterdir() if path.read_bytes() != expected[path.name]} == set()
