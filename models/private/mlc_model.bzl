@@ -1,4 +1,4 @@
-"""The rule `mlc_model`."""
+"""The rule behind `mlc_model`."""
 
 load("@bazel_tools//tools/build_defs/cc:action_names.bzl", "ACTION_NAMES")
 load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "find_cpp_toolchain", "use_cpp_toolchain")
@@ -64,24 +64,9 @@ def _mlc_model_impl(ctx):
         OutputGroupInfo(library = depset([library]), weights = depset([weights])),
     ]
 
-mlc_model = rule(
+mlc_model_rule = rule(
     implementation = _mlc_model_impl,
-    doc = """A model for mlc-llm's engine: the folder `<name>` of weights, tokenizer and mlc-chat-config.json, and the library `<name>.so`.
-
-Compiled by the TVM of this build, which is the one that will run it; the bytes depend on the model, the target and the build alone.
-
-Example:
-
-    load("//models:defs.bzl", "cpu_target", "mlc_model")
-
-    mlc_model(
-        name = "tiny",
-        conv_template = "chatml",
-        model_dir = ":checkpoint",
-        quantization = "q0f32",
-        target = cpu_target(),
-    )
-""",
+    doc = "Use the macro mlc_model of //models:defs.bzl.",
     attrs = {
         "context_window_size": attr.int(doc = "Tokens of prompt and answer together; default: the model's own."),
         "conv_template": attr.string(mandatory = True, doc = "Conversation template, as `mlc_llm gen_config --conv-template` has them."),
@@ -94,7 +79,7 @@ Example:
         "opt": attr.string(default = "O2", doc = "Optimisation preset, as `mlc_llm compile --opt`."),
         "prefill_chunk_size": attr.int(doc = "Tokens of a prompt that are taken at once; default: mlc-llm's."),
         "quantization": attr.string(mandatory = True, doc = "As `mlc_llm convert_weight --quantization`: q0f32, q4f16_1, ..."),
-        "target": attr.string(mandatory = True, doc = "TVM target as JSON: see `cpu_target`."),
+        "target": attr.string(mandatory = True, doc = "TVM target as JSON: see `cpu_target` in //models:defs.bzl."),
         "_build_model": attr.label(default = "//models/private:build_model", executable = True, cfg = "exec"),
         # Not cfg = "exec": what compiles a model is the TVM that will run it, and not built a second time.
         "_environments": attr.label_list(default = [
