@@ -22,8 +22,8 @@ from tests.images import enter_root
 
 IMAGE = pathlib.Path(os.environ["IMAGE"])
 NAME = IMAGE.name
-TESTS = os.environ["TESTS"].split()
-WHEELS = [pathlib.Path(path) for path in os.environ["WHEELS"].split() if path.endswith(".whl")]
+TESTS = os.environ.get("TESTS", "").split()
+WHEELS = [pathlib.Path(path) for path in os.environ.get("WHEELS", "").split() if path.endswith(".whl")]
 
 HOW_TO_EXCLUDE = (
     "This machine could not start a container. It needs root, or user namespaces (sysctl kernel.unprivileged_userns_clone, "
@@ -103,14 +103,21 @@ class Bundle:
 
     @property
     def entrypoint(self) -> list[str]:
+        return self.image_config["Entrypoint"]
+
+    @property
+    def image_config(self) -> dict:
+        """`config` of the image's configuration (image-spec, config.md)."""
         manifest = json.loads((IMAGE / "index.json").read_text())["manifests"][0]
         for key in ("manifest", "config"):
             blob = json.loads((IMAGE / "blobs" / manifest["digest"].replace(":", "/")).read_text())
             manifest = blob.get("config", {})
-        return manifest["Entrypoint"]
+        return manifest
 
 
-class ContainerTest(unittest.TestCase):
+class ContainerCase(unittest.TestCase):
+    """Tests of one image, unpacked once."""
+
     @classmethod
     def setUpClass(cls):
         folder = tempfile.TemporaryDirectory(prefix="container-", dir=os.environ["TEST_TMPDIR"])
@@ -129,6 +136,8 @@ class ContainerTest(unittest.TestCase):
         self.assertEqual(ran.returncode, code, f"{command}\n{ran.stdout}\n{ran.stderr}")
         return ran.stdout + (ran.stderr or "")
 
+
+class ContainerTest(ContainerCase):
     def test_its_own_tests_pass(self):
         report = self.run_in_container("pytest", "-q", "/tests", "--junit-xml=/workspace/report.xml", "--color=no", mounts={"/workspace": self.folder})
         sys.stderr.write(report)
