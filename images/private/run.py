@@ -3,6 +3,7 @@
     tools/bazel run //images:run                                    # a shell
     tools/bazel run //images:run -- smoke
     tools/bazel run //images:run -- --volume "$PWD":/workspace -- pytest /tests
+    tools/bazel run //images:run -- --image mlc_llm --volume "$PWD":/workspace --publish 8000:8000 -- serve /workspace/MODEL
 
 Nothing is kept of the container. With runc it has no network.
 """
@@ -37,6 +38,14 @@ def volume(text: str) -> tuple[str, str]:
     return str(folder), inside
 
 
+def ports(text: str) -> str:
+    """Checks [ADDRESS:]HOST:CONTAINER, two ports: an engine's own message about another comes late and names none."""
+    *_, outside, inside = ["", *text.split(":")]
+    if not (outside.isdigit() and inside.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected HOST:CONTAINER, two ports, found {text!r}")
+    return text
+
+
 def run_in_engine(tool: str, path: str, options: argparse.Namespace, image: oci_layout.Image, reference: str, loader: pathlib.Path) -> int:
     """Becomes `podman run` or `docker run`; loads the image first, unless the engine has this very one.
 
@@ -54,6 +63,8 @@ def run_in_engine(tool: str, path: str, options: argparse.Namespace, image: oci_
     command += ["--gpus", "all"] if options.gpus else []
     for outside, inside in options.volume:
         command += ["--volume", f"{outside}:{inside}"]
+    for ports in options.publish:
+        command += ["--publish", ports]
     os.execv(path, [*command, reference, *options.command])
     return 0
 
@@ -62,8 +73,10 @@ def run_in_runc(path: str, options: argparse.Namespace, image: oci_layout.Image,
     """Unpacks the image with umoci and runs it; returns the command's exit status.
 
     Raises:
-        RunError: GPUs are asked for, or it cannot be unpacked.
+        RunError: GPUs or a port are asked for, or it cannot be unpacked.
     """
+    if options.publish:
+        raise RunError("runc alone gives a container no network: install podman or docker to publish a port")
     if options.gpus:
         raise RunError("runc alone gives a container no GPU: install podman or docker with the NVIDIA Container Toolkit")
     rootless = os.geteuid() != 0
@@ -94,7 +107,8 @@ def run_in_runc(path: str, options: argparse.Namespace, image: oci_layout.Image,
 def container_config(config: dict, image: oci_layout.Image, options: argparse.Namespace, rootless: bool) -> dict:
     """umoci's runtime configuration (runtime-spec, config.md) with the command, the volumes and the user of this run."""
     process = config["process"]
-    process["args"] = [*image.config["config"].get("Entrypoint", []), *options.command]
+    image_config = image.config["config"]
+    process["args"] = [*image_config.get("Entrypoint", []), *(options.command or image_config.get("Cmd", []))]
     process["terminal"] = sys.stdin.isatty()
     if rootless:
         # The one user that there is in the container.
@@ -113,6 +127,7 @@ def main() -> int:
     parser.add_argument("--image", help="the image to start (default: the first)")
     parser.add_argument("--tool", choices=[*container_tool.ENGINES, "runc"], help="start it with this one (default: the first that works)")
     parser.add_argument("--volume", type=volume, action="append", default=[], metavar="HOST:CONTAINER", help="show a folder inside; may be repeated")
+    parser.add_argument("--publish", type=ports, action="append", default=[], metavar="HOST:CONTAINER", help="reach a port from outside; may be repeated")
     parser.add_argument("--gpus", action="store_true", help="give it all GPUs (NVIDIA Container Toolkit)")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments (default: a shell)")
     options = parser.parse_args()

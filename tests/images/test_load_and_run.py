@@ -139,6 +139,26 @@ def test_the_loader_of_every_image_becomes_the_tool_that_works(machine):
 # run ----------------------------------------------------------------------------------------------------------------
 
 
+def test_run_publishes_ports(machine):
+    machine.install("docker")
+    machine.call(run, "--publish", "8000:8000", "--publish", "127.0.0.1:80:8001", "--", "serve", "/workspace/m")
+    assert machine.log()[-1][2:] == ["--rm", "--interactive", "--publish", "8000:8000", "--publish", "127.0.0.1:80:8001", "first:1.2.3", "serve", "/workspace/m"]
+
+
+@pytest.mark.parametrize("ports", ["8000", "8000:", ":80", "a:80", ""])
+def test_run_refuses_what_are_no_ports(machine, ports):
+    machine.install("docker")
+    done = machine.call(run, f"--publish={ports}")
+    assert (done.returncode, machine.log()) == (2, [])
+    assert f"argument --publish: expected HOST:CONTAINER, two ports, found {ports!r}" in done.stderr
+
+
+def test_runc_cannot_publish_a_port(machine):
+    machine.install("runc")
+    done = machine.call(run, "--publish", "8000:8000")
+    assert done.returncode == 1 and done.stderr == "run: runc alone gives a container no network: install podman or docker to publish a port\n"
+
+
 def test_run_loads_an_image_that_the_engine_does_not_have_and_gives_its_exit_status(machine):
     machine.install("podman")
     done = machine.call(run, "smoke", "--verbose")

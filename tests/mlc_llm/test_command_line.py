@@ -130,7 +130,8 @@ def test_an_unknown_quantisation_is_refused_and_the_known_are_named(mlc_llm: Cal
 
 
 def test_an_unknown_conversation_template_is_refused(mlc_llm: Callable[..., Done], tmp_path: Path) -> None:
-    done = mlc_llm("gen_config", tiny_model_files.CHECKPOINT, "--quantization", "q0f32", "--conv-template", "gossip", "--output", tmp_path / "out")
+    options = ["--quantization", "q0f32", "--conv-template", "gossip", "--output", tmp_path / "out"]
+    done = mlc_llm("gen_config", tiny_model_files.CHECKPOINT, *options)
     done.refused("argument --conv-template: invalid choice: 'gossip'", "'chatml'")
 
 
@@ -150,7 +151,7 @@ def test_package_without_a_source_folder_says_what_to_set(mlc_llm: Callable[...,
 
 
 def test_conversion_makes_the_bytes_that_the_build_made(tmp_path: Path) -> None:
-    """The same commands in other processes, on another day, in another folder, with another hash seed: nothing of these may reach a model."""
+    """The same commands on another day, in another folder, with another hash seed: nothing of these may reach a model."""
     made = json.loads((tiny_model_files.WEIGHTS / "mlc-chat-config.json").read_text())
     output = tmp_path / "model"
     options = ["--quantization", made["quantization"], "--output", output]

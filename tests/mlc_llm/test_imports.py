@@ -257,6 +257,7 @@ def test_the_library_for_cpp_programs_loads_too() -> None:
 def test_both_libraries_in_one_process_are_refused() -> None:
     """Both register the same functions with TVM, which lets none be registered twice; upstream ends the process where it could raise."""
     library = Path(mlc_llm.base._LIB_PATH).with_name("libmlc_llm.so")
-    done = run(f"import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); import mlc_llm, ctypes; ctypes.CDLL({str(library)!r})", check=False)
+    no_core_file = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))"
+    done = run(f"{no_core_file}; import mlc_llm, ctypes; ctypes.CDLL({str(library)!r})", check=False)
     assert done.returncode == -signal.SIGABRT
     assert re.search(r"Global Function `mlc\.\S+` is already registered", done.stderr)

@@ -15,7 +15,7 @@ import time
 
 from tests.private.second_workspace import SecondWorkspace
 
-TARGETS = ["//wheels/...", "//images/..."]
+TARGETS = ["//wheels/...", "//images/...", "//models/..."]
 
 
 def digests(artifacts: list[pathlib.Path]) -> dict[str, str]:

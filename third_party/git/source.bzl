@@ -75,10 +75,13 @@ def _git_sources_facts_impl(rctx):
 
 AVAILABLE = {}
 HOW_TO_SUPPLY = {}
-""".format(_place(rctx) != None, repr(HOW_TO_SUPPLY)))
+
+# For tests that start another Bazel on a copy of the workspace.
+VARIABLES = {}
+""".format(_place(rctx) != None, repr(HOW_TO_SUPPLY), {name: rctx.os.environ[name] for name in _ENVIRON if name in rctx.os.environ}))
 
 git_sources_facts = repository_rule(
     implementation = _git_sources_facts_impl,
-    doc = "`sources.bzl` with AVAILABLE and HOW_TO_SUPPLY, for BUILD files: a module extension cannot tell them otherwise.",
+    doc = "`sources.bzl` with AVAILABLE, HOW_TO_SUPPLY and VARIABLES, for BUILD files: a module extension cannot tell them otherwise.",
     environ = _ENVIRON,
 )
