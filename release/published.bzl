@@ -18,6 +18,22 @@ _MLC_LLM_TESTS = [
     "//tests/images:mlc_llm_container_test",
     "//tests/images:mlc_llm_dev_container_test",
     "//tests/images:mlc_llm_image_test",
+    "//tests/images:serve_test",
+    "//tests/mlc_llm:bad_models",
+    "//tests/mlc_llm:chat_config",
+    "//tests/mlc_llm:command_line",
+    "//tests/mlc_llm:engine",
+    "//tests/mlc_llm:imports",
+    "//tests/mlc_llm:logits",
+    "//tests/mlc_llm:pairing",
+    "//tests/mlc_llm:registries",
+    "//tests/mlc_llm:serve",
+    "//tests/mlc_llm:tokenizers",
+    "//tests/models:build_model",
+    "//tests/models:tiny_model",
+    "//tests/wheels:mlc_llm_libraries",
+    "//tests/wheels:mlc_llm_pip",
+    "//tests/wheels:mlc_llm_wheel",
 ]
 
 _TVM_TESTS = [
@@ -39,8 +55,10 @@ _TVM_TESTS = [
     "//tests/runtime:tir_programs",
     "//tests/runtime/dev:export",
     "//tests/wheels:build_id",
+    "//tests/wheels:collect_licenses",
     "//tests/wheels:contents",
     "//tests/wheels:libraries",
+    "//tests/wheels:make_package",
     "//tests/wheels:pip",
 ]
 

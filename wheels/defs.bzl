@@ -1,4 +1,28 @@
-"""Rules around wheels. Public: `python_environment`."""
+"""Rules around wheels. Public: `python_environment`; and the wheels that mlc-llm's engine needs, for //wheels and its tests."""
+
+MLC_LLM_DEPENDENCIES = ["@pypi//{}:whl".format(name) for name in [
+    "annotated_doc",
+    "annotated_types",
+    "anyio",
+    "certifi",
+    "charset_normalizer",
+    "click",
+    "fastapi",
+    "h11",
+    "idna",
+    "opentelemetry_api",
+    "psutil",
+    "pydantic",
+    "pydantic_core",
+    "requests",
+    "safetensors",
+    "shortuuid",
+    "starlette",
+    "tqdm",
+    "typing_inspection",
+    "urllib3",
+    "uvicorn",
+]]
 
 def _python_environment_impl(ctx):
     folder = ctx.actions.declare_directory(ctx.label.name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
-import os
 import re
 import subprocess
 import sys
@@ -158,14 +157,7 @@ def test_conversion_makes_the_bytes_that_the_build_made(tmp_path: Path) -> None:
     sizes = []
     for name in ("context_window_size", "prefill_chunk_size", "max_batch_size"):
         sizes += ["--" + name.replace("_", "-"), made["model_config"][name]]
-    environment = {
-        "HOME": str(tmp_path / "home"),
-        "PATH": "/nonexistent",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONHASHSEED": "20261124",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "TVM_BIND_THREADS": "0",
-    }
+    environment = tiny_model_files.child_environment(tmp_path / "home") | {"PYTHONHASHSEED": "20261124", "TVM_BIND_THREADS": "0"}
     for command in (
         ["gen_config", tiny_model_files.CHECKPOINT, *options, "--conv-template", made["conv_template"]["name"], *sizes],
         ["convert_weight", tiny_model_files.CHECKPOINT, *options, "--device", "cpu"],

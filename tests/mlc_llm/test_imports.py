@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import mlc_llm
 import pytest
+import tvm
+import tvm_ffi
 from mlc_llm._mlc_bazel import versions
 from packaging.requirements import Requirement
 
@@ -29,10 +32,10 @@ EXTRAS: dict[str, tuple[str, str | None]] = {
     "mlc_llm.cli.chat": ("prompt_toolkit", "chat"),
     "mlc_llm.interface.chat": ("prompt_toolkit", "chat"),
     "mlc_llm.cli.delivery": ("huggingface_hub", None),
-    "mlc_llm.cli.router": ("aiohttp", None),
-    "mlc_llm.interface.router": ("aiohttp", None),
-    "mlc_llm.router": ("aiohttp", None),
-    "mlc_llm.router.router": ("aiohttp", None),
+    "mlc_llm.cli.router": ("aiohttp", "router"),
+    "mlc_llm.interface.router": ("aiohttp", "router"),
+    "mlc_llm.router": ("aiohttp", "router"),
+    "mlc_llm.router.router": ("aiohttp", "router"),
     "mlc_llm.contrib.embeddings.openai": ("langchain", None),
     "mlc_llm.testing": ("pytest", None),
     "mlc_llm.testing.debug_chat": ("pytest", None),
@@ -141,13 +144,10 @@ def maps() -> set[str]:
 
 def test_version_is_the_one_of_the_distribution() -> None:
     assert importlib.metadata.version("mlc-llm") == versions.MLC_LLM
-    # Upstream sets its attribute when it releases, from git; a checkout says this. Ours to report, not to edit.
-    assert mlc_llm.__version__ == "0.1.dev0"
+    assert mlc_llm.__version__ == versions.MLC_LLM
 
 
-def test_the_three_distributions_are_of_one_build() -> None:
-    local = {name: importlib.metadata.version(name).partition("+")[2] for name in ("apache-tvm", "apache-tvm-ffi", "mlc-llm")}
-    assert all(local.values()) and len(set(local.values())) == 1, local
+def test_the_distributions_are_those_that_mlc_llm_was_compiled_against() -> None:
     assert importlib.metadata.version("apache-tvm") == versions.TVM
     assert importlib.metadata.version("apache-tvm-ffi") == versions.TVM_FFI
 
@@ -242,10 +242,25 @@ print("agree")
     assert run(program, order, str(tmp_path)).stdout.splitlines()[-1] == "agree"
 
 
-def test_the_library_is_found_only_where_tvm_is_loaded() -> None:
-    """Its run path is its own folder, and TVM is another distribution's: `import tvm` brings TVM's libraries into the process first."""
-    done = run(f"import ctypes; ctypes.CDLL({mlc_llm.base._LIB_PATH!r})", check=False)
+def test_the_library_does_not_load_without_tvm(tmp_path: Path) -> None:
+    """`import tvm` brings its libraries into the process, from wherever it is; else they must be in the folders beside this one's."""
+    (tmp_path / "mlc_llm").mkdir()
+    alone = shutil.copy(mlc_llm.base._LIB_PATH, tmp_path / "mlc_llm")
+    done = run(f"import ctypes; ctypes.CDLL({str(alone)!r})", check=False)
     assert done.returncode == 1 and "libtvm_runtime.so: cannot open shared object file" in done.stderr
+    assert run(f"import tvm, ctypes; print(ctypes.CDLL({str(alone)!r})._handle != 0)").stdout == "True\n"
+
+
+def test_the_library_finds_a_tvm_that_is_installed_beside_it(tmp_path: Path) -> None:
+    """As pip installs them, so that a C++ program needs no more than the one library."""
+    (tmp_path / "mlc_llm").mkdir()
+    library = shutil.copy(mlc_llm.base._LIB_PATH, tmp_path / "mlc_llm")
+    for package in (tvm, tvm_ffi):
+        folder = Path(package.__file__).parent
+        (tmp_path / folder.name).symlink_to(folder)
+    program = f"import ctypes; ctypes.CDLL({str(library)!r}); print(open('/proc/self/maps').read())"
+    found = {Path(path).name for path in mapped(run(program).stdout)}
+    assert {"libtvm_ffi.so", "libtvm_runtime.so", "libtvm_runtime_extra.so"} <= found
 
 
 def test_the_library_for_cpp_programs_loads_too() -> None:

@@ -33,12 +33,6 @@ PRESETS = {preset["model_type"]: name for name, preset in reversed(MODEL_PRESETS
 
 # Families that upstream wrote for an older TVM: exporting one fails on TVM 0.26 with this. All of them need a change of mlc_llm's own code.
 NEEDS_OLDER_TVM = {
-    # nn.op.tensor_ir_op now passes numbers before outputs, not after; a mixture of experts sorts its tokens by such a kernel.
-    "deepseek": r"Argument 1 type mismatch",
-    "deepseek_v2": r"Argument 1 type mismatch",
-    "mixtral": r"Argument 1 type mismatch",
-    "qwen2_moe": r"Argument 1 type mismatch",
-    "phi3_v": r"Argument 1 type mismatch",
     # TVM's script parser has become stricter.
     "llava": r"T\.writes must be called at the top of a T\.sblock",
     "rwkv5": r"without a prior DeclBuffer",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -298,7 +297,7 @@ def test_json_that_is_no_tokenizer_ends_the_process(tmp_path: Path) -> None:
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=tiny_model_files.child_environment(tmp_path),
     )
     assert done.returncode == -signal.SIGABRT
     assert "called `Result::unwrap()` on an `Err` value" in done.stderr

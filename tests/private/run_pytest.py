@@ -67,6 +67,8 @@ def main() -> int:
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     sys.dont_write_bytecode = True
     sys.path[:0] = [str(Path(folder).absolute()) for folder in arguments.environment]
+    # A Python that a test or what it tests starts has the same packages.
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[: len(arguments.environment)])
 
     import pytest
 

@@ -57,7 +57,8 @@ def test_auditwheel_agrees_with_the_tag() -> None:
     abi = analyze_wheel_abi(Libc.GLIBC, Architecture.x86_64, WHEEL.path, TVM_LIBRARIES, disable_isa_ext_check=False, allow_graft=False)
     supported = {abi.overall_policy.name, *abi.overall_policy.aliases}
     newest = max(int(name.split("_")[2]) for name in supported if name.startswith("manylinux_2_"))
-    assert newest <= 28, f"needs {supported}: {abi.versioned_symbols}"
+    stated = int(re.search(r"manylinux_2_(\d+)_", WHEEL.path.name)[1])
+    assert newest <= stated, f"needs {supported}: {abi.versioned_symbols}"
 
 
 def test_needs_tvms_libraries_and_the_system(library: ELFFile) -> None:
@@ -65,9 +66,9 @@ def test_needs_tvms_libraries_and_the_system(library: ELFFile) -> None:
     assert TVM_LIBRARIES <= needed <= TVM_LIBRARIES | SYSTEM_LIBRARIES
 
 
-def test_run_path_is_origin_and_nothing_else(name: str, library: ELFFile) -> None:
-    """TVM's libraries are in another folder: they are found because `import tvm` has loaded them (see tests/mlc_llm/test_imports.py)."""
-    assert dynamic(library, "DT_RUNPATH") == ["$ORIGIN"]
+def test_run_path_is_its_own_folder_and_tvms_beside_it_and_nothing_else(name: str, library: ELFFile) -> None:
+    """Where pip puts TVM. In Python, `import tvm` has loaded it before, from wherever it is (see tests/mlc_llm/test_imports.py)."""
+    assert dynamic(library, "DT_RUNPATH") == ["$ORIGIN:$ORIGIN/../tvm/lib:$ORIGIN/../tvm_ffi/lib"]
     assert dynamic(library, "DT_RPATH") == []
     assert dynamic(library, "DT_SONAME") == [name.split("/")[-1]]
 
@@ -85,7 +86,7 @@ def test_every_symbol_that_it_takes_from_tvm_is_defined_there(library: ELFFile) 
             content = ours()[package].zip.read(f"{package}/lib/{each}")
             defined |= symbols(ELFFile(io.BytesIO(content)), defined=True)
     imported = {symbol for symbol in symbols(library, defined=False) if "tvm" in symbol or symbol.startswith("TVM")}
-    assert len(imported) > 50
+    assert len(imported) > 20
     assert imported - defined == set()
 
 

@@ -6,6 +6,7 @@ import base64
 import csv
 import hashlib
 import io
+import json
 import os
 import pathlib
 import re
@@ -23,11 +24,13 @@ LIBRARIES = {"mlc_llm/libmlc_llm.so", "mlc_llm/libmlc_llm_module.so"}
 SIZE_LIMIT = 8
 
 EXTRAS = {
-    "bench": {"datasets", "openai", "pandas", "transformers"},
+    "bench": {"aiohttp", "datasets", "openai", "pandas", "transformers"},
     "chat": {"openai", "prompt-toolkit"},
     "convert": {"safetensors"},
     "convert-torch": {"torch", "transformers"},
     "flashinfer": {"flashinfer-python"},
+    "images": {"pillow"},
+    "router": {"aiohttp"},
     "tiktoken": {"tiktoken", "transformers"},
 }
 
@@ -62,7 +65,7 @@ def requirements(wheel: Wheel) -> dict[str, str]:
 
 def test_holds_upstreams_files_and_ours_and_nothing_else(wheel: Wheel, upstream: dict[str, bytes]) -> None:
     payload = {name for name in wheel.names if not name.startswith(wheel.dist_info)}
-    added = {ADDED + name for name in ("__init__.py", "compatibility.py", "health.py", "pairing.py", "versions.py")}
+    added = {ADDED + name for name in ("__init__.py", "compatibility.py", "health.py", "model_check.py", "pairing.py", "versions.py")}
     assert payload - set(upstream) == added | LIBRARIES
     assert set(upstream) - payload == set()
 
@@ -88,11 +91,13 @@ def test_record_lists_every_file_with_its_hash(wheel: Wheel) -> None:
         assert digest == "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode(), name
 
 
-def test_version_is_upstreams_and_the_local_part_of_this_build(wheel: Wheel) -> None:
+def test_version_is_upstreams_and_a_local_part_for_its_own_build(wheel: Wheel) -> None:
+    """Another build id than TVM's: a change of mlc-llm alone leaves TVM's wheels as they are."""
     version = wheel.metadata()["Version"]
-    local = {each.metadata()["Version"].split("+")[1] for each in ours().values()}
     assert re.fullmatch(r"0\.20\.0\.dev0\+mlc\d+\.\d+\.\d+\.b[0-9a-f]{8}", version)
-    assert {version.split("+")[1]} == local
+    tvm = ours()["tvm"].metadata()["Version"]
+    assert version.split("+")[1].split(".b")[0] == tvm.split("+")[1].split(".b")[0]
+    assert version.split(".b")[-1] != tvm.split(".b")[-1]
     assert wheel.metadata()["Name"] == "mlc-llm"
 
 
@@ -126,9 +131,11 @@ def test_extras_bring_the_rest(wheel: Wheel, requirements: dict[str, str]) -> No
 
 
 def test_tag_and_python(wheel: Wheel) -> None:
-    assert wheel.metadata("WHEEL").get_all("Tag") == ["py3-none-manylinux_2_28_x86_64"]
+    """Debian 11 is the oldest that the tag may ask for; test_mlc_llm_libraries.py holds auditwheel to what it does ask for."""
+    (tag,) = wheel.metadata("WHEEL").get_all("Tag")
+    assert int(re.fullmatch(r"py3-none-manylinux_2_(\d+)_x86_64", tag)[1]) <= 31
+    assert wheel.path.name.endswith(f"-{tag}.whl")
     assert wheel.metadata("WHEEL")["Root-Is-Purelib"] == "false"
-    assert wheel.path.name.endswith("-py3-none-manylinux_2_28_x86_64.whl")
     assert wheel.metadata()["Requires-Python"] == ">=3.10"
 
 
@@ -141,9 +148,24 @@ def test_size(wheel: Wheel) -> None:
     assert wheel.path.stat().st_size <= SIZE_LIMIT * 10**6
 
 
-@pytest.mark.parametrize("part", ["", "sentencepiece/", "tokenizers-cpp/", "xgrammar/"])
-def test_licence_of_mlc_llm_and_of_each_project_linked_into_it_is_there(wheel: Wheel, part: str) -> None:
-    assert b"Apache License" in wheel.zip.read(f"{wheel.dist_info}/licenses/{part}LICENSE")
+def test_licence_is_there(wheel: Wheel) -> None:
+    assert b"Apache License" in wheel.zip.read(f"{wheel.dist_info}/licenses/LICENSE")
+
+
+def test_licences_of_all_that_is_linked_into_the_library_are_there(wheel: Wheel) -> None:
+    text = wheel.zip.read(f"{wheel.dist_info}/licenses/THIRD_PARTY_LICENSES.txt").decode()
+    headings = {name for line in re.findall(r"^-{100}\n(.+)\n-{100}$", text, re.MULTILINE) for name in line.split(", ")}
+    parts = {"sentencepiece", "sentencepiece's part of Abseil", "Darts-clone", "Protocol Buffers", "tokenizers-cpp", "picojson", "xgrammar"}
+    crates = {f"{entry['name']}-{entry['version']}" for entry in locked_crates()}
+    # No licence file is in these two; both are of other systems only, UEFI and WebAssembly.
+    assert headings == parts | crates - {name for name in crates if name.startswith(("r-efi-", "wasip2-"))}
+    # Oniguruma's, which is inside a crate.
+    assert "onig_sys" in text and "K.Kosako" in text
+
+
+def locked_crates() -> list[dict[str, str]]:
+    lock = json.loads(pathlib.Path(os.environ["CRATES_LOCK"]).read_text())
+    return [lock["crates"][key] for key in lock["sets"]["tokenizers_cpp"]]
 
 
 def test_notice_is_there(wheel: Wheel) -> None:
@@ -151,12 +173,11 @@ def test_notice_is_there(wheel: Wheel) -> None:
 
 
 def test_names_no_path_of_the_machine_that_built_it(wheel: Wheel) -> None:
-    """Of Python and metadata; the libraries have a test of their own."""
-    for name in wheel.names:
-        if name not in LIBRARIES:
-            content = wheel.zip.read(name)
-            for trace in (b"/execroot/", b"/sandbox/", b"bazel-out/", b"/root/"):
-                assert trace not in content, (name, trace)
+    """In what this build writes; the libraries have a test of their own, and upstream's presets name folders of other people's machines."""
+    for name in [name for name in wheel.names if name.startswith((wheel.dist_info, ADDED))]:
+        content = wheel.zip.read(name)
+        for trace in (b"/execroot/", b"/sandbox/", b"bazel-out/", b"/home/", b"/root/", b"/tmp/"):
+            assert trace not in content, (name, trace)
 
 
 def test_zip_entries_have_one_time_and_plain_modes(wheel: Wheel) -> None:

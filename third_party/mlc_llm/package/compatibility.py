@@ -15,8 +15,12 @@ from typing import Any
 import ml_dtypes  # noqa: F401 - registers the types' names with NumPy
 import numpy as np
 import tvm
+from mlc_llm import libinfo
 from tvm import s_tir, tirx
+from tvm.relax.frontend import nn
 from tvm.s_tir import dlight
+
+from . import versions
 
 LANES = 16
 """Partial sums per output row: one AVX-512 register of float32, two AVX2, four SSE or NEON."""
@@ -156,9 +160,43 @@ def find_safetensors(folder: Path) -> Path | None:
     return None
 
 
+def numbers_before_outputs(function: tirx.PrimFunc, outputs: int) -> tirx.PrimFunc:
+    """Put a kernel's numbers before its outputs, if it takes them last.
+
+    Args:
+        function: the kernel.
+        outputs: how many of its parameters are outputs.
+    """
+    parameters = list(function.params)
+    numbers = sum(isinstance(parameter.ty, tvm.ir.PrimType) for parameter in parameters)
+    if not numbers or not all(isinstance(parameter.ty, tvm.ir.PrimType) for parameter in parameters[-numbers:]):
+        return function
+    first_output = len(parameters) - numbers - outputs
+    ordered = [*parameters[:first_output], *parameters[-numbers:], *parameters[first_output:-numbers]]
+    return tirx.PrimFunc(ordered, function.body, function.ret_type, function.attrs)
+
+
+def call_with_numbers_before_outputs(upstream: Callable[..., Any]) -> Callable[..., Any]:
+    """TVM's `tensor_ir_op` for mlc-llm's kernels of mixtures of experts.
+
+    Since release 0.26 it passes numbers before outputs; the pinned mlc-llm's kernels take them last, and Mixtral, DeepSeek, Qwen2-MoE and Phi-3-vision
+    do not compile. Can go once mlc-llm's do as TVM's.
+    """
+
+    @functools.wraps(upstream)
+    def tensor_ir_op(func: tirx.PrimFunc, name_hint: str, args: Any, out: Any) -> Any:
+        outputs = len(out) if isinstance(out, (list, tuple)) else 1
+        return upstream(numbers_before_outputs(func, outputs), name_hint, args, out)
+
+    return tensor_ir_op
+
+
 def install() -> None:
     """Apply all changes. Imports mlc_llm, and with it the native library."""
     restore_var_name_hint()
+    nn.op.tensor_ir_op = nn.tensor_ir_op = call_with_numbers_before_outputs(nn.op.tensor_ir_op)
+    # What upstream has there is no version of anything.
+    libinfo.__version__ = versions.MLC_LLM
     # The pipeline of mlc_llm looks both up by these names each time it runs.
     dlight.cpu.GEMV = RowGEMV
     transform = tvm.relax.transform

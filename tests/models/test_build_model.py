@@ -1,0 +1,157 @@
+"""build_model runs mlc-llm's commands with nothing of the machine in reach, is silent when they succeed, and says what failed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from models.private import build_model
+
+# An mlc_llm that writes down how it was called, speaks, and fails at the sub-command that a file beside it names.
+STAND_IN = """
+import json, os, pathlib, sys
+folder = pathlib.Path(__file__).parent.parent
+with (folder / "calls").open("a") as calls:
+    calls.write(json.dumps({"arguments": sys.argv[1:], "environment": dict(os.environ), "home": os.listdir(os.environ["HOME"])}) + "\\n")
+print("to standard output")
+print("to standard error", file=sys.stderr)
+failing = folder / "failing"
+if failing.exists() and failing.read_text() == sys.argv[1]:
+    sys.exit(3)
+"""
+
+
+class Environment:
+    """A folder of installed packages with the stand-in, and what it was called with."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "mlc_llm").mkdir(parents=True)
+        (folder / "mlc_llm/__init__.py").write_text("")
+        (folder / "mlc_llm/__main__.py").write_text(STAND_IN)
+
+    def calls(self) -> list[dict]:
+        file = self.folder / "calls"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def fail_at(self, command: str) -> None:
+        (self.folder / "failing").write_text(command)
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    return Environment(tmp_path / "environment")
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def run(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    def call(*arguments: str | Path) -> int:
+        options = ["--environment", environment.folder, *arguments]
+        monkeypatch.setattr(sys, "argv", ["build_model", *map(str, options)])
+        return build_model.main()
+
+    return call
+
+
+def test_weights_are_configured_then_converted_and_nothing_is_said(
+    run: Callable[..., int], environment: Environment, checkpoint: Path, capfd: pytest.CaptureFixture
+) -> None:
+    rest = ["--conv-template", "chatml", "--max-batch-size", "4"]
+    assert run("--output", "out", "weights", checkpoint, "--quantization", "q0f32", *rest) == 0
+    output = ["--quantization", "q0f32", "--output", "out"]
+    assert [call["arguments"] for call in environment.calls()] == [
+        ["gen_config", str(checkpoint), *output, *rest],
+        ["convert_weight", str(checkpoint), "--device", "cpu", *output],
+    ]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_checkpoint_may_be_given_by_its_configuration(run: Callable[..., int], environment: Environment, checkpoint: Path) -> None:
+    """So that a filegroup of a checkpoint's files will do."""
+    assert run("--output", "out", "weights", checkpoint / "config.json", "--quantization", "q0f32") == 0
+    assert {call["arguments"][1] for call in environment.calls()} == {str(checkpoint)}
+
+
+def test_library_is_compiled_for_the_target_by_the_given_compiler(
+    run: Callable[..., int], environment: Environment, tmp_path: Path
+) -> None:
+    target = '{"kind": "llvm", "mcpu": "x86-64-v3"}'
+    assert run("--output", "model.so", "library", tmp_path, "--target", target, "--compiler", "bin/g++", "--opt", "O2") == 0
+    (call,) = environment.calls()
+    assert call["arguments"] == ["compile", f"{tmp_path}/mlc-chat-config.json", "--device", target, "--output", "model.so", "--opt", "O2"]
+    # TVM runs it from another folder.
+    assert call["environment"]["CXX"] == str(Path.cwd() / "bin/g++")
+
+
+def test_commands_see_nothing_of_the_machine(
+    run: Callable[..., int], environment: Environment, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CUDA_VISIBLE_DEVICES", "CXX", "HF_TOKEN", "MLC_LLM_HOME", "PYTHONSTARTUP", "TVM_NUM_THREADS"):
+        monkeypatch.setenv(name, "of the machine")
+    assert run("--output", "out", "weights", checkpoint, "--quantization", "q0f32") == 0
+    for call in environment.calls():
+        seen = call["environment"]
+        # Of its own accord, Python adds the locale (PEP 538), and a shell script that starts it the others.
+        assert set(seen) - {"LC_CTYPE", "PWD", "SHLVL", "_"} == {
+            "HOME", "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONPATH", "TVM_BIND_THREADS",
+        }
+        assert (seen["PATH"], seen["PYTHONHASHSEED"]) == ("/nonexistent", "0")
+        assert call["home"] == []
+        assert not os.path.exists(seen["HOME"])
+
+
+def test_the_first_environment_wins(run: Callable[..., int], environment: Environment, checkpoint: Path, tmp_path: Path) -> None:
+    second = Environment(tmp_path / "second")
+    assert run("--environment", second.folder, "--output", "out", "weights", checkpoint, "--quantization", "q0f32") == 0
+    assert len(environment.calls()) == 2 and second.calls() == []
+    assert environment.calls()[0]["environment"]["PYTHONPATH"] == f"{environment.folder}:{second.folder}"
+
+
+@pytest.mark.parametrize(("failing", "calls"), [("gen_config", 1), ("convert_weight", 2)])
+def test_a_failed_command_ends_it_and_is_shown_with_what_it_said(
+    run: Callable[..., int], environment: Environment, checkpoint: Path, capfd: pytest.CaptureFixture, failing: str, calls: int
+) -> None:
+    environment.fail_at(failing)
+    assert run("--output", "out", "weights", checkpoint, "--quantization", "q0f32") == 1
+    assert len(environment.calls()) == calls
+    error = capfd.readouterr().err
+    assert "to standard output" in error and "to standard error" in error
+    assert error.endswith(f"\nmlc_llm {failing} failed with exit status 3, see above\n")
+
+
+def test_a_folder_without_configuration_is_refused_before_anything_runs(
+    run: Callable[..., int], environment: Environment, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert run("--output", "out", "weights", empty, "--quantization", "q0f32") == 1
+    assert environment.calls() == []
+    expected = f"build_model: {empty}: expected a model folder as Hugging Face's hub has them, found no config.json in it\n"
+    assert capfd.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing"),
+    [
+        (["weights", "checkpoint", "--quantization", "q0f32"], "--output"),
+        (["--output", "out", "weights", "checkpoint"], "--quantization"),
+        (["--output", "out", "library", "model", "--compiler", "g++"], "--target"),
+        (["--output", "out", "library", "model", "--target", "llvm"], "--compiler"),
+    ],
+)
+def test_a_missing_option_is_named(run: Callable[..., int], arguments: list[str], missing: str, capfd: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        run(*arguments)
+    assert f"the following arguments are required: {missing}" in capfd.readouterr().err

@@ -1,0 +1,64 @@
+"""The text of licences has every licence once, with the names of all parts that it is of."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from third_party.mlc_llm import collect_licenses
+
+MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy of this software: " + "words " * 20
+BSD = "Redistribution and use in source and binary forms, with or without modification, are permitted: " + "words " * 20
+
+
+def crate(folder: Path, name: str, files: dict[str, str]) -> Path:
+    path = folder / f"{name}.crate"
+    with tarfile.open(path, "w:gz") as tar:
+        for place, text in files.items():
+            entry = tarfile.TarInfo(f"{name}/{place}")
+            entry.size = len(text.encode())
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    return path
+
+
+def test_all_licence_files_of_a_crate_are_taken_and_nothing_else(tmp_path: Path) -> None:
+    files = {"LICENSE-MIT": MIT, "bundled/COPYING": BSD, "README.md": MIT + "readme", "src/license.rs": BSD + "code", "LICENSE-LINK": "../LICENSE"}
+    assert collect_licenses.of_crate(crate(tmp_path, "one-1.0.0", files)) == [MIT, BSD]
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "LICENCE.md", "license-apache", "UNLICENSE", "COPYRIGHT", "NOTICE.txt"])
+def test_licence_files_are_known_by_the_names_that_crates_have(tmp_path: Path, name: str) -> None:
+    assert collect_licenses.of_crate(crate(tmp_path, "one-1.0.0", {name: MIT})) == [MIT]
+
+
+def test_a_licence_that_several_have_stands_once_after_their_names() -> None:
+    text = collect_licenses.collect([("one", [MIT]), ("two", [BSD]), ("three", [MIT.replace("words ", "words\r\n  ")])])
+    assert text.count("Permission is hereby granted") == text.count("Redistribution and use") == 1
+    assert "\none, three\n" in text and "\ntwo\n" in text
+    assert text.index("one, three") < text.index("Permission") < text.index("\ntwo\n") < text.index("Redistribution")
+
+
+def test_of_a_header_the_first_comment_is_taken(tmp_path: Path) -> None:
+    header = tmp_path / "a.h"
+    header.write_text(f"/*\n * {MIT}\n */\n#pragma once\n/* another */\n")
+    assert collect_licenses.of_file(header).split() == MIT.split()
+    header.write_text("#pragma once\n")
+    with pytest.raises(ValueError, match=r"a\.h: expected a comment with the licence at its beginning, found none"):
+        collect_licenses.of_file(header)
+
+
+def test_the_program_writes_the_text_or_says_in_one_line_why_not(tmp_path: Path) -> None:
+    (tmp_path / "LICENSE").write_text(BSD)
+    crate(tmp_path, "one-1.0.0", {"LICENSE": MIT})
+    command = [sys.executable, collect_licenses.__file__, "--part", "a part=LICENSE", "--output", "out.txt", "one-1.0.0.crate"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    text = (tmp_path / "out.txt").read_text()
+    assert "\na part\n" in text and "\none-1.0.0\n" in text
+    (tmp_path / "one-1.0.0.crate").write_bytes(b"no archive")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("collect_licenses: ") and done.stderr.count("\n") == 1

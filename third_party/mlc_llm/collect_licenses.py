@@ -1,0 +1,81 @@
+"""Puts the licences of all that is linked into libmlc_llm into one text, as their redistribution in binary form asks for.
+
+    collect_licenses --output THIRD_PARTY_LICENSES.txt --part absl=third_party/absl/LICENSE --part picojson=picojson.h itoa-1.0.15.crate …
+
+Of a crate every licence file in it; of a header its first comment. A licence that several parts have stands once, after all their names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tarfile
+from pathlib import Path
+
+# What crates call them: LICENSE-MIT, LICENCE, COPYING, COPYRIGHT, UNLICENSE, NOTICE.txt.
+LICENSE_FILE = re.compile(r"(?:.*/)?(?:UN)?(?:LICEN[CS]E|COPYING|COPYRIGHT|NOTICE)[^/]*", re.IGNORECASE)
+
+LINE = "-" * 100
+
+
+def of_crate(crate: Path) -> list[str]:
+    """The licences in a .crate file, in order of their places there."""
+    with tarfile.open(crate, "r:gz") as tar:
+        members = sorted((each for each in tar if each.isreg() and LICENSE_FILE.fullmatch(each.name)), key=lambda each: each.name)
+        # Some are links in their repositories, and hold nothing but the place that they lead to.
+        texts = [tar.extractfile(each).read().decode("utf-8", "replace") for each in members if not each.name.endswith(".rs")]
+    return [text for text in texts if len(text) > 100]
+
+
+def of_file(path: Path) -> str:
+    """A licence file's text, or the first comment of a C++ header.
+
+    Raises:
+        ValueError: the header does not begin with a comment.
+    """
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".h":
+        return text
+    comment = re.match(r"\s*/\*(.*?)\*/", text, re.DOTALL)
+    if not comment:
+        raise ValueError(f"{path}: expected a comment with the licence at its beginning, found none")
+    return re.sub(r"(?m)^\s?\*\s?", "", comment[1])
+
+
+def collect(parts: list[tuple[str, list[str]]]) -> str:
+    """One text of all licences: each once, the parts that it is of before it.
+
+    Args:
+        parts: name and licences of each.
+    """
+    names: dict[str, list[str]] = {}
+    originals: dict[str, str] = {}
+    for name, texts in parts:
+        for text in texts:
+            # Copies differ in line ends and indentation.
+            key = " ".join(text.split())
+            names.setdefault(key, []).append(name)
+            originals.setdefault(key, text)
+    blocks = [f"{LINE}\n{', '.join(dict.fromkeys(names[key]))}\n{LINE}\n\n{original.strip()}\n" for key, original in originals.items()]
+    return "\n".join(blocks)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", action="append", default=[], metavar="NAME=FILE", help="a licence file or a header; repeated")
+    parser.add_argument("--output", type=Path, required=True, help="the file to write")
+    parser.add_argument("crates", type=Path, nargs="*", help=".crate files")
+    options = parser.parse_args()
+    try:
+        parts = [(name, [of_file(Path(path))]) for name, _, path in (part.partition("=") for part in options.part)]
+        parts += [(crate.name.removesuffix(".crate"), of_crate(crate)) for crate in options.crates]
+    except (OSError, ValueError, tarfile.TarError) as error:
+        print(f"collect_licenses: {error}", file=sys.stderr)
+        return 1
+    options.output.write_text(collect(parts), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
