@@ -139,7 +139,7 @@ class ContainerCase(unittest.TestCase):
 
 class ContainerTest(ContainerCase):
     def test_its_own_tests_pass(self):
-        report = self.run_in_container("pytest", "-q", "/tests", "--junit-xml=/workspace/report.xml", "--color=no", mounts={"/workspace": self.folder})
+        report = self.run_in_container("pytest", "-q", os.environ["TESTS_FOLDER"], "--junit-xml=/workspace/report.xml", "--color=no", mounts={"/workspace": self.folder})
         sys.stderr.write(report)
         text = (self.folder / "report.xml").read_text()
         self.assertRegex(text, 'errors="0" failures="0" skipped="0" tests="[1-9]')

@@ -5,7 +5,8 @@ from . import pairing
 pairing.check()
 
 # ruff: noqa: E402 - these import TVM, which must be the right one.
-from . import compatibility, health
+from . import compatibility, health, model_check
 
 compatibility.install()
 health.install()
+model_check.install()

@@ -15,12 +15,16 @@ from typing import Any
 import ml_dtypes  # noqa: F401 - registers the types' names with NumPy
 import numpy as np
 import tvm
+
+# It registers a function that mlc-llm registers too, with leave to take another's place: whoever imports TVM's after mlc-llm gets an error.
+import tvm.runtime.disco  # noqa: F401
 from mlc_llm import libinfo
 from tvm import s_tir, tirx
 from tvm.relax.frontend import nn
 from tvm.s_tir import dlight
 
 from . import versions
+from .model_check import METADATA_KEY
 
 LANES = 16
 """Partial sums per output row: one AVX-512 register of float32, two AVX2, four SSE or NEON."""
@@ -191,12 +195,28 @@ def call_with_numbers_before_outputs(upstream: Callable[..., Any]) -> Callable[.
     return tensor_ir_op
 
 
+def get_stamped_pipeline(upstream: Callable[..., Any]) -> Callable[..., Any]:
+    """TVM's `get_pipeline`, which writes the version of TVM into the metadata of a model that mlc-llm compiles.
+
+    `model_check` compares it before it loads the model; upstream's libraries do not say what they were compiled for.
+    """
+
+    @functools.wraps(upstream)
+    def get_pipeline(name: str = "zero", **options: Any) -> Any:
+        if name == "mlc_llm" and options.get("metadata") is not None:
+            options["metadata"][METADATA_KEY] = versions.TVM
+        return upstream(name, **options)
+
+    return get_pipeline
+
+
 def install() -> None:
     """Apply all changes. Imports mlc_llm, and with it the native library."""
     restore_var_name_hint()
     nn.op.tensor_ir_op = nn.tensor_ir_op = call_with_numbers_before_outputs(nn.op.tensor_ir_op)
     # What upstream has there is no version of anything.
     libinfo.__version__ = versions.MLC_LLM
+    tvm.relax.get_pipeline = get_stamped_pipeline(tvm.relax.get_pipeline)
     # The pipeline of mlc_llm looks both up by these names each time it runs.
     dlight.cpu.GEMV = RowGEMV
     transform = tvm.relax.transform

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fastapi
-from mlc_llm.serve.entrypoints import openai_entrypoints
+from mlc_llm.serve.entrypoints import metrics_entrypoints
 from mlc_llm.serve.server import ServerContext
 
 
@@ -21,5 +21,5 @@ async def health() -> dict[str, object]:
 
 
 def install() -> None:
-    """Adds the endpoint to those that `mlc_llm serve` has."""
-    openai_entrypoints.app.get("/health")(health)
+    """Adds the endpoint to those of `mlc_llm serve` that ask for no key (--api-key): whoever watches it has none."""
+    metrics_entrypoints.app.get("/health")(health)

@@ -1,8 +1,9 @@
 """A model that cannot be loaded is one error, and so is an engine that fails, where upstream waits for ever or is killed by a signal.
 
-Upstream runs its engine in a thread of its own. What fails there ends the thread, and whoever waits for it (the constructor, every request)
-waits for ever. Seen at the pinned commit: a missing or truncated weight shard, a library that is none, no memory for the KV cache; and while
-serving: a JSON schema that cannot be compiled, a request that fills the KV cache. A library cut short kills the process by SIGBUS.
+Upstream runs its engine in a thread of its own. What fails there ends the thread, and whoever waits for it (the constructor, every
+request) waits for ever. Seen at the pinned commit: a missing or truncated weight shard, a library that is none, no memory for the KV cache;
+and while it serves: a JSON schema that cannot be compiled, more than five best tokens, a request that fills the KV cache. A library cut
+short kills the process by SIGBUS.
 
 `check_model` looks at the files before anything is loaded; `install` puts it before every engine, and watches the engine's thread.
 As a command it reads every byte, which an engine's start should not:
@@ -13,17 +14,28 @@ As a command it reads every byte, which an engine's start should not:
 from __future__ import annotations
 
 import argparse
+import atexit
 import functools
 import hashlib
 import json
+import logging
 import platform
 import queue
+import re
 import struct
 import sys
 import threading
+import types
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import fastapi
+
+from . import versions
+
+logger = logging.getLogger(__name__)
 
 CONFIG = "mlc-chat-config.json"
 WEIGHTS = "tensor-cache.json"
@@ -33,6 +45,9 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_mode
 LIBRARY_SYMBOL = b"__tvm_ffi__library_bin"
 """What libraries hold that are compiled for a TVM with tvm_ffi, which is every one since 0.22; older ones have `__tvm_dev_mblob`."""
 
+METADATA_KEY = "tvm_version"
+"""In the metadata of a model: the version of TVM that compiled it. mlc-llm of this build writes it, upstream's does not."""
+
 ELF_MACHINES = {"aarch64": 183, "x86_64": 62}
 """What `uname -m` says, as e_machine says it."""
 
@@ -40,12 +55,22 @@ PAGE_SIZE = 16
 """Tokens in a page of the KV cache; upstream allows no other."""
 
 
+TOP_LOGPROBS = 5
+"""The most that upstream's samplers give; at more of them they end the engine. Its server lets 20 pass, as OpenAI's does."""
+
+
 class ModelError(ValueError):
     """A model cannot be loaded: one line that says what was expected, what was found, and the command that mends it."""
 
 
-class EngineError(RuntimeError):
-    """The engine failed while it served; the requests that it held are lost, the next ones are served."""
+class EngineError(fastapi.HTTPException, RuntimeError):
+    """The engine failed while it served: the requests that it held are lost, which the server says with status 500; the next are served."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(status_code=500, detail=message)
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 def check_model(folder: Path, library: Path | None = None, hashes: bool = False) -> None:
@@ -62,21 +87,21 @@ def check_model(folder: Path, library: Path | None = None, hashes: bool = False)
     if not folder.is_dir():
         raise ModelError(f"{folder}: expected the folder of a model, found {'a file' if folder.exists() else 'nothing'}")
     _read_json(folder / CONFIG, f"mlc_llm gen_config CHECKPOINT --output {folder}")
-    convert = f"mlc_llm convert_weight CHECKPOINT --output {folder}"
-    for shard in _read_json(folder / WEIGHTS, convert).get("records", []):
+    convert = f"copy it again or make it: mlc_llm convert_weight CHECKPOINT --output {folder}"
+    for shard in _read_json(folder / WEIGHTS, f"mlc_llm convert_weight CHECKPOINT --output {folder}").get("records", []):
         path = folder / shard["dataPath"]
         if not path.is_file():
-            raise ModelError(f"{path}: expected a weight shard of {shard['nbytes']} bytes, found nothing; copy it again or make it: {convert}")
+            raise ModelError(f"{path}: expected a weight shard of {shard['nbytes']} bytes, found nothing; {convert}")
         size = path.stat().st_size
         if size != shard["nbytes"]:
-            raise ModelError(f"{path}: expected a weight shard of {shard['nbytes']} bytes, found {size}; copy it again or make it: {convert}")
+            raise ModelError(f"{path}: expected a weight shard of {shard['nbytes']} bytes, found {size}; {convert}")
         if hashes and "md5sum" in shard:
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "md5").hexdigest()
             if found != shard["md5sum"]:
-                raise ModelError(f"{path}: expected md5 {shard['md5sum']}, found {found}; copy it again or make it: {convert}")
+                raise ModelError(f"{path}: expected md5 {shard['md5sum']}, found {found}; {convert}")
     if not any((folder / name).is_file() for name in TOKENIZERS):
-        raise ModelError(f"{folder}: expected a tokenizer ({', '.join(TOKENIZERS)}), found none; mlc_llm gen_config CHECKPOINT copies it there")
+        raise ModelError(f"{folder}: expected a tokenizer ({', '.join(TOKENIZERS)}), found none; copy it there: mlc_llm gen_config")
     if library is not None:
         check_library(library, f"mlc_llm compile {folder / CONFIG} --device cpu --output {library}")
 
@@ -116,6 +141,15 @@ def check_library(library: Path, mend: str) -> None:
     if LIBRARY_SYMBOL not in content:
         what = "one for an older TVM" if b"__tvm_dev_mblob" in content else "a library without models"
         raise ModelError(f"{library}: expected a model compiled for this TVM ({LIBRARY_SYMBOL.decode()}), found {what}; make it: {mend}")
+    # The metadata is JSON in the library's data, as it is. Builds of one release of TVM run each other's models.
+    stamp = re.search(rb'"%s": "([^"]*)"' % METADATA_KEY.encode(), content)
+    if stamp and _release(stamp[1].decode()) != _release(versions.TVM):
+        raise ModelError(f"{library}: expected a model compiled for TVM {versions.TVM}, found one for {stamp[1].decode()}; make it again: {mend}")
+
+
+def _release(version: str) -> str:
+    """The public part of a version (PEP 440)."""
+    return version.partition("+")[0]
 
 
 def _read_json(path: Path, mend: str) -> dict[str, Any]:
@@ -184,6 +218,7 @@ class _Engine:
                     return
                 if failures > 1 and self.last_request is None:  # It failed without a request: no hope.
                     self.dead = error
+                    self._lose_requests(error)
                     return
                 # Before those who wait hear of it, as their next request comes after the reset.
                 self.native["reset"]()
@@ -191,10 +226,13 @@ class _Engine:
 
     def _lose_requests(self, error: BaseException) -> None:
         """Tells all who wait for an answer that it will not come."""
-        failure = EngineError(f"the engine failed, and with it this request: {_last_line(error)}")
-        failure.__cause__ = error
         state = self.engine.state
         streamers, state.async_streamers = dict(state.async_streamers), {}
+        # What failed may quote a request, which is nobody else's business.
+        why = _last_line(error) if len(streamers) < 2 else "the server's log says why"
+        failure = EngineError(f"the engine failed, and with it this request: {why}")
+        failure.__cause__ = error
+        logger.error("The engine failed, %d requests are lost: %s", max(len(streamers), 1), _last_line(error))
         self.lost.update(streamers)
         for stream, _ in streamers.values():
             state.async_event_loop.call_soon_threadsafe(stream.push, failure)
@@ -208,7 +246,7 @@ class _Engine:
 
         def deliver(outputs: Any) -> None:
             if self.lost:
-                outputs = [output for output in outputs if output.unpack()[0] not in self.lost]
+                outputs = [output for output in map(_Output, outputs) if output.request not in self.lost]
             callback(outputs)
 
         self.native["init_threaded_engine"](device, deliver, recorder)
@@ -234,7 +272,9 @@ class _Engine:
             # Upstream writes at this place, wherever it is.
             if not 0 <= int(token) < self._vocabulary():
                 raise BadRequestError(f"logit_bias: expected tokens from 0 to {self._vocabulary() - 1}, found {token}")
-        room = _room(self.engine.engine_config) - sum(len(part) for part in inputs)
+        if options["top_logprobs"] > TOP_LOGPROBS:
+            raise BadRequestError(f"top_logprobs: expected 0 to {TOP_LOGPROBS}, found {options['top_logprobs']}")
+        room = _room(self.engine.engine_config) - sum(_length(part) for part in inputs)
         if options["max_tokens"] < 0 or options["max_tokens"] > room:
             options["max_tokens"] = max(room, 1)
         try:
@@ -257,6 +297,17 @@ class _Engine:
         if self.dead is not None:
             raise EngineError(f"the engine failed: {_last_line(self.dead)}; start it anew") from self.dead
         self.native["add_request"](request)
+
+
+class _Output:
+    """An output of a request that can be looked at more than once, which upstream's cannot."""
+
+    def __init__(self, output: Any) -> None:
+        self.unpacked = output.unpack()
+        self.request = str(self.unpacked[0])
+
+    def unpack(self) -> Any:
+        return self.unpacked
 
 
 class _Raise:
@@ -287,16 +338,21 @@ class _Functions:
 def _room(config: Any) -> int:
     """Tokens that one request may have, prompt and answer.
 
-    One page less than the KV cache has. Upstream decodes only while as many pages are free as sequences run, even if their last pages have room:
-    a single request in the last page is taken out, nothing is left to run, and that ends the engine.
+    One page less than the KV cache has. Upstream decodes only while as many pages are free as sequences run, even if their last pages have
+    room: a single request in the last page is taken out, nothing is left to run, and that ends the engine.
     """
     return min(int(config.max_single_sequence_length), int(config.max_total_sequence_length) - PAGE_SIZE)
+
+
+def _length(part: Any) -> int:
+    """Tokens of one part of a prompt."""
+    return len(part.token_ids if hasattr(part, "token_ids") else part)
 
 
 def _last_line(error: BaseException) -> str:
     """The message of an error, without what native code adds around it."""
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+    return re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", lines[-1].strip().removesuffix(" :")) if lines else type(error).__name__
 
 
 def _why_not_loaded(config: dict[str, Any], error: BaseException) -> str:
@@ -332,10 +388,19 @@ def install() -> None:
         try:
             upstream_init(engine, *arguments, **options)
         except BaseException:
-            # Its threads would keep the process from ending.
             engine.terminate()
             raise
+        engines.add(engine)
         engine.max_input_sequence_length = min(engine.max_input_sequence_length, _room(engine.engine_config) - 1)
+
+    # A program that ends by an error still holds its engine, and Python would wait for the engine's threads before it lets go.
+    engines: weakref.WeakSet[Any] = weakref.WeakSet()
+    engine_base.threading = types.SimpleNamespace(Thread=functools.partial(threading.Thread, daemon=True))
+
+    @atexit.register
+    def terminate_engines() -> None:
+        for engine in engines:
+            engine.terminate()
 
     engine_base._process_model_args = process_model_args
     engine_base.MLCEngineBase.__init__ = init

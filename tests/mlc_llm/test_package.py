@@ -147,6 +147,10 @@ def test_version_is_the_one_of_the_distribution() -> None:
     assert mlc_llm.__version__ == versions.MLC_LLM
 
 
+def test_tvms_own_modules_can_be_imported_after_it() -> None:
+    assert run("import mlc_llm, tvm.runtime.disco; print('imported')").stdout.strip() == "imported"
+
+
 def test_the_distributions_are_those_that_mlc_llm_was_compiled_against() -> None:
     assert importlib.metadata.version("apache-tvm") == versions.TVM
     assert importlib.metadata.version("apache-tvm-ffi") == versions.TVM_FFI

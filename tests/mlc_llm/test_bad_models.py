@@ -1,0 +1,187 @@
+"""A model that cannot be loaded is one clear error: never a hang, never a signal."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlc_llm import MLCEngine
+from mlc_llm._mlc_bazel import model_check, versions
+from tiny_model_files import CHECKPOINT, LIBRARY, WEIGHTS, child_environment
+
+CONFIG, SHARD, CACHE = "mlc-chat-config.json", "params_shard_0.bin", "tensor-cache.json"
+EXPECTED_SHARD = f"{SHARD}: expected a weight shard of 254592 bytes"
+SYMBOL = b"__tvm_ffi__library_bin"
+
+# After this a process counts as hanging. What is started here ends within five seconds.
+PATIENCE = 120
+
+START = """
+import sys
+from mlc_llm import MLCEngine
+from mlc_llm.serve import EngineConfig
+folder, library, tokens = sys.argv[1:]
+engine = MLCEngine(folder, model_lib=library, device="cpu", engine_config=EngineConfig(max_total_sequence_length=int(tokens)))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the model to spoil."""
+    folder = tmp_path / "model"
+    shutil.copytree(WEIGHTS, folder, copy_function=shutil.copyfile)
+    folder.chmod(0o755)
+    return folder
+
+
+def run(home: Path, *arguments: object) -> subprocess.CompletedProcess:
+    """Python, to its end. No error is a signal, and none needs more than a look at the last line."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=home, env=child_environment(home), capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode > 0, f"{'killed by ' + signal.Signals(-done.returncode).name if done.returncode else 'no error'}\n{done.stderr}"
+    return done
+
+
+def truncate(path: Path, size: int) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:size])
+
+
+def edit(path: Path, change: Callable[[dict], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+# What is spoilt, what the error says, and the command that mends it.
+SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "no folder": (shutil.rmtree, "expected the folder of a model, found nothing", ""),
+    "no configuration": (lambda folder: (folder / CONFIG).unlink(), f"{CONFIG}: expected a file", "gen_config"),
+    "configuration cut short": (lambda folder: truncate(folder / CONFIG, 99), f"{CONFIG}: expected JSON", "gen_config"),
+    "no list of weights": (lambda folder: (folder / CACHE).unlink(), f"{CACHE}: expected a file", "convert_weight"),
+    "no shard": (lambda folder: (folder / SHARD).unlink(), f"{EXPECTED_SHARD}, found nothing", "convert_weight"),
+    "shard cut short": (lambda folder: truncate(folder / SHARD, 100), f"{EXPECTED_SHARD}, found 100;", "convert_weight"),
+    "no tokenizer": (lambda folder: [path.unlink() for path in folder.glob("tokenizer*")], "expected a tokenizer", "gen_config"),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_a_spoilt_model_is_refused_in_one_line(folder: Path, what: str) -> None:
+    spoil, message, command = SPOILT[what]
+    spoil(folder)
+    with pytest.raises(model_check.ModelError) as caught:
+        MLCEngine(str(folder), model_lib=str(LIBRARY), device="cpu")
+    line = str(caught.value)
+    assert line.startswith(str(folder)) and "\n" not in line
+    assert message in line and command in line
+
+
+STAMP = f'"{model_check.METADATA_KEY}": "{versions.TVM}"'.encode()
+
+
+def elf(offset: int, value: bytes) -> Callable[[bytes], bytes]:
+    return lambda content: content[:offset] + value + content[offset + len(value) :]
+
+
+# How the library is spoilt, and what the error says that was found.
+SPOILT_LIBRARIES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "text": (lambda content: b"no library", "found b'no libra'"),
+    "empty": (lambda content: b"", "found b''"),
+    "for 32 bits": (elf(4, b"\x01"), "an ELF file of 64 bits, found"),
+    "for another processor": (elf(0x12, b"\xf3\x00"), "found one for ELF machine 243"),
+    # Loading it would kill the process by SIGBUS.
+    "cut short": (lambda content: content[:400_000], "bytes, found 400000, it is cut short"),
+    "for an older TVM": (lambda content: content.replace(SYMBOL, b"__tvm_dev_mblob\0______"), "found one for an older TVM"),
+    "of another release": (lambda content: content.replace(STAMP, STAMP.replace(b"0.26", b"0.25")), "found one for 0.25.0+mlc"),
+    "something else": (lambda content: content.replace(SYMBOL, b"__tvm_ffi__something__"), "found a library without models"),
+}
+
+
+def test_a_library_says_which_tvm_compiled_it() -> None:
+    assert LIBRARY.read_bytes().count(STAMP) == 1
+
+
+def test_another_build_of_the_same_release_is_taken(tmp_path: Path) -> None:
+    library = tmp_path / "other.so"
+    library.write_bytes(LIBRARY.read_bytes().replace(STAMP, STAMP.replace(b"+mlc", b"+abc")))
+    model_check.check_library(library, "")
+
+
+@pytest.mark.parametrize("what", SPOILT_LIBRARIES)
+def test_a_spoilt_library_is_refused_in_one_line(tmp_path: Path, what: str) -> None:
+    spoil, message = SPOILT_LIBRARIES[what]
+    library = tmp_path / "spoilt.so"
+    library.write_bytes(spoil(LIBRARY.read_bytes()))
+    with pytest.raises(model_check.ModelError) as caught:
+        MLCEngine(str(WEIGHTS), model_lib=str(library), device="cpu")
+    line = str(caught.value)
+    assert line.startswith(f"{library}: expected ") and "\n" not in line
+    assert message in line and f"mlc_llm compile {WEIGHTS}" in line
+
+
+def test_the_good_model_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model_check.check_model(WEIGHTS, LIBRARY, hashes=True)
+    # A name without a folder is in the working directory, where the native code would not look.
+    monkeypatch.chdir(LIBRARY.parent)
+    engine = MLCEngine(str(WEIGHTS), model_lib=LIBRARY.name, device="cpu")
+    assert engine.completions.create(prompt="the", max_tokens=1).choices
+    engine.terminate()
+
+
+def test_a_changed_byte_of_a_shard_is_found_by_the_command(folder: Path, tmp_path: Path) -> None:
+    content = bytearray((folder / SHARD).read_bytes())
+    content[1000] ^= 1
+    (folder / SHARD).write_bytes(content)
+    done = run(tmp_path, "-m", "mlc_llm._mlc_bazel.model_check", folder, LIBRARY)
+    assert f"model_check: {folder / SHARD}: expected md5 " in done.stderr.splitlines()[-1]
+
+
+def test_what_only_the_native_code_finds_is_an_error_too(folder: Path, tmp_path: Path) -> None:
+    """Weights that are not the library's. Upstream waits for ever."""
+    missing = json.loads((folder / CACHE).read_text())["records"][0]["records"][0]["name"]
+    edit(folder / CACHE, lambda cache: cache["records"][0]["records"][0].update(name="renamed"))
+    done = run(tmp_path, "-c", START, folder, LIBRARY, 512)
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"mlc_llm._mlc_bazel.model_check.ModelError: {folder} with {LIBRARY}: cannot be loaded: ")
+    assert missing in line
+
+
+def test_no_memory_for_the_kv_cache_is_an_error(tmp_path: Path) -> None:
+    """512 TB of it. Upstream waits for ever."""
+    done = run(tmp_path, "-c", START, WEIGHTS, LIBRARY, 10**12)
+    assert "not enough memory for weights and a KV cache of 1000000000000 tokens; ask for less" in done.stderr.splitlines()[-1]
+
+
+def test_serve_ends_with_the_error(folder: Path, tmp_path: Path) -> None:
+    (folder / SHARD).unlink()
+    done = run(tmp_path, "-m", "mlc_llm", "serve", folder, "--model-lib", LIBRARY, "--device", "cpu", "--host", "127.0.0.1", "--port", 0)
+    assert f"{EXPECTED_SHARD}, found nothing" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong", "known"),
+    [
+        (["gen_config", CHECKPOINT, "--quantization", "q5f99", "--conv-template", "chatml", "--output", "out"], "q5f99", "q4f16_1"),
+        (["convert_weight", CHECKPOINT, "--quantization", "q5f99", "--device", "cpu", "--output", "out"], "q5f99", "q4f16_1"),
+        (["compile", WEIGHTS, "--quantization", "q5f99", "--device", "cpu", "--output", "out.so"], "q5f99", "q4f16_1"),
+        (["gen_config", CHECKPOINT, "--quantization", "q0f32", "--conv-template", "nobody", "--output", "out"], "nobody", "chatml"),
+    ],
+    ids=["gen_config", "convert_weight", "compile", "template"],
+)
+def test_an_unknown_name_is_refused_with_the_known_ones(tmp_path: Path, arguments: list[object], wrong: str, known: str) -> None:
+    line = run(tmp_path, "-m", "mlc_llm", *arguments).stderr.splitlines()[-1]
+    assert "invalid choice" in line and wrong in line and known in line
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_program_that_ends_by_an_error_ends(tmp_path: Path) -> None:
+    """Upstream's engine keeps it from ending, with the error on the screen."""
+    done = run(tmp_path, "-c", START + "raise SystemError('the end')", WEIGHTS, LIBRARY, 512)
+    assert done.stderr.splitlines()[-1] == "SystemError: the end"

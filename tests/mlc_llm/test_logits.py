@@ -1,0 +1,184 @@
+"""The compiled model computes what a NumPy reference computes from the same weights: its functions alone, then through the engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+import tvm_ffi
+from mlc_llm import MLCEngine
+from mlc_llm.protocol.generation_config import GenerationConfig
+from mlc_llm.tokenizers import TextStreamer
+from numpy_llama import Llama, log_softmax
+from tiny_model_files import CHECKPOINT, LIBRARY, WEIGHTS, chatml
+from tvm import relax
+from tvm.contrib import tvmjs
+
+# A rotary angle of position 511 is 511 * 2**-24 = 3e-5 off in float32; logits are up to 8 in size, and two layers pass the error on:
+# the largest seen is 1.2e-4, at the end of the context, 2e-5 within the first 100 positions. What the last test calls wrong is off by 8e-3
+# and more.
+TOLERANCE = 3e-4
+
+PAGE_SIZE = 16
+CHUNK = 128  # The longest piece of a prompt that the library takes at once.
+
+
+class CompiledModel:
+    """The functions of the library on TVM's virtual machine, with weights and KV cache: no part of the engine."""
+
+    def __init__(self) -> None:
+        self.vm = relax.VirtualMachine(tvm.runtime.load_module(str(LIBRARY)), tvm.cpu())
+        self.metadata: dict[str, Any] = json.loads(self.vm["_metadata"]())
+        weights, _ = tvmjs.load_tensor_cache(str(WEIGHTS), tvm.cpu())
+        self.weights = [weights[entry["name"]] for entry in self.metadata["params"]]
+        self.reset()
+
+    def reset(self) -> None:
+        """An empty cache with two sequences, 0 and 1."""
+        sizes = [self.metadata["max_batch_size"], self.metadata["context_window_size"], self.metadata["prefill_chunk_size"], PAGE_SIZE, 0]
+        self.cache = self.vm["create_tir_paged_kv_cache"](*(tvm_ffi.Shape([size]) for size in sizes))
+        for sequence in range(2):
+            self._state("add_sequence", sequence)
+
+    def _state(self, name: str, *arguments: object) -> None:
+        tvm.get_global_func("vm.builtin.kv_state_" + name)(self.cache, *arguments)
+
+    def forward(self, function: str, tokens: dict[int, Sequence[int]]) -> np.ndarray:
+        """Logits that follow the given tokens of each sequence: (sequences, vocabulary)."""
+        lengths = [len(part) for part in tokens.values()]
+        ids = np.concatenate([np.asarray(part, "int32") for part in tokens.values()])
+        embedding = self.vm["embed"](tvm.runtime.tensor(ids), self.weights).numpy()
+        shape = (len(tokens), 1, -1) if function.endswith("decode") else (1, sum(lengths), -1)
+        last = [tvm.runtime.tensor((np.cumsum(lengths) - 1).astype("int32"))] if function == "batch_prefill" else []
+        self._state("begin_forward", tvm_ffi.Shape(list(tokens)), tvm_ffi.Shape(lengths), None)
+        output, _ = self.vm[function](tvm.runtime.tensor(embedding.reshape(shape)), *last, self.cache, self.weights)
+        self._state("end_forward")
+        return output.numpy().reshape(len(tokens), -1)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> CompiledModel:
+    return CompiledModel()
+
+
+@pytest.fixture
+def compiled(loaded: CompiledModel) -> CompiledModel:
+    loaded.reset()
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def reference() -> Llama:
+    return Llama(CHECKPOINT)
+
+
+def random_tokens(length: int, seed: int = 1) -> list[int]:
+    """Any but the special tokens 0 to 2."""
+    return np.random.RandomState(seed).randint(3, 320, size=length).tolist()
+
+
+def check(actual: np.ndarray, *expected: np.ndarray) -> None:
+    np.testing.assert_allclose(actual, np.stack(expected), rtol=0, atol=TOLERANCE)
+    assert actual.argmax(axis=-1).tolist() == [row.argmax() for row in expected]
+
+
+# Around a page, the tiles of the kernels and the chunk.
+@pytest.mark.parametrize("length", [1, 2, 7, 15, 16, 17, 31, 33, 45, 64, 65, 127, CHUNK])
+def test_prefill(compiled: CompiledModel, reference: Llama, length: int) -> None:
+    tokens = random_tokens(length)
+    check(compiled.forward("prefill", {0: tokens}), reference.next_logits(tokens))
+
+
+def test_decode(compiled: CompiledModel, reference: Llama) -> None:
+    """Steps that cross the end of a page."""
+    tokens = random_tokens(28)
+    compiled.forward("prefill", {0: tokens})
+    for _ in range(6):
+        tokens.append(int(reference.next_logits(tokens).argmax()))
+        check(compiled.forward("decode", {0: tokens[-1:]}), reference.next_logits(tokens))
+
+
+@pytest.mark.parametrize("pieces", [[20, 25], [1, 1, 44], [16, 16, 16], [CHUNK, CHUNK, 44], [100, 120, 80, 127, 85]], ids=str)
+def test_chunked_prefill(compiled: CompiledModel, reference: Llama, pieces: list[int]) -> None:
+    """Later pieces attend to the pages of the earlier ones, which is another kernel."""
+    tokens = random_tokens(sum(pieces))
+    expected = reference.logits(tokens)
+    end = 0
+    for piece in pieces:
+        start, end = end, end + piece
+        check(compiled.forward("prefill", {0: tokens[start:end]}), expected[end - 1])
+
+
+def test_a_batch_is_the_same_as_each_alone(compiled: CompiledModel, reference: Llama) -> None:
+    long, short = random_tokens(45, seed=1), random_tokens(7, seed=2)
+    check(compiled.forward("batch_prefill", {0: long, 1: short}), reference.next_logits(long), reference.next_logits(short))
+    long, short = [*long, 5], [*short, 9]
+    check(compiled.forward("batch_decode", {0: [5], 1: [9]}), reference.next_logits(long), reference.next_logits(short))
+    # In another order than in the cache, and with lengths exchanged.
+    more, less = random_tokens(30, seed=3), random_tokens(3, seed=4)
+    expected = [reference.next_logits([*short, *more]), reference.next_logits([*long, *less])]
+    check(compiled.forward("batch_prefill", {1: more, 0: less}), *expected)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[MLCEngine]:
+    engine = MLCEngine(str(WEIGHTS), model_lib=str(LIBRARY), device="cpu")
+    yield engine
+    engine.terminate()
+
+
+# 116 and 256 tokens: in one chunk, and in several.
+@pytest.mark.parametrize("words", [1, 29])
+def test_the_engine_takes_the_best_token_of_the_reference(engine: MLCEngine, reference: Llama, words: int) -> None:
+    text = " ".join(["river"] * words)
+    prompt = engine.tokenizer.encode(chatml(("user", text)))
+    assert (len(prompt) <= CHUNK) == (words == 1)
+    # Written out token by token: a run of bytes that is no UTF-8 is another text when it is decoded at once.
+    streamer = TextStreamer(engine.tokenizer)
+    expected = streamer.put(reference.continued(prompt, 10)) + streamer.finish()
+    answer = engine.chat.completions.create(messages=[{"role": "user", "content": text}], temperature=0.0, max_tokens=10)
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.choices[0].message.content == expected
+
+
+@pytest.mark.parametrize("words", [1, 29])
+def test_log_probabilities_of_the_engine(engine: MLCEngine, reference: Llama, words: int) -> None:
+    """Of sampled tokens: each step is compared given the tokens before it.
+
+    At temperature 0 upstream says 0 for the best token and -23 for all others: logarithms of the distribution sampled from, plus 1e-10.
+    """
+    tokens = engine.tokenizer.encode(chatml(("user", " ".join(["story"] * words))))
+    # Not by a chat, which loses the log probabilities of tokens that are not yet text.
+    config = GenerationConfig(temperature=1.0, seed=3, max_tokens=8, logprobs=True, top_logprobs=5)
+    deltas = [output for outputs in engine._generate(list(tokens), config, "log probabilities") for output in outputs]
+    steps = [json.loads(step) for delta in deltas for step in delta.delta_logprob_json_strs or []]
+    assert len(steps) == 8
+    for step in steps:
+        expected = log_softmax(reference.next_logits(tokens))
+        # Upstream writes six digits.
+        np.testing.assert_allclose([best["logprob"] for best in step["top_logprobs"]], np.sort(expected)[::-1][:5], atol=TOLERANCE)
+        # A byte and a letter may be written alike: the score tells which of them it is.
+        tokens.append(int(np.abs(expected - step["logprob"]).argmin()))
+        assert step["logprob"] == pytest.approx(expected[tokens[-1]], abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("wrong", ["position", "head", "norm", "future"])
+def test_the_tolerance_tells_wrong_from_right(reference: Llama, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reference with one mistake is far outside."""
+    tokens = random_tokens(45)
+    right = reference.next_logits(tokens)
+    if wrong == "position":
+        monkeypatch.setitem(reference.config, "rope_theta", 10010.0)
+    elif wrong == "norm":
+        monkeypatch.setitem(reference.config, "rms_norm_eps", 1e-3)
+    elif wrong == "head":
+        name = "model.layers.1.self_attn.k_proj.weight"
+        monkeypatch.setitem(reference.weights, name, np.roll(reference.weights[name], 16, axis=0))
+    else:  # The oldest token is not seen.
+        right = reference.next_logits([3, *tokens])
+        tokens = [4, *tokens]
+    assert np.abs(reference.next_logits(tokens) - right).max() > 10 * TOLERANCE

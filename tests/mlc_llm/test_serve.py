@@ -1,0 +1,177 @@
+"""`mlc_llm serve` answers the official openai client, tells wrong requests what is wrong, and ends when it is told to."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from tiny_model_files import LIBRARY, WEIGHTS, child_environment
+
+HELLO = [{"role": "user", "content": "hello world"}]
+
+# How long a process may take before it counts as hanging; a start takes three seconds.
+PATIENCE = 120
+
+
+class Server:
+    """The process; what it prints goes to a file."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"http://127.0.0.1:{free.getsockname()[1]}"
+            port = str(free.getsockname()[1])
+        self.log = folder / "log.txt"
+        command = ["serve", str(WEIGHTS), "--model-lib", str(LIBRARY), "--device", "cpu", "--host", "127.0.0.1", "--port", port, *options]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mlc_llm", *command], cwd=folder, env=child_environment(folder), stdout=log, stderr=log
+            )
+
+    def wait(self) -> None:
+        """Until it answers."""
+        for _ in range(PATIENCE * 10):
+            try:
+                self.get("/health")
+                return
+            except urllib.error.URLError as error:
+                assert isinstance(error.reason, ConnectionRefusedError), error
+            try:
+                self.process.wait(0.1)
+            except subprocess.TimeoutExpired:
+                continue
+            pytest.fail(f"ended before it served: {self.log.read_text()}")
+        pytest.fail(f"does not serve: {self.log.read_text()}")
+
+    def get(self, path: str) -> str:
+        with urllib.request.urlopen(self.address + path, timeout=PATIENCE) as response:
+            return response.read().decode()
+
+    def client(self, key: str = "none") -> openai.OpenAI:
+        return openai.OpenAI(base_url=self.address + "/v1", api_key=key, max_retries=0, timeout=PATIENCE)
+
+    def terminate(self) -> int:
+        """Its exit status after SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with server.client() as client:
+        yield client
+
+
+def create(client: openai.OpenAI, **options: Any) -> Any:
+    return client.chat.completions.create(**{"model": str(WEIGHTS), "messages": HELLO, "max_tokens": 12, "temperature": 0.0, **options})
+
+
+def test_health_names_the_model(server: Server) -> None:
+    assert json.loads(server.get("/health")) == {"status": "ok", "models": [str(WEIGHTS)]}
+
+
+def test_models_are_listed(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == [str(WEIGHTS)]
+
+
+def test_a_chat_is_answered_and_streamed(client: openai.OpenAI) -> None:
+    answer = create(client)
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage.completion_tokens == 12
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + 12
+    pieces = list(create(client, stream=True, stream_options={"include_usage": True}))
+    assert "".join(piece.choices[0].delta.content for piece in pieces if piece.choices) == answer.choices[0].message.content != ""
+    assert pieces[-1].usage.total_tokens == answer.usage.total_tokens
+
+
+def test_a_completion_is_answered(client: openai.OpenAI) -> None:
+    answer = client.completions.create(model=str(WEIGHTS), prompt="the quick brown", max_tokens=5, temperature=0.0)
+    assert answer.choices[0].text and answer.usage.completion_tokens == 5
+
+
+def test_json_fits_its_schema(client: openai.OpenAI) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": False}
+    answer = create(client, max_tokens=60, extra_body={"response_format": {"type": "json_object", "schema": json.dumps(schema)}})
+    value = json.loads(answer.choices[0].message.content)
+    assert list(value) == ["a"] and isinstance(value["a"], bool)
+
+
+def test_metrics_count_requests(server: Server, client: openai.OpenAI) -> None:
+    create(client)
+    values = dict(line.split() for line in server.get("/metrics").splitlines() if line and not line.startswith("#"))
+    assert float(values["completion_tokens_sum"]) >= 12
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        ({"messages": "hello"}, 422, "Input should be a valid list"),
+        ({"messages": [{"role": "nobody", "content": "hello"}]}, 422, "Input should be 'system', 'user', 'assistant' or 'tool'"),
+        ({"messages": [*HELLO, {"role": "system", "content": "late"}]}, 400, "System prompt at position 1 in the message list is invalid"),
+        ({"messages": [{"role": "user", "content": "hello " * 600}]}, 400, "larger than the model input length limit"),
+        ({"response_format": {"type": "json_object", "schema": "{"}}, 400, "response_format: expected a JSON schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, 422, "Input should be 'text' or 'json_object'"),
+        ({"n": 0}, 400, '"n" should be at least 1'),
+        ({"top_p": 2.0}, 400, '"top_p" should be in range'),
+        ({"logit_bias": {"320": 1}}, 400, "expected tokens from 0 to 319, found 320"),
+        ({"logprobs": True, "top_logprobs": 20}, 400, "top_logprobs: expected 0 to 5, found 20"),
+        ({"logprobs": True, "top_logprobs": 21}, 422, "must be in range [0, 20]"),
+    ],
+    ids=["no_list", "role", "late_system", "long", "schema", "openai_schema", "n", "top_p", "bias", "logprobs", "many_logprobs"],
+)
+def test_a_wrong_request_is_told_what_is_wrong(client: openai.OpenAI, options: dict[str, Any], status: int, message: str) -> None:
+    with pytest.raises(openai.APIStatusError) as caught:
+        # As they are: the client would refuse some by itself.
+        create(client, extra_body=options)
+    assert caught.value.status_code == status
+    # Upstream encodes its own error messages as JSON twice.
+    assert message in caught.value.response.text.replace("\\", "")
+
+
+def test_a_request_that_fails_the_engine_fails_alone(client: openai.OpenAI) -> None:
+    """Upstream's engine ends at it: the server goes on, says that it is healthy, and answers nobody."""
+    before = create(client).choices[0].message.content
+    with pytest.raises(openai.InternalServerError) as caught:
+        create(client, extra_body={"response_format": {"type": "json_object", "schema": '{"type": "nonsense"}'}})
+    assert "Unsupported type nonsense" in caught.value.response.text
+    assert create(client).choices[0].message.content == before
+
+
+def test_it_asks_for_its_key_and_ends_when_told_to(tmp_path: Path) -> None:
+    """Whoever looks after its health need not know the key."""
+    server = Server(tmp_path, "--api-key", "secret")
+    try:
+        server.wait()
+        with server.client("wrong") as client, pytest.raises(openai.AuthenticationError) as refused:
+            create(client)
+        assert "Invalid API Key" in refused.value.response.text
+        with server.client("secret") as client:
+            assert create(client).choices
+        # uvicorn shuts down, then hands on the signal that it was stopped by.
+        assert server.terminate() in (0, -signal.SIGTERM), server.log.read_text()
+        log = server.log.read_text()
+        assert "Application shutdown complete" in log and "Traceback" not in log, log
+    finally:
+        server.process.kill()
+        server.process.wait()
