@@ -7,23 +7,45 @@ import json
 import os
 import shlex
 import shutil
+import sys
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import commands
 import report
 
-LIBRARIES = {
+_RUNTIME = {
     "libtvm_ffi.so": "@tvm_ffi//:libtvm_ffi",
     "libtvm_runtime.so": "@tvm//:libtvm_runtime",
     "libtvm_runtime_extra.so": "@tvm//:libtvm_runtime_extra",
 }
 # Where the programs are in their wheels, which hold several files of these names.
 PROGRAMS = {"cmake": "cmake/data/bin/cmake", "ninja": "*.data/scripts/ninja"}
-# In the middle of the sources by the time it takes to compile.
-CHANGED = "tvm/src/runtime/tensor.cc"
+
+
+@dataclass(frozen=True)
+class Project:
+    """What is built.
+
+    Args:
+      what: it, in words.
+      libraries: file → target.
+      repositories: variable of bench/cmake → repository.
+      changed: repository and source that is changed, in the middle of the sources by the time it takes to compile.
+      cargo: target of a Rust package that both build with the same program, or "".
+    """
+
+    what: str
+    libraries: dict[str, str]
+    repositories: dict[str, str]
+    changed: tuple[str, str]
+    cargo: str = ""
+
+
+RUNTIME = Project("the three runtime libraries", _RUNTIME, {"TVM": "tvm", "TVM_FFI": "tvm_ffi"}, ("TVM", "tvm/src/runtime/tensor.cc"))
 
 
 def flags(arguments: Iterable[str]) -> frozenset[str]:
@@ -33,23 +55,30 @@ def flags(arguments: Iterable[str]) -> frozenset[str]:
 
 
 def flags_of_bazel(graph: dict) -> dict[str, frozenset[str]]:
-    """Source → flags of what `aquery --output=jsonproto` lists; sources by their path below external/<repository>/ or the workspace."""
+    """Source → flags of what `aquery --output=jsonproto` lists; sources by <repository>/<path>, or their path in the workspace."""
     found = {}
     for action in graph["actions"]:
         arguments = action["arguments"]
         if "-fPIC" in arguments:  # Bazel also lists what an executable would be made of.
             source = arguments[arguments.index("-c") + 1]
-            found[source.split("/", 2)[2] if source.startswith("external/") else source] = flags(arguments)
+            # Bazel's own tools, which Bazel lists where a program of the build needs them.
+            if not source.startswith("external/bazel_tools/"):
+                found[source.removeprefix("external/")] = flags(arguments)
     return found
 
 
-def flags_of_cmake(database: list[dict], roots: Iterable[Path]) -> dict[str, frozenset[str]]:
-    """Source → flags of a compile_commands.json; sources by their path below the root that they are in."""
+def flags_of_cmake(database: list[dict], roots: Mapping[str, Path]) -> dict[str, frozenset[str]]:
+    """Source → flags of a compile_commands.json; sources as `flags_of_bazel` has them.
+
+    Args:
+      database: the file's content.
+      roots: repository, or "" for the workspace → folder; none within another.
+    """
     found = {}
     for entry in database:
         path = Path(entry["file"])
-        (root,) = (root for root in roots if path.is_relative_to(root))
-        found[str(path.relative_to(root))] = flags(shlex.split(entry["command"]))
+        ((name, root),) = ((name, root) for name, root in roots.items() if path.is_relative_to(root))
+        found[str(Path(name) / path.relative_to(root))] = flags(shlex.split(entry["command"]))
     return found
 
 
@@ -65,22 +94,50 @@ def difference(ours: dict[str, frozenset[str]], theirs: dict[str, frozenset[str]
     return "\n".join(lines)
 
 
+def cargo_command(arguments: Sequence[str], root: Path, external: Path, output: str) -> list[str]:
+    """What Bazel runs for a Rust package, as `aquery` has it, to be run outside of its execution root.
+
+    Args:
+      arguments: program and arguments, relative to the execution root.
+      root: the workspace.
+      external: folder of the repositories.
+      output: file to write.
+    """
+    command = [sys.executable, str(root / "toolchains/rust/private/cargo_build.py")]
+    for option, value in zip(arguments, arguments[1:]):
+        if option == "--output":
+            command.append(output)
+        elif value.startswith("external/"):
+            command.append(str(external / value.removeprefix("external/")))
+        elif option in ("--lock", "--manifest", "--source"):
+            command.append(str(root / value))
+        else:
+            command.append(value)
+    return command
+
+
 class _Builds:
     """Both builds of the same sources, in a scratch folder."""
 
-    def __init__(self, bazel: commands.Bazel, folder: Path, wheels: dict[str, Path]):
+    def __init__(self, bazel: commands.Bazel, folder: Path, wheels: dict[str, Path], project: Project):
         self.bazel = bazel
+        self.project = project
         self.root = bazel.root
         self.jobs = len(os.sched_getaffinity(0))
         commands.say("fetching and unpacking what the builds need (not timed)")
-        names = {name: self.bazel.repository(name) for name in ("debian_cc", "tvm", "tvm_ffi")}
-        self.bazel.output("build", "--nobuild", *LIBRARIES.values())
+        names = {name: self.bazel.repository(name) for name in ("debian_cc", *project.repositories.values())}
+        self.bazel.output("build", "--nobuild", *project.libraries.values())
         external = {name: bazel.output_base / "external" / canonical for name, canonical in names.items()}
 
         # Both builds read this copy, so that a change to it is a change for both.
-        self.sources = folder / "tvm"
-        shutil.copytree(external["tvm"], self.sources, symlinks=True)
-        self.flags = [f"--jobs={self.jobs}", "--disk_cache=", "--remote_cache=", f"--override_repository={names['tvm']}={self.sources}"]
+        variable, self.changed = project.changed
+        self.sources = folder / "sources"
+        copied = project.repositories[variable]
+        shutil.copytree(external[copied], self.sources, symlinks=True)
+        self.flags = [f"--jobs={self.jobs}", "--disk_cache=", "--remote_cache=", f"--override_repository={names[copied]}={self.sources}"]
+        # The sources are where temporary folders are; the sandbox would have an empty /tmp.
+        self.flags.append("--noincompatible_sandbox_hermetic_tmp")
+        places = {name: external[repository] for name, repository in project.repositories.items()} | {variable: self.sources}
 
         tools = {name: self._program(folder / name, wheel, PROGRAMS[name]) for name, wheel in wheels.items()}
         self.binary_folder = folder / "cmake_build"
@@ -91,16 +148,19 @@ class _Builds:
             "CMAKE_C_COMPILER": self.gcc / "gcc",
             "CMAKE_EXPORT_COMPILE_COMMANDS": "ON",
             "CMAKE_MAKE_PROGRAM": tools["ninja"],
-            "TVM": self.sources,
-            "TVM_FFI": external["tvm_ffi"],
+            **places,
             "TVM_VERSION": json.loads(_starlark_string((self.root / "version.bzl").read_text(encoding="utf-8"), "TVM_VERSION")),
             "WORKSPACE": self.root,
         }
+        if project.cargo:
+            (action,) = self._actions("CargoBuild", project.cargo)
+            command = cargo_command(action["arguments"], self.root, bazel.output_base / "external", "libtokenizers_c.a")
+            variables["CARGO_COMMAND"] = ";".join(command)
         self.configure = [tools["cmake"], "-G", "Ninja", "-S", self.root / "bench/cmake", "-B", self.binary_folder]
         self.configure += [f"-D{name}={value}" for name, value in variables.items()]
         self.ninja = [tools["ninja"], "-C", self.binary_folder, f"-j{self.jobs}"]
         self.environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder)}
-        self.source_roots = [self.sources, external["tvm_ffi"], self.root]
+        self.source_roots = {names[repository]: places[name] for name, repository in project.repositories.items()} | {"": self.root}
         gcc = commands.output([self.gcc / "g++", "-dumpfullversion"]).strip()
         cmake, ninja = (commands.output([tools[name], "--version"]).split("\n")[0] for name in ("cmake", "ninja"))
         self.versions = f"{self.bazel.output('--version').strip()}, {cmake}, ninja {ninja}, GCC {gcc}, {self.jobs} jobs"
@@ -118,16 +178,16 @@ class _Builds:
         self.bazel.output("clean")
         self.bazel.output("shutdown")
         shutil.rmtree(self.binary_folder, ignore_errors=True)
-        bazel = self.bazel.seconds("build", *self.flags, *LIBRARIES.values())
+        bazel = self.bazel.seconds("build", *self.flags, *self.project.libraries.values())
         return bazel, commands.seconds(self.configure, env=self.environment) + self._ninja()
 
     def again(self) -> tuple[float, float]:
         """Bazel, then Ninja, of what is there."""
-        return self.bazel.seconds("build", *self.flags, *LIBRARIES.values()), self._ninja()
+        return self.bazel.seconds("build", *self.flags, *self.project.libraries.values()), self._ninja()
 
     def change(self, number: int) -> None:
         """Adds a function that no library exports: its object file changes, and what is linked of it."""
-        with open(self.sources / CHANGED, "a", encoding="utf-8") as file:
+        with open(self.sources / self.changed, "a", encoding="utf-8") as file:
             file.write(f"int bench_change_{number}() {{ return {number}; }}\n")
 
     def check(self) -> None:
@@ -136,14 +196,19 @@ class _Builds:
         Raises:
           SystemExit: they did not, so that there is nothing to compare.
         """
-        targets = " + ".join(LIBRARIES.values())
-        graph = json.loads(self.bazel.output("aquery", "--output=jsonproto", *self.flags, f'mnemonic("CppCompile", deps({targets}))'))
+        targets = " + ".join(self.project.libraries.values())
+        graph = {"actions": self._actions("CppCompile", targets)}
         database = json.loads((self.binary_folder / "compile_commands.json").read_text(encoding="utf-8"))
         unlike = difference(flags_of_bazel(graph), flags_of_cmake(database, self.source_roots))
-        made = self.bazel.listed(targets, *self.flags), [self.binary_folder / name for name in LIBRARIES]
+        made = self.bazel.listed(targets, *self.flags), [self.binary_folder / name for name in self.project.libraries]
         unlike += difference(*({path.name: self._exported(path) for path in paths} for paths in made))
         if unlike:
-            raise SystemExit(f"bench: Bazel and CMake do not build the same; make bench/cmake/CMakeLists.txt follow the BUILD files:\n{unlike}")
+            raise SystemExit(f"bench: Bazel and CMake do not build the same; make bench/cmake follow the BUILD files:\n{unlike}")
+
+    def _actions(self, mnemonic: str, targets: str) -> list[dict]:
+        """The actions of a kind that targets need, as `aquery` has them."""
+        expression = f'mnemonic("{mnemonic}", deps({targets}))'
+        return json.loads(self.bazel.output("aquery", "--output=jsonproto", *self.flags, expression))["actions"]
 
     def _exported(self, library: Path) -> frozenset[str]:
         listing = commands.output([self.gcc / "nm", "--dynamic", "--defined-only", library])
@@ -158,14 +223,14 @@ def _starlark_string(text: str, name: str) -> str:
     return value
 
 
-def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
-    """The table of this part, and the versions of what was measured."""
+def measure(workspace: commands.Bazel, options: argparse.Namespace, project: Project = RUNTIME) -> tuple[str, str]:
+    """The table of a project, and the versions of what was measured."""
     runs: dict[str, list[tuple[float, float]]] = {"cold": [], "nothing changed": [], "one file changed": []}
     wheels = {name: workspace.file(f"@pypi//{name}:whl") for name in PROGRAMS}
     with commands.scratch() as folder:
         bazel = commands.Bazel(workspace.root, folder / "output_base")
         try:
-            builds = _Builds(bazel, folder, wheels)
+            builds = _Builds(bazel, folder, wheels, project)
             for number in range(options.cold_runs):
                 commands.say(f"cold builds, {number + 1} of {options.cold_runs}")
                 runs["cold"].append(builds.cold())
@@ -182,4 +247,4 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
     for name, pairs in runs.items():
         bazel, cmake = (median(column) for column in zip(*pairs))
         rows.append([name, report.duration(bazel), report.duration(cmake), report.ratio(bazel, cmake), str(len(pairs))])
-    return report.table(["build of the three runtime libraries, median", "Bazel", "CMake + Ninja", "Bazel / CMake", "runs"], rows), builds.versions
+    return report.table([f"build of {project.what}, median", "Bazel", "CMake + Ninja", "Bazel / CMake", "runs"], rows), builds.versions

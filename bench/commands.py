@@ -15,6 +15,9 @@ from pathlib import Path
 
 _SHOWN_LINES = 40
 
+# What a part says in place of a table where it cannot be measured.
+NO_SOURCES = 'Not measured: no sources of mlc-llm here (README.md, "Sources of mlc-llm").'
+
 
 def say(line: str) -> None:
     """One line of progress, on standard error."""
@@ -80,6 +83,11 @@ class Bazel:
     def repository(self, name: str) -> str:
         """The canonical name of a repository that the workspace calls `name`."""
         return json.loads(self.output("mod", "dump_repo_mapping", ""))[name]
+
+    def compatible(self, target: str) -> bool:
+        """Whether the target can be built here: what is made of mlc-llm can where its sources are."""
+        expression = "'IncompatiblePlatformProvider' not in providers(target)"
+        return self.output("cquery", target, "--output=starlark", f"--starlark:expr={expression}").strip() == "True"
 
     def listed(self, targets: str, *flags: str) -> list[Path]:
         """The files that the targets make, which need not be there yet.

@@ -2,8 +2,10 @@
 
 parts, with the time they take on 2 cores:
   builds    cold, null and one-file-changed build of the runtime: Bazel and CMake + Ninja in turns (5 min per cold run, and 2 min)
+  native    the same of mlc-llm's libraries, its Rust tokenizers and the runtime that they need (15 min per cold run), where its sources are
   launcher  what tools/bazel adds to a call of Bazel (15 s)
   sizes     wheels, libraries and image layers (10 s, where they are built)
+  engine    mlc-llm's engine on our TVM and on the official one: start, prefill, decode (3 min), where mlc-llm's sources are
   push      //images:push beside a bare copy of the same image, over loopback (15 s, where it is built and tested)
   fresh     the README's two commands in a fresh clone with empty caches: wall time and download volume (as long as these take)
 
@@ -17,13 +19,15 @@ import sys
 
 import builds
 import commands
+import engine
 import fresh
+import native
 import overhead
 import push
 import report
 import sizes
 
-PARTS = {"builds": builds, "launcher": overhead, "sizes": sizes, "push": push, "fresh": fresh}
+PARTS = {"builds": builds, "native": native, "launcher": overhead, "sizes": sizes, "engine": engine, "push": push, "fresh": fresh}
 
 
 def _arguments() -> argparse.Namespace:
@@ -34,11 +38,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="null and one-file builds of each tool (default: %(default)s)")
     parser.add_argument("--launcher-runs", type=int, default=30, metavar="N", help="calls of each kind (default: %(default)s)")
     parser.add_argument("--push-runs", type=int, default=5, metavar="N", help="pushes of each kind (default: %(default)s)")
+    parser.add_argument("--engine-runs", type=int, default=5, metavar="N", help="engines of each kind and model (default: %(default)s)")
     options = parser.parse_args()
     options.only = options.only.split(",")
     if unknown := set(options.only) - set(PARTS):
         parser.error(f"--only: expected parts out of {', '.join(PARTS)}, found {', '.join(sorted(unknown))}")
-    if min(options.cold_runs, options.runs, options.launcher_runs, options.push_runs) < 1:
+    if min(options.cold_runs, options.runs, options.launcher_runs, options.push_runs, options.engine_runs) < 1:
         parser.error("numbers of runs: expected 1 or more")
     return options
 

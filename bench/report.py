@@ -9,6 +9,7 @@ import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 HEADER = """\
 # Results
@@ -39,6 +40,17 @@ def size(count: int) -> str:
 
 def ratio(ours: float, theirs: float) -> str:
     return f"{ours / theirs:.2f}"
+
+
+def rate(per_second: float) -> str:
+    """Tokens per second, three digits or so."""
+    return f"{per_second:.0f}/s" if per_second >= 100 else f"{per_second:.1f}/s"
+
+
+def ratios(pairs: Sequence[tuple[float, float]]) -> str:
+    """Ours by theirs of each pair: the median, and the least and the largest, which say how much of it is noise."""
+    each = [ours / theirs for ours, theirs in pairs]
+    return f"{median(each):.2f} ({min(each):.2f}–{max(each):.2f})"
 
 
 def machine() -> str:

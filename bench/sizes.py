@@ -15,6 +15,9 @@ import report
 # Ours, and the official wheel of the same release.
 WHEELS = {"//wheels:tvm_ffi": "@pypi//apache_tvm_ffi:whl", "//wheels:tvm_runtime": "@pypi//apache_tvm:whl"}
 IMAGES = ("//images:tvm_runtime", "//images:tvm_runtime_dev")
+# Where its sources are. No package registry has an official wheel to measure it against.
+MLC_LLM_WHEEL = "//wheels:mlc_llm"
+MLC_LLM_IMAGES = ("//images:mlc_llm", "//images:mlc_llm_dev")
 
 
 def libraries(wheel: Path) -> dict[str, zipfile.ZipInfo]:
@@ -23,9 +26,13 @@ def libraries(wheel: Path) -> dict[str, zipfile.ZipInfo]:
         return {entry.filename: entry for entry in archive.infolist() if entry.filename.endswith(".so")}
 
 
-def wheel_rows(ours: Path, official: Path) -> list[list[str]]:
-    """A row for the wheel and one for each library; what is the official file itself says so."""
-    rows = [_row(f"**{ours.name.split('-')[0]}** (wheel)", ours.stat().st_size, official.stat().st_size)]
+def wheel_rows(ours: Path, official: Path | None) -> list[list[str]]:
+    """A row for the wheel and one for each library; what is the official file itself says so, and what has none to compare with."""
+    name = f"**{ours.name.split('-')[0]}** (wheel)"
+    if official is None:
+        sizes = [(name, ours.stat().st_size), *((path, entry.file_size) for path, entry in sorted(libraries(ours).items()))]
+        return [[path, report.size(size), "none", ""] for path, size in sizes]
+    rows = [_row(name, ours.stat().st_size, official.stat().st_size)]
     theirs = libraries(official)
     for name, mine in sorted(libraries(ours).items()):
         rows.append(_row(name, mine.file_size, theirs[name].file_size))
@@ -73,15 +80,20 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
     """The tables of this part, and the versions of what was measured."""
     del options
     commands.say("building wheels and images, where they are not yet")
-    workspace.output("build", *WHEELS, *IMAGES)
+    wheels: dict[str, str | None] = {**WHEELS}
+    images = IMAGES
+    if workspace.compatible(MLC_LLM_WHEEL):
+        wheels[MLC_LLM_WHEEL] = None
+        images += MLC_LLM_IMAGES
+    workspace.output("build", *wheels, *images)
     rows, versions = [], []
-    for ours, official in WHEELS.items():
-        pair = workspace.file(ours), workspace.file(official)
+    for ours, official in wheels.items():
+        pair = workspace.file(ours), workspace.file(official) if official else None
         rows += wheel_rows(*pair)
         versions.append(" ".join(pair[0].name.split("-")[:2]))
     text = report.table(["wheels, and the libraries in them", "ours", "official", "ours / official"], rows)
     names: dict[str, str] = {}
-    for image in IMAGES:
+    for image in images:
         names |= _layer_names(workspace, image)
         text += "\n" + report.table([f"layers of `{image}`", "compressed", "unpacked"], layer_rows(workspace.file(image), names))
     return text, ", ".join(versions)

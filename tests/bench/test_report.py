@@ -30,6 +30,16 @@ def test_ratio_is_ours_by_theirs() -> None:
     assert report.ratio(3, 2) == "1.50"
 
 
+@pytest.mark.parametrize(("per_second", "text"), [(99.94, "99.9/s"), (9444.2, "9444/s"), (7.25, "7.2/s")])
+def test_rate(per_second: float, text: str) -> None:
+    assert report.rate(per_second) == text
+
+
+def test_ratios_are_of_pairs_not_of_medians() -> None:
+    # The medians of the columns are 3 and 2.
+    assert report.ratios([(1, 2), (3, 4), (8, 1)]) == "0.75 (0.50–8.00)"
+
+
 def test_machine_does_not_name_this_machine() -> None:
     assert platform.node() not in report.machine()
     assert " cores of " in report.machine()

@@ -56,6 +56,13 @@ def test_wheel_rows_tell_the_official_file_from_one_of_its_size(tmp_path: pathli
     assert rows[2][-1] == "same file"
 
 
+def test_wheel_without_an_official_one_has_sizes_only(tmp_path: pathlib.Path) -> None:
+    ours = _wheel(tmp_path / "a-1+ours.whl", {"lib/made.so": b"x" * 3000, "a.py": b""})
+    (_, size, *rest), library = sizes.wheel_rows(ours, None)
+    assert size == f"{ours.stat().st_size / 1e3:.1f} kB" and rest == ["none", ""]
+    assert library == ["lib/made.so", "3.0 kB", "none", ""]
+
+
 def _blob(layout: pathlib.Path, data: bytes) -> dict:
     digest = hashlib.sha256(data).hexdigest()
     folder = layout / "blobs/sha256"
