@@ -152,6 +152,7 @@ class ContainerTest(ContainerCase):
         self.assertIn("smoke: everything works", report)
         self.assertIn("equals NumPy's", report)
         self.assertIn("cuda: none; no NVIDIA driver in here", report)
+        self.assertEqual("mlc-llm answers" in report, any(wheel.name.startswith("mlc_llm-") for wheel in WHEELS), report)
 
     def test_build_leaves_the_wheels_that_the_image_was_made_of(self):
         self.run_in_container("build", mounts={"/src/mlc-llm/python/dist": self.folder})

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from mlc_llm import AsyncMLCEngine, MLCEngine
-from mlc_llm._mlc_bazel import model_check
+from mlc_llm._mlc_bazel import engine_watch
 from mlc_llm.protocol.error_protocol import BadRequestError
 from tiny_model_files import LIBRARY, WEIGHTS, chatml
 
@@ -154,7 +154,7 @@ def test_a_schema_that_cannot_be_compiled_fails_that_request_and_no_later_one(as
 def test_what_is_left_of_a_failed_request_does_not_reach_the_next_one(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine fails in the middle of a request and then ends it, when the next one may be waiting for its own end."""
     before = text(ask())
-    monkeypatch.setattr(model_check, "TOP_LOGPROBS", 20)
+    monkeypatch.setattr(engine_watch, "TOP_LOGPROBS", 20)
     for _ in range(20):
         with pytest.raises(RuntimeError, match="num_top_probs <= 5"):
             ask(logprobs=True, top_logprobs=20)

@@ -5,8 +5,8 @@ from . import pairing
 pairing.check()
 
 # ruff: noqa: E402 - these import TVM, which must be the right one.
-from . import compatibility, health, model_check
+from . import compatibility, engine_watch, health
 
 compatibility.install()
+engine_watch.install()
 health.install()
-model_check.install()

@@ -1,0 +1,284 @@
+"""An engine that fails says so, where upstream waits for ever.
+
+Upstream runs its engine in a thread of its own. What fails there ends the thread, and whoever waits for it (the constructor, every
+request) waits for ever. Seen at the pinned commit: a missing or truncated weight shard, a library that is none, no memory for the KV cache;
+and while it serves: a JSON schema that cannot be compiled, more than five best tokens, a request that fills the KV cache. A library cut
+short kills the process by SIGBUS.
+
+`install` has `model_check` look at a model before an engine loads it, and watches every engine's thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import logging
+import queue
+import re
+import threading
+import types
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fastapi
+
+from .model_check import ModelError, check_model
+
+logger = logging.getLogger(__name__)
+
+PAGE_SIZE = 16
+"""Tokens in a page of the KV cache; upstream allows no other."""
+
+TOP_LOGPROBS = 5
+"""The most that upstream's samplers give; at more of them they end the engine. Its server lets 20 pass, as OpenAI's does."""
+
+
+class EngineError(fastapi.HTTPException, RuntimeError):
+    """The engine failed while it served: the requests that it held are lost, which the server says with status 500; the next are served."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(status_code=500, detail=message)
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+class _Engine:
+    """The functions of one native engine, watched: what fails in its thread reaches those who wait for it."""
+
+    def __init__(self, engine: Any, functions: dict[str, Callable[..., Any]]) -> None:
+        self.engine = engine
+        self.native = functions
+        self.outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self.loaded = False
+        self.dead: BaseException | None = None
+        self.last_request: str | None = None
+        self.lost: set[str] = set()
+
+    def functions(self) -> dict[str, Callable[..., Any]]:
+        """What the engine calls in place of the native functions."""
+        watched = ["add_request", "create_request", "init_threaded_engine", "reload", "run_background_loop"]
+        return {**self.native, **{name: getattr(self, name) for name in watched}}
+
+    def reload(self, config: str) -> None:
+        """Loads the model, or says why not.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+
+        def load() -> None:
+            self.native["reload"](config)
+            self.outcome.put(None)
+
+        # It never returns if loading fails: the thread is left behind, asleep.
+        threading.Thread(target=load, daemon=True).start()
+        error = self.outcome.get()
+        if error is not None:
+            raise ModelError(_why_not_loaded(json.loads(config), error)) from error
+        self.loaded = True
+
+    def run_background_loop(self) -> None:
+        """The engine's thread: runs until asked to end. After a failure it goes on with an empty engine."""
+        failures = 0
+        while True:
+            try:
+                self.native["run_background_loop"]()
+                return
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must not get lost
+                failures += 1
+                if not self.loaded:
+                    self.outcome.put(error)
+                    return
+                if failures > 1 and self.last_request is None:  # It failed without a request: no hope.
+                    self.dead = error
+                    self._lose_requests(error)
+                    return
+                # Before those who wait hear of it, as their next request comes after the reset.
+                self.native["reset"]()
+                self._lose_requests(error)
+
+    def _lose_requests(self, error: BaseException) -> None:
+        """Tells all who wait for an answer that it will not come."""
+        state = self.engine.state
+        streamers, state.async_streamers = dict(state.async_streamers), {}
+        # What failed may quote a request, which is nobody else's business.
+        why = _last_line(error) if len(streamers) < 2 else "the server's log says why"
+        failure = EngineError(f"the engine failed, and with it this request: {why}")
+        failure.__cause__ = error
+        logger.error("The engine failed, %d requests are lost: %s", max(len(streamers), 1), _last_line(error))
+        self.lost.update(streamers)
+        for stream, _ in streamers.values():
+            state.async_event_loop.call_soon_threadsafe(stream.push, failure)
+        if self.last_request is not None:
+            self.lost.add(self.last_request)
+            self.last_request = None
+        state.sync_output_queue.put(_Raise(failure))
+
+    def init_threaded_engine(self, device: Any, callback: Callable[[Any], None], recorder: Any) -> None:
+        """Passes on the outputs of requests, but those that come late for requests that are lost already."""
+
+        def deliver(outputs: Any) -> None:
+            if self.lost:
+                outputs = [output for output in map(_Output, outputs) if output.request not in self.lost]
+            callback(outputs)
+
+        self.native["init_threaded_engine"](device, deliver, recorder)
+
+    def create_request(self, name: str, inputs: Any, config: str) -> Any:
+        """Makes a request.
+
+        Raises:
+            BadRequestError: it cannot be served, for which the server has a status of its own (400).
+        """
+        from mlc_llm.protocol.error_protocol import BadRequestError
+
+        options = json.loads(config)
+        schema = (options.get("response_format") or {}).get("schema")
+        if schema is not None:
+            try:
+                is_object = isinstance(json.loads(schema), dict)
+            except ValueError:
+                is_object = False
+            if not is_object:
+                raise BadRequestError(f"response_format: expected a JSON schema, an object as text, found {schema!r}")
+        for token in options.get("logit_bias") or {}:
+            # Upstream writes at this place, wherever it is.
+            if not 0 <= int(token) < self._vocabulary():
+                raise BadRequestError(f"logit_bias: expected tokens from 0 to {self._vocabulary() - 1}, found {token}")
+        if options["top_logprobs"] > TOP_LOGPROBS:
+            raise BadRequestError(f"top_logprobs: expected 0 to {TOP_LOGPROBS}, found {options['top_logprobs']}")
+        room = _room(self.engine.engine_config) - sum(_length(part) for part in inputs)
+        if options["max_tokens"] < 0 or options["max_tokens"] > room:
+            options["max_tokens"] = max(room, 1)
+        try:
+            request = self.native["create_request"](name, inputs, json.dumps(options))
+        except Exception as error:
+            raise BadRequestError(_last_line(error).rpartition("is false: ")[2]) from error
+        self.lost.discard(name)
+        self.last_request = name
+        return request
+
+    def _vocabulary(self) -> int:
+        return int(self.engine.model_config_dicts[0]["vocab_size"])
+
+    def add_request(self, request: Any) -> None:
+        """Gives a request to the engine.
+
+        Raises:
+            EngineError: there is no engine any more.
+        """
+        if self.dead is not None:
+            raise EngineError(f"the engine failed: {_last_line(self.dead)}; start it anew") from self.dead
+        self.native["add_request"](request)
+
+
+class _Output:
+    """An output of a request that can be looked at more than once, which upstream's cannot."""
+
+    def __init__(self, output: Any) -> None:
+        self.unpacked = output.unpack()
+        self.request = str(self.unpacked[0])
+
+    def unpack(self) -> Any:
+        return self.unpacked
+
+
+class _Raise:
+    """Outputs of a request, in place of which there is an error."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __iter__(self) -> Any:
+        raise self.error
+
+
+class _Functions:
+    """The attribute `_ffi` of an engine: watches what is assigned to it."""
+
+    def __get__(self, engine: Any, _type: type | None = None) -> Any:
+        if engine is None:
+            return self
+        try:
+            return engine.__dict__["_ffi"]
+        except KeyError:
+            raise AttributeError("_ffi") from None
+
+    def __set__(self, engine: Any, functions: dict[str, Callable[..., Any]]) -> None:
+        engine.__dict__["_ffi"] = _Engine(engine, functions).functions()
+
+
+def _room(config: Any) -> int:
+    """Tokens that one request may have, prompt and answer.
+
+    One page less than the KV cache has. Upstream decodes only while as many pages are free as sequences run, even if their last pages have
+    room: a single request in the last page is taken out, nothing is left to run, and that ends the engine.
+    """
+    return min(int(config.max_single_sequence_length), int(config.max_total_sequence_length) - PAGE_SIZE)
+
+
+def _length(part: Any) -> int:
+    """Tokens of one part of a prompt."""
+    return len(part.token_ids if hasattr(part, "token_ids") else part)
+
+
+def _last_line(error: BaseException) -> str:
+    """The message of an error, without what native code adds around it."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", lines[-1].strip().removesuffix(" :")) if lines else type(error).__name__
+
+
+def _why_not_loaded(config: dict[str, Any], error: BaseException) -> str:
+    """One line about a model that could not be loaded."""
+    what = f"{config['model']} with {config['model_lib']}"
+    if isinstance(error, MemoryError) or "bad_alloc" in str(error):
+        tokens = config.get("max_total_sequence_length")
+        asked = f"a KV cache of {tokens} tokens" if tokens else "the KV cache"
+        return f"{what}: not enough memory for weights and {asked}; ask for less: mlc_llm serve --overrides max_total_seq_length=TOKENS"
+    return f"{what}: cannot be loaded: {_last_line(error)}"
+
+
+def install() -> None:
+    """Puts the check before every engine, and watches every engine. Imports mlc_llm's engine, and with it the native library."""
+    from mlc_llm.serve import engine_base
+
+    upstream_arguments = engine_base._process_model_args
+    upstream_init = engine_base.MLCEngineBase.__init__
+
+    @functools.wraps(upstream_arguments)
+    def process_model_args(models: list[Any], *arguments: Any) -> Any:
+        for model in models:
+            # Without a library it is compiled first; a model on the hub is fetched first.
+            if not model.model.startswith("HF://") and not (model.model_lib or "").startswith("mock://"):
+                library = Path(model.model_lib) if model.model_lib else None
+                check_model(Path(model.model), library)
+                # The native code does not look for a bare name in the working directory.
+                model.model_lib = str(library.absolute()) if library else None
+        return upstream_arguments(models, *arguments)
+
+    @functools.wraps(upstream_init)
+    def init(engine: Any, *arguments: Any, **options: Any) -> None:
+        try:
+            upstream_init(engine, *arguments, **options)
+        except BaseException:
+            engine.terminate()
+            raise
+        engines.add(engine)
+        engine.max_input_sequence_length = min(engine.max_input_sequence_length, _room(engine.engine_config) - 1)
+
+    # A program that ends by an error still holds its engine, and Python would wait for the engine's threads before it lets go.
+    engines: weakref.WeakSet[Any] = weakref.WeakSet()
+    engine_base.threading = types.SimpleNamespace(Thread=functools.partial(threading.Thread, daemon=True))
+
+    @atexit.register
+    def terminate_engines() -> None:
+        for engine in engines:
+            engine.terminate()
+
+    engine_base._process_model_args = process_model_args
+    engine_base.MLCEngineBase.__init__ = init
+    engine_base.MLCEngineBase._ffi = _Functions()
