@@ -51,8 +51,8 @@ class BrokenRuntimeTest(unittest.TestCase):
         """A gate is not made over an artifact that none of its tests looks at."""
         published = second.root / "release/published.bzl"
         whole = published.read_text()
-        self.assertEqual(whole.count("\nTESTS = ["), 1)
-        published.write_text(whole.split("\nTESTS = [")[0] + '\nTESTS = ["//tests/runtime:imports"]\n')
+        self.assertEqual(whole.count("\nTESTS = "), 1)
+        published.write_text(whole.split("\nTESTS = ")[0] + '\nTESTS = ["//tests/runtime:imports"]\n')
         refused = second.bazel("build", *OPTIONS, "--nobuild", "//release:gate", check=False, stderr=subprocess.PIPE)
         self.assertNotEqual(refused.returncode, 0)
         self.assertIn("none of its tests takes images/tvm_runtime/tvm_runtime as data, so nothing would be tested of it", refused.stderr)
