@@ -43,8 +43,6 @@ target_compile_definitions(xgrammar PRIVATE XGRAMMAR_ENABLE_LOG_DEBUG=0)
 target_include_directories(xgrammar SYSTEM PUBLIC ${XGRAMMAR}/3rdparty/picojson ${XGRAMMAR}/include)
 target_include_directories(xgrammar SYSTEM PRIVATE ${TVM_FFI}/tvm_ffi/3rdparty/dlpack/include ${TVM_FFI}/tvm_ffi/include)
 
-add_library(libm_compat OBJECT ${WORKSPACE}/toolchains/cc/libm_compat.cc)
-
 file(GLOB_RECURSE MLC_LLM_SOURCES ${MLC_LLM}/cpp/*.cc)
 add_library(mlc_llm_objects OBJECT ${MLC_LLM_SOURCES})
 target_compile_options(mlc_llm_objects PRIVATE -std=c++17 -ffast-math ${HIDDEN})
@@ -64,9 +62,8 @@ target_include_directories(
 
 set(EXPORTS ${WORKSPACE}/third_party/mlc_llm/exports.map)
 foreach(name mlc_llm mlc_llm_module)
-  add_library(${name} SHARED $<TARGET_OBJECTS:mlc_llm_objects> $<TARGET_OBJECTS:libm_compat>)
+  add_library(${name} SHARED $<TARGET_OBJECTS:mlc_llm_objects>)
   set_target_properties(${name} PROPERTIES LINK_DEPENDS ${EXPORTS})
-  target_link_options(${name} PRIVATE -Wl,--version-script=${EXPORTS} -Wl,-rpath,$ORIGIN:$ORIGIN/../tvm/lib:$ORIGIN/../tvm_ffi/lib
-                      -Wl,-z,defs -Wl,--wrap=exp,--wrap=log,--wrap=pow)
+  target_link_options(${name} PRIVATE -Wl,--version-script=${EXPORTS} -Wl,-rpath,$ORIGIN:$ORIGIN/../tvm/lib:$ORIGIN/../tvm_ffi/lib -Wl,-z,defs)
   target_link_libraries(${name} PRIVATE tokenizers_cpp xgrammar libstdcxx_compat tvm_runtime_extra tvm_runtime tvm_ffi m pthread dl)
 endforeach()
