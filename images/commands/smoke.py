@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import importlib.metadata
-import logging
-import os
 import pathlib
 import platform
 import sys

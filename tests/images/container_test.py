@@ -6,7 +6,6 @@ root in the container's user namespace: all but the image's own user is tested.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
