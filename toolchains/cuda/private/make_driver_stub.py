@@ -1,0 +1,50 @@
+"""Prints C source of a library with the names of CUDA's driver API, so that programs can be linked where there is no driver.
+
+    make_driver_stub cuda.h > driver_stub.c
+
+Each function returns CUDA_ERROR_STUB_LIBRARY (34), as NVIDIA's own stubs do: a program that loads it by mistake learns so from its first call.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+# CUresult CUDAAPI cuInit(unsigned int Flags);
+_DECLARATION = re.compile(r"\bCUresult\s+CUDAAPI\s+(cu[A-Z]\w*)\s*\(")
+# #define cuDeviceTotalMem                    cuDeviceTotalMem_v2
+_RENAMED = re.compile(r"^\s*#\s*define\s+(cu[A-Z]\w*)\s+(cu[A-Z]\w*)\s*$", re.M)
+# #define cuMemcpyHtoD __CUDA_API_PTDS(cuMemcpyHtoD_v2)
+_PER_THREAD = re.compile(r"^\s*#\s*define\s+(cu[A-Z]\w*)\s+__CUDA_API_PT[DS]SZ?\w*\((cu[A-Z]\w*)\)\s*$", re.M)
+
+STUB_LIBRARY = 34
+
+
+def functions(header: str) -> list[str]:
+    """The names of cuda.h's functions as they are in the library, sorted: declared ones, and what macros rename them to.
+
+    Raises:
+        ValueError: there are none: this is not cuda.h.
+    """
+    renamed = {match[1]: match[2] for pattern in (_RENAMED, _PER_THREAD) for match in pattern.finditer(header)}
+    declared = set(_DECLARATION.findall(header))
+    if "cuInit" not in declared:
+        raise ValueError("expected the declarations of CUDA's driver API, found no cuInit: is this cuda.h?")
+    return sorted(declared | {new for old, new in renamed.items() if old in declared})
+
+
+def main() -> int:
+    try:
+        names = functions(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    except (IndexError, OSError, ValueError) as error:
+        print(f"make_driver_stub: {error}", file=sys.stderr)
+        return 1
+    print("// Names of CUDA's driver API to link with; see make_driver_stub.py.")
+    for name in names:
+        print(f"int {name}(void) {{ return {STUB_LIBRARY}; }}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
