@@ -6,7 +6,8 @@ works on the CPU. What was loaded, and why the rest was not:
     python3 -m tvm_cuda
 
 NVIDIA's libraries are looked for where NVIDIA's wheels put them (nvidia/cu13/lib, nvidia/cudnn/lib, nvidia/nccl/lib below site-packages), then where the
-system's loader looks. MLC_NVIDIA_LIBRARIES=FOLDER names another folder that has `nvidia` in it, and then only that one counts.
+system's loader looks; MLC_NVIDIA_LIBRARIES=FOLDER names another folder that has `nvidia` in it, and then only that one counts. The driver's libraries are
+looked for by the system's loader, then where drivers and container runtimes put them; MLC_NVIDIA_DRIVER=FOLDER names another folder, likewise.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ DISTRIBUTION = "apache-tvm-cuda"
 # CUDA 13.0, as cuDriverGetVersion counts; and the first driver branch that has it.
 CUDA_VERSION = 13000
 DRIVER_BRANCH = 580
+
+# Where Debian's and Fedora's packages, container runtimes and WSL put the driver's libraries. A Python with a loader of its own does not look there.
+DRIVER_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/local/nvidia/lib64", "/usr/lib/wsl/lib")
 
 _logger = logging.getLogger(__name__)
 _libraries_here = Path(__file__).parent / "lib"
@@ -133,6 +137,8 @@ def autoload() -> None:
             part.reason = "it needs the device runtime, which is not loaded"
             continue
         try:
+            if name == "nccl":
+                _load_monitoring()
             for library in kind.nvidia:
                 nvidia = _load_nvidia(library, kind.wheel)
             part.version = kind.version(nvidia)
@@ -167,10 +173,12 @@ def _mismatch() -> str:
 def _driver() -> tuple[str, str]:
     """The CUDA version that the driver has, as "13.0", and why it will not do. Does not initialise CUDA: a process may still fork after this."""
     try:
-        library = ctypes.CDLL("libcuda.so.1")
+        library = _load_driver("libcuda.so.1")
+    except FileNotFoundError:
+        named = os.environ.get("MLC_NVIDIA_DRIVER")
+        where = f"not in MLC_NVIDIA_DRIVER={named}" if named else "not found; in a container, start it with --gpus all"
+        return "", f"no NVIDIA driver on this machine: libcuda.so.1 is {where}"
     except OSError as error:
-        if "cannot open shared object file" in str(error) and str(error).startswith("libcuda.so.1"):
-            return "", "no NVIDIA driver on this machine: libcuda.so.1 is not found; in a container, start it with --gpus all"
         return "", f"NVIDIA's driver library does not load: {error}; reinstall the driver"
     try:
         version = _number(library, "cuDriverGetVersion")
@@ -181,6 +189,32 @@ def _driver() -> tuple[str, str]:
         expected = _dotted(CUDA_VERSION, 1000, 10)
         return found, f"the NVIDIA driver has CUDA {found}, expected {expected} or newer: install driver {DRIVER_BRANCH} or newer"
     return found, ""
+
+
+def _load_driver(library: str) -> ctypes.CDLL:
+    """Loads one of the driver's libraries.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it does not load.
+    """
+    named = os.environ.get("MLC_NVIDIA_DRIVER")
+    paths = [Path(folder, library) for folder in ([named] if named else DRIVER_FOLDERS)]
+    if not named:
+        try:
+            handle = ctypes.CDLL(library)
+        except OSError as error:
+            if not str(error).startswith(f"{library}: cannot open shared object file"):
+                raise
+        else:
+            _handles.append(handle)
+            return handle
+    for path in paths:
+        if path.is_file():
+            handle = ctypes.CDLL(str(path))
+            _handles.append(handle)
+            return handle
+    raise FileNotFoundError(library)
 
 
 def _folders() -> Iterator[Path]:
@@ -214,6 +248,14 @@ def _load_nvidia(library: str, wheel: str) -> ctypes.CDLL:
         raise OSError(f"{library} is not found: pip install {wheel}, or name the folder that has it with MLC_NVIDIA_LIBRARIES") from error
     _handles.append(handle)
     return handle
+
+
+def _load_monitoring() -> None:
+    """Loads the driver's monitoring library, which NCCL then finds by its name; without it NCCL itself says what is missing."""
+    try:
+        _load_driver("libnvidia-ml.so.1")
+    except OSError as error:
+        _logger.warning("libnvidia-ml.so.1, which NCCL calls, does not load: %s", error)
 
 
 def _load_runtime_extra() -> None:
