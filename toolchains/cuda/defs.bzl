@@ -1,7 +1,10 @@
-"""Rules for code that runs on NVIDIA GPUs. Public: `cuda_library`; `NEEDS_CUDA` and `NEEDS_GPU` for target_compatible_with."""
+"""Rules for code that runs on NVIDIA GPUs. Public: `cuda_library`; `NEEDS_CUDA` and `NEEDS_GPU` for target_compatible_with; `bool_flag`."""
 
 load("//toolchains/cuda/private:cuda_library.bzl", "cuda_library_rule")
-load("//toolchains/cuda/private:settings.bzl", _NEEDS_CUDA = "NEEDS_CUDA", _NEEDS_GPU = "NEEDS_GPU")
+load("//toolchains/cuda/private:settings.bzl", _NEEDS_CUDA = "NEEDS_CUDA", _NEEDS_GPU = "NEEDS_GPU", _bool_flag = "bool_flag")
+
+# A setting that is on or off.
+bool_flag = _bool_flag
 
 # Of targets that download or run what belongs to CUDA: without --config=cuda they are skipped.
 NEEDS_CUDA = _NEEDS_CUDA

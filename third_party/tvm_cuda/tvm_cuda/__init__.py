@@ -150,9 +150,9 @@ def autoload() -> None:
 
 
 def _set_all(reason: str, level: int = logging.WARNING) -> None:
+    """Says of everything why nothing is loaded: once in full."""
     for name, part in _parts.items():
-        if name != "driver" or not part.reason:
-            part.reason = reason
+        part.reason = reason if name == "driver" else "see driver"
     _logger.log(level, "TVM runs without GPU: %s", reason)
 
 
