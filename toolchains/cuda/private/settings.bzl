@@ -1,15 +1,12 @@
 """Settings of the CUDA toolchain and the constraints that targets name which need it."""
 
-load("@local_gpu//:gpu.bzl", "HAS_GPU")
+load("@cuda_facts//:facts.bzl", "ENABLED", "HAS_GPU")
 
 # Bazel prints a constraint's name of a target that is incompatible without it. It may hold neither ":" nor "\\".
 NO_CUDA = "built without CUDA, add --config=cuda, see toolchains-cuda-README.md"
 NO_GPU = "no NVIDIA GPU on this machine, see tests-gpu-README.md"
 
-NEEDS_CUDA = select({
-    Label("//toolchains/cuda:is_enabled"): [],
-    "//conditions:default": [Label("//toolchains/cuda:" + NO_CUDA)],
-})
+NEEDS_CUDA = [] if ENABLED else [Label("//toolchains/cuda:" + NO_CUDA)]
 
 NEEDS_GPU = NEEDS_CUDA + ([] if HAS_GPU else [Label("//toolchains/cuda:" + NO_GPU)])
 
