@@ -6,8 +6,8 @@ works on the CPU. What was loaded, and why the rest was not:
     python3 -m tvm_cuda
 
 NVIDIA's libraries are looked for where NVIDIA's wheels put them (nvidia/cu13/lib, nvidia/cudnn/lib, nvidia/nccl/lib below site-packages), then where the
-system's loader looks; MLC_NVIDIA_LIBRARIES=FOLDER names another folder that has `nvidia` in it, and then only that one counts. The driver's libraries are
-looked for by the system's loader, then where drivers and container runtimes put them; MLC_NVIDIA_DRIVER=FOLDER names another folder, likewise.
+system's loader looks; MLC_NVIDIA_LIBRARIES=FOLDER[:FOLDER...] names other folders that have `nvidia` in them, and then only those count. The driver's
+libraries are looked for by the system's loader, then where drivers and container runtimes put them; MLC_NVIDIA_DRIVER=FOLDER names another folder, likewise.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def _load_driver(library: str) -> ctypes.CDLL:
 def _folders() -> Iterator[Path]:
     """Where NVIDIA's libraries may be, in the order in which they count."""
     named = os.environ.get("MLC_NVIDIA_LIBRARIES")
-    for folder in [named] if named else [str(Path(__file__).parents[1]), *sys.path]:
+    for folder in named.split(os.pathsep) if named else [str(Path(__file__).parents[1]), *sys.path]:
         for part in ("cu13", "cudnn", "nccl"):
             yield Path(folder or ".", "nvidia", part, "lib")
 
@@ -241,7 +241,7 @@ def _load_nvidia(library: str, wheel: str) -> ctypes.CDLL:
             _handles.append(handle)
             return handle
     if named := os.environ.get("MLC_NVIDIA_LIBRARIES"):
-        raise OSError(f"{library} is not in MLC_NVIDIA_LIBRARIES={named} (nvidia/*/lib): install {wheel} there, pip install --target {named} {wheel}")
+        raise OSError(f"{library} is not in MLC_NVIDIA_LIBRARIES={named} (nvidia/*/lib): install {wheel} there, pip install --target FOLDER {wheel}")
     try:
         handle = ctypes.CDLL(library)
     except OSError as error:
