@@ -32,6 +32,7 @@ _MLC_LLM_TESTS = [
     "//tests/models:build_model",
     "//tests/models:build_relax",
     "//tests/models:compile_environment",
+    "//tests/models:cuda_modules",
     "//tests/models:relax_library",
     "//tests/models:tiny_model",
     "//tests/wheels:mlc_llm_libraries",

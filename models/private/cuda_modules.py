@@ -72,16 +72,27 @@ def with_machine_code(module: bytes, target: tvm.target.Target) -> bytes:
     Args:
         module: form, table of functions, code (CUDAModuleNode::SaveToBytes in TVM's src/backend/cuda/runtime/cuda_module.cc).
         target: what to compile for.
+
+    Raises:
+        ValueError: it is of another form.
     """
     reader = Reader(module)
     if reader.block() != SOURCE:
         return module
-    # The table is of no interest; the source, which is printable, begins with the first length that reaches to the end.
-    for position in range(reader.position, len(module) - LENGTH.size + 1):
-        start = position + LENGTH.size
-        if LENGTH.unpack_from(module, position)[0] == len(module) - start:
-            return block(MACHINE_CODE) + module[reader.position : position] + block(compile_source(module[start:], target))
-    raise ValueError("a saved CUDA module with no source at its end: TVM writes them in another way now, see SaveToBytes in its cuda_module.cc")
+    start = reader.position
+    # The table, of FunctionInfo in src/runtime/metadata.h: twice the name, types of the arguments, tags of the launch, tags of the arguments.
+    for _ in range(reader.number()):
+        reader.block()
+        reader.block()
+        reader.block(item_size=4)
+        for _ in range(reader.number()):
+            reader.block()
+        reader.block(item_size=4)
+    table = module[start : reader.position]
+    source = reader.block()
+    if reader.position != len(module):
+        raise ValueError("a saved CUDA module of another form than TVM 0.26 writes: see SaveToBytes in its cuda_module.cc")
+    return block(MACHINE_CODE) + table + block(compile_source(source, target))
 
 
 def compile_imports(blob: bytes, target: tvm.target.Target) -> bytes:
@@ -94,8 +105,8 @@ def compile_imports(blob: bytes, target: tvm.target.Target) -> bytes:
     reader = Reader(blob)
     size = reader.number()
     start = reader.position
-    reader.block(LENGTH.size)
-    reader.block(LENGTH.size)
+    reader.block(item_size=LENGTH.size)
+    reader.block(item_size=LENGTH.size)
     content = blob[start : reader.position]
     while reader.position < start + size:
         kind = reader.block()
