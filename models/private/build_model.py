@@ -9,42 +9,33 @@ Their messages are shown only when they fail.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
+import json
 import sys
-import tempfile
 from pathlib import Path
+
+from models.private.compile_environment import REPOSITORY, TargetError, run_python, target_variables
 
 
 class ModelError(Exception):
     """A command of mlc-llm failed: what it said, then one line."""
 
 
-def mlc_llm(command: list[str], environments: list[Path], **variables: str) -> None:
+def mlc_llm(command: list[str], environments: list[Path], cuda_target: str | None = None, **variables: str) -> None:
     """Runs a command of mlc-llm on this Python, with nothing of the machine in reach.
 
     Args:
         command: sub-command and arguments.
         environments: folders of installed packages, the first wins.
+        cuda_target: the target of kind cuda, as JSON, that a library is compiled for.
         variables: more environment variables.
 
     Raises:
         ModelError: it exits with another status than 0.
     """
-    with tempfile.TemporaryDirectory() as home:
-        environment = {
-            "HOME": home,
-            "PATH": "/nonexistent",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONHASHSEED": "0",
-            "PYTHONPATH": os.pathsep.join(str(folder.absolute()) for folder in environments),
-            # Threads of LLVM are not bound to cores, of which an action may have fewer than the machine.
-            "TVM_BIND_THREADS": "0",
-            **variables,
-        }
-        done = subprocess.run(
-            [sys.executable, "-s", "-m", "mlc_llm", *command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+    if cuda_target:
+        done = run_python(["-m", "models.private.cuda_modules", cuda_target, "mlc_llm", *command], [*environments, REPOSITORY], **variables)
+    else:
+        done = run_python(["-m", "mlc_llm", *command], environments, **variables)
     if done.returncode:
         raise ModelError(f"{done.stdout.rstrip()}\nmlc_llm {command[0]} failed with exit status {done.returncode}, see above")
 
@@ -61,19 +52,26 @@ def checkpoint_folder(path: Path) -> Path:
     return folder
 
 
+def make_config(options: argparse.Namespace, rest: list[str]) -> None:
+    """Writes configuration and tokenizer, if there is one, into the folder options.output."""
+    command = ["gen_config", str(checkpoint_folder(options.model)), "--quantization", options.quantization, "--output", str(options.output)]
+    mlc_llm(command + rest, options.environment)
+
+
 def make_weights(options: argparse.Namespace, rest: list[str]) -> None:
     """Writes configuration, tokenizer and converted weights into the folder options.output."""
-    folder = checkpoint_folder(options.model)
-    output = ["--quantization", options.quantization, "--output", str(options.output)]
-    mlc_llm(["gen_config", str(folder), *output, *rest], options.environment)
+    make_config(options, rest)
     # The device only holds a weight while it is quantised.
-    mlc_llm(["convert_weight", str(folder), "--device", "cpu", *output], options.environment)
+    command = ["convert_weight", str(checkpoint_folder(options.model)), "--device", "cpu"]
+    mlc_llm([*command, "--quantization", options.quantization, "--output", str(options.output)], options.environment)
 
 
 def make_library(options: argparse.Namespace, rest: list[str]) -> None:
     """Compiles the model that options.model configures into the shared library options.output."""
+    variables = target_variables(options.target, options.compiler, options.nvcc)
+    cuda_target = options.target if json.loads(options.target)["kind"] == "cuda" else None
     command = ["compile", str(options.model / "mlc-chat-config.json"), "--device", options.target, "--output", str(options.output)]
-    mlc_llm(command + rest, options.environment, CXX=str(options.compiler.absolute()))
+    mlc_llm(command + rest, options.environment, cuda_target, **variables)
 
 
 def main() -> int:
@@ -81,19 +79,24 @@ def main() -> int:
     parser.add_argument("--environment", type=Path, action="append", default=[], help="folder of installed packages, the first wins; repeated")
     parser.add_argument("--output", type=Path, required=True, help="the folder or library to write")
     steps = parser.add_subparsers(required=True)
-    weights = steps.add_parser("weights", help="convert a checkpoint; more options are those of mlc_llm gen_config")
-    weights.add_argument("model", type=Path, help="folder of the checkpoint, or its config.json")
-    weights.add_argument("--quantization", required=True, help="name of the quantisation")
-    weights.set_defaults(make=make_weights)
+    for name, make, what in [
+        ("config", make_config, "configure a model that has no weights yet"),
+        ("weights", make_weights, "convert a checkpoint"),
+    ]:
+        step = steps.add_parser(name, help=f"{what}; more options are those of mlc_llm gen_config")
+        step.add_argument("model", type=Path, help="folder of the checkpoint, or its config.json")
+        step.add_argument("--quantization", required=True, help="name of the quantisation")
+        step.set_defaults(make=make)
     library = steps.add_parser("library", help="compile a model; more options are those of mlc_llm compile")
-    library.add_argument("model", type=Path, help="folder that the step weights made")
+    library.add_argument("model", type=Path, help="folder that the step weights or config made")
     library.add_argument("--target", required=True, help="TVM target as JSON; without a host in it, this machine's would be taken")
     library.add_argument("--compiler", type=Path, required=True, help="C++ compiler that links")
+    library.add_argument("--nvcc", type=Path, help="nvcc, for a target of kind cuda")
     library.set_defaults(make=make_library)
     options, rest = parser.parse_known_args()
     try:
         options.make(options, rest)
-    except ModelError as error:
+    except (ModelError, TargetError) as error:
         print(f"build_model: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,13 +1,13 @@
 """The rule behind `mlc_model`."""
 
-load("@bazel_tools//tools/build_defs/cc:action_names.bzl", "ACTION_NAMES")
-load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "find_cpp_toolchain", "use_cpp_toolchain")
+load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "use_cpp_toolchain")
+load(":compile_tools.bzl", "COMPILE_ATTRS", "compile_tools")
 
 MlcModelInfo = provider(
     doc = "A model that the engine loads: MLCEngine(model = weights, model_lib = library).",
     fields = {
         "library": "File: the compiled model, a shared library for the TVM of this build.",
-        "weights": "File: folder of mlc-chat-config.json, weight shards and tokenizer.",
+        "weights": "File: folder of mlc-chat-config.json, weight shards and tokenizer; without weights if the model has none yet.",
     },
 )
 
@@ -18,10 +18,7 @@ def _resources(_os, _inputs):
 def _mlc_model_impl(ctx):
     weights = ctx.actions.declare_directory(ctx.label.name)
     library = ctx.actions.declare_file(ctx.label.name + ".so")
-
-    toolchain = find_cpp_toolchain(ctx)
-    features = cc_common.configure_features(ctx = ctx, cc_toolchain = toolchain)
-    compiler = cc_common.get_tool_for_action(feature_configuration = features, action_name = ACTION_NAMES.cpp_link_dynamic_library)
+    tools = compile_tools(ctx)
 
     def run(what, output, inputs, options, transitive = []):
         arguments = ctx.actions.args()
@@ -38,6 +35,7 @@ def _mlc_model_impl(ctx):
             resource_set = _resources,
             mnemonic = "MlcModel" + what.title(),
             progress_message = {
+                "config": "Configuring model %{label}",
                 "library": "Compiling model %{label}",
                 "weights": "Converting weights of model %{label}",
             }[what],
@@ -54,8 +52,8 @@ def _mlc_model_impl(ctx):
     for option in ["context_window_size", "max_batch_size", "prefill_chunk_size"]:
         if getattr(ctx.attr, option):
             options += ["--" + option.replace("_", "-"), str(getattr(ctx.attr, option))]
-    run("weights", weights, ctx.files.model_dir, options)
-    run("library", library, [weights], [weights, "--target", ctx.attr.target, "--opt", ctx.attr.opt, "--compiler", compiler], [toolchain.all_files])
+    run("weights" if ctx.attr.convert_weights else "config", weights, ctx.files.model_dir, options)
+    run("library", library, [weights], [weights, "--opt", ctx.attr.opt] + tools.options, tools.inputs)
 
     files = depset([weights, library])
     return [
@@ -67,19 +65,19 @@ def _mlc_model_impl(ctx):
 mlc_model_rule = rule(
     implementation = _mlc_model_impl,
     doc = "Use the macro mlc_model of //models:defs.bzl.",
-    attrs = {
+    attrs = COMPILE_ATTRS | {
         "context_window_size": attr.int(doc = "Tokens of prompt and answer together; default: the model's own."),
         "conv_template": attr.string(mandatory = True, doc = "Conversation template, as `mlc_llm gen_config --conv-template` has them."),
+        "convert_weights": attr.bool(default = True, doc = "Whether `model_dir` has weights; without, the folder is of the configuration alone."),
         "max_batch_size": attr.int(doc = "Requests at once; default: mlc-llm's."),
         "model_dir": attr.label(
             mandatory = True,
             allow_files = True,
             doc = "The checkpoint as Hugging Face's hub has it: config.json, tokenizer, weights as safetensors; a folder, or a filegroup of its files.",
         ),
-        "opt": attr.string(default = "O2", doc = "Optimisation preset, as `mlc_llm compile --opt`."),
+        "opt": attr.string(default = "O2", doc = "Optimisation preset or flags, as `mlc_llm compile --opt`."),
         "prefill_chunk_size": attr.int(doc = "Tokens of a prompt that are taken at once; default: mlc-llm's."),
-        "quantization": attr.string(mandatory = True, doc = "As `mlc_llm convert_weight --quantization`: q0f32, q4f16_1, ..."),
-        "target": attr.string(mandatory = True, doc = "TVM target as JSON: see `cpu_target` in //models:defs.bzl."),
+        "quantization": attr.string(mandatory = True, doc = "As `mlc_llm convert_weight --quantization`: q0f32 for CPUs; q0f16, q4f16_1 for GPUs, ..."),
         "_build_model": attr.label(default = "//models/private:build_model", executable = True, cfg = "exec"),
         # Not cfg = "exec": what compiles a model is the TVM that will run it, and not built a second time.
         "_environments": attr.label_list(default = [

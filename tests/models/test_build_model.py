@@ -24,6 +24,15 @@ if failing.exists() and failing.read_text() == sys.argv[1]:
     sys.exit(3)
 """
 
+# In place of this repository's module of the name: writes down the target, and runs the program.
+CUDA_STAND_IN = """
+import pathlib, runpy, sys
+_, target, program, *arguments = sys.argv
+pathlib.Path(__file__).parents[2].joinpath("target").write_text(target)
+sys.argv = [program, *arguments]
+runpy.run_module(program, run_name="__main__", alter_sys=True)
+"""
+
 
 class Environment:
     """A folder of installed packages with the stand-in, and what it was called with."""
@@ -33,6 +42,10 @@ class Environment:
         (folder / "mlc_llm").mkdir(parents=True)
         (folder / "mlc_llm/__init__.py").write_text("")
         (folder / "mlc_llm/__main__.py").write_text(STAND_IN)
+        (folder / "models/private").mkdir(parents=True)
+        for package in ("models", "models/private"):
+            (folder / package / "__init__.py").write_text("")
+        (folder / "models/private/cuda_modules.py").write_text(CUDA_STAND_IN)
 
     def calls(self) -> list[dict]:
         file = self.folder / "calls"
@@ -95,6 +108,37 @@ def test_library_is_compiled_for_the_target_by_the_given_compiler(
     assert call["environment"]["CXX"] == str(Path.cwd() / "bin/g++")
 
 
+def test_library_for_a_gpu_has_machine_code_by_the_given_nvcc(run: Callable[..., int], environment: Environment, tmp_path: Path) -> None:
+    nvcc = tmp_path / "cuda/bin/nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.write_text("#!/bin/sh\necho sm_80\necho sm_90\n")
+    nvcc.chmod(0o755)
+    target = '{"kind": "cuda", "arch": "sm_90"}'
+    assert run("--output", "model.so", "library", tmp_path, "--target", target, "--compiler", "bin/g++", "--nvcc", nvcc, "--opt", "O0") == 0
+    assert (environment.folder / "target").read_text() == target
+    (call,) = environment.calls()
+    assert call["arguments"] == ["compile", f"{tmp_path}/mlc-chat-config.json", "--device", target, "--output", "model.so", "--opt", "O0"]
+    assert call["environment"]["PATH"] == str(nvcc.parent)
+
+
+def test_an_architecture_that_nvcc_has_not_is_refused_before_anything_runs(
+    run: Callable[..., int], environment: Environment, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho sm_90\n")
+    nvcc.chmod(0o755)
+    target = '{"kind": "cuda", "arch": "sm_999"}'
+    assert run("--output", "model.so", "library", tmp_path, "--target", target, "--compiler", "g++", "--nvcc", nvcc) == 1
+    assert environment.calls() == []
+    assert capfd.readouterr().err.startswith("build_model: target of kind cuda: expected one of the architectures sm_90, found sm_999; ")
+
+
+def test_a_model_without_weights_is_only_configured(run: Callable[..., int], environment: Environment, checkpoint: Path) -> None:
+    assert run("--output", "out", "config", checkpoint / "config.json", "--quantization", "q0f16", "--conv-template", "chatml") == 0
+    (call,) = environment.calls()
+    assert call["arguments"] == ["gen_config", str(checkpoint), "--quantization", "q0f16", "--output", "out", "--conv-template", "chatml"]
+
+
 def test_commands_see_nothing_of_the_machine(
     run: Callable[..., int], environment: Environment, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,11 +149,11 @@ def test_commands_see_nothing_of_the_machine(
         seen = call["environment"]
         # Of its own accord, Python adds the locale (PEP 538), and a shell script that starts it the others.
         assert set(seen) - {"LC_CTYPE", "PWD", "SHLVL", "_"} == {
-            "HOME", "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONPATH", "TVM_BIND_THREADS",
+            "HOME", "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONPATH", "TMPDIR", "TVM_BIND_THREADS",
         }
         assert (seen["PATH"], seen["PYTHONHASHSEED"]) == ("/nonexistent", "0")
         assert call["home"] == []
-        assert not os.path.exists(seen["HOME"])
+        assert not os.path.exists(seen["HOME"]) and not os.path.exists(seen["TMPDIR"])
 
 
 def test_the_first_environment_wins(run: Callable[..., int], environment: Environment, checkpoint: Path, tmp_path: Path) -> None:
@@ -147,6 +191,7 @@ def test_a_folder_without_configuration_is_refused_before_anything_runs(
     [
         (["weights", "checkpoint", "--quantization", "q0f32"], "--output"),
         (["--output", "out", "weights", "checkpoint"], "--quantization"),
+        (["--output", "out", "config", "checkpoint"], "--quantization"),
         (["--output", "out", "library", "model", "--compiler", "g++"], "--target"),
         (["--output", "out", "library", "model", "--target", "llvm"], "--compiler"),
     ],

@@ -23,7 +23,7 @@ from tvm import s_tir, tirx
 from tvm.relax.frontend import nn
 from tvm.s_tir import dlight
 
-from . import versions
+from . import shape_functions, versions
 from .model_check import METADATA_KEY
 
 LANES = 16
@@ -41,6 +41,45 @@ def restore_var_name_hint() -> None:
     """
     if not hasattr(tirx.Var, "name_hint"):
         tirx.Var.name_hint = property(lambda var: var.name)
+
+
+def restore_buffer_map() -> None:
+    """Give kernels their former attribute ``buffer_map`` back.
+
+    It told the buffer of a parameter; since release 0.26 a parameter is its buffer. The passes of the pinned mlc_llm for GPUs, and those for
+    quantised weights, read the old map. Can go once they read the parameters.
+    """
+    if not hasattr(tirx.PrimFunc, "buffer_map"):
+        tirx.PrimFunc.buffer_map = property(lambda function: {parameter: parameter for parameter in function.params if tirx.is_buffer_var(parameter)})
+
+
+def lift_global_buffers(function: tirx.PrimFunc) -> tuple[tirx.PrimFunc, list[tvm.relax.TensorType]]:
+    """Turn the buffers in global memory that a kernel allocates into parameters, after its outputs: a GPU has no allocator inside kernels.
+
+    In place of mlc_llm's own, which makes the kernel with TVM's former `buffer_map`. Can go when `restore_buffer_map` goes.
+
+    Returns:
+        The kernel, and the type of each new parameter; the same kernel and nothing if there is none.
+    """
+    root = function.body.block
+    lifted = [buffer for buffer in root.alloc_buffers if buffer.scope() == "global"]
+    if not lifted:
+        return function, []
+    parameters = list(function.params)
+    # Numbers stand behind the outputs.
+    end = max(position for position, parameter in enumerate(parameters, start=1) if tirx.is_buffer_var(parameter))
+    block = tirx.SBlock(
+        iter_vars=[],
+        reads=[],
+        writes=[],
+        name_hint=root.name_hint,
+        body=root.body,
+        alloc_buffers=[buffer for buffer in root.alloc_buffers if buffer.scope() != "global"],
+        annotations=root.annotations,
+    )
+    body = tirx.SBlockRealize(iter_values=[], predicate=True, block=block)
+    kernel = tirx.PrimFunc([*parameters[:end], *lifted, *parameters[end:]], body, function.ret_type, function.attrs)
+    return kernel, [tvm.relax.TensorType(buffer.shape, buffer.dtype) for buffer in lifted]
 
 
 class RowGEMV(dlight.cpu.GEMV):
@@ -88,62 +127,6 @@ class RowGEMV(dlight.cpu.GEMV):
         return sch
 
 
-def stored_slot(statement: tirx.Stmt) -> int | None:
-    """The constant index at which a statement stores, or None for any other statement."""
-    if not isinstance(statement, tirx.BufferStore) or len(statement.indices) != 1:
-        return None
-    index = statement.indices[0]
-    return int(index) if isinstance(index, tirx.IntImm) else None
-
-
-def read_slots(statement: tirx.BufferStore) -> set[int | None]:
-    """The indices at which a statement loads; None stands for one that is not constant."""
-    found: set[int | None] = set()
-
-    def visit(node: Any) -> None:
-        if isinstance(node, tirx.BufferLoad):
-            index = node.indices[0]
-            found.add(int(index) if isinstance(index, tirx.IntImm) else None)
-
-    tirx.stmt_functor.post_order_visit(statement.value, visit)
-    return found
-
-
-def order_stores(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Sort the statements of a shape function by slot, if they do not depend on each other."""
-    if not isinstance(function.body, tirx.SeqStmt):
-        return function
-    statements = list(function.body.seq)
-    by_slot = {stored_slot(statement): statement for statement in statements}
-    if None in by_slot or len(by_slot) != len(statements):
-        return function
-    if any(read_slots(statement) & {None, *by_slot} for statement in statements):
-        return function
-    ordered = [statement for _, statement in sorted(by_slot.items())]
-    return function.with_body(tirx.SeqStmt(ordered))
-
-
-@tvm.transform.module_pass(opt_level=0, name="OrderShapeFunctions")
-def order_shape_functions(
-    module: tvm.IRModule, _context: tvm.transform.PassContext
-) -> tvm.IRModule:
-    """Make the compiled model the same from run to run.
-
-    The pass that lowers symbolic shapes writes the values that become known together in the order
-    of a hash table keyed by address, which differs from process to process. It is the one thing
-    that does: sorted, two runs give the same bytes.
-    """
-    for variable, function in module.functions_items():
-        if variable.name_hint.startswith("shape_func") and isinstance(function, tirx.PrimFunc):
-            module.update_func(variable, order_stores(function))
-    return module
-
-
-def lower_shapes_in_order(lower: Callable[[], tvm.transform.Pass]) -> tvm.transform.Pass:
-    """The pass that lowers symbolic shapes, followed by the one that puts them in order."""
-    return tvm.transform.Sequential([lower(), order_shape_functions])
-
-
 def read_safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Yields the tensors of a safetensors file: mlc-llm goes through torch, a gigabyte of dependency, only to turn its tensors into NumPy's.
 
@@ -180,17 +163,39 @@ def numbers_before_outputs(function: tirx.PrimFunc, outputs: int) -> tirx.PrimFu
     return tirx.PrimFunc(ordered, function.body, function.ret_type, function.attrs)
 
 
-def call_with_numbers_before_outputs(upstream: Callable[..., Any]) -> Callable[..., Any]:
-    """TVM's `tensor_ir_op` for mlc-llm's kernels of mixtures of experts.
+def widen_numbers(function: tirx.PrimFunc, arguments: list[Any]) -> tirx.PrimFunc:
+    """Let a kernel take the numbers that it gets as wide as they come, and narrow them itself.
+
+    Args:
+        function: the kernel.
+        arguments: what it is called with, in the order of its parameters: tensors, and numbers as expressions.
+    """
+    parameters = list(function.params)
+    narrowed = {}
+    for position, (parameter, argument) in enumerate(zip(parameters, arguments)):
+        if tvm.ir.is_prim_expr(argument) and isinstance(parameter.ty, tvm.ir.PrimType) and argument.ty.dtype != parameter.ty.dtype:
+            parameters[position] = tirx.Var(parameter.name, argument.ty.dtype)
+            narrowed[parameter] = parameters[position].astype(parameter.ty.dtype)
+    if not narrowed:
+        return function
+    return tirx.PrimFunc(parameters, tirx.stmt_functor.substitute(function.body, narrowed), function.ret_type, function.attrs)
+
+
+def call_with_numbers_as_kernels_take_them(upstream: Callable[..., Any]) -> Callable[..., Any]:
+    """TVM's `tensor_ir_op` for mlc-llm's kernels of mixtures of experts, and for its sampler on GPUs.
 
     Since release 0.26 it passes numbers before outputs; the pinned mlc-llm's kernels take them last, and Mixtral, DeepSeek, Qwen2-MoE and Phi-3-vision
-    do not compile. Can go once mlc-llm's do as TVM's.
+    do not compile. Since the same release a number must have the type of the parameter; the sampler passes 64 bits for 32. Can go once
+    mlc-llm's do as TVM's.
     """
 
     @functools.wraps(upstream)
     def tensor_ir_op(func: tirx.PrimFunc, name_hint: str, args: Any, out: Any) -> Any:
         outputs = len(out) if isinstance(out, (list, tuple)) else 1
-        return upstream(numbers_before_outputs(func, outputs), name_hint, args, out)
+        arguments = []
+        for argument in args if isinstance(args, (list, tuple)) else [args]:
+            arguments.extend(argument.values if isinstance(argument, tvm.relax.ShapeExpr) else [argument])
+        return upstream(widen_numbers(numbers_before_outputs(func, outputs), arguments), name_hint, args, out)
 
     return tensor_ir_op
 
@@ -213,17 +218,19 @@ def get_stamped_pipeline(upstream: Callable[..., Any]) -> Callable[..., Any]:
 def install() -> None:
     """Apply all changes. Imports mlc_llm, and with it the native library."""
     restore_var_name_hint()
-    nn.op.tensor_ir_op = nn.tensor_ir_op = call_with_numbers_before_outputs(nn.op.tensor_ir_op)
+    restore_buffer_map()
+    nn.op.tensor_ir_op = nn.tensor_ir_op = call_with_numbers_as_kernels_take_them(nn.op.tensor_ir_op)
     # What upstream has there is no version of anything.
     libinfo.__version__ = versions.MLC_LLM
     tvm.relax.get_pipeline = get_stamped_pipeline(tvm.relax.get_pipeline)
-    # The pipeline of mlc_llm looks both up by these names each time it runs.
+    # The pipeline of mlc_llm looks it up by this name each time it runs.
     dlight.cpu.GEMV = RowGEMV
-    transform = tvm.relax.transform
-    transform.VMShapeLower = functools.partial(lower_shapes_in_order, transform.VMShapeLower)
+    shape_functions.install()
 
+    from mlc_llm.compiler_pass import lift_global_buffer_alloc
     from mlc_llm.loader import huggingface_loader
     from mlc_llm.support import auto_weight
 
+    lift_global_buffer_alloc.remove_global_buf_alloc = lift_global_buffers
     huggingface_loader.load_safetensor_shard = read_safetensors
     auto_weight.CHECK_FORMAT_METHODS["huggingface-safetensor"] = find_safetensors

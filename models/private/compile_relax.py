@@ -1,0 +1,129 @@
+"""The part of build_relax that imports TVM, in the interpreter that build_relax starts for it.
+
+    python -m models.private.compile_relax SOURCE FUNCTION ARGUMENTS TARGET PASS_CONFIG OUTPUT
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import tvm
+from models.private import cuda_modules
+from third_party.tvm import shape_functions
+from tvm.s_tir import dlight
+
+
+class RelaxError(Exception):
+    """No library can be made: one line, after what others said."""
+
+
+def json_object(option: str, text: str) -> dict[str, Any]:
+    """The value of an option that is a JSON object.
+
+    Raises:
+        RelaxError: it is not.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise RelaxError(f"{option}: expected a JSON object, found {text!r}")
+    return value
+
+
+def summary(error: Exception) -> str:
+    """Type and first line of an error's message."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+
+
+def make_module(source: Path, function: str, arguments: dict[str, Any]) -> tvm.IRModule:
+    """Imports a file and calls a function of it.
+
+    Raises:
+        RelaxError: the file cannot be imported, has no such function, or the function raises or returns something else.
+    """
+    name = "relax_library_source"
+    specification = importlib.util.spec_from_file_location(name, source)
+    # By this name TVMScript finds the text of its classes.
+    module = sys.modules[name] = importlib.util.module_from_spec(specification)
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        traceback.print_exc()
+        raise RelaxError(f"{source}: expected a Python file that TVM's Python can import, found that it raises {summary(error)}; see above") from None
+    if not callable(getattr(module, function, None)):
+        functions = sorted(key for key, value in vars(module).items() if callable(value) and getattr(value, "__module__", None) == name)
+        raise RelaxError(f"{source}: expected a function {function}, found {', '.join(functions) or 'none'}; give relax_library(function = ...) one of them")
+    try:
+        made = getattr(module, function)(**arguments)
+    except Exception as error:
+        traceback.print_exc()
+        raise RelaxError(f"{source}: expected {function}(**{arguments}) to return a tvm.IRModule, found that it raises {summary(error)}; see above") from None
+    if not isinstance(made, tvm.IRModule):
+        raise RelaxError(f"{source}: expected {function}(**{arguments}) to return a tvm.IRModule, found {type(made).__name__}")
+    return made
+
+
+def schedule(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
+    """Gives kernels of a module without Relax their threads on a GPU; with Relax, the target's pipeline does that."""
+    if target.kind.name != "cuda" or any(isinstance(function, tvm.relax.Function) for _, function in module.functions_items()):
+        return module
+    gpu = dlight.gpu
+    with target:
+        return dlight.ApplyDefaultSchedule(gpu.Matmul(), gpu.GEMV(), gpu.Reduction(), gpu.GeneralReduction(), gpu.Fallback())(module)
+
+
+def compile_module(source: Path, module: tvm.IRModule, target: tvm.target.Target, pass_config: dict[str, Any]) -> tvm.runtime.Executable:
+    """Compiles a module by the target's default pipeline.
+
+    Raises:
+        RelaxError: TVM fails; its traceback is printed.
+    """
+    try:
+        with tvm.transform.PassContext(config=pass_config):
+            return tvm.compile(schedule(module, target), target=target)
+    except Exception as error:
+        traceback.print_exc()
+        raise RelaxError(f"{source}: TVM failed to compile it for the target {target.kind.name} ({summary(error)}); see above") from None
+
+
+def export(source: Path, executable: tvm.runtime.Executable, output: str) -> None:
+    """Writes the library.
+
+    Raises:
+        RelaxError: nvcc or the linker fails; what it said is printed.
+    """
+    try:
+        executable.export_library(output)
+    except cuda_modules.NvccError as error:
+        said, _, line = str(error).rpartition("\n")
+        print(said)
+        raise RelaxError(f"{source}: {line}") from None
+    except RuntimeError as error:
+        print(error)
+        raise RelaxError(f"{source}: the C++ compiler failed to link its library, see above") from None
+
+
+def main() -> int:
+    source, function, arguments, target_text, pass_config, output = sys.argv[1:]
+    target = tvm.target.Target(json.loads(target_text))
+    shape_functions.install()
+    if target.kind.name == "cuda":
+        cuda_modules.install(target)
+    try:
+        module = make_module(Path(source), function, json_object("arguments", arguments))
+        export(Path(source), compile_module(Path(source), module, target, json_object("pass_config", pass_config)), output)
+    except RelaxError as error:
+        print(f"build_relax: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""The rule behind `relax_library`."""
+
+load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "use_cpp_toolchain")
+load(":compile_tools.bzl", "COMPILE_ATTRS", "compile_tools")
+
+# LLVM starts threads; nvcc runs its steps one after another.
+def _resources(_os, _inputs):
+    return {"cpu": 2, "memory": 1024}
+
+def _relax_library_impl(ctx):
+    library = ctx.actions.declare_file(ctx.label.name + ".so")
+    tools = compile_tools(ctx)
+    arguments = ctx.actions.args()
+    arguments.add_all(ctx.files._environments, before_each = "--environment", expand_directories = False)
+    arguments.add("--output", library)
+    arguments.add("--source", ctx.file.src)
+    arguments.add("--function", ctx.attr.function)
+    arguments.add("--arguments", ctx.attr.arguments)
+    arguments.add("--pass-config", ctx.attr.pass_config)
+    arguments.add_all(tools.options)
+    ctx.actions.run(
+        outputs = [library],
+        inputs = depset([ctx.file.src] + ctx.files._environments, transitive = tools.inputs),
+        executable = ctx.executable._build_relax,
+        arguments = [arguments],
+        resource_set = _resources,
+        mnemonic = "RelaxLibrary",
+        progress_message = "Compiling Relax module %{label}",
+    )
+    return [DefaultInfo(files = depset([library]), runfiles = ctx.runfiles([library]))]
+
+relax_library_rule = rule(
+    implementation = _relax_library_impl,
+    doc = "Use the macro relax_library of //models:defs.bzl.",
+    attrs = COMPILE_ATTRS | {
+        "arguments": attr.string(default = "{}", doc = "Keyword arguments of the function: a JSON object."),
+        "function": attr.string(mandatory = True, doc = "Name of the function in `src`, which returns a tvm.IRModule."),
+        "pass_config": attr.string(default = "{}", doc = "Options of TVM's passes: a JSON object."),
+        "src": attr.label(mandatory = True, allow_single_file = [".py"], doc = "Python file; it imports TVM and what TVM depends on."),
+        "_build_relax": attr.label(default = "//models/private:build_relax", executable = True, cfg = "exec"),
+        # Not cfg = "exec": what compiles a module is the TVM that will run it, and not built a second time.
+        "_environments": attr.label_list(default = [
+            "//wheels:tvm",
+            "//wheels:dependencies",
+        ]),
+    },
+    fragments = ["cpp"],
+    toolchains = use_cpp_toolchain(),
+)

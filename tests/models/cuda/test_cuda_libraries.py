@@ -1,0 +1,127 @@
+"""Libraries for a GPU that a machine without one compiles have its machine code and no source, and are the same from every folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from models.private import build_relax
+
+LIBRARIES = {name: Path(os.environ[name]) for name in ("AFFINE", "KERNEL", "TINY") if name in os.environ}
+SOURCE, COMPILER, NVCC = (Path(os.environ[name]) for name in ("SOURCE", "CXX", "NVCC"))
+LLVM = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": "x86-64-v3"}
+MAGIC = 0xBA55ED50
+"""The first four bytes of a fat binary."""
+PTX, MACHINE_CODE = 1, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Code:
+    """A part of a fat binary."""
+
+    kind: int
+    architecture: int
+    """90 is sm_90."""
+
+
+def codes(data: bytes) -> Iterator[Code]:
+    """The parts of all fat binaries in a file. The form is undocumented, and has been this for many years: a header of magic number, version, own size
+    and size of the parts; each part with kind, version, own size, size of its content, and at byte 28 its architecture."""
+    start = data.find(struct.pack("<I", MAGIC))
+    while start >= 0:
+        _, _, header, size = struct.unpack_from("<IHHQ", data, start)
+        position, end = start + header, start + header + size
+        while position < end:
+            kind, _, header, size = struct.unpack_from("<HHIQ", data, position)
+            (architecture,) = struct.unpack_from("<I", data, position + 28)
+            yield Code(kind, architecture)
+            position += header + size
+        assert position == end, "a fat binary of another form"
+        start = data.find(struct.pack("<I", MAGIC), end)
+
+
+@pytest.fixture
+def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs build_relax in a folder of its own, on a source of another name."""
+    environments = [Path(folder).absolute() for folder in os.environ["PYTHONPATH"].split(os.pathsep)]
+    options = ["--output", tmp_path / "library.so", "--compiler", COMPILER.absolute(), "--nvcc", NVCC.absolute()]
+    folder, temporary = tmp_path / "a folder", tmp_path / "temporary"
+    folder.mkdir()
+    temporary.mkdir()
+    shutil.copy(SOURCE, folder / "renamed.py")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+
+    def call(function: str, target: dict | None = None, **arguments: int) -> int:
+        # As cuda_target() gives it.
+        target = target or {
+            "arch": "sm_90",
+            "host": LLVM,
+            "keys": ["cuda", "gpu"],
+            "kind": "cuda",
+            "max_shared_memory_per_block": 49152,
+            "max_threads_per_block": 1024,
+            "registers_per_block": 65536,
+            "thread_warp_size": 32,
+        }
+        command = ["--source", "renamed.py", "--function", function, "--arguments", json.dumps(arguments), "--target", json.dumps(target)]
+        for environment in environments:
+            command += ["--environment", environment]
+        monkeypatch.setattr(sys, "argv", ["build_relax", *map(str, options + command)])
+        return build_relax.main()
+
+    return call
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_has_machine_code_of_its_architecture_and_nothing_to_compile(name: str) -> None:
+    data = LIBRARIES[name].read_bytes()
+    found = list(codes(data))
+    assert found and set(found) == {Code(MACHINE_CODE, 90)}
+    assert b"__global__" not in data and b"#include" not in data
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_says_nothing_of_where_it_was_compiled(name: str) -> None:
+    data = LIBRARIES[name].read_bytes()
+    for trace in (b"tmpxft", b"tvm_kernels", b"/tmp/", b"bazel-out", b"execroot"):
+        assert trace not in data
+
+
+@pytest.mark.parametrize(("name", "function", "arguments"), [("AFFINE", "module", {"width": 16}), ("KERNEL", "kernel", {})])
+def test_is_the_same_from_another_folder(
+    build: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture, name: str, function: str, arguments: dict
+) -> None:
+    expected = LIBRARIES[name].read_bytes()
+    assert build(function, **arguments) == 0, capfd.readouterr().err
+    assert (tmp_path / "library.so").read_bytes() == expected
+
+
+def test_a_kernel_that_nvcc_refuses_is_shown_with_what_it_said(build: Callable[..., int], capfd: pytest.CaptureFixture) -> None:
+    assert build("unknown_function") == 1
+    *above, line = capfd.readouterr().err.splitlines()
+    assert 'error: identifier "no_such_function" is undefined' in "\n".join(above)
+    assert line == "build_relax: renamed.py: nvcc failed on the kernels for sm_90, see above"
+
+
+@pytest.mark.parametrize("arch", ["sm_20", "sm_999"])
+def test_an_architecture_that_nvcc_does_not_know_is_said_with_those_that_it_does(
+    build: Callable[..., int], capfd: pytest.CaptureFixture, arch: str
+) -> None:
+    assert build("kernel", {"kind": "cuda", "arch": arch, "host": LLVM}) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("build_relax: target of kind cuda: expected one of the architectures sm_75, ") and f", found {arch}; " in line
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+def test_another_architecture_is_compiled_for_when_it_is_asked_for(build: Callable[..., int], tmp_path: Path, arch: str) -> None:
+    assert build("kernel", {"kind": "cuda", "arch": arch, "host": LLVM}) == 0
+    expected = {Code(MACHINE_CODE, int(arch.removeprefix("sm_").rstrip("a")))}
+    assert set(codes((tmp_path / "library.so").read_bytes())) == expected

@@ -1,0 +1,78 @@
+"""What a library carries for a GPU is machine code in place of the source that TVM leaves where there is no driver, and else what TVM writes."""
+
+from __future__ import annotations
+
+import affine
+import pytest
+import tvm
+import tvm_ffi
+from models.private import compile_relax, cuda_modules
+
+HOST = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu"}
+TARGET = tvm.target.Target({"kind": "cuda", "arch": "sm_90", "max_threads_per_block": 1024, "max_shared_memory_per_block": 49152, "host": HOST})
+CODE = b"\x7fELF machine code"
+
+
+def packed(module: tvm.IRModule, target: tvm.target.Target = TARGET) -> bytes:
+    """What the library of a module carries beside its host code, as TVM writes it."""
+    executable = tvm.compile(compile_relax.schedule(module, target), target=target)
+    return tvm_ffi.get_global_func("runtime.ModulePackImportsToTensor")(executable.mod).numpy().tobytes()
+
+
+@pytest.fixture
+def sources(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The sources that are compiled, by a compiler whose every result is CODE."""
+    compiled = []
+
+    def compile_source(source: bytes, target: tvm.target.Target) -> bytes:
+        assert target.same_as(TARGET)
+        compiled.append(source)
+        return CODE
+
+    monkeypatch.setattr(cuda_modules, "compile_source", compile_source)
+    return compiled
+
+
+@pytest.mark.parametrize("module", [affine.kernel(), affine.module()], ids=["kernel", "relax"])
+def test_source_becomes_machine_code_and_the_rest_stays(sources: list[bytes], module: tvm.IRModule) -> None:
+    before = packed(module)
+    after = cuda_modules.compile_imports(before, TARGET)
+    (source,) = sources
+    assert b"__global__" in source and cuda_modules.block(source) in before
+    kind = cuda_modules.block(b"cuda")
+    start = before.index(kind) + len(kind)
+    saved = cuda_modules.Reader(before[start:]).block()
+    table = saved[len(kind) : -len(cuda_modules.block(source))]
+    compiled = cuda_modules.block(cuda_modules.block(b"cubin") + table + cuda_modules.block(CODE))
+    end = start + len(cuda_modules.block(saved))
+    assert after == cuda_modules.block(before[cuda_modules.LENGTH.size : start] + compiled + before[end:])
+    # There is nothing left to compile.
+    assert cuda_modules.compile_imports(after, TARGET) == after
+    assert len(sources) == 1
+
+
+def test_what_is_no_cuda_module_stays(sources: list[bytes]) -> None:
+    before = packed(affine.module(), tvm.target.Target(HOST, host=HOST))
+    assert cuda_modules.compile_imports(before, TARGET) == before
+    assert sources == []
+
+
+def test_another_form_than_that_of_this_tvm_is_refused(sources: list[bytes]) -> None:
+    saved = cuda_modules.block(b"cuda") + cuda_modules.LENGTH.pack(0) + cuda_modules.block(b"source") + b"more"
+    with pytest.raises(ValueError, match="a saved CUDA module of another form than TVM 0.26 writes"):
+        cuda_modules.with_machine_code(saved, TARGET)
+    assert sources == []
+
+
+def test_an_error_of_nvcc_is_what_it_said_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_name: str) -> object:
+        def compile_cuda(source: str) -> bytes:
+            assert tvm.target.Target.current().attrs["arch"] == "sm_90"
+            raise RuntimeError(f"{source}\nCompilation error:\nkernels.cu(1): error: no such thing\n")
+
+        return compile_cuda
+
+    monkeypatch.setattr(tvm_ffi, "get_global_func", refuse)
+    with pytest.raises(cuda_modules.NvccError) as caught:
+        cuda_modules.compile_source(b"__global__", TARGET)
+    assert str(caught.value) == "kernels.cu(1): error: no such thing\nnvcc failed on the kernels for sm_90, see above"
