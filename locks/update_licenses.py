@@ -50,6 +50,9 @@ DOWNLOADS_AT_ONCE = 4
 
 PUBLIC_DOMAIN = "LicenseRef-public-domain"
 
+# Licences in the files of such a distribution are those of what it contains, not its own.
+PROPRIETARY = "License :: Other/Proprietary License"
+
 # Names in DEP-5 files (copyright-format 1.0, "License specification") and on PyPI that are neither SPDX identifiers nor of the GNU family.
 SPDX_OF = {
     "apache 2.0": "Apache-2.0",
@@ -294,14 +297,18 @@ def pypi_licenses(metadata: RawMetadata, texts: Iterator[str]) -> str:
     for stated in (metadata.get("license_expression"), metadata.get("license")):
         if stated and (known := known_name(stated.strip()) or _valid(stated)):
             return join([known])
-    classified = {CLASSIFIERS[each] for each in metadata.get("classifiers", []) if each in CLASSIFIERS}
-    for expressions in (classified, *map(prose, texts)):
+    classifiers = metadata.get("classifiers", [])
+    classified = {CLASSIFIERS[each] for each in classifiers if each in CLASSIFIERS}
+    for expressions in (classified, *map(prose, () if PROPRIETARY in classifiers else texts)):
         if expressions:
             return join(expressions)
     return license_ref(re.sub(r"[-_.]+", "-", name).lower())
 
 
 def _valid(expression: str) -> str | None:
+    # SPDX lets anybody name a licence so; the library knows only names on its list.
+    if re.fullmatch(r"LicenseRef-[A-Za-z0-9.-]+", expression.strip()):
+        return expression.strip()
     try:
         return expression if not licensing().validate(expression).errors else None
     except ExpressionError:

@@ -1,8 +1,10 @@
-"""Module extension `build_id`: short digests of everything that decides the native libraries' bytes, one of TVM's and one of mlc-llm's.
+"""Module extension `build_id`: short digests of everything that decides the native libraries' bytes: of TVM's, of its CUDA parts', and of mlc-llm's.
 
-They are part of the wheels' versions, so wheels of two different builds never satisfy each other's pins. A change of mlc-llm alone leaves TVM's
-wheels as they are; a change of TVM changes both.
+They are part of the wheels' versions, so wheels of two different builds never satisfy each other's pins. A change of mlc-llm or of the CUDA parts alone
+leaves TVM's wheels as they are; a change of TVM changes all.
 """
+
+load("//third_party/git:source.bzl", "ENVIRON", "sources_are_given")
 
 # What counts; see private/build_id.py.
 _TVM = {
@@ -22,6 +24,30 @@ _TVM = {
     ],
     "sources": ["tilelang"],
 }
+
+_TVM_CUDA = {
+    "crates": [],
+    "debian": ["cuda"],
+    "files": [
+        "third_party/tvm_cuda",
+        "toolchains/cuda",
+    ],
+    "requirements": [
+        "nvidia-cublas",
+        "nvidia-cuda-cccl",
+        "nvidia-cuda-crt",
+        "nvidia-cuda-nvcc",
+        "nvidia-cuda-runtime",
+        "nvidia-cudnn-cu13",
+        "nvidia-curand",
+        "nvidia-nccl-cu13",
+        "nvidia-nvvm",
+    ],
+    # With sources the device runtime is compiled, without it is the official build's (third_party/tvm_cuda).
+    "sources": [],
+}
+
+_TVM_CUDA_SOURCES = ["tvm"]
 
 _MLC_LLM = {
     "crates": ["tokenizers_cpp"],
@@ -48,10 +74,15 @@ _MLC_LLM = {
     ],
 }
 
-_IDS = {
-    "MLC_LLM_BUILD_ID": {kind: _TVM[kind] + _MLC_LLM[kind] for kind in _TVM},
-    "TVM_BUILD_ID": _TVM,
-}
+def _ids(with_sources):
+    return {
+        "MLC_LLM_BUILD_ID": {kind: _TVM[kind] + _MLC_LLM[kind] for kind in _TVM},
+        "TVM_BUILD_ID": _TVM,
+        "TVM_CUDA_BUILD_ID": {
+            kind: _TVM[kind] + _TVM_CUDA[kind] + (_TVM_CUDA_SOURCES if with_sources and kind == "sources" else [])
+            for kind in _TVM
+        },
+    }
 
 _LOCKS = [
     "locks/crates.lock.json",
@@ -63,11 +94,11 @@ _LOCKS = [
 def _build_id_repository_impl(rctx):
     root = rctx.path(Label("//:version.bzl")).dirname
     script = rctx.path(Label("//wheels/private:build_id.py"))
-    for name in _IDS["MLC_LLM_BUILD_ID"]["files"] + _LOCKS:
+    for name in _TVM["files"] + _TVM_CUDA["files"] + _MLC_LLM["files"] + _LOCKS:
         path = root.get_child(name)
         rctx.watch_tree(path) if path.is_dir else rctx.watch(path)
     lines = ["\"\"\"Written by //wheels:build_id.bzl.\"\"\"\n"]
-    for name, inputs in _IDS.items():
+    for name, inputs in _ids(sources_are_given(rctx)).items():
         result = rctx.execute([rctx.which("python3"), "-B", script, root, json.encode(inputs)])
         if result.return_code:
             fail(result.stderr)
@@ -79,6 +110,7 @@ _build_id_repository = repository_rule(
     implementation = _build_id_repository_impl,
     doc = "A repository with the build ids, eight hex digits each.",
     local = True,
+    environ = ENVIRON,
 )
 
 def _build_id_impl(_mctx):

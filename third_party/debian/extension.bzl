@@ -27,6 +27,7 @@ _root = tag_class(
         "build_file": attr.label(mandatory = True, doc = "The repository's BUILD file."),
         "name": attr.string(mandatory = True),
         "set": attr.string(mandatory = True, doc = "A set of locks/debian.lock.json."),
+        "wheels": attr.string_list(doc = "Distributions of locks/requirements.lock.txt whose wheels are unpacked into the folder too: programs that Debian has not."),
         "wrappers": attr.string_dict(
             doc = "Script to generate → program that it runs with this folder's loader and libraries, optionally followed by arguments in " +
                   "which {root} stands for the folder. A script with the name of its program takes that program's place.",
@@ -59,6 +60,7 @@ def _debian_impl(module_ctx):
                 name = tag.name,
                 build_file = tag.build_file,
                 packages = _locked_set(lock, tag.set),
+                wheels = tag.wheels,
                 wrappers = tag.wrappers,
             )
         for tag in module.tags.packages:

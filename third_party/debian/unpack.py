@@ -1,4 +1,4 @@
-"""Unpacks .deb files into one folder whose programs run on the folder's own loader and libraries.
+"""Unpacks .deb files, and wheels that bring programs, into one folder whose programs run on the folder's own loader and libraries.
 
     python3 third_party/debian/unpack.py --root FOLDER --wrapper usr/bin/python3=usr/bin/python3.11 *.deb
 
@@ -14,11 +14,13 @@ import posixpath
 import re
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 from typing import Optional, Sequence
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the workspace root: this runs from a repository rule
 
+from third_party.pypi.extract import extract
 from tools.launcher import debian
 
 # What no program here reads; licences stay with the packages, which the images take whole.
@@ -139,16 +141,19 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="folder to unpack into")
     parser.add_argument("--wrapper", action="append", default=[], metavar="SCRIPT=PROGRAM", help="see write_wrapper; may be repeated")
-    parser.add_argument("debs", nargs="+", type=Path, help=".deb files")
+    parser.add_argument("archives", nargs="+", type=Path, help=".deb and .whl files")
     options = parser.parse_args(arguments)
     try:
-        for deb in options.debs:
-            unpack(deb, options.root)
+        for archive in options.archives:
+            if zipfile.is_zipfile(archive):
+                extract(archive, options.root, prefix="", patterns=[])
+            else:
+                unpack(archive, options.root)
         remove_dangling_links(options.root)
         relocate_linker_scripts(options.root)
         for wrapper in options.wrapper:
             write_wrapper(options.root, *wrapper.split("=", 1))
-    except debian.DebianError as error:
+    except (OSError, ValueError, zipfile.BadZipFile, debian.DebianError) as error:
         print(f"unpack.py: {error}", file=sys.stderr)
         return 1
     return 0

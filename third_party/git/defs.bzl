@@ -17,6 +17,9 @@ missing, whose name says what to do.
 load("@git_sources//:sources.bzl", "AVAILABLE", "HOW_TO_SUPPLY")
 load(":source.bzl", "NO_SOURCES")
 
+# For what can also be had without sources, in another way.
+WITH_SOURCES = AVAILABLE
+
 NEEDS_SOURCES = [] if AVAILABLE else [Label("//third_party/git:" + NO_SOURCES)]
 
 def _say_what_is_skipped():

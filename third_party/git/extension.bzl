@@ -7,9 +7,9 @@ _LOCK = Label("//locks:sources.lock.json")
 def _git_sources_impl(mctx):
     lock = json.decode(mctx.read(_LOCK))["sources"]
 
-    def source(name, **kwargs):
+    def source(name, repository = None, **kwargs):
         # Only a change of its own entry makes a repository outdated.
-        git_source(name = name.replace("-", "_"), source = name, locked = json.encode(lock[name]), **kwargs)
+        git_source(name = repository or name.replace("-", "_"), source = name, locked = json.encode(lock[name]), **kwargs)
 
     source(
         "mlc-llm",
@@ -21,6 +21,9 @@ def _git_sources_impl(mctx):
         },
     )
     source("tokenizers-cpp", build_file = "//third_party/tokenizers_cpp:tokenizers_cpp.BUILD.bazel")
+
+    # Beside @tvm, which is the wheel's content.
+    source("tvm", repository = "tvm_device_runtime", build_file = "//third_party/tvm_cuda:tvm_device_runtime.BUILD.bazel")
     source("xgrammar", build_file = "//third_party/xgrammar:xgrammar.BUILD.bazel")
     git_sources_facts(name = "git_sources")
 

@@ -5,10 +5,14 @@ HOW_TO_SUPPLY = "give a folder of checkouts with --repo_env=MLC_SOURCES=FOLDER, 
 # A target that needs sources, asked for by name without them: Bazel prints this constraint's name. It may hold neither ":" nor "\\".
 NO_SOURCES = "no sources of mlc-llm here, give --repo_env=MLC_SOURCES=FOLDER or --config=upstream, see README.md"
 
-_ENVIRON = [
+ENVIRON = [
     "MLC_FETCH_SOURCES",
     "MLC_SOURCES",
 ]
+
+def sources_are_given(rctx):
+    """Whether this build has git sources, for repository rules that have ENVIRON in their environ."""
+    return _place(rctx) != None
 
 def _place(rctx):
     """Where sources come from, as options of checkout.py; None if nobody said."""
@@ -65,7 +69,7 @@ git_source = repository_rule(
         "locked": attr.string(mandatory = True, doc = "The source's entry in locks/sources.lock.json, as JSON."),
         "source": attr.string(mandatory = True, doc = "The source's name there."),
     },
-    environ = _ENVIRON,
+    environ = ENVIRON,
 )
 
 def _git_sources_facts_impl(rctx):
@@ -78,10 +82,10 @@ HOW_TO_SUPPLY = {}
 
 # For tests that start another Bazel on a copy of the workspace.
 VARIABLES = {}
-""".format(_place(rctx) != None, repr(HOW_TO_SUPPLY), {name: rctx.os.environ[name] for name in _ENVIRON if name in rctx.os.environ}))
+""".format(sources_are_given(rctx), repr(HOW_TO_SUPPLY), {name: rctx.os.environ[name] for name in ENVIRON if name in rctx.os.environ}))
 
 git_sources_facts = repository_rule(
     implementation = _git_sources_facts_impl,
     doc = "`sources.bzl` with AVAILABLE, HOW_TO_SUPPLY and VARIABLES, for BUILD files: a module extension cannot tell them otherwise.",
-    environ = _ENVIRON,
+    environ = ENVIRON,
 )

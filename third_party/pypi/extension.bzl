@@ -11,17 +11,31 @@ def _sources_impl(_mctx):
     pypi_source(
         name = "tvm",
         wheel = "apache-tvm",
-        # Headers that TVM's runtime sources include and its wheel leaves out; tilelang's sdist carries a TVM tree.
+        # Headers that TVM's runtime sources include, and CUDA sources, which its wheel leaves out; tilelang's sdist carries a TVM tree.
         sdist = "tilelang",
         sdist_prefix = "3rdparty/",
         sdist_files = [
             "tvm/3rdparty/compiler-rt/builtin_fp16.h",
+            "tvm/3rdparty/tensorrt_llm/*",
             "tvm/include/tvm/support/io.h",
             "tvm/include/tvm/support/serializer.h",
             "tvm/src/support/*.h",
         ],
         build_file = "//third_party/tvm:tvm.BUILD.bazel",
     )
+    # Fetched only by a build with --config=cuda.
+    for name, wheel in {
+        "nvidia_cublas": "nvidia-cublas",
+        "nvidia_cuda_runtime": "nvidia-cuda-runtime",
+        "nvidia_cudnn": "nvidia-cudnn-cu13",
+        "nvidia_curand": "nvidia-curand",
+        "nvidia_nccl": "nvidia-nccl-cu13",
+    }.items():
+        pypi_source(
+            name = name,
+            wheel = wheel,
+            build_file = "//toolchains/cuda:nvidia_wheel.BUILD.bazel",
+        )
     pypi_source(
         name = "sentencepiece",
         sdist = "sentencepiece",

@@ -1,5 +1,6 @@
 """Repository rules behind //third_party/debian:extension.bzl."""
 
+load("//third_party/pypi:pypi.bzl", "locked_requirement", "pypi_download")
 load(":download.bzl", "debian_mirrors", "download_packages")
 
 def _download(rctx):
@@ -33,8 +34,14 @@ def _debian_root_impl(rctx):
     build_file = rctx.path(rctx.attr.build_file)
     unpack = rctx.path(Label("//third_party/debian:unpack.py"))
     rctx.path(Label("//tools/launcher:debian.py"))
+    rctx.path(Label("//third_party/pypi:extract.py"))
+    requirements = rctx.path(Label("//locks:requirements.lock.txt")) if rctx.attr.wheels else None
 
     files = _download(rctx)
+    for project in rctx.attr.wheels:
+        rctx.report_progress("downloading {}".format(project))
+        wheel = pypi_download(rctx, project, locked_requirement(rctx, requirements, project), "tools/bazel run //locks:update_requirements")
+        files.append(wheel.basename)
     arguments = [rctx.which("python3"), "-B", unpack, "--root", "."]
     for script, program in rctx.attr.wrappers.items():
         arguments += ["--wrapper", "{}={}".format(script, program)]
@@ -47,10 +54,12 @@ def _debian_root_impl(rctx):
 
 debian_root = repository_rule(
     implementation = _debian_root_impl,
-    doc = "The packages of a set unpacked into one folder.",
+    doc = "The packages of a set, and wheels, unpacked into one folder.",
     attrs = {
         "build_file": attr.label(mandatory = True),
         "packages": attr.string(mandatory = True, doc = "The set's part of the lock, as JSON."),
+        "wheels": attr.string_list(doc = "See the tag class in extension.bzl."),
         "wrappers": attr.string_dict(doc = "See the tag class in extension.bzl."),
     },
+    environ = ["PIP_INDEX_URL"],
 )

@@ -1,0 +1,18 @@
+"""The layers that make an image one for GPUs: on tvm_runtime and on mlc_llm the same, so that whoever has one pulls little of the other."""
+
+_PACKAGE = "//images/tvm_runtime_cuda"
+
+def _layer(name):
+    return Label("{}:{}".format(_PACKAGE, name))
+
+CUDA_LAYERS = [
+    _layer("nvidia_cublas"),
+    _layer("nvidia_curand"),
+    _layer("nvidia_cuda_runtime"),
+] + select({
+    _layer("has_nccl"): [_layer("nvidia_nccl_cu13")],
+    "//conditions:default": [],
+}) + select({
+    _layer("has_cudnn"): [_layer("nvidia_cudnn_cu13")],
+    "//conditions:default": [],
+}) + [_layer("tvm_cuda")]

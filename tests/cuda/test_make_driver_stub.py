@@ -1,0 +1,35 @@
+"""The stub of the driver's library has the names that programs link with."""
+
+import pytest
+from toolchains.cuda.private import make_driver_stub
+
+HEADER = """
+#define cuDeviceTotalMem                    cuDeviceTotalMem_v2
+#define cuMemcpyHtoD                        __CUDA_API_PTDS(cuMemcpyHtoD_v2)
+#define cuNothing                           cuNothing_v2
+CUresult CUDAAPI cuInit(unsigned int Flags);
+CUresult CUDAAPI cuDriverGetVersion(int *driverVersion);
+CUresult CUDAAPI cuDeviceTotalMem(size_t *bytes, CUdevice dev);
+CUresult CUDAAPI cuMemcpyHtoD(CUdeviceptr dst, const void *src, size_t count);
+"""
+
+
+def test_names_are_those_declared_and_those_that_macros_make_of_them():
+    assert make_driver_stub.functions(HEADER) == [
+        "cuDeviceTotalMem", "cuDeviceTotalMem_v2", "cuDriverGetVersion", "cuInit", "cuMemcpyHtoD", "cuMemcpyHtoD_v2",
+    ]
+
+
+def test_another_header_is_refused():
+    with pytest.raises(ValueError, match="is this cuda.h"):
+        make_driver_stub.functions("int main(void);")
+
+
+def test_a_stub_says_so_from_every_function():
+    assert "int cuInit(void) { return 34; }" in make_driver_stub.source(["cuInit"])
+
+
+def test_a_driver_for_tests_has_a_version_and_no_gpu():
+    text = make_driver_stub.source(["cuDriverGetVersion", "cuInit"], 12080)
+    assert "*version = 12080; return 0;" in text
+    assert "int cuInit(void) { return 100; }" in text

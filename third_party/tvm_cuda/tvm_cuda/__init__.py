@@ -1,0 +1,268 @@
+"""The GPU half of Apache TVM: device runtime, cuBLAS, cuDNN, cuRAND and NCCL, loaded at `import tvm` where an NVIDIA driver is.
+
+TVM itself calls `autoload` (entry point group "tvm.backends"); TVM_DEVICE_BACKEND_AUTOLOAD=0 turns that off. Without a driver nothing is loaded and TVM
+works on the CPU. What was loaded, and why the rest was not:
+
+    python3 -m tvm_cuda
+
+NVIDIA's libraries are looked for where NVIDIA's wheels put them (nvidia/cu13/lib, nvidia/cudnn/lib, nvidia/nccl/lib below site-packages), then where the
+system's loader looks; MLC_NVIDIA_LIBRARIES=FOLDER[:FOLDER...] names other folders that have `nvidia` in them, and then only those count. The driver's
+libraries are looked for by the system's loader, then where drivers and container runtimes put them; MLC_NVIDIA_DRIVER=FOLDER names another folder, likewise.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import importlib.metadata
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+__all__ = ["Part", "autoload", "status"]
+
+DISTRIBUTION = "apache-tvm-cuda"
+
+# CUDA 13.0, as cuDriverGetVersion counts; and the first driver branch that has it.
+CUDA_VERSION = 13000
+DRIVER_BRANCH = 580
+
+# Where Debian's and Fedora's packages, container runtimes and WSL put the driver's libraries. A Python with a loader of its own does not look there.
+DRIVER_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/local/nvidia/lib64", "/usr/lib/wsl/lib")
+
+_logger = logging.getLogger(__name__)
+_libraries_here = Path(__file__).parent / "lib"
+
+
+@dataclasses.dataclass
+class Part:
+    """One part of the GPU runtime.
+
+    Attributes:
+        loaded: whether it works.
+        reason: why not, one line that says what to do; empty if it is loaded.
+        version: of NVIDIA's library; empty if there is none.
+    """
+
+    loaded: bool = False
+    reason: str = "not tried: TVM loads it at `import tvm`, unless TVM_DEVICE_BACKEND_AUTOLOAD=0 is set"
+    version: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """What a part consists of: NVIDIA's libraries in the order in which they need each other, the wheel that has them, ours on top, and how to ask the version."""
+
+    nvidia: tuple[str, ...]
+    wheel: str
+    ours: str
+    version: Callable[[ctypes.CDLL], str]
+
+
+def _number(library: ctypes.CDLL, function: str) -> int:
+    value = ctypes.c_int()
+    if status := getattr(library, function)(ctypes.byref(value)):
+        raise OSError(f"{function} failed with status {status}")
+    return value.value
+
+
+def _dotted(number: int, *divisors: int) -> str:
+    """Splits a version that is one number.
+
+    >>> _dotted(13010, 1000, 10)
+    '13.1'
+    """
+    parts = []
+    for divisor in divisors:
+        parts.append(number // divisor)
+        number %= divisor
+    return ".".join(map(str, parts))
+
+
+_KINDS = {
+    "device runtime": _Kind(
+        ("libcudart.so.13",), "nvidia-cuda-runtime", "libtvm_runtime_cuda.so", lambda library: _dotted(_number(library, "cudaRuntimeGetVersion"), 1000, 10)
+    ),
+    "cublas": _Kind(
+        ("libcublasLt.so.13", "libcublas.so.13"), "nvidia-cublas", "libtvm_cublas.so", lambda library: _dotted(_cublas_version(library), 10000, 100, 1)
+    ),
+    "cudnn": _Kind(("libcudnn.so.9",), "nvidia-cudnn-cu13", "libtvm_cudnn.so", lambda library: _dotted(_cudnn_version(library), 10000, 100, 1)),
+    "curand": _Kind(("libcurand.so.10",), "nvidia-curand", "libtvm_curand.so", lambda library: _dotted(_number(library, "curandGetVersion"), 1000, 100, 1)),
+    "nccl": _Kind(("libnccl.so.2",), "nvidia-nccl-cu13", "libtvm_nccl.so", lambda library: _dotted(_number(library, "ncclGetVersion"), 10000, 100, 1)),
+}
+
+_parts = {name: Part() for name in ("driver", *_KINDS)}
+_handles: list[ctypes.CDLL] = []
+
+
+def _cublas_version(library: ctypes.CDLL) -> int:
+    parts = []
+    for property_type in range(3):
+        value = ctypes.c_int()
+        library.cublasGetProperty(property_type, ctypes.byref(value))
+        parts.append(value.value)
+    major, minor, patch = parts
+    return major * 10000 + minor * 100 + patch
+
+
+def _cudnn_version(library: ctypes.CDLL) -> int:
+    library.cudnnGetVersion.restype = ctypes.c_size_t
+    return library.cudnnGetVersion()
+
+
+def status() -> dict[str, Part]:
+    """What is loaded in this process: "driver", then "device runtime", "cublas", "cudnn", "curand", "nccl"."""
+    return {name: dataclasses.replace(part) for name, part in _parts.items()}
+
+
+def autoload() -> None:
+    """Loads what can be loaded; TVM's entry point. Never raises: what is missing is in `status`, and a warning in the log if there is a driver."""
+    if any(part.loaded for part in _parts.values()):
+        return
+    if mismatch := _mismatch():
+        return _set_all(mismatch)
+    driver = _parts["driver"]
+    driver.version, driver.reason = _driver()
+    driver.loaded = not driver.reason
+    if not driver.loaded:
+        # On a machine without one this is no news.
+        return _set_all(driver.reason, level=logging.WARNING if driver.version else logging.INFO)
+    _load_runtime_extra()
+    for name, kind in _KINDS.items():
+        part = _parts[name]
+        if name != "device runtime" and not _parts["device runtime"].loaded:
+            part.reason = "it needs the device runtime, which is not loaded"
+            continue
+        try:
+            if name == "nccl":
+                _load_monitoring()
+            for library in kind.nvidia:
+                nvidia = _load_nvidia(library, kind.wheel)
+            part.version = kind.version(nvidia)
+            _handles.append(ctypes.CDLL(str(_libraries_here / kind.ours)))
+            part.loaded, part.reason = True, ""
+        except OSError as error:
+            part.reason = str(error)
+            _logger.warning("%s is not loaded: %s", name, part.reason)
+
+
+def _set_all(reason: str, level: int = logging.WARNING) -> None:
+    """Says of everything why nothing is loaded: once in full."""
+    for name, part in _parts.items():
+        part.reason = reason if name == "driver" else "see driver"
+    _logger.log(level, "TVM runs without GPU: %s", reason)
+
+
+def _mismatch() -> str:
+    """Why this package may not be loaded into the TVM that is installed; empty if it may."""
+    for requirement in importlib.metadata.requires(DISTRIBUTION) or []:
+        if match := re.fullmatch(r"(apache-tvm(?:-ffi)?)\s*\(?==\s*([^);\s]+)\)?", requirement):
+            distribution, expected = match.groups()
+            found = importlib.metadata.version(distribution)
+            if found != expected:
+                return (
+                    f"{DISTRIBUTION} {importlib.metadata.version(DISTRIBUTION)} was built with {distribution} {expected}, found {found}: "
+                    f"install the wheels of one build, pip install {distribution}=={expected}"
+                )
+    return ""
+
+
+def _driver() -> tuple[str, str]:
+    """The CUDA version that the driver has, as "13.0", and why it will not do. Does not initialise CUDA: a process may still fork after this."""
+    try:
+        library = _load_driver("libcuda.so.1")
+    except FileNotFoundError:
+        named = os.environ.get("MLC_NVIDIA_DRIVER")
+        where = f"not in MLC_NVIDIA_DRIVER={named}" if named else "not found; in a container, start it with --gpus all"
+        return "", f"no NVIDIA driver on this machine: libcuda.so.1 is {where}"
+    except OSError as error:
+        return "", f"NVIDIA's driver library does not load: {error}; reinstall the driver"
+    try:
+        version = _number(library, "cuDriverGetVersion")
+    except OSError as error:
+        return "", f"NVIDIA's driver library does not work: {error}; a stub instead of the driver? See `ldconfig -p | grep libcuda.so.1`"
+    found = _dotted(version, 1000, 10)
+    if version < CUDA_VERSION:
+        expected = _dotted(CUDA_VERSION, 1000, 10)
+        return found, f"the NVIDIA driver has CUDA {found}, expected {expected} or newer: install driver {DRIVER_BRANCH} or newer"
+    return found, ""
+
+
+def _load_driver(library: str) -> ctypes.CDLL:
+    """Loads one of the driver's libraries.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it does not load.
+    """
+    named = os.environ.get("MLC_NVIDIA_DRIVER")
+    paths = [Path(folder, library) for folder in ([named] if named else DRIVER_FOLDERS)]
+    if not named:
+        try:
+            handle = ctypes.CDLL(library)
+        except OSError as error:
+            if not str(error).startswith(f"{library}: cannot open shared object file"):
+                raise
+        else:
+            _handles.append(handle)
+            return handle
+    for path in paths:
+        if path.is_file():
+            handle = ctypes.CDLL(str(path))
+            _handles.append(handle)
+            return handle
+    raise FileNotFoundError(library)
+
+
+def _folders() -> Iterator[Path]:
+    """Where NVIDIA's libraries may be, in the order in which they count."""
+    named = os.environ.get("MLC_NVIDIA_LIBRARIES")
+    for folder in named.split(os.pathsep) if named else [str(Path(__file__).parents[1]), *sys.path]:
+        for part in ("cu13", "cudnn", "nccl"):
+            yield Path(folder or ".", "nvidia", part, "lib")
+
+
+def _load_nvidia(library: str, wheel: str) -> ctypes.CDLL:
+    """Loads one of NVIDIA's libraries; ours then find it by its name.
+
+    Raises:
+        OSError: it is nowhere, or does not load; one line.
+    """
+    for folder in _folders():
+        path = folder / library
+        if path.is_file():
+            try:
+                handle = ctypes.CDLL(str(path))
+            except OSError as error:
+                raise OSError(f"{path} does not load: {error}; reinstall it: pip install --force-reinstall {wheel}") from error
+            _handles.append(handle)
+            return handle
+    if named := os.environ.get("MLC_NVIDIA_LIBRARIES"):
+        raise OSError(f"{library} is not in MLC_NVIDIA_LIBRARIES={named} (nvidia/*/lib): install {wheel} there, pip install --target FOLDER {wheel}")
+    try:
+        handle = ctypes.CDLL(library)
+    except OSError as error:
+        raise OSError(f"{library} is not found: pip install {wheel}, or name the folder that has it with MLC_NVIDIA_LIBRARIES") from error
+    _handles.append(handle)
+    return handle
+
+
+def _load_monitoring() -> None:
+    """Loads the driver's monitoring library, which NCCL then finds by its name; without it NCCL itself says what is missing."""
+    try:
+        _load_driver("libnvidia-ml.so.1")
+    except OSError as error:
+        _logger.warning("libnvidia-ml.so.1, which NCCL calls, does not load: %s", error)
+
+
+def _load_runtime_extra() -> None:
+    """Loads libtvm_runtime_extra, which NCCL's part calls; TVM does so itself, but only when it has its compiler."""
+    from tvm.base import _LOADED_LIBS  # not at the top: TVM imports this module while it is itself being imported
+
+    runtime = Path(_LOADED_LIBS["tvm_runtime"]._name).resolve()
+    extra = runtime.with_name("libtvm_runtime_extra.so")
+    if extra.is_file():
+        _handles.append(ctypes.CDLL(str(extra)))
