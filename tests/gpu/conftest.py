@@ -3,7 +3,6 @@
 Variables that say where things are, relative to the folder in which pytest runs:
     MLC_GPU_MODULES: folder of the compiled modules.py (default: beside this file).
     MLC_NVIDIA_LIBRARIES: folders with NVIDIA's `nvidia/cu13/lib` and so on, for tvm_cuda, which then looks nowhere else.
-    MLC_GPU_NVIDIA_FILES: in place of it one library from each of those folders, separated by spaces: what Bazel can name.
     MLC_GPU_RESULTS: file to write the record of the run to, for results.py (default: none, or one among Bazel's outputs of the test).
 """
 
@@ -17,15 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-# FOLDER/nvidia/cu13/lib/LIBRARY -> FOLDER; before TVM is imported, and with it CUDA.
-if files := os.environ.get("MLC_GPU_NVIDIA_FILES"):
-    os.environ["MLC_NVIDIA_LIBRARIES"] = os.pathsep.join(str(Path(file).absolute().parents[3]) for file in files.split())
-
-import tvm  # noqa: E402
-import tvm_cuda  # noqa: E402
-from comparison import relative_error  # noqa: E402
-from tvm.runtime.vm import VirtualMachine  # noqa: E402
+import tvm
+import tvm_cuda
+from comparison import relative_error
+from tvm.runtime.vm import VirtualMachine
 
 MODULES = Path(os.environ.get("MLC_GPU_MODULES", Path(__file__).parent)).absolute()
 
