@@ -40,7 +40,7 @@ def _tensor(name: str, shape: tuple[object, ...], dtype: str) -> relax.Var:
     return relax.Var(name, relax.TensorType(shape, dtype))
 
 
-def kernels() -> tvm.IRModule:
+def generated_kernels() -> tvm.IRModule:
     """Kernels that TVM generates, n and m unknown: add_DTYPE, softmax_DTYPE and matmul_DTYPE, products being summed in float32.
 
     add: x, y: (n,) -> (n,). softmax: x: (n, m) -> (n, m), over the last axis. matmul: x: (n, INNER), w: (INNER, COLUMNS) -> (n, COLUMNS) float32.
@@ -112,7 +112,7 @@ def paged_kv_cache(dtype: str, target: str) -> tvm.IRModule:
     return builder.get()
 
 
-def cuda_graph() -> tvm.IRModule:
+def captured_network() -> tvm.IRModule:
     """forward(x, w0, ..., w3) = relu(... relu(x @ w0) ... @ w3) + 1, float32, the layers between first and last captured in a CUDA graph.
 
     x: (GRAPH_ROWS, GRAPH_WIDTH); each w: (GRAPH_WIDTH, GRAPH_WIDTH). To be compiled with relax.backend.use_cuda_graph.

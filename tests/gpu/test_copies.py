@@ -72,7 +72,7 @@ def test_work_on_a_stream_of_its_own(device: tvm.runtime.Device, machine) -> Non
     assert stream != 0
     device.set_raw_stream(stream)
     try:
-        result = machine("kernels")["add_float32"](*arguments)
+        result = machine("generated_kernels")["add_float32"](*arguments)
         device.sync(stream)
     finally:
         device.set_raw_stream(0)
@@ -82,7 +82,7 @@ def test_work_on_a_stream_of_its_own(device: tvm.runtime.Device, machine) -> Non
 
 def test_one_stream_waits_for_another(device: tvm.runtime.Device, machine) -> None:
     """Each addition needs what the one before it, on the other stream, computed."""
-    kernels = machine("kernels")
+    kernels = machine("generated_kernels")
     wait = tvm.get_global_func("runtime.Device_StreamSyncFromTo")
     streams = [device.create_raw_stream() for _ in range(2)]
     one = tvm.runtime.tensor(np.ones(1 << 22, "float32"), device)

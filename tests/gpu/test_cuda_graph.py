@@ -29,13 +29,13 @@ def launches(machine):
         if before and name.startswith("fused_matmul"):
             started.append(name)
 
-    machine("cuda_graph").set_instrument(note)
+    machine("captured_network").set_instrument(note)
     yield started
-    machine("cuda_graph").set_instrument(lambda *_arguments: None)
+    machine("captured_network").set_instrument(lambda *_arguments: None)
 
 
 def test_captured_layers_run_without_being_started_one_by_one(device, machine, compare, launches: list[str]) -> None:
-    forward = machine("cuda_graph")["forward"]
+    forward = machine("captured_network")["forward"]
     weights = _weights(1)
     on_device = [tvm.runtime.tensor(weight, device) for weight in weights]
     tolerance = 256 * ROUNDING["float32"]

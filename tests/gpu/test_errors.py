@@ -35,7 +35,7 @@ def _add(machine, device: tvm.runtime.Device) -> None:
     """A kernel runs and is right."""
     x = random_array(1, (1001,), "float32")
     tensor = tvm.runtime.tensor(x, device)
-    np.testing.assert_array_equal(machine("kernels")["add_float32"](tensor, tensor).numpy(), x + x)
+    np.testing.assert_array_equal(machine("generated_kernels")["add_float32"](tensor, tensor).numpy(), x + x)
 
 
 def _multiply(device: tvm.runtime.Device) -> None:
@@ -99,7 +99,7 @@ def test_a_library_for_another_architecture_is_named_as_such(device, machine) ->
 def test_wrong_arguments_never_reach_the_kernel(device, machine, shapes, dtype: str, message: str) -> None:
     x, y = (tvm.runtime.tensor(np.ones(shape, dtype), device) for shape in shapes)
     with pytest.raises((RuntimeError, ValueError, TypeError), match=message):
-        machine("kernels")["add_float32"](x, y)
+        machine("generated_kernels")["add_float32"](x, y)
     _add(machine, device)
 
 
@@ -107,7 +107,7 @@ def test_a_tensor_on_the_cpu_is_refused_or_copied_never_read_by_the_gpu(device, 
     x = random_array(2, (16,), "float32")
     on_device, on_cpu = tvm.runtime.tensor(x, device), tvm.runtime.tensor(x, tvm.cpu())
     try:
-        got = machine("kernels")["add_float32"](on_device, on_cpu).numpy()
+        got = machine("generated_kernels")["add_float32"](on_device, on_cpu).numpy()
     except Exception as error:
         assert "device" in str(error), error
     else:

@@ -13,7 +13,7 @@ from modules import COLUMNS, INNER
 def test_add(device: tvm.runtime.Device, machine, size: int, dtype: str) -> None:
     """One rounding to nearest, on both sides: the same bits."""
     x, y = random_array(1, (size,), dtype), random_array(2, (size,), dtype)
-    got = run_poisoned(machine("kernels"), f"add_{dtype}", tvm.runtime.tensor(x, device), tvm.runtime.tensor(y, device))
+    got = run_poisoned(machine("generated_kernels"), f"add_{dtype}", tvm.runtime.tensor(x, device), tvm.runtime.tensor(y, device))
     np.testing.assert_array_equal(got, x + y)
 
 
@@ -21,7 +21,7 @@ def test_add(device: tvm.runtime.Device, machine, size: int, dtype: str) -> None
 @pytest.mark.parametrize("shape", [(1, 1), (1, 1000), (7, 33), (64, 1024), (129, 4097)], ids=str)
 def test_softmax(device: tvm.runtime.Device, machine, compare, shape: tuple[int, int], dtype: str) -> None:
     x = (4 * random_array(3, shape, "float32")).astype(dtype)
-    got = run_poisoned(machine("kernels"), f"softmax_{dtype}", tvm.runtime.tensor(x, device))
+    got = run_poisoned(machine("generated_kernels"), f"softmax_{dtype}", tvm.runtime.tensor(x, device))
     # The kernel keeps exponentials and their sum in the type of its input: some roundings; and its fast exponential is a few of float32's off.
     compare(got, softmax(x), 16 * ROUNDING[dtype] + 64 * ROUNDING["float32"])
 
@@ -30,6 +30,6 @@ def test_softmax(device: tvm.runtime.Device, machine, compare, shape: tuple[int,
 @pytest.mark.parametrize("rows", [1, 16, 63, 128, 257, 1024])
 def test_matmul(device: tvm.runtime.Device, machine, compare, rows: int, dtype: str) -> None:
     x, w = random_array(4, (rows, INNER), dtype), random_array(5, (INNER, COLUMNS), dtype)
-    got = run_poisoned(machine("kernels"), f"matmul_{dtype}", tvm.runtime.tensor(x, device), tvm.runtime.tensor(w, device))
+    got = run_poisoned(machine("generated_kernels"), f"matmul_{dtype}", tvm.runtime.tensor(x, device), tvm.runtime.tensor(w, device))
     # Products of two such numbers are exact in float32; what is left are the errors of the sum, which tensor cores cut off, not round.
     compare(got, x.astype("float64") @ w.astype("float64"), 512 * ROUNDING["float32"])
