@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent.absolute()
-SECONDS = 240
+SECONDS = 300
 """A file of tests may take that long."""
 
 
