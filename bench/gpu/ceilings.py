@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cuda
+import gpu
 import numpy as np
 import protocol
 
@@ -34,8 +34,8 @@ class Ceilings:
     """One process's buffers, and what works on them by name: PyTorch's functions where the name says so, else NVIDIA's."""
 
     def __init__(self, nvidia: Path) -> None:
-        self._runtime, _, self._cublas = cuda.load(nvidia, cuda.RUNTIME, "libcublasLt.so.13", "libcublas.so.13")
-        self._clock = cuda.DeviceClock(self._runtime)
+        self._runtime, _, self._cublas = gpu.load(nvidia, gpu.RUNTIME, "libcublasLt.so.13", "libcublas.so.13")
+        self._clock = gpu.DeviceClock(self._runtime)
         self._random = np.random.default_rng(SEED)
         self._work: dict[str, Callable[[], object]] = {}
         try:

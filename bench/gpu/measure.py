@@ -183,7 +183,7 @@ class Bench:
             "token_bytes": random_model.cache_bytes_of_token(shape),
             "rounds": [],
         }
-        start = {"library": str(self.bundle / "mlc/libmlc_llm.so"), "model": str(model), "model_library": str(self.bundle / "model/library.so"),
+        start = {"library": str(self.bundle / "mlc/libmlc_llm.so"), "model": str(model), "model_library": str(self.bundle / "model/llama_1b.so"),
                  "context": plan.context, "chunk": plan.prefill_chunk}  # fmt: skip
         with self.worker("ours") as ours, self.worker("official") as official:
             processes = {"ours": ours, "official": official}

@@ -5,6 +5,8 @@ Each function returns a tvm.IRModule. worker.py knows their functions by name.
 
 from __future__ import annotations
 
+import json
+
 import tvm
 from tvm import relax, s_tir, te
 from tvm.relax.frontend.nn.llm import kv_cache
@@ -34,19 +36,20 @@ def generated_gemm(size: int, dtype: str) -> tvm.IRModule:
     return builder.get()
 
 
-def overhead(device: str) -> tvm.IRModule:
+def overhead(target: str) -> tvm.IRModule:
     """Functions that do next to nothing, for what a call costs: `nothing`, `one`, `chain` and `chain_symbolic`, and the kernel `add_one`.
 
     `nothing(x) = x` is a call of the virtual machine alone, `one` launches a kernel, `chain` launches CHAIN of them one after the other, each into a
     new tensor, and `chain_symbolic` does so for any length, which it must look up. All take and return float32 vectors, of VECTOR elements where it is fixed.
 
     Args:
-        device: kind of the target; "cuda" binds the loop to threads.
+        target: what it is for, as JSON: a GPU's kernels bind their loops to threads.
     """
+    gpu = json.loads(target)["kind"] == "cuda"
     builder = relax.BlockBuilder()
     length = tvm.tirx.Var("n", "int64")
-    fixed = builder.add_func(_add_one("add_one", VECTOR, device), "add_one")
-    symbolic = builder.add_func(_add_one("add_one_symbolic", te.var("n", "int64"), device), "add_one_symbolic")
+    fixed = builder.add_func(_add_one("add_one", VECTOR, gpu), "add_one")
+    symbolic = builder.add_func(_add_one("add_one_symbolic", te.var("n", "int64"), gpu), "add_one_symbolic")
     for name, shape, kernel, count in (
         ("nothing", (VECTOR,), fixed, 0),
         ("one", (VECTOR,), fixed, 1),
@@ -64,35 +67,34 @@ def overhead(device: str) -> tvm.IRModule:
     return builder.get()
 
 
-def _add_one(name: str, length: int | tvm.tirx.Var, device: str) -> tvm.tirx.PrimFunc:
+def _add_one(name: str, length: int | tvm.tirx.Var, gpu: bool) -> tvm.tirx.PrimFunc:
     """The kernel y = x + 1 of float32 vectors, VECTOR threads a block, which no pass may fuse with its neighbours or schedule again."""
     x = te.placeholder((length,), "float32", name="x")
     schedule = s_tir.Schedule(te.create_prim_func([x, te.compute((length,), lambda i: x[i] + 1.0, name="y")]))
-    if device == "cuda":
+    if gpu:
         block, thread = schedule.split(schedule.get_loops(schedule.get_sblock("y"))[0], [None, VECTOR])
         schedule.bind(block, "blockIdx.x")
         schedule.bind(thread, "threadIdx.x")
     return schedule.mod["main"].with_attrs({"global_symbol": name, "op_pattern": _OPAQUE, "tirx.is_scheduled": True})
 
 
-def paged_attention(device: str, arch: str, layers: int, heads: int, kv_heads: int, head_dim: int, dtype: str) -> tvm.IRModule:
+def paged_attention(target: str, layers: int, heads: int, kv_heads: int, head_dim: int, dtype: str) -> tvm.IRModule:
     """`create(batch, tokens, chunk, page_size, sliding)`: a paged KV cache with the kernels that TVM generates for the target; each argument is a shape of one number.
 
     Args:
-        device: kind of the target.
-        arch: its architecture, "" where it has none.
+        target: what it is for, as JSON; kernels of a GPU are made for its limits.
         layers: of the cache.
         heads: query heads of a layer.
         kv_heads: key and value heads of a layer.
         head_dim: elements of a head.
         dtype: of queries, keys and values.
     """
-    target = tvm.target.Target({"kind": device, **({"arch": arch} if arch else {})})
+    device = tvm.target.Target(json.loads(target))
     builder = relax.BlockBuilder()
     names = ("batch", "tokens", "chunk", "page_size", "sliding")
     numbers = [tvm.tirx.Var(name, "int64") for name in names]
     parameters = [relax.Var(name, relax.ShapeType([number])) for name, number in zip(names, numbers)]
-    with builder.function("create", parameters), target:
+    with builder.function("create", parameters), device:
         cache = kv_cache.TIRPagedKVCache(
             "mha",
             *numbers,
@@ -113,7 +115,7 @@ def paged_attention(device: str, arch: str, layers: int, heads: int, kv_heads: i
             rotary_dim=head_dim,
             enable_disaggregation=False,
             dtype=dtype,
-            target=target,
+            target=device,
         )
         with builder.dataflow():
             created = builder.emit_output(cache._expr)

@@ -81,8 +81,9 @@ def write_model(config: Path, tokenizer: Path, output: Path) -> None:
     """Writes the whole folder; see the file's docstring."""
     output.mkdir(parents=True, exist_ok=True)
     content = json.loads(config.read_text(encoding="utf-8"))
-    # sentencepiece's model would go before tokenizer.json, and cannot be grown.
+    # The configuration was made without a tokenizer. This is what mlc-llm finds of the tiny model's.
     content["tokenizer_files"] = ["tokenizer.json", "tokenizer_config.json"]
+    content["tokenizer_info"] = {"token_postproc_method": "byte_fallback", "prepend_space_in_encode": True, "strip_space_in_decode": True}
     (output / "mlc-chat-config.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
     grown = grown_tokenizer(json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8")), content["vocab_size"])
     (output / "tokenizer.json").write_text(json.dumps(grown), encoding="utf-8")

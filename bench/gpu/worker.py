@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import hashlib
+import importlib.util
 import json
 import os
 import queue
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cuda
+import gpu
 import ml_dtypes  # noqa: F401 - NumPy's bfloat16
 import numpy as np
 import protocol
@@ -54,10 +55,10 @@ class Worker:
         global tvm
         self._modules: Path = options.modules
         if options.device == "cuda":
-            (runtime,) = cuda.load(options.nvidia_libraries, cuda.RUNTIME)
-            self._clock: cuda.DeviceClock | cuda.HostClock = cuda.DeviceClock(runtime)
+            (runtime,) = gpu.load(options.nvidia_libraries, gpu.RUNTIME)
+            self._clock: gpu.DeviceClock | gpu.HostClock = gpu.DeviceClock(runtime)
         else:
-            self._clock = cuda.HostClock()
+            self._clock = gpu.HostClock()
         import tvm as imported
         import tvm.runtime.vm
 
@@ -73,9 +74,17 @@ class Worker:
 
     @staticmethod
     def _load_runtime(device: str) -> None:
-        """The device's runtime and what models call, where importing TVM has not loaded them: without the compiler the official TVM loads neither."""
+        """What importing TVM without its compiler has not loaded: of the official TVM the device's runtime, of both what models call.
+
+        Raises:
+            OSError: tvm_cuda is there to load the device's runtime, and has not.
+        """
         folder = Path(tvm.__file__).parent / "lib"
         if device == "cuda" and not tvm.get_global_func("device_api.cuda", allow_missing=True):
+            if importlib.util.find_spec("tvm_cuda"):
+                import tvm_cuda
+
+                raise OSError("; ".join(f"{name}: {part.reason}" for name, part in tvm_cuda.status().items() if not part.loaded))
             ctypes.CDLL(str(folder / "libtvm_runtime_cuda.so"))
         ctypes.CDLL(str(folder / "libtvm_runtime_extra.so"))
 
