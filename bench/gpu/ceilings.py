@@ -91,8 +91,6 @@ class Ceilings:
         self._work["gemm, cublas itself"] = lambda: _check("cublasGemmEx", self._cublas.cublasGemmEx(*arguments))
 
         if torch := self._torch:
-            # Its functions make no sum of parts in bfloat16, which would be another product.
-            torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
             x = torch.randint(-(2**31), 2**31 - 1, (copied // 4,), dtype=torch.int32, device="cuda")
             y = torch.zeros_like(x)
             self._work["copy, torch"] = lambda: y.copy_(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,11 +15,13 @@ _DRIVER_FOLDERS = ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr
 
 
 def driver() -> Path:
-    """The driver's library: where the machine's loader finds it, else in the folders where containers get it.
+    """The driver's library: in the folder MLC_NVIDIA_DRIVER, as tvm_cuda has it; else where the machine's loader finds it, or containers get it.
 
     Raises:
         FileNotFoundError: there is none.
     """
+    if named := os.environ.get("MLC_NVIDIA_DRIVER"):
+        return Path(named, DRIVER)
     try:
         listing = subprocess.run(["/sbin/ldconfig", "-p"], stdout=subprocess.PIPE, text=True, check=False).stdout
     except OSError:

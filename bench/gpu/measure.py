@@ -86,7 +86,7 @@ class Bench:
 
     def _environment(self, paths: list[Path]) -> dict[str, str]:
         """No variable of the machine's but those that choose the device."""
-        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME") or name.startswith(("CUDA_VISIBLE", "NVIDIA_"))}
+        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME") or name.startswith(("CUDA_VISIBLE", "NVIDIA_", "MLC_NVIDIA_DRIVER"))}
         nvidia = {"MLC_NVIDIA_LIBRARIES": str(self.options.nvidia_libraries)} if self.options.nvidia_libraries else {}
         # 1: TVM without its compiler, which the bundle does not have.
         return {**kept, **nvidia, "PYTHONPATH": os.pathsep.join(map(str, paths)), "PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8", "TVM_USE_RUNTIME_LIB": "1"}

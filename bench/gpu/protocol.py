@@ -89,7 +89,9 @@ class Process:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise Failed(f"{self.name}: expected an answer to {request!r}, found that the process ended with status {self._process.wait()}: see {self._log}")
+            said = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            ended = f"expected an answer to {request!r}, found that the process ended with status {self._process.wait()}"
+            raise Failed(f"{self.name}: {ended}; see {self._log}, which ends: {said[-1] if said else 'nothing'}")
         reply = json.loads(line)
         if "error" in reply:
             raise Failed(f"{self.name}: {request!r} failed:\n{reply['error'].rstrip()}")

@@ -122,6 +122,7 @@ class Worker:
         bfloat16 = np.dtype("bfloat16")
         host = [self._random.standard_normal((size, size), dtype="float32").astype(bfloat16) for _ in range(2)]
         rows = self._random.choice(size, 4, replace=False)
+        expected = host[0][rows].astype("float64") @ host[1].astype("float64")
         found: dict[str, Any] = {}
         for kind in kinds:
             dtype = np.dtype(kind.removeprefix("generated_")) if kind.startswith("generated_") else bfloat16
@@ -132,7 +133,6 @@ class Worker:
                 continue
             work()
             self._clock.synchronize()
-            expected = host[0][rows].astype("float64") @ host[1].astype("float64")
             found[kind] = error(result().numpy()[rows], expected)
             self._gemm[kind] = work
         return found
