@@ -196,7 +196,8 @@ def test_a_dying_worker_is_an_error_at_once_and_leaves_no_process(with_nccl: boo
         time.sleep(0.01)
     # TVM 0.26 ends the controller by a signal afterwards, when it says goodbye to the worker that is gone: see README.md.
     output, errors = controller.communicate("\n", timeout=30)
-    assert output.startswith("error: ") and "Broken pipe" in output, (output, errors)
+    # Whether writing to the worker or reading from it fails first is chance.
+    assert output.startswith("error: "), (output, errors)
     deadline = time.monotonic() + 10
     while any(map(_alive, workers)):
         assert time.monotonic() < deadline, f"still there: {list(filter(_alive, workers))}"

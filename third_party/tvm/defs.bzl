@@ -3,7 +3,7 @@
 load("//:version.bzl", "TVM_VERSION")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 
-# As upstream's CMake: C++20, hidden visibility. The toolchain adds -O2: -O3 makes the library larger than the official one.
+# As upstream's CMake: C++20, hidden visibility. The toolchain adds -O2: with -O3 throughout the library is larger than the official one.
 COPTS = [
     "-std=c++20",
     "-fvisibility=hidden",
