@@ -1,11 +1,28 @@
 """What is published, and the tests that it must pass: the one list, for //release:gate and for the test that the list is complete.
 
-Without the sources of mlc-llm, what is made of TVM alone: see "Sources of mlc-llm" in README.md.
+Without the sources of mlc-llm, what is made of TVM alone: see "Sources of mlc-llm" in README.md. With --config=cuda what runs on GPUs too.
 """
 
 load("//third_party/git:defs.bzl", "NEEDS_SOURCES")
+load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 
 _HAS_MLC_LLM = not NEEDS_SOURCES
+
+_HAS_CUDA = not NEEDS_CUDA
+
+_CUDA_IMAGES = ["tvm_runtime_cuda"] + (["mlc_llm_cuda"] if _HAS_MLC_LLM else [])
+
+_CUDA_WHEELS = ["//wheels:tvm_cuda"]
+
+_CUDA_TESTS = [
+    "//tests/cuda:autoload",
+    "//tests/images:cuda_image_test",
+    "//tests/images:tvm_runtime_cuda_container_test",
+    "//tests/wheels:tvm_cuda_wheel",
+] + ([
+    "//tests/images:mlc_llm_cuda_container_test",
+    "//tests/images:mlc_llm_cuda_image_test",
+] if _HAS_MLC_LLM else [])
 
 _MLC_LLM_IMAGES = [
     "mlc_llm",
@@ -66,14 +83,14 @@ _TVM_TESTS = [
     "//tests/wheels:pip",
 ]
 
-IMAGES = (_MLC_LLM_IMAGES if _HAS_MLC_LLM else []) + [
+IMAGES = (_MLC_LLM_IMAGES if _HAS_MLC_LLM else []) + (_CUDA_IMAGES if _HAS_CUDA else []) + [
     "tvm_runtime",
     "tvm_runtime_dev",
 ]
 
-WHEELS = (_MLC_LLM_WHEELS if _HAS_MLC_LLM else []) + [
+WHEELS = (_MLC_LLM_WHEELS if _HAS_MLC_LLM else []) + (_CUDA_WHEELS if _HAS_CUDA else []) + [
     "//wheels:tvm_ffi",
     "//wheels:tvm_runtime",
 ]
 
-TESTS = (_MLC_LLM_TESTS if _HAS_MLC_LLM else []) + _TVM_TESTS
+TESTS = (_MLC_LLM_TESTS if _HAS_MLC_LLM else []) + (_CUDA_TESTS if _HAS_CUDA else []) + _TVM_TESTS

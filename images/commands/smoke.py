@@ -7,7 +7,6 @@ Exits with 1 if something that the image promises does not work; a missing GPU i
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib.metadata
 import pathlib
 import platform
@@ -17,9 +16,10 @@ from collections.abc import Callable, Iterator
 # What the image was made with names what must be in it: mlc-llm is not in all of our images.
 _RECIPES = pathlib.Path("/usr/local/share/wheels")
 _HAS_MLC_LLM = any(_RECIPES.glob("mlc_llm-*.json"))
+_HAS_CUDA = any(_RECIPES.glob("apache_tvm_cuda-*.json"))
 _TINY_MODEL = pathlib.Path("/tests/mlc_llm/tiny")
 
-_DISTRIBUTIONS = ("apache-tvm", "apache-tvm-ffi", "numpy", *(["mlc-llm"] if _HAS_MLC_LLM else []))
+_DISTRIBUTIONS = ("apache-tvm", "apache-tvm-ffi", "numpy", *(["apache-tvm-cuda"] if _HAS_CUDA else []), *(["mlc-llm"] if _HAS_MLC_LLM else []))
 _REQUIRED_LIBRARIES = ("libtvm_ffi.so", "libtvm_runtime.so", "libtvm_runtime_extra.so", "libtvm_compiler.so")
 
 
@@ -73,24 +73,31 @@ def devices() -> Iterator[str]:
     if not tvm.cpu().exist:
         raise Failure("TVM finds no CPU device")
     yield "cpu: works"
-    yield f"cuda: {_cuda(tvm)}"
+    if not _HAS_CUDA:
+        yield "cuda: none; this image does not carry it, tvm_runtime_cuda and mlc_llm_cuda do"
+        return
+    from tvm_cuda import status
+    from tvm_cuda.__main__ import devices as gpus, table
+
+    found = gpus()
+    yield from table(status(), found).splitlines()
+    if found:
+        yield _matrix_product(tvm)
 
 
-def _cuda(tvm) -> str:
-    count = 0
-    while tvm.cuda(count).exist:
-        count += 1
-    if count:
-        return f"{count} device(s), the first a {tvm.cuda(0).device_name}"
-    for library, remedy in (
-        ("libcuda.so.1", "no NVIDIA driver in here: start the container with --gpus all (NVIDIA Container Toolkit)"),
-        ("libcudart.so.13", "no CUDA 13 runtime in here: this image does not carry it"),
-    ):
-        try:
-            ctypes.CDLL(library)
-        except OSError as error:
-            return f"none; {remedy} ({error})"
-    return "none; the driver and the CUDA runtime load, but the driver shows no device"
+def _matrix_product(tvm) -> str:
+    """Multiplies two matrices by cuBLAS on the first GPU."""
+    import numpy as np
+
+    size = 512
+    a, b = (np.random.default_rng(seed).standard_normal((size, size), "float32") for seed in (0, 1))
+    result = tvm.runtime.empty((size, size), "float32", tvm.cuda(0))
+    tvm.get_global_func("tvm.contrib.cublas.matmul")(tvm.runtime.tensor(a, tvm.cuda(0)), tvm.runtime.tensor(b, tvm.cuda(0)), result, False, False)
+    error = np.linalg.norm(result.numpy() - a @ b) / np.linalg.norm(a @ b)
+    # float32 sums of 512 products; cuBLAS may use TF32, whose products have 10 bits.
+    if not error < 2e-3:
+        raise Failure(f"a matrix product on the GPU differs from NumPy's by {error:.1e} of it")
+    return f"cuBLAS: a product of {size}x{size} float32 matrices equals NumPy's to {error:.0e}"
 
 
 def engine() -> Iterator[str]:

@@ -37,6 +37,8 @@ _GITHUB = "https://github.com/"
 # Which locked inputs a wheel of this build is made of: as third_party/pypi/extension.bzl unpacks them, and as wheels/build_id.bzl counts them.
 WHEEL_SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     "apache-tvm": ((PYPI, "apache-tvm"), (SOURCE, "tilelang")),
+    # CUDA's libraries are called, not contained.
+    "apache-tvm-cuda": ((PYPI, "apache-tvm"), (SOURCE, "tilelang"), (SOURCE, "tvm")),
     "apache-tvm-ffi": ((PYPI, "apache-tvm-ffi"),),
     "mlc-llm": ((SOURCE, "mlc-llm"), (SOURCE, "sentencepiece"), (SOURCE, "tokenizers-cpp"), (SOURCE, "xgrammar")),
 }

@@ -2,38 +2,57 @@
 
 `CacheUnderTest` drives the cache inside libtvm_runtime with the attention kernels that TVM itself generates for LLVM;
 `Reference` is attention over plain lists of tokens in float64 and knows nothing of pages. A difference is a wrong page,
-position or length in the runtime.
+position or length in the runtime. The GPU tests make the same cache with kernels for a GPU: tests/gpu/test_paged_attention.py.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import functools
 from collections.abc import Sequence
 
 import numpy as np
 import tvm
-from tvm.relax.frontend.nn.llm import kv_cache as kernels
 from tvm.runtime import ShapeTuple
 
 PAGE_SIZE = 16  # The page size that the generated kernels are written for.
-LAYERS = 2
-KV_HEADS = 2
-QO_HEADS = 4
-HEAD_DIM = 8
 ROPE_THETA = 10000.0
-SM_SCALE = HEAD_DIM**-0.5
 TOLERANCE = {"float32": 2e-5, "float16": 6e-3}
 
-RopeMode = kernels.RopeMode
+
+class RopeMode(enum.IntEnum):
+    """What the cache does about positions, in the runtime's numbers. TVM's own class is the compiler's: it is not there where only the runtime is."""
+
+    NONE = 0
+    NORMAL = 1
+    INLINE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Heads:
+    """The shape of the attention: layers, heads of keys and values, heads of queries, numbers in a head."""
+
+    layers: int
+    kv: int
+    qo: int
+    dim: int
+
+    @property
+    def scale(self) -> float:
+        """What scores are multiplied with."""
+        return self.dim**-0.5
 
 
 @functools.lru_cache(maxsize=None)
-def compiled_kernels(dtype: str) -> tvm.runtime.Module:
+def compiled_kernels(dtype: str, shape: Heads) -> tvm.runtime.Module:
     """The kernels of one data type, compiled once per process (about three seconds)."""
-    heads = (KV_HEADS, QO_HEADS, HEAD_DIM, dtype)
+    from tvm.relax.frontend.nn.llm import kv_cache as kernels
+
+    heads = (shape.kv, shape.qo, shape.dim, dtype)
     functions = {
-        "append": kernels._kv_cache_transpose_append(KV_HEADS, HEAD_DIM, dtype),
-        "ragged": kernels._attention_prefill_ragged_cpu(KV_HEADS, QO_HEADS, HEAD_DIM, HEAD_DIM, dtype, {}),
+        "append": kernels._kv_cache_transpose_append(shape.kv, shape.dim, dtype),
+        "ragged": kernels._attention_prefill_ragged_cpu(shape.kv, shape.qo, shape.dim, shape.dim, dtype, {}),
         "prefill": kernels._attention_prefill_cpu(*heads, False, {}),
         "decode": kernels._attention_decode_cpu(*heads, False, {}),
         "prefill_sliding": kernels._attention_prefill_cpu(*heads, True, {}),
@@ -41,18 +60,18 @@ def compiled_kernels(dtype: str) -> tvm.runtime.Module:
         "tree": kernels.tree_attn_cpu(*heads, {}),
         "tree_paged": kernels.tree_attn_with_paged_kv_cache_cpu(*heads, {}),
         "merge": kernels._merge_state_inplace_cpu(dtype),
-        "rotary": kernels.llama_rope_with_position_map(ROPE_THETA, 1.0, HEAD_DIM, QO_HEADS, KV_HEADS, dtype, {}),
-        "copy_page": kernels._copy_single_page_cpu(KV_HEADS, PAGE_SIZE, HEAD_DIM, dtype),
-        "debug": kernels._kv_cache_debug_get_kv(LAYERS, KV_HEADS, HEAD_DIM, dtype),
-        "compact": kernels._compact_kv_copy_cpu(KV_HEADS, HEAD_DIM, dtype),
+        "rotary": kernels.llama_rope_with_position_map(ROPE_THETA, 1.0, shape.dim, shape.qo, shape.kv, dtype, {}),
+        "copy_page": kernels._copy_single_page_cpu(shape.kv, PAGE_SIZE, shape.dim, dtype),
+        "debug": kernels._kv_cache_debug_get_kv(shape.layers, shape.kv, shape.dim, dtype),
+        "compact": kernels._compact_kv_copy_cpu(shape.kv, shape.dim, dtype),
     }
     module = tvm.IRModule({name: function.with_attr("global_symbol", name) for name, function in functions.items()})
     return tvm.compile(module, target="llvm")
 
 
 def rope(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Rotary position embedding (rotate-half form) of x: (tokens, heads, HEAD_DIM), in float64."""
-    half = HEAD_DIM // 2
+    """Rotary position embedding (rotate-half form) of x: (tokens, heads, dim), in float64."""
+    half = x.shape[-1] // 2
     angle = positions[:, None, None] / ROPE_THETA ** (np.arange(half) / half)
     first, second = x[..., :half], x[..., half:]
     return np.concatenate(
@@ -61,10 +80,10 @@ def rope(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """Grouped-query attention in float64: q (n, QO_HEADS, d), k and v (m, KV_HEADS, d), visible (n, m) bool."""
-    group = QO_HEADS // KV_HEADS
+    """Grouped-query attention in float64: q (n, heads, d), k and v (m, fewer heads, d), visible (n, m) bool."""
+    group = q.shape[1] // k.shape[1]
     k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
-    scores = np.einsum("nhd,mhd->hnm", q, k) * SM_SCALE
+    scores = np.einsum("nhd,mhd->hnm", q, k) * q.shape[2] ** -0.5
     scores = np.where(visible[None], scores, -np.inf)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
@@ -74,14 +93,15 @@ def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, visible: np.ndarray) -> 
 class Reference:
     """The tokens of each sequence as plain float64 arrays: keys and values of (layer, token, head, dim)."""
 
-    def __init__(self, use_rope: bool) -> None:
+    def __init__(self, heads: Heads, use_rope: bool) -> None:
+        self.heads = heads
         self.use_rope = use_rope
         self.keys: dict[int, np.ndarray] = {}
         self.values: dict[int, np.ndarray] = {}
 
     def add(self, sequence: int) -> None:
-        self.keys[sequence] = np.zeros((LAYERS, 0, KV_HEADS, HEAD_DIM))
-        self.values[sequence] = np.zeros((LAYERS, 0, KV_HEADS, HEAD_DIM))
+        self.keys[sequence] = np.zeros((self.heads.layers, 0, self.heads.kv, self.heads.dim))
+        self.values[sequence] = np.zeros((self.heads.layers, 0, self.heads.kv, self.heads.dim))
 
     def fork(self, parent: int, child: int, position: int) -> None:
         length = self.length(parent) if position == -1 else position
@@ -100,7 +120,7 @@ class Reference:
         return self.keys[sequence].shape[1]
 
     def forward(self, sequence: int, qkv: np.ndarray, depths: np.ndarray, visible_new: np.ndarray) -> np.ndarray:
-        """Append qkv (layer, tokens, heads, dim) and return attention (layer, tokens, QO_HEADS, dim).
+        """Append qkv (layer, tokens, heads, dim) and return attention (layer, tokens, heads of queries, dim).
 
         Args:
             sequence: its id.
@@ -110,45 +130,57 @@ class Reference:
         """
         past = self.length(sequence)
         tokens = qkv.shape[1]
-        q, k, v = np.split(qkv.astype("float64"), [QO_HEADS, QO_HEADS + KV_HEADS], axis=2)
+        q, k, v = np.split(qkv.astype("float64"), [self.heads.qo, self.heads.qo + self.heads.kv], axis=2)
         if self.use_rope:
             q = np.stack([rope(layer, past + depths) for layer in q])
             k = np.stack([rope(layer, past + depths) for layer in k])
         self.keys[sequence] = np.concatenate([self.keys[sequence], k], axis=1)
         self.values[sequence] = np.concatenate([self.values[sequence], v], axis=1)
         visible = np.concatenate([np.ones((tokens, past), bool), visible_new], axis=1)
-        return np.stack(
-            [attend(q[i], self.keys[sequence][i], self.values[sequence][i], visible) for i in range(LAYERS)]
-        )
+        layers = range(self.heads.layers)
+        return np.stack([attend(q[i], self.keys[sequence][i], self.values[sequence][i], visible) for i in layers])
 
 
 class CacheUnderTest:
     """The runtime's paged KV cache beside its reference; each method does one step on both and compares."""
 
+    device = tvm.cpu()
+
     def __init__(
-        self, dtype: str = "float32", rope_mode: RopeMode = RopeMode.NORMAL, sliding: bool = False, tokens: int = 512
+        self,
+        dtype: str = "float32",
+        rope_mode: RopeMode = RopeMode.NORMAL,
+        sliding: bool = False,
+        tokens: int = 512,
+        heads: Heads = Heads(layers=2, kv=2, qo=4, dim=8),
     ) -> None:
         self.dtype = dtype
+        self.heads = heads
         self.random = np.random.default_rng(20260)
-        self.reference = Reference(use_rope=rope_mode != RopeMode.NONE)
+        self.reference = Reference(heads, use_rope=rope_mode != RopeMode.NONE)
         self.pages = -(-tokens // PAGE_SIZE) + 1 + (2 * 8 if sliding else 0)
-        kernel = compiled_kernels(dtype)
+        self.handle = self.create(ShapeTuple([8, tokens, 256, PAGE_SIZE, int(sliding)]), rope_mode)
+
+    def create(self, sizes: ShapeTuple, rope_mode: RopeMode) -> object:
+        """The cache. sizes: sequences, tokens in all, tokens of one prefill, tokens of a page, whether windows slide."""
+        heads = self.heads
+        kernel = compiled_kernels(self.dtype, heads)
         none: list[object] = []
-        self.handle = self._call(
+        return self._call(
             "vm.builtin.paged_attention_kv_cache_create",
-            ShapeTuple([8, tokens, 256, PAGE_SIZE, int(sliding)]),
-            ShapeTuple([0, LAYERS]),
-            QO_HEADS,
-            KV_HEADS,
-            HEAD_DIM,
-            HEAD_DIM,
-            ShapeTuple([int(kernels.AttnKind.MHA)] * LAYERS),
+            sizes,
+            ShapeTuple([0, heads.layers]),
+            heads.qo,
+            heads.kv,
+            heads.dim,
+            heads.dim,
+            ShapeTuple([0] * heads.layers),  # Each is the plain kind, with a head of keys for so many of queries.
             False,
             int(rope_mode),
             1,
             ROPE_THETA,
             None,
-            tvm.runtime.empty((), dtype),
+            tvm.runtime.empty((), self.dtype),
             kernel["append"],
             None,
             ["tirx", kernel["ragged"]],
@@ -239,7 +271,7 @@ class CacheUnderTest:
         self._call("vm.builtin.kv_state_begin_forward", *arguments)
 
         total = sum(lengths.values())
-        shape = (LAYERS, total, QO_HEADS + 2 * KV_HEADS, HEAD_DIM)
+        shape = (self.heads.layers, total, self.heads.qo + 2 * self.heads.kv, self.heads.dim)
         qkv = self.random.standard_normal(shape).astype(self.dtype)
         expected, positions, start = [], [], 0
         for sequence, length in lengths.items():
@@ -251,21 +283,23 @@ class CacheUnderTest:
         expected = np.concatenate(expected, axis=1)
 
         assert self.query_positions() == positions
-        for layer in range(LAYERS):
-            output = tvm.runtime.empty((total, QO_HEADS, HEAD_DIM), self.dtype)
+        for layer in range(self.heads.layers):
+            output = tvm.runtime.tensor(np.full((total, self.heads.qo, self.heads.dim), np.nan, self.dtype), self.device)
             self._call(
                 "vm.builtin.attention_kv_cache_attention_with_fused_qkv",
                 self.handle,
                 layer,
-                SM_SCALE,
-                tvm.runtime.tensor(qkv[layer]),
+                self.heads.scale,
+                tvm.runtime.tensor(qkv[layer], self.device),
                 output,
             )
-            tolerance = TOLERANCE[self.dtype]
-            np.testing.assert_allclose(
-                output.numpy().astype("float64"), expected[layer], rtol=tolerance, atol=tolerance, err_msg=f"{layer=}"
-            )
+            self.compare(output.numpy(), expected[layer], f"{layer=}")
         self._call("vm.builtin.kv_state_end_forward", self.handle)
+
+    def compare(self, got: np.ndarray, expected: np.ndarray, where: str) -> None:
+        """Raises AssertionError unless what the cache computed is what the reference did."""
+        tolerance = TOLERANCE[self.dtype]
+        np.testing.assert_allclose(got.astype("float64"), expected, rtol=tolerance, atol=tolerance, err_msg=where)
 
     def check_contents(self) -> None:
         """What the pages hold, read back sequence by sequence, is what was appended."""
@@ -273,13 +307,11 @@ class CacheUnderTest:
             length = self.reference.length(sequence)
             if not length:
                 continue
-            keys, values = (tvm.runtime.empty((LAYERS, length, KV_HEADS, HEAD_DIM), self.dtype) for _ in range(2))
+            shape = (self.heads.layers, length, self.heads.kv, self.heads.dim)
+            keys, values = (tvm.runtime.empty(shape, self.dtype, self.device) for _ in range(2))
             self._call("vm.builtin.attention_kv_cache_debug_get_kv", self.handle, sequence, 0, length, keys, values)
-            tolerance = TOLERANCE[self.dtype]
             for got, expected in ((keys, self.reference.keys), (values, self.reference.values)):
-                np.testing.assert_allclose(
-                    got.numpy(), expected[sequence], rtol=tolerance, atol=tolerance, err_msg=f"{sequence=}"
-                )
+                self.compare(got.numpy(), expected[sequence], f"{sequence=}")
 
 
 def tree_order(parents: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ def _action_report_aspect_impl(target, ctx):
             "target": str(target.label),
         }
         for action in target.actions
-        if action.mnemonic.startswith("Cpp") or action.mnemonic == "Objcopy"
+        if action.mnemonic.startswith("Cpp") or action.mnemonic in ["CudaCompile", "Objcopy"]
     ]
     below = []
     for name in dir(ctx.rule.attr):

@@ -1,13 +1,10 @@
 """The libraries in our wheels run where their tag says, find each other, and fit the prebuilt compiler."""
 
-import io
-
 import pytest
 from auditwheel.architecture import Architecture
 from auditwheel.libc import Libc
 from auditwheel.wheel_abi import analyze_wheel_abi
-from elftools.elf.dynamic import DynamicSection
-from elftools.elf.elffile import ELFFile
+from elf import SYSTEM_LIBRARIES, dynamic, elf, symbols
 from wheels_under_test import official, ours
 
 # From the other wheel.
@@ -18,30 +15,6 @@ OURS = {
     "tvm_ffi": ["tvm_ffi/lib/libtvm_ffi.so", "tvm_ffi/lib/libtvm_ffi_testing.so"],
 }
 OUR_LIBRARIES = [(package, name) for package, names in OURS.items() for name in names]
-
-SYSTEM_LIBRARIES = {
-    "ld-linux-x86-64.so.2", "libc.so.6", "libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthread.so.0", "libstdc++.so.6",
-}
-
-
-def elf(wheels, package: str, name: str) -> ELFFile:
-    return ELFFile(io.BytesIO(wheels[package].zip.read(name)))
-
-
-def dynamic(library: ELFFile, tag: str) -> list[str]:
-    section = library.get_section_by_name(".dynamic")
-    assert isinstance(section, DynamicSection)
-    attribute = {"DT_NEEDED": "needed", "DT_RUNPATH": "runpath", "DT_SONAME": "soname", "DT_RPATH": "rpath"}[tag]
-    return [getattr(entry, attribute) for entry in section.iter_tags(tag)]
-
-
-def symbols(library: ELFFile, defined: bool) -> set[str]:
-    return {
-        symbol.name
-        for symbol in library.get_section_by_name(".dynsym").iter_symbols()
-        if symbol.name and (symbol["st_shndx"] != "SHN_UNDEF") == defined
-    }
-
 
 @pytest.mark.parametrize("package", sorted(OURS))
 def test_auditwheel_agrees_with_the_tag(package):
@@ -55,12 +28,12 @@ def test_auditwheel_agrees_with_the_tag(package):
 
 @pytest.mark.parametrize(("package", "name"), OUR_LIBRARIES)
 def test_compiled_by_the_pinned_gcc(package, name):
-    assert b"GCC: (Debian 10.2.1-6) 10.2.1 20210110" in elf(ours(), package, name).get_section_by_name(".comment").data()
+    assert b"GCC: (Debian 10.2.1-6) 10.2.1 20210110" in elf(ours()[package], name).get_section_by_name(".comment").data()
 
 
 @pytest.mark.parametrize(("package", "name"), OUR_LIBRARIES)
 def test_run_path_is_origin_and_nothing_else(package, name):
-    library = elf(ours(), package, name)
+    library = elf(ours()[package], name)
     assert dynamic(library, "DT_RUNPATH") == ["$ORIGIN"]
     assert dynamic(library, "DT_RPATH") == []
     assert dynamic(library, "DT_SONAME") == [name.split("/")[-1]]
@@ -68,13 +41,13 @@ def test_run_path_is_origin_and_nothing_else(package, name):
 
 @pytest.mark.parametrize(("package", "name"), OUR_LIBRARIES)
 def test_needs_only_the_system_and_its_siblings(package, name):
-    needed = set(dynamic(elf(ours(), package, name), "DT_NEEDED"))
+    needed = set(dynamic(elf(ours()[package], name), "DT_NEEDED"))
     assert needed - SYSTEM_LIBRARIES <= {"libtvm_ffi.so", "libtvm_runtime.so"} - {name.split("/")[-1]}
 
 
 @pytest.mark.parametrize(("package", "name"), OUR_LIBRARIES)
 def test_stripped_with_a_link_to_its_symbols(package, name):
-    library = elf(ours(), package, name)
+    library = elf(ours()[package], name)
     assert library.get_section_by_name(".symtab") is None
     assert not [section.name for section in library.iter_sections() if section.name.startswith(".debug_")]
     assert library.get_section_by_name(".gnu_debuglink").data().startswith(name.split("/")[-1].encode() + b".debug\0")
@@ -91,10 +64,10 @@ def test_prebuilt_libraries_find_every_symbol_they_took_from_the_official_runtim
     """What the prebuilt compiler and CUDA runtime, which a build without TVM's repository ships, import from the libraries that we exchange, ours define too."""
     theirs, mine = set(), set()
     for package, name in OUR_LIBRARIES:
-        theirs |= symbols(elf(official(), package, name), defined=True)
-        mine |= symbols(elf(ours(), package, name), defined=True)
+        theirs |= symbols(elf(official()[package], name), defined=True)
+        mine |= symbols(elf(ours()[package], name), defined=True)
     for name in ("tvm/lib/libtvm_compiler.so", "tvm/lib/libtvm_runtime_cuda.so"):
-        imported = symbols(elf(official(), "tvm", name), defined=False) & theirs
+        imported = symbols(elf(official()["tvm"], name), defined=False) & theirs
         tvm = {symbol for symbol in imported if "tvm" in symbol or symbol.startswith("TVM")}
         assert tvm, name
         assert not tvm - mine, name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pathlib
 import re
@@ -11,15 +10,12 @@ import pytest
 from auditwheel.architecture import Architecture
 from auditwheel.libc import Libc
 from auditwheel.wheel_abi import analyze_wheel_abi
+from elf import SYSTEM_LIBRARIES, dynamic, elf, symbols
 from elftools.elf.elffile import ELFFile
 from wheels_under_test import Wheel, ours
 
 # From TVM's two wheels, which mlc_llm imports before it loads its own library.
 TVM_LIBRARIES = frozenset({"libtvm_ffi.so", "libtvm_runtime.so", "libtvm_runtime_extra.so"})
-
-SYSTEM_LIBRARIES = {
-    "ld-linux-x86-64.so.2", "libc.so.6", "libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthread.so.0", "libstdc++.so.6",
-}
 
 NAMES = ["mlc_llm/libmlc_llm.so", "mlc_llm/libmlc_llm_module.so"]
 
@@ -33,20 +29,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def library(name: str) -> ELFFile:
-    return ELFFile(io.BytesIO(WHEEL.zip.read(name)))
-
-
-def dynamic(library: ELFFile, tag: str) -> list[str]:
-    attribute = {"DT_NEEDED": "needed", "DT_RUNPATH": "runpath", "DT_SONAME": "soname", "DT_RPATH": "rpath"}[tag]
-    return [getattr(entry, attribute) for entry in library.get_section_by_name(".dynamic").iter_tags(tag)]
-
-
-def symbols(library: ELFFile, defined: bool) -> set[str]:
-    return {
-        symbol.name
-        for symbol in library.get_section_by_name(".dynsym").iter_symbols()
-        if symbol.name and (symbol["st_shndx"] != "SHN_UNDEF") == defined
-    }
+    return elf(WHEEL, name)
 
 
 def test_there_are_these_two_libraries_and_no_other() -> None:
@@ -83,8 +66,7 @@ def test_every_symbol_that_it_takes_from_tvm_is_defined_there(library: ELFFile) 
     defined: set[str] = set()
     for package, names in {"tvm": ["libtvm_runtime.so", "libtvm_runtime_extra.so"], "tvm_ffi": ["libtvm_ffi.so"]}.items():
         for each in names:
-            content = ours()[package].zip.read(f"{package}/lib/{each}")
-            defined |= symbols(ELFFile(io.BytesIO(content)), defined=True)
+            defined |= symbols(elf(ours()[package], f"{package}/lib/{each}"), defined=True)
     imported = {symbol for symbol in symbols(library, defined=False) if "tvm" in symbol or symbol.startswith("TVM")}
     assert len(imported) > 20
     assert imported - defined == set()

@@ -25,6 +25,7 @@ _root = tag_class(
     doc = "A set's packages unpacked into one folder.",
     attrs = {
         "build_file": attr.label(mandatory = True, doc = "The repository's BUILD file."),
+        "dropped_options": attr.string_dict(doc = "Script of `wrappers` → an option that its program is not given, nor the argument after it."),
         "name": attr.string(mandatory = True),
         "set": attr.string(mandatory = True, doc = "A set of locks/debian.lock.json."),
         "wheels": attr.string_list(doc = "Distributions of locks/requirements.lock.txt whose wheels are unpacked into the folder too: programs that Debian has not."),
@@ -59,6 +60,7 @@ def _debian_impl(module_ctx):
             debian_root(
                 name = tag.name,
                 build_file = tag.build_file,
+                dropped_options = tag.dropped_options,
                 packages = _locked_set(lock, tag.set),
                 wheels = tag.wheels,
                 wrappers = tag.wrappers,

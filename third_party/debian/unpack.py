@@ -38,7 +38,22 @@ case "$0" in
 */{script}) root="${{0%/{script}}}" ;;
 *) root="${{0%/*}}/{up}" ;;
 esac
-exec "$root/{loader}" --inhibit-cache --library-path "{libraries}" {argv0}"$root/{program}"{arguments} "$@"
+{drop}exec "$root/{loader}" --inhibit-cache --library-path "{libraries}" {argv0}"$root/{program}"{arguments} "$@"
+"""
+
+# Each argument goes from the front of the list to its end, but for the option and its value.
+DROP = """\
+count=$#
+while [ $count -gt 0 ]; do
+    if [ "$1" = "{option}" ]; then
+        shift 2
+        count=$((count - 2))
+    else
+        set -- "$@" "$1"
+        shift
+        count=$((count - 1))
+    fi
+done
 """
 
 
@@ -98,13 +113,14 @@ def relocate_linker_scripts(root: Path) -> None:
             path.write_text(re.sub(r"(?<=[\s(])/\S*/(?=\S)(?!\*)", "", path.read_text()))
 
 
-def write_wrapper(root: Path, script: str, command: str) -> None:
+def write_wrapper(root: Path, script: str, command: str, drop: str = "") -> None:
     """Writes the script that runs a program with the folder's own loader.
 
     Args:
       root: the folder.
       script: path of the script below the folder. If a program of that name is what it runs, the program moves to `<name>.unwrapped`.
       command: path of the program below the folder, then arguments separated by spaces, in which {root} is the folder.
+      drop: an option that the program is not given, nor the argument after it.
     """
     program, *arguments = command.split(" ")
     if not (root / program).exists():
@@ -129,6 +145,7 @@ def write_wrapper(root: Path, script: str, command: str) -> None:
             program=program,
             up="/".join([".."] * script.count("/")),
             loader=loader,
+            drop=DROP.format(option=drop) if drop else "",
             libraries=":".join(f"$root/{folder}" for folder in LIBRARIES if (root / folder).is_dir()),
             argv0='--argv0 "$0" ' if has_argv0 else "",
             arguments="".join(f' "{argument.format(root="$root")}"' for argument in arguments),
@@ -141,6 +158,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="folder to unpack into")
     parser.add_argument("--wrapper", action="append", default=[], metavar="SCRIPT=PROGRAM", help="see write_wrapper; may be repeated")
+    parser.add_argument("--drop", action="append", default=[], metavar="SCRIPT=OPTION", help="an option that the wrapper keeps from its program")
     parser.add_argument("archives", nargs="+", type=Path, help=".deb and .whl files")
     options = parser.parse_args(arguments)
     try:
@@ -151,8 +169,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
                 unpack(archive, options.root)
         remove_dangling_links(options.root)
         relocate_linker_scripts(options.root)
+        dropped = dict(each.split("=", 1) for each in options.drop)
         for wrapper in options.wrapper:
-            write_wrapper(options.root, *wrapper.split("=", 1))
+            script, command = wrapper.split("=", 1)
+            write_wrapper(options.root, script, command, dropped.get(script, ""))
     except (OSError, ValueError, zipfile.BadZipFile, debian.DebianError) as error:
         print(f"unpack.py: {error}", file=sys.stderr)
         return 1

@@ -45,6 +45,8 @@ def _debian_root_impl(rctx):
     arguments = [rctx.which("python3"), "-B", unpack, "--root", "."]
     for script, program in rctx.attr.wrappers.items():
         arguments += ["--wrapper", "{}={}".format(script, program)]
+    for script, option in rctx.attr.dropped_options.items():
+        arguments += ["--drop", "{}={}".format(script, option)]
     done = rctx.execute(arguments + files, timeout = 600)
     if done.return_code:
         fail(done.stderr)
@@ -57,6 +59,7 @@ debian_root = repository_rule(
     doc = "The packages of a set, and wheels, unpacked into one folder.",
     attrs = {
         "build_file": attr.label(mandatory = True),
+        "dropped_options": attr.string_dict(doc = "See the tag class in extension.bzl."),
         "packages": attr.string(mandatory = True, doc = "The set's part of the lock, as JSON."),
         "wheels": attr.string_list(doc = "See the tag class in extension.bzl."),
         "wrappers": attr.string_dict(doc = "See the tag class in extension.bzl."),

@@ -259,10 +259,21 @@ def _load_monitoring() -> None:
 
 
 def _load_runtime_extra() -> None:
-    """Loads libtvm_runtime_extra, which NCCL's part calls; TVM does so itself, but only when it has its compiler."""
-    from tvm.base import _LOADED_LIBS  # not at the top: TVM imports this module while it is itself being imported
+    """Loads libtvm_runtime_extra, which NCCL's part calls, and has its sessions work in Python; TVM does so itself, but only when it has its compiler."""
+    # Not at the top: TVM imports this module while it is itself being imported.
+    import tvm_ffi
+    from tvm import _RUNTIME_ONLY
+    from tvm.base import _LOADED_LIBS
 
     runtime = Path(_LOADED_LIBS["tvm_runtime"]._name).resolve()
     extra = runtime.with_name("libtvm_runtime_extra.so")
-    if extra.is_file():
-        _handles.append(ctypes.CDLL(str(extra)))
+    if not extra.is_file():
+        return
+    _handles.append(ctypes.CDLL(str(extra)))
+    # TVM has bound their functions and classes before the library that registers them was there: bind them again.
+    tvm_ffi.init_ffi_api("runtime.disco", "tvm.runtime.disco._ffi_api")
+    if _RUNTIME_ONLY:
+        from tvm.runtime.disco import session
+
+        for name in ("DRef", "Session", "ThreadedSession", "ProcessSession", "SocketSession"):
+            tvm_ffi.register_object(f"runtime.disco.{name}")(getattr(session, name))

@@ -23,6 +23,10 @@ def _compile(ctx, toolchain, features, source, context):
     arguments.add("-o", object)
     arguments.add("-ccbin", compiler)
     arguments.add("-O2")
+
+    # Symbols hold names of temporary files, else with a process id in them, and random numbers.
+    arguments.add("--objdir-as-tempdir")
+    arguments.add(source.short_path, format = "--frandom-seed=%s")
     arguments.add_all(_gencode(ctx.attr._archs[CudaArchsInfo].archs))
     arguments.add_all(context.defines, format_each = "-D%s")
     arguments.add_all(context.local_defines, format_each = "-D%s")
@@ -41,7 +45,7 @@ def _compile(ctx, toolchain, features, source, context):
         executable = ctx.file._nvcc,
         arguments = [arguments],
         mnemonic = "CudaCompile",
-        progress_message = "Compiling %{input} for GPUs",
+        progress_message = "Compiling {} for GPUs".format(source.short_path),
     )
     return object
 

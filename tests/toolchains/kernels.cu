@@ -1,5 +1,5 @@
 // Kernels with what real ones use: half precision, CCCL, a header beside, C++20.
-#include "tests/toolchains/cuda/kernels.h"
+#include "tests/toolchains/kernels.h"
 
 #include <cuda_fp16.h>
 #include <thrust/device_vector.h>

@@ -1,0 +1,122 @@
+"""What the card can do, without TVM: rates of copies and of matrix products, at measure.py's request (protocol.py).
+
+    python3 ceilings.py --nvidia-libraries SITE_PACKAGES
+
+Through CUDA's and cuBLAS's own functions, and through PyTorch too where the Python that runs this has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gpu
+import numpy as np
+import protocol
+
+_HOST_TO_DEVICE, _DEVICE_TO_DEVICE = 1, 3
+_FLOAT32, _BFLOAT16 = 0, 14  # cudaDataType
+_COMPUTE_FLOAT32 = 68  # CUBLAS_COMPUTE_32F
+_DEFAULT_ALGORITHM = -1  # CUBLAS_GEMM_DEFAULT
+
+SEED = 20261
+
+
+def bfloat16(size: int, random: np.random.Generator) -> np.ndarray:
+    """size × size normal numbers as the bits of bfloat16, cut off from float32: NumPy has no such type."""
+    return (random.standard_normal((size, size), dtype="float32").view("uint32") >> 16).astype("uint16")
+
+
+class Ceilings:
+    """One process's buffers, and what works on them by name: PyTorch's functions where the name says so, else NVIDIA's."""
+
+    def __init__(self, nvidia: Path) -> None:
+        self._runtime, _, self._cublas = gpu.load(nvidia, gpu.RUNTIME, "libcublasLt.so.13", "libcublas.so.13")
+        self._clock = gpu.DeviceClock(self._runtime)
+        self._random = np.random.default_rng(SEED)
+        self._work: dict[str, Callable[[], object]] = {}
+        try:
+            import torch
+        except ImportError:
+            torch = None
+        self._torch: Any = torch
+
+    def about(self) -> dict[str, str]:
+        """Versions: of CUDA's runtime and the driver's CUDA, of cuBLAS, of PyTorch or ""."""
+        found = {}
+        for name, library, function in (("CUDA runtime", self._runtime, "cudaRuntimeGetVersion"), ("driver's CUDA", self._runtime, "cudaDriverGetVersion")):
+            number = ctypes.c_int()
+            _check(function, getattr(library, function)(ctypes.byref(number)))
+            found[name] = f"{number.value // 1000}.{number.value % 1000 // 10}"
+        number = ctypes.c_int()
+        parts = []
+        for part in range(3):
+            _check("cublasGetProperty", self._cublas.cublasGetProperty(part, ctypes.byref(number)))
+            parts.append(str(number.value))
+        return {**found, "cuBLAS": ".".join(parts), "PyTorch": self._torch.__version__ if self._torch else ""}
+
+    def _buffer(self, content: np.ndarray) -> ctypes.c_void_p:
+        """Memory of the device with this content."""
+        pointer = ctypes.c_void_p()
+        _check("cudaMalloc", self._runtime.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(content.nbytes)))
+        source = content.ctypes.data_as(ctypes.c_void_p)
+        _check("cudaMemcpy", self._runtime.cudaMemcpy(pointer, source, ctypes.c_size_t(content.nbytes), _HOST_TO_DEVICE))
+        return pointer
+
+    def prepare(self, size: int, copied: int) -> list[str]:
+        """Makes the buffers.
+
+        Args:
+            size: rows and columns of the matrices.
+            copied: bytes of what is copied.
+
+        Returns:
+            The names that `seconds` takes.
+        """
+        content = self._random.integers(0, 2**32, copied // 4, dtype="uint32")
+        source, target = self._buffer(content), self._buffer(np.zeros_like(content))
+        length = ctypes.c_size_t(copied)
+        self._work["copy, cuda"] = lambda: _check("cudaMemcpyAsync", self._runtime.cudaMemcpyAsync(target, source, length, _DEVICE_TO_DEVICE, None))
+
+        a, b = (self._buffer(bfloat16(size, self._random)) for _ in range(2))
+        c = self._buffer(np.full((size, size), 0x7FC0, "uint16"))  # NaN
+        handle, one, zero = ctypes.c_void_p(), ctypes.c_float(1), ctypes.c_float(0)
+        _check("cublasCreate", self._cublas.cublasCreate_v2(ctypes.byref(handle)))
+        # Columns first, as cuBLAS has them: row by row, this is b @ a, as fast.
+        arguments = (handle, 0, 0, size, size, size, ctypes.byref(one), a, _BFLOAT16, size, b, _BFLOAT16, size,
+                     ctypes.byref(zero), c, _BFLOAT16, size, _COMPUTE_FLOAT32, _DEFAULT_ALGORITHM)  # fmt: skip
+        self._work["gemm, cublas itself"] = lambda: _check("cublasGemmEx", self._cublas.cublasGemmEx(*arguments))
+
+        if torch := self._torch:
+            x = torch.randint(-(2**31), 2**31 - 1, (copied // 4,), dtype=torch.int32, device="cuda")
+            y = torch.zeros_like(x)
+            self._work["copy, torch"] = lambda: y.copy_(x)
+            d, e = (torch.randn(size, size, dtype=torch.bfloat16, device="cuda") for _ in range(2))
+            f = torch.full_like(d, float("nan"))
+            self._work["gemm, torch"] = lambda: torch.mm(d, e, out=f)
+        return list(self._work)
+
+    def seconds(self, name: str, count: int) -> float:
+        """Seconds of one, of `count` in a row, after as many that warm up."""
+        self._clock.seconds(self._work[name], count)
+        return self._clock.seconds(self._work[name], count)
+
+
+def _check(name: str, status: int) -> None:
+    """Raises: RuntimeError, if the status that a function of NVIDIA's returned is not success."""
+    if status:
+        raise RuntimeError(f"{name}: expected success, found status {status}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nvidia-libraries", type=Path, required=True, help="site-packages folder with nvidia/cu13/lib")
+    ceilings = Ceilings(parser.parse_args().nvidia_libraries)
+    protocol.serve({"about": ceilings.about, "prepare": ceilings.prepare, "seconds": ceilings.seconds})
+
+
+if __name__ == "__main__":
+    main()

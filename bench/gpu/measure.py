@@ -1,0 +1,259 @@
+"""Measures this build's TVM on a GPU: beside what the card can do, and beside the official TVM. Needs no Bazel and no network.
+
+    ./run --results results.json                      # in the unpacked bundle; see README.md
+
+parts:
+  rates      products of 8192 × 8192 matrices by cuBLAS through this runtime and by kernels that TVM generates, and copies on the device, beside what
+             NVIDIA's own functions and PyTorch reach
+  overhead   what launches and calls of the virtual machine cost the host: our runtime and the official one
+  attention  decoding with the paged KV cache, in bytes per second: both runtimes
+  engine     tokens per second of mlc-llm's engine on a model of a billion random weights: both runtimes, and the memory-bound floor
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import protocol
+import random_model
+import results
+
+PARTS = ("rates", "overhead", "attention", "engine")
+SIDES = ("ours", "official")
+GENERATED = ("generated_bfloat16", "generated_float16")
+PROMPT = "the quick brown fox jumps over a lazy dog " * 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How much of everything: as a GPU needs it, or as little as shows that it works."""
+
+    gemm_size: int = 8192
+    gemm_count: int = 50
+    generated_count: int = 3
+    copy_bytes: int = 2**31
+    copy_count: int = 20
+    rounds: int = 10
+    processes: int = 5
+    repeats: int = 20
+    attention_model: tuple[tuple[str, int], ...] = (("layers", 4), ("heads", 32), ("kv_heads", 8), ("head_dim", 128))
+    attention_cases: tuple[tuple[int, int], ...] = ((1, 32768), (16, 8192), (64, 4096))  # sequences, tokens of each
+    attention_chunk: int = 4096
+    attention_steps: int = 10
+    answer_tokens: int = 256
+    context: int = 1024
+    prefill_chunk: int = 512
+
+
+PLANS = {
+    "cuda": Plan(),
+    "cpu": Plan(
+        gemm_size=256, gemm_count=2, generated_count=2, copy_bytes=2**20, copy_count=3, rounds=3, processes=2, repeats=3, attention_steps=3, answer_tokens=20,
+        attention_model=(("layers", 2), ("heads", 4), ("kv_heads", 2), ("head_dim", 16)), attention_cases=((1, 128), (3, 64)), attention_chunk=64,
+        context=512, prefill_chunk=128,
+    ),
+}  # fmt: skip
+
+
+def say(text: str) -> None:
+    """Progress, on standard error."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def turn(names: list[str], number: int) -> list[str]:
+    """The order of a round: each comes first as often as any other."""
+    start = number % len(names)
+    return names[start:] + names[:start]
+
+
+class Bench:
+    """The bundle's folders and the processes that it starts."""
+
+    def __init__(self, options: argparse.Namespace, scratch: Path) -> None:
+        self.options, self.scratch, self.plan = options, scratch, PLANS[options.device]
+        self.bundle: Path = options.bundle
+        self.log: Path = options.log
+
+    def _environment(self, paths: list[Path]) -> dict[str, str]:
+        """No variable of the machine's but those that choose the device."""
+        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME") or name.startswith(("CUDA_VISIBLE", "NVIDIA_", "MLC_NVIDIA_DRIVER"))}
+        nvidia = {"MLC_NVIDIA_LIBRARIES": str(self.options.nvidia_libraries)} if self.options.nvidia_libraries else {}
+        # 1: TVM without its compiler, which the bundle does not have.
+        return {**kept, **nvidia, "PYTHONPATH": os.pathsep.join(map(str, paths)), "PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8", "TVM_USE_RUNTIME_LIB": "1"}
+
+    def worker(self, side: str) -> protocol.Process:
+        """A process on the TVM of that side."""
+        command: list[str | Path] = [sys.executable, "-s", self.bundle / "bench/worker.py", "--modules", self.bundle / "modules", "--device", self.options.device]
+        if self.options.nvidia_libraries:
+            command += ["--nvidia-libraries", self.options.nvidia_libraries]
+        return protocol.Process(side, command, self._environment([self.bundle / side, self.bundle / "shared"]), self.log)
+
+    def ceilings(self) -> protocol.Process:
+        """A process without TVM, on the machine's Python if that has PyTorch, else on the bundle's."""
+        command = [self.options.python, "-s", self.bundle / "bench/ceilings.py", "--nvidia-libraries", self.options.nvidia_libraries]
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        if self.options.python == sys.executable:
+            environment = self._environment([self.bundle / "shared"])
+        else:
+            # What the launcher set for the bundle's Python.
+            environment.pop("PYTHONPATH", None)
+        return protocol.Process("ceilings", command, environment, self.log)
+
+    # Each part returns what results.py reads.
+
+    def rates(self) -> dict[str, Any]:
+        """Part rates: all in turns, in the same rounds."""
+        plan, gpu = self.plan, self.options.device == "cuda"
+        with ExitStack() as stack:
+            ours = stack.enter_context(self.worker("ours"))
+            kinds = ["cublas", "cublaslt", *GENERATED]
+            errors = ours.ask("gemm_prepare", size=plan.gemm_size, kinds=kinds)
+            ours.ask("copy_prepare", size=plan.copy_bytes, pairs=1)
+            found: dict[str, Any] = {"ours": ours.ask("about"), "errors": errors, "size": plan.gemm_size, "bytes": plan.copy_bytes, "rounds": []}
+            work = {f"gemm, {kind}": (ours, "gemm", {"kind": kind, "count": plan.generated_count if kind in GENERATED else plan.gemm_count})
+                    for kind in kinds if isinstance(errors[kind], float)}  # fmt: skip
+            work["copy, ours"] = (ours, "copy", {"count": plan.copy_count})
+            if gpu:
+                ceilings = stack.enter_context(self.ceilings())
+                found["ceilings"] = ceilings.ask("about")
+                for name in ceilings.ask("prepare", size=plan.gemm_size, copied=plan.copy_bytes):
+                    count = plan.copy_count if name.startswith("copy") else plan.gemm_count
+                    work[name] = (ceilings, "seconds", {"name": name, "count": count})
+            for number in range(plan.rounds):
+                found["rounds"].append({name: work[name][0].ask(work[name][1], **work[name][2]) for name in turn(list(work), number)})
+        return found
+
+    def overhead(self) -> dict[str, Any]:
+        """Part overhead: new processes, whose rounds take turns; the official runtime in two of them, to see what a difference is worth."""
+        found: dict[str, Any] = {"processes": []}
+        for number in range(self.plan.processes):
+            with self.worker("ours") as ours, self.worker("official") as official, self.worker("official") as again:
+                processes = {"ours": ours, "official": official, "official again": again}
+                found["about"] = {side: processes[side].ask("about") for side in SIDES}
+                self._check_sides(found["about"])
+                for process in processes.values():
+                    process.ask("overhead", repeats=2)
+                rounds = range(2 * len(processes))
+                found["processes"].append(
+                    [{side: processes[side].ask("overhead", repeats=self.plan.repeats) for side in turn(list(processes), number + each)} for each in rounds]
+                )
+        return found
+
+    @staticmethod
+    def _check_sides(about: dict[str, dict[str, Any]]) -> None:
+        """Raises: SystemExit, if both sides have the same runtime: there is nothing to compare."""
+        digests = [about[side]["libraries"]["libtvm_runtime.so"] for side in SIDES]
+        if digests[0] == digests[1]:
+            raise SystemExit(f"bench: expected two runtimes, found one in {' and in '.join(about[side]['folder'] for side in SIDES)}")
+
+    def attention(self) -> list[dict[str, Any]]:
+        """Part attention: both sides' caches at once, whose steps take turns."""
+        plan, cases = self.plan, []
+        with self.worker("ours") as ours, self.worker("official") as official:
+            processes = {"ours": ours, "official": official}
+            for batch, length in plan.attention_cases:
+                case = {"batch": batch, "length": length, **dict(plan.attention_model)}
+                errors = {side: each.ask("attention_prepare", chunk=plan.attention_chunk, **case) for side, each in processes.items()}
+                for each in processes.values():
+                    each.ask("attention", steps=plan.attention_steps)
+                rounds = [{side: processes[side].ask("attention", steps=plan.attention_steps) for side in turn(list(SIDES), number)} for number in range(plan.rounds)]
+                cases.append({"case": case, "errors": errors, "rounds": rounds})
+        return cases
+
+    def engine(self) -> dict[str, Any]:
+        """Part engine: both sides' engines at once, whose answers take turns."""
+        plan, model = self.plan, self.scratch / "model"
+        say("writing random weights")
+        config = self.bundle / "model/mlc-chat-config.json"
+        random_model.write_model(config, self.bundle / "model", model)
+        shape = json.loads(config.read_text(encoding="utf-8"))["model_config"]
+        found: dict[str, Any] = {
+            "model": shape,
+            "weight_bytes": random_model.weight_bytes(shape),
+            "token_bytes": random_model.cache_bytes_of_token(shape),
+            "rounds": [],
+        }
+        start = {"library": str(self.bundle / "mlc/libmlc_llm.so"), "model": str(model), "model_library": str(self.bundle / "model/llama_1b.so"),
+                 "context": plan.context, "chunk": plan.prefill_chunk}  # fmt: skip
+        with self.worker("ours") as ours, self.worker("official") as official:
+            processes = {"ours": ours, "official": official}
+            found["start"] = {side: each.ask("engine_start", **start) for side, each in processes.items()}
+            for number in range(plan.rounds + 1):
+                answers = {side: processes[side].ask("engine", tokens=plan.answer_tokens, prompt=PROMPT) for side in turn(list(SIDES), number)}
+                if answers["ours"]["text"] != answers["official"]["text"]:
+                    raise SystemExit("bench: expected the same answer on both sides, found two")
+                if number:  # The first one allocates, and captures graphs.
+                    found["rounds"].append(answers)
+            for each in processes.values():
+                each.ask("engine_stop")
+        return found
+
+
+def machine() -> dict[str, str]:
+    """What nvidia-smi says of the first card, if it is there."""
+    names = ("name", "driver_version", "memory.total", "power.limit", "clocks.max.sm", "clocks.max.memory")
+    try:
+        done = subprocess.run(["nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader", "--id=0"], stdout=subprocess.PIPE, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return dict(zip(names, done.stdout.strip().split(", ")))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, required=True, metavar="FILE", help="the JSON file to write")
+    parser.add_argument("--only", metavar="PART,...", default=",".join(PARTS), help="parts to measure (default: all)")
+    parser.add_argument("--python", default="python3", help="the machine's Python, for PyTorch if it has it (default: %(default)s)")
+    parser.add_argument("--nvidia-libraries", type=Path, metavar="FOLDER", help="site-packages folder with nvidia/cu13/lib (default: that of --python)")
+    parser.add_argument("--log", type=Path, help="file for what the processes say (default: beside --results)")
+    parser.add_argument("--bundle", type=Path, default=Path(__file__).resolve().parent.parent, help=argparse.SUPPRESS)
+    parser.add_argument("--device", choices=list(PLANS), default="cuda", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.only = options.only.split(",")
+    if unknown := set(options.only) - set(PARTS):
+        parser.error(f"--only: expected parts out of {', '.join(PARTS)}, found {', '.join(sorted(unknown))}")
+    options.log = options.log or options.results.with_suffix(".log")
+    if options.device == "cuda":
+        if options.nvidia_libraries is None:
+            ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
+            options.nvidia_libraries = Path(subprocess.run([options.python, "-c", ask], stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
+        runtime = options.nvidia_libraries / "nvidia/cu13/lib/libcudart.so.13"
+        if not runtime.exists():
+            parser.error(f"--nvidia-libraries: expected a site-packages folder with NVIDIA's libraries, found no {runtime}")
+        if subprocess.run([options.python, "-c", "import numpy, torch"], stderr=subprocess.DEVNULL, check=False).returncode:
+            say(f"{options.python} has no PyTorch: ceilings are cuBLAS's and CUDA's own")
+            options.python = sys.executable
+    return options
+
+
+def main() -> int:
+    options = _arguments()
+    began = datetime.datetime.now(datetime.timezone.utc)
+    found: dict[str, Any] = {"when": f"{began:%Y-%m-%d %H:%M} UTC", "device": options.device, "machine": machine(), "failed": {}}
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(options, Path(scratch))
+        for part in options.only:
+            say(f"part {part}")
+            try:
+                found[part] = getattr(bench, part)()
+            except (protocol.Failed, OSError, SystemExit) as error:
+                # The other parts are worth their time.
+                found["failed"][part] = str(error)
+                say(f"part {part} failed: {error}")
+            options.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(results.text(found))
+    return 1 if found["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

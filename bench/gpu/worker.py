@@ -1,0 +1,455 @@
+"""Measures one TVM runtime, the one on PYTHONPATH, at measure.py's request (protocol.py). Runs without TVM's compiler.
+
+    worker.py --modules FOLDER --nvidia-libraries SITE_PACKAGES          # on the GPU
+    worker.py --modules FOLDER --device cpu                              # to try it: modules compiled for the CPU
+
+Requests are the methods of `Worker`. Times are seconds; every call of the device checks for errors, and no result is timed before it was right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import hashlib
+import importlib.util
+import json
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gpu
+import ml_dtypes  # noqa: F401 - NumPy's bfloat16
+import numpy as np
+import protocol
+
+# TVM is imported after NVIDIA's libraries: what links to them would else look for them.
+tvm: Any = None
+
+SEED = 20260
+PAGE_SIZE = 16
+_ROOM = 64  # tokens of a sequence beyond what is put in first
+TOLERANCE = 5e-3
+"""Of results in bfloat16 or float16, ‖got − expected‖ / ‖expected‖: their rounding is below 3e-3, a wrong tile above 1e-2."""
+
+
+def error(got: np.ndarray, expected: np.ndarray) -> float:
+    """‖got − expected‖ / ‖expected‖ in float64.
+
+    Raises:
+        AssertionError: it is above TOLERANCE, or no number.
+    """
+    found = float(np.linalg.norm(got.astype("float64") - expected) / np.linalg.norm(expected))
+    assert found <= TOLERANCE, f"expected a result within {TOLERANCE} of NumPy's, found {found}"
+    return found
+
+
+class Worker:
+    """One process's device, modules and buffers."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        """Loads what there is; raises what its libraries raise where there is no device."""
+        global tvm
+        self._modules: Path = options.modules
+        if options.device == "cuda":
+            (runtime,) = gpu.load(options.nvidia_libraries, gpu.RUNTIME)
+            self._clock: gpu.DeviceClock | gpu.HostClock = gpu.DeviceClock(runtime)
+        else:
+            self._clock = gpu.HostClock()
+        import tvm as imported
+        import tvm.runtime.vm
+
+        tvm = imported
+        self._load_runtime(options.device)
+        self._device = tvm.device(options.device, 0)
+        self._random = np.random.default_rng(SEED)
+        self._gemm: dict[str, Callable[[], object]] = {}
+        self._copies: list[tuple[Any, Any]] = []
+        self._calls: tuple[Any, ...] | None = None
+        self._attention: dict[str, Any] = {}
+        self._engine: Engine | None = None
+
+    @staticmethod
+    def _load_runtime(device: str) -> None:
+        """What importing TVM without its compiler has not loaded: of the official TVM the device's runtime, of both what models call.
+
+        Raises:
+            OSError: tvm_cuda is there to load the device's runtime, and has not.
+        """
+        folder = Path(tvm.__file__).parent / "lib"
+        if device == "cuda" and not tvm.get_global_func("device_api.cuda", allow_missing=True):
+            if importlib.util.find_spec("tvm_cuda"):
+                import tvm_cuda
+
+                raise OSError("; ".join(f"{name}: {part.reason}" for name, part in tvm_cuda.status().items() if not part.loaded))
+            ctypes.CDLL(str(folder / "libtvm_runtime_cuda.so"))
+        ctypes.CDLL(str(folder / "libtvm_runtime_extra.so"))
+
+    def about(self) -> dict[str, Any]:
+        """What is measured: version, folder, device, and the digest of each library by name."""
+        compute = self._device.compute_version if self._device.dlpack_device_type() != tvm.cpu().dlpack_device_type() else ""
+        mapped = {Path(line.split()[-1]).resolve() for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines() if ".so" in line}
+        return {
+            "tvm": tvm.__version__,
+            "folder": str(Path(tvm.__file__).parent),
+            "device": self._device.device_name or "CPU",
+            "compute": compute,
+            "libraries": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(mapped) if path.name.startswith("libtvm")},
+        }
+
+    def _tensor(self, array: np.ndarray) -> Any:
+        return tvm.runtime.tensor(array, device=self._device)
+
+    def _machine(self, name: str) -> Any:
+        """The virtual machine of a compiled module."""
+        return tvm.runtime.vm.VirtualMachine(tvm.runtime.load_module(str(self._modules / f"{name}.so")), self._device)
+
+    # Matrix products.
+
+    def gemm_prepare(self, size: int, kinds: list[str]) -> dict[str, Any]:
+        """Makes and checks the products of two random size × size matrices.
+
+        Args:
+            size: rows and columns.
+            kinds: `cublas` (bfloat16 to float32), `cublaslt` (bfloat16 to bfloat16), `generated_DTYPE` (to float32; the module of that name).
+
+        Returns:
+            kind → relative error of some rows against NumPy in float64, or why it is not there.
+        """
+        bfloat16 = np.dtype("bfloat16")
+        host = [self._random.standard_normal((size, size), dtype="float32").astype(bfloat16) for _ in range(2)]
+        rows = self._random.choice(size, 4, replace=False)
+        expected = host[0][rows].astype("float64") @ host[1].astype("float64")
+        found: dict[str, Any] = {}
+        for kind in kinds:
+            dtype = np.dtype(kind.removeprefix("generated_")) if kind.startswith("generated_") else bfloat16
+            try:
+                work, result = self._product(kind, [self._tensor(each.astype(dtype)) for each in host], size)
+            except (AttributeError, OSError, ValueError) as reason:
+                found[kind] = str(reason).strip().splitlines()[-1]
+                continue
+            work()
+            self._clock.synchronize()
+            found[kind] = error(result().numpy()[rows], expected)
+            self._gemm[kind] = work
+        return found
+
+    def _product(self, kind: str, inputs: list[Any], size: int) -> tuple[Callable[[], object], Callable[[], Any]]:
+        """What multiplies, and what returns the last product's tensor. ValueError: this runtime cannot do it."""
+        if kind.startswith("generated_"):
+            main = self._machine(kind)["main"]
+            last: list[Any] = []
+
+            def generated() -> None:
+                last[:] = [main(*inputs)]
+
+            return generated, lambda: last[0]
+        # What a kernel leaves out must show.
+        poison = np.full((size, size), np.nan, "float32").astype("float32" if kind == "cublas" else "bfloat16")
+        output = self._tensor(poison)
+        if kind == "cublas":
+            matmul = tvm.get_global_func("tvm.contrib.cublas.matmul")
+            return lambda: matmul(*inputs, output, False, False), lambda: output
+        create = tvm.get_global_func("runtime.CublasJSONRuntimeCreate")
+        library = create("product", json.dumps(_matmul_graph(size)), [])
+        library["__init_product"]([])
+        product = library["product"]
+        return lambda: product(*inputs, output), lambda: output
+
+    def gemm(self, kind: str, count: int) -> float:
+        """Seconds of one product, of `count` in a row, after as many that warm up."""
+        work = self._gemm[kind]
+        self._clock.seconds(work, count)
+        return self._clock.seconds(work, count)
+
+    # Copies.
+
+    def copy_prepare(self, size: int, pairs: int) -> None:
+        """Makes pairs of buffers of `size` bytes, random in the first and zero in the second, and checks a copy."""
+        words = size // 4
+        for _ in range(pairs):
+            source = self._random.integers(0, 2**32, words, dtype="uint32")
+            self._copies.append((self._tensor(source), self._tensor(np.zeros(words, "uint32"))))
+        self._copies[-1][0].copyto(self._copies[-1][1])
+        assert np.array_equal(self._copies[-1][1].numpy(), source), "expected the copy to be what was copied"
+
+    def copy(self, count: int) -> float:
+        """Seconds of one copy of a buffer into another on the device, of `count` rounds over the pairs."""
+
+        def work() -> None:
+            for source, target in self._copies:
+                source.copyto(target)
+
+        self._clock.seconds(work)
+        return self._clock.seconds(work, count) / len(self._copies)
+
+    # What calls cost.
+
+    def overhead(self, repeats: int) -> dict[str, float]:
+        """Seconds that a call takes the host: median of `repeats`. `launch and wait` waits for the device each time, the others never do.
+
+        No more launches wait in line than the device takes (1024), or their time would be the device's.
+        """
+        if self._calls is None:
+            library = tvm.runtime.load_module(str(self._modules / "overhead.so"))
+            machine = tvm.runtime.vm.VirtualMachine(library, self._device)
+            vector = self._tensor(np.arange(256, dtype="float32"))
+            kernel = library.get_function("add_one", query_imports=True)
+            into = self._tensor(np.full(256, np.nan, "float32"))
+            kernel(vector, into)
+            assert np.array_equal(into.numpy(), np.arange(256, dtype="float32") + 1), "expected x + 1"
+            for name, count in (("nothing", 0), ("one", 1), ("chain", 64), ("chain_symbolic", 64)):
+                assert np.array_equal(machine[name](vector).numpy(), np.arange(256, dtype="float32") + count), f"expected x + {count} of {name}"
+            # The functions once, not looked up at every call.
+            functions = {name: machine[name] for name in ("nothing", "one", "chain", "chain_symbolic")}
+            self._calls = (kernel, vector, into, functions)
+        kernel, vector, into, functions = self._calls
+
+        def wait() -> None:
+            kernel(vector, into)
+            self._device.sync()
+
+        found = {
+            "launch": self._host_seconds(lambda: kernel(vector, into), 400, repeats),
+            "launch and wait": self._host_seconds(wait, 100, repeats),
+        }
+        for name, count in (("nothing", 2000), ("one", 400), ("chain", 8), ("chain_symbolic", 8)):
+            function = functions[name]
+            found[name] = self._host_seconds(lambda function=function: function(vector), count, repeats)  # type: ignore[misc]
+        return found
+
+    def _host_seconds(self, work: Callable[[], object], count: int, repeats: int) -> float:
+        """Median of `repeats` of the seconds of one of `count` calls, from the host's clock."""
+        times = []
+        for _ in range(repeats + 1):
+            self._device.sync()
+            began = time.perf_counter()
+            for _ in range(count):
+                work()
+            times.append((time.perf_counter() - began) / count)
+        return float(np.median(times[1:]))
+
+    # Paged attention.
+
+    def attention_prepare(self, batch: int, length: int, layers: int, heads: int, kv_heads: int, head_dim: int, chunk: int) -> float:
+        """Fills a cache with random keys and values, and checks a step of decoding.
+
+        Args:
+            batch: sequences.
+            length: tokens of each in the cache.
+            layers, heads, kv_heads, head_dim: as the module `paged_attention` was compiled.
+            chunk: tokens that are put in at a time, a part of `length`.
+
+        Returns:
+            Relative error of one sequence's attention in the last layer.
+        """
+        shape = tvm.runtime.ShapeTuple
+        self._attention["cache"] = None  # The last one's memory, before there is a new one.
+        cache = self._machine_of_attention()["create"](*(shape([n]) for n in (batch, batch * (length + PAGE_SIZE + _ROOM), chunk, PAGE_SIZE, 0)))
+        self._attention |= {"cache": cache, "batch": batch}
+        self._attention["token_bytes"] = 2 * kv_heads * head_dim * 2  # A key and a value of float16.
+        self._attention["scale"] = head_dim**-0.5
+        heads_all = heads + 2 * kv_heads
+
+        def random(tokens: int) -> list[Any]:
+            return [self._tensor(self._random.standard_normal((tokens, heads_all, head_dim), dtype="float32").astype("float16")) for _ in range(layers)]
+
+        assert length % chunk == 0, f"expected whole chunks of {chunk} tokens, found {length} tokens"
+        prompt = random(chunk)
+        output = self._tensor(np.zeros((chunk, heads, head_dim), "float16"))
+        for sequence in range(batch):
+            self._call("vm.builtin.kv_state_add_sequence", cache, sequence)
+            for _ in range(length // chunk):
+                self._call("vm.builtin.kv_state_begin_forward", cache, shape([sequence]), shape([chunk]))
+                for layer, qkv in enumerate(prompt):
+                    self._call("vm.builtin.attention_kv_cache_attention_with_fused_qkv", cache, layer, self._attention["scale"], qkv, output)
+                self._call("vm.builtin.kv_state_end_forward", cache)
+        self._attention["qkv"] = random(batch)
+        self._attention["output"] = self._tensor(np.full((batch, heads, head_dim), np.nan, "float16"))
+        self._step()
+        keys, values = (self._tensor(np.zeros((layers, length + 1, kv_heads, head_dim), "float16")) for _ in range(2))
+        self._call("vm.builtin.attention_kv_cache_debug_get_kv", cache, 0, 0, length + 1, keys, values)
+        query = _rotated(self._attention["qkv"][-1].numpy()[0, :heads].astype("float64"), length)
+        expected = _attention(query, keys.numpy()[-1].astype("float64"), values.numpy()[-1].astype("float64"), self._attention["scale"])
+        return error(self._attention["output"].numpy()[0], expected)
+
+    def _machine_of_attention(self) -> Any:
+        if "machine" not in self._attention:
+            self._attention["machine"] = self._machine("paged_attention")
+        return self._attention["machine"]
+
+    @staticmethod
+    def _call(name: str, *arguments: object) -> Any:
+        return tvm.get_global_func(name)(*arguments)
+
+    def _step(self) -> dict[str, float]:
+        """A step of one token for each sequence: seconds of all layers' attention, bytes of keys and values that it reads. The last layer's output stays."""
+        state = self._attention
+        shape = tvm.runtime.ShapeTuple
+        cache, batch = state["cache"], state["batch"]
+        attend = tvm.get_global_func("vm.builtin.attention_kv_cache_attention_with_fused_qkv")
+
+        def work() -> None:
+            for layer, qkv in enumerate(state["qkv"]):
+                attend(cache, layer, state["scale"], qkv, state["output"])
+
+        self._call("vm.builtin.kv_state_begin_forward", cache, shape(range(batch)), shape([1] * batch))
+        taken = self._clock.seconds(work)
+        self._call("vm.builtin.kv_state_end_forward", cache)
+        tokens = self._call("vm.builtin.attention_kv_cache_get_total_sequence_length", cache)
+        return {"seconds": taken, "bytes": tokens * state["token_bytes"] * len(state["qkv"])}
+
+    def attention(self, steps: int) -> list[dict[str, float]]:
+        """`seconds` of each of `steps` steps of decoding, all layers, and the `bytes` of keys and values that it reads. Forgets the steps' tokens."""
+        state = self._attention
+        assert steps <= _ROOM, f"expected at most {_ROOM} steps, for which the cache has room, found {steps}"
+        taken = [self._step() for _ in range(steps)]
+        for sequence in range(state["batch"]):
+            self._call("vm.builtin.kv_state_popn", state["cache"], sequence, steps)
+        return taken
+
+    # mlc-llm's engine.
+
+    def engine_start(self, library: str, model: str, model_library: str, context: int, chunk: int) -> float:
+        """Starts the engine on a model; seconds until it is ready.
+
+        Args:
+            library: mlc-llm's native library.
+            model: folder of weights, tokenizer and mlc-chat-config.json.
+            model_library: the compiled model.
+            context: tokens of prompt and answer.
+            chunk: tokens of a prompt that are taken at once.
+        """
+        began = time.perf_counter()
+        self._engine = Engine(library, self._device, {
+            "model": model,
+            "model_lib": model_library,
+            "mode": "interactive",
+            "max_num_sequence": 1,
+            # With less the engine takes a sequence for one too many, gives its pages away, and fills them again at every token.
+            "max_total_sequence_length": 4 * context,
+            "max_single_sequence_length": context,
+            "prefill_chunk_size": chunk,
+            "prefix_cache_mode": "disable",
+        })  # fmt: skip
+        return time.perf_counter() - began
+
+    def engine(self, tokens: int, prompt: str) -> dict[str, Any]:
+        """One answer of `tokens` tokens at temperature 0: tokens and seconds of prefill and decode by the engine's counters, and a digest of the answer."""
+        assert self._engine is not None
+        return self._engine.answer(prompt, tokens)
+
+    def engine_stop(self) -> None:
+        """Ends the engine's threads, which would keep the process."""
+        if self._engine is not None:
+            self._engine.stop()
+            self._engine = None
+
+
+class Engine:
+    """mlc-llm's engine through its interface for programs without Python (mlc.json_ffi), since mlc_llm's Python needs TVM's compiler."""
+
+    def __init__(self, library: str, device: Any, config: dict[str, Any]) -> None:
+        ctypes.CDLL(library)
+        self._answers: queue.Queue[str] = queue.Queue()
+        engine = tvm.get_global_func("mlc.json_ffi.CreateJSONFFIEngine")()
+        self._functions = {name: engine[name] for name in ("init_background_engine", "reload", "chat_completion", "run_background_loop",
+                                                           "run_background_stream_back_loop", "exit_background_loop")}  # fmt: skip
+        self._threads = [threading.Thread(target=self._functions[name], daemon=True) for name in ("run_background_loop", "run_background_stream_back_loop")]
+        self._functions["init_background_engine"](device.dlpack_device_type(), device.index, self._answers.put)
+        for thread in self._threads:
+            thread.start()
+        self._functions["reload"](json.dumps(config))
+
+    def _ask(self, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """All text of an answer, and the usage that ends it.
+
+        Raises:
+            queue.Empty: nothing came for a minute.
+            RuntimeError: the engine says that it failed.
+        """
+        self._functions["chat_completion"](json.dumps({"model": "bench", "stream": True, **request}), str(time.monotonic_ns()))
+        text = ""
+        while True:
+            for part in json.loads(self._answers.get(timeout=60)):
+                for choice in part.get("choices", []):
+                    text += choice["delta"].get("content") or ""
+                    if choice.get("finish_reason") == "error":
+                        raise RuntimeError(f"the engine failed: {text}")
+                if part.get("usage"):
+                    return text, part["usage"]
+
+    def _counters(self) -> dict[str, float]:
+        request = {"messages": [{"role": "user", "content": ""}], "debug_config": {"special_request": "query_engine_metrics"}}
+        return self._ask(request)[1]["extra"]
+
+    def answer(self, prompt: str, tokens: int) -> dict[str, Any]:
+        """See Worker.engine."""
+        before = self._counters()
+        text, usage = self._ask({
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": 0.0,
+            "max_tokens": tokens,
+            "debug_config": {"ignore_eos": True},
+        })  # fmt: skip
+        after = self._counters()
+        passed = {what: {"tokens": after[f"{what}_tokens_sum"] - before.get(f"{what}_tokens_sum", 0),
+                         "seconds": after[f"engine_{what}_time_sum"] - before.get(f"engine_{what}_time_sum", 0)}
+                  for what in ("prefill", "decode")}  # fmt: skip
+        return {**passed, "prompt_tokens": usage["prompt_tokens"], "text": hashlib.sha256(text.encode()).hexdigest()}
+
+    def stop(self) -> None:
+        self._functions["exit_background_loop"]()
+        for thread in self._threads:
+            thread.join(timeout=30)
+
+
+def _matmul_graph(size: int) -> dict[str, Any]:
+    """The graph that TVM's cuBLASLt runtime takes: one product of two bfloat16 matrices."""
+    matrix = {"shape": [[size, size]], "dtype": ["bfloat16"]}
+    return {
+        "nodes": [
+            {"op": "input", "name": "a", "attrs": matrix},
+            {"op": "input", "name": "b", "attrs": matrix},
+            {"op": "kernel", "name": "cublas.matmul", "inputs": [[0, 0, 0], [1, 0, 0]], "attrs": {"num_outputs": 1, **matrix}},
+        ],
+        "arg_nodes": [0, 1],
+        "heads": [[2, 0, 0]],
+        "node_row_ptr": [0, 1, 2, 3],
+    }
+
+
+def _rotated(x: np.ndarray, position: int) -> np.ndarray:
+    """Rotary position embedding (rotate-half form, theta 10000) of x: (heads, dim), float64."""
+    half = x.shape[1] // 2
+    angle = position / 10000.0 ** (np.arange(half) / half)
+    first, second = x[:, :half], x[:, half:]
+    return np.concatenate([first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle)], axis=1)
+
+
+def _attention(query: np.ndarray, keys: np.ndarray, values: np.ndarray, scale: float) -> np.ndarray:
+    """Attention of one token: query (heads, dim), keys and values (tokens, kv_heads, dim), float64."""
+    group = query.shape[0] // keys.shape[1]
+    keys, values = (np.repeat(each, group, axis=1) for each in (keys, values))
+    scores = np.einsum("hd,mhd->hm", query, keys) * scale
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.einsum("hm,mhd->hd", weights / weights.sum(axis=1, keepdims=True), values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--modules", type=Path, required=True, help="folder of the compiled programs of modules.py")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--nvidia-libraries", type=Path, help="site-packages folder with nvidia/cu13/lib; not for cpu")
+    options = parser.parse_args()
+    os.environ.setdefault("TVM_USE_RUNTIME_LIB", "1")
+    worker = Worker(options)
+    names = [name for name in dir(Worker) if not name.startswith("_")]
+    protocol.serve({name: getattr(worker, name) for name in names})
+
+
+if __name__ == "__main__":
+    main()

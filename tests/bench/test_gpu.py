@@ -1,0 +1,76 @@
+"""What the measurements on a GPU conclude from times, and what they make for themselves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import measure
+import pytest
+import random_model
+import results
+
+
+def rates(**times: float) -> dict[str, Any]:
+    """A part `rates` of two equal rounds with these seconds of a product or copy."""
+    names = {name.replace("__", ", ").replace("_itself", " itself"): time for name, time in times.items()}
+    return {"size": 1000, "bytes": 10**9, "errors": {"cublas": 1e-3, "cublaslt": "Cannot find global function x"}, "rounds": [names, names]}
+
+
+@pytest.mark.parametrize(("seconds", "verdict"), [(1.0, "yes"), (1.1, "yes"), (1.2, "no")])
+def test_a_product_is_judged_by_the_fastest_that_is_not_ours(seconds: float, verdict: str) -> None:
+    table = results.gemm(rates(gemm__cublas=seconds, gemm__torch=1.0, gemm__cublas_itself=1.5))
+    row = next(line for line in table.splitlines() if "cuBLAS through" in line)
+    assert f"| {100 / seconds:.1f} ({100 / seconds:.1f}–{100 / seconds:.1f}) % | {verdict} |" in row
+    assert "that of PyTorch" in table
+
+
+def test_a_product_that_was_not_there_says_why() -> None:
+    assert "not measured: Cannot find global function x" in results.gemm(rates(gemm__cublas=1.0, gemm__torch=1.0))
+
+
+def test_a_copy_counts_what_it_reads_and_what_it_writes() -> None:
+    found = rates(copy__ours=1e-3, copy__cuda=1e-3)
+    assert "2.00 (2.00–2.00) | 100.0 (100.0–100.0) % | yes" in results.copies(found)
+    assert results.bandwidth({"rates": found}) == 2e12
+    assert results.bandwidth({}) is None
+
+
+def test_no_worse_is_more_than_noise() -> None:
+    same = [(1.02, 1.0), (0.99, 1.0)]
+    assert results.no_worse([(0.9, 1.0), (1.0, 1.0), (1.3, 1.0)], same) == "yes"
+    assert results.no_worse([(1.01, 1.0)], same) == "within noise"
+    assert results.no_worse([(1.03, 1.0)], same) == "no"
+
+
+def test_decoding_is_judged_by_the_bytes_that_a_step_reads() -> None:
+    side = {"prefill": {"tokens": 100, "seconds": 0.1}, "decode": {"tokens": 200, "seconds": 1.0}, "prompt_tokens": 100}
+    part = {"weight_bytes": 9 * 10**9, "token_bytes": 5 * 10**6, "rounds": [{"ours": side, "official": side}]}
+    text = results.engine(part, 4e12)
+    assert "reads 10.00 GB: 9.00 GB of weights, and 200 tokens' keys and values" in text
+    assert "at most 400 tokens/s, of which ours reaches 50.0 (50.0–50.0) %" in text
+
+
+def test_a_part_that_failed_is_named_beside_the_others() -> None:
+    text = results.text({"when": "now", "device": "cuda", "machine": {"name": "card"}, "failed": {"engine": "Traceback\nRuntimeError: out of memory"}})
+    assert "Part engine failed: RuntimeError: out of memory" in text
+
+
+def test_each_side_comes_first_as_often() -> None:
+    assert [measure.turn(["a", "b", "c"], number)[0] for number in range(6)] == ["a", "b", "c"] * 2
+
+
+def test_the_grown_tokenizer_keeps_its_words() -> None:
+    grown = random_model.grown_tokenizer({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}}}, 5)["model"]
+    assert grown["type"] == "BPE" and grown["vocab"]["a"] == 0
+    assert sorted(grown["vocab"].values()) == list(range(5))
+
+
+def test_the_random_model_has_what_its_index_says(tmp_path: Path) -> None:
+    model = {"tie_word_embeddings": True, "hidden_size": 8, "intermediate_size": 16, "head_dim": 4, "num_attention_heads": 2,
+             "num_key_value_heads": 1, "num_hidden_layers": 2, "vocab_size": 32}  # fmt: skip
+    random_model.write_weights(model, tmp_path)
+    index = json.loads((tmp_path / "tensor-cache.json").read_text())
+    assert sum(shard["nbytes"] for shard in index["records"]) == random_model.weight_bytes(model) == index["metadata"]["ParamBytes"]
+    for shard in index["records"]:
+        (record,) = shard["records"]
+        assert (tmp_path / shard["dataPath"]).stat().st_size == record["nbytes"] == shard["nbytes"]

@@ -1,0 +1,131 @@
+"""What the GPU tests share: the device, the compiled modules, the comparison, and the record of a run.
+
+Variables that say where things are, relative to the folder in which pytest runs:
+    MLC_GPU_MODULES: folder of the compiled modules.py (default: beside this file).
+    MLC_NVIDIA_LIBRARIES: folders with NVIDIA's `nvidia/cu13/lib` and so on, for tvm_cuda, which then looks nowhere else.
+    MLC_GPU_RESULTS: file to write the record of the run to, for results.py (default: none, or one among Bazel's outputs of the test).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tvm
+import tvm_cuda
+from comparison import relative_error
+from tvm.runtime.vm import VirtualMachine
+
+MODULES = Path(os.environ.get("MLC_GPU_MODULES", Path(__file__).parent)).absolute()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    file = os.environ.get("MLC_GPU_RESULTS")
+    if not file and "TEST_UNDECLARED_OUTPUTS_DIR" in os.environ:
+        file = os.path.join(os.environ["TEST_UNDECLARED_OUTPUTS_DIR"], "results.json")
+    if file:
+        config.pluginmanager.register(Record(Path(file).absolute()))
+
+
+class Record:
+    """Writes which test had which outcome on which device, as results.py reads it."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.tests: dict[str, dict[str, object]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        test = self.tests.setdefault(report.nodeid.split("/")[-1], {"outcome": "passed", "seconds": 0.0})
+        test["seconds"] = round(test["seconds"] + report.duration, 3)
+        if report.outcome != "passed":
+            test["outcome"] = report.outcome
+        test.update(report.user_properties)
+
+    def pytest_sessionfinish(self) -> None:
+        # Where no device answers, the record says so, and why the tests failed.
+        device = tvm.cuda(0)
+        self.file.write_text(
+            json.dumps(
+                {
+                    "date": time.strftime("%Y-%m-%d", time.gmtime()),
+                    "device": device.device_name if device.exist else "none",
+                    "devices": device_count(),
+                    "compute_capability": "{}.{}".format(*compute_capability()),
+                    "memory_bytes": device.total_global_memory if device.exist else 0,
+                    "runtime_only": tvm.base._RUNTIME_ONLY,
+                    "tvm": tvm.__version__,
+                    "components": {
+                        name: {"loaded": part.loaded, "version": part.version, "reason": part.reason}
+                        for name, part in tvm_cuda.status().items()
+                    },
+                    "tests": self.tests,
+                },
+                indent=1,
+            )
+            + "\n"
+        )
+
+
+def device_count() -> int:
+    """How many GPUs this process may use."""
+    count = 0
+    while tvm.cuda(count).exist:
+        count += 1
+    return count
+
+
+def compute_capability() -> tuple[int, int]:
+    """Of the first GPU; (0, 0) if there is none."""
+    device = tvm.cuda(0)
+    major, minor = (device.compute_version or "0.0").split(".") if device.exist else (0, 0)
+    return int(major), int(minor)
+
+
+@pytest.fixture(scope="session")
+def device() -> tvm.runtime.Device:
+    device = tvm.cuda(0)
+    assert device.exist, "no CUDA device: " + "; ".join(f"{name}: {part.reason}" for name, part in tvm_cuda.status().items() if not part.loaded)
+    return device
+
+
+@pytest.fixture(scope="session")
+def machine(device: tvm.runtime.Device) -> Callable[[str], VirtualMachine]:
+    """machine(NAME): a virtual machine on the GPU for the library NAME of modules.py."""
+    machines: dict[str, VirtualMachine] = {}
+
+    def load(name: str) -> VirtualMachine:
+        if name not in machines:
+            machines[name] = VirtualMachine(tvm.runtime.load_module(str(MODULES / f"{name}.so")), device)
+        return machines[name]
+
+    return load
+
+
+@pytest.fixture
+def compare(record_property: Callable[[str, object], None]) -> Iterator[Callable[[np.ndarray, np.ndarray, float], None]]:
+    """compare(got, expected, tolerance) fails unless `relative_error` is at most the tolerance; the largest of a test is recorded."""
+    errors: list[float] = []
+
+    def check(got: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
+        errors.append(relative_error(got, expected))
+        assert errors[-1] <= tolerance, f"relative error {errors[-1]:.3g}, expected at most {tolerance:.3g}"
+
+    yield check
+    if errors:
+        record_property("relative_error", max(errors))
+
+
+def run_poisoned(machine: VirtualMachine, function: str, *arguments: tvm.runtime.Tensor) -> np.ndarray:
+    """Result of a function that allocates its output itself, in memory that held nothing but NaN before.
+
+    The machine keeps freed memory and hands it out again for the next output of that size: so a first result is overwritten and given back.
+    """
+    first = machine[function](*arguments)
+    first.copyfrom(np.full(first.shape, np.nan).astype(first.numpy().dtype))
+    del first
+    return machine[function](*arguments).numpy()
