@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from models.private import build_relax
 
-LIBRARIES = {name: Path(os.environ[name]) for name in ("AFFINE", "KERNEL", "TINY") if name in os.environ}
+LIBRARIES = {name: Path(os.environ[name]).absolute() for name in ("AFFINE", "KERNEL", "TINY") if name in os.environ}
 SOURCE, COMPILER, NVCC = (Path(os.environ[name]) for name in ("SOURCE", "CXX", "NVCC"))
 LLVM = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": "x86-64-v3"}
 MAGIC = 0xBA55ED50
