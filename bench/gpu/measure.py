@@ -101,12 +101,8 @@ class Bench:
     def ceilings(self) -> protocol.Process:
         """A process without TVM, on the machine's Python if that has PyTorch, else on the bundle's."""
         command = [self.options.python, "-s", self.bundle / "bench/ceilings.py", "--nvidia-libraries", self.options.nvidia_libraries]
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        if self.options.python == sys.executable:
-            environment = self._environment([self.bundle / "shared"])
-        else:
-            # What the launcher set for the bundle's Python.
-            environment.pop("PYTHONPATH", None)
+        packaged = self.options.python == sys.executable
+        environment = self._environment([self.bundle / "shared"]) if packaged else machine_environment() | {"PYTHONUNBUFFERED": "1"}
         return protocol.Process("ceilings", command, environment, self.log)
 
     # Each part returns what results.py reads.
@@ -209,6 +205,11 @@ def machine() -> dict[str, str]:
     return dict(zip(names, done.stdout.strip().split(", ")))
 
 
+def machine_environment() -> dict[str, str]:
+    """The environment without the packaged Python's packages, which another Python cannot load."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True, metavar="FILE", help="the JSON file to write")
@@ -226,11 +227,12 @@ def _arguments() -> argparse.Namespace:
     if options.device == "cuda":
         if options.nvidia_libraries is None:
             ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
-            options.nvidia_libraries = Path(subprocess.run([options.python, "-c", ask], stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
+            asked = subprocess.run([options.python, "-c", ask], env=machine_environment(), stdout=subprocess.PIPE, text=True, check=True)
+            options.nvidia_libraries = Path(asked.stdout.strip())
         runtime = options.nvidia_libraries / "nvidia/cu13/lib/libcudart.so.13"
         if not runtime.exists():
             parser.error(f"--nvidia-libraries: expected a site-packages folder with NVIDIA's libraries, found no {runtime}")
-        if subprocess.run([options.python, "-c", "import numpy, torch"], stderr=subprocess.DEVNULL, check=False).returncode:
+        if subprocess.run([options.python, "-c", "import numpy, torch"], env=machine_environment(), stderr=subprocess.DEVNULL, check=False).returncode:
             say(f"{options.python} has no PyTorch: ceilings are cuBLAS's and CUDA's own")
             options.python = sys.executable
     return options
