@@ -267,6 +267,8 @@ class Worker:
                 for layer, qkv in enumerate(prompt):
                     self._call("vm.builtin.attention_kv_cache_attention_with_fused_qkv", cache, layer, self._attention["scale"], qkv, output)
                 self._call("vm.builtin.kv_state_end_forward", cache)
+                # The next step's page table is copied over this one's, on a stream of its own; an engine waits too, for the logits.
+                self._device.sync()
         self._attention["qkv"] = random(batch)
         self._attention["output"] = self._tensor(np.full((batch, heads, head_dim), np.nan, "float16"))
         self._step()
