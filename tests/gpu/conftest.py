@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,6 +56,7 @@ class Record:
                     "date": time.strftime("%Y-%m-%d", time.gmtime()),
                     "device": device.device_name if device.exist else "none",
                     "devices": device_count(),
+                    "driver": driver_version(),
                     "compute_capability": "{}.{}".format(*compute_capability()),
                     "memory_bytes": device.total_global_memory if device.exist else 0,
                     "runtime_only": tvm.base._RUNTIME_ONLY,
@@ -69,6 +71,16 @@ class Record:
             )
             + "\n"
         )
+
+
+def driver_version() -> str:
+    """NVIDIA's version of the driver, such as 580.159.04; empty where its kernel module does not say."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        return ""
+    found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", text)
+    return found[1] if found else ""
 
 
 def device_count() -> int:

@@ -24,6 +24,8 @@ NAME = IMAGE.name
 TESTS = os.environ.get("TESTS", "").split()
 WHEELS = [pathlib.Path(path) for path in os.environ.get("WHEELS", "").split() if path.endswith(".whl")]
 
+HAS_CUDA = any(wheel.name.startswith("apache_tvm_cuda-") for wheel in WHEELS)
+
 HOW_TO_EXCLUDE = (
     "This machine could not start a container. It needs root, or user namespaces (sysctl kernel.unprivileged_userns_clone, "
     "kernel.apparmor_restrict_unprivileged_userns). To leave such tests out: --test_tag_filters=-container"
@@ -32,7 +34,10 @@ HOW_TO_EXCLUDE = (
 # Libraries that others in the image name and that the dynamic linker does not find, and why that is right.
 UNMET = {
     "libcuda.so.1": "comes with the driver, from outside",
-    "libcudart.so.13": "the image does not carry CUDA",
+    "libcudart.so.13": "loaded by tvm_cuda before those that need it",
+    "libcudnn.so.9": "an option of the image",
+    "libtvm_runtime.so": "loaded by `import tvm` before those that need it",
+    "libtvm_runtime_extra.so": "loaded by tvm_cuda before those that need it",
     "libnsl.so.2": "only the module nis needs it; left out on purpose",
     "libtirpc.so.3": "as libnsl.so.2",
     "libtvm_ffi.so": "loaded by `import tvm_ffi` before those that need it",
@@ -150,7 +155,7 @@ class ContainerTest(ContainerCase):
         report = self.run_in_container("smoke")
         self.assertIn("smoke: everything works", report)
         self.assertIn("equals NumPy's", report)
-        self.assertIn("cuda: none; no NVIDIA driver in here", report)
+        self.assertIn("no NVIDIA driver on this machine" if HAS_CUDA else "cuda: none; this image does not carry it", report)
         self.assertEqual("mlc-llm answers" in report, any(wheel.name.startswith("mlc_llm-") for wheel in WHEELS), report)
 
     def test_build_leaves_the_wheels_that_the_image_was_made_of(self):
@@ -190,6 +195,23 @@ class ContainerTest(ContainerCase):
         program = "import tvm; print(tvm.runtime.tensor([1.0, 2.0]).numpy().sum())"
         self.assertEqual(self.run_in_container("python", "-c", program, read_only=True), "3.0\n")
         self.run_in_container("touch", "/home/mlc/x", read_only=True, code=1)
+
+    def test_the_gpu_half_says_what_is_missing(self):
+        said = self.run_in_container("python3", "-m", "tvm_cuda", code=1)
+        if HAS_CUDA:
+            self.assertIn("libcuda.so.1 is not found; in a container, start it with --gpus all", said)
+        else:
+            self.assertIn("No module named tvm_cuda", said)
+
+    @unittest.skipUnless(HAS_CUDA, "an image without CUDA")
+    def test_everything_loads_where_the_host_mounts_a_driver(self):
+        # As NVIDIA's container runtime mounts it; this one is an imitation without a GPU.
+        shutil.copy(os.environ["DRIVER"], self.folder / "libcuda.so.1")
+        said = self.run_in_container("python3", "-m", "tvm_cuda", code=1, mounts={"/usr/local/nvidia/lib64": self.folder})
+        loaded = [line.split("  ")[0] for line in said.splitlines() if line.endswith(" loaded")]
+        self.assertEqual(loaded, ["driver", "device runtime", "cublas", "curand", "nccl"], said)
+        self.assertIn("cudnn is not loaded: libcudnn.so.9 is not found: pip install nvidia-cudnn-cu13", said)
+        self.assertIn("no GPU: the driver shows none", said)
 
     def test_every_library_finds_what_it_needs(self):
         listing = self.run_in_container("sh", "-c", "find /usr -name '*.so*' -type f -exec ldd {} + 2>/dev/null; true")

@@ -41,6 +41,7 @@ class ImagePromises:
 
     name: str
     package_sets: tuple[str, ...]
+    licenses = "Apache-2.0"
 
     # A path that only one layer can have, for each layer from the lowest.
     layers: tuple[str, ...] = (
@@ -79,7 +80,7 @@ class ImagePromises:
         prefix = "org.opencontainers.image."
         self.assertEqual(set(labels), {prefix + key for key in ("description", "licenses", "revision", "source", "title", "version")})
         self.assertEqual(labels[prefix + "title"], self.name)
-        self.assertEqual(labels[prefix + "licenses"], "Apache-2.0")
+        self.assertEqual(labels[prefix + "licenses"], self.licenses)
         # A commit without new content must not change the digest: only a release build names it.
         self.assertRegex(labels[prefix + "revision"], f"^{os.environ['REVISION']}$")
         self.assertRegex(labels[prefix + "version"], r"^\d+\.\d+\.\d+$")
@@ -185,6 +186,9 @@ class TvmRuntimeTest(ImagePromises, unittest.TestCase):
     def test_no_build_tools(self):
         self.assertEqual(self.build_tools(), [])
         self.assertEqual([path for path in self.image.files if re.search(r"/cc1(plus)?$|^usr/include/(?!python)", path)], [])
+
+    def test_nothing_of_cuda(self):
+        self.assertEqual([path for path in self.image.files if re.search(r"nvidia|tvm_cuda|tvm_runtime_cuda|libcu(da|blas|rand|dnn)", path, re.IGNORECASE)], [])
 
 
 class TvmRuntimeDevTest(ImagePromises, unittest.TestCase):

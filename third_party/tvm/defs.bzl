@@ -44,7 +44,8 @@ def cuda_part(name, srcs, deps, copts = [], library = None, local_defines = [], 
     native.cc_library(
         name = name + "_part",
         srcs = srcs,
-        copts = COPTS + copts,
+        # Errors name their source: a mended one by its place among the others.
+        copts = COPTS + ["-fmacro-prefix-map={}$(BINDIR)/=".format(prefix) for prefix in ["", "./"]] + copts,
         local_defines = defines() + local_defines,
         target_compatible_with = NEEDS_CUDA,
         deps = deps + [
