@@ -1,10 +1,21 @@
-"""Prints every test target that ran with its result, then `N passed, N failed`; fails if none ran or one did not pass."""
+"""Prints every test target that ran with its result, then `N passed, N failed`; fails if none ran or one did not pass.
+
+    python3 .ci/count_tests.py [--gpu EVENTS] EVENTS...
+
+A target that ran in several builds counts once, and passed if it did in each. Those of --gpu must not have run on a machine without a GPU.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import pathlib
 import sys
+
+PASSED = "PASSED"
+
+# What //toolchains/cuda:extension.bzl takes for a GPU.
+GPUS = ("/dev/nvidiactl", "/dev/dxg")
 
 
 def results(events: pathlib.Path) -> dict[str, str]:
@@ -18,12 +29,20 @@ def results(events: pathlib.Path) -> dict[str, str]:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpu", type=pathlib.Path, metavar="EVENTS", help="of the tests that need a GPU")
+    parser.add_argument("events", type=pathlib.Path, nargs="+", metavar="EVENTS", help="build events, one JSON object a line")
+    arguments = parser.parse_args()
     statuses: dict[str, str] = {}
-    for name in sys.argv[1:]:
-        statuses |= results(pathlib.Path(name))
+    for path in arguments.events:
+        for label, status in results(path).items():
+            if statuses.get(label, PASSED) == PASSED:
+                statuses[label] = status
+    if arguments.gpu and not any(pathlib.Path(gpu).exists() for gpu in GPUS):
+        statuses |= {label: "NO GPU" for label in results(arguments.gpu)}
     for label, status in sorted(statuses.items()):
         print(f"{status:<10} {label}")
-    passed = sum(status == "PASSED" for status in statuses.values())
+    passed = sum(status == PASSED for status in statuses.values())
     print(f"{passed} passed, {len(statuses) - passed} failed")
     return 0 if statuses and passed == len(statuses) else 1
 

@@ -4,7 +4,7 @@ parts, with the time they take on 2 cores:
   builds    cold, null and one-file-changed build of the runtime: Bazel and CMake + Ninja in turns (5 min per cold run, and 2 min)
   native    the same of mlc-llm's libraries, its Rust tokenizers and the runtime that they need (15 min per cold run), where its sources are
   launcher  what tools/bazel adds to a call of Bazel (15 s)
-  sizes     wheels, libraries and image layers (10 s, where they are built)
+  sizes     wheels, libraries and image layers (10 s, where they are built); with `tools/bazel run --config=cuda //bench` those for GPUs too
   engine    mlc-llm's engine on our TVM and on the official one: start, prefill, decode (3 min), where mlc-llm's sources are
   push      //images:push beside a bare copy of the same image, over loopback (15 s, where it is built and tested)
   fresh     the README's two commands in a fresh clone with empty caches: wall time and download volume (as long as these take)

@@ -1,4 +1,7 @@
-"""Part `sizes`: wheels and libraries beside the official ones of the same release, and the layers of the images."""
+"""Part `sizes`: wheels and libraries beside the official ones of the same release, and the layers of the images.
+
+With --config=cuda what runs on GPUs too, and what its options cost.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,15 @@ IMAGES = ("//images:tvm_runtime", "//images:tvm_runtime_dev")
 # Where its sources are. No package registry has an official wheel to measure it against.
 MLC_LLM_WHEEL = "//wheels:mlc_llm"
 MLC_LLM_IMAGES = ("//images:mlc_llm", "//images:mlc_llm_dev")
+# With --config=cuda.
+CUDA_WHEEL = "//wheels:tvm_cuda"
+CUDA_IMAGE = "//images:tvm_runtime_cuda"
+MLC_LLM_CUDA_IMAGE = "//images:mlc_llm_cuda"
+# Option → whether it adds, and the layer that it is about.
+CUDA_OPTIONS = {
+    "--//images/tvm_runtime_cuda:with_cudnn=True": ("+", "//images/tvm_runtime_cuda:nvidia_cudnn_cu13"),
+    "--//images/tvm_runtime_cuda:with_nccl=False": ("−", "//images/tvm_runtime_cuda:nvidia_nccl_cu13"),
+}
 
 
 def libraries(wheel: Path) -> dict[str, zipfile.ZipInfo]:
@@ -69,6 +81,18 @@ def layer_rows(layout: Path, names: dict[str, str]) -> list[list[str]]:
     return [[name, report.size(packed), report.size(unpacked)] for name, packed, unpacked in sizes]
 
 
+def option_rows(layers: dict[str, tuple[str, Path]]) -> list[list[str]]:
+    """A row for each option of an image: what it adds ("+") or takes away ("−").
+
+    Args:
+      layers: option → its sign, and the layer's file.
+    """
+    return [
+        [f"`{option}`", sign + report.size(layer.stat().st_size), sign + report.size(uncompressed(layer))]
+        for option, (sign, layer) in layers.items()
+    ]
+
+
 def _layer_names(workspace: commands.Bazel, image: str) -> dict[str, str]:
     """Digest → target of the layers that the image adds to its base."""
     actual = workspace.output("query", f"labels(actual, {image})").strip()
@@ -85,6 +109,10 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
     if workspace.compatible(MLC_LLM_WHEEL):
         wheels[MLC_LLM_WHEEL] = None
         images += MLC_LLM_IMAGES
+    with_cuda = workspace.compatible(CUDA_WHEEL)
+    if with_cuda:
+        wheels[CUDA_WHEEL] = None
+        images += (CUDA_IMAGE,) + ((MLC_LLM_CUDA_IMAGE,) if MLC_LLM_WHEEL in wheels else ())
     workspace.output("build", *wheels, *images)
     rows, versions = [], []
     for ours, official in wheels.items():
@@ -96,4 +124,7 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
     for image in images:
         names |= _layer_names(workspace, image)
         text += "\n" + report.table([f"layers of `{image}`", "compressed", "unpacked"], layer_rows(workspace.file(image), names))
+    if with_cuda:
+        layers = {option: (sign, workspace.file(layer)) for option, (sign, layer) in CUDA_OPTIONS.items()}
+        text += "\n" + report.table([f"options of `{CUDA_IMAGE}`", "compressed", "unpacked"], option_rows(layers))
     return text, ", ".join(versions)

@@ -18,6 +18,7 @@ _CUDA_TESTS = [
     "//tests/cuda:autoload",
     "//tests/images:cuda_image_test",
     "//tests/images:tvm_runtime_cuda_container_test",
+    "//tests/models/cuda:cuda_libraries",
     "//tests/wheels:tvm_cuda_wheel",
 ] + ([
     "//tests/images:mlc_llm_cuda_container_test",
@@ -83,10 +84,11 @@ _TVM_TESTS = [
     "//tests/wheels:pip",
 ]
 
-IMAGES = (_MLC_LLM_IMAGES if _HAS_MLC_LLM else []) + (_CUDA_IMAGES if _HAS_CUDA else []) + [
+# The first is what //images:run and the like take where none is named: the same with and without CUDA.
+IMAGES = (_MLC_LLM_IMAGES if _HAS_MLC_LLM else []) + [
     "tvm_runtime",
     "tvm_runtime_dev",
-]
+] + (_CUDA_IMAGES if _HAS_CUDA else [])
 
 WHEELS = (_MLC_LLM_WHEELS if _HAS_MLC_LLM else []) + (_CUDA_WHEELS if _HAS_CUDA else []) + [
     "//wheels:tvm_ffi",

@@ -1,6 +1,8 @@
 """What is written about the images and wheels of a release, all of it from the locks and the bytes themselves."""
 
 load("//:version.bzl", "VERSION")
+load("//third_party/git:defs.bzl", "WITH_SOURCES")
+load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 load(":document.bzl", "document")
 
 _LOCKS = [
@@ -11,6 +13,8 @@ _LOCKS = [
     "//locks:sources.lock.json",
 ]
 _LOCK_ARGUMENTS = ["--locks"] + ["$(execpath {})".format(lock) for lock in _LOCKS]
+
+_OPTIONS = [] if NEEDS_CUDA else ["--config=cuda"]
 
 def _products(images, wheels):
     return ["--image {}=$(execpath //images:{})".format(image, image) for image in images] + ["--wheel $(execpath {})".format(wheel) for wheel in wheels]
@@ -26,7 +30,7 @@ def _bill_and_provenance(name, images, wheels, only = []):
             "--cyclonedx": name + ".cdx.json",
             "--spdx": name + ".spdx.json",
         },
-        arguments = _LOCK_ARGUMENTS + ["--version " + VERSION] + _products(images, wheels) + only,
+        arguments = _LOCK_ARGUMENTS + ["--version " + VERSION] + _products(images, wheels) + only + ([] if WITH_SOURCES else ["--without-git-sources"]),
         tool = "//release/private:sbom",
     )
     subjects = (images, [] if only else wheels)
@@ -38,7 +42,7 @@ def _bill_and_provenance(name, images, wheels, only = []):
             "--version " + VERSION,
             "--bazel-version $(execpath //:.bazelversion)",
             "--target //images/... --target //wheels/...",
-        ] + _products(*subjects),
+        ] + ["--option=" + option for option in _OPTIONS] + _products(*subjects),
         stamped = True,
         tool = "//release/private:provenance",
     )

@@ -35,9 +35,10 @@ LICENSES_SECTION = {CRATE: "crates", DEBIAN: "debian", PYPI: "pypi", SOURCE: "so
 _GITHUB = "https://github.com/"
 
 # Which locked inputs a wheel of this build is made of: as third_party/pypi/extension.bzl unpacks them, and as wheels/build_id.bzl counts them.
+# The first is the one that declares its licence. Without git sources (`without_git_sources`) those are none.
 WHEEL_SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     "apache-tvm": ((PYPI, "apache-tvm"), (SOURCE, "tilelang")),
-    # CUDA's libraries are called, not contained.
+    # The device runtime is compiled from the source tvm; without git sources it is the one of PyPI's apache-tvm.
     "apache-tvm-cuda": ((PYPI, "apache-tvm"), (SOURCE, "tilelang"), (SOURCE, "tvm")),
     "apache-tvm-ffi": ((PYPI, "apache-tvm-ffi"),),
     "mlc-llm": ((SOURCE, "mlc-llm"), (SOURCE, "sentencepiece"), (SOURCE, "tokenizers-cpp"), (SOURCE, "xgrammar")),
@@ -46,6 +47,27 @@ WHEEL_SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
 # Sets of crates and Debian packages that are compiled into a wheel.
 WHEEL_SETS: dict[str, tuple[tuple[str, str], ...]] = {
     "mlc-llm": ((CRATE, "tokenizers_cpp"), (DEBIAN, "cxx_headers")),
+}
+
+# What a build takes only if it makes a wheel, and the wheel does not contain: its compiler, and libraries that it calls.
+WHEEL_TOOLS: dict[str, tuple[tuple[str, str], ...]] = {
+    "apache-tvm-cuda": (
+        (PYPI, "nvidia-cublas"),
+        (PYPI, "nvidia-cuda-cccl"),
+        (PYPI, "nvidia-cuda-crt"),
+        (PYPI, "nvidia-cuda-nvcc"),
+        (PYPI, "nvidia-cuda-runtime"),
+        (PYPI, "nvidia-cudnn-cu13"),
+        (PYPI, "nvidia-curand"),
+        (PYPI, "nvidia-nccl-cu13"),
+        (PYPI, "nvidia-nvtx"),
+        (PYPI, "nvidia-nvvm"),
+    ),
+}
+
+# The same of sets of crates and Debian packages.
+WHEEL_TOOL_SETS: dict[str, tuple[tuple[str, str], ...]] = {
+    "apache-tvm-cuda": ((DEBIAN, "cuda"),),
 }
 
 
@@ -87,6 +109,11 @@ class Input:
     def key(self) -> str:
         """Its key in its lock and in the licences' lock."""
         return f"{self.suite}/{self.name}" if self.suite else self.name
+
+    @property
+    def from_git(self) -> bool:
+        """Whether it is a commit of a git repository."""
+        return self.ecosystem == SOURCE and not self.purl.startswith("pkg:pypi/")
 
 
 def pinned(locks: Mapping[str, Path]) -> list[Input]:
@@ -223,6 +250,26 @@ def sources_of(wheel: str, locked: list[Input]) -> list[Input]:
         for each in locked
         if (each.ecosystem, each.name) in WHEEL_SOURCES[wheel] or any((each.ecosystem, use) in sets for use in each.uses)
     ]
+
+
+def tools_of(wheel: str, locked: list[Input]) -> list[Input]:
+    """What a build takes only if it makes this wheel, beside what the wheel is made of.
+
+    Args:
+        wheel: its distribution, a key of `WHEEL_SOURCES`.
+        locked: all inputs.
+    """
+    sets = WHEEL_TOOL_SETS.get(wheel, ())
+    return [
+        each
+        for each in locked
+        if (each.ecosystem, each.name) in WHEEL_TOOLS.get(wheel, ()) or any((each.ecosystem, use) in sets for use in each.uses)
+    ]
+
+
+def without_git_sources(locked: list[Input]) -> list[Input]:
+    """What a build can take that has no git sources (README.md, "Sources of mlc-llm")."""
+    return [each for each in locked if not each.from_git]
 
 
 def add_locks_argument(parser: argparse.ArgumentParser) -> None:

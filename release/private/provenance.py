@@ -27,8 +27,8 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 
 # Must tell a reader how to repeat the build. This repository has no address of its own that would stay true in a fork or a mirror; Bazel's
-# page of the command that was run does: externalParameters are arguments of `bazel build` (targets) and the release that version.bzl names
-# (version).
+# page of the command that was run does: externalParameters are arguments of `bazel build` (targets, options) and the release that version.bzl
+# names (version).
 BUILD_TYPE = "https://bazel.build/reference/command-line-reference#build"
 
 
@@ -41,6 +41,7 @@ def statement(
     locked: Iterable[Input],
     *,
     targets: list[str],
+    options: list[str],
     version: str,
     bazel_version: str,
     revision: str,
@@ -52,6 +53,7 @@ def statement(
         subjects: a wheel's file name or an image's name → "sha256:" and 64 hex digits.
         locked: everything from outside that the build takes.
         targets: what was built.
+        options: what decided of what it is made, beside what is in the repository.
         version: of the release, without "v".
         bazel_version: of the Bazel that built.
         revision: the commit, or `UNSTAMPED`.
@@ -77,7 +79,7 @@ def statement(
         "predicate": {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
-                "externalParameters": {"targets": sorted(targets), "version": version},
+                "externalParameters": {"options": sorted(options), "targets": sorted(targets), "version": version},
                 "internalParameters": {"bazelVersion": bazel_version, "revision": revision},
                 "resolvedDependencies": dependencies,
             },
@@ -91,6 +93,7 @@ def main() -> int:
     inputs.add_locks_argument(parser)
     parser.add_argument("--version", required=True, help="the release's version, for example 0.1.0")
     parser.add_argument("--target", action="append", required=True, help="what is built, for example //release:dist; repeated")
+    parser.add_argument("--option", action="append", default=[], help="an option that it is built with, for example --config=cuda; repeated")
     parser.add_argument("--bazel-version", type=Path, required=True, help="the file .bazelversion")
     parser.add_argument("--status", type=Path, help="Bazel's stable-status.txt, for a stamped build")
     parser.add_argument("--wheel", type=Path, action="append", default=[], help="a wheel of the build; repeated")
@@ -107,6 +110,7 @@ def main() -> int:
             subjects,
             locked,
             targets=arguments.target,
+            options=arguments.option,
             version=arguments.version,
             bazel_version=arguments.bazel_version.read_text(encoding="utf-8").strip(),
             revision=revision,

@@ -251,10 +251,12 @@ def whole_build(version: str, locked: list[Input], wheels: list[Wheel], images: 
         bill.relate(RELEASE, _CONTAINS, _add_wheel(bill, wheel, locked))
         for source in _sources(wheel, locked):
             roles[source.identity].append(f"source of wheel {wheel.name}")
-    # mlc-llm's, where it is not built.
-    of_others = {each.identity for name in inputs.WHEEL_SOURCES.keys() - {wheel.name for wheel in wheels} for each in inputs.sources_of(name, locked)}
+    # mlc-llm's and CUDA's, where they are not built.
+    others = inputs.WHEEL_SOURCES.keys() - {wheel.name for wheel in wheels}
+    of_others = {each.identity for name in others for each in [*inputs.sources_of(name, locked), *inputs.tools_of(name, locked)]}
+    no_tools = _COMPILED.union(*(inputs.WHEEL_TOOL_SETS.get(name, ()) for name in others))
     for each in locked:
-        tool = [f"build tool ({use})" for use in each.uses if not use.startswith(_IMAGE_SETS) and (each.ecosystem, use) not in _COMPILED]
+        tool = [f"build tool ({use})" for use in each.uses if not use.startswith(_IMAGE_SETS) and (each.ecosystem, use) not in no_tools]
         if not tool and not roles[each.identity] and each.identity in of_others:
             continue
         if not tool and not each.uses and not roles[each.identity]:
@@ -309,8 +311,8 @@ def _input_component(locked: Input, roles: list[str], *, shipped: bool) -> Compo
 
 def _add_wheel(bill: Bill, wheel: Wheel, locked: list[Input]) -> str:
     sources = _sources(wheel, locked)
-    # The distribution that it is a build of declares its licence.
-    license = next((each.license for each in sources if each.name == wheel.name), "")
+    # What it is a build of declares its licence.
+    license = next((each.license for each in sources if (each.ecosystem, each.name) == inputs.WHEEL_SOURCES[wheel.name][0]), "")
     # Only a version without local part can be on the index that the purl type stands for (PEP 440).
     purl = PackageURL("pypi", None, wheel.name, wheel.version, {"file_name": wheel.file}).to_string()
     id = bill.add(Component(_id("wheel", wheel.name), wheel.name, wheel.version, purl, license, (wheel.sha256,), roles=("product",)))
@@ -387,7 +389,7 @@ def _extracted(bill: Bill) -> Iterator[ExtractedLicensingInfo]:
         yield ExtractedLicensingInfo(
             license_id=reference,
             license_name=name,
-            extracted_text=f"'{name}', as the package has it: in /usr/share/doc/<package>/copyright, or in its metadata (Python).",
+            extracted_text=f"'{name}', as the package has it: in /usr/share/doc/<package>/copyright, or in its *.dist-info (Python).",
             comment=f"Used by {', '.join(sorted(names))}.",
         )
 
@@ -445,11 +447,14 @@ def main() -> int:
     parser.add_argument("--wheel", type=Path, action="append", default=[], help="a wheel of the build; repeated")
     parser.add_argument("--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="an OCI layout; repeated")
     parser.add_argument("--only-image", metavar="NAME", help="describe this one of the images, not the whole build")
+    parser.add_argument("--without-git-sources", action="store_true", help="the build had none: what they stand for is not in it")
     parser.add_argument("--spdx", type=Path, required=True, help="the SPDX document to write")
     parser.add_argument("--cyclonedx", type=Path, required=True, help="the CycloneDX document to write")
     arguments = parser.parse_args()
     try:
         locked = inputs.load(inputs.by_name(arguments.locks))
+        if arguments.without_git_sources:
+            locked = inputs.without_git_sources(locked)
         wheels = [Wheel.read(path) for path in arguments.wheel]
         images = {name: Image(layout) for name, layout in arguments.image}
         if arguments.only_image and arguments.only_image not in images:

@@ -82,3 +82,11 @@ def test_layer_rows_are_in_order_with_names_and_their_sum(tmp_path: pathlib.Path
         ("**all layers**", "6.0 MB"),
     ]
     assert rows[0][1] == f"{layers[0]['size'] / 1e3:.1f} kB"
+
+
+def test_an_option_costs_its_layer(tmp_path: pathlib.Path) -> None:
+    layer = tmp_path / "layer.tar.gz"
+    layer.write_bytes(gzip.compress(bytes(3_000_000)))
+    size = f"{layer.stat().st_size / 1e3:.1f} kB"
+    rows = sizes.option_rows({"--with_one": ("+", layer), "--no_other": ("−", layer)})
+    assert rows == [["`--with_one`", f"+{size}", "+3.0 MB"], ["`--no_other`", f"−{size}", "−3.0 MB"]]

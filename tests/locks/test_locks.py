@@ -122,18 +122,18 @@ def test_sources_are_those_asked_for():
 
 def test_every_source_is_a_repository():
     git = {name for name, source in SOURCES.items() if source["registry"] == "git"}
-    declared = re.findall(r'^    source\(\s*"([^"]+)"', EXTENSIONS["git"], re.MULTILINE)
-    assert sorted(declared) == sorted(git)
+    declared = dict(re.findall(r'^    source\(\s*"([^"]+)"(?:, repository = "(\w+)")?', EXTENSIONS["git"], re.MULTILINE))
+    assert set(declared) == git
     archives = re.findall(r'\bsdist = "([^"]+)"', EXTENSIONS["pypi"])
     assert sorted(archives) == sorted(set(SOURCES) - git)
-    visible = " ".join(re.findall(r"use_repo\((?:git_)?sources,([^)]*)\)", MODULE))
-    assert {name.replace("-", "_") for name in git} | {"sentencepiece", "tvm", "tvm_ffi"} < set(re.findall(r'"(\w+)"', visible))
+    visible = " ".join(re.findall(r"use_repo\(\s*(?:git_)?sources,([^)]*)\)", MODULE))
+    assert {repository or name.replace("-", "_") for name, repository in declared.items()} | {"sentencepiece", "tvm", "tvm_ffi"} < set(re.findall(r'"(\w+)"', visible))
 
 
 def test_the_readme_checks_out_what_is_locked():
-    commands = re.findall(r"^    git clone (\S+)\n    git -C (\S+) checkout (\S+)$", README, re.MULTILINE)
+    commands = re.findall(r"^    git clone (\S+)(?: +# .*)?\n    git -C (\S+) checkout (\S+)$", README, re.MULTILINE)
     git = {name: source for name, source in SOURCES.items() if source["registry"] == "git"}
-    assert commands == [(source["repository"], name, source["commit"]) for name, source in git.items()]
+    assert sorted(commands, key=lambda command: command[1]) == [(source["repository"], name, source["commit"]) for name, source in git.items()]
 
 
 def installed() -> dict[str, importlib.metadata.Distribution]:

@@ -7,9 +7,9 @@ import pathlib
 import shutil
 import subprocess
 
-# Where the launcher and Bazel keep what they downloaded: `env_inherit` of the targets that use this. Where git sources come from: of those that
-# build mlc-llm again, VARIABLES of @git_sources//:sources.bzl in their `env`.
-KEPT = ("HOME", "MLC_BAZEL_CACHE", "MLC_FETCH_SOURCES", "MLC_PROFILE", "MLC_SOURCES", "XDG_CACHE_HOME")
+# Where the launcher and Bazel keep what they downloaded: `env_inherit` of the targets that use this. Where git sources come from, and whether CUDA
+# is part of it: in the `env` of those that build again what that decides, VARIABLES of @git_sources//:sources.bzl and MLC_CUDA.
+KEPT = ("HOME", "MLC_BAZEL_CACHE", "MLC_CUDA", "MLC_FETCH_SOURCES", "MLC_PROFILE", "MLC_SOURCES", "XDG_CACHE_HOME")
 
 
 class SecondWorkspace:

@@ -16,6 +16,7 @@ from release.private import inputs
 LOCKS = inputs.by_name([pathlib.Path(path) for path in os.environ["LOCKS"].split()])
 EXTENSION_BZL = pathlib.Path(os.environ["EXTENSION_BZL"])
 GIT_EXTENSION_BZL = pathlib.Path(os.environ["GIT_EXTENSION_BZL"])
+MODULE = pathlib.Path(os.environ["MODULE"])
 
 DEBIAN = json.loads(LOCKS["debian.lock.json"].read_text())
 CRATES = json.loads(LOCKS["crates.lock.json"].read_text())
@@ -138,7 +139,8 @@ def test_package_urls(loaded):
             assert (purl.type, purl.namespace, purl.qualifiers["distro"]) == ("deb", "debian", each.suite)
         else:
             git = each.ecosystem == "source" and SOURCES[each.name]["registry"] == "git"
-            expected = ("github", "mlc-ai") if git else ("cargo" if each.ecosystem == "crate" else "pypi", None)
+            assert each.from_git == git
+            expected = ("github", SOURCES[each.name]["repository"].split("/")[-2]) if git else ("cargo" if each.ecosystem == "crate" else "pypi", None)
             assert (purl.type, purl.namespace) == expected, each
 
 
@@ -214,16 +216,19 @@ def test_a_missing_lock_is_refused(small, name):
 
 def test_sources_of_wheels_are_those_that_the_build_unpacks():
     declared, of_libraries = {}, set()
-    for call in re.findall(r"pypi_source\((.*?)\n    \)", EXTENSION_BZL.read_text(), re.DOTALL):
+    for call in re.findall(r"\n    pypi_source\((.*?)\n    \)", EXTENSION_BZL.read_text(), re.DOTALL):
         wheel, sdist = (re.search(rf'\b{name} = "([^"]+)"', call) for name in ("wheel", "sdist"))
         if wheel:
             declared[wheel[1]] = (("pypi", wheel[1]), *([("source", sdist[1])] if sdist else []))
         else:
             of_libraries.add(("source", sdist[1]))
-    # mlc-llm's wheel is made of the git sources, and of libraries' source distributions that make no wheel themselves.
+    # mlc-llm's wheel is made of the git sources, and of libraries' source distributions that make no wheel themselves. One of the git sources is
+    # TVM's device runtime, which is in the wheel with TVM's other parts for GPUs.
     of_libraries |= {("source", name) for name in re.findall(r'\bsource\(\s*"([^"]+)"', GIT_EXTENSION_BZL.read_text())}
+    of_libraries.remove(("source", "tvm"))
     assert {name: set(sources) for name, sources in inputs.WHEEL_SOURCES.items()} == {
         **{name: set(sources) for name, sources in declared.items()},
+        "apache-tvm-cuda": {*declared["apache-tvm"], ("source", "tvm")},
         "mlc-llm": of_libraries,
     }
 
@@ -236,9 +241,28 @@ def test_what_is_compiled_into_a_wheel_is_among_its_sources(loaded):
     assert inputs.sources_of("apache-tvm-ffi", loaded) == [each for each in loaded if each.identity == ("pypi", "apache-tvm-ffi", "")]
 
 
-def test_sources_of_wheels_are_locked(loaded):
+def test_sources_and_tools_of_wheels_are_locked(loaded):
     locked = {(each.ecosystem, each.name) for each in loaded}
     assert {source for sources in inputs.WHEEL_SOURCES.values() for source in sources} <= locked
+    assert {tool for tools in inputs.WHEEL_TOOLS.values() for tool in tools} <= locked
+    assert {set for sets in inputs.WHEEL_TOOL_SETS.values() for set in sets} <= {(each.ecosystem, use) for each in loaded for use in each.uses}
+
+
+def test_tools_of_the_gpu_half_are_those_that_the_build_unpacks(loaded):
+    compiler = re.search(r'\n    name = "cuda_nvcc",.*?\n    wheels = \[(.*?)\]', MODULE.read_text(), re.DOTALL)
+    libraries = re.search(r"\n    for name, wheel in {(.*?)}", EXTENSION_BZL.read_text(), re.DOTALL)
+    unpacked = set(re.findall(r'"(nvidia-[a-z0-9-]+)"', compiler[1] + libraries[1]))
+    assert set(inputs.WHEEL_TOOLS["apache-tvm-cuda"]) == {("pypi", name) for name in unpacked}
+    assert unpacked == {each.name for each in loaded if each.name.startswith("nvidia-")}, "locked, and not unpacked"
+    tools = inputs.tools_of("apache-tvm-cuda", loaded)
+    assert {each.key for each in tools if each.ecosystem == "debian"} == set(DEBIAN["sets"]["cuda"])
+    assert inputs.tools_of("apache-tvm", loaded) == []
+
+
+def test_without_git_sources_the_device_runtime_is_that_of_the_official_wheel(loaded):
+    names = [(each.ecosystem, each.name) for each in inputs.sources_of("apache-tvm-cuda", inputs.without_git_sources(loaded))]
+    assert names == [("pypi", "apache-tvm"), ("source", "tilelang")]
+    assert not inputs.sources_of("mlc-llm", inputs.without_git_sources(loaded))[0].from_git
 
 
 def run(monkeypatch, locks, output) -> int:

@@ -162,6 +162,12 @@ def test_copyright_files(text, expected):
         ("Classifier: License :: Public Domain", "", "LicenseRef-public-domain"),
         ("License: BSD", "", "LicenseRef-some-thing"),
         ("Summary: nothing said", "", "LicenseRef-some-thing"),
+        # The texts are those of what it contains.
+        ("Classifier: License :: Other/Proprietary License", MIT, "LicenseRef-some-thing"),
+        ("License: Vendor Software\nClassifier: License :: Other/Proprietary License", MIT, "LicenseRef-some-thing"),
+        ("License-Expression: LicenseRef-Vendor-Proprietary", MIT, "LicenseRef-Vendor-Proprietary"),
+        ("License: LicenseRef-Vendor-Proprietary", MIT, "LicenseRef-Vendor-Proprietary"),
+        ("License-Expression: LicenseRef-a b", MIT, "MIT"),
     ],
 )
 def test_metadata_of_distributions(fields, text, expected):

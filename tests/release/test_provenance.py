@@ -53,7 +53,7 @@ def status(tmp_path, text) -> pathlib.Path:
 def test_a_stamped_statement(tmp_path, products):
     wheel, layout = products
     text = f"BUILD_EMBED_LABEL \nSTABLE_BUILDER_ID {BUILDER}\nSTABLE_REVISION {COMMIT}\n"
-    content = json.loads(written(tmp_path, "--status", status(tmp_path, text), "--wheel", wheel, "--image", f"tvm_runtime={layout}"))
+    content = json.loads(written(tmp_path, "--status", status(tmp_path, text), "--wheel", wheel, "--image", f"tvm_runtime={layout}", "--option=--config=cuda"))
     assert (content["_type"], content["predicateType"]) == ("https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1")
     manifest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
     assert content["subject"] == [
@@ -61,7 +61,11 @@ def test_a_stamped_statement(tmp_path, products):
         {"name": "tvm_runtime", "digest": {"sha256": manifest.removeprefix("sha256:")}},
     ]
     definition = content["predicate"]["buildDefinition"]
-    assert definition["externalParameters"] == {"targets": ["//images:tvm_runtime", "//release:dist"], "version": "0.1.0"}
+    assert definition["externalParameters"] == {
+        "options": ["--config=cuda"],
+        "targets": ["//images:tvm_runtime", "//release:dist"],
+        "version": "0.1.0",
+    }
     assert definition["internalParameters"] == {"bazelVersion": "7.7.1", "revision": COMMIT}
     assert definition["resolvedDependencies"][0] == {"name": "this repository", "digest": {"gitCommit": COMMIT}}
     assert content["predicate"]["runDetails"] == {"builder": {"id": BUILDER}}
@@ -84,7 +88,9 @@ def test_every_input_is_a_dependency(tmp_path, products):
 
 def test_an_unstamped_statement_says_so(tmp_path, products):
     content = json.loads(written(tmp_path, "--wheel", products[0]))
-    assert content["predicate"]["buildDefinition"]["internalParameters"]["revision"] == "unstamped"
+    definition = content["predicate"]["buildDefinition"]
+    assert definition["internalParameters"]["revision"] == "unstamped"
+    assert definition["externalParameters"]["options"] == []
     assert content["predicate"]["runDetails"]["builder"]["id"] == "unstamped"
     assert "gitCommit" not in json.dumps(content)
 

@@ -40,7 +40,8 @@ LICENSES = json.loads(LOCKS["licenses.lock.json"].read_text())
 TVM = ("apache-tvm", "0.26.0+mlc0.1.0.b0")
 TVM_FFI = ("apache-tvm-ffi", "0.1.13.post3+mlc0.1.0.b0")
 MLC_LLM = ("mlc-llm", "0.20.0.dev0+mlc0.1.0.b0")
-PRODUCED = (TVM, TVM_FFI, MLC_LLM)
+TVM_CUDA = ("apache-tvm-cuda", "0.26.0+mlc0.1.0.b0")
+PRODUCED = (TVM, TVM_FFI, MLC_LLM, TVM_CUDA)
 
 
 def image_packages(*sets: str) -> list[tuple[str, str]]:
@@ -60,9 +61,11 @@ def build(tmp_path_factory):
     for wheel in wheels:
         wheel.write_bytes(wheel.name.encode())
     distributions = [TVM, TVM_FFI, ("numpy", version_of("numpy")), ("typing_extensions", version_of("typing-extensions"))]
+    gpu = [*distributions[:2], TVM_CUDA, ("nvidia_cublas", version_of("nvidia-cublas"))]
     images = {
         "small": tiny_image.make(folder / "small", image_packages("image_base", "image_python"), distributions),
         "large": tiny_image.make(folder / "large", image_packages(*filter(re.compile("image_").match, DEBIAN["sets"])), [TVM_FFI]),
+        "gpu": tiny_image.make(folder / "gpu", image_packages("image_base"), gpu),
     }
     return wheels, images
 
@@ -85,6 +88,12 @@ def whole(build):
 def small(build):
     wheels, images = build
     return bills(tuple(wheels), tuple(images.items()), "small")
+
+
+@pytest.fixture(scope="module")
+def gpu(build):
+    wheels, images = build
+    return bills(tuple(wheels), tuple(images.items()), "gpu")
 
 
 def spdx_lines(document: dict) -> list[tuple]:
@@ -158,7 +167,7 @@ def test_package_urls_are_the_inputs(whole):
 
 def test_without_mlc_llm_its_sources_are_not_in_the_build(build):
     wheels, images = build
-    document, _ = bills(tuple(wheels[:2]), tuple(images.items()))
+    document, _ = bills(tuple(wheel for wheel in wheels if "mlc_llm" not in wheel.name), tuple(images.items()))
     found = {each["SPDXID"].removeprefix("SPDXRef-") for each in document["packages"]}
     # The crates of the toolchain's own test.
     tools = {crate_id(key) for key in CRATE_SETS["tests"]}
@@ -167,7 +176,17 @@ def test_without_mlc_llm_its_sources_are_not_in_the_build(build):
     assert not any("mlc-llm" in each for each in found)
 
 
-@pytest.fixture(params=["whole", "small"])
+def test_without_cuda_nothing_of_it_is_in_the_build(build):
+    wheels, images = build
+    document, _ = bills(tuple(wheel for wheel in wheels if "cuda" not in wheel.name), tuple((name, layout) for name, layout in images.items() if name != "gpu"))
+    found = {each["SPDXID"]: each for each in document["packages"]}
+    assert not any("nvidia" in id or "cuda" in id or id == "SPDXRef-source-tvm" for id in found)
+    assert not any("(cuda)" in each.get("comment", "") for each in found.values())
+    # Other sets have them too.
+    assert {"SPDXRef-debian-" + key.replace("/", "-") for key in DEBIAN["sets"]["cuda"]} <= set(found)
+
+
+@pytest.fixture(params=["whole", "small", "gpu"])
 def both(request):
     return request.getfixturevalue(request.param)
 
@@ -214,13 +233,15 @@ TVM_GENERATED_FROM = {
     ("wheel-apache-tvm", "source-tilelang"),
     ("wheel-apache-tvm-ffi", "pypi-apache-tvm-ffi"),
 }
+TVM_CUDA_GENERATED_FROM = {("wheel-apache-tvm-cuda", each) for each in ("pypi-apache-tvm", "source-tilelang", "source-tvm")}
 GENERATED_FROM = {
     *TVM_GENERATED_FROM,
+    *TVM_CUDA_GENERATED_FROM,
     *(("wheel-mlc-llm", f"source-{name}") for name in ("mlc-llm", "sentencepiece", "tokenizers-cpp", "xgrammar")),
     *(("wheel-mlc-llm", f"debian-bookworm-{name}") for name in ("libmsgpack-cxx-dev", "libstb-dev")),
     *(("wheel-mlc-llm", crate_id(key)) for key in CRATE_SETS["tokenizers_cpp"]),
 }
-PRODUCTS = {"image-small", "image-large", "wheel-apache-tvm", "wheel-apache-tvm-ffi", "wheel-mlc-llm"}
+PRODUCTS = {"image-small", "image-large", "image-gpu", "wheel-apache-tvm", "wheel-apache-tvm-cuda", "wheel-apache-tvm-ffi", "wheel-mlc-llm"}
 
 
 def test_relationships_of_the_whole_build(whole):
@@ -232,11 +253,11 @@ def test_relationships_of_the_whole_build(whole):
     assert ("image-small", "debian-bookworm-libc6") in contained and ("image-small", "pypi-numpy") in contained
     assert ("image-large", "wheel-apache-tvm-ffi") in contained and ("image-large", "pypi-numpy") not in contained
     tools = {one for one, other in related(document, "BUILD_TOOL_OF") if other == "release"}
-    for use in ("cc", "container_tools", "pip", "publish_tools", "python", "rust"):
+    for use in ("cc", "container_tools", "cuda", "pip", "publish_tools", "python", "rust"):
         for key in DEBIAN["sets"][use]:
             assert "debian-" + key.replace("/", "-").replace("+", "-plus") in tools, key
-    assert "pypi-cyclonedx-python-lib" in tools
-    assert not tools & {"pypi-apache-tvm", "source-tilelang", "pypi-numpy", "debian-bookworm-git", "debian-bookworm-libstb-dev", "crate-0.21-tokenizers"}
+    assert {"pypi-cyclonedx-python-lib", "pypi-nvidia-cuda-nvcc", "pypi-nvidia-cudnn-cu13"} <= tools
+    assert not tools & {"pypi-apache-tvm", "source-tilelang", "pypi-numpy", "debian-bookworm-git", "debian-bookworm-libstb-dev", "crate-0.21-tokenizers", "pypi-nvidia-cublas"}
 
 
 def test_every_package_has_a_part(both):
@@ -273,6 +294,27 @@ def test_one_image_is_what_its_layers_hold(build, small):
     hashes = {line[0]: line[3] for line in spdx_lines(document) if line[1] == TVM[1]}
     assert hashes["apache-tvm"] == (hashlib.sha256(build[0][0].read_bytes()).hexdigest(),)
     assert set(spdx_lines(document)) == set(cyclonedx_lines(small[1]))
+
+
+def test_libraries_of_nvidia_are_components_under_their_own_licence(gpu):
+    document = gpu[0]
+    packages = {each["SPDXID"].removeprefix("SPDXRef-"): each for each in document["packages"]}
+    contained = {other for _, other in related(document, "CONTAINS")}
+    assert {"pypi-nvidia-cublas", "wheel-apache-tvm-cuda"} <= contained
+    assert packages["pypi-nvidia-cublas"]["licenseDeclared"] == "LicenseRef-NVIDIA-Proprietary"
+    assert packages["wheel-apache-tvm-cuda"]["licenseDeclared"] == "Apache-2.0"
+    (text,) = [each for each in document["hasExtractedLicensingInfos"] if each["licenseId"] == "LicenseRef-NVIDIA-Proprietary"]
+    assert "nvidia-cublas" in text["comment"]
+    # What is only compiled with or called stays out.
+    assert [id for id in packages if "nvidia" in id] == ["pypi-nvidia-cublas"]
+    assert related(document, "GENERATED_FROM") == TVM_GENERATED_FROM | TVM_CUDA_GENERATED_FROM
+
+
+def test_without_git_sources_the_wheel_for_gpus_is_not_made_of_them(tmp_path, build):
+    done = run(tmp_path / "folder", build, "--only-image", "gpu", "--without-git-sources")
+    assert (done.returncode, done.stderr) == (0, "")
+    document = json.loads((tmp_path / "folder/sbom.spdx.json").read_text())
+    assert related(document, "GENERATED_FROM") == TVM_GENERATED_FROM | TVM_CUDA_GENERATED_FROM - {("wheel-apache-tvm-cuda", "source-tvm")}
 
 
 def test_the_real_image_is_what_its_layers_hold():
@@ -361,5 +403,5 @@ def test_an_image_that_is_not_given_is_an_error(tmp_path, build):
     done = run(tmp_path / "folder", build, "--only-image", "other")
     assert (done.returncode, done.stderr) == (
         1,
-        "sbom: --only-image other: expected one of the images small, large: pass it with --image\n",
+        "sbom: --only-image other: expected one of the images small, large, gpu: pass it with --image\n",
     )

@@ -152,6 +152,12 @@ def test_a_bazel_command_is_in_the_documents(command):
     assert documented, f"no README has `tools/bazel {words[1]} … {target}`"
 
 
+def test_what_is_published_is_with_cuda():
+    publishing = [command for command in COMMANDS if re.search(r"//(images:|wheels/|release:)", command)]
+    assert len(publishing) == 4
+    assert all("--config=cuda " in command for command in publishing)
+
+
 def test_the_images_go_to_the_owners_registry_under_the_version():
     (push,) = [command for command in COMMANDS if "//images:push" in command]
     assert '--repository "ghcr.io/${GITHUB_REPOSITORY_OWNER,,}/{image}" --tag "${GITHUB_REF_NAME#v}"' in push
