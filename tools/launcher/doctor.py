@@ -27,7 +27,7 @@ HELP = """Environment of tools/bazel:
                                mirrors of Debian's archives, space-separated; else those that apt is set up with
   MLC_DEBIAN_KEYRING           the keyring that Debian's indexes must be signed by; else the machine's debian-archive-keyring
   PIP_INDEX_URL                the Python package index; else the one that pip is configured with
-  MLC_SOURCES                  a folder with checkouts of mlc-llm, xgrammar and tokenizers-cpp, whole path; only mlc-llm needs it; else
+  MLC_SOURCES                  a folder with checkouts of mlc-llm, xgrammar, tokenizers-cpp and tvm, whole path; only mlc-llm needs it; else
                                --repo_env=MLC_SOURCES= in user.bazelrc, which goes before, or, in the profile upstream, their repositories
   SSL_CERT_FILE                the certificate authorities to trust (PEM), for downloads of the launcher and of Bazel
 
@@ -123,7 +123,8 @@ def _git_sources(profile):
             if profile == "upstream":
                 rows.append((row, f"fetched from {source.repository}", ""))
             else:
-                rows.append((row, "MLC_SOURCES is not set", 'only mlc-llm needs it: see README.md, "Sources of mlc-llm"'))
+                who = "only --config=cuda can use it, and does without" if name == "tvm" else "only mlc-llm needs it"
+                rows.append((row, "MLC_SOURCES is not set", f'{who}: see README.md, "Sources of mlc-llm"'))
             continue
         try:
             checkout.from_checkout(source, pathlib.Path(folder))
