@@ -37,6 +37,7 @@ def section(records: list[dict[str, object]]) -> str:
         "|---|---|",
         f"| date | {last['date']} |",
         f"| GPUs | {last['devices']}, compute capability {last['compute_capability']}, {last['memory_bytes'] / 2**30:.0f} GiB |",
+        f"| NVIDIA driver | {last['driver'] or 'its kernel module does not say'} |",
         f"| CUDA | {components} |",
         f"| TVM | {last['tvm']}{', the runtime alone' if last['runtime_only'] else ''} |",
         f"| tests | {len(tests) - len(failed)} of {len(tests)} passed |",

@@ -54,6 +54,7 @@ def _record(device: str, tests: dict[str, dict[str, object]]) -> dict[str, objec
         "date": "2026-01-02",
         "device": device,
         "devices": 1,
+        "driver": "580.1.2",
         "memory_bytes": 80 << 30,
         "runtime_only": True,
         "tests": tests,
@@ -72,6 +73,7 @@ def test_the_page_counts_each_test_once_and_names_what_failed() -> None:
     assert "| tests | 2 of 3 passed |" in page
     assert "| a: sum | 2 of 2 | 3.0 | 2.0e-07 |" in page
     assert "* test_b.py::the whole file: crashed with exit status -11" in page
+    assert "| NVIDIA driver | 580.1.2 |" in page
     assert "driver 13.0, nccl not loaded (libnccl.so.2 is not there)" in page
 
 

@@ -207,6 +207,7 @@ class DoctorTest(LauncherCase):
             row = self.rows(done.stdout)[f"source {name}"]
             self.assertIn("MLC_SOURCES is not set", row)
             self.assertIn("only mlc-llm needs it", row)
+        self.assertIn("only --config=cuda can use it", self.rows(done.stdout)["source tvm"])
         row = self.rows(self.doctor(MLC_PROFILE="upstream").stdout)["source mlc-llm"]
         self.assertIn("fetched from https://github.com/mlc-ai/mlc-llm", row)
 
