@@ -203,15 +203,16 @@ class ContainerTest(ContainerCase):
         else:
             self.assertIn("No module named tvm_cuda", said)
 
-    @unittest.skipUnless(HAS_CUDA, "an image without CUDA")
-    def test_everything_loads_where_the_host_mounts_a_driver(self):
-        # As NVIDIA's container runtime mounts it; this one is an imitation without a GPU.
-        shutil.copy(os.environ["DRIVER"], self.folder / "libcuda.so.1")
-        said = self.run_in_container("python3", "-m", "tvm_cuda", code=1, mounts={"/usr/local/nvidia/lib64": self.folder})
-        loaded = [line.split("  ")[0] for line in said.splitlines() if line.endswith(" loaded")]
-        self.assertEqual(loaded, ["driver", "device runtime", "cublas", "curand", "nccl"], said)
-        self.assertIn("cudnn is not loaded: libcudnn.so.9 is not found: pip install nvidia-cudnn-cu13", said)
-        self.assertIn("no GPU: the driver shows none", said)
+    if HAS_CUDA:
+
+        def test_everything_loads_where_the_host_mounts_a_driver(self):
+            # As NVIDIA's container runtime mounts it; this one is an imitation without a GPU.
+            shutil.copy(os.environ["DRIVER"], self.folder / "libcuda.so.1")
+            said = self.run_in_container("python3", "-m", "tvm_cuda", code=1, mounts={"/usr/local/nvidia/lib64": self.folder})
+            loaded = [line.split("  ")[0] for line in said.splitlines() if line.endswith(" loaded")]
+            self.assertEqual(loaded, ["driver", "device runtime", "cublas", "curand", "nccl"], said)
+            self.assertIn("cudnn is not loaded: libcudnn.so.9 is not found: pip install nvidia-cudnn-cu13", said)
+            self.assertIn("no GPU: the driver shows none", said)
 
     def test_every_library_finds_what_it_needs(self):
         listing = self.run_in_container("sh", "-c", "find /usr -name '*.so*' -type f -exec ldd {} + 2>/dev/null; true")
