@@ -7,7 +7,7 @@ import posixpath
 import re
 import unittest
 
-from tests.images import image_test, mlc_llm_image_test
+from tests.images import mlc_llm_image_test
 from tests.images.image_test import SITE_PACKAGES, ImagePromises, image
 
 # Layer → NVIDIA's libraries in it, by the setting of //images/tvm_runtime_cuda alone.
@@ -67,7 +67,8 @@ class CudaPromises(ImagePromises):
         self.assertLess(sum(layer["size"] for layer in self.image.manifest["layers"]), SIZE_LIMIT)
 
     def test_it_can_leave_its_wheel(self):
-        self.assertEqual([path for path in self.added()[-1] if re.search(r"usr/local/share/wheels/apache_tvm_cuda-.*\.json$", path)].__len__(), 1)
+        recipes = [path for path in self.added()[-1] if re.search(r"usr/local/share/wheels/apache_tvm_cuda-.*\.json$", path)]
+        self.assertEqual(len(recipes), 1)
 
 
 class TvmRuntimeCudaTest(CudaPromises, unittest.TestCase):
@@ -89,5 +90,4 @@ if "MLC_LLM_CUDA" in os.environ:
 
 
 if __name__ == "__main__":
-    del image_test  # Its own tests are run by their own targets.
     unittest.main()
