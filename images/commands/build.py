@@ -1,19 +1,19 @@
 #!/usr/bin/python3
 """Writes the wheels that this image was made of, byte for byte.
 
-An image holds each wheel's files once, installed. A recipe beside them holds the rest: the archive's order, times and modes, the
-few entries that installation rewrites, and the sha256 that the result must have.
+An image holds each wheel's files once, installed. A recipe beside them holds the rest: the archive's order, times and modes, and the
+few entries that installation rewrites, among them RECORD with the sha256 of every file.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import csv
 import hashlib
 import json
 import os
 import pathlib
-import shutil
 import sys
 import tempfile
 import zipfile
@@ -22,8 +22,8 @@ RECIPES = pathlib.Path("/usr/local/share/wheels")
 INSTALLED = pathlib.Path("/usr/local/lib/python3.11/dist-packages")
 OUTPUT = pathlib.Path("/src/mlc-llm/python/dist")
 
-# The facts of an archive entry that are not its content (PKWARE's APPNOTE, 4.3.7 and 4.3.12).
-FACTS = ("filename", "date_time", "compress_type", "create_system", "create_version", "extract_version", "external_attr")
+# The facts of an archive entry that are not its content (PKWARE's APPNOTE, 4.3.7 and 4.3.12). Every file is deflated.
+FACTS = ("filename", "date_time", "create_system", "create_version", "extract_version", "external_attr")
 
 
 class WheelError(Exception):
@@ -46,6 +46,7 @@ def write_wheel(recipe: dict, installed: pathlib.Path, output: pathlib.Path) -> 
         OSError: `output` cannot be written.
     """
     name = recipe["wheel"]
+    record = _record(recipe)
     # Beside the target, so that the last step is a rename: nobody sees half a wheel.
     with tempfile.TemporaryDirectory(prefix=".build-", dir=output) as scratch:
         packed = pathlib.Path(scratch, name)
@@ -58,27 +59,36 @@ def write_wheel(recipe: dict, installed: pathlib.Path, output: pathlib.Path) -> 
                 if info.is_dir():
                     archive.writestr(info, b"")
                     continue
+                info.compress_type = zipfile.ZIP_DEFLATED
                 with archive.open(info, "w", force_zip64=entry["zip64"]) as target:
                     if "content" in entry:
                         target.write(base64.b64decode(entry["content"]))
                     else:
-                        _copy(installed / info.filename, target, name)
-        found = sha256(packed)
-        if found != recipe["sha256"]:
-            raise WheelError(
-                f"{name}: expected sha256 {recipe['sha256']}, found {found}: files in {installed} are no longer those "
-                "that were installed from it. Start a fresh container of this image."
-            )
+                        _copy(installed / info.filename, target, name, record.get(info.filename))
         packed.chmod(0o644)
         return packed.replace(output / name)
 
 
-def _copy(source: pathlib.Path, target, wheel: str) -> None:
+def _record(recipe: dict) -> dict[str, str]:
+    """Path → sha256 as the wheel's RECORD has it (Python Packaging User Guide, "Recording installed projects")."""
+    (content,) = (entry["content"] for entry in recipe["entries"] if entry["filename"].endswith(".dist-info/RECORD"))
+    return {row[0]: row[1] for row in csv.reader(base64.b64decode(content).decode().splitlines())}
+
+
+def _copy(source: pathlib.Path, target, wheel: str, expected: str | None) -> None:
+    digest = hashlib.sha256()
     try:
         with open(source, "rb") as file:
-            shutil.copyfileobj(file, target, 1 << 20)
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+                target.write(chunk)
     except FileNotFoundError:
         raise WheelError(f"{wheel}: expected its file {source}, found none. Start a fresh container of this image.") from None
+    found = "sha256=" + base64.urlsafe_b64encode(digest.digest()).decode().rstrip("=")
+    if found != expected:
+        raise WheelError(
+            f"{wheel}: {source}: expected {expected}, found {found}: it is no longer what was installed. Start a fresh container of this image."
+        )
 
 
 def sha256(path: pathlib.Path) -> str:

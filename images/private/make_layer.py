@@ -5,8 +5,7 @@
 The description is JSON; every key may be left out. Paths in the image have no leading slash.
 
     packages         [.deb, ...]
-    exclude          [glob, ...]              paths of the packages, or in the trees, to leave out; `*` matches `/` too
-    include          [glob, ...]              the only paths in the trees to take
+    exclude          [glob, ...]              paths of the packages to leave out; `*` matches `/` too
     trees            [[folder, path], ...]    a folder's files, as mode 0644, below a path
     console_scripts  path                     commands that the trees' *.dist-info/entry_points.txt name, made there
     files            [[file, path, mode], ...]
@@ -46,7 +45,7 @@ def make_layer(spec: dict) -> Layer:
         LayerError: parts contradict each other, or one is missing; the message names path and origin.
     """
     unknown = set(spec) - {
-        "packages", "exclude", "include", "trees", "console_scripts", "files", "directories", "symlinks", "copies", "concatenations"
+        "packages", "exclude", "trees", "console_scripts", "files", "directories", "symlinks", "copies", "concatenations"
     }  # fmt: skip
     if unknown:
         raise LayerError(f"the layer's description has keys that nobody reads: {', '.join(sorted(unknown))}")
@@ -55,7 +54,7 @@ def make_layer(spec: dict) -> Layer:
     for package in spec.get("packages", ()):
         add_package(layer, pathlib.Path(package), exclude)
     for folder, path in spec.get("trees", ()):
-        _add_tree(layer, pathlib.Path(folder), path, tuple(spec.get("include") or ("*",)), exclude)
+        _add_tree(layer, pathlib.Path(folder), path)
     for source, path, mode in spec.get("files", ()):
         layer.add_file(path, pathlib.Path(source), source, int(mode, 8))
     if spec.get("console_scripts"):
@@ -75,18 +74,12 @@ def make_layer(spec: dict) -> Layer:
     return layer
 
 
-def _add_tree(layer: Layer, folder: pathlib.Path, path: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> None:
+def _add_tree(layer: Layer, folder: pathlib.Path, path: str) -> None:
     # Links are followed: in a sandbox every input is one. Modes are set: Bazel marks each output executable.
     for parent, _, names in os.walk(folder, followlinks=True):
         for name in names:
             source = pathlib.Path(parent, name)
-            relative = source.relative_to(folder).as_posix()
-            if _matches(relative, include) and not _matches(relative, exclude):
-                layer.add_file(f"{path}/{relative}", source, f"folder {folder}")
-
-
-def _matches(path: str, globs: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(path, glob) for glob in globs)
+            layer.add_file(f"{path}/{source.relative_to(folder).as_posix()}", source, f"folder {folder}")
 
 
 def _add_console_scripts(layer: Layer, folder: str) -> None:

@@ -1,4 +1,4 @@
-"""Makes the recipe by which an image's `build` command packs a wheel again from its installed files, and tries it.
+"""Makes the recipe by which an image's `build` command packs a wheel again from its installed files.
 
     python3 -m images.private.make_wheel_recipe --wheel x.whl --installed site-packages --output x.json
 """
@@ -13,7 +13,6 @@ import os
 import pathlib
 import struct
 import sys
-import tempfile
 import zipfile
 
 from images.commands import build
@@ -25,8 +24,12 @@ _MOST_STORED = 1 << 20
 def wheel_recipe(wheel: pathlib.Path, installed: pathlib.Path) -> dict:
     """The recipe of one wheel: its entries' facts, and the content of those that `installed` has not, or has different.
 
+    Args:
+        wheel: compressed or not; what `build` packs is compressed.
+        installed: the site-packages folder that it is installed in.
+
     Raises:
-        build.WheelError: too much differs, or packing by the recipe gives other bytes.
+        build.WheelError: too much differs.
     """
     entries = []
     with zipfile.ZipFile(wheel) as archive:
@@ -41,10 +44,7 @@ def wheel_recipe(wheel: pathlib.Path, installed: pathlib.Path) -> dict:
                     )
                 entry["content"] = base64.b64encode(content).decode()
             entries.append(entry)
-    recipe = {"wheel": wheel.name, "sha256": build.sha256(wheel), "entries": entries}
-    with tempfile.TemporaryDirectory() as scratch:
-        build.write_wheel(recipe, installed, pathlib.Path(scratch))
-    return recipe
+    return {"wheel": wheel.name, "entries": entries}
 
 
 def _has_zip64_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:

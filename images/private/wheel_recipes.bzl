@@ -15,7 +15,7 @@ def _wheel_recipes_impl(ctx):
             inputs = [wheel, installed],
             outputs = [recipe],
             mnemonic = "WheelRecipe",
-            progress_message = "Trying to pack %s again from its installed files" % wheel.basename,
+            progress_message = "Writing how to pack %s again" % wheel.basename,
         )
         recipes.append(recipe)
     return [DefaultInfo(files = depset(recipes))]

@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 import unittest
 
-from images.private import layer, make_layer
+from images.private import layer, make_layer, select_files
 from tests.images import debs
 
 
@@ -142,12 +142,27 @@ class MakeLayerTest(unittest.TestCase):
         (tree / "sub/a.py").write_bytes(b"a")
         (tree / "sub/a.py").chmod(0o555)
         (tree / "b").symlink_to(tree / "sub/a.py")
-        (tree / "bin").mkdir()
-        (tree / "bin/tool").write_bytes(b"")
-        found = self.layer(trees=[[str(tree), "opt/x"]], exclude=["bin/*"])
+        found = self.layer(trees=[[str(tree), "opt/x"]])
         self.assertEqual({path for path in found if not found[path].isdir()}, {"opt/x/sub/a.py", "opt/x/b"})
         self.assertEqual((found["opt/x/b"].isreg(), oct(found["opt/x/sub/a.py"].mode)), (True, "0o644"))
-        self.assertEqual({path for path in self.layer(trees=[[str(tree), "o"]], include=["bin/*"]) if path in self.data}, {"o/bin/tool"})
+
+    def test_files_are_selected_by_globs_and_copied(self):
+        tree = self.folder / "tree"
+        for path in ("bin/tool", "lib/deep/a.so", "lib/b.py"):
+            (tree / path).parent.mkdir(parents=True, exist_ok=True)
+            (tree / path).write_text(path)
+        (tree / "link").symlink_to(tree / "lib")
+        for number, (globs, expected) in enumerate((
+            ({}, {"bin/tool", "lib/deep/a.so", "lib/b.py", "link/deep/a.so", "link/b.py"}),
+            ({"exclude": ["bin/*", "link/*"]}, {"lib/deep/a.so", "lib/b.py"}),
+            ({"include": ["*.so"], "exclude": ["link/*"]}, {"lib/deep/a.so"}),
+            ({"include": ["nothing"]}, set()),
+        )):
+            with self.subTest(globs):
+                to = self.folder / f"selected{number}"
+                select_files.select(tree, to, **globs)
+                found = {file.relative_to(to).as_posix(): file.read_text() for file in to.rglob("*") if file.is_file()}
+                self.assertEqual(found, {path: path.replace("link/", "lib/") for path in expected})
 
     def test_console_scripts_run_what_the_distributions_name(self):
         site = self.folder / "site"

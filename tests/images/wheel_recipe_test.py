@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -18,25 +20,38 @@ from images.commands import build
 from images.private import make_wheel_recipe
 
 
+RECORD = "tool-1.0.dist-info/RECORD"
+FILES = {"tool/library.so": bytes(range(256)) * 10_000, "tool/__init__.py": b"x = 1\n", "tool/small.py": b"x = 2\n"}
+
+
+def write_wheel(path: pathlib.Path, compression: int = zipfile.ZIP_DEFLATED) -> pathlib.Path:
+    """A wheel whose entries differ in time, mode and header."""
+    record = [f"{name},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip('=')},{len(data)}" for name, data in FILES.items()]
+    path.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr(zipfile.ZipInfo("tool/"), b"")
+        executable = zipfile.ZipInfo("tool/library.so", (2020, 2, 2, 2, 2, 2))
+        executable.external_attr, executable.compress_type = 0o100755 << 16, compression
+        archive.writestr(executable, FILES["tool/library.so"])
+        archive.writestr(zipfile.ZipInfo("tool/__init__.py"), FILES["tool/__init__.py"], compression)
+        # As upstream's py_wheel writes every file.
+        small = zipfile.ZipInfo("tool/small.py")
+        small.compress_type = compression
+        with archive.open(small, "w", force_zip64=True) as file:
+            file.write(FILES["tool/small.py"])
+        archive.writestr(zipfile.ZipInfo(RECORD), "\n".join([*record, f"{RECORD},,"]), compression)
+    return path
+
+
 class WheelRecipeTest(unittest.TestCase):
     def setUp(self):
         self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-        self.wheel = self.folder / "tool-1.0-py3-none-any.whl"
-        with zipfile.ZipFile(self.wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(zipfile.ZipInfo("tool/"), b"")
-            executable = zipfile.ZipInfo("tool/library.so", (2020, 2, 2, 2, 2, 2))
-            executable.external_attr, executable.compress_type = 0o100755 << 16, zipfile.ZIP_DEFLATED
-            archive.writestr(executable, bytes(range(256)) * 10_000)
-            archive.writestr("tool/__init__.py", "x = 1\n", zipfile.ZIP_STORED)
-            # As upstream's py_wheel writes every file.
-            with archive.open("tool/small.py", "w", force_zip64=True) as file:
-                file.write(b"x = 2\n")
-            archive.writestr("tool-1.0.dist-info/RECORD", "as the wheel has it")
+        self.wheel = write_wheel(self.folder / "tool-1.0-py3-none-any.whl")
         self.installed = self.folder / "site"
         with zipfile.ZipFile(self.wheel) as archive:
             archive.extractall(self.installed)
         # pip writes the list of files anew.
-        (self.installed / "tool-1.0.dist-info/RECORD").write_text("as pip has it")
+        (self.installed / RECORD).write_text("as pip has it")
         self.output = self.folder / "dist"
         self.output.mkdir()
 
@@ -49,13 +64,18 @@ class WheelRecipeTest(unittest.TestCase):
         self.assertEqual(packed.read_bytes(), self.wheel.read_bytes())
         self.assertEqual(os.listdir(self.output), [self.wheel.name])
 
+    def test_an_uncompressed_wheel_comes_back_compressed(self):
+        plain = write_wheel(self.folder / "plain" / self.wheel.name, zipfile.ZIP_STORED)
+        self.assertGreater(plain.stat().st_size, self.wheel.stat().st_size)
+        self.assertEqual(make_wheel_recipe.wheel_recipe(plain, self.installed), make_wheel_recipe.wheel_recipe(self.wheel, self.installed))
+
     def test_a_recipe_holds_only_what_installation_changed(self):
-        self.assertEqual([entry["filename"] for entry in self.recipe()["entries"] if "content" in entry], ["tool-1.0.dist-info/RECORD"])
+        self.assertEqual([entry["filename"] for entry in self.recipe()["entries"] if "content" in entry], [RECORD])
 
     def test_a_changed_or_missing_file_leaves_no_wheel(self):
         recipe = self.recipe()
         (self.installed / "tool/__init__.py").write_text("x = 2\n")
-        with self.assertRaisesRegex(build.WheelError, f"{self.wheel.name}: expected sha256 {recipe['sha256']}, found"):
+        with self.assertRaisesRegex(build.WheelError, f"{self.wheel.name}: .*tool/__init__.py: expected sha256=\\S+, found sha256=\\S+: it is no longer"):
             build.write_wheel(recipe, self.installed, self.output)
         (self.installed / "tool/__init__.py").unlink()
         with self.assertRaisesRegex(build.WheelError, "expected its file .*tool/__init__.py, found none"):

@@ -4,6 +4,7 @@ import base64
 import csv
 import hashlib
 import io
+import os
 import re
 import subprocess
 import sys
@@ -143,3 +144,13 @@ def test_check_wheel_contents_would_find_something(tmp_path):
         capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)},
     )
     assert done.returncode != 0 and "W001" in done.stdout + done.stderr
+
+
+def test_the_wheel_that_images_install_is_the_published_one_but_for_compression():
+    published, plain = ours()["tvm"], zipfile.ZipFile(os.environ["UNCOMPRESSED_TVM_WHEEL"])
+
+    def facts(archive):
+        return [(entry.filename, entry.CRC, entry.file_size, entry.date_time, entry.external_attr) for entry in archive.infolist()]
+
+    assert facts(plain) == facts(published.zip)
+    assert {entry.compress_type for entry in plain.infolist()} == {zipfile.ZIP_STORED}
