@@ -3,6 +3,7 @@
 parts, with the time they take on 2 cores:
   builds    cold, null and one-file-changed build of the runtime: Bazel and CMake + Ninja in turns (5 min per cold run, and 2 min)
   native    the same of mlc-llm's libraries, its Rust tokenizers and the runtime that they need (15 min per cold run), where its sources are
+  image     everything from nothing, null build, and one changed C++ file to the image's digest, with critical paths (15 min; 5 min without mlc-llm)
   launcher  what tools/bazel adds to a call of Bazel (15 s)
   sizes     wheels, libraries and image layers (10 s, where they are built); with `tools/bazel run --config=cuda //bench` those for GPUs too
   engine    mlc-llm's engine on our TVM and on the official one: start, prefill, decode (3 min), where mlc-llm's sources are
@@ -21,13 +22,14 @@ import builds
 import commands
 import engine
 import fresh
+import image
 import native
 import overhead
 import push
 import report
 import sizes
 
-PARTS = {"builds": builds, "native": native, "launcher": overhead, "sizes": sizes, "engine": engine, "push": push, "fresh": fresh}
+PARTS = {"builds": builds, "native": native, "image": image, "launcher": overhead, "sizes": sizes, "engine": engine, "push": push, "fresh": fresh}
 
 
 def _arguments() -> argparse.Namespace:
