@@ -30,7 +30,7 @@ def pairs(values: list[dict[str, str]]) -> dict[str, str]:
 def read_graph(second: SecondWorkspace) -> tuple[list[Action], collections.Counter[str]]:
     """All actions, and how often each occurs with its key."""
     # Tests with a command of their own are not among //...
-    manual = second.bazel("query", *OPTIONS, "tests(//...) intersect attr('tags', r'[\\[ ]manual[,\\]]', //...)").stdout.split()
+    manual = second.bazel("query", *OPTIONS, "attr(tags, '[\\[ ]manual[,\\]]', tests(//...))").stdout.split()
     query = "deps(//... + set({}))".format(" ".join(manual))
     wanted = ["--output=jsonproto", "--include_artifacts=false", "--include_param_files", "--skip_incompatible_explicit_targets"]
     graph: dict[str, Any] = json.loads(second.bazel("aquery", *OPTIONS, *wanted, query).stdout)

@@ -22,8 +22,8 @@ from tests.private.second_workspace import SecondWorkspace
 
 OPTIONS = ["--disk_cache=", "--color=no", "--curses=no", "--show_progress_rate_limit=30"]
 
-# What else may lie in the sandbox's root: where Bazel has linux-sandbox write down how much time and memory an action took.
-BAZELS = {"/stats.out"}
+# What else lies in the sandbox: where linux-sandbox writes how much time and memory an action took, and what it shows in place of a forbidden file.
+BAZELS = {"/stats.out", "/tmp/empty_file"}
 
 PROBE = """\
 load("@bazel_skylib//rules:run_binary.bzl", "run_binary")

@@ -1,12 +1,12 @@
 """The environment of somebody who set every variable that a compiler, an interpreter or a tool of a build is known to obey."""
 
-# PYTHONHOME is not among them: no Python of the machine starts with a wrong one, the launcher's included.
+# Two are not among them. No Python of the machine starts with a wrong PYTHONHOME, the launcher's included; and where crates are downloaded from is a
+# setting in CARGO_HOME, so another one has them asked for again (third_party/crates).
 ODD = {
     "AR": "/nonexistent/ar",
     "BASH_ENV": "/nonexistent/bash_env",
     "CARGO_BUILD_TARGET": "wasm32-unknown-unknown",
     "CARGO_ENCODED_RUSTFLAGS": "-Copt-level=0",
-    "CARGO_HOME": "/nonexistent/cargo",
     "CC": "/nonexistent/cc",
     "CFLAGS": "-O0 -DODD",
     "COMPILER_PATH": "/nonexistent",
