@@ -4,6 +4,7 @@ def _tiny_checkpoint_impl(ctx):
     folder = ctx.actions.declare_directory(ctx.label.name)
     arguments = ctx.actions.args()
     arguments.add_all([folder], expand_directories = False)
+    arguments.add_all(ctx.attr.options)
     ctx.actions.run(
         outputs = [folder],
         executable = ctx.executable._tiny_model,
@@ -16,5 +17,8 @@ def _tiny_checkpoint_impl(ctx):
 tiny_checkpoint = rule(
     implementation = _tiny_checkpoint_impl,
     doc = "The folder <name>: config.json, tokenizer and random weights, always the same bytes.",
-    attrs = {"_tiny_model": attr.label(default = "//models/tiny:tiny_model", executable = True, cfg = "exec")},
+    attrs = {
+        "options": attr.string_list(doc = "Options of tiny_model.py: other sizes."),
+        "_tiny_model": attr.label(default = "//models/tiny:tiny_model", executable = True, cfg = "exec"),
+    },
 )

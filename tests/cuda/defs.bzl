@@ -1,5 +1,7 @@
 """Imitations of NVIDIA's driver, for tests of what happens with and without one."""
 
+load("@bazel_skylib//rules:run_binary.bzl", "run_binary")
+
 def driver_without_gpu(name, version):
     """A folder `<name>` with a libcuda.so.1 of some CUDA version that shows no GPU.
 
@@ -7,12 +9,16 @@ def driver_without_gpu(name, version):
         name: the target: the library.
         version: as cuDriverGetVersion counts, 13000 for CUDA 13.0.
     """
-    native.genrule(
+    run_binary(
         name = name + "_source",
         srcs = ["@cuda_nvcc//:cuda.h"],
         outs = [name + ".c"],
-        cmd = "$(execpath //toolchains/cuda/private:make_driver_stub) $< --driver-version {} > $@".format(version),
-        tools = ["//toolchains/cuda/private:make_driver_stub"],
+        args = [
+            "$(execpath @cuda_nvcc//:cuda.h)",
+            "--driver-version={}".format(version),
+            "--output=$(execpath {}.c)".format(name),
+        ],
+        tool = "//toolchains/cuda/private:make_driver_stub",
     )
     native.cc_binary(
         name = name + "/libcuda.so.1",

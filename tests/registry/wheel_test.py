@@ -24,7 +24,7 @@ def runfile(variable: str) -> Path:
 
 def python(*arguments: str | Path, **kwargs: object) -> subprocess.CompletedProcess[str]:
     """Runs this interpreter with this test's packages and nothing else of the environment; the output is in the result."""
-    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONDONTWRITEBYTECODE": "1", "HOME": os.environ["TEST_TMPDIR"]}
     return subprocess.run(
         [sys.executable, *arguments], **{"env": environment, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **kwargs}
     )

@@ -36,7 +36,7 @@ def test_installs_into_an_empty_environment_and_works(links, tmp_path):
     done = pip("install", "--no-index", "--no-compile", f"--find-links={links}", f"--target={environment}", "apache-tvm")
     assert done.returncode == 0, done.stderr
     program = "import tvm; assert tvm.__file__.startswith({!r}), tvm.__file__; print(tvm.runtime.tensor([1.0, 2.0]).numpy().sum())".format(str(environment))
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={"PYTHONPATH": str(environment)})
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={"PYTHONPATH": str(environment), "HOME": str(tmp_path)})
     assert (ran.returncode, ran.stdout) == (0, "3.0\n"), ran.stderr
     checked = pip("check", env={"PYTHONPATH": f"{os.environ['PIP_SITE']}:{environment}"})
     assert checked.returncode == 0, checked.stdout

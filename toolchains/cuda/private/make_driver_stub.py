@@ -1,7 +1,7 @@
 """Prints C source of a library with the names of CUDA's driver API, so that programs can be linked where there is no driver.
 
-    make_driver_stub cuda.h > driver_stub.c
-    make_driver_stub cuda.h --driver-version 12080 > old_driver.c    # for tests: a driver of CUDA 12.8 that has no GPU
+    make_driver_stub cuda.h --output driver_stub.c
+    make_driver_stub cuda.h --driver-version 12080 --output old_driver.c    # for tests: a driver of CUDA 12.8 that has no GPU
 
 Each function returns CUDA_ERROR_STUB_LIBRARY (34), as NVIDIA's own stubs do: a program that loads it by mistake learns so from its first call.
 """
@@ -57,9 +57,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("header", type=Path, help="cuda.h")
     parser.add_argument("--driver-version", type=int, metavar="N", help="make a driver without a GPU, of CUDA N: 13000 is 13.0")
+    parser.add_argument("--output", type=Path, required=True, help="the source to write")
     options = parser.parse_args()
     try:
-        print(source(functions(options.header.read_text(encoding="utf-8")), options.driver_version))
+        options.output.write_text(source(functions(options.header.read_text(encoding="utf-8")), options.driver_version) + "\n", encoding="utf-8")
     except (OSError, ValueError) as error:
         print(f"make_driver_stub: {error}", file=sys.stderr)
         return 1
