@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,8 +32,12 @@ class Faults(unittest.TestCase):
         second = cls.enterClassContext(SecondWorkspace(OPTIONS.workspace_file.resolve().parent, cls.place))
         cls.build = service.Build(second, OPTIONS.artifacts, TARGETS)
 
-    def service(self, *arguments: str, state: str | None = None) -> service.RemoteService:
-        return service.RemoteService(self.place / (state or self._testMethodName), *arguments)
+    def tearDown(self):
+        # Gigabytes for each test would add up.
+        shutil.rmtree(self.place / self._testMethodName, ignore_errors=True)
+
+    def service(self, *arguments: str) -> service.RemoteService:
+        return service.RemoteService(self.place / self._testMethodName, *arguments)
 
     def assert_same_bytes(self):
         self.assertTrue(self.expected)

@@ -16,7 +16,7 @@ RESERVED = 10**9
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 # Seconds after which the scheduler takes a worker for dead, and gives its action to another.
-WORKER_SILENT = 20
+WORKER_SILENT = 40
 
 
 def size(text: str) -> int:
