@@ -8,6 +8,7 @@ parts, with the time they take on 2 cores:
   sizes     wheels, libraries and image layers (10 s, where they are built); with `tools/bazel run --config=cuda //bench` those for GPUs too
   engine    mlc-llm's engine on our TVM and on the official one: start, prefill, decode (3 min), where mlc-llm's sources are
   push      //images:push beside a bare copy of the same image, over loopback (15 s, where it is built and tested)
+  remote    TVM's runtime built here, by one worker, by two, from their cache on a second checkout; on paper by 256 (20 min)
   fresh     the README's two commands in a fresh clone with empty caches: wall time and download volume (as long as these take)
 
 Let nothing else run meanwhile. Temporary folders need 5 GB.
@@ -26,10 +27,21 @@ import image
 import native
 import overhead
 import push
+import remote
 import report
 import sizes
 
-PARTS = {"builds": builds, "native": native, "image": image, "launcher": overhead, "sizes": sizes, "engine": engine, "push": push, "fresh": fresh}
+PARTS = {
+    "builds": builds,
+    "native": native,
+    "image": image,
+    "launcher": overhead,
+    "sizes": sizes,
+    "engine": engine,
+    "push": push,
+    "remote": remote,
+    "fresh": fresh,
+}
 
 
 def _arguments() -> argparse.Namespace:

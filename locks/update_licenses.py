@@ -311,7 +311,7 @@ def _valid(expression: str) -> str | None:
         return expression.strip()
     try:
         return expression if not licensing().validate(expression).errors else None
-    except ExpressionError:
+    except (ExpressionError, AttributeError):  # The library's own `validate` asks some of its errors for what they lack (30.4.4).
         return None
 
 

@@ -77,6 +77,16 @@ class Unpacked(unittest.TestCase):
         expected = f"loader --inhibit-cache --library-path {moved}/lib/x86_64-linux-gnu --argv0 {moved}/usr/bin/tool "
         self.assertEqual(shown.strip(), f"{expected}{moved}/usr/bin/tool.unwrapped --sysroot={moved} a b")
 
+    def test_a_wrapper_sets_what_the_program_is_to_see(self):
+        # As `bwrap --chdir` does on a remote worker, whatever the action's environment says.
+        environment = {"PWD": "/", "PATH": os.environ.get("PATH", "/usr/bin:/bin")}
+        loader = '#!/bin/sh\necho "$PWD"\n'
+        files = {unpack.LOADERS[0]: loader, "usr/bin/tool": "the program"}
+        status, said, root = self.unpack(files, "usr/bin/tool=PWD=/proc/self/cwd usr/bin/tool")
+        self.assertEqual((status, said), (0, ""))
+        shown = subprocess.run(["usr/bin/tool"], cwd=root, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
+        self.assertEqual(shown.strip(), "/proc/self/cwd")
+
     def test_two_packages_with_one_file_are_an_error(self):
         status, said, _ = self.unpack({"usr/lib/a": "1"}, more={"usr/lib/a": "2"})
         self.assertEqual(status, 1)

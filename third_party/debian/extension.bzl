@@ -30,8 +30,8 @@ _root = tag_class(
         "set": attr.string(mandatory = True, doc = "A set of locks/debian.lock.json."),
         "wheels": attr.string_list(doc = "Distributions of locks/requirements.lock.txt whose wheels are unpacked into the folder too: programs that Debian has not."),
         "wrappers": attr.string_dict(
-            doc = "Script to generate → program that it runs with this folder's loader and libraries, optionally followed by arguments in " +
-                  "which {root} stands for the folder. A script with the name of its program takes that program's place.",
+            doc = "Script to generate → program that it runs with this folder's loader and libraries, optionally after variables (NAME=VALUE) and followed by " +
+                  "arguments in which {root} stands for the folder. A script with the name of its program takes that program's place.",
         ),
     },
 )

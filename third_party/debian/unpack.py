@@ -9,6 +9,7 @@ so on the machine's Python: standard library only.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import posixpath
 import re
@@ -38,7 +39,7 @@ case "$0" in
 */{script}) root="${{0%/{script}}}" ;;
 *) root="${{0%/*}}/{up}" ;;
 esac
-{drop}exec "$root/{loader}" --inhibit-cache --library-path "{libraries}" {argv0}"$root/{program}"{arguments} "$@"
+{drop}{variables}exec "$root/{loader}" --inhibit-cache --library-path "{libraries}" {argv0}"$root/{program}"{arguments} "$@"
 """
 
 # Each argument goes from the front of the list to its end, but for the option and its value.
@@ -119,10 +120,13 @@ def write_wrapper(root: Path, script: str, command: str, drop: str = "") -> None
     Args:
       root: the folder.
       script: path of the script below the folder. If a program of that name is what it runs, the program moves to `<name>.unwrapped`.
-      command: path of the program below the folder, then arguments separated by spaces, in which {root} is the folder.
+      command: path of the program below the folder, then arguments separated by spaces, in which {root} is the folder; before it, variables that the
+        program is to see, as NAME=VALUE.
       drop: an option that the program is not given, nor the argument after it.
     """
-    program, *arguments = command.split(" ")
+    words = command.split(" ")
+    variables = list(itertools.takewhile(lambda word: re.match(r"[A-Z_]+=", word), words))
+    program, *arguments = words[len(variables) :]
     if not (root / program).exists():
         raise debian.DebianError(f"wrapper {script}: the packages have no {program}")
     if script == program:
@@ -146,6 +150,7 @@ def write_wrapper(root: Path, script: str, command: str, drop: str = "") -> None
             up="/".join([".."] * script.count("/")),
             loader=loader,
             drop=DROP.format(option=drop) if drop else "",
+            variables="".join(f"export {variable}\n" for variable in variables),
             libraries=":".join(f"$root/{folder}" for folder in LIBRARIES if (root / folder).is_dir()),
             argv0='--argv0 "$0" ' if has_argv0 else "",
             arguments="".join(f' "{argument.format(root="$root")}"' for argument in arguments),

@@ -1,0 +1,235 @@
+"""Part `remote`: the wheels and the image of TVM's runtime, built here and by workers; and on paper by many more workers."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import heapq
+import json
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import commands
+import report
+
+TARGETS = ["//wheels:tvm_ffi", "//wheels:tvm_runtime", "//images/tvm_runtime"]
+ON_PAPER = (1, 2, 16, 64, 256)
+
+_STARTING = 180  # seconds
+
+
+@dataclass(frozen=True)
+class Action:
+    """One that ran.
+
+    Args:
+      seconds: its program's wall time.
+      overhead: what else it took, in seconds, but for waiting until a worker was free.
+      needs: numbers of the actions whose outputs it reads.
+    """
+
+    seconds: float
+    overhead: float
+    needs: frozenset[int]
+
+
+def _seconds(text: str | None) -> float:
+    """Protobuf's JSON form of a duration: `1.5s`."""
+    return float(text.removesuffix("s")) if text else 0.0
+
+
+def entries(text: str) -> Iterator[dict]:
+    """The objects of a --execution_log_json_file, which stand one behind the other."""
+    decoder, position = json.JSONDecoder(), 0
+    while found := re.compile(r"\S").search(text, position):
+        entry, position = decoder.raw_decode(text, found.start())
+        yield entry
+
+
+def graph(log: Iterable[Mapping]) -> list[Action]:
+    """The actions of an execution log, and which needs which.
+
+    Bazel makes links and the like itself, which the log leaves out: an input that no action has made by its name may be what one has made by its digest.
+    """
+    log = list(log)
+    makers: dict[str, int] = {}
+    by_digest: dict[str, int] = {}
+    for number, entry in enumerate(log):
+        for output in entry.get("actualOutputs", []):
+            makers[output["path"]] = number
+            if digest := output.get("digest", {}).get("hash"):
+                by_digest.setdefault(digest, number)
+    actions = []
+    for number, entry in enumerate(log):
+        needs = set()
+        for each in entry.get("inputs", []):
+            maker = makers.get(each["path"])
+            if maker is None and "bazel-out/" in each["path"]:
+                maker = by_digest.get(each.get("digest", {}).get("hash", ""))
+            if maker is not None and maker != number:
+                needs.add(maker)
+        metrics = entry.get("metrics", {})
+        total, ran, queued = (_seconds(metrics.get(key)) for key in ("totalTime", "executionWallTime", "queueTime"))
+        actions.append(Action(ran, max(0.0, total - ran - queued), frozenset(needs)))
+    return actions
+
+
+def _order(actions: Sequence[Action]) -> list[int]:
+    """Every action behind those that it needs."""
+    waiting = [len(action.needs) for action in actions]
+    followers = _followers(actions)
+    ready = [number for number, count in enumerate(waiting) if not count]
+    for number in ready:  # Grows while it is walked.
+        for follower in followers[number]:
+            waiting[follower] -= 1
+            if not waiting[follower]:
+                ready.append(follower)
+    if len(ready) != len(actions):
+        raise ValueError("expected actions without a circle, found one")
+    return ready
+
+
+def _followers(actions: Sequence[Action]) -> list[list[int]]:
+    followers: list[list[int]] = [[] for _ in actions]
+    for number, action in enumerate(actions):
+        for needed in action.needs:
+            followers[needed].append(number)
+    return followers
+
+
+def ranks(actions: Sequence[Action], overhead: float = 0) -> list[float]:
+    """Seconds from the start of each action to the end of everything, with as many workers as there may be; their maximum is the critical path.
+
+    Args:
+      actions: as `graph` has them.
+      overhead: seconds to add to each action.
+    """
+    followers = _followers(actions)
+    found = [0.0] * len(actions)
+    for number in reversed(_order(actions)):
+        found[number] = actions[number].seconds + overhead + max((found[each] for each in followers[number]), default=0.0)
+    return found
+
+
+def schedule(actions: Sequence[Action], workers: int, overhead: float = 0) -> float:
+    """Seconds that so many workers take, one action at a time each, when a free one takes the ready action with the longest way to the end (list scheduling).
+
+    Args:
+      actions: as `graph` has them.
+      workers: how many.
+      overhead: seconds that each action takes on top.
+    """
+    rank = ranks(actions, overhead)
+    followers = _followers(actions)
+    waiting = [len(action.needs) for action in actions]
+    ready = [(-rank[number], number) for number, count in enumerate(waiting) if not count]
+    heapq.heapify(ready)
+    running: list[tuple[float, int]] = []
+    now = 0.0
+    while ready or running:
+        while ready and len(running) < workers:
+            _, number = heapq.heappop(ready)
+            heapq.heappush(running, (now + actions[number].seconds + overhead, number))
+        now, done = heapq.heappop(running)
+        for follower in followers[done]:
+            waiting[follower] -= 1
+            if not waiting[follower]:
+                heapq.heappush(ready, (-rank[follower], follower))
+    return now
+
+
+def loopback_bytes(text: str) -> int:
+    """Bytes that the loopback interface has carried, of /proc/net/dev."""
+    return int(re.search(r"^\s*lo:\s*(\d+)", text, re.MULTILINE)[1])
+
+
+def _carried() -> int:
+    return loopback_bytes(Path("/proc/net/dev").read_text(encoding="ascii"))
+
+
+@contextlib.contextmanager
+def _service(script: Path, state: Path, workers: int) -> Iterator[list[str]]:
+    """Runs //tools/remote:up with this state; yields the flags that reach it."""
+    log = state.with_name(f"{state.name}.log")
+    with log.open("wb") as file:
+        process = subprocess.Popen([script, f"--state={state}", "--port=0", f"--workers={workers}"], stdout=file, stderr=file)
+    try:
+        began = time.monotonic()
+        while not (found := re.search(r"--remote_executor=\S+", log.read_text())):
+            if process.poll() is not None or time.monotonic() - began > _STARTING:
+                raise SystemExit(f"bench: expected the service to start, found:\n{log.read_text()}")
+            time.sleep(0.2)
+        yield ["--config=remote", found[0]]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def paper(actions: Sequence[Action], overhead: float) -> str:
+    """The table of what numbers of workers would take."""
+    rows = []
+    for workers in ON_PAPER:
+        bare, loaded = schedule(actions, workers), schedule(actions, workers, overhead)
+        rows.append([str(workers), report.duration(bare), report.duration(loaded), report.ratio(schedule(actions, 1, overhead), loaded)])
+    path, loaded = max(ranks(actions)), max(ranks(actions, overhead))
+    rows.append(["any number (critical path)", report.duration(path), report.duration(loaded), report.ratio(schedule(actions, 1, overhead), loaded)])
+    return report.table(["workers, on paper", "actions alone", "with the overhead of each", "times faster than 1"], rows)
+
+
+def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
+    """The tables of this part, and the versions of what was measured."""
+    rows = []
+    with commands.scratch() as folder:
+        script = folder / "up"
+        commands.say("building //tools/remote:up (not timed)")
+        workspace.output("run", f"--script_path={script}", "//tools/remote:up")
+        first = commands.Bazel(workspace.root, folder / "output_base")
+        copy = folder / "checkout"
+        shutil.copytree(workspace.root, copy, symlinks=True, ignore=shutil.ignore_patterns("bazel-*", ".git"))
+        second = commands.Bazel(copy, folder / "second_output_base")
+        try:
+            commands.say("fetching and unpacking what the build needs (not timed)")
+            first.output("build", "--nobuild", *TARGETS)
+            log = folder / "log.json"
+            flags = ["--disk_cache=", f"--execution_log_json_file={log}"]
+
+            def build(bazel: commands.Bazel, what: str, *more: str) -> tuple[float, list[Action]]:
+                commands.say(what)
+                bazel.output("clean")
+                before = _carried()
+                seconds = bazel.seconds("build", *flags, *more, *TARGETS)
+                carried = _carried() - before
+                actions = graph(entries(log.read_text(encoding="utf-8")))
+                log.unlink()
+                base = rows[0][0] if rows else seconds
+                rows.append((seconds, [what, report.duration(seconds), report.ratio(seconds, base), report.size(carried) if more else "none"]))
+                return seconds, actions
+
+            build(first, "here, without a cache", "--remote_executor=", "--remote_cache=")
+            rows[0][1][3] = "none"
+            with _service(script, folder / "one", 1) as reach:
+                _, actions = build(first, "by one worker, nothing cached", *reach)
+            shutil.rmtree(folder / "one")
+            with _service(script, folder / "two", 2) as reach:
+                cold, _ = build(first, "by two workers, nothing cached", *reach)
+                first.output("shutdown")
+                second.output("build", "--nobuild", *TARGETS)
+                cached, _ = build(second, "a second checkout, all cached", *reach)
+        finally:
+            for bazel in (first, second):
+                bazel.output("shutdown")
+    overhead = mean(action.overhead for action in actions)
+    measured = report.table(["clean build of " + ", ".join(f"`{target}`" for target in TARGETS), "time", "to the first", "transferred"], [row for _, row in rows])
+    text = f"""{measured}
+From the cache a second checkout takes {cached / cold:.1%} of what two workers took. On paper, from the {len(actions)} actions as one worker ran them: together
+{report.duration(sum(action.seconds for action in actions))}, and {report.duration(overhead)} on top of each, for sending, staging and fetching.
+
+{paper(actions, overhead)}"""
+    return text, workspace.output("--version").strip()

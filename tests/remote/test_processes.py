@@ -1,0 +1,86 @@
+"""Processes of //tools/remote: started again when they fall, and gone when we are."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tools.remote import processes
+
+
+def process(folder: pathlib.Path, program: str, ready=lambda: True) -> processes.Process:
+    return processes.Process("server", [sys.executable, "-c", program], folder / "server.log", {}, ready)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ends within seconds; one that nobody has waited for has ended too."""
+    for _ in range(100):
+        stat = pathlib.Path(f"/proc/{pid}/stat")
+        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_program_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(processes.ProcessError, match="server: /no/program does not start: No such file"):
+        processes.Process("server", ["/no/program"], tmp_path / "log", {}, lambda: True).start()
+
+
+def test_a_program_that_does_not_start_shows_what_it_said(tmp_path):
+    server = process(tmp_path, "import sys; print('no licence'); sys.exit(3)", ready=lambda: False)
+    server.start()
+    with pytest.raises(processes.ProcessError, match="ended with status 3(.|\n)*no licence"):
+        server.wait_until_ready(60)
+
+
+def test_a_program_that_never_is_ready_is_not_waited_for(tmp_path):
+    server = process(tmp_path, "import time; time.sleep(600)", ready=lambda: False)
+    server.start()
+    with pytest.raises(processes.ProcessError, match="within 0 s"):
+        server.wait_until_ready(0.3)
+    server.stop()
+
+
+def test_stopping_ends_what_it_started_too(tmp_path):
+    program = "import subprocess, sys, time; print(subprocess.Popen(['/bin/sh', '-c', 'read x'], stdin=subprocess.PIPE).pid, flush=True); time.sleep(600)"
+    server = process(tmp_path, program)
+    server.start()
+    while not (said := server.log.read_text()):
+        time.sleep(0.05)
+    child, pid = int(said), server.pid
+    server.stop()
+    assert gone(child) and gone(pid)
+
+
+def test_one_that_falls_all_the_time_is_given_up(tmp_path):
+    server = process(tmp_path, "import sys; sys.exit(1)")
+    server.start()
+    with pytest.raises(processes.ProcessError, match="server ended 6 times within a minute"):
+        for _ in range(10):
+            while server.fallen() is None:
+                time.sleep(0.05)
+            server.start_again()
+
+
+def test_everything_ends_with_us_even_if_we_are_killed(tmp_path):
+    program = f"""
+import pathlib, sys, time
+from tools.remote import processes
+server = processes.Process("server", [sys.executable, "-c", "import time; time.sleep(600)"], pathlib.Path({str(tmp_path)!r}, "log"), {{}}, lambda: True)
+server.start()
+print(server.pid, flush=True)
+time.sleep(600)
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment)
+    pid = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    assert gone(pid)

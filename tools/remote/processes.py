@@ -1,0 +1,138 @@
+"""Processes that are started together, started again when they fall, and stopped together."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_SHOWN_LINES = 20
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+# More falls than this in a minute, and another start will not help.
+_FALLS = 5
+
+
+class ProcessError(Exception):
+    """A process cannot do its work; the message holds the end of what it printed."""
+
+
+def die_with_parent(number: int) -> None:
+    """Asks the kernel for this signal as soon as the parent ends, however it does."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def last_lines(log: Path) -> str:
+    """The end of a log, for an error message."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    return "\n".join(lines[-_SHOWN_LINES:]) or "(it printed nothing)"
+
+
+@dataclass
+class Process:
+    """A program that is to run all the time.
+
+    Args:
+      name: what messages call it, and its log.
+      command: program and arguments.
+      log: file that all it prints is added to.
+      environment: all its variables.
+      ready: whether it does its work yet; asked several times a second while it starts.
+      stop_signal: what ends it in good order.
+    """
+
+    name: str
+    command: Sequence[str]
+    log: Path
+    environment: Mapping[str, str]
+    ready: Callable[[], bool]
+    stop_signal: int = signal.SIGTERM
+    _running: subprocess.Popen | None = None
+    _falls: list[float] = field(default_factory=list)
+
+    @property
+    def pid(self) -> int | None:
+        return self._running.pid if self._running else None
+
+    def start(self) -> None:
+        """Starts it, without waiting for it.
+
+        Raises:
+          ProcessError: there is no such program.
+        """
+        with open(self.log, "ab") as log:
+            try:
+                self._running = subprocess.Popen(
+                    self.command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=dict(self.environment),
+                    # A group of its own: Ctrl-C reaches us alone, and what it starts ends with it.
+                    start_new_session=True,
+                    preexec_fn=lambda: die_with_parent(signal.SIGKILL),
+                )
+            except OSError as error:
+                raise ProcessError(f"{self.name}: {self.command[0]} does not start: {error.strerror}") from None
+
+    def wait_until_ready(self, seconds: float) -> None:
+        """Returns as soon as it does its work.
+
+        Raises:
+          ProcessError: it ended, or needs longer than so many seconds.
+        """
+        assert self._running
+        began = time.monotonic()
+        while not self.ready():
+            if self._running.poll() is not None:
+                raise ProcessError(f"{self.name} ended with status {self._running.returncode} instead of starting. The end of {self.log}:\n{last_lines(self.log)}")
+            if time.monotonic() - began > seconds:
+                raise ProcessError(f"{self.name}: expected it to be ready within {seconds:.0f} s, found it is not. The end of {self.log}:\n{last_lines(self.log)}")
+            time.sleep(0.1)
+
+    def fallen(self) -> int | None:
+        """Its exit status if it ended by itself, else None."""
+        return self._running.poll() if self._running else None
+
+    def start_again(self) -> None:
+        """Starts it after a fall.
+
+        Raises:
+          ProcessError: it falls all the time.
+        """
+        assert self._running
+        now = time.monotonic()
+        self._falls = [fall for fall in self._falls if now - fall < 60] + [now]
+        if len(self._falls) > _FALLS:
+            raise ProcessError(
+                f"{self.name} ended {len(self._falls)} times within a minute, the last time with status {self._running.returncode}. "
+                f"The end of {self.log}:\n{last_lines(self.log)}"
+            )
+        self._kill_group()  # What it left.
+        self.start()
+
+    def stop(self, seconds: float = 10) -> None:
+        """Ends it and all that it started: politely, then not."""
+        if not self._running:
+            return
+        if self._running.poll() is None:
+            self._running.send_signal(self.stop_signal)
+            try:
+                self._running.wait(seconds)
+            except subprocess.TimeoutExpired:
+                pass
+        self._kill_group()
+        self._running.wait()
+        self._running = None
+
+    def _kill_group(self) -> None:
+        assert self._running
+        try:
+            os.killpg(self._running.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass

@@ -1,0 +1,284 @@
+"""Starts a remote execution service on this machine: BuildGrid, its database, a storage, and BuildBox workers; all out of the locks.
+
+    tools/bazel run //tools/remote:up
+    tools/bazel build --config=remote //wheels:tvm_runtime      # in another terminal
+
+It runs until Ctrl-C, and all it started ends with it. What was built stays in the state folder: the next start has it.
+Nobody but this machine is answered, and everybody on it is: this is for trying, not for a team (README.md beside this file).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+
+from tools import arguments
+from tools.remote import processes, settings, storage
+
+STARTING = 60  # seconds that each process may take
+
+
+class RemoteError(Exception):
+    """The service cannot run; the message says why and what to do."""
+
+
+def say(line: str) -> None:
+    """One line of progress, on standard error."""
+    print("remote: " + line, file=sys.stderr, flush=True)
+
+
+def _parser() -> arguments.Parser:
+    parser = arguments.Parser("//tools/remote:up", __doc__)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    number = settings.PORT
+    parser.add_argument("--port", type=int, help=f"port on {settings.HOST} (default: {number}, or a free one where that is taken); 0: a free one")
+    parser.add_argument("--state", type=arguments.user_path, default=cache / "mlc-bazel-remote", help="folder for storage, database, logs (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="workers, each running one action at a time (default: %(default)s)")
+    parser.add_argument("--storage", type=_size, default=_size("20G"), metavar="SIZE", help="what the storage may hold, old goes first (default: 20G)")
+    parser.add_argument("--worker-storage", type=_size, default=_size("5G"), metavar="SIZE", help="what each worker keeps of it (default: 5G)")
+    parser.add_argument("--check", action="store_true", help="verify every stored blob first and delete damaged ones; by itself after a stop that was no stop")
+    return parser
+
+
+def _size(text: str) -> int:
+    try:
+        return settings.size(text)
+    except ValueError as error:
+        raise arguments.argparse.ArgumentTypeError(str(error)) from None
+
+
+def _programs() -> settings.Programs:
+    """Where Bazel has put them; paths are relative to the folder that `bazel run` starts in."""
+    names = [name for name in settings.Programs.__dataclass_fields__ if name != "python"]
+    missing = [name for name in names if "REMOTE_" + name.upper() not in os.environ]
+    if missing:
+        raise RemoteError("expected to be started by Bazel: tools/bazel run //tools/remote:up")
+    return settings.Programs(python=Path(sys.executable), **{name: Path(os.environ["REMOTE_" + name.upper()]).absolute() for name in names})
+
+
+def choose_port(wanted: int | None) -> int:
+    """The port to listen on.
+
+    Args:
+      wanted: None for the usual one or, where that is taken, any; 0 for any.
+
+    Raises:
+      RemoteError: the wanted one is taken.
+    """
+    for port in [settings.PORT, 0] if wanted is None else [wanted]:
+        with socket.socket() as probe:
+            # As the scheduler's own socket: one that was closed a moment ago does not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.HOST, port))
+                return probe.getsockname()[1]
+            except OSError as error:
+                reason = error.strerror
+    raise RemoteError(f"--port: expected port {wanted} of {settings.HOST} to be free, found: {reason}. Name another, or leave --port out for a free one.")
+
+
+@contextlib.contextmanager
+def locked(state: Path) -> Iterator[None]:
+    """Holds the state folder for this process alone.
+
+    Raises:
+      RemoteError: another one has it.
+    """
+    with open(state / "lock", "w", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RemoteError(f"{state}: another //tools/remote:up runs with this folder; stop it, or choose another folder with --state") from None
+        yield
+
+
+def require_space(state: Path, wanted: int) -> None:
+    """Warns where the storage cannot grow as far as it may.
+
+    Raises:
+      RemoteError: there is no room for anything.
+    """
+    free = shutil.disk_usage(state).free
+    if free < 2 * settings.RESERVED:
+        raise RemoteError(
+            f"{state}: the disk is full: expected {2 * settings.RESERVED / 1e9:.0f} GB free to start with, found {free / 1e9:.1f} GB. Free some, or choose another folder with --state."
+        )
+    if free < wanted:
+        say(f"the disk of {state} has {free / 1e9:.1f} GB left: old blobs go before the storage holds {wanted / 1e9:.1f} GB")
+
+
+class Service:
+    """All processes, in the order in which they need each other."""
+
+    def __init__(self, service: settings.Settings):
+        self.settings = service
+        self.logs = service.state / "logs"
+        self.logs.mkdir(exist_ok=True)
+        programs = service.programs
+        # buildbox-run looks for bwrap here.
+        self.environment = {"PATH": f"{programs.bwrap.parent}:/usr/bin:/bin", "HOME": str(service.state), "TMPDIR": str(service.state / "temporary")}
+        (service.state / "temporary").mkdir(exist_ok=True)
+        self.processes: list[processes.Process] = []
+
+    def start(self) -> None:
+        """Starts everything.
+
+        Raises:
+          ProcessError: a process does not start.
+          OSError: the state folder cannot be written.
+        """
+        service = self.settings
+        service.shell_folder.mkdir(exist_ok=True)
+        shutil.copy(service.programs.busybox, service.shell_folder / "sh")
+        (service.state / "scheduler.yml").write_text(service.scheduler_configuration(), encoding="utf-8")
+        python = self.environment | {"PYTHONPATH": str(service.programs.buildgrid)}
+
+        self._run("storage", service.storage_command(), self.environment, lambda: self._answers(service.storage_address()))
+        if not (service.state / "database/PG_VERSION").exists():
+            say("making the database")
+            shutil.rmtree(service.state / "database", ignore_errors=True)  # What a start that was killed left.
+            self._once("database", service.initdb_command(), self.environment)
+        # SIGINT is PostgreSQL's fast shutdown, which does not wait for clients.
+        self._run("database", service.postgres_command(), self.environment, self._database_answers, signal.SIGINT)
+        self._once("scheduler", service.migrate_command(), python)
+        self._run("scheduler", service.scheduler_command(), python, self._scheduler_answers)
+        for number in range(1, service.workers + 1):
+            command, address = service.worker_storage_command(number), service.worker_address(number)
+            self._run(f"worker{number}_storage", command, self.environment, lambda address=address: self._answers(address))
+            self._run(f"worker{number}", service.worker_command(number), self.environment, lambda number=number: self._registered(number))
+
+    def watch(self) -> None:
+        """Starts again what falls, until it is interrupted.
+
+        Raises:
+          ProcessError: something falls all the time.
+        """
+        while True:
+            time.sleep(0.2)
+            for process in self.processes:
+                status = process.fallen()
+                if status is not None:
+                    say(f"{process.name} ended with status {status}; starting it again (log: {process.log})")
+                    process.start_again()
+
+    def stop(self) -> None:
+        """Ends everything, workers first."""
+        for process in reversed(self.processes):
+            process.stop()
+
+    def _run(self, name: str, command: list[str], environment: dict[str, str], ready, stop_signal: int = signal.SIGTERM) -> None:
+        say(f"starting {name}")
+        process = processes.Process(name, command, self.logs / f"{name}.log", environment, ready, stop_signal)
+        self.processes.append(process)
+        process.start()
+        process.wait_until_ready(STARTING)
+
+    def _once(self, name: str, command: list[str], environment: dict[str, str]) -> None:
+        log = self.logs / f"{name}.log"
+        with open(log, "ab") as file:
+            status = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT).returncode
+        if status:
+            raise processes.ProcessError(f"{name} cannot be set up, status {status}. The end of {log}:\n{processes.last_lines(log)}")
+
+    @staticmethod
+    def _answers(address: str) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return not client.connect_ex(address.removeprefix("unix:"))
+
+    def _scheduler_answers(self) -> bool:
+        with socket.socket() as client:
+            return not client.connect_ex((settings.HOST, self.settings.port))
+
+    def _query(self, database: str, statement: str, *values) -> list[tuple]:
+        connection = psycopg2.connect(host=str(self.settings.sockets), user="buildgrid", dbname=database)
+        try:
+            connection.autocommit = True  # A database is not made within a transaction.
+            with connection.cursor() as cursor:
+                cursor.execute(statement, values)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+    def _database_answers(self) -> bool:
+        try:
+            if not self._query("postgres", "SELECT 1 FROM pg_database WHERE datname = 'buildgrid'"):
+                self._query("postgres", "CREATE DATABASE buildgrid")
+            return True
+        except psycopg2.OperationalError:
+            return False
+
+    def _registered(self, number: int) -> bool:
+        return bool(self._query("buildgrid", "SELECT 1 FROM bots WHERE bot_id = %s", f"worker{number}"))
+
+
+def serve(options: arguments.argparse.Namespace) -> None:
+    """Runs the service until SIGINT or SIGTERM."""
+    if options.workers < 1:
+        raise RemoteError(f"--workers: expected 1 or more, found {options.workers}")
+    programs = _programs()
+    state = options.state.absolute()
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with locked(state), tempfile.TemporaryDirectory(prefix="mlc-remote-") as sockets:
+        require_space(state, options.storage)
+        running = state / "running"
+        service = settings.Settings(
+            programs=programs,
+            state=state,
+            sockets=Path(sockets),
+            port=choose_port(options.port),
+            workers=options.workers,
+            storage=options.storage,
+            worker_storage=options.worker_storage,
+            as_root=os.geteuid() == 0,
+        )
+        folders = [service.storage_folder, *(service.worker_folder(number) for number in range(1, options.workers + 1))]
+        if options.check or running.exists():
+            say("verifying the stored blobs" + ("" if options.check else ", since the last run was killed"))
+            say(f"{sum(storage.remove_damaged(folder) for folder in folders)} were damaged, and are deleted")
+        running.touch()
+        all_of_it = Service(service)
+        try:
+            all_of_it.start()
+            say(f"ready: {options.workers} workers; logs in {all_of_it.logs}")
+            say("in another terminal: tools/bazel build " + " ".join(service.bazel_flags()) + " …; Ctrl-C here ends it")
+            all_of_it.watch()
+        finally:
+            say("stopping")
+            # A second Ctrl-C must not leave half of it running.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            all_of_it.stop()
+            running.unlink(missing_ok=True)
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    processes.die_with_parent(signal.SIGTERM)
+    try:
+        serve(options)
+    except KeyboardInterrupt:
+        return 0
+    except (RemoteError, processes.ProcessError) as error:
+        say(str(error))
+    except OSError as error:
+        full = " (the disk is full: free some, or choose another folder with --state)" if error.errno == errno.ENOSPC else ""
+        say(f"{error.filename or options.state}: {error.strerror}{full}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
