@@ -46,6 +46,7 @@ class Repository:
     def __init__(self, content: dict[str, bytes], answers: dict[str, object] | None = None):
         self.content = content
         self.answers = answers or {}
+        self.os = types.SimpleNamespace(environ={})
 
     def which(self, name: str) -> str:
         return name

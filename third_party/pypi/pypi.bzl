@@ -26,7 +26,8 @@ def _ask(rctx, arguments, environment):
         fail("python3 is not on PATH: it is asked which Python package index this machine uses; install python3")
     result = rctx.execute([python, "-B", rctx.path(_PYPI)] + arguments, environment = environment)
     if result.return_code:
-        return None, result.stderr.strip()
+        # Where nothing is downloaded (tools/bazel --airgap) the reason is that, not the index.
+        return None, rctx.os.environ.get("MLC_NO_NETWORK") or result.stderr.strip()
     return json.decode(result.stdout), None
 
 def from_repository_cache(rctx, hashes, name):
@@ -56,12 +57,14 @@ def pypi_download(rctx, project, hashes, update):
     if error:
         if from_repository_cache(rctx, hashes, project):
             return rctx.path(project)
-        fail("{} is not in the repository cache, and: {}".format(project, error))
+        fail("{} (sha256 {}) is not in the repository cache, and: {}".format(project, " or ".join(hashes), error))
     for file in files:
         digest = file["hashes"].get("sha256")
         if digest in hashes:
             rctx.download(file["url"], file["filename"], sha256 = digest)
             return rctx.path(file["filename"])
+    if rctx.os.environ.get("MLC_NO_NETWORK"):
+        fail("{} (sha256 {}): {}".format(project, " or ".join(hashes), rctx.os.environ["MLC_NO_NETWORK"]))
     fail("{}: expected a file with sha256 {}, found in the index: {}. If the change is meant: {}".format(
         project,
         " or ".join(hashes),

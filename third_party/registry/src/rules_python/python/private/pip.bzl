@@ -32,7 +32,7 @@ def _download(rctx, package):
 
     if from_repository_cache(rctx, package["hashes"], "cached.whl"):
         return "cached.whl"
-    fail("%s==%s is not in the repository cache, and: %s" % (package["name"], package["version"], error))
+    fail("%s==%s (sha256 %s) is not in the repository cache, and: %s" % (package["name"], package["version"], " or ".join(package["hashes"]), error))
 
 def _child(folder, suffix):
     return [path for path in folder.readdir() if path.basename.endswith(suffix)]
