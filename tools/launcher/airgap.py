@@ -150,11 +150,12 @@ class Store:
         broken = {blob.sha256 for blob in damaged}
         of_base = set(reader.pack.about["from_base"])
         missing = [blob for sha256, blob in blobs.items() if sha256 not in there | broken]
-        if any(blob.sha256 not in of_base for blob in missing) or damaged:
+        lost = [blob for blob in missing if blob.sha256 not in of_base]
+        if lost or damaged:
             raise pack.PackError(
                 f"{reader.path}: a damaged or incomplete pack. Expected {len(blobs)} files in it"
                 + (f", found these changed:\n{pack.listed(damaged)}\n" if damaged else ", ")
-                + (f"found these missing:\n{pack.listed(missing)}\n" if missing else "")
+                + (f"found these missing:\n{pack.listed(lost)}\n" if lost else "")
                 + f"Copy it again, or {pack.REPACK}"
             )
         if missing:
