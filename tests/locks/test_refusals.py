@@ -190,6 +190,7 @@ def test_in_the_air_gap_what_the_pack_lacks_is_named_with_its_hash():
     for take in (
         lambda: PYPI["pypi_download"](AirGap({}), "x", [EXPECTED], "update"),
         lambda: PYPI["pypi_download"](AirGap({}, listed(WRONG)), "x", [EXPECTED], "update"),
+        lambda: PYPI["pypi_download"](AirGap({}, listed(GOOD)), "x", [EXPECTED], "update"),
         lambda: CRATES["download_crates"](AirGap({}), [CRATE]),
     ):
         with pytest.raises(Stopped) as refused:

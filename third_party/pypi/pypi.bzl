@@ -38,6 +38,13 @@ def from_repository_cache(rctx, hashes, name):
             return True
     return False
 
+def pypi_fetch(rctx, what, file):
+    """Downloads one file of those that `pypi_files` lists, by its hash; `what` names it where nothing may be downloaded."""
+    no_network = rctx.os.environ.get("MLC_NO_NETWORK")
+    done = rctx.download(file["url"], file["filename"], sha256 = file["hashes"]["sha256"], allow_fail = bool(no_network))
+    if not done.success:
+        fail("{} (sha256 {}): {}".format(what, file["hashes"]["sha256"], no_network))
+
 def pypi_download(rctx, project, hashes, update):
     """Downloads the one file of a PyPI project that has one of the given hashes.
 
@@ -61,7 +68,7 @@ def pypi_download(rctx, project, hashes, update):
     for file in files:
         digest = file["hashes"].get("sha256")
         if digest in hashes:
-            rctx.download(file["url"], file["filename"], sha256 = digest)
+            pypi_fetch(rctx, project, file)
             return rctx.path(file["filename"])
     if rctx.os.environ.get("MLC_NO_NETWORK"):
         fail("{} (sha256 {}): {}".format(project, " or ".join(hashes), rctx.os.environ["MLC_NO_NETWORK"]))
