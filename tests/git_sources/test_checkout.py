@@ -350,3 +350,20 @@ def test_where_both_fail_the_checkout_is_what_is_spoken_of(monkeypatch, locks, r
     locks.write("sources.packages.json", changed)
     with pytest.raises(SystemExit, match=re.escape(f"found {repository.commit}: git -C")):
         update(monkeypatch)
+
+
+def test_a_tar_of_another_machine_gives_the_same(run, repository, tmp_path):
+    tar = tmp_path / "engine.tar"
+    tar.write_bytes(checkout.archive(checkout.from_entry("engine", repository.entry()), repository.folder))
+    shutil.rmtree(repository.folder)
+    assert run("--tar", str(tar)) == (0, "")
+    assert taken(tmp_path) == wanted()
+
+
+def test_a_tar_with_other_content_or_that_is_not_there_is_refused(run, repository, tmp_path):
+    tar, locked = tmp_path / "engine.tar", repository.entry()["sha256"]
+    code, error = run("--tar", str(tar))
+    assert code == 1 and re.search(f"expected a tar of commit .* with sha256 {locked} in .*, found no such file", error)
+    tar.write_bytes(b"other")
+    code, error = run("--tar", str(tar))
+    assert code == 1 and re.search(f"sha256 {locked} in .*, found {hashlib.sha256(b'other').hexdigest()}", error)

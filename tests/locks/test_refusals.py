@@ -46,6 +46,7 @@ class Repository:
     def __init__(self, content: dict[str, bytes], answers: dict[str, object] | None = None):
         self.content = content
         self.answers = answers or {}
+        self.os = types.SimpleNamespace(environ={})
 
     def which(self, name: str) -> str:
         return name
@@ -81,6 +82,9 @@ class Repository:
 
 PACKAGES = {"bookworm/x": {"version": "1-1", "sha256": EXPECTED, "size": len(GOOD), "path": "pool/main/x/x_1-1_all.deb", "archive": "debian"}}
 MIRRORS = types.SimpleNamespace(urls={"debian": ["m:1", "m:2"]}, problem="")
+
+
+CRATE = {"name": "x", "version": "1.0.0", "sha256": EXPECTED}
 
 
 def debian(content: dict[str, bytes], mirrors=MIRRORS):
@@ -136,12 +140,12 @@ def test_a_source_whose_bytes_are_not_what_the_index_says_is_refused():
 
 def test_without_an_index_the_repository_cache_is_enough():
     assert pypi({"file:///dev/null": GOOD}, OSError("no network")) == "x"
-    with pytest.raises(Stopped, match="x is not in the repository cache, and: no network"):
+    with pytest.raises(Stopped, match=f"x .sha256 {EXPECTED}. is not in the repository cache, and: no network"):
         pypi({}, OSError("no network"))
 
 
 def crates(content: dict[str, bytes], answer):
-    return CRATES["download_crates"](Repository(content, {"--cargo": answer}), [{"name": "x", "version": "1.0.0", "sha256": EXPECTED}])
+    return CRATES["download_crates"](Repository(content, {"--cargo": answer}), [CRATE])
 
 
 def test_a_crate_as_locked_is_taken():
@@ -158,8 +162,42 @@ def test_a_crate_that_the_registry_has_otherwise_names_expected_and_place(conten
 
 def test_without_a_registry_the_repository_cache_is_enough_for_crates():
     assert crates({"file:///dev/null": GOOD}, OSError("no network")) == ["x-1.0.0.crate"]
-    with pytest.raises(Stopped, match="x-1.0.0.crate is not in the repository cache, and: no network"):
+    with pytest.raises(Stopped, match=f"x-1.0.0.crate .sha256 {EXPECTED}. is not in the repository cache, and: no network"):
         crates({}, OSError("no network"))
+
+
+class AirGap(Repository):
+    """Of a build out of a pack (tools/bazel --airgap): no machine's settings and no network are asked, except for the pack's own index."""
+
+    def __init__(self, content: dict[str, bytes], index: object = OSError("no such file")):
+        super().__init__(content, {"files": index})
+        self.os.environ["MLC_NO_NETWORK"] = "the pack lacks it"
+
+    def execute(self, arguments, environment=None):
+        assert "pypi.py" in arguments[2], f"asked: {arguments}"
+        return super().execute(arguments, environment)
+
+
+def test_in_the_air_gap_what_the_pack_has_is_taken():
+    packages = DOWNLOAD["download_packages"](AirGap({"file:///no-mirror/pool/main/x/x_1-1_all.deb": GOOD}), PACKAGES, DOWNLOAD["debian_mirrors"](AirGap({})))
+    assert (packages.error, packages.files) == (None, ["x_1-1_all.deb"])
+    assert PYPI["pypi_download"](AirGap({"i:x": GOOD}, listed(GOOD)), "x", [EXPECTED], "update") == "x-1.tar.gz"
+    assert CRATES["download_crates"](AirGap({"file:///dev/null": GOOD}), [CRATE]) == ["x-1.0.0.crate"]
+
+
+def test_in_the_air_gap_what_the_pack_lacks_is_named_with_its_hash():
+    said = [DOWNLOAD["download_packages"](AirGap({}), PACKAGES, DOWNLOAD["debian_mirrors"](AirGap({}))).error]
+    for take in (
+        lambda: PYPI["pypi_download"](AirGap({}), "x", [EXPECTED], "update"),
+        lambda: PYPI["pypi_download"](AirGap({}, listed(WRONG)), "x", [EXPECTED], "update"),
+        lambda: PYPI["pypi_download"](AirGap({}, listed(GOOD)), "x", [EXPECTED], "update"),
+        lambda: CRATES["download_crates"](AirGap({}), [CRATE]),
+    ):
+        with pytest.raises(Stopped) as refused:
+            take()
+        said.append(str(refused.value))
+    for error in said:
+        assert error.startswith(("Debian package bookworm/x 1-1 ", "x ", "x-1.0.0.crate ")) and EXPECTED in error and error.endswith("the pack lacks it")
 
 
 @pytest.mark.parametrize(("text", "message"), [("y==1 --hash=sha256:00\n", "x: not in"), ("x==1\n", "x: no --hash in")])

@@ -1,7 +1,8 @@
-"""Takes the files of one locked commit out of a git checkout on this machine, or out of its upstream repository.
+"""Takes the files of one locked commit out of a git checkout on this machine, its upstream repository, or a tar of it.
 
     python3 third_party/git/checkout.py mlc-llm --repository URL --commit COMMIT --sha256 SHA256 --checkouts FOLDER --to . LICENSE cpp
     python3 third_party/git/checkout.py mlc-llm --repository URL --commit COMMIT --sha256 SHA256 --upstream --to . LICENSE cpp
+    python3 third_party/git/checkout.py mlc-llm --repository URL --commit COMMIT --sha256 SHA256 --tar mlc-llm.tar --to . LICENSE cpp
 
 The files' names are printed. What is taken is what git has recorded for the commit, never the work tree's files. A checkout at another
 commit, or with changes in the named paths, is refused all the same: whoever made them would wait in vain for their effect.
@@ -144,6 +145,19 @@ def from_upstream(source: Source) -> bytes:
         return archive(source, folder)
 
 
+def from_tar(source: Source, tar: pathlib.Path) -> bytes:
+    """The source as a tar, out of a file that `archive` wrote, on another machine for example.
+
+    Raises:
+        SourceError: the file is not there, or has another hash than the lock.
+    """
+    content = tar.read_bytes() if tar.is_file() else None
+    found = sha256(content) if content is not None else "no such file"
+    if content is None or found != source.sha256:
+        raise SourceError(source, f"a tar of commit {source.commit} with sha256 {source.sha256} in {tar}", found, "make the pack anew")
+    return content
+
+
 def from_anywhere(source: Source, checkouts: str) -> bytes:
     """The source as a tar, out of the folder of checkouts if it is not empty, else, or if that fails, from upstream.
 
@@ -232,10 +246,14 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("--checkouts", type=pathlib.Path, metavar="FOLDER", help="a folder with the checkout NAME in it")
     place.add_argument("--upstream", action="store_true", help="fetch from the repository")
+    place.add_argument("--tar", type=pathlib.Path, help="take them from this tar")
     options = parser.parse_intermixed_args(arguments)
     source = Source(options.name, options.repository, options.commit, tuple(options.paths), options.sha256)
     try:
-        content = from_upstream(source) if options.upstream else from_checkout(source, options.checkouts)
+        if options.tar:
+            content = from_tar(source, options.tar)
+        else:
+            content = from_upstream(source) if options.upstream else from_checkout(source, options.checkouts)
         print("\n".join(export(source, content, options.to)))
     except SourceError as error:
         print(error, file=sys.stderr)

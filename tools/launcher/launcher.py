@@ -17,9 +17,9 @@ _PROBE_SECONDS = 2.0
 _PROFILED = frozenset("aquery build config coverage cquery fetch info mod print_action query run sync test vendor".split())
 
 # Startup options whose value may be the next argument.
-_WITH_VALUE = frozenset(
+WITH_VALUE = frozenset(
     """
-    --bazelrc --command_port --connect_timeout_secs --digest_function --failure_detail_out --host_jvm_args --install_base
+    --airgap --bazelrc --command_port --connect_timeout_secs --digest_function --failure_detail_out --host_jvm_args --install_base
     --invocation_policy --io_nice_level --local_startup_timeout_secs --macos_qos_class --max_idle_secs --output_base
     --output_user_root --server_javabase --server_jvm_out --unix_digest_hash_attribute_name
     """.split()
@@ -56,7 +56,7 @@ def command_index(arguments):
     while position < len(arguments):
         if not arguments[position].startswith("-"):
             return position
-        position += 2 if arguments[position] in _WITH_VALUE else 1
+        position += 2 if arguments[position] in WITH_VALUE else 1
     return None
 
 
@@ -145,24 +145,43 @@ def _version_of(path):
     return known
 
 
-def ensure_installed(version):
-    """The folder of the Bazel that is made of packages; installed now if it is not there."""
+def ensure_installed(version, offer=lambda: None):
+    """The folder of the Bazel that is made of packages; installed now if it is not there.
+
+    Args:
+      offer: brings the packages and returns the list of them, for a machine without a network; asked only if Bazel is installed.
+    """
     folder = installed.prefix(cache_folder(), version)
     if not os.path.exists(folder):
         from pathlib import Path
 
         from . import bootstrap
 
-        bootstrap.install(Path(cache_folder()), version, say)
+        bootstrap.install(Path(cache_folder()), version, say, offer())
     return folder
 
 
 def command_line(arguments):
     """The program to become and its whole argument list."""
+    packs = []
+    if "MLC_AIRGAP" in os.environ or any(argument.startswith("--airgap") for argument in arguments):
+        from . import airgap
+
+        packs, arguments = airgap.take_option(arguments, os.environ)
     version = wanted_version()
     position = command_index(arguments)
-    profile, added = None, []
-    if position is not None and arguments[position] in _PROFILED:
+    profiled = position is not None and arguments[position] in _PROFILED
+    profile, added, offer = None, [], lambda: None
+    if packs:
+        store = airgap.Store(cache_folder(), say)
+        chosen = store.use(packs, ROOT)
+        airgap.check_command(chosen, packs[-1], arguments)
+        offer = lambda: store.give_bazel(chosen)  # noqa: E731
+        if profiled:
+            profile = "registries"
+            say(f"profile {profile}: the pack {packs[-1]}, without a network")
+            added = ["--config=" + profile, *store.flags(chosen, packs[-1])]
+    elif profiled:
         profile, why = choose_profile(arguments)
         if why != "--config":
             say(f"profile {profile}: {why} (--config= or MLC_PROFILE decides otherwise)")
@@ -170,15 +189,15 @@ def command_line(arguments):
     found = find_bazel(version)
     startup = []
     if not found or profile == "registries":
-        folder = ensure_installed(version)
+        folder = ensure_installed(version, offer)
         if not found:
             found = folder + "/usr/bin/bazel", "packages"
             startup = installed.startup_flags(folder)
         if profile == "registries":
             added += installed.module_flags(folder)
-    store = trust.store(cache_folder())
-    if store:
-        startup.append("--host_jvm_args=-Djavax.net.ssl.trustStore=" + store)
+    certificates = trust.store(cache_folder())
+    if certificates:
+        startup.append("--host_jvm_args=-Djavax.net.ssl.trustStore=" + certificates)
     if added:
         arguments = [*arguments[: position + 1], *added, *arguments[position + 1 :]]
     return found[0], [found[0], *startup, *arguments]
@@ -191,7 +210,7 @@ def main(arguments):
         if position is not None and arguments[position] == "doctor":
             from . import doctor
 
-            code = doctor.main(arguments[position + 1 :])
+            code = doctor.main(arguments[position + 1 :], arguments[:position])
         else:
             program, line = command_line(arguments)
             # Else Bazelisk would run tools/bazel again.

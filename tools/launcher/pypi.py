@@ -128,6 +128,8 @@ def _pip_package():
 def files(project: str) -> List[Dict]:
     """The files of a project as the index lists them: dictionaries with at least filename, url (absolute), hashes."""
     page = f"{index_url()}/{re.sub(r'[-_.]+', '-', project).lower()}/"
+    if page.startswith("file:"):
+        page += "index.html"  # As pip does with an index in a folder.
     try:
         body = download.read(page, {"Accept": f"{_SIMPLE_JSON}, text/html;q=0.1"})
     except download.DownloadError as error:

@@ -8,6 +8,9 @@ def debian_mirrors(rctx):
     Returns:
       A struct: `urls`, archive name → list of base URLs; `problem`, why there are none ("" if there are).
     """
+    no_network = rctx.os.environ.get("MLC_NO_NETWORK")
+    if no_network:
+        return struct(urls = {}, problem = no_network)
     python = rctx.which("python3")
     if not python:
         return struct(urls = {}, problem = "python3, which asks apt for the machine's mirrors, is not on PATH")
@@ -46,6 +49,8 @@ def download_packages(rctx, packages, mirrors):
 
 def _explain(rctx, key, package, failed, mirrors):
     what = "Debian package {} {}".format(key, package["version"])
+    if rctx.os.environ.get("MLC_NO_NETWORK"):
+        return "{} (sha256 {}): {}".format(what, package["sha256"], mirrors.problem)
     if not mirrors.urls.get(package["archive"]):
         return "{}: no mirror of the archive '{}' is known{}. Set {} to the URL of one (the folder that has dists/ and pool/).".format(
             what,

@@ -1,7 +1,7 @@
 """pip.parse of the rules_python stand-in: one repository per wheel of the lock, and a hub with their public names."""
 
 # Of the root module, not of this one: which index the machine uses is decided in one place.
-load("@@//third_party/pypi:pypi.bzl", "from_repository_cache", "pypi_files", "pypi_index")
+load("@@//third_party/pypi:pypi.bzl", "from_repository_cache", "pypi_fetch", "pypi_files", "pypi_index")
 load(":lock.bzl", "choose", "normalized", "parse_lock", "required")
 
 def _index_impl(rctx):
@@ -27,12 +27,12 @@ def _download(rctx, package):
         file, mismatch = choose(package, files, rctx.attr.minor)
         if mismatch:
             fail(mismatch)
-        rctx.download(file["url"], file["filename"], sha256 = file["hashes"]["sha256"])
+        pypi_fetch(rctx, "%s==%s" % (package["name"], package["version"]), file)
         return file["filename"]
 
     if from_repository_cache(rctx, package["hashes"], "cached.whl"):
         return "cached.whl"
-    fail("%s==%s is not in the repository cache, and: %s" % (package["name"], package["version"], error))
+    fail("%s==%s (sha256 %s) is not in the repository cache, and: %s" % (package["name"], package["version"], " or ".join(package["hashes"]), error))
 
 def _child(folder, suffix):
     return [path for path in folder.readdir() if path.basename.endswith(suffix)]

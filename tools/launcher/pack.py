@@ -1,0 +1,196 @@
+"""Packs: one file with everything that a build needs from outside, for machines without a network. How one is read; //tools:pack writes them.
+
+A pack is a tar of an OCI image layout (image-spec 1.1, image-layout.md) that holds one artifact:
+
+    oci-layout  index.json          which names the manifest by its digest
+    blobs/sha256/<manifest>         a layer for each blob: digest, size, and as annotations kind, name, version and file name
+    blobs/sha256/<configuration>    format, profile, whether with CUDA and with git sources, digests of the locks, which Bazel
+    blobs/sha256/…                  the blobs as they were downloaded, sorted by digest
+
+The digest of the manifest is the pack's name. An incremental pack lists all blobs and carries those that its base lacks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tarfile
+from typing import IO, Any, Dict, Iterator, List, Optional, Tuple
+
+from . import errors
+
+FORMAT = 1
+TYPE = "application/vnd.mlc-bazel.pack.v1+json"
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+TITLE = "org.opencontainers.image.title"
+BLOBS = "blobs/sha256/"
+
+REPACK = "make it anew where there is a network: tools/bazel run //tools:pack -- FILE"
+_SMALL_BYTES = 1 << 26
+
+
+class PackError(errors.UserError):
+    """A pack is not to be used; the message says why, what is missing and what mends it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Blob:
+    """One file of a pack.
+
+    Args:
+      sha256: lower-case hexadecimal.
+      size: bytes.
+      kind: deb, wheel, sdist, crate, git, or bazel for what only Bazel itself is made of.
+      name: as the lock has it.
+      version: likewise; a commit for git.
+      file: the name that it was downloaded under.
+    """
+
+    sha256: str
+    size: int
+    kind: str
+    name: str
+    version: str
+    file: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name} {self.version} (sha256 {self.sha256})"
+
+    def layer(self) -> Dict[str, Any]:
+        """Its descriptor in the manifest (image-spec 1.1, descriptor.md)."""
+        about = {"kind": self.kind, "name": self.name, "version": self.version, TITLE: self.file}
+        return {"mediaType": "application/octet-stream", "digest": "sha256:" + self.sha256, "size": self.size, "annotations": about}
+
+    @classmethod
+    def from_layer(cls, layer: Dict[str, Any]) -> Blob:
+        about = layer["annotations"]
+        return cls(layer["digest"].partition(":")[2], layer["size"], about["kind"], about["name"], about["version"], about[TITLE])
+
+
+@dataclasses.dataclass(frozen=True)
+class Pack:
+    """What a pack says of itself.
+
+    Args:
+      name: sha256 of its manifest.
+      blobs: all that a build needs, also those that only the base carries.
+      about: its configuration: format, profile, cuda, sources, locks (digests), left_out (hashes of the locks that no build with this
+        configuration needs), bazel (version, packages, wheels), base (name of the pack that this one adds to, or null) and from_base (hashes of
+        blobs that are only there).
+    """
+
+    name: str
+    blobs: Tuple[Blob, ...]
+    about: Dict[str, Any]
+
+    def size(self) -> int:
+        """Bytes of all blobs."""
+        return sum(blob.size for blob in self.blobs)
+
+
+def decode(manifest: bytes, configuration: bytes) -> Pack:
+    """A pack from its two documents, which name each other by hash; raises ValueError or KeyError if they are not those of a pack."""
+    content = json.loads(manifest)
+    if content["artifactType"] != TYPE or content["config"]["digest"] != "sha256:" + sha256(configuration):
+        raise ValueError("another artifact, or a configuration that was changed")
+    return Pack(sha256(manifest), tuple(map(Blob.from_layer, content["layers"])), json.loads(configuration))
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class Reader:
+    """An open pack: `pack` is what it says of itself, iterating gives each blob that it carries as hash, size and content.
+
+    Raises:
+      PackError: the file is no pack, of a later format, or damaged before its first blob.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.documents: Tuple[bytes, bytes] = (b"", b"")
+        try:
+            self._tar = tarfile.open(path, "r:")
+        except FileNotFoundError as error:
+            raise PackError(f"{path}: no such file; expected a pack: tools/bazel run //tools:pack -- FILE makes one") from error
+        except (OSError, tarfile.TarError) as error:
+            raise self._no_pack(error) from error
+        try:
+            self.pack = self._read_documents()
+        except BaseException:
+            self._tar.close()
+            raise
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tar.close()
+
+    def __iter__(self) -> Iterator[Tuple[str, int, IO[bytes]]]:
+        for member in self._members():
+            content = self._tar.extractfile(member) if member.isreg() and member.name.startswith(BLOBS) else None
+            if not content:
+                raise PackError(f"{self.path}: expected blobs, found {member.name!r}: a damaged pack; copy it again, or {REPACK}")
+            yield member.name[len(BLOBS) :], member.size, content
+
+    def _members(self) -> Iterator[tarfile.TarInfo]:
+        while True:
+            try:
+                member = self._tar.next()
+            except (OSError, tarfile.TarError):
+                return  # Cut short: who counts the blobs finds out which are missing.
+            if member is None:
+                return
+            yield member
+
+    def _no_pack(self, found: object) -> PackError:
+        return PackError(f"{self.path}: expected a pack (tools/bazel run //tools:pack -- FILE makes one), found another file: {found}")
+
+    def _document(self, name: str) -> bytes:
+        member = next(self._members(), None)
+        if member is None or member.name != name or not member.isreg() or member.size > _SMALL_BYTES:
+            raise self._no_pack(f"{member.name!r} where {name!r} is expected" if member else f"it ends where {name!r} is expected")
+        data = self._tar.extractfile(member).read()  # type: ignore[union-attr]
+        if name.startswith(BLOBS) and sha256(data) != name[len(BLOBS) :]:
+            raise PackError(f"{self.path}: damaged: expected sha256 {name[len(BLOBS):]} of its list, found {sha256(data)}; copy it again, or {REPACK}")
+        return data
+
+    def _read_documents(self) -> Pack:
+        try:
+            if self._document("oci-layout") != LAYOUT:
+                raise self._no_pack("an OCI layout of another version")
+            (descriptor,) = json.loads(self._document("index.json"))["manifests"]
+            if descriptor.get("artifactType") != TYPE:
+                raise self._no_pack(f"an OCI layout of {descriptor.get('artifactType') or descriptor.get('mediaType')}")
+            manifest = self._document(BLOBS + descriptor["digest"].partition(":")[2])
+            configuration = self._document(BLOBS + json.loads(manifest)["config"]["digest"].partition(":")[2])
+            pack = decode(manifest, configuration)
+        except (OSError, tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._no_pack(error) from error
+        if pack.about["format"] != FORMAT:
+            raise PackError(f"{self.path}: expected a pack of format {FORMAT}, found format {pack.about['format']}: {REPACK} with this checkout")
+        self.documents = (manifest, configuration)
+        return pack
+
+
+def listed(blobs: List[Any], most: int = 5) -> str:
+    """Lines that name the first of them and count the rest."""
+    more = [f"  and {len(blobs) - most} more"] if len(blobs) > most else []
+    return "\n".join([f"  {blob}" for blob in blobs[:most]] + more)
+
+
+def describe(pack: Pack, path: Optional[str] = None) -> str:
+    """One line about a pack, for the user."""
+    about = pack.about
+    parts = [
+        f"{len(pack.blobs)} files, {pack.size() / 1e6:.0f} MB",
+        "with CUDA" if about["cuda"] else "without CUDA",
+        "with git sources" if about["sources"] else "without git sources",
+        f"Bazel {about['bazel']['bazel']}",
+    ]
+    return f"{path or pack.name[:12]}: {', '.join(parts)}"
