@@ -61,6 +61,7 @@ class Release:
 @pytest.fixture
 def release(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("PATH", "/usr/local/bin:/usr/bin:/bin")
     monkeypatch.setenv("HOME", str(tmp_path))
     return Release(tmp_path)
 

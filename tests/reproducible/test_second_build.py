@@ -103,9 +103,6 @@ def test_libfaketime_is_loaded_into_the_packaged_python(tmp_path):
     assert datetime.timedelta(seconds=now - file).days == second_build.DAYS_AHEAD
 
 
-STARTER = """import json, os, sys; print(json.dumps([sys.argv[1:], os.environ.get("LC_ALL"), os.environ.get("LD_PRELOAD")]))"""
-
-
 @pytest.mark.parametrize(
     "name, before, after",
     [("linux-sandbox", ["-W", "/tmp", "--"], ["a b", "--", "c"]), ("process-wrapper", ["--timeout=1", "--kill_delay=2"], ["a b", "--", "c"])],
@@ -126,7 +123,7 @@ def test_the_action_starts_with_other_surroundings(tmp_path, name, before, after
 
 def enter(*options: str, command: str) -> subprocess.CompletedProcess:
     program = [sys.executable, "-I", namespace.__file__, *options, "--", "/bin/sh", "-c", command]
-    return subprocess.run(program, capture_output=True, text=True)
+    return subprocess.run(program, env={**os.environ, "PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
 
 
 def test_namespaces(tmp_path):
