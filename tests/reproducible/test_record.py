@@ -12,7 +12,7 @@ import types
 import pytest
 
 from release.private import stamp
-from release.private.reproduce import command, record
+from release.private.reproduce import command, compare, record
 from tests.images.layouts import write_layout
 
 DIFFOSCOPE = pathlib.Path(os.environ["DIFFOSCOPE"]).absolute()
@@ -36,7 +36,7 @@ class Release:
         self.dist.mkdir()
         for name in "a-1-py3-none-any.whl", "all.spdx.json", "all.cdx.json", "index.html", "SHA256SUMS":
             (self.dist / name).write_text(name)
-        write_layout(self.image, [{"etc/x": b"1"}], labels={"title": "tiny", "version": "0.1.0"})
+        write_layout(self.image, [{"etc/x": b"as built\n"}], labels={"title": "tiny", "version": "0.1.0"})
 
     def git(self, *words: str) -> str:
         identity = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false")
@@ -199,7 +199,7 @@ def test_a_tampered_image(release, published, capsys):
 
 
 def test_a_damaged_image(release, published):
-    blob = max((published / "image/blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
+    blob = compare.parts(published / "image")["layer-00.tar.gz"]
     blob.write_bytes(blob.read_bytes() + b"1")
     with pytest.raises(stamp.Untested, match="expected the blob"):
         verify(release, release, [published / "image"])
