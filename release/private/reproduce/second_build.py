@@ -238,6 +238,13 @@ class SecondBuild(SecondWorkspace):
         options = []
         if "user" not in self._without:
             options += [f"--uid={_UID}", f"--gid={_GID}"]
+            # Every user is in these files, or in some directory service, which a namespace does not change.
+            entries = {"passwd": f"{_USER}:x:{_UID}:{_GID}::/nonexistent:/bin/sh", "group": f"{_USER}:x:{_GID}:"}
+            for name, entry in entries.items():
+                path = self.place / "tools" / name
+                path.write_text(entry + "\n" + pathlib.Path("/etc", name).read_text(encoding="utf-8"), encoding="utf-8")
+                path.chmod(0o644)
+                options.append(f"--replace=/etc/{name}={path}")
         if "hostname" not in self._without:
             options.append(f"--hostname={_HOSTNAME}")
         lines = [f': "${{{name}={shlex.quote(value)}}}"; export {name}' for name, value in self._in_actions.items()]
