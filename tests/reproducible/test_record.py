@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import tempfile
 import types
 
 import pytest
@@ -14,9 +15,11 @@ import pytest
 from release.private import stamp
 from release.private.reproduce import command, compare, record
 from tests.images.layouts import write_layout
+from tests.images.registry_server import registry
 
 DIFFOSCOPE = pathlib.Path(os.environ["DIFFOSCOPE"]).absolute()
 DIGESTS = pathlib.Path(os.environ["DIGESTS"])
+REGISTRY, SKOPEO = (pathlib.Path(os.environ[name]).absolute() for name in ("REGISTRY", "SKOPEO"))
 TAG, BUILD = "v0.1.0", "registries"
 
 
@@ -151,13 +154,14 @@ def test_a_record_that_is_no_json(release):
 # Verifying --------------------------------------------------------------------------------------------------------
 
 
-def verify(release: Release, rebuilt: Release, things: list[pathlib.Path], build: str = BUILD, tag: str | None = None) -> bool:
+def verify(release: Release, rebuilt: Release, things: list[pathlib.Path | str], build: str = BUILD, tag: str | None = None) -> bool:
     """The command's verification, with another folder in the place of this build."""
-    options = types.SimpleNamespace(tag=tag, version=TAG[1:], verify=list(map(str, things)), diffoscope=DIFFOSCOPE)
+    options = types.SimpleNamespace(tag=tag, version=TAG[1:], verify=list(map(str, things)), diffoscope=DIFFOSCOPE, skopeo=SKOPEO)
     this = command.Command.__new__(command.Command)
     this.options, this.digests, this.revision, this.build, this.html = options, release.record, release.head, build, release.work / "page.html"
     this._here = lambda wanted: {(kind, name): rebuilt.image if kind == "images" else rebuilt.dist / name for kind, name in wanted}
-    return this.verify(release.work)
+    with tempfile.TemporaryDirectory(dir=release.work) as place:
+        return this.verify(pathlib.Path(place))
 
 
 @pytest.fixture
@@ -230,6 +234,24 @@ def test_another_profile_is_named(release, published, capsys):
 def test_a_release_that_is_not_recorded(release, published):
     with pytest.raises(record.RecordError, match="expected v0.3.0, found v0.1.0"):
         verify(release, release, [published / "dist"], tag="v0.3.0")
+
+
+def test_an_image_in_a_registry(release, published, tmp_path, capsys):
+    (tmp_path / "registry").mkdir()
+    with registry(str(REGISTRY), tmp_path / "registry") as port:
+        name = f"localhost:{port}/team/tiny"
+        for tag, layout in ("right", release.image), ("wrong", tmp_path / "tampered"):
+            if tag == "wrong":
+                write_layout(layout, [{"etc/x": b"tampered\n"}], labels={"title": "tiny"})
+            command_line = [str(SKOPEO), "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", f"oci:{layout}", f"docker://{name}:{tag}"]
+            subprocess.run(command_line, check=True)
+        assert verify(release, release, [f"{name}:right"])
+        assert verify(release, release, [f"{name}@{stamp.image_digest(release.image)}"])
+        assert "tiny: sha256:" in capsys.readouterr().out
+        assert not verify(release, release, [f"{name}:wrong"])
+        assert "NOT AS RECORDED" in capsys.readouterr().out
+        with pytest.raises(record.RecordError, match="skopeo could not pull it"):
+            verify(release, release, [f"{name}:missing"])
 
 
 def test_what_cannot_be_verified(release, published, tmp_path):
