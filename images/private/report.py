@@ -105,7 +105,8 @@ def _facts(options: argparse.Namespace) -> tuple[ImageFacts, ImageFacts | None]:
 def main() -> int:
     parser = arguments.Parser("//images:report", __doc__)
     parser.add_argument("--layout", type=arguments.named_path, action="append", required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--skopeo", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
+    # Without it, as an action of the build, there is no --against an image in a registry.
+    parser.add_argument("--skopeo", type=pathlib.Path, default=pathlib.Path("skopeo"), help=argparse.SUPPRESS)
     parser.add_argument("--image", help="the image to show (default: the first)")
     parser.add_argument(
         "--against",

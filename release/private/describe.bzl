@@ -51,6 +51,7 @@ def describe_release(name, images, wheels, gate, previous):
     """What a release says of itself, as files:
 
     * `<name>.spdx.json`, `<name>.cdx.json`, `<name>.provenance.json` of the whole build, and the same of each image;
+    * `<image>.report.html`, the page of each image that //images:report writes;
     * `inputs.json`, what went in;
     * `index.html` and `notes.md`, for people.
 
@@ -64,6 +65,13 @@ def describe_release(name, images, wheels, gate, previous):
     _bill_and_provenance(name, images, wheels)
     for image in images:
         _bill_and_provenance(image, [image], wheels, only = ["--only-image " + image])
+        document(
+            name = image + "_report",
+            srcs = ["//images:" + image],
+            outs = {"--output": image + ".report.html"},
+            arguments = ["--layout {}=$(execpath //images:{})".format(image, image)],
+            tool = "//images/private:image_report",
+        )
     document(
         name = "inputs",
         srcs = _LOCKS,

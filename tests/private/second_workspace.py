@@ -18,13 +18,25 @@ class SecondWorkspace:
     Args:
         workspace: the root of the first.
         place: folder for the copy and all that is built in it.
+        revision: a commit to check out, instead of a copy of the files as they are.
         environment: variables beside the inherited ones.
+
+    Attributes:
+        prefix: words before each command, a program that starts another one.
+        startup: Bazel's startup options, beside the output base.
     """
 
-    def __init__(self, workspace: pathlib.Path, place: pathlib.Path, **environment: str) -> None:
+    def __init__(self, workspace: pathlib.Path, place: pathlib.Path, revision: str | None = None, **environment: str) -> None:
         self.place = place
+        self.prefix: list[str] = []
+        self.startup: list[str] = []
         self.root = place / "elsewhere" / "sources"
-        shutil.copytree(workspace, self.root, symlinks=True, ignore=shutil.ignore_patterns("bazel-*", ".git", "user.bazelrc", "__pycache__"))
+        if revision:
+            subprocess.run(["git", "clone", "--quiet", "--no-checkout", str(workspace), str(self.root)], check=True)
+            subprocess.run(["git", "-C", str(self.root), "checkout", "--quiet", "--detach", revision], check=True)
+        else:
+            ignored = shutil.ignore_patterns("bazel-*", ".git", "user.bazelrc", "__pycache__")
+            shutil.copytree(workspace, self.root, symlinks=True, ignore=ignored)
         inherited = {name: value for name, value in os.environ.items() if name in KEPT}
         self.environment = {**inherited, "PATH": "/usr/local/bin:/usr/bin:/bin", **environment}
 
@@ -32,11 +44,11 @@ class SecondWorkspace:
         return self
 
     def __exit__(self, *_) -> None:
-        self.bazel("shutdown")
+        self.bazel("shutdown", check=False)
         subprocess.run(["chmod", "-R", "u+w", str(self.place)], check=False)
 
     def bazel(self, *arguments: str, check: bool = True, **options) -> subprocess.CompletedProcess:
         """Runs tools/bazel; its standard output is returned, what it says goes to the test's log unless `options` (subprocess.run's) say otherwise."""
-        command = [str(self.root / "tools/bazel"), f"--output_base={self.place / 'base'}", *arguments]
+        command = [*self.prefix, str(self.root / "tools/bazel"), f"--output_base={self.place / 'base'}", *self.startup, *arguments]
         options = {"stdout": subprocess.PIPE} | options
         return subprocess.run(command, cwd=self.root, env=self.environment, text=True, check=check, **options)

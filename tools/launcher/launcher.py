@@ -213,6 +213,8 @@ def main(arguments):
             code = doctor.main(arguments[position + 1 :], arguments[:position])
         else:
             program, line = command_line(arguments)
+            # What is started by `run`, and starts Bazel again, gets the same.
+            os.environ.update({"MLC_PROFILE": profile for profile in PROFILES if "--config=" + profile in line})
             # Else Bazelisk would run tools/bazel again.
             os.environ["BAZELISK_SKIP_WRAPPER"] = "true"
             os.execv(program, line)

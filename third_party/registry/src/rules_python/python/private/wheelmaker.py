@@ -29,8 +29,11 @@ VERSION = re.compile(
     r"(\+(0|[1-9][0-9]*|[0-9]*[a-z][a-z0-9]*)(\.(0|[1-9][0-9]*|[0-9]*[a-z][a-z0-9]*))*)?"
 )
 
-# zlib's own default: 250 MB of libraries take seconds, and level 9 saves one percent.
-COMPRESSION_LEVEL = 6
+# Upstream's line, since these are upstream's bytes: whoever compares the two profiles' wheels finds no difference.
+GENERATOR = "bazel-wheelmaker 1.0"
+
+# Upstream's too: every file of a wheel may be run. Installers look at nothing else of a mode, and Bazel's own modes and umask say nothing.
+MODE = stat.S_IFREG | 0o777
 
 
 class WheelError(Exception):
@@ -52,28 +55,26 @@ class Wheel:
         self.compression = compression
         self.record: dict[str, tuple[str, int]] = {}
 
-    def add(self, name: str, source: BinaryIO, size: int) -> None:
+    def add(self, name: str, source: BinaryIO, zip64: bool) -> None:
         """Adds a file, reading it once.
 
-        The mode is taken from the content, never from the file system: Bazel gives every output mode 0555, and
-        umask and checkout change those of source files. Programs and libraries are 0755, the rest 0644.
+        Args:
+            name: its place in the wheel.
+            source: its content.
+            zip64: whether its entry has room for sizes beyond 4 GB: upstream leaves it to files that come from the disk, of any size.
         """
         if name in self.record:
             raise WheelError(f"two files would become {name} in the wheel; see strip_path_prefixes and deps")
-        block = source.read(1 << 20)
         info = zipfile.ZipInfo(name, EPOCH)
         info.create_system = 3  # Unix, whatever this runs on: the mode below is Unix's.
         info.compress_type = self.compression
-        info._compresslevel = COMPRESSION_LEVEL  # type: ignore[attr-defined]  # ZipFile.open takes no level.
-        info.file_size = size  # Lets zipfile use ZIP64 exactly where it is needed.
-        info.external_attr = (stat.S_IFREG | (0o755 if block[:4] == b"\x7fELF" or block[:2] == b"#!" else 0o644)) << 16
+        info.external_attr = MODE << 16
         digest, length = hashlib.sha256(), 0
-        with self.archive.open(info, "w") as target:
-            while block:
+        with self.archive.open(info, "w", force_zip64=zip64) as target:
+            while block := source.read(1 << 20):
                 digest.update(block)
                 length += len(block)
                 target.write(block)
-                block = source.read(1 << 20)
         encoded = base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode()
         self.record[name] = (f"sha256={encoded}", length)
 
@@ -84,12 +85,11 @@ class Wheel:
                 self.add_file(f"{name}/{child.name}", child)
             return
         with path.open("rb") as source:
-            self.add(name, source, path.stat().st_size)
+            self.add(name, source, zip64=True)
 
-    def add_metadata(self, name: str, text: str) -> None:
+    def add_metadata(self, name: str, text: str, zip64: bool = False) -> None:
         """Adds a text file to the .dist-info folder."""
-        content = text.encode()
-        self.add(f"{self.dist_info}/{name}", io.BytesIO(content), len(content))
+        self.add(f"{self.dist_info}/{name}", io.BytesIO(text.encode()), zip64)
 
     def add_record(self) -> None:
         """Adds RECORD, https://packaging.python.org/specifications/recording-installed-packages/."""
@@ -145,14 +145,15 @@ def build(spec: dict, files: list[tuple[str, Path]], output: Path) -> None:
         wheel.add_metadata(
             "WHEEL",
             "Wheel-Version: 1.0\n"
-            "Generator: third_party/registry wheelmaker\n"
+            f"Generator: {GENERATOR}\n"
             f"Root-Is-Purelib: {'true' if spec['platform'] == 'any' else 'false'}\n"
             + "".join(f"Tag: {tag}\n" for tag in tags),
         )
         description = Path(spec["description_file"]).read_text(encoding="utf-8") if spec["description_file"] else "UNKNOWN"
         wheel.add_metadata("METADATA", "\n".join([*spec["metadata"], f"Version: {version}", "", description]) + "\n")
         if spec["entry_points"]:
-            wheel.add_metadata("entry_points.txt", spec["entry_points"])
+            # A file on the disk for upstream.
+            wheel.add_metadata("entry_points.txt", spec["entry_points"], zip64=True)
         for name, path in sorted(spec["data_files"]):
             wheel.add_file(f"{prefix}.data/{name}", Path(path))
         for name, path in sorted(spec["extra_distinfo_files"]):

@@ -1,0 +1,249 @@
+"""Builds everything that is published a second time, elsewhere, and compares the bytes; records them; verifies published ones.
+
+tools/bazel run //release:reproduce                                            # two builds that share only sources and downloads
+tools/bazel run --config=release //release:reproduce -- --record               # and write their digests down, at a release's tag
+tools/bazel run --config=release //release:reproduce -- --verify FILE…         # is what I downloaded what the sources give?
+
+The first build is this workspace's, the second one's user, group, host name, umask, locale, time zone, clock, number of jobs, workspace and
+output base are others, and it sees no toolchain of this machine. What cannot be varied here fails, unless --without names it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from images.private import reference
+from release.private import publish, stamp
+from release.private.reproduce import compare, record, second_build
+from tools import arguments
+
+_TARGET = "//release:reproduce"
+_FACTS = "release/dist/release.json"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = arguments.Parser(_TARGET, __doc__)
+    for name in "workspace_file", "surroundings", "libfaketime", "diffoscope", "skopeo":
+        parser.add_argument(f"--{name}", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--version", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--kind", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--targets", nargs="+", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--artifacts", nargs="+", required=True, help=argparse.SUPPRESS)
+    # Proves that the comparison sees what it should: the second build's copy of a source file ends in one more line.
+    parser.add_argument("--spoil", metavar="FILE", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--without",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="VARIATION,…",
+        help=f"what not to vary: {', '.join(second_build.NAMES[2:])}",
+    )
+    parser.add_argument("--record", action="store_true", help="write the digests into release/digests.json, if both builds are the same")
+    parser.add_argument(
+        "--verify",
+        nargs="+",
+        metavar="FILE_OR_IMAGE",
+        help="published artifacts: a wheel, a bill of materials, a folder of a release, an OCI layout, REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST",
+    )
+    parser.add_argument("--tag", help="the release that what is verified belongs to (default: this version's)")
+    parser.add_argument("--html", type=arguments.user_path, help="the page about differences (default: reproduce.html)")
+    parser.add_argument("--place", type=arguments.user_path, help="folder for the second build, removed afterwards (default: in the user's cache)")
+    return parser
+
+
+def _place(asked: pathlib.Path | None) -> pathlib.Path:
+    """A new folder. Not in /tmp, which may be memory, and which Bazel's sandbox replaces."""
+    if test := os.environ.get("TEST_TMPDIR"):
+        return pathlib.Path(tempfile.mkdtemp(prefix="reproduce-", dir=test))
+    cache = os.environ.get("MLC_BAZEL_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "mlc-bazel")
+    folder = asked or pathlib.Path(cache)
+    folder.mkdir(parents=True, exist_ok=True)
+    return pathlib.Path(tempfile.mkdtemp(prefix="reproduce-", dir=folder)).resolve()
+
+
+def _html(asked: pathlib.Path | None) -> pathlib.Path:
+    if asked:
+        return asked
+    outputs = os.environ.get("TEST_UNDECLARED_OUTPUTS_DIR")
+    return pathlib.Path(outputs, "reproduce.html") if outputs else arguments.user_path("reproduce.html")
+
+
+class Command:
+    """What the options ask for.
+
+    Args:
+        options: of the parser.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.workspace = options.workspace_file.resolve().parent
+        self.first = {artifact: pathlib.Path(artifact) for artifact in options.artifacts}
+        self.saw = json.loads(options.surroundings.read_text(encoding="utf-8"))
+        self.revision = json.loads(pathlib.Path(_FACTS).read_text(encoding="utf-8"))["revision"]
+        self.digests = self.workspace / "release/digests.json"
+        self.html = _html(options.html)
+        # tools/bazel says which profile it chose.
+        self.build = os.environ.get("MLC_PROFILE", "upstream") + options.kind
+
+    @property
+    def stamped(self) -> bool:
+        return self.revision != "unstamped"
+
+    def images(self) -> dict[str, pathlib.Path]:
+        """Of this build, those that are published: name → layout."""
+        return {path.name: path for name, path in self.first.items() if name.startswith("images/") and compare.is_layout(path)}
+
+    def _second(self, place: pathlib.Path, revision: str | None) -> second_build.SecondBuild:
+        options = self.options
+        return second_build.SecondBuild(self.workspace, place, self.saw, options.libfaketime.resolve(), options.without, revision)
+
+    def compare(self, place: pathlib.Path) -> bool:
+        """Builds everything again and compares; returns whether nothing differs and every variation had an effect."""
+        options = self.options
+        release = ["--config=release"] if self.stamped else []
+        began = time.monotonic()
+        with self._second(place, self.revision if self.stamped else None) as second:
+            if options.spoil:
+                with open(second.root / options.spoil, "a", encoding="utf-8") as file:
+                    file.write("\n# one line more\n")
+            print(f"building {len(options.targets)} targets again, from nothing, in {second.root}", flush=True)
+            binaries = second.build(release, options.targets)
+            took = time.monotonic() - began
+            saw = json.loads((binaries / options.surroundings).read_text(encoding="utf-8"))
+            saw["jobs"] = f"at most {second.concurrency()} of --jobs={second.jobs}"
+            # However many the first build's Bazel chose: as many as there are processors, unless it was told a number.
+            first_saw = self.saw | {"jobs": f"{os.cpu_count()} processors, Bazel's default"}
+            count, different = compare.differences(self.first, {artifact: binaries / artifact for artifact in self.first})
+            lines, failed = second_build.table(first_saw, saw, options.without)
+            if different:
+                compare.tell(different, options.diffoscope, self.html)
+            print("\n".join(["", *lines, ""]))
+            print(f"{count} files of {len(self.first)} artifacts compared, {len(different)} differ; the second build took {took:.0f} s")
+            if failed:
+                print(f"no effect: {', '.join(failed)}. The comparison says nothing of that; to do without: --without {','.join(failed)}")
+            return not different and not failed
+
+    def record(self) -> None:
+        tag = f"v{self.options.version}"
+        record.write(
+            self.digests, tag, self.build, record.of_build(pathlib.Path("release/dist"), self.images()), self.workspace, self.revision
+        )
+        print(f"{self.digests}: {tag}, {self.build}. To commit it: git commit -m 'The digests of {tag}' release/digests.json")
+
+    # Verifying ----------------------------------------------------------------------------------------------------
+
+    def verify(self, place: pathlib.Path) -> bool:
+        """Compares published artifacts with the record and with a build of the same commit here; returns whether all are the same."""
+        options = self.options
+        content = record.read(self.digests)
+        tag = options.tag or f"v{options.version}"
+        things: dict[tuple[str, str], pathlib.Path] = {}
+        for number, text in enumerate(options.verify):
+            path = arguments.user_path(text)
+            things |= record.artifacts(path if path.exists() else self._pull(text, place / "pulled" / str(number)))
+        found = {thing: record_digest(path) for thing, path in things.items()}
+        looked_up = {thing: record.look_up(content, tag, self.build, thing, digest) for thing, digest in found.items()}
+        [revision] = {revision for _, revision, _ in looked_up.values()}
+        rebuilt = self._here(list(things)) if revision == self.revision else None
+        where = "this build" if rebuilt is not None else "a build of it here"
+        if rebuilt is None:
+            print(f"{tag} is of the commit {revision}, and this build is not ({self.revision}): building that one, elsewhere", flush=True)
+            with self._second(place / "build", revision) as second:
+                return self._verdict(tag, found, looked_up, things, self._build_at(second, list(things)), where)
+        return self._verdict(tag, found, looked_up, things, rebuilt, where)
+
+    def _here(self, wanted: list[tuple[str, str]]) -> dict[tuple[str, str], pathlib.Path]:
+        images = self.images()
+        return {(kind, name): images.get(name) or pathlib.Path("release/dist", name) for kind, name in wanted}
+
+    def _build_at(self, second: second_build.SecondBuild, wanted: list[tuple[str, str]]) -> dict[tuple[str, str], pathlib.Path]:
+        """Builds what is needed of another commit; the labels and paths are those that every release has."""
+        targets = {"images": "//images:{}", "sboms": "//release:{}", "wheels": "//wheels/..."}
+        outputs = {"images": "images/{0}/{0}", "sboms": "release/{}", "wheels": "wheels/{}"}
+        binaries = second.build(["--config=release"], sorted({targets[kind].format(name) for kind, name in wanted}))
+        return {(kind, name): binaries / outputs[kind].format(name) for kind, name in wanted}
+
+    def _verdict(self, tag, found, looked_up, things, rebuilt, where) -> bool:
+        """Prints a line for each thing and the differences; returns whether there are none."""
+        good, different = True, []
+        for thing, digest in found.items():
+            build, _, expected = looked_up[thing]
+            made = record_digest(rebuilt[thing]) if rebuilt[thing].exists() else None
+            said = "as recorded" if digest == expected else f"NOT AS RECORDED: {expected or 'release/digests.json has none of that name'}"
+            same = "the same bytes in " + where if digest == made else f"OTHER BYTES in {where}: {made or 'it makes no such thing'}"
+            print(f"{thing[1]}: {digest}\n    {said} for {tag}, {build}\n    {same}")
+            if digest != made and build != self.build:
+                print(f"    this build is {self.build}: with the options of {build} it would be the same to compare")
+            good &= digest == expected and digest == made
+            if made and digest != made:
+                one, other = things[thing], rebuilt[thing]
+                different += compare.differences({thing[1]: one}, {thing[1]: other})[1]
+        if different:
+            print("first: as published; second: as built here")
+            compare.tell(different, self.options.diffoscope, self.html)
+        print(f"{len(found)} artifacts verified" if good else "not verified: see above")
+        return good
+
+    def _pull(self, name: str, layout: pathlib.Path) -> pathlib.Path:
+        """Copies an image from a registry, unchanged."""
+        match = re.fullmatch(f"(?P<host>{reference.HOST})/{reference.NAME}(:{reference.TAG}|@{reference.DIGEST})", name)
+        if not match:
+            record.artifacts(pathlib.Path(name))
+        layout.mkdir(parents=True)
+        plain = ["--src-tls-verify=false"] if reference.on_this_machine(match["host"]) else []
+        skopeo = [os.path.abspath(self.options.skopeo), "--insecure-policy", "copy", "--quiet", "--preserve-digests", *plain]
+        done = subprocess.run([*skopeo, f"docker://{name}", f"oci:{layout}"], capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            raise record.RecordError(f"{name}: skopeo could not pull it: {done.stderr.strip()}. To log in, see release/README.md")
+        return layout
+
+
+def record_digest(path: pathlib.Path) -> str:
+    """An artifact's digest as the record has it."""
+    return stamp.image_digest(path) if path.is_dir() else stamp.sha256(path)
+
+
+def main() -> int:
+    parser = _parser()
+    options = parser.parse_args()
+    if unknown := set(options.without) - set(second_build.NAMES[2:]):
+        parser.error(f"--without: expected {', '.join(second_build.NAMES[2:])}; found {', '.join(sorted(unknown))}")
+    if options.record and options.verify:
+        parser.error("--record and --verify: expected one of them, found both")
+    place = None
+    try:
+        command = Command(options)
+        if options.record:
+            # At once, not after minutes.
+            publish.check_checkout(command.workspace, f"v{options.version}")
+            if not command.stamped:
+                raise record.RecordError(f"--record: expected a stamped build. To mend: tools/bazel run --config=release {_TARGET} -- --record")
+        if not options.verify:
+            second_build.check(options.without)
+        place = _place(options.place)
+        good = command.verify(place) if options.verify else command.compare(place)
+        if good and options.record:
+            command.record()
+        return 0 if good else 1
+    except (compare.CompareError, publish.Refused, record.RecordError, second_build.NotVaried, stamp.Untested) as error:
+        print(f"reproduce: {error}", file=sys.stderr)
+    except subprocess.CalledProcessError as error:
+        print(f"reproduce: the second build failed ({' '.join(map(str, error.cmd[-8:]))}): exit status {error.returncode}", file=sys.stderr)
+    finally:
+        if place:
+            shutil.rmtree(place, ignore_errors=True)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,240 @@
+"""Compares what two builds made, file by file, and shows how files differ, with diffoscope."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import gzip
+import hashlib
+import io
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+
+# On the terminal; the page has all.
+_SHOWN_LINES = 60
+# diffoscope disassembles; what takes it longer is told by file and digest only. Seconds.
+_TIME_LIMIT = 1800
+
+
+class CompareError(Exception):
+    """Two things cannot be compared; the message says what was expected and found."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A file that only one build made, or that differs.
+
+    Attributes:
+        name: what it is: a path below the artifacts, or a part of an image by its place in it.
+        first, second: where the two are; None where there is none.
+    """
+
+    name: str
+    first: pathlib.Path | None
+    second: pathlib.Path | None
+
+    def __str__(self) -> str:
+        if self.first and self.second:
+            members = same_members(self.first, self.second)
+            how = {True: "the same members with the same content, in another container (order, modes, times, compression)", False: "other content"}
+            return f"{self.name}: {_sha256(self.first)} in the first build, {_sha256(self.second)} in the second: {how[members]}"
+        return f"{self.name}: only in the {'first' if self.first else 'second'} build"
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files(artifacts: Iterable[tuple[str, pathlib.Path]]) -> dict[str, pathlib.Path]:
+    """Every file of artifacts: name → path. An artifact is a file, or a folder of files."""
+    found = {}
+    for name, artifact in artifacts:
+        for path in sorted(artifact.rglob("*")) if artifact.is_dir() else [artifact]:
+            if path.is_file():
+                found[f"{name}/{path.relative_to(artifact).as_posix()}" if artifact.is_dir() else name] = path
+    return found
+
+
+def manifest(layout: pathlib.Path) -> tuple[str, dict]:
+    """The digest of the one manifest of an OCI image layout, and the manifest.
+
+    Raises:
+        CompareError: it is no such layout.
+    """
+    try:
+        [entry] = json.loads((layout / "index.json").read_bytes())["manifests"]
+        return entry["digest"], json.loads((layout / "blobs" / entry["digest"].replace(":", "/")).read_bytes())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CompareError(f"{layout}: expected an OCI image layout with one manifest, found {error!r}") from None
+
+
+def is_layout(path: pathlib.Path) -> bool:
+    """Whether it is an OCI image layout (image-spec, image-layout.md)."""
+    return (path / "oci-layout").is_file() and (path / "index.json").is_file()
+
+
+def parts(layout: pathlib.Path) -> dict[str, pathlib.Path]:
+    """An image by the places of its parts, not by their digests: what two images have in common when they differ."""
+    digest, content = manifest(layout)
+
+    def blob(name: str) -> pathlib.Path:
+        return layout / "blobs" / name.replace(":", "/")
+
+    endings = {"gzip": ".tar.gz", "zstd": ".tar.zst"}
+    layers = {
+        f"layer-{number:02}{endings.get(layer['mediaType'].rpartition('+')[2], '.tar')}": blob(layer["digest"])
+        for number, layer in enumerate(content["layers"])
+    }
+    return {"manifest.json": blob(digest), "config.json": blob(content["config"]["digest"]), **layers}
+
+
+def differences(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path]) -> tuple[int, list[Difference]]:
+    """Compares artifacts (name → file, or folder of files).
+
+    Returns:
+        The number of files compared, every file of an image's layout among them, and what differs.
+
+    Raises:
+        CompareError: there is nothing to compare.
+    """
+    one, other = files(first.items()), files(second.items())
+    names = sorted(one.keys() | other.keys())
+    if not one:
+        raise CompareError("expected files to compare, found none")
+    unequal = [name for name in names if name not in one or name not in other or _sha256(one[name]) != _sha256(other[name])]
+    images = [name for name, path in first.items() if path.is_dir() and is_layout(path) and name in second and is_layout(second[name])]
+    different = []
+    for image in images:
+        if any(name.startswith(image + "/") for name in unequal):
+            unequal = [name for name in unequal if not name.startswith(image + "/")]
+            ours, theirs = parts(first[image]), parts(second[image])
+            for part in sorted(ours.keys() | theirs.keys()):
+                if part not in ours or part not in theirs or _sha256(ours[part]) != _sha256(theirs[part]):
+                    different.append(Difference(f"{image}/{part}", ours.get(part), theirs.get(part)))
+            if manifest(first[image])[0] == manifest(second[image])[0]:
+                different.append(Difference(f"{image}/index.json", first[image] / "index.json", second[image] / "index.json"))
+    return len(names), different + [Difference(name, one.get(name), other.get(name)) for name in unequal]
+
+
+# What is in a container -------------------------------------------------------------------------------------------
+
+
+def _record(data: bytes) -> str:
+    """A wheel's RECORD, whose lines may come in any order (PyPA, Recording installed projects)."""
+    return json.dumps(sorted(csv.reader(io.StringIO(data.decode()))))
+
+
+def _members(path: pathlib.Path) -> dict[str, str] | None:
+    """Member → digest of its content, or where it leads, without all that is the container's; None where it is no zip and no tar."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/")]
+            content = {name: archive.read(name) for name in names}
+        return {
+            name: _record(data) if name.endswith(".dist-info/RECORD") else hashlib.sha256(data).hexdigest() for name, data in content.items()
+        }
+    try:
+        with tarfile.open(path) as archive:
+            return {
+                os.path.normpath(member.name): hashlib.file_digest(archive.extractfile(member), "sha256").hexdigest()  # type: ignore[arg-type]
+                if member.isfile()
+                else f"{member.type!r} {member.linkname}"
+                for member in archive
+            }
+    except (tarfile.TarError, gzip.BadGzipFile, OSError, EOFError):
+        return None
+
+
+def same_members(first: pathlib.Path, second: pathlib.Path) -> bool:
+    """Whether both are archives (zip, or tar in any compression that Python reads) whose members have the same names and content."""
+    one, other = _members(first), _members(second)
+    return one is not None and one == other
+
+
+def changed_members(first: pathlib.Path, second: pathlib.Path) -> list[str]:
+    """Names of the members that differ, or that one archive lacks; none where they are no archives."""
+    one, other = _members(first) or {}, _members(second) or {}
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+# diffoscope -------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _side_by_side(different: Iterable[Difference]) -> Iterator[pathlib.Path]:
+    """A folder with `first` and `second`, in which the files have the names of what they are."""
+    with tempfile.TemporaryDirectory(prefix="reproduce-") as scratch:
+        for side in "first", "second":
+            pathlib.Path(scratch, side).mkdir()
+            for difference in different:
+                path = getattr(difference, side)
+                if path:
+                    target = pathlib.Path(scratch, side, difference.name)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, target)
+        yield pathlib.Path(scratch)
+
+
+def show(different: list[Difference], diffoscope: pathlib.Path, html: pathlib.Path) -> str:
+    """Shows how files differ.
+
+    Args:
+        different: which.
+        diffoscope: the program, in the folder that the set `diffoscope` of Debian packages was unpacked into.
+        html: the page to write; it has everything.
+
+    Returns:
+        The beginning of the same as text.
+
+    Raises:
+        CompareError: diffoscope fails.
+    """
+    # diffoscope and what it starts find each other by PATH; the libraries that Python loads by name, and the data of one, by these.
+    root = pathlib.Path(os.path.abspath(diffoscope)).parents[2]
+    environment = {
+        "LC_ALL": "C.UTF-8",
+        "LIBARCHIVE": str(root / "usr/lib/x86_64-linux-gnu/libarchive.so.13"),
+        "MAGIC": str(root / "usr/lib/file/magic.mgc"),
+        "PATH": f"{root / 'usr/bin'}:/usr/bin:/bin",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TMPDIR": tempfile.gettempdir(),
+    }
+    with _side_by_side(different) as folder:
+        options = ["--no-progress", "--exclude-directory-metadata=recursive", "--max-page-size=50000000", "--max-report-size=50000000"]
+        command = [os.path.abspath(diffoscope), *options, "--text=-", f"--html={html.absolute()}", "first", "second"]
+        try:
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace", timeout=_TIME_LIMIT)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise CompareError(f"diffoscope: {error}") from None
+    # 1: they differ.
+    if done.returncode not in (0, 1):
+        raise CompareError(f"diffoscope: expected exit status 0 or 1, found {done.returncode}: {done.stderr.strip()[-2000:]}")
+    lines = done.stdout.splitlines()
+    if len(lines) > _SHOWN_LINES:
+        lines = [*lines[:_SHOWN_LINES], f"… {len(lines) - _SHOWN_LINES} more lines in {html}"]
+    return "\n".join(lines)
+
+
+def tell(different: list[Difference], diffoscope: pathlib.Path, html: pathlib.Path) -> None:
+    """Prints what differs: files, members of archives, then what diffoscope sees in them."""
+    for difference in different:
+        print(f"  {difference}")
+        if difference.first and difference.second:
+            members = changed_members(difference.first, difference.second)
+            for member in members[:20]:
+                print(f"      {member}")
+            if len(members) > 20:
+                print(f"      and {len(members) - 20} more members")
+    sys.stdout.flush()
+    print(show(different, diffoscope, html))
+    print(f"how they differ, as a page: {html.absolute()}")

@@ -1,0 +1,38 @@
+"""What //release:reproduce and //tests/reproducible build twice, and with what."""
+
+load("@git_sources//:sources.bzl", "AVAILABLE", "VARIABLES")
+load("//:version.bzl", "VERSION")
+load("//release:published.bzl", "IMAGES")
+load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
+
+# All that is published, what is written about it, and models with their image, where the sources of mlc-llm are.
+_ARTIFACTS = ["//release:dist"] + ["//images:" + image for image in IMAGES] + ["//release:{}.report.html".format(image) for image in IMAGES] + ([
+    "//models/tiny",
+    "//models/tiny:tiny_image",
+] if AVAILABLE else []) + (["//models/tiny:tiny_cuda"] if AVAILABLE and not NEEDS_CUDA else [])
+
+_SEEN = "//release/private/reproduce:seen"
+_TOOLS = {
+    "diffoscope": "@debian_diffoscope//:diffoscope",
+    "libfaketime": "@debian_other_clock//:libfaketime",
+    "skopeo": "@debian_container_tools//:skopeo",
+}
+
+# The build's name in digests.json, after the network profile.
+_KIND = ("" if NEEDS_CUDA else ",cuda") + ("" if AVAILABLE else ",without-mlc-llm")
+
+# Attributes of a py_binary or py_test that runs command.py.
+ARGS = [
+    "--workspace_file=$(rootpath //:MODULE.bazel)",
+    "--surroundings=$(rootpath {})".format(_SEEN),
+    "--version=" + VERSION,
+    "--kind=" + repr(_KIND),
+] + ["--{}=$(rootpath {})".format(name, label) for name, label in _TOOLS.items()] + [
+    "--targets",
+    _SEEN,
+] + _ARTIFACTS + ["--artifacts"] + ["$(rootpaths {})".format(artifact) for artifact in _ARTIFACTS]
+
+DATA = ["//:MODULE.bazel", _SEEN] + _TOOLS.values() + _ARTIFACTS
+
+# The second build takes what the first took.
+ENV = VARIABLES | ({} if NEEDS_CUDA else {"MLC_CUDA": "1"})
