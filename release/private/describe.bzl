@@ -52,6 +52,7 @@ def describe_release(name, images, wheels, gate, previous):
 
     * `<name>.spdx.json`, `<name>.cdx.json`, `<name>.provenance.json` of the whole build, and the same of each image;
     * `inputs.json`, what went in;
+    * `licenses.html`, the licences of all that ships, with their texts;
     * `index.html` and `notes.md`, for people.
 
     Args:
@@ -64,6 +65,13 @@ def describe_release(name, images, wheels, gate, previous):
     _bill_and_provenance(name, images, wheels)
     for image in images:
         _bill_and_provenance(image, [image], wheels, only = ["--only-image " + image])
+    document(
+        name = "licenses",
+        srcs = _sources(images, wheels),
+        outs = {"--html": "licenses.html"},
+        arguments = _LOCK_ARGUMENTS + ["--version " + VERSION] + _products(images, wheels) + ([] if WITH_SOURCES else ["--without-git-sources"]),
+        tool = "//release/private:licenses",
+    )
     document(
         name = "inputs",
         srcs = _LOCKS,

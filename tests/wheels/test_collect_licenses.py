@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from third_party.mlc_llm import collect_licenses
+from wheels.private import collect_licenses
 
 MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy of this software: " + "words " * 20
 BSD = "Redistribution and use in source and binary forms, with or without modification, are permitted: " + "words " * 20
@@ -23,6 +23,29 @@ def crate(folder: Path, name: str, files: dict[str, str]) -> Path:
             entry.size = len(text.encode())
             tar.addfile(entry, io.BytesIO(text.encode()))
     return path
+
+
+def deb(folder: Path, name: str, files: dict[str, str]) -> Path:
+    """A Debian package (deb(5)) of these files; a text that begins with -> is a link."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for place, text in files.items():
+            entry = tarfile.TarInfo(place)
+            if text.startswith("->"):
+                entry.type, entry.linkname = tarfile.SYMTYPE, text[2:]
+            entry.size = 0 if entry.issym() else len(text.encode())
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    data = packed.getvalue()
+    path = folder / f"{name}_1_all.deb"
+    path.write_bytes(b"!<arch>\n" + f"{'data.tar.gz':<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2))
+    return path
+
+
+def test_of_a_debian_package_the_copyright_file_is_taken(tmp_path: Path) -> None:
+    files = {"./usr/bin/one": "x", "./usr/share/doc/one/copyright": MIT}
+    assert collect_licenses.of_file(deb(tmp_path, "one", files)) == MIT
+    with pytest.raises(ValueError, match="expected ./usr/share/doc/two/copyright in it, found none"):
+        collect_licenses.of_file(deb(tmp_path, "two", {"./usr/share/doc/two": "->one"}))
 
 
 def test_all_licence_files_of_a_crate_are_taken_and_nothing_else(tmp_path: Path) -> None:
