@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -78,7 +79,8 @@ def test_the_program_writes_the_text_or_says_in_one_line_why_not(tmp_path: Path)
     (tmp_path / "LICENSE").write_text(BSD)
     crate(tmp_path, "one-1.0.0", {"LICENSE": MIT})
     command = [sys.executable, collect_licenses.__file__, "--part", "a part=LICENSE", "--output", "out.txt", "one-1.0.0.crate"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     text = (tmp_path / "out.txt").read_text()
     assert "\na part\n" in text and "\none-1.0.0\n" in text
