@@ -231,8 +231,9 @@ def merged(rows: Iterable[Row]) -> list[tuple[Row, list[str]]]:
     together: dict[tuple[str, str, str], tuple[Row, list[str]]] = {}
     for row in rows:
         known, places = together.setdefault((row.name, row.version, row.license), (row, []))
-        texts = {text.key: text for text in (*known.texts, *row.texts)}
-        together[row.name, row.version, row.license] = dataclasses.replace(known, texts=tuple(texts.values())), sorted({*places, row.place})
+        # The first of several copies that differ in line ends and indentation.
+        texts = {text.key: text for text in reversed((*known.texts, *row.texts))}
+        together[row.name, row.version, row.license] = dataclasses.replace(known, texts=tuple(reversed(texts.values()))), sorted({*places, row.place})
     return [together[key] for key in sorted(together, key=lambda key: (key[0].lower(), key))]
 
 

@@ -85,5 +85,5 @@ def test_the_program_writes_the_text_or_says_in_one_line_why_not(tmp_path: Path)
     text = (tmp_path / "out.txt").read_text()
     assert "\na part\n" in text and "\none-1.0.0\n" in text
     (tmp_path / "one-1.0.0.crate").write_bytes(b"no archive")
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("collect_licenses: ") and done.stderr.count("\n") == 1
