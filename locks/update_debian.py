@@ -9,6 +9,7 @@ hashes and pool paths, never a host: the mirrors are those of the machine (tools
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,9 @@ def resolve_sets(asked: dict[str, Any], indexes: dict[str, debian.Index]) -> dic
                 "path": package.path,
                 "archive": package.archive,
             }
+            # What vulnerability data is about: mostly the package's own, without Debian's mark of a rebuild.
+            if (source_version := package.source[1]) != re.sub(r"\+b\d+$", "", package.version):
+                packages[f"{suite}/{package.name}"]["source_version"] = source_version
         total = sum(packages[key]["size"] for key in sets[name])
         print(f"  {name}: {len(sets[name])} packages, {total / 1e6:.1f} MB", file=sys.stderr)
     return {"sets": dict(sorted(sets.items())), "packages": dict(sorted(packages.items()))}

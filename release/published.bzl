@@ -62,6 +62,7 @@ _TVM_TESTS = [
     "//tests/images:image_test",
     "//tests/images:tvm_runtime_container_test",
     "//tests/images:tvm_runtime_dev_container_test",
+    "//tests/release:license_texts",
     "//tests/runtime:errors",
     "//tests/runtime:function_registry",
     "//tests/runtime:imports",

@@ -1,4 +1,8 @@
-"""Rules around wheels. Public: `python_environment`; and the wheels that mlc-llm's engine needs, for //wheels and its tests."""
+"""Rules around wheels. Public: `python_environment`, `linked_licenses`; and the wheels that mlc-llm's engine needs, for //wheels and its tests."""
+
+load("//wheels/private:linked_licenses.bzl", _linked_licenses = "linked_licenses")
+
+linked_licenses = _linked_licenses
 
 MLC_LLM_DEPENDENCIES = ["@pypi//{}:whl".format(name) for name in [
     "annotated_doc",

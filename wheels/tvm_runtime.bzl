@@ -23,7 +23,11 @@ def tvm_runtime_wheel(name, **kwargs):
         description_content_type = "text/markdown",
         description_file = "//wheels:tvm_runtime.md",
         distribution = "apache-tvm",
-        extra_distinfo_files = {"@tvm//:LICENSE": "licenses/LICENSE"},
+        extra_distinfo_files = {
+            "//wheels:tvm_linked_licenses": "licenses/THIRD_PARTY_LICENSES.txt",
+            "@tvm//:LICENSE": "licenses/LICENSE",
+            "@tvm//:tvm/NOTICE": "licenses/NOTICE",
+        },
         extra_requires = {
             "popen-pool": [
                 "psutil",

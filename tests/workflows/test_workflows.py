@@ -117,6 +117,16 @@ def test_every_lock_is_checked():
     assert checked == {f"//locks:{path.removesuffix('.py')}" for path in os.environ["UPDATE_COMMANDS"].split()}
 
 
+def test_vulnerable_pins_are_looked_for_every_week_and_block_nothing():
+    audit = MAIN["jobs"]["audit"]
+    assert audit["if"] == "github.event_name == 'schedule'" and "continue-on-error" not in audit
+    assert all("audit" not in needs(job) for job in MAIN["jobs"])
+    (command,) = [command for command in COMMANDS if "//locks:audit" in command]
+    ecosystems = {word.split("/")[-2] for word in shlex.split(command) if word.startswith("https://")}
+    assert ecosystems == {"PyPI", "crates.io", "Debian"}
+    assert "--partial" not in command and "--offline" not in command
+
+
 def test_what_publishes_takes_no_outputs_from_a_cache():
     keeping = [name for name, job in OWN_JOBS.items() if any(step.get("with", {}).get("keep-outputs") for step in job["steps"])]
     assert keeping == ["build/build-and-test"]

@@ -45,31 +45,3 @@ mlc_llm_package = rule(
         "_make_package": attr.label(default = "//third_party/mlc_llm:make_package", executable = True, cfg = "exec"),
     },
 )
-
-def _linked_licenses_impl(ctx):
-    output = ctx.actions.declare_file("THIRD_PARTY_LICENSES.txt")
-    arguments = ctx.actions.args()
-    arguments.add("--output", output)
-    for label, name in ctx.attr.parts.items():
-        for file in label[DefaultInfo].files.to_list():
-            arguments.add("--part", "{}={}".format(name, file.path))
-    arguments.add_all(ctx.files.crates)
-    ctx.actions.run(
-        outputs = [output],
-        inputs = ctx.files.parts + ctx.files.crates,
-        executable = ctx.executable._collect_licenses,
-        arguments = [arguments],
-        mnemonic = "LinkedLicenses",
-        progress_message = "Collecting licences of %{label}",
-    )
-    return [DefaultInfo(files = depset([output]))]
-
-linked_licenses = rule(
-    implementation = _linked_licenses_impl,
-    doc = "One text of the licences of all that is linked into a library.",
-    attrs = {
-        "crates": attr.label(mandatory = True, allow_files = [".crate"], doc = "Rust crates; every licence file in them counts."),
-        "parts": attr.label_keyed_string_dict(mandatory = True, allow_files = True, doc = "Licence file, or header that begins with one → name of what it is of."),
-        "_collect_licenses": attr.label(default = "//third_party/mlc_llm:collect_licenses", executable = True, cfg = "exec"),
-    },
-)

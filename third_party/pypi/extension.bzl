@@ -17,6 +17,8 @@ def _sources_impl(_mctx):
         sdist_files = [
             "tvm/3rdparty/compiler-rt/builtin_fp16.h",
             "tvm/3rdparty/tensorrt_llm/*",
+            # No wheel has it, and its headers are compiled into every library.
+            "tvm/3rdparty/tvm-ffi/licenses/LICENSE.dlpack.txt",
             "tvm/include/tvm/support/io.h",
             "tvm/include/tvm/support/serializer.h",
             "tvm/src/support/*.h",

@@ -121,7 +121,7 @@ def _install(cache: Path, final: Path, version: str, say: Callable[[str], None],
         _write_class_path(building, final, version)
         manifest = {
             "bazel": version,
-            "packages": {package.name: {key: getattr(package, key) for key in ("version", "sha256", "suite")} for package in packages},
+            "packages": {package.name: {key: getattr(package, key) for key in ("version", "sha256", "suite", "source")} for package in packages},
             "wheels": {filename: {"sha256": sha256} for _, filename, sha256, _ in WHEELS},
         }
         (building / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

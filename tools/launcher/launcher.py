@@ -16,6 +16,10 @@ _PROBE_SECONDS = 2.0
 # Commands that resolve modules or read the build's options; the others (version, help, shutdown, …) need no profile.
 _PROFILED = frozenset("aquery build config coverage cquery fetch info mod print_action query run sync test vendor".split())
 
+# Commands that build, and what a release is built without: `build:release` of .bazelrc, repeated where no user.bazelrc comes after it.
+_BUILDING = frozenset("build coverage run test".split())
+RELEASE_FLAGS = ("--disk_cache=", "--remote_cache=", "--remote_executor=")
+
 # Startup options whose value may be the next argument.
 WITH_VALUE = frozenset(
     """
@@ -161,6 +165,14 @@ def ensure_installed(version, offer=lambda: None):
     return folder
 
 
+def without_caches(arguments):
+    """The arguments of a building command; of a release with RELEASE_FLAGS behind all other options, where they count."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    if "--config=release" not in arguments[:end]:
+        return arguments
+    return [*arguments[:end], *RELEASE_FLAGS, *arguments[end:]]
+
+
 def command_line(arguments):
     """The program to become and its whole argument list."""
     packs = []
@@ -200,6 +212,8 @@ def command_line(arguments):
         startup.append("--host_jvm_args=-Djavax.net.ssl.trustStore=" + certificates)
     if added:
         arguments = [*arguments[: position + 1], *added, *arguments[position + 1 :]]
+    if position is not None and arguments[position] in _BUILDING:
+        arguments = without_caches(arguments)
     return found[0], [found[0], *startup, *arguments]
 
 

