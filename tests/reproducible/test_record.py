@@ -219,6 +219,14 @@ def test_a_record_that_no_build_gives(release, published, tmp_path, capsys):
     assert "as recorded for v0.1.0" in said and "OTHER BYTES in this build" in said
 
 
+def test_bytes_that_a_build_here_gives_and_the_record_does_not_have(release, published, capsys):
+    for folder in release.dist, published / "dist":
+        (folder / "a-1-py3-none-any.whl").write_text("of another compiler, say")
+    assert not verify(release, release, [published / "dist/a-1-py3-none-any.whl"])
+    said = capsys.readouterr().out
+    assert "NOT AS RECORDED" in said and "the same bytes in this build" in said and said.endswith("not verified: see above\n")
+
+
 def test_what_is_not_recorded(release, published, capsys):
     (published / "dist/b-1-py3-none-any.whl").write_text("1")
     assert not verify(release, release, [published / "dist/b-1-py3-none-any.whl"])
