@@ -209,11 +209,11 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
                 actions = graph(entries(log.read_text(encoding="utf-8")))
                 log.unlink()
                 base = rows[0][0] if rows else seconds
-                rows.append((seconds, [what, report.duration(seconds), report.ratio(seconds, base), report.size(carried) if more else "none"]))
+                rows.append((seconds, [what, report.duration(seconds), report.ratio(seconds, base), report.size(carried)]))
                 return seconds, actions
 
             build(first, "here, without a cache", "--remote_executor=", "--remote_cache=")
-            rows[0][1][3] = "none"
+            rows[0][1][3] = "none"  # What the loopback carried was not for this build.
             with _service(script, folder / "one", 1) as reach:
                 _, actions = build(first, "by one worker, nothing cached", *reach)
             shutil.rmtree(folder / "one")
