@@ -29,6 +29,9 @@ from tools import arguments
 _TARGET = "//release:reproduce"
 _FACTS = "release/dist/release.json"
 
+# Kind and name of an artifact, as in the record.
+Thing = tuple[str, str]
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = arguments.Parser(_TARGET, __doc__)
@@ -147,7 +150,7 @@ class Command:
         options = self.options
         content = record.read(self.digests)
         tag = options.tag or f"v{options.version}"
-        things: dict[tuple[str, str], pathlib.Path] = {}
+        things: dict[Thing, pathlib.Path] = {}
         for number, text in enumerate(options.verify):
             path = arguments.user_path(text)
             things |= record.artifacts(path if path.exists() else self._pull(text, place / "pulled" / str(number)))
@@ -162,19 +165,36 @@ class Command:
                 return self._verdict(tag, found, looked_up, things, self._build_at(second, list(things)), where)
         return self._verdict(tag, found, looked_up, things, rebuilt, where)
 
-    def _here(self, wanted: list[tuple[str, str]]) -> dict[tuple[str, str], pathlib.Path]:
+    def _here(self, wanted: list[Thing]) -> dict[Thing, pathlib.Path]:
         images = self.images()
         return {(kind, name): images.get(name) or pathlib.Path("release/dist", name) for kind, name in wanted}
 
-    def _build_at(self, second: second_build.SecondBuild, wanted: list[tuple[str, str]]) -> dict[tuple[str, str], pathlib.Path]:
+    def _build_at(self, second: second_build.SecondBuild, wanted: list[Thing]) -> dict[Thing, pathlib.Path]:
         """Builds what is needed of another commit; the labels and paths are those that every release has."""
         targets = {"images": "//images:{}", "sboms": "//release:{}", "wheels": "//wheels/..."}
         outputs = {"images": "images/{0}/{0}", "sboms": "release/{}", "wheels": "wheels/{}"}
         binaries = second.build(["--config=release"], sorted({targets[kind].format(name) for kind, name in wanted}))
         return {(kind, name): binaries / outputs[kind].format(name) for kind, name in wanted}
 
-    def _verdict(self, tag, found, looked_up, things, rebuilt, where) -> bool:
-        """Prints a line for each thing and the differences; returns whether there are none."""
+    def _verdict(
+        self,
+        tag: str,
+        found: dict[Thing, str],
+        looked_up: dict[Thing, tuple[str, str, str | None]],
+        things: dict[Thing, pathlib.Path],
+        rebuilt: dict[Thing, pathlib.Path],
+        where: str,
+    ) -> bool:
+        """Prints a line for each thing and the differences; returns whether there are none.
+
+        Args:
+            tag: of the release.
+            found: their digests.
+            looked_up: what the record has (record.look_up).
+            things: where they are.
+            rebuilt: where the same of a build here are.
+            where: that build, for people.
+        """
         good, different = True, []
         for thing, digest in found.items():
             build, _, expected = looked_up[thing]
