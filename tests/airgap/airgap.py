@@ -25,6 +25,8 @@ from tests.images.registry_server import registry
 from tests.private.second_workspace import SecondWorkspace
 
 OPTIONS = ["--color=no", "--curses=no", "--show_progress_rate_limit=60"]
+# Seconds for small, medium, large and enormous tests: a build beside others is no measure of how long a test takes.
+TIMEOUTS = "--test_timeout=600,900,1800,3600"
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 # Of documentation's own network (RFC 5737): nobody is there, but a machine with a route would try.
 ELSEWHERE = ("192.0.2.1", 443)
@@ -88,14 +90,16 @@ def inside(options: argparse.Namespace) -> int:
 
         def run(command: str, *arguments: str) -> None:
             began = time.monotonic()
-            second.bazel(command, *config, *OPTIONS, *arguments)
+            second.bazel(command, *config, *OPTIONS, *arguments, stdout=None)
             print(f"{time.monotonic() - began:.0f} s without a network: {command} {' '.join(arguments)}", flush=True)
 
         config = ["--config=cuda"] if options.cuda else []
-        run("version")
+        began = time.monotonic()
+        second.bazel("version", stdout=None)
+        print(f"{time.monotonic() - began:.0f} s to import the pack and to install Bazel from it", flush=True)
         run("build", "//images:" + options.first_image, "//wheels/...")
         # All of them: what needs a network is no test (tests read no network), and what has a Bazel of its own is manual.
-        run("test", "//tests/...")
+        run("test", TIMEOUTS, "//tests/...")
         run("run", "//images:push", "--", "--repository", f"127.0.0.1:{port}/team/{options.first_image}", "--tag", "airgap", "--unsigned")
         request = urllib.request.Request(f"http://127.0.0.1:{port}/v2/team/{options.first_image}/manifests/airgap", headers={"Accept": MANIFESTS})
         with urllib.request.urlopen(request) as answer:
