@@ -44,14 +44,14 @@ class Faults(unittest.TestCase):
         self.assertTrue(self.expected)
         self.assertEqual(self.build.digests(), self.expected)
 
-    def interrupted(self, remote: service.RemoteService, word: str):
-        """Builds, and kills the process with this last word once a worker is at work."""
+    def interrupted(self, remote: service.RemoteService, last: str):
+        """Builds, and kills the process with this last argument once a worker is at work."""
 
         def kill():
             staging = remote.state / "worker1/cas/staging"
             while not (staging.exists() and any(staging.iterdir())):
                 time.sleep(0.05)
-            os.kill(remote.pid(word), signal.SIGKILL)
+            os.kill(remote.pid(last), signal.SIGKILL)
 
         killer = threading.Thread(target=kill, daemon=True)
         killer.start()
@@ -66,9 +66,13 @@ class Faults(unittest.TestCase):
         with self.service() as remote:
             self.interrupted(remote, "worker1")
 
+    def test_a_killed_storage_of_a_worker_loses_nothing(self):
+        with self.service() as remote:
+            self.interrupted(remote, str(remote.state / "worker1"))
+
     def test_a_killed_scheduler_loses_nothing(self):
         with self.service() as remote:
-            self.interrupted(remote, "scheduler.yml")
+            self.interrupted(remote, str(remote.state / "scheduler.yml"))
 
     def test_a_service_that_was_stopped_and_started_has_everything(self):
         with self.service() as remote:

@@ -52,17 +52,17 @@ class RemoteService:
     def said(self) -> str:
         return self.log.read_text()
 
-    def pid(self, word: str) -> int:
-        """The process that up.py started with this word at the end of its command line."""
+    def pid(self, last: str) -> int:
+        """The process that up.py started with this last argument."""
         for folder in pathlib.Path("/proc").glob("[0-9]*"):
             try:
                 parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                command = (folder / "cmdline").read_text().rstrip("\0")
+                arguments = (folder / "cmdline").read_text().rstrip("\0").split("\0")
             except OSError:  # It has ended.
                 continue
-            if parent == self.process.pid and command.endswith(word):
+            if parent == self.process.pid and arguments[-1] == last:
                 return int(folder.name)
-        raise AssertionError(f"up.py has started nothing with {word}")
+        raise AssertionError(f"up.py has started nothing with {last}")
 
     def stored(self) -> list[pathlib.Path]:
         """The files of all stored blobs."""

@@ -49,7 +49,8 @@ def test_a_program_that_never_is_ready_is_not_waited_for(tmp_path):
 
 
 def test_stopping_ends_what_it_started_too(tmp_path):
-    program = "import subprocess, sys, time; print(subprocess.Popen(['/bin/sh', '-c', 'read x'], stdin=subprocess.PIPE).pid, flush=True); time.sleep(600)"
+    sleep = "import time; time.sleep(600)"
+    program = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {sleep!r}]).pid, flush=True); {sleep}"
     server = process(tmp_path, program)
     server.start()
     while not (said := server.log.read_text()):
