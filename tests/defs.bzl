@@ -1,6 +1,11 @@
-"""pytest as a Bazel test: `pytest_test`."""
+"""pytest as a Bazel test: `pytest_test`; a test with a Bazel of its own: `second_bazel_test`."""
 
+load("@git_sources//:sources.bzl", "VARIABLES")
 load("@rules_python//python:defs.bzl", "py_test")
+load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
+
+# `env` of a test whose second build has what this one has: sources of mlc-llm, CUDA.
+LIKE_THIS_BUILD = VARIABLES | ({} if NEEDS_CUDA else {"MLC_CUDA": "1"})
 
 _RUNNER = Label("//tests/private:run_pytest.py")
 
@@ -45,5 +50,53 @@ def pytest_test(
             ["$(rootpath {})".format(test) for test in tests]
         ),
         data = environments + data,
+        **kwargs
+    )
+
+def second_bazel_test(name, srcs, args = [], data = [], **kwargs):
+    """A test that starts a Bazel of its own on a copy of the workspace (tests/private/second_workspace.py).
+
+    It takes minutes, so it has a command of its own and is no part of `//tests/...`; nothing runs beside it. Its first argument is
+    --workspace_file, a file at the workspace's root.
+
+    Example:
+
+        second_bazel_test(
+            name = "airgap",
+            size = "enormous",
+            srcs = ["airgap.py"],
+            env = LIKE_THIS_BUILD,
+        )
+
+    Args:
+      name: name of the test.
+      srcs: Python files, the first is run.
+      args: further arguments.
+      data: further files that it reads.
+      **kwargs: what py_test takes: size, env, deps, ...
+    """
+    workspace_file = Label("//:MODULE.bazel")
+    py_test(
+        name = name,
+        srcs = srcs,
+        args = ["--workspace_file=$(rootpath {})".format(workspace_file)] + args,
+        data = [workspace_file] + data,
+        # Where the launcher and Bazel keep what they downloaded.
+        env_inherit = [
+            "HOME",
+            "MLC_BAZEL_CACHE",
+            "MLC_PROFILE",
+            "XDG_CACHE_HOME",
+        ],
+        main = srcs[0],
+        tags = [
+            "exclusive",
+            # It reads the whole workspace: no result of another one is its own.
+            "external",
+            # Bazel has a sandbox and a network access of its own.
+            "local",
+            "manual",
+            "requires-network",
+        ],
         **kwargs
     )

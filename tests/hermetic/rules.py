@@ -10,6 +10,7 @@ _STARTS_CONTAINERS = "starts containers: in Bazel's sandbox there is only one us
 
 # Test → why it runs outside of the sandbox, or with network. A new exception is a new line here, with its reason.
 EXCEPTIONS = {
+    "//tests/airgap:airgap": _STARTS_BAZEL,
     "//tests/git_sources:build": _STARTS_BAZEL,
     "//tests/hermetic:action_graph": _STARTS_BAZEL,
     "//tests/hermetic:build": _STARTS_BAZEL,
@@ -23,7 +24,10 @@ EXCEPTIONS = {
     "//tests/images:tvm_runtime_cuda_container_test": _STARTS_CONTAINERS,
     "//tests/images:tvm_runtime_dev_container_test": _STARTS_CONTAINERS,
     "//tests/release/broken_runtime:broken_runtime": _STARTS_BAZEL,
+    "//tests/remote:faults": _STARTS_BAZEL,
+    "//tests/remote:same_bytes": _STARTS_BAZEL,
     "//tests/reproducible:reproducible": _STARTS_BAZEL,
+    "//tests/tampering:tampering": _STARTS_BAZEL,
 }
 
 # Tags of a target that become execution requirements and take an action out of the sandbox, or let it out to the network.

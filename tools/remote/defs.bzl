@@ -1,7 +1,8 @@
 """The programs that //tools/remote:up starts, and how it is told where they are."""
 
+_BUILDGRID = Label(":buildgrid")
+
 _PROGRAMS = {
-    "BUILDGRID": Label(":buildgrid"),
     "BUILDBOX_CASD": Label("@debian_remote_workers//:usr/bin/buildbox-casd"),
     "BUILDBOX_RUN": Label("@debian_remote_workers//:usr/bin/buildbox-run-bubblewrap"),
     "BUILDBOX_WORKER": Label("@debian_remote_workers//:usr/bin/buildbox-worker"),
@@ -11,10 +12,13 @@ _PROGRAMS = {
     "POSTGRES": Label("@debian_remote_scheduler//:usr/lib/postgresql/15/bin/postgres"),
 }
 
-# `data` and `env` of what runs up.py.
-REMOTE_DATA = _PROGRAMS.values() + [
+# All but BuildGrid.
+REMOTE_PROGRAMS = _PROGRAMS.values() + [
     Label("@debian_remote_scheduler//:postgresql"),
     Label("@debian_remote_workers//:workers"),
 ]
 
-REMOTE_ENV = {"REMOTE_" + name: "$(rootpath {})".format(label) for name, label in _PROGRAMS.items()}
+# `data` and `env` of what runs up.py.
+REMOTE_DATA = REMOTE_PROGRAMS + [_BUILDGRID]
+
+REMOTE_ENV = {"REMOTE_" + name: "$(rootpath {})".format(label) for name, label in ({"BUILDGRID": _BUILDGRID} | _PROGRAMS).items()}

@@ -1,6 +1,6 @@
 """What //release:reproduce and //tests/reproducible build twice, and with what."""
 
-load("@git_sources//:sources.bzl", "AVAILABLE", "VARIABLES")
+load("@git_sources//:sources.bzl", "AVAILABLE")
 load("//:version.bzl", "VERSION")
 load("//release:published.bzl", "IMAGES")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
@@ -21,9 +21,8 @@ _TOOLS = {
 # The build's name in digests.json, after the network profile.
 _KIND = ("" if NEEDS_CUDA else ",cuda") + ("" if AVAILABLE else ",without-mlc-llm")
 
-# Attributes of a py_binary or py_test that runs command.py.
+# Arguments and data of command.py, beside --workspace_file.
 ARGS = [
-    "--workspace_file=$(rootpath //:MODULE.bazel)",
     "--surroundings=$(rootpath {})".format(_SEEN),
     "--version=" + VERSION,
     "--kind=" + repr(_KIND),
@@ -32,7 +31,4 @@ ARGS = [
     _SEEN,
 ] + _ARTIFACTS + ["--artifacts"] + ["$(rootpaths {})".format(artifact) for artifact in _ARTIFACTS]
 
-DATA = ["//:MODULE.bazel", _SEEN] + _TOOLS.values() + _ARTIFACTS
-
-# The second build takes what the first took.
-ENV = VARIABLES | ({} if NEEDS_CUDA else {"MLC_CUDA": "1"})
+DATA = [_SEEN] + _TOOLS.values() + _ARTIFACTS
