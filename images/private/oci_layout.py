@@ -7,8 +7,13 @@ import functools
 import json
 import pathlib
 import posixpath
+import re
 import tarfile
 from collections.abc import Iterator
+
+
+# What `Image.matching` has read: digest of a layer and pattern → entries.
+_MATCHING: dict[tuple[str, re.Pattern[str]], list[tuple[str, tarfile.TarInfo, bytes]]] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +58,14 @@ class Image:
         with tarfile.open(self.blob(self.layer_digests[number]), "r|*") as tar:
             for entry in tar:
                 yield entry.name.rstrip("/"), entry, tar
+
+    def matching(self, number: int, pattern: re.Pattern[str]) -> list[tuple[str, tarfile.TarInfo, bytes]]:
+        """The entries of one layer whose whole path matches: path, entry, and a regular file's content. Images share layers: each is read once."""
+        key = self.layer_digests[number], pattern
+        if key not in _MATCHING:
+            found = ((path, entry, tar) for path, entry, tar in self.walk(number) if pattern.fullmatch(path))
+            _MATCHING[key] = [(path, entry, tar.extractfile(entry).read() if entry.isreg() else b"") for path, entry, tar in found]
+        return _MATCHING[key]
 
     @functools.cached_property
     def layers(self) -> list[dict[str, File]]:

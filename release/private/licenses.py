@@ -51,6 +51,7 @@ _IN_DISTRIBUTION = re.compile(rf"(?P<folder>(?:.*/)?[^/]+\.dist-info)/(?:(?:lice
 _METADATA = re.compile(r"(?P<folder>(?:.*/)?[^/]+\.dist-info)/METADATA")
 _DOC = re.compile(r"usr/share/doc/(?P<package>[^/]+)(?P<file>/copyright)?")
 _COMMON = re.compile(r"usr/share/common-licenses/(?P<name>[^/]+)")
+_PLACES = re.compile(r"usr/share/(?:doc|common-licenses)/.+|.*\.dist-info/.+", re.IGNORECASE)
 
 
 class LicensesError(Exception):
@@ -104,18 +105,19 @@ class Texts:
     def of_image(cls, image: Image) -> Texts:
         found, links, files, names = cls(), {}, {}, {}
         for number in range(len(image.layer_digests)):
-            for path, entry, tar in image.walk(number):
+            for path, entry, data in image.matching(number, _PLACES):
+                content = data.decode("utf-8", "replace")
                 if match := _DOC.fullmatch(path):
                     if entry.issym():
                         links[match["package"]] = posixpath.normpath(posixpath.join(posixpath.dirname(path), entry.linkname)).split("/")[3]
                     elif match["file"] and entry.isreg():
-                        found.debian[match["package"]] = _read(entry, tar)
+                        found.debian[match["package"]] = content
                 elif entry.isreg() and (match := _COMMON.fullmatch(path)):
-                    found.common[match["name"]] = _read(entry, tar)
+                    found.common[match["name"]] = content
                 elif entry.isreg() and (match := _METADATA.fullmatch(path)):
-                    names[match["folder"]] = canonicalize_name(parse_email(_read(entry, tar))[0]["name"])
+                    names[match["folder"]] = canonicalize_name(parse_email(content)[0]["name"])
                 elif entry.isreg() and (match := _IN_DISTRIBUTION.fullmatch(path)):
-                    files.setdefault(match["folder"], {})[path[len(match["folder"]) + 1 :]] = _read(entry, tar)
+                    files.setdefault(match["folder"], {})[path[len(match["folder"]) + 1 :]] = content
         for package, target in links.items():
             # A package may share the documentation of another of the same source (Debian policy 12.5).
             seen = {package}
@@ -153,10 +155,6 @@ class Texts:
                     for part in heading.split(", "):
                         parts.setdefault(part, []).append(content.strip())
         return parts
-
-
-def _read(entry, tar) -> str:
-    return tar.extractfile(entry).read().decode("utf-8", "replace")
 
 
 def _rows_of_wheel(wheel: Wheel, place: str, texts: Texts, locked: list[Input]) -> list[Row]:

@@ -74,6 +74,7 @@ _COMPILED = {each for sets in inputs.WHEEL_SETS.values() for each in sets}
 
 _DEBIAN_RECORD = re.compile(r"var/lib/dpkg/status\.d/(?P<name>[^/]+)(?<!\.md5sums)")
 _METADATA = re.compile(r"(?:.*/)?[^/]+\.dist-info/METADATA")
+_RECORDS = re.compile(f"{_DEBIAN_RECORD.pattern}|{_METADATA.pattern}")
 
 _CONTAINS, _GENERATED_FROM, _BUILD_TOOL_OF = (
     RelationshipType.CONTAINS,
@@ -183,14 +184,14 @@ def installed(image: Image) -> Iterator[tuple[str, str, str, str]]:
         Ecosystem, name, version, and the path in the image that says so.
     """
     for number in range(len(image.layer_digests)):
-        for path, entry, tar in image.walk(number):
+        for path, entry, content in image.matching(number, _RECORDS):
             if not entry.isreg():
                 continue
             if _DEBIAN_RECORD.fullmatch(path):
-                fields = parse_stanza(tar.extractfile(entry).read().decode("utf-8"))  # type: ignore[union-attr]
+                fields = parse_stanza(content.decode("utf-8"))
                 yield inputs.DEBIAN, fields["Package"], fields["Version"], path
-            elif _METADATA.fullmatch(path):
-                metadata, _ = parse_email(tar.extractfile(entry).read())  # type: ignore[union-attr]
+            else:
+                metadata, _ = parse_email(content)
                 yield inputs.PYPI, canonicalize_name(metadata["name"]), metadata["version"], path
 
 
