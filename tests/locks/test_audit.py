@@ -26,6 +26,8 @@ CRATE = osv.Pin("crates.io", "crate", "0.4.2")
 GLIBC = osv.Pin("Debian:12", "glibc", "2.36-9+deb12u7", ("image_base",), "bookworm")
 ENGINE = osv.Pin("GIT", "https://github.com/example/engine", "b" * 40, ("source",))
 PINS = [ONE, CRATE, GLIBC, ENGINE]
+# The releases that the lock has packages of.
+DEBIAN = ("Debian:11", "Debian:12", "Debian:13", "Debian:14")
 
 
 def events(*pairs: tuple[str, str]) -> list[dict]:
@@ -223,7 +225,7 @@ def real_pins() -> list[osv.Pin]:
 
 def test_every_locked_thing_is_a_pin():
     pins = real_pins()
-    assert {pin.ecosystem for pin in pins} == {"PyPI", "crates.io", "GIT", "Debian:11", "Debian:12", "Debian:13"}
+    assert {pin.ecosystem for pin in pins} == {"PyPI", "crates.io", "GIT", *DEBIAN}
     lock = json.loads(LOCKS["debian.lock.json"].read_text())
     assert {use for pin in pins if pin.suite for use in pin.uses} == set(lock["sets"])
     for ecosystem, locked in (("PyPI", inputs.PYPI), ("crates.io", inputs.CRATE)):
@@ -264,7 +266,7 @@ def workspace(tmp_path, monkeypatch):
     for name, path in LOCKS.items():
         (tmp_path / "locks" / name).write_bytes(path.read_bytes())
     allow(tmp_path)
-    data = [record(f"X-{name}", name, "nobody-has-it", ("introduced", "0")) for name in ("PyPI", "crates.io", "Debian:11", "Debian:12", "Debian:13")]
+    data = [record(f"X-{name}", name, "nobody-has-it", ("introduced", "0")) for name in ("PyPI", "crates.io", *DEBIAN)]
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "none.json").write_text(json.dumps(data))
     monkeypatch.setenv("BUILD_WORKSPACE_DIRECTORY", str(tmp_path))
