@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import pathlib
@@ -22,7 +21,7 @@ import time
 import urllib.request
 
 from tests.images.registry_server import registry
-from tests.private.second_workspace import SecondWorkspace
+from tests.private.second_workspace import SecondWorkspace, differences, digests
 
 OPTIONS = ["--color=no", "--curses=no", "--show_progress_rate_limit=60"]
 # Seconds for small, medium, large and enormous tests: a build beside others is no measure of how long a test takes.
@@ -31,26 +30,6 @@ SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 # Of documentation's own network (RFC 5737): nobody is there, but a machine with a route would try.
 ELSEWHERE = ("192.0.2.1", 443)
 MANIFESTS = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json"
-
-
-def digests(artifacts: list[pathlib.Path]) -> dict[str, str]:
-    """sha256 of every file: name below the artifact's folder → hex digest. An artifact is a file, or a folder of files."""
-    found = {}
-    for artifact in artifacts:
-        for file in sorted(artifact.rglob("*")) if artifact.is_dir() else [artifact]:
-            if file.is_file():
-                with file.open("rb") as content:
-                    found[file.relative_to(artifact.parent).as_posix()] = hashlib.file_digest(content, "sha256").hexdigest()
-    return found
-
-
-def differences(here: dict[str, str], there: dict[str, str]) -> list[str]:
-    """One line for each file that only one build made, or that differs."""
-    return [
-        f"{name}: {here.get(name, 'missing')} in this build, {there.get(name, 'missing')} in the one without a network"
-        for name in sorted(here.keys() | there.keys())
-        if here.get(name) != there.get(name)
-    ]
 
 
 def raise_loopback() -> None:
@@ -134,7 +113,7 @@ def outside(options: argparse.Namespace) -> int:
         print(f"the half without a network failed ({code})")
         return 1
     second = json.loads(found.read_text())
-    different = differences(first, second["digests"])
+    different = differences(first, second["digests"], "the one without a network")
     print(f"two packs are {'the same' if same else 'different'}; pushed {second['pushed']}; {len(first)} files compared, {len(different)} differ")
     print("\n".join(different))
     return 0 if first and same and not different else 1

@@ -7,7 +7,6 @@ locks. Equal bytes so say that it does not matter whose shell a machine has. `//
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import pathlib
@@ -18,7 +17,7 @@ import time
 from typing import Any, Optional
 
 from tests.hermetic.odd_environment import ODD
-from tests.private.second_workspace import SecondWorkspace
+from tests.private.second_workspace import SecondWorkspace, digests
 
 OPTIONS = ["--disk_cache=", "--color=no", "--curses=no", "--show_progress_rate_limit=30"]
 
@@ -36,17 +35,6 @@ run_binary(
     tool = "//tests/hermetic:look_around",
 )
 """
-
-
-def digests(artifacts: list[pathlib.Path]) -> dict[str, str]:
-    """sha256 of every file: name below the artifact's folder → hex digest. An artifact is a file, or a folder of files."""
-    found = {}
-    for artifact in artifacts:
-        for file in sorted(artifact.rglob("*")) if artifact.is_dir() else [artifact]:
-            if file.is_file():
-                with file.open("rb") as content:
-                    found[file.relative_to(artifact.parent).as_posix()] = hashlib.file_digest(content, "sha256").hexdigest()
-    return found
 
 
 class Build:

@@ -1,7 +1,8 @@
-"""A copy of the workspace elsewhere with an output base of its own, for tests that build with Bazel themselves."""
+"""A copy of the workspace elsewhere with an output base of its own, for tests that build with Bazel themselves, and what they compare."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pathlib
 import shutil
@@ -52,3 +53,23 @@ class SecondWorkspace:
         command = [*self.prefix, str(self.root / "tools/bazel"), f"--output_base={self.place / 'base'}", *self.startup, *arguments]
         options = {"stdout": subprocess.PIPE} | options
         return subprocess.run(command, cwd=self.root, env=self.environment, text=True, check=check, **options)
+
+
+def digests(artifacts: list[pathlib.Path]) -> dict[str, str]:
+    """sha256 of every file: name below the artifact's folder → hex digest. An artifact is a file, or a folder of files."""
+    found = {}
+    for artifact in artifacts:
+        for file in sorted(artifact.rglob("*")) if artifact.is_dir() else [artifact]:
+            if file.is_file():
+                with file.open("rb") as content:
+                    found[file.relative_to(artifact.parent).as_posix()] = hashlib.file_digest(content, "sha256").hexdigest()
+    return found
+
+
+def differences(here: dict[str, str], there: dict[str, str], other: str) -> list[str]:
+    """One line for each file that only one build made, or that differs; `other` says which the second build is."""
+    return [
+        f"{name}: {here.get(name, 'missing')} in this build, {there.get(name, 'missing')} in {other}"
+        for name in sorted(here.keys() | there.keys())
+        if here.get(name) != there.get(name)
+    ]

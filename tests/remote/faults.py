@@ -12,7 +12,7 @@ import threading
 import time
 import unittest
 
-from tests.private.second_workspace import SecondWorkspace
+from tests.private.second_workspace import SecondWorkspace, digests
 from tests.remote import service
 
 TARGETS = ["//wheels:tvm_ffi"]
@@ -29,7 +29,7 @@ class Faults(unittest.TestCase):
         place = service.place()
         cls.addClassCleanup(place.cleanup)
         cls.place = pathlib.Path(place.name)
-        cls.expected = service.digests([pathlib.Path(artifact) for artifact in OPTIONS.artifacts])
+        cls.expected = digests([pathlib.Path(artifact) for artifact in OPTIONS.artifacts])
         second = cls.enterClassContext(SecondWorkspace(OPTIONS.workspace_file.resolve().parent, cls.place))
         cls.build = service.Build(second, OPTIONS.artifacts, TARGETS)
 

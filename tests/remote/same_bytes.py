@@ -6,7 +6,7 @@ import pathlib
 import sys
 import time
 
-from tests.private.second_workspace import SecondWorkspace
+from tests.private.second_workspace import SecondWorkspace, digests
 from tests.remote import service
 
 TARGETS = ["//wheels/...", "//images/..."]
@@ -15,7 +15,7 @@ REMOTE = {"internal", "remote", "remote cache hit"}
 
 def main() -> int:
     options = service.arguments(__doc__)
-    here = service.digests([pathlib.Path(artifact) for artifact in options.artifacts])
+    here = digests([pathlib.Path(artifact) for artifact in options.artifacts])
     with service.place() as place:
         folder = pathlib.Path(place)
         with SecondWorkspace(options.workspace_file.resolve().parent, folder) as second, service.RemoteService(folder / "state") as remote:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import pathlib
@@ -14,7 +13,7 @@ import sys
 import tempfile
 import time
 
-from tests.private.second_workspace import SecondWorkspace
+from tests.private.second_workspace import SecondWorkspace, digests
 from tools.remote import up
 
 STARTING = 180  # seconds
@@ -106,17 +105,6 @@ class Build:
     def digests(self) -> dict[str, str]:
         binaries = pathlib.Path(self.workspace.bazel("info", "--color=no", "bazel-bin").stdout.strip())
         return digests([binaries / artifact for artifact in self.artifacts])
-
-
-def digests(artifacts: list[pathlib.Path]) -> dict[str, str]:
-    """sha256 of every file: name below the artifact's folder → hex digest. An artifact is a file, or a folder of files."""
-    found = {}
-    for artifact in artifacts:
-        for file in sorted(artifact.rglob("*")) if artifact.is_dir() else [artifact]:
-            if file.is_file():
-                with file.open("rb") as content:
-                    found[file.relative_to(artifact.parent).as_posix()] = hashlib.file_digest(content, "sha256").hexdigest()
-    return found
 
 
 def arguments(about: str | None) -> argparse.Namespace:

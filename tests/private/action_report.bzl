@@ -1,0 +1,64 @@
+"""Writes down the actions behind targets, so that a test can say what no action may name."""
+
+_ActionsInfo = provider(doc = "Actions of a target and of all it depends on.", fields = {"reports": "depset of structs of mnemonic and JSON text, one per action"})
+
+def _compiles(mnemonic):
+    return mnemonic.startswith("Cpp") or mnemonic in ["CudaCompile", "Objcopy"]
+
+def _action_report_aspect_impl(target, ctx):
+    label = "//{}:{}".format(target.label.package, target.label.name) if not target.label.workspace_name else str(target.label)
+    reports = []
+    for action in target.actions:
+        report = {
+            "arguments": action.argv or [],
+            "environment": action.env or {},
+            "mnemonic": action.mnemonic,
+            "tags": getattr(ctx.rule.attr, "tags", []),
+            "target": label,
+        }
+        if _compiles(action.mnemonic):
+            report |= {
+                "inputs": [file.path for file in action.inputs.to_list()],
+                "outputs": [file.path for file in action.outputs.to_list()],
+            }
+        reports.append(struct(json = json.encode(report), mnemonic = action.mnemonic))
+    below = []
+    for name in dir(ctx.rule.attr):
+        value = getattr(ctx.rule.attr, name)
+        for dependency in value if type(value) == "list" else [value]:
+            if type(dependency) == "Target" and _ActionsInfo in dependency:
+                below.append(dependency[_ActionsInfo].reports)
+    return [_ActionsInfo(reports = depset(reports, transitive = below))]
+
+_action_report_aspect = aspect(
+    implementation = _action_report_aspect_impl,
+    attr_aspects = ["*"],
+)
+
+def _action_report_impl(ctx):
+    report = ctx.actions.declare_file(ctx.label.name + ".jsonl")
+    reports = depset(transitive = [target[_ActionsInfo].reports for target in ctx.attr.targets]).to_list()
+    lines = [each.json for each in reports if not ctx.attr.only_compiling or _compiles(each.mnemonic)]
+    ctx.actions.write(report, "\n".join(lines) + "\n")
+    return [DefaultInfo(files = depset([report]))]
+
+action_report = rule(
+    implementation = _action_report_impl,
+    doc = """A file with one JSON object for each action of the targets and of all they depend on.
+
+Keys: target, tags (the target's), mnemonic, arguments, environment; of those that compile (compile, link, archive, strip) also inputs and outputs.
+Nothing is built: the report is of the action graph. What Bazel does not show to rules, an action's execution requirements, is in its `aquery`.
+
+Example:
+
+    action_report(
+        name = "tvm_actions",
+        only_compiling = True,
+        targets = ["//third_party/tvm:libtvm_runtime"],
+    )
+""",
+    attrs = {
+        "only_compiling": attr.bool(doc = "Whether to leave all other actions out."),
+        "targets": attr.label_list(aspects = [_action_report_aspect], mandatory = True),
+    },
+)
