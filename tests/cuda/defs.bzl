@@ -1,6 +1,7 @@
 """Imitations of NVIDIA's driver, for tests of what happens with and without one."""
 
 load("@bazel_skylib//rules:run_binary.bzl", "run_binary")
+load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 
 def driver_without_gpu(name, version):
     """A folder `<name>` with a libcuda.so.1 of some CUDA version that shows no GPU.
@@ -18,6 +19,8 @@ def driver_without_gpu(name, version):
             "--driver-version={}".format(version),
             "--output=$(execpath {}.c)".format(name),
         ],
+        # cuda.h is in a wheel that only builds with CUDA download.
+        target_compatible_with = NEEDS_CUDA,
         tool = "//toolchains/cuda/private:make_driver_stub",
     )
     native.cc_binary(
@@ -25,6 +28,7 @@ def driver_without_gpu(name, version):
         srcs = [name + ".c"],
         linkopts = ["-Wl,-soname,libcuda.so.1"],
         linkshared = True,
+        target_compatible_with = NEEDS_CUDA,
     )
     native.alias(
         name = name,
