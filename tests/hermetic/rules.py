@@ -8,8 +8,9 @@ import re
 _STARTS_BAZEL = "starts a Bazel of its own, whose actions are held to the same rules"
 _STARTS_CONTAINERS = "starts containers: in Bazel's sandbox there is only one user, and the image's own could not be tested"
 
-# Test → why it runs outside of the sandbox, or with network. A new exception is a new line here, with its reason.
+# Target → why it asks for something: a test to run outside of the sandbox, or with network. A new exception is a new line here, with its reason.
 EXCEPTIONS = {
+    "//release/private/reproduce:seen": "says what an action of this very build sees: no cache and no other machine may answer for it",
     "//tests/airgap:airgap": _STARTS_BAZEL,
     "//tests/git_sources:build": _STARTS_BAZEL,
     "//tests/hermetic:action_graph": _STARTS_BAZEL,
