@@ -164,3 +164,18 @@ def test_without_namespaces_the_command_says_what_is_not_varied(monkeypatch):
 def test_the_probe_writes_what_it_sees(tmp_path):
     subprocess.run([sys.executable, surroundings.__file__, f"--output={tmp_path}/seen.json"], check=True)
     assert json.loads((tmp_path / "seen.json").read_text())["hostname"] == os.uname().nodename
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [
+        ("/base/execroot/_main", "/base"),
+        ("/base/sandbox/linux-sandbox/7/execroot/_main", "/base"),
+        # A build within a test of another build.
+        ("/base/execroot/_main/_tmp/0/second/execroot/_main", "/base/execroot/_main/_tmp/0/second"),
+        ("/base/execroot/_main/_tmp/0/second/sandbox/processwrapper-sandbox/12/execroot/_main", "/base/execroot/_main/_tmp/0/second"),
+        ("/elsewhere", "/elsewhere"),
+    ],
+)
+def test_the_output_base_is_the_action_s_own(folder, expected):
+    assert surroundings.output_base(folder) == expected

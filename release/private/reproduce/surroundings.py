@@ -39,18 +39,28 @@ def toolchain() -> list[str]:
     return sorted(programs) + [folder for folder in FOLDERS if os.path.isdir(folder) and os.listdir(folder)]
 
 
+def output_base(folder: str) -> str:
+    """The output base of an action that runs in `folder`; it may lie within another build's.
+
+    >>> output_base("/base/execroot/_main")
+    '/base'
+    >>> output_base("/base/execroot/_main/_tmp/0/second/sandbox/linux-sandbox/7/execroot/_main")
+    '/base/execroot/_main/_tmp/0/second'
+    """
+    match = re.fullmatch(r"(.*?)(/sandbox/[^/]+/[0-9]+)?/execroot/[^/]+", folder)
+    return match[1] if match else folder
+
+
 def surroundings() -> dict[str, object]:
     """Variation → what this process sees of it; the names are those of second_build.VARIATIONS."""
     umask = os.umask(0)
     os.umask(umask)
     now = datetime.datetime.now(datetime.timezone.utc)
-    # A sandbox is a folder of the output base.
-    output_base = re.split(r"/(sandbox|execroot|bazel-workers)/", os.getcwd())[0]
     return {
         "clock": now.strftime("%Y-%m-%d"),
         "hostname": os.uname().nodename,
         "locale": os.environ.get("LC_ALL") or os.environ.get("LANG") or "none",
-        "output_base": output_base,
+        "output_base": output_base(os.getcwd()),
         "time_zone": time.strftime("%z"),
         "toolchain": toolchain(),
         "umask": f"{umask:03o}",
