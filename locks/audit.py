@@ -3,7 +3,7 @@
     tools/bazel run //locks:audit -- --data FOLDER_OR_FILE_OR_URL …               # a table; exit status 1 if something is to be done
     tools/bazel run //locks:audit -- --data FOLDER --offline --json audit.json    # nothing is asked of a registry; the same as JSON
 
-Data: what OSV publishes for PyPI, crates.io and Debian's releases (all.zip of each, or unpacked), and the JSON of Debian's security tracker,
+Data: what OSV publishes for PyPI, Rust's crates and Debian's releases (all.zip, or unpacked), and the JSON of Debian's security tracker,
 offline or by their addresses. Outdated is what the registries of this machine have newer, by the rules of the update commands.
 
 Exit status 1: a vulnerability of severity --fail-on or above that locks/audit.json does not allow; an entry there whose date has passed; pins of

@@ -22,7 +22,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 from packaging.version import Version as PythonVersion
 
-PYPI, CRATES, DEBIAN, GIT = "PyPI", "crates.io", "Debian", "GIT"
+# OSV's names of ecosystems; that of Rust's crates up to its dot.
+PYPI, CRATES, DEBIAN, GIT = "PyPI", "crates", "Debian", "GIT"
 
 # From the least to the most severe; CVSS 3.1, section 5, has these five, and "unknown" is where nobody has said.
 SEVERITIES = ("none", "low", "medium", "high", "critical")
@@ -97,7 +98,7 @@ class Finding:
 def version_order(ecosystem: str) -> Callable[[str], Any]:
     """Makes a version comparable, as its ecosystem orders them; raises ValueError for what is no version there.
 
-    >>> python, crates, debian = version_order("PyPI"), version_order("crates.io"), version_order("Debian:12")
+    >>> python, crates, debian = version_order("PyPI"), version_order("crates"), version_order("Debian:12")
     >>> python("1.0rc1") < python("1.0"), crates("1.0.0-rc.1") < crates("1.0.0"), debian("1.0~rc1") < debian("1.0") < debian("1.0+deb12u1")
     (True, True, True)
     """
@@ -181,6 +182,8 @@ def severity(record: dict[str, Any], affected: dict[str, Any]) -> str:
 
 def _name_of(package: dict[str, str]) -> tuple[str, str]:
     ecosystem, name = package.get("ecosystem", ""), package.get("name", "")
+    if ecosystem.partition(".")[0] == CRATES:
+        ecosystem = CRATES
     return ecosystem, canonicalize_name(name) if ecosystem == PYPI else name
 
 

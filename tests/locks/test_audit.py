@@ -22,7 +22,9 @@ CRITICAL = {"type": "CVSS_V3", "score": "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:
 LOW = {"type": "CVSS_V4", "score": "CVSS:4.0/AV:L/AC:H/AT:P/PR:H/UI:A/VC:L/VI:N/VA:N/SC:N/SI:N/SA:N"}
 
 ONE = osv.Pin("PyPI", "one", "1.5.0")
-CRATE = osv.Pin("crates.io", "crate", "0.4.2")
+CRATE = osv.Pin(osv.CRATES, "crate", "0.4.2")
+# As records of OSV name it.
+OSV_CRATES = f"{osv.CRATES}.io"
 GLIBC = osv.Pin("Debian:12", "glibc", "2.36-9+deb12u7", ("image_base",), "bookworm")
 ENGINE = osv.Pin("GIT", "https://github.com/example/engine", "b" * 40, ("source",))
 PINS = [ONE, CRATE, GLIBC, ENGINE]
@@ -35,7 +37,7 @@ def events(*pairs: tuple[str, str]) -> list[dict]:
 
 
 def record(id: str, ecosystem: str, name: str, *pairs: tuple[str, str], versions: tuple[str, ...] = (), kind: str = "", **fields) -> dict:
-    ranges = [{"type": kind or ("SEMVER" if ecosystem == "crates.io" else "ECOSYSTEM"), "events": events(*pairs)}] if pairs else []
+    ranges = [{"type": kind or ("SEMVER" if ecosystem == OSV_CRATES else "ECOSYSTEM"), "events": events(*pairs)}] if pairs else []
     affected = {"package": {"ecosystem": ecosystem, "name": name}, "ranges": ranges, "versions": list(versions)}
     return {"schema_version": "1.7.0", "id": id, "modified": "2026-11-01T00:00:00Z", "affected": [affected], **fields}
 
@@ -87,7 +89,7 @@ def test_a_range_of_versions_is_what_the_schema_says(pairs, hit):
     ],
 )
 def test_crates_are_ordered_as_cargo_does(pairs, hit):
-    assert bool(found(record("RUSTSEC-2026-0001", "crates.io", "crate", *pairs))) == hit
+    assert bool(found(record("RUSTSEC-2026-0001", OSV_CRATES, "crate", *pairs))) == hit
 
 
 @pytest.mark.parametrize(("fixed", "hit"), [("2.36-9+deb12u7", False), ("2.36-9+deb12u10", True), ("2.36-9+deb12u6", False), ("2.36-9+deb12u7~1", False), ("1:0", True)])
@@ -98,7 +100,7 @@ def test_debian_packages_are_ordered_as_dpkg_does(fixed, hit):
 def test_a_record_of_another_release_of_debian_or_of_another_package_is_none():
     pairs = ("introduced", "0"), ("fixed", "999")
     assert not found(record("DSA-1-1", "Debian:11", "glibc", *pairs), record("DSA-2-1", "Debian:12", "glib", *pairs))
-    assert not found(record("PYSEC-1", "PyPI", "crate", *pairs), record("RUSTSEC-1", "crates.io", "one", *pairs))
+    assert not found(record("PYSEC-1", "PyPI", "crate", *pairs), record("RUSTSEC-1", OSV_CRATES, "one", *pairs))
 
 
 def test_names_of_distributions_are_normalized():
@@ -195,7 +197,7 @@ def test_files_folders_and_archives_are_read(tmp_path):
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "PYSEC-1.json").write_text(json.dumps(one))
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
-        archive.writestr("RUSTSEC-1.json", json.dumps(record("RUSTSEC-1", "crates.io", "crate", ("introduced", "0"))))
+        archive.writestr("RUSTSEC-1.json", json.dumps(record("RUSTSEC-1", OSV_CRATES, "crate", ("introduced", "0"))))
     database = osv.Database(PINS)
     assert osv.read(database, tmp_path) == 2
     assert {each.id for each in database.findings()} == {"PYSEC-1", "RUSTSEC-1"}
@@ -225,10 +227,10 @@ def real_pins() -> list[osv.Pin]:
 
 def test_every_locked_thing_is_a_pin():
     pins = real_pins()
-    assert {pin.ecosystem for pin in pins} == {"PyPI", "crates.io", "GIT", *DEBIAN}
+    assert {pin.ecosystem for pin in pins} == {"PyPI", osv.CRATES, "GIT", *DEBIAN}
     lock = json.loads(LOCKS["debian.lock.json"].read_text())
     assert {use for pin in pins if pin.suite for use in pin.uses} == set(lock["sets"])
-    for ecosystem, locked in (("PyPI", inputs.PYPI), ("crates.io", inputs.CRATE)):
+    for ecosystem, locked in (("PyPI", inputs.PYPI), (osv.CRATES, inputs.CRATE)):
         assert {each.name for each in inputs.pinned(LOCKS) if each.ecosystem == locked} <= {pin.name for pin in pins if pin.ecosystem == ecosystem}
     assert all(pin.name.startswith("https://github.com/") and len(pin.version) == 40 for pin in pins if pin.ecosystem == "GIT")
     # Source packages: one of many binary packages, one whose version is its own.
@@ -266,7 +268,7 @@ def workspace(tmp_path, monkeypatch):
     for name, path in LOCKS.items():
         (tmp_path / "locks" / name).write_bytes(path.read_bytes())
     allow(tmp_path)
-    data = [record(f"X-{name}", name, "nobody-has-it", ("introduced", "0")) for name in ("PyPI", "crates.io", *DEBIAN)]
+    data = [record(f"X-{name}", name, "nobody-has-it", ("introduced", "0")) for name in ("PyPI", OSV_CRATES, *DEBIAN)]
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "none.json").write_text(json.dumps(data))
     monkeypatch.setenv("BUILD_WORKSPACE_DIRECTORY", str(tmp_path))
@@ -356,7 +358,7 @@ def test_an_entry_without_reason_or_date_is_refused(workspace, capsys, entry):
 def test_pins_that_the_data_says_nothing_of_are_no_silent_success(workspace, capsys):
     (workspace / "data" / "none.json").write_text(json.dumps(record("X", "PyPI", "nobody-has-it", ("introduced", "0"))))
     assert run() == 1
-    assert "audit: the data has no record of crates.io, " in capsys.readouterr().out
+    assert "audit: the data has no record of crates, " in capsys.readouterr().out
     assert run("--partial") == 0
 
 

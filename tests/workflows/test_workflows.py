@@ -123,8 +123,8 @@ def test_vulnerable_pins_are_looked_for_every_week_and_block_nothing():
     assert all("audit" not in needs(job) for job in MAIN["jobs"])
     (command,) = [command for command in COMMANDS if "//locks:audit" in command]
     data = {"/".join(word.split("/")[-2:]) for word in shlex.split(command) if word.startswith("https://")}
-    # The last has Debian testing, of which remote workers are.
-    assert data == {"PyPI/all.zip", "crates.io/all.zip", "Debian/all.zip", "data/json"}
+    # OSV's of all ecosystems, and Debian's own, which has Debian testing, of which remote workers are.
+    assert data == {"osv-vulnerabilities.storage.googleapis.com/all.zip", "data/json"}
     assert "--partial" not in command and "--offline" not in command
 
 
