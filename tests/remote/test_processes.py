@@ -21,8 +21,11 @@ def process(folder: pathlib.Path, program: str, ready=lambda: True) -> processes
 def gone(pid: int) -> bool:
     """Whether a process ends within seconds; one that nobody has waited for has ended too."""
     for _ in range(100):
-        stat = pathlib.Path(f"/proc/{pid}/stat")
-        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
+        try:
+            stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):  # the second: it ended between being opened and being read
+            return True
+        if stat.rpartition(")")[2].split()[0] == "Z":
             return True
         time.sleep(0.1)
     return False
