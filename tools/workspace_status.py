@@ -15,6 +15,11 @@ def git(*arguments: str) -> str:
 
 def main() -> int:
     try:
+        # In a copy of the sources in a folder of another repository git would answer for that one.
+        top = git("rev-parse", "--show-toplevel")
+        if os.path.realpath(top) != os.path.realpath("."):
+            print(f"workspace_status: expected a git checkout, found a folder in that of {top}. A release is built in a clone.", file=sys.stderr)
+            return 1
         changed = git("status", "--porcelain")
         if changed:
             print(f"workspace_status: a release is made of a commit, and these files differ from it:\n{changed}\nCommit or undo them.", file=sys.stderr)

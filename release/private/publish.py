@@ -142,6 +142,10 @@ def check_checkout(workspace: pathlib.Path, tag: str) -> str:
             raise Refused(f"{workspace}: expected a git checkout, found {' '.join(done.stderr.split())!r}. A release is made in a clone")
         return done.stdout.strip()
 
+    # A copy of the sources in a folder of another repository is no checkout: git would answer for that one.
+    top = pathlib.Path(git("rev-parse", "--show-toplevel")).resolve()
+    if top != workspace.resolve():
+        raise Refused(f"{workspace}: expected a git checkout, found a folder in that of {top}. A release is made in a clone")
     changed = git("status", "--porcelain").splitlines()
     if changed:
         files = ", ".join(line[2:].strip() for line in changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")

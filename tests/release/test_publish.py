@@ -412,7 +412,14 @@ def tag_not_on_the_host(checkout):
 
 def no_checkout(checkout):
     shutil.rmtree(checkout.work / ".git")
-    return "expected a git checkout, found 'fatal: not a git repository"
+    # Where tests have their folders may be in a checkout, or not.
+    return "expected a git checkout, found "
+
+
+def folder_of_another_checkout(checkout):
+    shutil.rmtree(checkout.work / ".git")
+    subprocess.run([GIT, "init", "--quiet", str(checkout.work.parent)], check=True)
+    return f"expected a git checkout, found a folder in that of {checkout.work.parent.resolve()}. A release is made in a clone"
 
 
 @pytest.mark.parametrize(
@@ -420,6 +427,7 @@ def no_checkout(checkout):
     [
         untracked, changed, no_tag, tag_elsewhere, unstamped, another_commit, other_bytes, missing_file, unlisted_file, no_notes, no_sums,
         not_sums, renamed_by_the_host, no_repository, tag_elsewhere_on_the_host, tag_not_on_the_host, no_checkout,
+        folder_of_another_checkout,
     ],
 )  # fmt: skip
 def test_refuses(checkout, break_it):

@@ -60,6 +60,15 @@ def test_without_a_checkout_there_is_no_release(tmp_path):
     assert done.returncode == 1 and "A release is built in a git checkout" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_copy_in_an_ignored_folder_of_another_checkout_is_no_release(checkout):
+    """Git would call it clean, and give the other one's commit."""
+    (checkout / ".git/info/exclude").write_text("/copy/\n")
+    (checkout / "copy").mkdir()
+    done = run(checkout / "copy")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"expected a git checkout, found a folder in that of {checkout.resolve()}" in done.stderr
+
+
 def test_a_build_that_is_not_stamped_says_so():
     assert status.value(None, status.REVISION) == status.value(None, status.BUILDER) == "unstamped"
 
