@@ -51,7 +51,8 @@ def test_installs_into_an_empty_environment_and_works(links: pathlib.Path) -> No
         add(links, wheel)
     done, environment = install(links, "mlc-llm")
     assert done.returncode == 0, done.stderr
-    variables = {"PYTHONPATH": str(environment), "PYTHONDONTWRITEBYTECODE": "1"}
+    # HOME: tvm.contrib.pickle_memoize asks for it when it is imported, and not every sandbox has a list of users.
+    variables = {"PYTHONPATH": str(environment), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(environment)}
     program = "import mlc_llm, tvm; print(mlc_llm.__file__); print(tvm.get_global_func('mlc.tokenizers.Tokenizer') is not None)"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=variables)
     assert (ran.returncode, ran.stdout) == (0, f"{environment}/mlc_llm/__init__.py\nTrue\n"), ran.stderr
