@@ -1,8 +1,8 @@
-"""What the card can do, without TVM: rates of copies and of matrix products, at measure.py's request (protocol.py).
+"""What the card can do, without TVM: rates of copies, of matrix products and of all-reduces, at measure.py's request (protocol.py).
 
     python3 ceilings.py --nvidia-libraries SITE_PACKAGES
 
-Through CUDA's and cuBLAS's own functions, and through PyTorch too where the Python that runs this has it.
+Through CUDA's, cuBLAS's and NCCL's own functions, and through PyTorch too where the Python that runs this has it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ import gpu
 import numpy as np
 import protocol
 
-_HOST_TO_DEVICE, _DEVICE_TO_DEVICE = 1, 3
+_HOST_TO_DEVICE, _DEVICE_TO_HOST, _DEVICE_TO_DEVICE = 1, 2, 3
 _FLOAT32, _BFLOAT16 = 0, 14  # cudaDataType
 _COMPUTE_FLOAT32 = 68  # CUBLAS_COMPUTE_32F
 _DEFAULT_ALGORITHM = -1  # CUBLAS_GEMM_DEFAULT
+_NCCL = "nvidia/nccl/lib/libnccl.so.2"
+_NCCL_FLOAT16, _NCCL_SUM = 6, 0  # ncclDataType_t, ncclRedOp_t
 
 SEED = 20261
+_SUM_TOLERANCE = 5e-3
+"""Of sums in float16, as worker.py has it."""
 
 
 def bfloat16(size: int, random: np.random.Generator) -> np.ndarray:
@@ -34,6 +38,7 @@ class Ceilings:
     """One process's buffers, and what works on them by name: PyTorch's functions where the name says so, else NVIDIA's."""
 
     def __init__(self, nvidia: Path) -> None:
+        self._nvidia = nvidia
         self._runtime, _, self._cublas = gpu.load(nvidia, gpu.RUNTIME, "libcublasLt.so.13", "libcublas.so.13")
         self._clock = gpu.DeviceClock(self._runtime)
         self._random = np.random.default_rng(SEED)
@@ -43,6 +48,9 @@ class Ceilings:
         except ImportError:
             torch = None
         self._torch: Any = torch
+        self._nccl: Any = None
+        self._ranks: list[tuple[ctypes.c_void_p, ctypes.c_void_p]] = []  # Communicator and stream of each GPU.
+        self._sums: dict[int, list[tuple[ctypes.c_void_p, ctypes.c_void_p]]] = {}
 
     def about(self) -> dict[str, str]:
         """Versions: of CUDA's runtime and the driver's CUDA, of cuBLAS, of PyTorch or ""."""
@@ -99,6 +107,59 @@ class Ceilings:
             self._work["gemm, torch"] = lambda: torch.mm(d, e, out=f)
         return list(self._work)
 
+    def allreduce_start(self) -> dict[str, int]:
+        """Makes communicators of all GPUs in this one process, as NCCL's own benchmark has them; the number of GPUs, and NCCL's version as it counts."""
+        self._nccl = nccl = ctypes.CDLL(str(self._nvidia / _NCCL), mode=ctypes.RTLD_GLOBAL)
+        number = ctypes.c_int()
+        _check("cudaGetDeviceCount", self._runtime.cudaGetDeviceCount(ctypes.byref(number)))
+        communicators = (ctypes.c_void_p * number.value)()
+        _check("ncclCommInitAll", nccl.ncclCommInitAll(communicators, number, None))
+        for device, communicator in enumerate(communicators):
+            stream = ctypes.c_void_p()
+            _check("cudaSetDevice", self._runtime.cudaSetDevice(device))
+            _check("cudaStreamCreate", self._runtime.cudaStreamCreate(ctypes.byref(stream)))
+            self._ranks.append((ctypes.c_void_p(communicator), stream))
+        _check("ncclGetVersion", nccl.ncclGetVersion(ctypes.byref(number)))
+        return {"gpus": len(self._ranks), "nccl": number.value}
+
+    def allreduce_prepare(self, size: int) -> float:
+        """Puts random float16 on every GPU, and checks its sum: the largest relative error.
+
+        Args:
+            size: bytes of a tensor.
+        """
+        host = self._random.standard_normal((len(self._ranks), size // 2), dtype="float32").astype("float16")
+        expected = host.sum(axis=0, dtype="float64")
+        buffers = []
+        for device, content in enumerate(host):
+            _check("cudaSetDevice", self._runtime.cudaSetDevice(device))
+            buffers.append((self._buffer(content), self._buffer(np.full(size // 2, np.nan, "float16"))))
+        self._sums[size] = buffers
+        self._allreduce(size)
+        self._wait()
+        errors = []
+        for _, target in buffers:
+            got = np.empty(size // 2, "float16")
+            _check("cudaMemcpy", self._runtime.cudaMemcpy(got.ctypes.data_as(ctypes.c_void_p), target, ctypes.c_size_t(size), _DEVICE_TO_HOST))
+            errors.append(float(np.linalg.norm(got - expected) / np.linalg.norm(expected)))
+        assert max(errors) <= _SUM_TOLERANCE, f"expected sums within {_SUM_TOLERANCE} of NumPy's, found {errors}"
+        return max(errors)
+
+    def _allreduce(self, size: int) -> None:
+        """Starts one, on all GPUs at once."""
+        _check("ncclGroupStart", self._nccl.ncclGroupStart())
+        for (source, target), (communicator, stream) in zip(self._sums[size], self._ranks):
+            _check("ncclAllReduce", self._nccl.ncclAllReduce(source, target, ctypes.c_size_t(size // 2), _NCCL_FLOAT16, _NCCL_SUM, communicator, stream))
+        _check("ncclGroupEnd", self._nccl.ncclGroupEnd())
+
+    def _wait(self) -> None:
+        for _, stream in self._ranks:
+            _check("cudaStreamSynchronize", self._runtime.cudaStreamSynchronize(stream))
+
+    def allreduce(self, size: int, count: int) -> float:
+        """Seconds of one, of `count` in a row, after as many that warm up; by the host's clock, from all GPUs waiting to all done."""
+        return gpu.host_seconds(lambda: self._allreduce(size), self._wait, count)
+
     def seconds(self, name: str, count: int) -> float:
         """Seconds of one, of `count` in a row, after as many that warm up."""
         self._clock.seconds(self._work[name], count)
@@ -115,7 +176,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nvidia-libraries", type=Path, required=True, help="site-packages folder with nvidia/cu13/lib")
     ceilings = Ceilings(parser.parse_args().nvidia_libraries)
-    protocol.serve({"about": ceilings.about, "prepare": ceilings.prepare, "seconds": ceilings.seconds})
+    names = ("about", "allreduce", "allreduce_prepare", "allreduce_start", "prepare", "seconds")
+    protocol.serve({name: getattr(ceilings, name) for name in names})
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ parts:
   overhead   what launches and calls of the virtual machine cost the host: our runtime and the official one
   attention  decoding with the paged KV cache, in bytes per second: both runtimes
   engine     tokens per second of mlc-llm's engine on a model of a billion random weights: both runtimes, and the memory-bound floor
+  allreduce  the sum of tensors over all GPUs that there are, through this runtime's sessions and by NCCL itself
+  shards     tokens per second of that model on one GPU, and shared by several
 """
 
 from __future__ import annotations
@@ -28,8 +30,11 @@ import protocol
 import random_model
 import results
 
-PARTS = ("rates", "overhead", "attention", "engine")
+PARTS = ("rates", "overhead", "attention", "engine", "allreduce", "shards")
 SIDES = ("ours", "official")
+NCCL = {"NCCL_NVLS_ENABLE": "0"}
+"""No multicast over NVLink: a program that uses it and ends badly can leave the NVSwitch in a state in which no GPU of the host works until somebody resets it."""
+SESSIONS = ("threads", "processes")
 GENERATED = ("generated_bfloat16", "generated_float16")
 PROMPT = "the quick brown fox jumps over a lazy dog " * 7
 
@@ -53,6 +58,7 @@ class Plan:
     answer_tokens: int = 256
     context: int = 1024
     prefill_chunk: int = 512
+    allreduce_sizes: tuple[tuple[int, int], ...] = ((2**28, 20), (2**12, 500))  # bytes, and how many in a row: the second is what a token adds up in a layer
 
 
 PLANS = {
@@ -70,7 +76,7 @@ def say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def turn(names: list[str], number: int) -> list[str]:
+def turn(names: list[Any], number: int) -> list[Any]:
     """The order of a round: each comes first as often as any other."""
     start = number % len(names)
     return names[start:] + names[:start]
@@ -88,21 +94,23 @@ class Bench:
         """No variable of the machine's but those that choose the device."""
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME") or name.startswith(("CUDA_VISIBLE", "NVIDIA_", "MLC_NVIDIA_DRIVER"))}
         nvidia = {"MLC_NVIDIA_LIBRARIES": str(self.options.nvidia_libraries)} if self.options.nvidia_libraries else {}
-        # 1: TVM without its compiler, which the bundle does not have.
-        return {**kept, **nvidia, "PYTHONPATH": os.pathsep.join(map(str, paths)), "PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8", "TVM_USE_RUNTIME_LIB": "1"}
+        # TVM without its compiler, which the bundle does not have.
+        fixed = {"PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8", "TVM_USE_RUNTIME_LIB": "1", **NCCL}
+        return {**kept, **nvidia, **fixed, "PYTHONPATH": os.pathsep.join(map(str, paths))}
 
     def worker(self, side: str) -> protocol.Process:
         """A process on the TVM of that side."""
         command: list[str | Path] = [sys.executable, "-s", self.bundle / "bench/worker.py", "--modules", self.bundle / "modules", "--device", self.options.device]
         if self.options.nvidia_libraries:
             command += ["--nvidia-libraries", self.options.nvidia_libraries]
-        return protocol.Process(side, command, self._environment([self.bundle / side, self.bundle / "shared"]), self.log)
+        # The programs too, for the processes that it starts for further GPUs.
+        return protocol.Process(side, command, self._environment([self.bundle / side, self.bundle / "shared", self.bundle / "bench"]), self.log)
 
     def ceilings(self) -> protocol.Process:
         """A process without TVM, on the machine's Python if that has PyTorch, else on the bundle's."""
         command = [self.options.python, "-s", self.bundle / "bench/ceilings.py", "--nvidia-libraries", self.options.nvidia_libraries]
         packaged = self.options.python == sys.executable
-        environment = self._environment([self.bundle / "shared"]) if packaged else machine_environment() | {"PYTHONUNBUFFERED": "1"}
+        environment = self._environment([self.bundle / "shared"]) if packaged else machine_environment() | {"PYTHONUNBUFFERED": "1", **NCCL}
         return protocol.Process("ceilings", command, environment, self.log)
 
     # Each part returns what results.py reads.
@@ -166,24 +174,38 @@ class Bench:
                 cases.append({"case": case, "errors": errors, "rounds": rounds})
         return cases
 
+    def _model(self, gpus: int = 1) -> tuple[Path, dict[str, Any]]:
+        """The folder of the model with random weights that so many GPUs share, and the configuration of its shape; weights are written once."""
+        model = self.scratch / "model"
+        if not model.exists():
+            say("writing random weights")
+            random_model.write_model(self.bundle / "models/1/mlc-chat-config.json", self.bundle / "tokenizer", model)
+        config = self.bundle / f"models/{gpus}/mlc-chat-config.json"
+        if gpus > 1:
+            shared = self.scratch / f"model_of_{gpus}"
+            if not shared.exists():
+                random_model.write_variant(config, model, shared)
+            model = shared
+        return model, json.loads(config.read_text(encoding="utf-8"))["model_config"]
+
+    def _start_engine(self, process: protocol.Process, gpus: int = 1) -> float:
+        """Starts the engine in a process, on the first GPUs; seconds until it is ready."""
+        (library,) = (self.bundle / f"models/{gpus}").glob("*.so")
+        return process.ask("engine_start", library=str(self.bundle / "mlc/libmlc_llm.so"), model=str(self._model(gpus)[0]), model_library=str(library),
+                           context=self.plan.context, chunk=self.plan.prefill_chunk)  # fmt: skip
+
     def engine(self) -> dict[str, Any]:
         """Part engine: both sides' engines at once, whose answers take turns."""
-        plan, model = self.plan, self.scratch / "model"
-        say("writing random weights")
-        config = self.bundle / "model/mlc-chat-config.json"
-        random_model.write_model(config, self.bundle / "model", model)
-        shape = json.loads(config.read_text(encoding="utf-8"))["model_config"]
+        plan, shape = self.plan, self._model()[1]
         found: dict[str, Any] = {
             "model": shape,
             "weight_bytes": random_model.weight_bytes(shape),
             "token_bytes": random_model.cache_bytes_of_token(shape),
             "rounds": [],
         }
-        start = {"library": str(self.bundle / "mlc/libmlc_llm.so"), "model": str(model), "model_library": str(self.bundle / "model/llama_1b.so"),
-                 "context": plan.context, "chunk": plan.prefill_chunk}  # fmt: skip
         with self.worker("ours") as ours, self.worker("official") as official:
             processes = {"ours": ours, "official": official}
-            found["start"] = {side: each.ask("engine_start", **start) for side, each in processes.items()}
+            found["start"] = {side: self._start_engine(each) for side, each in processes.items()}
             for number in range(plan.rounds + 1):
                 answers = {side: processes[side].ask("engine", tokens=plan.answer_tokens, prompt=PROMPT) for side in turn(list(SIDES), number)}
                 if answers["ours"]["text"] != answers["official"]["text"]:
@@ -194,10 +216,41 @@ class Bench:
                 each.ask("engine_stop")
         return found
 
+    def allreduce(self) -> dict[str, Any]:
+        """Part allreduce: sessions of threads and of processes and NCCL itself, all at once, which take turns."""
+        with self.worker("ours") as ours, self.ceilings() as ceilings:
+            found: dict[str, Any] = {**ceilings.ask("allreduce_start"), "sizes": []}
+            work: dict[str, tuple[protocol.Process, dict[str, str]]] = {kind: (ours, {"kind": kind}) for kind in SESSIONS} | {"nccl itself": (ceilings, {})}
+            for size, count in self.plan.allreduce_sizes:
+                errors = ours.ask("allreduce_prepare", kinds=list(SESSIONS), size=size) | {"nccl itself": ceilings.ask("allreduce_prepare", size=size)}
+                rounds = [
+                    {name: work[name][0].ask("allreduce", size=size, count=count, **work[name][1]) for name in turn(list(work), number)}
+                    for number in range(self.plan.rounds)
+                ]
+                found["sizes"].append({"bytes": size, "errors": errors, "rounds": rounds})
+        return found
+
+    def shards(self) -> dict[str, Any]:
+        """Part shards: our engine on one GPU, and on each number of GPUs that a model is compiled for and that is there; all at once, taking turns."""
+        plan = self.plan
+        compiled = sorted(int(folder.name) for folder in (self.bundle / "models").iterdir())
+        with ExitStack() as stack:
+            first = stack.enter_context(self.worker("ours"))
+            gpus = first.ask("gpus")
+            processes = {count: first if count == 1 else stack.enter_context(self.worker("ours")) for count in compiled if count <= max(1, gpus)}
+            found: dict[str, Any] = {"start": {str(count): self._start_engine(each, count) for count, each in processes.items()}, "gpus": gpus, "rounds": []}
+            for number in range(plan.rounds + 1):
+                answers = {str(count): processes[count].ask("engine", tokens=plan.answer_tokens, prompt=PROMPT) for count in turn(list(processes), number)}
+                if number:
+                    found["rounds"].append(answers)
+            for each in processes.values():
+                each.ask("engine_stop")
+        return found
+
 
 def machine() -> dict[str, str]:
-    """What nvidia-smi says of the first card, if it is there."""
-    names = ("name", "driver_version", "memory.total", "power.limit", "clocks.max.sm", "clocks.max.memory")
+    """What nvidia-smi says of the first card, if it is there, and how many there are."""
+    names = ("name", "count", "driver_version", "memory.total", "power.limit", "clocks.max.sm", "clocks.max.memory")
     try:
         done = subprocess.run(["nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader", "--id=0"], stdout=subprocess.PIPE, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -213,14 +266,15 @@ def machine_environment() -> dict[str, str]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True, metavar="FILE", help="the JSON file to write")
-    parser.add_argument("--only", metavar="PART,...", default=",".join(PARTS), help="parts to measure (default: all)")
+    parser.add_argument("--only", metavar="PART,...", help="parts to measure (default: all)")
     parser.add_argument("--python", default="python3", help="the machine's Python, for PyTorch if it has it (default: %(default)s)")
     parser.add_argument("--nvidia-libraries", type=Path, metavar="FOLDER", help="site-packages folder with nvidia/cu13/lib (default: that of --python)")
     parser.add_argument("--log", type=Path, help="file for what the processes say (default: beside --results)")
     parser.add_argument("--bundle", type=Path, default=Path(__file__).resolve().parent.parent, help=argparse.SUPPRESS)
     parser.add_argument("--device", choices=list(PLANS), default="cuda", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    options.only = options.only.split(",")
+    # The CPU has no collectives.
+    options.only = options.only.split(",") if options.only else [part for part in PARTS if options.device == "cuda" or part != "allreduce"]
     if unknown := set(options.only) - set(PARTS):
         parser.error(f"--only: expected parts out of {', '.join(PARTS)}, found {', '.join(sorted(unknown))}")
     options.log = options.log or options.results.with_suffix(".log")

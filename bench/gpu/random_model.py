@@ -77,18 +77,32 @@ def grown_tokenizer(tokenizer: dict[str, Any], size: int) -> dict[str, Any]:
     return {**tokenizer, "model": {**tokenizer["model"], "vocab": {**vocabulary, **words}}}
 
 
-def write_model(config: Path, tokenizer: Path, output: Path) -> None:
-    """Writes the whole folder; see the file's docstring."""
+def write_config(config: Path, output: Path) -> dict[str, Any]:
+    """Writes mlc-chat-config.json with what the engine must know of the tokenizer; returns it."""
     output.mkdir(parents=True, exist_ok=True)
     content = json.loads(config.read_text(encoding="utf-8"))
     # The configuration was made without a tokenizer. This is what mlc-llm finds of the tiny model's.
     content["tokenizer_files"] = ["tokenizer.json", "tokenizer_config.json"]
     content["tokenizer_info"] = {"token_postproc_method": "byte_fallback", "prepend_space_in_encode": True, "strip_space_in_decode": True}
     (output / "mlc-chat-config.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+    return content
+
+
+def write_model(config: Path, tokenizer: Path, output: Path) -> None:
+    """Writes the whole folder; see the file's docstring."""
+    content = write_config(config, output)
     grown = grown_tokenizer(json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8")), content["vocab_size"])
     (output / "tokenizer.json").write_text(json.dumps(grown), encoding="utf-8")
     shutil.copyfile(tokenizer / "tokenizer_config.json", output / "tokenizer_config.json")
     write_weights(content["model_config"], output)
+
+
+def write_variant(config: Path, model: Path, output: Path) -> None:
+    """Writes the folder of the same model with another configuration: weights and tokenizer are links to the ones in `model`."""
+    write_config(config, output)
+    for file in model.iterdir():
+        if file.name != "mlc-chat-config.json":
+            (output / file.name).symlink_to(file)
 
 
 def main() -> None:

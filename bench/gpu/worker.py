@@ -71,6 +71,8 @@ class Worker:
         self._calls: tuple[Any, ...] | None = None
         self._attention: dict[str, Any] = {}
         self._engine: Engine | None = None
+        self._sessions: dict[str, Any] = {}
+        self._sums: dict[tuple[str, int], tuple[Any, Any]] = {}
 
     @staticmethod
     def _load_runtime(device: str) -> None:
@@ -313,6 +315,50 @@ class Worker:
             self._call("vm.builtin.kv_state_popn", state["cache"], sequence, steps)
         return taken
 
+    # Several GPUs.
+
+    def gpus(self) -> int:
+        """How many there are."""
+        count = 0
+        while tvm.cuda(count).exist:
+            count += 1
+        return count
+
+    def allreduce_prepare(self, kinds: list[str], size: int) -> dict[str, float]:
+        """Starts sessions over all GPUs, those that there are not, and checks the sum of tensors of random float16.
+
+        Args:
+            kinds: `threads`, `processes`.
+            size: bytes of a tensor.
+
+        Returns:
+            kind → relative error of worker 0's sum against NumPy in float64.
+        """
+        from tvm.runtime import disco
+
+        workers = self.gpus()
+        host = self._random.standard_normal((workers, size // 2), dtype="float32").astype("float16")
+        expected = host.sum(axis=0, dtype="float64")
+        found = {}
+        for kind in kinds:
+            if kind not in self._sessions:
+                self._sessions[kind] = disco.ThreadedSession(workers) if kind == "threads" else disco.ProcessSession(workers, entrypoint="disco_worker")
+                self._sessions[kind].init_ccl("nccl", *range(workers))
+            session = self._sessions[kind]
+            source, target = session.scatter(host), session.broadcast(np.full(size // 2, np.nan, "float16"))
+            session.allreduce(source, target)
+            got = tvm.runtime.tensor(np.full(size // 2, np.nan, "float16"))
+            session.copy_from_worker_0(got, target)
+            session.sync_worker_0()
+            found[kind] = error(got.numpy(), expected)
+            self._sums[kind, size] = (source, target)
+        return found
+
+    def allreduce(self, kind: str, size: int, count: int) -> float:
+        """Seconds of one all-reduce, of `count` in a row, after as many that warm up; by the host's clock, from all workers waiting to all done."""
+        session, (source, target) = self._sessions[kind], self._sums[kind, size]
+        return gpu.host_seconds(lambda: session.allreduce(source, target), session._sync_all, count)
+
     # mlc-llm's engine.
 
     def engine_start(self, library: str, model: str, model_library: str, context: int, chunk: int) -> float:
@@ -321,7 +367,7 @@ class Worker:
         Args:
             library: mlc-llm's native library.
             model: folder of weights, tokenizer and mlc-chat-config.json.
-            model_library: the compiled model.
+            model_library: the compiled model, which knows how many GPUs share it: the first ones.
             context: tokens of prompt and answer.
             chunk: tokens of a prompt that are taken at once.
         """
@@ -340,7 +386,7 @@ class Worker:
         return time.perf_counter() - began
 
     def engine(self, tokens: int, prompt: str) -> dict[str, Any]:
-        """One answer of `tokens` tokens at temperature 0: tokens and seconds of prefill and decode by the engine's counters, and a digest of the answer."""
+        """One answer of `tokens` tokens at temperature 0: tokens and seconds of prefill and decode by the engine's counters, and the answer."""
         assert self._engine is not None
         return self._engine.answer(prompt, tokens)
 
@@ -356,6 +402,7 @@ class Engine:
 
     def __init__(self, library: str, device: Any, config: dict[str, Any]) -> None:
         ctypes.CDLL(library)
+        self._prepare_workers(library)
         self._answers: queue.Queue[str] = queue.Queue()
         engine = tvm.get_global_func("mlc.json_ffi.CreateJSONFFIEngine")()
         self._functions = {name: engine[name] for name in ("init_background_engine", "reload", "chat_completion", "run_background_loop",
@@ -365,6 +412,19 @@ class Engine:
         for thread in self._threads:
             thread.start()
         self._functions["reload"](json.dumps(config))
+
+    @staticmethod
+    def _prepare_workers(library: str) -> None:
+        """For a model that several GPUs share, the engine starts a process for each but the first: let it be disco_worker.py, since mlc_llm.cli.worker is not there."""
+        import tvm_ffi
+        from tvm.runtime.disco import process_pool
+
+        os.environ["BENCH_MLC_LLM"] = library
+
+        def create(workers: int, groups: int, _entrypoint: str) -> Any:
+            return process_pool._create_process_pool(workers, groups, "disco_worker")
+
+        tvm_ffi.register_global_func("runtime.disco.create_process_pool", create, override=True)
 
     def _ask(self, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """All text of an answer, and the usage that ends it.
@@ -401,7 +461,7 @@ class Engine:
         passed = {what: {"tokens": after[f"{what}_tokens_sum"] - before.get(f"{what}_tokens_sum", 0),
                          "seconds": after[f"engine_{what}_time_sum"] - before.get(f"engine_{what}_time_sum", 0)}
                   for what in ("prefill", "decode")}  # fmt: skip
-        return {**passed, "prompt_tokens": usage["prompt_tokens"], "text": hashlib.sha256(text.encode()).hexdigest()}
+        return {**passed, "prompt_tokens": usage["prompt_tokens"], "text": text}
 
     def stop(self) -> None:
         self._functions["exit_background_loop"]()

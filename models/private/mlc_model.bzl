@@ -49,7 +49,7 @@ def _mlc_model_impl(ctx):
             len(config),
         ))
     options = [config[0], "--quantization", ctx.attr.quantization, "--conv-template", ctx.attr.conv_template]
-    for option in ["context_window_size", "max_batch_size", "prefill_chunk_size"]:
+    for option in ["context_window_size", "max_batch_size", "prefill_chunk_size", "tensor_parallel_shards"]:
         if getattr(ctx.attr, option):
             options += ["--" + option.replace("_", "-"), str(getattr(ctx.attr, option))]
     run("weights" if ctx.attr.convert_weights else "config", weights, ctx.files.model_dir, options)
@@ -78,6 +78,7 @@ mlc_model_rule = rule(
         "opt": attr.string(default = "O2", doc = "Optimisation preset or flags, as `mlc_llm compile --opt`."),
         "prefill_chunk_size": attr.int(doc = "Tokens of a prompt that are taken at once; default: mlc-llm's."),
         "quantization": attr.string(mandatory = True, doc = "As `mlc_llm convert_weight --quantization`: q0f32 for CPUs; q0f16, q4f16_1 for GPUs, ..."),
+        "tensor_parallel_shards": attr.int(doc = "GPUs of one host that share each layer; default: one."),
         "_build_model": attr.label(default = "//models/private:build_model", executable = True, cfg = "exec"),
         # Not cfg = "exec": what compiles a model is the TVM that will run it, and not built a second time.
         "_environments": attr.label_list(default = [

@@ -50,6 +50,45 @@ def test_decoding_is_judged_by_the_bytes_that_a_step_reads() -> None:
     assert "at most 400 tokens/s, of which ours reaches 50.0 (50.0–50.0) %" in text
 
 
+def _sums(gpus: int, size: int, **times: float) -> str:
+    times = {name.replace("_", " "): time for name, time in times.items()}
+    return results.allreduce({"gpus": gpus, "nccl": 22809, "sizes": [{"bytes": size, "errors": dict.fromkeys(times, 1e-4), "rounds": [times, times]}]})
+
+
+def test_an_all_reduce_is_judged_by_what_nccl_itself_takes() -> None:
+    table = _sums(4, 2 * 10**9, threads=0.0105, processes=0.011, nccl_itself=0.01)
+    assert "| a session of threads | 10500.0 (10500.0–10500.0) | 286 (286–286) | 95.2 (95.2–95.2) % | yes | 1.0e-04 |" in table
+    assert "| a session of processes | 11000.0 (11000.0–11000.0) | 273 (273–273) | 90.9 (90.9–90.9) % | no | 1.0e-04 |" in table
+    assert "| NCCL itself, one process | 10000.0 (10000.0–10000.0) | 300 (300–300) | 100.0 (100.0–100.0) % |  | 1.0e-04 |" in table
+    assert "over 4 GPUs" in table and "NCCL 2.28.9" in table
+
+
+def test_an_all_reduce_of_little_has_no_bandwidth_and_no_target() -> None:
+    table = _sums(2, 4096, threads=3e-5, processes=4e-5, nccl_itself=2e-5)
+    assert "sum of 4 KiB" in table and "bandwidth" not in table and "95 %" not in table
+    assert "| a session of processes | 40.0 (40.0–40.0) | 50.0 (50.0–50.0) % | 1.0e-04 |" in table
+
+
+def test_on_one_gpu_an_all_reduce_sends_nothing() -> None:
+    table = _sums(1, 2**28, threads=0.02, processes=0.01, nccl_itself=0.01)
+    assert "| yes |" not in table and "| no |" not in table
+    assert "sum of 256 MiB of float16 over 1 GPU," in table and table.count("| nothing travels |") == 3
+
+
+def test_several_gpus_are_compared_with_one_in_the_same_round() -> None:
+    def side(rate: float, text: str) -> dict[str, Any]:
+        return {"prefill": {"tokens": 100, "seconds": 0.1}, "decode": {"tokens": 200, "seconds": 200 / rate}, "prompt_tokens": 100, "text": text}
+
+    rounds = [{"2": side(rate, "abcdXfgh"), "1": side(100, "abcdefgh")} for rate in (150, 200, 130)]
+    row = next(line for line in results.shards({"gpus": 4, "rounds": rounds}).splitlines() if line.startswith("| 2 "))
+    assert row == "| 2 | 1000 (1000–1000) | 1.00 (1.00–1.00) | 150 (130–200) | 1.50 (1.30–2.00) | 50 % |"
+
+
+@pytest.mark.parametrize(("one", "other", "part"), [("", "", 0), ("ab", "ab", 1), ("ab", "abcd", 0.5), ("x", "y", 0)])
+def test_texts_are_the_same_until_they_differ(one: str, other: str, part: float) -> None:
+    assert results.common(one, other) == part
+
+
 def test_a_part_that_failed_is_named_beside_the_others() -> None:
     text = results.text({"when": "now", "device": "cuda", "machine": {"name": "card"}, "failed": {"engine": "Traceback\nRuntimeError: out of memory"}})
     assert "Part engine failed: RuntimeError: out of memory" in text
@@ -63,6 +102,18 @@ def test_the_grown_tokenizer_keeps_its_words() -> None:
     grown = random_model.grown_tokenizer({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}}}, 5)["model"]
     assert grown["type"] == "BPE" and grown["vocab"]["a"] == 0
     assert sorted(grown["vocab"].values()) == list(range(5))
+
+
+def test_a_variant_shares_all_but_its_configuration(tmp_path: Path) -> None:
+    model, config = tmp_path / "model", tmp_path / "config.json"
+    model.mkdir()
+    (model / "params_shard_0.bin").write_bytes(b"weights")
+    (model / "mlc-chat-config.json").write_text("{}")
+    config.write_text('{"tensor_parallel_shards": 2}')
+    random_model.write_variant(config, model, tmp_path / "of_2")
+    assert (tmp_path / "of_2/params_shard_0.bin").resolve() == model / "params_shard_0.bin"
+    assert json.loads((tmp_path / "of_2/mlc-chat-config.json").read_text())["tensor_parallel_shards"] == 2
+    assert (model / "mlc-chat-config.json").read_text() == "{}"
 
 
 def test_the_random_model_has_what_its_index_says(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -190,3 +191,48 @@ def test_a_process_that_imported_tvm_can_still_fork():
     program = "import os, tvm\npid = os.fork()\nif pid == 0:\n    os._exit(0 if not tvm.runtime.cuda(0).exist else 3)\nprint(os.waitpid(pid, 0)[1])"
     done = run(program, environment(driver("OLDEST_DRIVER_THAT_DOES")))
     assert done.stdout.strip() == "0", done.stderr
+
+
+# A controller whose workers 1 and 2 do what never ends, as a collective does that waits for a worker that is gone.
+CONTROLLER = """
+import os, sys, time
+import tvm
+from tvm.runtime.disco import ProcessSession
+session = ProcessSession(3)
+session.import_python_module("never_ends")
+with open(f"/proc/self/task/{os.getpid()}/children") as file:
+    print(file.read(), flush=True)
+time.sleep(100)
+"""
+
+
+def alive(process: int) -> bool:
+    """Whether it runs, in whatever user's process it is when its own parent is gone."""
+    try:
+        return pathlib.Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_workers_that_wait_for_ever_end_with_their_controller(tmp_path):
+    (tmp_path / "started").mkdir()
+    (tmp_path / "never_ends.py").write_text(
+        f"import os, pathlib, time\npathlib.Path({str(tmp_path)!r}, 'started', str(os.getpid())).touch()\nwhile True:\n    time.sleep(100)\n"
+    )
+    # The runtime alone: with all of TVM its workers import no module by name, as they lack the function for it.
+    variables = environment(driver("OLDEST_DRIVER_THAT_DOES"), TVM_USE_RUNTIME_LIB="1")
+    variables["PYTHONPATH"] += os.pathsep + str(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", CONTROLLER], env=variables, stdout=subprocess.PIPE, text=True) as controller:
+        workers = [int(process) for process in controller.stdout.readline().split()]
+        try:
+            assert len(workers) == 2
+            deadline = time.monotonic() + 60
+            while not {str(worker) for worker in workers} <= set(os.listdir(tmp_path / "started")):
+                assert time.monotonic() < deadline and all(map(alive, workers))
+                time.sleep(0.05)
+        finally:
+            controller.kill()
+    deadline = time.monotonic() + 20
+    while left := [worker for worker in workers if alive(worker)]:
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.05)

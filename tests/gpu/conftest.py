@@ -119,17 +119,23 @@ def machine(device: tvm.runtime.Device) -> Callable[[str], VirtualMachine]:
 
 
 @pytest.fixture
-def compare(record_property: Callable[[str, object], None]) -> Iterator[Callable[[np.ndarray, np.ndarray, float], None]]:
-    """compare(got, expected, tolerance) fails unless `relative_error` is at most the tolerance; the largest of a test is recorded."""
+def within(record_property: Callable[[str, object], None]) -> Iterator[Callable[[float, float], None]]:
+    """within(error, tolerance) fails unless the error is at most the tolerance; the largest of a test is recorded."""
     errors: list[float] = []
 
-    def check(got: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
-        errors.append(relative_error(got, expected))
-        assert errors[-1] <= tolerance, f"relative error {errors[-1]:.3g}, expected at most {tolerance:.3g}"
+    def check(error: float, tolerance: float) -> None:
+        errors.append(error)
+        assert error <= tolerance, f"relative error {error:.3g}, expected at most {tolerance:.3g}"
 
     yield check
     if errors:
         record_property("relative_error", max(errors))
+
+
+@pytest.fixture
+def compare(within: Callable[[float, float], None]) -> Callable[[np.ndarray, np.ndarray, float], None]:
+    """compare(got, expected, tolerance) is `within` of their `relative_error`."""
+    return lambda got, expected, tolerance: within(relative_error(got, expected), tolerance)
 
 
 def run_poisoned(machine: VirtualMachine, function: str, *arguments: tvm.runtime.Tensor) -> np.ndarray:

@@ -27,6 +27,9 @@ ROPE_THETA = 10000
 # Of the network whose layers are captured: fixed, as a captured graph needs them.
 GRAPH_ROWS, GRAPH_WIDTH, GRAPH_LAYERS = 16, 256, 4
 
+# Of the block of two layers that workers share: what goes in and comes out.
+BLOCK_WIDTH = 1024
+
 
 def _function(builder: relax.BlockBuilder, name: str, inputs: list[relax.Var], make, attributes: dict[str, object] | None = None) -> None:
     """Adds the function `name`, whose result is make(*inputs), to the module."""
@@ -128,6 +131,25 @@ def captured_network() -> tvm.IRModule:
 
     # Of the inputs the first changes from call to call; the weights stay where they are, so that a graph may hold their addresses.
     _function(builder, "forward", [x, *weights], network, {"num_input": 1})
+    return builder.get()
+
+
+def tensor_parallel() -> tvm.IRModule:
+    """A block of two layers on one GPU, `whole`, and a worker's part of it, `part`: relu(x @ w1) @ w2, float16, products being summed in float32.
+
+    x: (n, BLOCK_WIDTH); w1: (BLOCK_WIDTH, m), for `part` some of the columns; w2: (m, BLOCK_WIDTH), for `part` the rows that belong to them. `part` adds up
+    what all workers of its session have, so that each returns the whole result. n and m are unknown: any number of workers can share the block.
+    """
+    builder = relax.BlockBuilder()
+
+    def whole(x: relax.Var, w1: relax.Var, w2: relax.Var) -> relax.Expr:
+        hidden = relax.op.nn.relu(relax.op.astype(relax.op.matmul(x, w1, out_dtype="float32"), "float16"))
+        return relax.op.astype(relax.op.matmul(hidden, w2, out_dtype="float32"), "float16")
+
+    for name, make in (("whole", whole), ("part", lambda *inputs: relax.op.ccl.allreduce(whole(*inputs), "sum"))):
+        n, m = T.Var("n", "int64"), T.Var("m", "int64")
+        shapes = {"x": (n, BLOCK_WIDTH), "w1": (BLOCK_WIDTH, m), "w2": (m, BLOCK_WIDTH)}
+        _function(builder, name, [_tensor(each, shape, "float16") for each, shape in shapes.items()], make)
     return builder.get()
 
 

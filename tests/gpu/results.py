@@ -31,7 +31,7 @@ def section(records: list[dict[str, object]]) -> str:
     )
     failed = [name for name, test in tests.items() if test["outcome"] != "passed"]
     lines = [
-        f"## {last['device']}",
+        f"## {last['device']}" + (f", {last['devices']} of them" if last["devices"] > 1 else ""),
         "",
         "| | |",
         "|---|---|",

@@ -27,6 +27,8 @@ def run_file(test: Path, record: Path, options: argparse.Namespace) -> str:
         "MLC_GPU_MODULES": str(HERE / "modules"),
         "MLC_GPU_RESULTS": str(record),
         "MLC_NVIDIA_LIBRARIES": str(options.nvidia_libraries.absolute()),
+        # See BUILD.bazel.
+        "NCCL_NVLS_ENABLE": "0",
     }
     if options.filter:
         variables["TESTBRIDGE_TEST_ONLY"] = options.filter

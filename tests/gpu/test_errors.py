@@ -52,7 +52,8 @@ def test_out_of_memory_is_named_and_memory_is_as_before(device, machine) -> None
     for _ in range(3):
         with pytest.raises(RuntimeError, match="out of memory"):
             tvm.runtime.empty((10 * device.total_global_memory,), "uint8", device)
-    assert device.available_global_memory == before
+    # On two H200s the driver once had 2 MiB more to give than before.
+    assert device.available_global_memory >= before
     _add(machine, device)
     _multiply(device)
 

@@ -1,31 +1,67 @@
 """Collectives over NCCL give NumPy's results in sessions of threads and of processes, over as many GPUs as there are: one is enough."""
 
 import os
+import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
+import on_workers  # noqa: F401 - registers its functions for workers that are threads, as the first one always is.
 import pytest
+import tvm
 from child import start_python
-from comparison import ROUNDING, numpy_dtype, random_array
-from conftest import device_count
+from comparison import ROUNDING, numpy_dtype, random_array, relative_error
+from conftest import MODULES, device_count
+from modules import BLOCK_WIDTH
 from tvm.runtime.disco import DRef, ProcessSession, Session, ThreadedSession
 
 WORKERS = max(1, device_count())
 
-SIZES = {"1 KiB": 1 << 10, "1 MiB": 1 << 20}
+# NCCL has other protocols for small messages than for large ones, and cuts these into parts.
+SIZES = {"1 KiB": 1 << 10, "32 KiB": 1 << 15, "1 MiB": 1 << 20, "32 MiB": 1 << 25, "1 GiB": 1 << 30}
 
 every_type = pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 every_size = pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 
 
-@pytest.fixture(scope="module", params=[ThreadedSession, ProcessSession], ids=["threads", "processes"])
+@pytest.fixture(scope="module", params=["threads", "processes"])
 def session(request: pytest.FixtureRequest) -> Iterator[Session]:
-    session = request.param(WORKERS)
+    with pytest.MonkeyPatch.context() as patch:
+        # Workers that are processes find on_workers there.
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        session = ThreadedSession(WORKERS) if request.param == "threads" else ProcessSession(WORKERS, entrypoint="on_workers")
     session.init_ccl("nccl", *range(WORKERS))
     yield session
     session.shutdown()
+
+
+def _on_workers(session: Session, function: str, *arguments: object) -> list[object]:
+    """What a function of on_workers.py returns, by worker."""
+    session._sync_all()
+    result = session.get_global_func(f"tests.gpu.{function}")(*arguments)
+    return [result.debug_get_from_remote(worker) for worker in range(WORKERS)]
+
+
+def _source(session: Session, shape: tuple[int, int], dtype: str, seed: int) -> DRef:
+    """Random rows on worker 0, nothing on the others."""
+    remote = session.empty(shape, dtype, worker0_only=True)
+    _on_workers(session, "fill", remote, seed)
+    return remote
+
+
+def _sources(session: Session, length: int, dtype: str, seed: int) -> DRef:
+    """A row for each worker, another on each."""
+    remote = session.empty((1, length), dtype)
+    _on_workers(session, "fill_own", remote, seed)
+    return remote
+
+
+def _poison(session: Session, shape: tuple[int, ...], dtype: str) -> DRef:
+    remote = session.empty(shape, dtype)
+    _on_workers(session, "poison", remote)
+    return remote
 
 
 def _elements(size: int, dtype: str) -> int:
@@ -40,64 +76,64 @@ def _put(session: Session, arrays: list[np.ndarray]) -> DRef:
     return remote
 
 
-def _poison(session: Session, shape: tuple[int, ...], dtype: str) -> DRef:
-    return _put(session, [np.full(shape, np.nan).astype(numpy_dtype(dtype))] * WORKERS)
-
-
 def _get(session: Session, remote: DRef) -> list[np.ndarray]:
     session._sync_all()
     return [remote.debug_get_from_remote(worker).numpy() for worker in range(WORKERS)]
 
 
+def test_multicast_is_off() -> None:
+    """See BUILD.bazel."""
+    assert os.environ["NCCL_NVLS_ENABLE"] == "0"
+
+
 def test_each_worker_has_a_gpu_of_its_own(session: Session) -> None:
     identity = session.get_global_func("runtime.disco.worker_id")()
     assert [list(identity.debug_get_from_remote(worker)) for worker in range(WORKERS)] == [[worker] for worker in range(WORKERS)]
+    devices = session.get_global_func("runtime.disco.device")()
+    assert [devices.debug_get_from_remote(worker).index for worker in range(WORKERS)] == list(range(WORKERS))
     assert session.num_workers == WORKERS
 
 
+# Of the largest, which takes seconds, the sum alone.
 @every_type
-@every_size
-@pytest.mark.parametrize("operation", ["sum", "max", "avg"])
-def test_allreduce(session: Session, compare, operation: str, size: int, dtype: str) -> None:
-    arrays = [random_array(worker, (_elements(size, dtype),), dtype) for worker in range(WORKERS)]
-    source, destination = _put(session, arrays), _poison(session, arrays[0].shape, dtype)
+@pytest.mark.parametrize(
+    ("operation", "size"),
+    [pytest.param(operation, size, id=f"{operation}-{name}") for operation in ("sum", "max", "avg") for name, size in SIZES.items() if size <= 1 << 25 or operation == "sum"],
+)
+def test_allreduce(session: Session, within: Callable[[float, float], None], operation: str, size: int, dtype: str) -> None:
+    length = _elements(size, dtype)
+    source, destination = _sources(session, length, dtype, 1), _poison(session, (1, length), dtype)
     session.allreduce(source, destination, op=operation)
-    stacked = np.stack(arrays).astype("float64")
-    expected = {"sum": np.sum, "max": np.max, "avg": np.mean}[operation](stacked, axis=0)
-    for got in _get(session, destination):
+    for error in _on_workers(session, "error_of_reduction", destination, operation, 1, WORKERS):
         # One rounding for each number that is added to the first; the mean is one more.
-        compare(got, expected, 0 if operation == "max" else WORKERS * ROUNDING[dtype])
+        within(error, 0 if operation == "max" else WORKERS * ROUNDING[dtype])
 
 
 @every_type
 @every_size
 def test_allgather(session: Session, size: int, dtype: str) -> None:
-    count = -(-_elements(size, dtype) // WORKERS)
-    arrays = [random_array(worker, (count,), dtype) for worker in range(WORKERS)]
-    source, destination = _put(session, arrays), _poison(session, (WORKERS, count), dtype)
+    length = -(-_elements(size, dtype) // WORKERS)
+    source, destination = _sources(session, length, dtype, 2), _poison(session, (WORKERS, length), dtype)
     session.allgather(source, destination)
-    for got in _get(session, destination):
-        assert got.tobytes() == np.stack(arrays).tobytes()
+    assert _on_workers(session, "wrong", destination, 2) == [0] * WORKERS
 
 
 @every_type
 @every_size
 def test_broadcast(session: Session, size: int, dtype: str) -> None:
-    array = random_array(7, (_elements(size, dtype),), dtype)
-    destination = _poison(session, array.shape, dtype)
-    session.broadcast(array, destination)
-    for got in _get(session, destination):
-        assert got.tobytes() == array.tobytes()
+    shape = (1, _elements(size, dtype))
+    source, destination = _source(session, shape, dtype, 3), _poison(session, shape, dtype)
+    session.broadcast_from_worker0(source, destination)
+    assert _on_workers(session, "wrong", destination, 3) == [0] * WORKERS
 
 
 @every_type
 @every_size
 def test_scatter(session: Session, size: int, dtype: str) -> None:
-    array = random_array(8, (WORKERS, -(-_elements(size, dtype) // WORKERS)), dtype)
-    destination = _poison(session, array.shape[1:], dtype)
-    session.scatter(array, destination)
-    for worker, got in enumerate(_get(session, destination)):
-        assert got.tobytes() == array[worker].tobytes()
+    length = -(-_elements(size, dtype) // WORKERS)
+    source, destination = _source(session, (WORKERS, length), dtype, 4), _poison(session, (1, length), dtype)
+    session.scatter_from_worker0(source, destination)
+    assert _on_workers(session, "wrong_own", destination, 4) == [0] * WORKERS
 
 
 @every_type
@@ -106,6 +142,15 @@ def test_gather(session: Session, dtype: str) -> None:
     source, destination = _put(session, arrays), _poison(session, (WORKERS, 12345), dtype)
     session.gather_to_worker0(source, destination)
     assert _get(session, destination)[0].tobytes() == np.stack(arrays).tobytes()
+
+
+@every_type
+def test_what_the_controller_has_reaches_the_workers(session: Session, dtype: str) -> None:
+    array = random_array(8, (WORKERS, 54321), dtype)
+    for got in _get(session, session.broadcast(array)):
+        assert got.tobytes() == array.tobytes()
+    for worker, got in enumerate(_get(session, session.scatter(array))):
+        assert got.tobytes() == array[worker].tobytes()
 
 
 def test_many_operations_in_a_row_need_no_wait(session: Session, compare) -> None:
@@ -120,85 +165,92 @@ def test_many_operations_in_a_row_need_no_wait(session: Session, compare) -> Non
         compare(got, np.full(1000, float(WORKERS) ** (2 * count)), ROUNDING["float32"])
 
 
-# With one GPU nothing travels, and a larger size would show nothing more.
-if WORKERS > 1:
+def test_workers_share_a_block_of_two_layers(session: Session, machine, device, compare) -> None:
+    """Columns of the first matrix and rows of the second on each GPU; what one GPU computes of it all is the same but for rounding."""
+    share, rows = 4096 // WORKERS, 100
+    inner = share * WORKERS
+    x = random_array(1, (rows, BLOCK_WIDTH), "float16")
+    w1 = (random_array(2, (BLOCK_WIDTH, inner), "float32") / BLOCK_WIDTH**0.5).astype("float16")
+    w2 = (random_array(3, (inner, BLOCK_WIDTH), "float32") / inner**0.5).astype("float16")
+    columns = np.stack(np.split(w1, WORKERS, axis=1))
+    part = session.load_vm_module(str(MODULES / "tensor_parallel.so"))["part"]
+    results = _get(session, part(session.broadcast(x), session.scatter(columns), session.scatter(w2.reshape(WORKERS, share, BLOCK_WIDTH))))
 
-    def test_a_gibibyte(compare) -> None:
-        """Each operation; in a session of threads alone, where the test's own copies do not go through pipes."""
-        session = ThreadedSession(WORKERS)
-        session.init_ccl("nccl", *range(WORKERS))
-        count = (1 << 30) // 4 // WORKERS
-        # A block over and over: its length, a prime, is no multiple of what NCCL cuts tensors into.
-        arrays = [np.resize(random_array(worker, (1000003,), "float32"), WORKERS * count) for worker in range(WORKERS)]
-        source, destination = _put(session, arrays), _poison(session, arrays[0].shape, "float32")
-        session.allreduce(source, destination)
-        expected = np.sum([array.astype("float64") for array in arrays], axis=0)
-        for got in _get(session, destination):
-            compare(got, expected, WORKERS * ROUNDING["float32"])
-
-        session.broadcast(arrays[0], destination)
-        for got in _get(session, destination):
-            np.testing.assert_array_equal(got, arrays[0])
-
-        parts = [array[:count] for array in arrays]
-        gathered = _poison(session, (WORKERS, count), "float32")
-        session.allgather(_put(session, parts), gathered)
-        for got in _get(session, gathered):
-            np.testing.assert_array_equal(got, np.stack(parts))
-
-        part = _poison(session, (count,), "float32")
-        session.scatter(arrays[0].reshape(WORKERS, count), part)
-        for worker, got in enumerate(_get(session, part)):
-            np.testing.assert_array_equal(got, arrays[0][worker * count : (worker + 1) * count])
-        session.shutdown()
+    whole = machine("tensor_parallel")["whole"](*(tvm.runtime.tensor(each, device) for each in (x, w1, w2))).numpy()
+    expected = np.maximum(x.astype("float64") @ w1.astype("float64"), 0) @ w2.astype("float64")
+    # Roundings to float16: of what is between the layers, of each worker's product, and of each number that is added to the first.
+    tolerance, alone = (WORKERS + 1) * ROUNDING["float16"], 2 * ROUNDING["float16"]
+    assert relative_error(whole, expected) <= alone
+    for got in results:
+        compare(got, expected, tolerance)
+        compare(got, whole, tolerance + alone)
 
 
-# A controller with worker processes, one of which is ended while it waits. It says what came of it, and must not hang in it.
+# A controller with worker processes, one of which is ended while the controller waits. It says what came of it, and must not hang in it.
 DYING = """
-import json
 import os
+import time
 import tvm  # And with it tvm_cuda, which makes sessions known.
 from tvm.runtime.disco import ProcessSession
 session = ProcessSession({workers})
-if {with_nccl}:
-    session.init_ccl("nccl", *range({workers}))
-    session._sync_all()
 identity = session.get_global_func("runtime.disco.worker_id")
 assert list(identity().debug_get_from_remote(1)) == [1]
+{prepare}
 with open(f"/proc/self/task/{{os.getpid()}}/children") as file:
     print(file.read(), flush=True)
 input()
+began = time.monotonic()
 try:
-    identity().debug_get_from_remote(1)
+    {call}
     print("no error", flush=True)
 except Exception as error:
-    print("error:", str(error).splitlines()[-1], flush=True)
+    print(f"error after {{time.monotonic() - began:.1f}} s:", str(error).splitlines()[-1], flush=True)
 """
+ASK = "identity().debug_get_from_remote(1)"
+JOIN = f"""
+session.init_ccl("nccl", *range({WORKERS}))
+source, destination = (session.empty((1 << 27,), "float16") for _ in range(2))
+session.allreduce(source, destination)
+session._sync_all()
+"""
+# A second of sums, which end for nobody without the one that dies.
+SUMS = "[session.allreduce(source, destination) for _ in range(1000)]"
+ENDS = {"without GPUs": ("", ASK)}
+if WORKERS > 1:
+    ENDS |= {
+        "asked": (JOIN, ASK),
+        "then all-reduce": (JOIN, "session.allreduce(source, destination)"),
+        "during all-reduce": (JOIN + SUMS, "session._sync_worker(1)"),
+    }
 
 
 def _alive(process: int) -> bool:
+    """Whether a thread of it runs: the first one may have ended before the others, which hold the pipe."""
     try:
-        with open(f"/proc/{process}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+        return any(stat.read_text().rsplit(")", 1)[1].split()[0] not in "ZX" for stat in Path(f"/proc/{process}/task").glob("*/stat"))
+    except (FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{process}").exists()
 
 
-@pytest.mark.parametrize("with_nccl", [False] + [True] * (WORKERS > 1))
-def test_a_dying_worker_is_an_error_at_once_and_leaves_no_process(with_nccl: bool) -> None:
-    """The workers need no GPU for it; with two GPUs they have them."""
-    controller = start_python(DYING.format(workers=max(2, WORKERS), with_nccl=with_nccl))
-    assert controller.stdout is not None
-    workers = [int(process) for process in controller.stdout.readline().split()]
-    assert workers and all(map(_alive, workers)), controller.communicate(timeout=60)[1]
-    os.kill(workers[0], signal.SIGKILL)
-    while _alive(workers[0]):
-        time.sleep(0.01)
-    # TVM 0.26 ends the controller by a signal afterwards, when it says goodbye to the worker that is gone: see README.md.
-    output, errors = controller.communicate("\n", timeout=30)
-    # Whether writing to the worker or reading from it fails first is chance.
-    assert output.startswith("error: "), (output, errors)
-    deadline = time.monotonic() + 10
-    while any(map(_alive, workers)):
-        assert time.monotonic() < deadline, f"still there: {list(filter(_alive, workers))}"
-        time.sleep(0.05)
+@pytest.mark.parametrize(("prepare", "call"), ENDS.values(), ids=ENDS)
+def test_a_dying_worker_is_an_error_at_once_and_leaves_no_process(prepare: str, call: str) -> None:
+    """What is asked next must say so. The workers need no GPU for it; with two GPUs they have them."""
+    controller = start_python(DYING.format(workers=max(2, WORKERS), prepare=prepare, call=call))
+    try:
+        assert controller.stdout is not None
+        workers = [int(process) for process in controller.stdout.readline().split()]
+        assert workers and all(map(_alive, workers)), controller.communicate(timeout=60)[1]
+        os.kill(workers[0], signal.SIGKILL)
+        while _alive(workers[0]):
+            time.sleep(0.01)
+        # TVM 0.26 ends the controller by a signal afterwards, when it says goodbye to the worker that is gone: see README.md. Then tvm_cuda ends the others.
+        output, errors = controller.communicate("\n", timeout=30)
+        # Whether writing to the worker or reading from it fails first is chance.
+        found = re.match(r"error after (\S+) s: ", output)
+        assert found and float(found[1]) < 10, (output, errors)
+        deadline = time.monotonic() + 10
+        while any(map(_alive, workers)):
+            assert time.monotonic() < deadline, f"still there: {list(filter(_alive, workers))}"
+            time.sleep(0.05)
+    finally:
+        controller.kill()

@@ -18,7 +18,10 @@ import importlib.metadata
 import logging
 import os
 import re
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,6 +35,8 @@ DRIVER_BRANCH = 580
 
 # Where Debian's and Fedora's packages, container runtimes and WSL put the driver's libraries. A Python with a loader of its own does not look there.
 DRIVER_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/local/nvidia/lib64", "/usr/lib/wsl/lib")
+
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 _logger = logging.getLogger(__name__)
 _libraries_here = Path(__file__).parent / "lib"
@@ -277,3 +282,28 @@ def _load_runtime_extra() -> None:
 
         for name in ("DRef", "Session", "ThreadedSession", "ProcessSession", "SocketSession"):
             tvm_ffi.register_object(f"runtime.disco.{name}")(getattr(session, name))
+    _end_workers_with_their_controller()
+
+
+def _end_workers_with_their_controller() -> None:
+    """Has a worker process of a session, TVM's or mlc-llm's, end when the process that started it is gone.
+
+    It would read from a pipe that is closed; but one that waits in NCCL for a worker that has died never reads again, and keeps its GPU busy for ever.
+    """
+    import tvm_ffi
+
+    serve = tvm_ffi.get_global_func("runtime.disco.WorkerProcess")
+
+    def watched(*arguments: int) -> None:
+        threading.Thread(target=_end_without, args=(os.getppid(),), daemon=True).start()
+        serve(*arguments)
+
+    tvm_ffi.register_global_func("runtime.disco.WorkerProcess", watched, override=True)
+
+
+def _end_without(controller: int) -> None:
+    """Ends this process once its parent is another one than the controller."""
+    while os.getppid() == controller:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    # Nothing that an ordinary end does first, such as waiting for the GPU, may keep it.
+    os.kill(os.getpid(), signal.SIGKILL)
