@@ -20,8 +20,14 @@ ON = MAIN[True]
 JOBS = {f"{name}/{job}": content for name, workflow in CONTENT.items() for job, content in workflow.get("jobs", {}).items()}
 OWN_JOBS = {name: job for name, job in JOBS.items() if "steps" in job}
 STEPS = [step for job in OWN_JOBS.values() for step in job["steps"]] + CONTENT["prepare"]["runs"]["steps"]
-# Continued lines are one command.
-COMMANDS = [line for step in STEPS for line in step.get("run", "").replace("\\\n", " ").splitlines()]
+PROOFS = MAIN["jobs"]["proofs"]["strategy"]["matrix"]["proof"]
+# Continued lines are one command, and one with a variable of the matrix is several.
+COMMANDS = [
+    line.replace("$PROOF", proof)
+    for step in STEPS
+    for line in step.get("run", "").replace("\\\n", " ").splitlines()
+    for proof in (PROOFS if "$PROOF" in line else [""])
+]
 
 
 def needs(job: str) -> set[str]:
@@ -126,6 +132,17 @@ def test_vulnerable_pins_are_looked_for_every_week_and_block_nothing():
     # OSV's of all ecosystems, and Debian's own, which has Debian testing, of which remote workers are.
     assert data == {"osv-vulnerabilities.storage.googleapis.com/all.zip", "data/json"}
     assert "--partial" not in command and "--offline" not in command
+
+
+def test_proofs_are_made_every_week_and_block_nothing():
+    proofs = MAIN["jobs"]["proofs"]
+    assert proofs["if"] == "github.event_name == 'schedule'" and "continue-on-error" not in proofs
+    assert all("proofs" not in needs(job) for job in MAIN["jobs"])
+    assert proofs["steps"][-1]["env"] == {"PROOF": "${{ matrix.proof }}"}
+    assert proofs["strategy"]["fail-fast"] is False
+    assert {f"tools/bazel test --config=ci //tests/{proof}" for proof in ("airgap", "hermetic", "remote", "reproducible")} == {
+        " ".join(shlex.split(command)) for command in COMMANDS if "--config=ci //tests/" in command.replace('"', "")
+    }
 
 
 def test_what_publishes_takes_no_outputs_from_a_cache():
