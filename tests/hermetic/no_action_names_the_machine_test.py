@@ -36,7 +36,7 @@ class NoActionNamesTheMachine(unittest.TestCase):
 
     def test_what_is_allowed(self):
         for each in (
-            action("external/gcc", "-ffile-prefix-map=/proc/self/cwd=.", "-Iinclude", PATH="/bin:/usr/bin:/usr/local/bin"),
+            action("external/gcc", "-ffile-prefix-map=/proc/self/cwd=.", "-Iinclude", "-Iexternal/a", "-isystemexternal/a", PATH="/bin:/usr/bin:/usr/local/bin"),
             action("bazel-out/run_test", "--label", "//tests/images:push_full_disk", mnemonic="GateTest", requirements=("local",)),
             action("bazel-out/make_labels", "source=https://example.org/x", "//a/...", "--env=TESTS_FOLDER=/tests"),
         ):
@@ -46,6 +46,8 @@ class NoActionNamesTheMachine(unittest.TestCase):
         for each, why in (
             (action("/bin/bash", "-c", "true"), "runs /bin/bash"),
             (action("external/gcc", "-I/usr/include"), "is given -I/usr/include"),
+            (action("external/gcc", "-isystem/usr/include"), "is given -isystem/usr/include"),
+            (action("external/gcc", "-Wl,-rpath,/usr/lib"), "is given -Wl,-rpath,/usr/lib"),
             (action("external/gcc", "--sysroot=/"), "is given --sysroot=/"),
             (action("external/gcc", PATH="/usr/lib/ccache:/bin"), "has PATH='/usr/lib/ccache:/bin'"),
             (action("external/gcc", HOME="/home/user"), "has HOME="),

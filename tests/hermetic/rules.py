@@ -37,7 +37,8 @@ LOOSENING = {"local", "no-sandbox", "requires-fakeroot", "requires-network"}
 # All that an action's environment holds: what Bazel sets on every machine. What it finds in those folders: README.md, "What a machine must provide".
 ENVIRONMENT = {"PATH": "/bin:/usr/bin:/usr/local/bin", "PWD": "/proc/self/cwd"}
 
-_ABSOLUTE = re.compile(r"(^|[=,:]|^-[A-Za-z]+)/(?!/)")
+# Also behind a flag without a space. Of one letter, or GCC's longer ones; -Iexternal/… is a relative one.
+_ABSOLUTE = re.compile(r"(^|[=,:]|^-([A-Za-z]|isystem|iquote|idirafter|include|imacros|isysroot))/(?!/)")
 # The current folder, which the compiler is told to leave out; and where tests are in an image.
 _NOT_OF_THE_MACHINE = re.compile(r"-ffile-prefix-map=/proc/self/cwd=\.|--env=[A-Z_]+=/tests(/\w+)*")
 
