@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 
 from images.private import reference
 from release.private import publish, stamp
@@ -106,16 +107,15 @@ class Command:
         """Of this build, those that are published: name → layout."""
         return {path.name: path for name, path in self.first.items() if name.startswith("images/") and compare.is_layout(path)}
 
-    def _second(self, place: pathlib.Path, revision: str | None) -> second_build.SecondBuild:
-        options = self.options
-        return second_build.SecondBuild(self.workspace, place, self.saw, options.libfaketime.resolve(), options.without, revision)
+    def _second(self, place: pathlib.Path, revision: str | None, without: Collection[str]) -> second_build.SecondBuild:
+        return second_build.SecondBuild(self.workspace, place, self.saw, self.options.libfaketime.resolve(), without, revision)
 
     def compare(self, place: pathlib.Path) -> bool:
         """Builds everything again and compares; returns whether nothing differs and every variation had an effect."""
         options = self.options
         release = ["--config=release"] if self.stamped else []
         began = time.monotonic()
-        with self._second(place, self.revision if self.stamped else None) as second:
+        with self._second(place, self.revision if self.stamped else None, options.without) as second:
             if options.spoil:
                 with open(second.root / options.spoil, "a", encoding="utf-8") as file:
                     file.write("\n# one line more\n")
@@ -161,7 +161,8 @@ class Command:
         where = "this build" if rebuilt is not None else "a build of it here"
         if rebuilt is None:
             print(f"{tag} is of the commit {revision}, and this build is not ({self.revision}): building that one, elsewhere", flush=True)
-            with self._second(place / "build", revision) as second:
+            # Nothing is varied: that commit's locks may name what has not been downloaded yet, and no certificate is valid in years to come.
+            with self._second(place / "build", revision, second_build.NAMES[2:]) as second:
                 return self._verdict(tag, found, looked_up, things, self._build_at(second, list(things)), where)
         return self._verdict(tag, found, looked_up, things, rebuilt, where)
 
