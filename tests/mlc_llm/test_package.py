@@ -52,7 +52,8 @@ LIBRARIES = ["libmlc_llm_module.so", "libtvm_ffi.so", "libtvm_runtime.so", "libt
 
 def run(program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
     """Runs a program in a fresh interpreter that finds the same packages."""
-    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1", "TVM_BIND_THREADS": "0"}
+    # HOME: tvm.contrib.pickle_memoize asks for it when it is imported, and not every sandbox has a list of users.
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1", "TVM_BIND_THREADS": "0", "HOME": os.environ["HOME"]}
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert not check or done.returncode == 0, done.stderr
