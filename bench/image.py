@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,8 +78,8 @@ class _Image:
 
     def digest(self, image: str) -> str:
         """The image's digest as it is now."""
-        (file,) = self.bazel.listed(f"{image}.digest", *self.flags)
-        return file.read_text(encoding="utf-8")
+        (layout,) = self.bazel.listed(image, *self.flags)
+        return json.loads((layout / "index.json").read_text(encoding="utf-8"))["manifests"][0]["digest"]
 
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
