@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 
 import commands
 import report
@@ -31,12 +30,10 @@ class Action:
 
     Args:
       seconds: its program's wall time.
-      overhead: what else it took, in seconds, but for waiting until a worker was free.
       needs: numbers of the actions whose outputs it reads.
     """
 
     seconds: float
-    overhead: float
     needs: frozenset[int]
 
 
@@ -75,9 +72,7 @@ def graph(log: Iterable[Mapping]) -> list[Action]:
                 maker = by_digest.get(each.get("digest", {}).get("hash", ""))
             if maker is not None and maker != number:
                 needs.add(maker)
-        metrics = entry.get("metrics", {})
-        total, ran, queued = (_seconds(metrics.get(key)) for key in ("totalTime", "executionWallTime", "queueTime"))
-        actions.append(Action(ran, max(0.0, total - ran - queued), frozenset(needs)))
+        actions.append(Action(_seconds(entry.get("metrics", {}).get("executionWallTime")), frozenset(needs)))
     return actions
 
 
@@ -212,10 +207,10 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
                 rows.append((seconds, [what, report.duration(seconds), report.ratio(seconds, base), report.size(carried)]))
                 return seconds, actions
 
-            build(first, "here, without a cache", "--remote_executor=", "--remote_cache=")
+            _, actions = build(first, "here, without a cache", "--remote_executor=", "--remote_cache=")
             rows[0][1][3] = "none"  # What the loopback carried was not for this build.
             with _service(script, folder / "one", 1) as reach:
-                _, actions = build(first, "by one worker, nothing cached", *reach)
+                alone, _ = build(first, "by one worker, nothing cached", *reach)
             shutil.rmtree(folder / "one")
             with _service(script, folder / "two", 2) as reach:
                 cold, _ = build(first, "by two workers, nothing cached", *reach)
@@ -225,11 +220,12 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
         finally:
             for bazel in (first, second):
                 bazel.output("shutdown")
-    overhead = mean(action.overhead for action in actions)
+    # One worker does one action at a time: what it takes beyond their own time is what sending, staging and fetching them takes.
+    overhead = max(0.0, alone - sum(action.seconds for action in actions)) / len(actions)
     measured = report.table(["clean build of " + ", ".join(f"`{target}`" for target in TARGETS), "time", "to the first", "transferred"], [row for _, row in rows])
     text = f"""{measured}
-From the cache a second checkout takes {cached / cold:.1%} of what two workers took. On paper, from the {len(actions)} actions as one worker ran them: together
-{report.duration(sum(action.seconds for action in actions))}, and {report.duration(overhead)} on top of each, for sending, staging and fetching.
+From the cache a second checkout takes {cached / cold:.1%} of what two workers took. On paper, from the {len(actions)} actions as they ran here: together
+{report.duration(sum(action.seconds for action in actions))}, and {report.duration(overhead)} on top of each, for sending, staging and fetching, which is what one worker took beyond that.
 
 {paper(actions, overhead)}"""
     return text, workspace.output("--version").strip()

@@ -10,7 +10,7 @@ import remote
 
 
 def action(seconds: float, *needs: int) -> remote.Action:
-    return remote.Action(seconds, 0.5, frozenset(needs))
+    return remote.Action(seconds, frozenset(needs))
 
 
 # Four compilations and the link of all; one of them takes long.
@@ -50,7 +50,6 @@ def test_the_log_says_what_each_action_needs():
     found = remote.graph(remote.entries("\n".join(json.dumps(each, indent=2) for each in log)))
     assert [sorted(each.needs) for each in found] == [[], [0], [1]]
     assert [each.seconds for each in found] == [1, 1.5, 0.25]
-    assert [each.overhead for each in found] == [1, 0.5, 1.75]
 
 
 def test_the_loopbacks_counter_is_read():
