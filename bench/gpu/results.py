@@ -207,7 +207,7 @@ def shards(part: dict[str, Any]) -> str:
     """The table of mlc-llm's engine on one GPU and on several."""
     rounds = part["rounds"]
     rows = []
-    for count in rounds[0]:
+    for count in sorted(rounds[0], key=int):
         row = [count]
         for what in ("prefill", "decode"):
             rates = [tuple(each[side][what]["tokens"] / each[side][what]["seconds"] for side in (count, "1")) for each in rounds]
