@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 
 from images.private import credentials, oci_layout, reference
@@ -30,8 +31,12 @@ _REVISION = "org.opencontainers.image.revision"
 # An attachment's manifest names a time; a fixed one makes it the same manifest on every push.
 _CREATED = "org.opencontainers.image.created=2000-01-01T00:00:00Z"
 
-# How often to do again what another push at the same moment has overwritten.
+# How often to do again what another push at the same moment has overwritten or kept from being written, and the first pause between, in seconds.
 _ATTEMPTS = 5
+_PAUSE = 0.2
+
+# What a registry says of a blob that another push is writing: a half of it is there.
+_HALF_WRITTEN = r"digest.invalid|blob.unknown"
 
 # What a registry or the network says → what it means and what to do; the first that matches counts.
 _EXPLANATIONS = [
@@ -41,6 +46,7 @@ _EXPLANATIONS = [
     (r"status code 429|TOOMANYREQUESTS", "the registry limits requests: wait, then run again"),
     (r"no space left|QUOTA|status code 507", "the registry's disk is full: make room there, then run again"),
     (r"status code 5\d\d|unknown error", "the registry has failed: run again; if it stays so, look into its log"),
+    (_HALF_WRITTEN, "another push at the same moment was in the way: run again"),
     (r"x509|certificate", "its certificate is not trusted: set SSL_CERT_FILE to the authority's certificate"),
     (r"server gave HTTP response to HTTPS client", "the registry speaks plain http: pass --insecure if you trust the network"),
     (r"no such host|connection refused|no route|i/o timeout|Temporary failure", "the registry does not answer: mend --repository or the network"),
@@ -139,6 +145,23 @@ class Registry:
                 raise PushError(f"{self.repository}: {what}: {self.explain(errors.read())}")
         return "".join(lines)
 
+    @staticmethod
+    def _beside_others(send: Callable[[], str], refusal: str = _HALF_WRITTEN) -> str:
+        """What `send` returns; done again where another push at the same moment may be why the registry refuses it.
+
+        Args:
+            send: runs a tool.
+            refusal: what the registry says then, a regular expression.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return send()
+            except PushError as error:
+                if attempt == _ATTEMPTS or not re.search(refusal, str(error), re.IGNORECASE):
+                    raise
+                time.sleep(_PAUSE * 2 ** (attempt - 1))
+        raise AssertionError("unreachable")
+
     def explain(self, said: str) -> str:
         """One line out of what a tool said: the reason and what to do."""
         reasons = [line for line in said.splitlines() if line.startswith("Error") and not line.endswith("command execution:")]
@@ -172,11 +195,13 @@ class Registry:
                 say(f"  {len(done)}/{len(sizes)} {match[2]} {sizes.get(match[2], 0) / 1e6:8.1f} MB {what}")
 
         # One blob at a time: oras 1.2 panics, and does not say why it failed, when two uploads fail at once.
-        self.oras(
-            f"sending {image.name}",
-            *("cp", "--no-tty", "-v", "--concurrency", "1", "--from-oci-layout", f"{image.layout}@{digest}", f"{self.repository}@{digest}"),
-            flag="--to-plain-http",
-            progress=progress,
+        self._beside_others(
+            lambda: self.oras(
+                f"sending {image.name}",
+                *("cp", "--no-tty", "-v", "--concurrency", "1", "--from-oci-layout", f"{image.layout}@{digest}", f"{self.repository}@{digest}"),
+                flag="--to-plain-http",
+                progress=progress,
+            )
         )
 
     def attach(self, image: Image, digest: str) -> list[str]:
@@ -196,26 +221,23 @@ class Registry:
     def _attach(self, digest: str, media_type: str, path: pathlib.Path, attempt: int) -> str:
         # oras does not list a manifest that the registry has already; one that says which attempt it was is a new one.
         again = ["--annotation", f"attempt={attempt}"] if attempt > 1 else []
-        answer = self.oras(
-            f"attaching {path.name}",
-            "attach",
-            *("--format", "json", "--artifact-type", media_type, "--annotation", _CREATED, *again),
-            *(f"{self.repository}@{digest}", f"{path.name}:{media_type}"),
-            cwd=path.parent,
+        answer = self._beside_others(
+            lambda: self.oras(
+                f"attaching {path.name}",
+                "attach",
+                *("--format", "json", "--artifact-type", media_type, "--annotation", _CREATED, *again),
+                *(f"{self.repository}@{digest}", f"{path.name}:{media_type}"),
+                cwd=path.parent,
+            )
         )
         return json.loads(answer)["digest"]
 
     def sign(self, digests: list[str], key: signing.Key) -> None:
         """Signs manifests; cosign adds nothing where this key has signed before."""
         for digest in digests:
-            for attempt in range(1, _ATTEMPTS + 1):
-                try:
-                    self.cosign("signing", "sign", "--yes", "--tlog-upload=false", "--key", key.reference, f"{self.repository}@{digest}")
-                    break
-                except PushError:
-                    # Signatures share a manifest: another push at the same moment makes the registry refuse one of the two.
-                    if attempt == _ATTEMPTS:
-                        raise
+            # Signatures share a manifest: another push at the same moment makes the registry refuse one of the two, in whatever words.
+            command = ("sign", "--yes", "--tlog-upload=false", "--key", key.reference, f"{self.repository}@{digest}")
+            self._beside_others(lambda: self.cosign("signing", *command), refusal="")  # noqa: B023: it is called at once
 
     def tag(self, digest: str, tag: str) -> None:
         self.oras(f"setting the tag {tag}", "tag", f"{self.repository}@{digest}", tag)

@@ -207,6 +207,7 @@ class Proxy:
 
 # OCI distribution specification, "Error codes".
 _ERRORS = {
+    400: {"code": "DIGEST_INVALID", "message": "provided digest did not match uploaded content"},
     401: {"code": "UNAUTHORIZED", "message": "authentication required"},
     403: {"code": "DENIED", "message": "requested access to the resource is denied"},
     429: {"code": "TOOMANYREQUESTS", "message": "too many requests"},

@@ -264,6 +264,23 @@ def test_two_pushes_at_once_both_succeed_and_lose_nothing(release: Release, serv
     assert release.verify(f"{repository}:one").returncode == 0
 
 
+# The second is the digest of {}, which every attachment has for its configuration (OCI image specification, "Guidance for an Empty Descriptor").
+@pytest.mark.parametrize("blob", ["uploads/", "uploads/.*44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"], ids=["image", "attachment"])
+def test_what_another_push_keeps_from_being_written_is_sent_again(release: Release, server: Proxy, blob: str):
+    """What a race does to a blob that both send, done on purpose."""
+    server.faults.append(Fault("PUT", blob, 400, times=2))
+    repository = f"{server.host}/team/small"
+    assert release.push("--repository", repository, "--tag", "one").returncode == 0
+    assert len([request for request in server.sent("PUT", "uploads/") if request.status == 400]) == 2
+    assert set(release.referrers(f"{repository}:one")) == set(DOCUMENTS)
+
+
+def test_what_the_registry_never_takes_is_an_error(release: Release, server: Proxy):
+    server.faults.append(Fault("PUT", "uploads/", 400))
+    said = one_line(release.push("--repository", f"{server.host}/team/small", "--tag", "one"))
+    assert "another push at the same moment was in the way: run again" in said and said.endswith("Tags set: none.")
+
+
 def test_an_attachment_that_another_push_has_overwritten_in_the_list_is_attached_again(release: Release, server: Proxy):
     """What a race does to the list of referrers, done on purpose: the registry has the manifests, the list lacks them."""
     repository = f"{server.host}/team/small"
