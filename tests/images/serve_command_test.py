@@ -9,6 +9,7 @@ import tempfile
 import unittest
 
 from images.commands import serve
+from tests.private import python_program
 
 
 class ServeCommandTest(unittest.TestCase):
@@ -44,9 +45,7 @@ class ServeCommandTest(unittest.TestCase):
 
     def run_serve(self, *arguments: str) -> subprocess.CompletedProcess:
         """With a program in the place of mlc_llm that prints its arguments."""
-        program = self.folder / "mlc_llm"
-        program.write_text(f"#!{sys.executable}\nimport sys\nprint(sys.argv[1:])\n")
-        program.chmod(0o755)
+        python_program.write(self.folder / "mlc_llm", "import sys\nprint(sys.argv[1:])\n")
         command = [sys.executable, serve.__file__, *arguments]
         return subprocess.run(command, cwd=self.folder, env={"PATH": str(self.folder)}, capture_output=True, text=True)
 

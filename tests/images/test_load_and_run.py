@@ -13,9 +13,10 @@ import pytest
 from images.private import container_tool, load, run
 from release.private import stamp
 from tests.images import layouts
+from tests.private import python_program
 
 # Stands in for podman and docker: keeps a log of its arguments, and knows what it was told to know.
-ENGINE = """#!{python}
+ENGINE = """\
 import json, os, pathlib, sys
 here = pathlib.Path(__file__).parent
 with open(here / "log", "a") as log:
@@ -42,13 +43,11 @@ class Machine:
         self.gate = folder / "gate.json"
         self.gate.write_text(json.dumps({"artifacts": {name: stamp.describe(path) for name, path in self.images.items()}, "tests": []}))
         self.loader = folder / "loader"
-        self.loader.write_text(f"#!{sys.executable}\nimport os\nprint('loading into', os.environ['MLC_CONTAINER_TOOL'])\n")
-        self.loader.chmod(0o755)
+        python_program.write(self.loader, "import os\nprint('loading into', os.environ['MLC_CONTAINER_TOOL'])\n")
 
     def install(self, *names: str) -> None:
         for name in names:
-            (self.bin / name).write_text(ENGINE.format(python=sys.executable))
-            (self.bin / name).chmod(0o755)
+            python_program.write(self.bin / name, ENGINE)
 
     def log(self) -> list[list[str]]:
         file = self.bin / "log"

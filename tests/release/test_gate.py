@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from release.private import run_test
+from tests.private import python_program
 
 STAMP = json.loads(pathlib.Path(os.environ["STAMP"]).read_text())
 ARTIFACTS = [pathlib.Path(path) for path in os.environ["ARTIFACTS"].split()]
@@ -47,8 +48,7 @@ class Test:
 
     def __init__(self, folder: pathlib.Path, source: str) -> None:
         self.program = folder / "test"
-        self.program.write_text(f"#!{sys.executable}\nimport os, pathlib, sys\n{source}\n")
-        self.program.chmod(0o755)
+        python_program.write(self.program, f"import os, pathlib, sys\n{source}\n")
         (folder / "test.runfiles/_main").mkdir(parents=True)
         self.output = folder / "result.json"
 
