@@ -38,8 +38,12 @@ _PAUSE = 0.2
 # What a registry says of a blob that another push is writing: a half of it is there.
 _HALF_WRITTEN = r"digest.invalid|blob.unknown"
 
+# oras 1.2.0 may panic, and not say why it failed, when two uploads fail at once (https://github.com/oras-project/oras-go/issues/916).
+_PANIC = r"panic:"
+
 # What a registry or the network says → what it means and what to do; the first that matches counts.
 _EXPLANATIONS = [
+    (_PANIC, f"oras broke off {_ATTEMPTS} times by an error of its own, which hides why: run again; if it stays so, look into the registry's log"),
     (r"status code 401|unauthorized|authentication required|credential not found", "the registry wants other credentials"),
     (r"status code 403|denied", "these credentials may not push here: ask for write access to the repository"),
     (r"status code 404|NAME_UNKNOWN", "the registry does not know this repository: make it first, or mend --repository"),
@@ -100,7 +104,7 @@ class Registry:
 
     def oras(self, what: str, *command: str, flag: str = "--plain-http", **options) -> str:
         # oras reads a flag only after its command.
-        return self.run(what, "oras", command[0], *([flag] if self.plain else []), *command[1:], **options)
+        return self._again(lambda: self.run(what, "oras", command[0], *([flag] if self.plain else []), *command[1:], **options), _PANIC)
 
     def cosign(self, what: str, *command: str, **options) -> str:
         flags = ["--allow-http-registry", "--allow-insecure-registry"] if self.plain else []
@@ -146,18 +150,18 @@ class Registry:
         return "".join(lines)
 
     @staticmethod
-    def _beside_others(send: Callable[[], str], refusal: str = _HALF_WRITTEN) -> str:
-        """What `send` returns; done again where another push at the same moment may be why the registry refuses it.
+    def _again(send: Callable[[], str], passing: str) -> str:
+        """What `send` returns; done again where it failed for a reason that may pass.
 
         Args:
             send: runs a tool.
-            refusal: what the registry says then, a regular expression.
+            passing: what the error says then, a regular expression.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return send()
             except PushError as error:
-                if attempt == _ATTEMPTS or not re.search(refusal, str(error), re.IGNORECASE):
+                if attempt == _ATTEMPTS or not re.search(passing, str(error), re.IGNORECASE):
                     raise
                 time.sleep(_PAUSE * 2 ** (attempt - 1))
         raise AssertionError("unreachable")
@@ -194,14 +198,15 @@ class Registry:
                 what = "sent" if match[1] == "Copied" else "is there"
                 say(f"  {len(done)}/{len(sizes)} {match[2]} {sizes.get(match[2], 0) / 1e6:8.1f} MB {what}")
 
-        # One blob at a time: oras 1.2 panics, and does not say why it failed, when two uploads fail at once.
-        self._beside_others(
+        # One blob at a time, so that hardly ever two fail at once: see _PANIC.
+        self._again(
             lambda: self.oras(
                 f"sending {image.name}",
                 *("cp", "--no-tty", "-v", "--concurrency", "1", "--from-oci-layout", f"{image.layout}@{digest}", f"{self.repository}@{digest}"),
                 flag="--to-plain-http",
                 progress=progress,
-            )
+            ),
+            _HALF_WRITTEN,
         )
 
     def attach(self, image: Image, digest: str) -> list[str]:
@@ -221,14 +226,15 @@ class Registry:
     def _attach(self, digest: str, media_type: str, path: pathlib.Path, attempt: int) -> str:
         # oras does not list a manifest that the registry has already; one that says which attempt it was is a new one.
         again = ["--annotation", f"attempt={attempt}"] if attempt > 1 else []
-        answer = self._beside_others(
+        answer = self._again(
             lambda: self.oras(
                 f"attaching {path.name}",
                 "attach",
                 *("--format", "json", "--artifact-type", media_type, "--annotation", _CREATED, *again),
                 *(f"{self.repository}@{digest}", f"{path.name}:{media_type}"),
                 cwd=path.parent,
-            )
+            ),
+            _HALF_WRITTEN,
         )
         return json.loads(answer)["digest"]
 
@@ -237,7 +243,7 @@ class Registry:
         for digest in digests:
             # Signatures share a manifest: another push at the same moment makes the registry refuse one of the two, in whatever words.
             command = ("sign", "--yes", "--tlog-upload=false", "--key", key.reference, f"{self.repository}@{digest}")
-            self._beside_others(lambda: self.cosign("signing", *command), refusal="")  # noqa: B023: it is called at once
+            self._again(lambda: self.cosign("signing", *command), "")  # noqa: B023: it is called at once
 
     def tag(self, digest: str, tag: str) -> None:
         self.oras(f"setting the tag {tag}", "tag", f"{self.repository}@{digest}", tag)

@@ -16,7 +16,7 @@ import pytest
 
 from images.private import push
 from release.private import stamp
-from tests.images.push_under_test import DOCUMENTS, LARGE, REGISTRY, Release, one_line, write_image
+from tests.images.push_under_test import DOCUMENTS, LARGE, REGISTRY, TOOLS, Release, one_line, write_image
 from tests.images.registry_server import PASSWORD, USER, Fault, Proxy, registry
 
 @pytest.fixture
@@ -279,6 +279,36 @@ def test_what_the_registry_never_takes_is_an_error(release: Release, server: Pro
     server.faults.append(Fault("PUT", "uploads/", 400))
     said = one_line(release.push("--repository", f"{server.host}/team/small", "--tag", "one"))
     assert "another push at the same moment was in the way: run again" in said and said.endswith("Tags set: none.")
+
+
+def _oras_that_panics(folder: pathlib.Path, times: int) -> str:
+    """A program that does what oras 1.2.0 does when two uploads fail at once, so many times; then it is oras."""
+    wrapper = folder / "oras"
+    wrapper.write_text(
+        f"""#!/bin/sh
+echo "$1" >> {folder}/calls
+if [ $(wc -l < {folder}/calls) -le {times} ]; then
+    printf 'panic: sync/atomic: compare and swap of inconsistently typed value into Value\\n\\ngoroutine 83 [running]:\\nEOF\\n' >&2
+    exit 2
+fi
+exec {TOOLS["oras"]} "$@"
+"""
+    )
+    wrapper.chmod(0o755)
+    return f"--oras={wrapper}"
+
+
+def test_a_panic_of_oras_is_no_reason_to_stop(release: Release, server: Proxy):
+    repository = f"{server.host}/team/small"
+    done = release.push("--repository", repository, "--tag", "one", _oras_that_panics(release.folder, times=3))
+    assert done.returncode == 0, done.stderr
+    assert set(release.referrers(f"{repository}:one")) == set(DOCUMENTS)
+
+
+def test_panics_without_end_are_an_error(release: Release, server: Proxy):
+    said = one_line(release.push("--repository", f"{server.host}/team/small", "--tag", "one", _oras_that_panics(release.folder, times=1000)))
+    assert "oras broke off 5 times" in said and "run again" in said and said.endswith("Tags set: none.")
+    assert len((release.folder / "calls").read_text().splitlines()) == 5
 
 
 def test_an_attachment_that_another_push_has_overwritten_in_the_list_is_attached_again(release: Release, server: Proxy):
