@@ -44,6 +44,20 @@ class PassingThroughTest(LauncherCase):
             got, _ = self.arguments(*given, BAZEL_REAL=self.real)
             self.assertEqual(got[-len(given) :], given)
 
+    def test_a_release_has_an_output_base_of_its_own(self):
+        bases = set()
+        for given in (["build", "--config=upstream", "--config=release", "//x"], ["info", "--config=upstream", "--config=release"], ["clean", "--config=release"]):
+            got, message = self.arguments("--max_idle_secs=1", *given, BAZEL_REAL=self.real)
+            (base,) = [argument.removeprefix("--output_base=") for argument in got[: got.index("--max_idle_secs=1")] if argument.startswith("--output_base=")]
+            self.assertIn(f"nothing came from a cache: {base}\n", message)
+            bases.add(base)
+        (base,) = bases
+        self.assertEqual(str(self.cache / "release"), base.rpartition("/")[0])
+        for given in (["build", "--config=upstream", "//x"], ["run", "--config=upstream", "//x", "--", "--config=release"], ["--output_base=/x", "info", "--config=upstream", "--config=release"]):
+            got, message = self.arguments(*given, BAZEL_REAL=self.real)
+            self.assertFalse([argument for argument in got if argument.startswith("--output_base=" + str(self.cache))], got)
+            self.assertNotIn("output base", message)
+
     def test_without_arguments_too(self):
         got, message = self.arguments(BAZEL_REAL=self.real)
         self.assertEqual([each for each in got if not each.startswith("--host_jvm_args=")], [])

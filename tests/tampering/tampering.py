@@ -263,6 +263,26 @@ class TamperingTest(unittest.TestCase):
                     self.assertEqual(self.build(None, status), OTHER)
                 self.assertEqual(self.build(None, "--config=release", status), GOOD)
 
+    def test_a_release_takes_nothing_that_another_build_took_from_a_cache(self):
+        """What Bazel does without an output base of the caller's: the release is not built in the one with the tampered result."""
+        cache = self.filled()
+        self.swap(cache)
+
+        def release(command: str, *arguments: str) -> None:
+            line = [str(self.root / "tools/bazel"), command, "--config=release", *arguments]
+            subprocess.run(line, cwd=self.root, env=self.second.environment, check=True)
+
+        try:
+            self.assertEqual(self.build(cache), OTHER)
+            output = self.root / "bazel-bin/tampered/first.txt"
+            release("build", "--color=no", "--curses=no", "--workspace_status_command=/bin/true", "//tampered/...")
+            self.assertEqual(output.read_text(), GOOD)
+            # The other has it still.
+            self.run_bazel("build", "--color=no", "--curses=no", "//tampered/...")
+            self.assertEqual(output.read_text(), OTHER)
+        finally:
+            release("clean", "--expunge")
+
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)

@@ -22,7 +22,7 @@ _MEMORY_BYTES = 4 * 10**9
 HELP = """Environment of tools/bazel:
   BAZEL_REAL                   the Bazel to run; else a bazelisk or bazel on PATH that matches .bazelversion; else one made of packages
   MLC_PROFILE                  upstream or registries, instead of a probe of the network (--config= on the command line wins)
-  MLC_BAZEL_CACHE              where the launcher keeps Bazel; else mlc-bazel below $XDG_CACHE_HOME or ~/.cache
+  MLC_BAZEL_CACHE              where the launcher keeps Bazel, and builds releases; else mlc-bazel below $XDG_CACHE_HOME or ~/.cache
   MLC_DEBIAN_MIRROR, MLC_DEBIAN_SECURITY_MIRROR
                                mirrors of Debian's archives, space-separated; else those that apt is set up with
   MLC_DEBIAN_KEYRING           the keyring that Debian's indexes must be signed by; else the machine's debian-archive-keyring

@@ -165,12 +165,28 @@ def ensure_installed(version, offer=lambda: None):
     return folder
 
 
-def without_caches(arguments):
-    """The arguments of a building command; of a release with RELEASE_FLAGS behind all other options, where they count."""
+def for_release(arguments, position):
+    """What a release, a command with --config=release, is started with instead; the arguments themselves if it is none.
+
+    Its output base is its own: what others have taken from a cache stays in theirs. Who names an output base answers for it. A building command gets
+    RELEASE_FLAGS behind all other options, where they count.
+
+    Args:
+      arguments: Bazel's command line.
+      position: of the command.
+    """
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    if "--config=release" not in arguments[:end]:
+    if "--config=release" not in arguments[position:end]:
         return arguments
-    return [*arguments[:end], *RELEASE_FLAGS, *arguments[end:]]
+    flags = RELEASE_FLAGS if arguments[position] in _BUILDING else ()
+    arguments = [*arguments[:end], *flags, *arguments[end:]]
+    if any(argument.startswith(("--output_base", "--output_user_root")) for argument in arguments[:position]):
+        return arguments
+    import hashlib
+
+    base = os.path.join(cache_folder(), "release", hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:16])
+    say("a release has an output base of its own, where nothing came from a cache: " + base)
+    return ["--output_base=" + base, *arguments]
 
 
 def command_line(arguments):
@@ -212,8 +228,8 @@ def command_line(arguments):
         startup.append("--host_jvm_args=-Djavax.net.ssl.trustStore=" + certificates)
     if added:
         arguments = [*arguments[: position + 1], *added, *arguments[position + 1 :]]
-    if position is not None and arguments[position] in _BUILDING:
-        arguments = without_caches(arguments)
+    if position is not None:
+        arguments = for_release(arguments, position)
     return found[0], [found[0], *startup, *arguments]
 
 
