@@ -35,6 +35,7 @@ def _python_environment_impl(ctx):
         fail("{}: `wheels` has no .whl file".format(ctx.label))
     arguments = ctx.actions.args()
     arguments.add_all("--to", [folder], expand_directories = False)
+    arguments.add_all(ctx.attr.exclude, before_each = "--exclude")
     arguments.add_all(wheels)
     ctx.actions.run(
         outputs = [folder],
@@ -58,6 +59,7 @@ Example:
     )
 """,
     attrs = {
+        "exclude": attr.string_list(doc = "Globs of paths to leave out; `*` matches `/` too."),
         "wheels": attr.label_list(mandatory = True, allow_files = True, doc = "Wheels to install; nothing is added to them."),
         "_install_wheels": attr.label(default = "//wheels/private:install_wheels", executable = True, cfg = "exec"),
     },

@@ -71,7 +71,8 @@ def make_library(options: argparse.Namespace, rest: list[str]) -> None:
     variables = target_variables(options.target, options.compiler, options.nvcc)
     cuda_target = options.target if json.loads(options.target)["kind"] == "cuda" else None
     command = ["compile", str(options.model / "mlc-chat-config.json"), "--device", options.target, "--output", str(options.output)]
-    mlc_llm(command + rest, options.environment, cuda_target, **variables)
+    # Its environment may be without the engine's library.
+    mlc_llm(command + rest, options.environment, cuda_target, SKIP_LOADING_MLCLLM_SO="1", **variables)
 
 
 def main() -> int:

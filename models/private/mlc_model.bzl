@@ -20,16 +20,17 @@ def _mlc_model_impl(ctx):
     library = ctx.actions.declare_file(ctx.label.name + ".so")
     tools = compile_tools(ctx)
 
-    def run(what, output, inputs, options, transitive = []):
+    def run(what, output, inputs, options, transitive = [], mlc_llm = ctx.files._mlc_llm):
+        environments = mlc_llm + ctx.files._environments
         arguments = ctx.actions.args()
-        arguments.add_all(ctx.files._environments, before_each = "--environment", expand_directories = False)
+        arguments.add_all(environments, before_each = "--environment", expand_directories = False)
         arguments.add("--output")
         arguments.add_all([output], expand_directories = False)
         arguments.add(what)
         arguments.add_all(options, expand_directories = False)
         ctx.actions.run(
             outputs = [output],
-            inputs = depset(inputs + ctx.files._environments, transitive = transitive),
+            inputs = depset(inputs + environments, transitive = transitive),
             executable = ctx.executable._build_model,
             arguments = [arguments],
             resource_set = _resources,
@@ -53,7 +54,7 @@ def _mlc_model_impl(ctx):
         if getattr(ctx.attr, option):
             options += ["--" + option.replace("_", "-"), str(getattr(ctx.attr, option))]
     run("weights" if ctx.attr.convert_weights else "config", weights, ctx.files.model_dir, options)
-    run("library", library, [weights], [weights, "--opt", ctx.attr.opt] + tools.options, tools.inputs)
+    run("library", library, [weights], [weights, "--opt", ctx.attr.opt] + tools.options, tools.inputs, ctx.files._mlc_llm_compiler)
 
     files = depset([weights, library])
     return [
@@ -82,11 +83,13 @@ mlc_model_rule = rule(
         "_build_model": attr.label(default = "//models/private:build_model", executable = True, cfg = "exec"),
         # Not cfg = "exec": what compiles a model is the TVM that will run it, and not built a second time.
         "_environments": attr.label_list(default = [
-            "//wheels:mlc_llm_installed",
             "//wheels:tvm",
             "//wheels:mlc_llm_dependencies",
             "//wheels:dependencies",
         ]),
+        # A configuration takes the engine's own tokenizer.
+        "_mlc_llm": attr.label(default = "//wheels:mlc_llm_installed"),
+        "_mlc_llm_compiler": attr.label(default = "//wheels:mlc_llm_compiler"),
     },
     fragments = ["cpp"],
     provides = [MlcModelInfo],
