@@ -21,8 +21,10 @@ class Profile:
     """Of one build.
 
     Args:
-      critical_path: the longest chain of actions of which each needs the one before, in their order.
-      actions: all actions, those that only copy or link within Bazel too, as they began; a time includes what an action waited for a free core.
+      critical_path: the chain of actions, of which each needs the one before, that took longest; in their order.
+      actions: all actions, those that only copy or link within Bazel too, as they began.
+
+    Times include what an action waited for a free core.
     """
 
     critical_path: list[Step]
@@ -30,9 +32,8 @@ class Profile:
 
     @property
     def critical_seconds(self) -> float:
-        """No machine, however many cores it has, is faster than this."""
+        """What that chain took, waiting included."""
         return sum(step.seconds for step in self.critical_path)
-
 
 
 def read(path: Path) -> Profile:
