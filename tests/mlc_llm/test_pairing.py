@@ -53,7 +53,9 @@ class Site:
         path = [str(self.folder), *(sys.path if path is None else path)]
         # -S: nothing but the path says what is installed, in an image too.
         program = f"import sys; sys.path[:] = {path!r}\n{IMPORT}"
-        done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, env={"PYTHONDONTWRITEBYTECODE": "1"})
+        # HOME: mlc_llm makes its cache folder there when it is imported.
+        environment = {"PYTHONDONTWRITEBYTECODE": "1", "HOME": str(self.folder.parent)}
+        done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, env=environment)
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
         return done.stdout.splitlines()
 
