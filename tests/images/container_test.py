@@ -80,7 +80,7 @@ class Bundle:
         return subprocess.run([*enter, *command], check=False, **options)
 
     def run(
-        self, *command: str, mounts: dict[str, pathlib.Path] | None = None, read_only: bool = False, **options
+        self, *command: str, mounts: dict[str, pathlib.Path] | None = None, read_only: bool = False, user: int | None = None, **options
     ) -> subprocess.CompletedProcess:
         """Starts a container, as `docker run --network=none IMAGE COMMAND` would.
 
@@ -88,6 +88,7 @@ class Bundle:
             command: what follows the image's name.
             mounts: path in the container → folder outside, writable.
             read_only: whether the container's root is (a tmpfs is at /tmp then).
+            user: uid to run as, where the test may choose one; the image's user by default.
             options: subprocess.run's.
         """
         config = json.loads(json.dumps(self.config))
@@ -101,6 +102,8 @@ class Bundle:
             config["mounts"].append({"destination": inside, "type": "bind", "source": str(outside), "options": ["rbind", "rw"]})
         if self.rootless:
             process["user"] = {"uid": 0, "gid": 0}
+        elif user is not None:
+            process["user"] = {"uid": user, "gid": user}
         (self.folder / "bundle/config.json").write_text(json.dumps(config))
         state = ["--root", str(self.folder / "state"), "--rootless", "true" if self.rootless else "false"]
         return self.tool("/usr/sbin/runc.unwrapped", *state, "run", "--bundle", str(self.folder / "bundle"), f"test-{uuid.uuid4().hex}", **options)
@@ -157,6 +160,12 @@ class ContainerTest(ContainerCase):
         self.assertIn("equals NumPy's", report)
         self.assertIn("no NVIDIA driver on this machine" if HAS_CUDA else "cuda: none; this image does not carry it", report)
         self.assertEqual("mlc-llm answers" in report, any(wheel.name.startswith("mlc_llm-") for wheel in WHEELS), report)
+
+    def test_smoke_needs_no_folder_of_its_own(self):
+        """For any user, whom the image has never heard of, and on a read-only root, as images/README.md says."""
+        for options in ({"user": 4711}, {"read_only": True}, {"user": 4711, "read_only": True}):
+            with self.subTest(options):
+                self.assertIn("smoke: everything works", self.run_in_container("smoke", **options))
 
     def test_build_leaves_the_wheels_that_the_image_was_made_of(self):
         self.run_in_container("build", mounts={"/src/mlc-llm/python/dist": self.folder})

@@ -84,6 +84,7 @@ if "MLC_LLM_CUDA" in os.environ:
         name = "mlc_llm_cuda"
         base = "mlc_llm"
         layers = (*mlc_llm_image_test.MlcLlmTest.layers, *CUDA_LAYERS)
+        environment = mlc_llm_image_test.MlcLlmTest.environment
 
         def test_it_adds_to_mlc_llm_what_tvm_runtime_cuda_adds_to_tvm_runtime(self):
             self.assertEqual(self.image.layer_digests[-len(CUDA_LAYERS) :], image("tvm_runtime_cuda").layer_digests[-len(CUDA_LAYERS) :])

@@ -42,6 +42,8 @@ class ImagePromises:
     name: str
     package_sets: tuple[str, ...]
     licenses = "Apache-2.0"
+    # Variables beside those of tvm_runtime, which come first.
+    environment: tuple[str, ...] = ()
 
     # A path that only one layer can have, for each layer from the lowest.
     layers: tuple[str, ...] = (
@@ -72,6 +74,7 @@ class ImagePromises:
                     "NVIDIA_VISIBLE_DEVICES=all",
                     "PATH=/usr/local/bin:/usr/bin:/usr/sbin",
                     "PYTHONPYCACHEPREFIX=/home/mlc/.cache/python",
+                    *self.environment,
                 ],
                 "User": "mlc",
                 "WorkingDir": "/workspace",

@@ -21,6 +21,7 @@ class MlcLlmTest(ImagePromises, unittest.TestCase):
         f"{SITE_PACKAGES}/mlc_llm/__init__.py",
         "usr/local/bin/serve",
     )
+    environment = ("MLC_LLM_HOME=/tmp/mlc_llm",)
 
     def test_it_adds_to_tvm_runtime(self):
         base = image("tvm_runtime").layer_digests
@@ -57,6 +58,7 @@ class MlcLlmDevTest(ImagePromises, unittest.TestCase):
     name = "mlc_llm_dev"
     package_sets = image_test.TvmRuntimeDevTest.package_sets
     layers = (*MlcLlmTest.layers, *image_test.TvmRuntimeDevTest.layers[len(ImagePromises.layers) :])
+    environment = MlcLlmTest.environment
 
     def test_build_tools(self):
         self.assertEqual(self.build_tools(), list(image_test.BUILD_TOOLS))
