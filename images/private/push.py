@@ -43,7 +43,7 @@ _PANIC = r"panic:"
 
 # What a registry or the network says → what it means and what to do; the first that matches counts.
 _EXPLANATIONS = [
-    (_PANIC, f"oras broke off {_ATTEMPTS} times by an error of its own, which hides why: run again; if it stays so, look into the registry's log"),
+    (_PANIC, f"the client broke off {_ATTEMPTS} times by an error of its own, which hides why: run again; if it stays so, look into the registry's log"),
     (r"status code 401|unauthorized|authentication required|credential not found", "the registry wants other credentials"),
     (r"status code 403|denied", "these credentials may not push here: ask for write access to the repository"),
     (r"status code 404|NAME_UNKNOWN", "the registry does not know this repository: make it first, or mend --repository"),

@@ -1,4 +1,4 @@
-"""What compiles models is mlc-llm without its engine: a change of the engine's C++ compiles no model again (models/README.md)."""
+"""What compiles models is mlc-llm without its engine: a change of the engine's C++ compiles no library again (models/README.md)."""
 
 from __future__ import annotations
 
