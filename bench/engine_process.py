@@ -2,7 +2,7 @@
 
     engine_process.py --model FOLDER --library LIBRARY.so --repetitions 20
 
-mlc-llm refuses another TVM than its own (third_party/mlc_llm/package/pairing.py), and offers no way around it. To measure it on the
+mlc-llm refuses another TVM than its own (src/mlc_llm/pairing.py), and offers no way around it. To measure it on the
 official TVM, this process, and no other, puts an empty module in that check's place before it imports mlc_llm.
 """
 

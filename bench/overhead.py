@@ -11,13 +11,13 @@ import commands
 import report
 
 # Prints the command line that the launcher would become.
-_ASK = "import json, sys; sys.path.insert(0, sys.argv[1]); from launcher import launcher; print(json.dumps(launcher.command_line(sys.argv[2:])[1]))"
+_ASK = "import json, sys; sys.path.insert(0, sys.argv[1]); from tools.launcher import launcher; print(json.dumps(launcher.command_line(sys.argv[2:])[1]))"
 
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
     """The table of this part, and the versions of what was measured."""
     command = workspace.command("info", "release")
-    real = json.loads(commands.output([sys.executable, "-c", _ASK, workspace.root / "tools", *command[1:]]))
+    real = json.loads(commands.output([sys.executable, "-c", _ASK, workspace.root, *command[1:]]))
     commands.say(f"{options.launcher_runs} calls of tools/bazel and of Bazel in turns")
     for warm_up in (command, real):
         commands.seconds(warm_up, cwd=workspace.root)

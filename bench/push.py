@@ -9,7 +9,7 @@ from statistics import median
 
 import commands
 import report
-from tests.images.registry_server import registry
+from oci.registry_server import registry
 
 _IMAGE = "tvm_runtime"
 _TOOLS = {"cosign": "@debian_publish_tools//:cosign", "docker-registry": "@debian_container_tools//:docker-registry", "skopeo": "@debian_container_tools//:skopeo"}

@@ -3,7 +3,7 @@
 Without the sources of mlc-llm, what is made of TVM alone: see "Sources of mlc-llm" in README.md. With --config=cuda what runs on GPUs too.
 """
 
-load("//third_party/git:defs.bzl", "NEEDS_SOURCES")
+load("//fetch/git:defs.bzl", "NEEDS_SOURCES")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 
 _HAS_MLC_LLM = not NEEDS_SOURCES

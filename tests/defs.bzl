@@ -1,11 +1,6 @@
 """pytest as a Bazel test: `pytest_test`; a test with a Bazel of its own: `second_bazel_test`."""
 
-load("@git_sources//:sources.bzl", "VARIABLES")
 load("@rules_python//python:defs.bzl", "py_test")
-load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
-
-# `env` of a test whose second build has what this one has: sources of mlc-llm, CUDA.
-LIKE_THIS_BUILD = VARIABLES | ({} if NEEDS_CUDA else {"MLC_CUDA": "1"})
 
 _RUNNER = Label("//tests/private:run_pytest.py")
 

@@ -31,9 +31,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from third_party.git import checkout
-from tools import arguments
-from tools.launcher import bootstrap, debian, errors, installed, launcher, locked, pack, pypi
+from fetch.git import checkout
+from fetch import arguments
+from fetch import errors, locked
+from fetch.debian import archive as debian
+from fetch.pypi import index as pypi
+from tools.launcher import bootstrap, installed, launcher, pack
 
 # What the other machine is to build, test, run and push; //tests holds everything else that these need.
 TARGETS = ("//images/...", "//wheels/...", "//models/...", "//release/...", "//tests/...")

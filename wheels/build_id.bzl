@@ -4,14 +4,14 @@ They are part of the wheels' versions, so wheels of two different builds never s
 leaves TVM's wheels as they are; a change of TVM changes all.
 """
 
-load("//third_party/git:source.bzl", "ENVIRON", "sources_are_given")
+load("//fetch/git:source.bzl", "ENVIRON", "sources_are_given")
 
 # What counts; see private/build_id.py.
 _TVM = {
     "crates": [],
     "debian": ["cc"],
     "files": [
-        "third_party/pypi",
+        "fetch/pypi",
         "third_party/tvm",
         "third_party/tvm_ffi",
         "toolchains/cc",
@@ -29,7 +29,7 @@ _TVM_CUDA = {
     "crates": [],
     "debian": ["cuda"],
     "files": [
-        "third_party/tvm_cuda",
+        "src/tvm_cuda",
         "toolchains/cuda",
     ],
     "requirements": [
@@ -56,9 +56,9 @@ _MLC_LLM = {
         "rust",
     ],
     "files": [
-        "third_party/crates",
+        "fetch/crates",
         "third_party/debian/cxx_headers.BUILD.bazel",
-        "third_party/git",
+        "fetch/git",
         "third_party/mlc_llm",
         "third_party/sentencepiece",
         "third_party/tokenizers_cpp",

@@ -14,7 +14,7 @@ from typing import Any
 
 import tvm
 from models.private import cuda_modules
-from third_party.tvm import shape_functions
+from src.tvm import shape_functions
 from tvm.s_tir import dlight
 
 

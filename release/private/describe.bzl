@@ -1,7 +1,7 @@
 """What is written about the images and wheels of a release, all of it from the locks and the bytes themselves."""
 
 load("//:version.bzl", "VERSION")
-load("//third_party/git:defs.bzl", "WITH_SOURCES")
+load("//fetch/git:defs.bzl", "WITH_SOURCES")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 load(":document.bzl", "document")
 
@@ -71,7 +71,7 @@ def describe_release(name, images, wheels, gate, previous):
             srcs = ["//images:" + image],
             outs = {"--output": image + ".report.html"},
             arguments = ["--layout {}=$(execpath //images:{})".format(image, image)],
-            tool = "//images/private:image_report",
+            tool = "//oci/report:report",
         )
     document(
         name = "licenses",

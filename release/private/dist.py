@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 from release.private import stamp
 from release.private.publish import FACTS, SUMS
-from tools import status
+from oci import status
 
 
 class DistError(Exception):

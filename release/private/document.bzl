@@ -54,7 +54,7 @@ def document(name, outs = {}, folder = {}, stamped = False, **kwargs):
         flags = outs.keys() + folder.keys(),
         folder = "".join(folder.values()),
         stamped = select({
-            "//images/private:stamped": True,
+            "//oci:stamped": True,
             "//conditions:default": False,
         }) if stamped else False,
         **kwargs

@@ -21,12 +21,13 @@ from pathlib import Path
 from packaging.metadata import parse_email
 from packaging.utils import canonicalize_name
 
-from images.private import pages
-from images.private.oci_layout import Image
-from release.private import inputs, sbom
-from release.private.inputs import Input
+from oci.report import pages
+from oci.layout import Image
+from fetch import locks as inputs
+from release.private import sbom
+from fetch.locks import Input
 from release.private.sbom import Wheel
-from tools.arguments import named_path
+from fetch.arguments import named_path
 
 _HTML = Path(__file__).with_name("licenses.html.jinja")
 

@@ -17,12 +17,13 @@ import pathlib
 import sys
 from typing import Any
 
-from images.private import image_facts, pages
-from images.private.image_facts import ImageFacts, LayerContent
+from oci import image_facts
+from oci.report import pages
+from oci.image_facts import ImageFacts, LayerContent
 from release.private import stamp
-from release.private.inputs import CRATE, DEBIAN, PYPI, SOURCE, Input
-from tools import status
-from tools.arguments import named_path
+from fetch.locks import CRATE, DEBIAN, PYPI, SOURCE, Input
+from oci import status
+from fetch.arguments import named_path
 
 ECOSYSTEMS = {DEBIAN: "Debian packages", PYPI: "Python distributions", SOURCE: "Sources", CRATE: "Rust crates"}
 
@@ -91,7 +92,7 @@ def read_inputs(path: pathlib.Path) -> tuple[str | None, list[Input]]:
         content = json.loads(path.read_text(encoding="utf-8"))
         return content["release"], [Input(**entry) for entry in content["inputs"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PageError(f"{path}: expected inputs as release/private/inputs.py writes them, found {error!r}") from error
+        raise PageError(f"{path}: expected inputs as fetch/locks.py writes them, found {error!r}") from error
 
 
 def changes(before: list[Input], after: list[Input]) -> list[InputChange]:

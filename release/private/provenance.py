@@ -16,11 +16,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from release.private import inputs, stamp
-from release.private.inputs import Input
-from tools import status
-from tools.arguments import named_path
-from tools.status import UNSTAMPED
+from fetch import locks as inputs
+from release.private import stamp
+from fetch.locks import Input
+from oci import status
+from fetch.arguments import named_path
+from oci.status import UNSTAMPED
 
 # in-toto attestation framework, spec/v1/statement.md; SLSA 1.0, provenance.
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"

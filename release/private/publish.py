@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from release.private import signing
-from tools import arguments
+from fetch import arguments
 
 SUMS, FACTS, NOTES = "SHA256SUMS", "release.json", "notes.md"
 SIGNATURE = SUMS + ".sig"

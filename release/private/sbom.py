@@ -10,7 +10,7 @@ in it.
 What is in an image is read from its layers, not from what was meant to be there: Debian packages from /var/lib/dpkg/status.d, Python
 distributions from *.dist-info/METADATA. One that is neither in the locks nor among the wheels is an error.
 
-Licences are those that the packages declare (locks/update_licenses.py); none is a conclusion of ours. Equal content is equal bytes: the
+Licences are those that the packages declare (fetch/licenses/update_licenses.py); none is a conclusion of ours. Equal content is equal bytes: the
 time is fixed, and serial number and namespace are UUIDs of the content.
 """
 
@@ -56,12 +56,13 @@ from spdx_tools.spdx.model import (
 from spdx_tools.spdx.model import Document as SpdxDocument
 from spdx_tools.spdx.writer.json.json_writer import write_document_to_stream
 
-from images.private.layer import SOURCE_DATE_EPOCH
-from images.private.oci_layout import Image
-from release.private import inputs, stamp
-from release.private.inputs import Input
-from tools.arguments import named_path
-from tools.launcher.debian import parse_stanza
+from oci.layer import SOURCE_DATE_EPOCH
+from oci.layout import Image
+from fetch import locks as inputs
+from release.private import stamp
+from fetch.locks import Input
+from fetch.arguments import named_path
+from fetch.debian.archive import parse_stanza
 
 PROJECT = "mlc_bazel"
 RELEASE = "release"
@@ -324,7 +325,7 @@ def _add_wheel(bill: Bill, wheel: Wheel, locked: list[Input]) -> str:
 
 def _sources(wheel: Wheel, locked: list[Input]) -> list[Input]:
     if wheel.name not in inputs.WHEEL_SOURCES:
-        raise SbomError(f"{wheel.file}: expected its sources in WHEEL_SOURCES of release/private/inputs.py, found none: add them there")
+        raise SbomError(f"{wheel.file}: expected its sources in WHEEL_SOURCES of fetch/locks.py, found none: add them there")
     return inputs.sources_of(wheel.name, locked)
 
 

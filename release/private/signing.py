@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from tools import arguments
+from fetch import arguments
 
 _HOW_TO_MAKE = "make one: tools/bazel run @debian_publish_tools//:usr/bin/cosign -- generate-key-pair"
 

@@ -7,7 +7,7 @@ import os
 import pathlib
 import subprocess
 
-from third_party.git import checkout
+from fetch.git import checkout
 
 # By path: tests find nothing on PATH.
 GIT = "/usr/bin/git"

@@ -14,9 +14,9 @@ import tarfile
 
 import pytest
 
-from locks import update_sources
+from fetch.git import update_sources
 from tests.git_sources.repositories import CONTENT, PATH, PATHS, Repository, git
-from third_party.git import checkout
+from fetch.git import checkout
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ import tempfile
 import unittest
 import uuid
 
-from tests.images import enter_root
+from oci import enter_root
 
 IMAGE = pathlib.Path(os.environ["IMAGE"])
 NAME = IMAGE.name

@@ -10,8 +10,8 @@ import posixpath
 import re
 import unittest
 
-from images.private.layer import SOURCE_DATE_EPOCH
-from images.private.oci_layout import Image
+from oci.layer import SOURCE_DATE_EPOCH
+from oci.layout import Image
 
 SITE_PACKAGES = "usr/local/lib/python3.11/dist-packages"
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import pathlib
 
-from images.private.layer import Layer
+from oci.layer import Layer
 
 # Content of one layer: path → bytes of a file, or None for a folder.
 Content = dict[str, bytes | None]

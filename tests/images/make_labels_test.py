@@ -9,7 +9,7 @@ import sys
 import tempfile
 import unittest
 
-from images.private import make_labels
+from oci.private import make_labels
 
 _REVISION = "org.opencontainers.image.revision"
 

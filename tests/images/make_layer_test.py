@@ -13,7 +13,8 @@ import tarfile
 import tempfile
 import unittest
 
-from images.private import layer, make_layer, select_files
+from oci import layer
+from oci.private import make_layer, select_files
 from tests.images import debs
 
 

@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 
-from images.private import push
+from release.private import push
 from release.private import stamp
 from tests.images import layouts
 

@@ -9,9 +9,10 @@ import tarfile
 
 import pytest
 
-from images.private import image_facts, treemap
-from images.private.image_facts import ImageError, Package
-from images.private.layer import Entry, Layer
+from oci import image_facts
+from oci.report import treemap
+from oci.image_facts import ImageError, Package
+from oci.layer import Entry, Layer
 from tests.images.layouts import write_layout
 
 SITE = "usr/local/lib/python3.11/dist-packages"

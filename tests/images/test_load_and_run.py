@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from images.private import container_tool, load, run
+from oci import container_tool
+from release.private import load, run
 from release.private import stamp
 from tests.images import layouts
 from tests.private import python_program

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from images.private import push
+from release.private import push
 from release.private import stamp
 from tests.images.push_under_test import DOCUMENTS, LARGE, REGISTRY, TOOLS, Release, one_line, write_image
-from tests.images.registry_server import PASSWORD, USER, Fault, Proxy, registry
+from oci.registry_server import PASSWORD, USER, Fault, Proxy, registry
 
 @pytest.fixture
 def release(tmp_path: pathlib.Path) -> Release:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 
 from tests.images.push_under_test import REGISTRY, Release, one_line
-from tests.images.registry_server import registry
+from oci.registry_server import registry
 
 
 def test_a_full_disk_leaves_no_tag_and_is_said(tmp_path: pathlib.Path):

@@ -8,10 +8,11 @@ import sys
 
 import pytest
 
-from images.private import image_facts, pages, report
+from oci import image_facts
+from oci.report import pages, report
 from tests.images.html_pages import Page, assert_nothing_is_loaded
 from tests.images.layouts import write_layout
-from tests.images.registry_server import registry
+from oci.registry_server import registry
 
 HOSTILE = "<script>alert('x')<b>&\"'.so"
 

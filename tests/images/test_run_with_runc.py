@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from images.private import run
-from tests.images import enter_root
+from release.private import run
+from oci import enter_root
 
 IMAGE = pathlib.Path(os.environ["IMAGE"])
 

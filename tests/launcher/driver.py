@@ -1,4 +1,4 @@
-"""Runs tools/bazel's launcher with parts of the machine replaced: driver.py <tools folder> <arguments…>.
+"""Runs tools/bazel's launcher with parts of the machine replaced: driver.py <workspace root> <arguments…>.
 
 The environment variable FAKE is a JSON object: wheels (the pins), upstream (URLs to probe), needed_bytes, machine (architecture), file_limit (bytes).
 """
@@ -11,7 +11,8 @@ import sys
 
 sys.path.insert(0, sys.argv[1])
 
-from launcher import bootstrap, debian, launcher, probe  # noqa: E402
+from fetch.debian import archive as debian  # noqa: E402
+from tools.launcher import bootstrap, launcher, probe  # noqa: E402
 
 fake = json.loads(os.environ["FAKE"])
 bootstrap.WHEELS = [tuple(pin) for pin in fake["wheels"]]

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
 
 HERE = Path(os.path.abspath(__file__)).parent
-TOOLS = HERE.parents[1] / "tools"
+ROOT = HERE.parents[1]
 TESTDATA = HERE / "testdata"
-sys.path.insert(0, str(TOOLS))
+sys.path.insert(0, str(ROOT))
 
 BAZEL_SCRIPT = """#!/bin/sh
 # Stands in for Bazel: says how it was called, and ends as the test wants.
@@ -154,8 +154,9 @@ class FakeMachine(unittest.TestCase):
         self.prefix = self.cache / f"bazel-{self.VERSION}-1"
         self.root = self.folder / "repository"
         # A copy, as the launcher finds the repository by its own real path, which is outside of the test's inputs.
-        shutil.copytree(TOOLS, self.root / "tools", ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("locks/sources.lock.json", "third_party/git/checkout.py"):
+        for folder in ("fetch", "tools"):
+            shutil.copytree(ROOT / folder, self.root / folder, ignore=shutil.ignore_patterns("__pycache__", "registry"))
+        for name in ("locks/sources.lock.json", "fetch/git/checkout.py"):
             (self.root / name).parent.mkdir(parents=True)
             shutil.copy(TOOLS.parent / name, self.root / name)
         (self.root / ".bazelversion").write_text(self.VERSION + "\n")
@@ -232,7 +233,7 @@ class FakeMachine(unittest.TestCase):
         """The launcher as a process; `fake` replaces more of the machine (see driver.py)."""
         environment = self.environment(**more)
         environment["FAKE"] = json.dumps({"wheels": self.pins, **(fake or {})})
-        command = [sys.executable, str(HERE / "driver.py"), str(self.root / "tools"), *arguments]
+        command = [sys.executable, str(HERE / "driver.py"), str(self.root), *arguments]
         return subprocess.Popen(
             command,
             env=environment,

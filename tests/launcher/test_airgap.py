@@ -136,7 +136,7 @@ class BuildTest(PackCase):
         self.assertEqual(found, {sha256(data): data for data in (DEB, WHEEL, SDIST, CRATE, SOURCE)})
 
     def test_wheels_and_sdists_are_in_an_index_under_the_names_that_they_had(self):
-        from launcher import pypi
+        from fetch.pypi import index as pypi
 
         self.write()
         got, _ = self.built(f"--airgap={self.pack}", "build", "//x")
@@ -335,7 +335,7 @@ class WritingTest(PackCase):
         self.assertEqual(pack.downloads(execution + download + execution), {digest.decode(): "x_1.deb"})
 
     def test_the_locks_of_this_repository_can_be_read(self):
-        from launcher import locked
+        from fetch import locked
 
         found = locked.entries(str(Path(os.environ["LOCKS"]).parents[1]))
         kinds = {kind for kind, _, _ in found.values()}

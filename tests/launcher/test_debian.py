@@ -1,4 +1,4 @@
-"""Promises of tools/launcher/debian.py: versions, dependencies, signed indexes, .deb files, mirrors."""
+"""Promises of fetch/debian/archive.py: versions, dependencies, signed indexes, .deb files, mirrors."""
 
 import itertools
 import os
@@ -10,7 +10,8 @@ from unittest import mock
 
 from fake_machine import TESTDATA, Server, deb
 
-from launcher import debian, errors
+from fetch import errors
+from fetch.debian import archive as debian
 
 
 def stanza(name, version="1", **fields):

@@ -7,7 +7,7 @@ import unittest
 
 from fake_machine import BAZEL_SCRIPT, TESTDATA, FakeMachine
 
-from launcher import trust
+from fetch import trust
 from tests.git_sources.repositories import Repository
 
 

@@ -12,9 +12,10 @@ import zipfile
 
 import pytest
 
-from locks import audit, osv, update_debian
-from release.private import inputs
-from tools.launcher import debian
+from fetch.audit import audit, osv
+from fetch.debian import update_debian
+from fetch import locks as inputs
+from fetch.debian import archive as debian
 
 LOCKS = {path.name: path for path in map(pathlib.Path, os.environ["LOCKS"].split())}
 

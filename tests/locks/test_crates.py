@@ -12,12 +12,13 @@ import threading
 
 import pytest
 
-from locks import update_crates
-from third_party.crates import registry
+from fetch.crates import update_crates
+from fetch.crates import registry
+from tests.private import module_files
 
 ASKED = json.loads(pathlib.Path(os.environ["ASKED"]).read_text())
 LOCK = json.loads(pathlib.Path(os.environ["LOCK"]).read_text())
-MODULE = pathlib.Path(os.environ["MODULE"]).read_text()
+MODULE_FILES = [pathlib.Path(path) for path in os.environ["MODULE_FILES"].split()]
 CARGO = os.path.abspath(os.environ["CARGO"])
 
 PACKAGE = """
@@ -41,8 +42,7 @@ def test_the_lock_is_what_cargo_wrote_down():
 
 
 def test_every_set_is_a_repository():
-    declared = re.findall(r'\bcrates\.set\(name = "(\w+)"\)', MODULE)
-    assert sorted(declared) == sorted(LOCK["sets"])
+    assert sorted(tag["name"] for tag in module_files.tags(MODULE_FILES, "crates.set")) == sorted(LOCK["sets"])
 
 
 @pytest.mark.parametrize(

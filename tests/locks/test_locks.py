@@ -9,9 +9,11 @@ import re
 import pytest
 from packaging.requirements import Requirement
 
+from tests.private import module_files
+
 FILES = {path.name: path for path in map(pathlib.Path, os.environ["LOCKS"].split())}
 README = pathlib.Path(os.environ["README"]).read_text()
-MODULE = pathlib.Path(os.environ["MODULE"]).read_text()
+MODULE_FILES = [pathlib.Path(path) for path in os.environ["MODULE_FILES"].split()]
 VERSIONS = dict(re.findall(r'^(\w+) = "([^"]+)"$', pathlib.Path(os.environ["VERSIONS"]).read_text(), re.MULTILINE))
 ENVIRONMENTS = os.environ["ENVIRONMENTS"].split()
 
@@ -19,7 +21,6 @@ DEBIAN = json.loads(FILES["debian.lock.json"].read_text())
 ASKED = json.loads(FILES["debian.packages.json"].read_text())
 SOURCES = json.loads(FILES["sources.lock.json"].read_text())["sources"]
 SOURCES_ASKED = json.loads(FILES["sources.packages.json"].read_text())["sources"]
-EXTENSIONS = {path.parent.name: path.read_text() for path in map(pathlib.Path, os.environ["EXTENSIONS"].split())}
 REQUIREMENTS = {
     name: (version, hashes.split())
     for name, version, hashes in re.findall(
@@ -77,7 +78,7 @@ def test_every_package_is_pinned_by_hash_size_and_place():
 
 
 def test_every_repository_in_the_module_file_has_its_set_and_every_set_is_used():
-    used = set(re.findall(r'\bset = "(\w+)"', MODULE))
+    used = {tag["set"] for function in ("debian.packages", "debian.root") for tag in module_files.tags(MODULE_FILES, function)}
     # The launcher takes pip from its set, without a repository.
     assert used | {"pip"} == set(DEBIAN["sets"])
 
@@ -122,12 +123,9 @@ def test_sources_are_those_asked_for():
 
 def test_every_source_is_a_repository():
     git = {name for name, source in SOURCES.items() if source["registry"] == "git"}
-    declared = dict(re.findall(r'^    source\(\s*"([^"]+)"(?:, repository = "(\w+)")?', EXTENSIONS["git"], re.MULTILINE))
-    assert set(declared) == git
-    archives = re.findall(r'\bsdist = "([^"]+)"', EXTENSIONS["pypi"])
+    assert sorted(tag["source"] for tag in module_files.tags(MODULE_FILES, "git_sources.source")) == sorted(git)
+    archives = [tag["sdist"] for tag in module_files.tags(MODULE_FILES, "sources.distribution") if "sdist" in tag]
     assert sorted(archives) == sorted(set(SOURCES) - git)
-    visible = " ".join(re.findall(r"use_repo\(\s*(?:git_)?sources,([^)]*)\)", MODULE))
-    assert {repository or name.replace("-", "_") for name, repository in declared.items()} | {"sentencepiece", "tvm", "tvm_ffi"} < set(re.findall(r'"(\w+)"', visible))
 
 
 def test_the_readme_checks_out_what_is_locked():

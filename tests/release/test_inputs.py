@@ -11,12 +11,10 @@ import sys
 import pytest
 from packageurl import PackageURL
 
-from release.private import inputs
+from fetch import locks as inputs
+from release.private import inputs as written_inputs
 
 LOCKS = inputs.by_name([pathlib.Path(path) for path in os.environ["LOCKS"].split()])
-EXTENSION_BZL = pathlib.Path(os.environ["EXTENSION_BZL"])
-GIT_EXTENSION_BZL = pathlib.Path(os.environ["GIT_EXTENSION_BZL"])
-MODULE = pathlib.Path(os.environ["MODULE"])
 
 DEBIAN = json.loads(LOCKS["debian.lock.json"].read_text())
 CRATES = json.loads(LOCKS["crates.lock.json"].read_text())
@@ -214,25 +212,6 @@ def test_a_missing_lock_is_refused(small, name):
         inputs.load(small)
 
 
-def test_sources_of_wheels_are_those_that_the_build_unpacks():
-    declared, of_libraries = {}, set()
-    for call in re.findall(r"\n    pypi_source\((.*?)\n    \)", EXTENSION_BZL.read_text(), re.DOTALL):
-        wheel, sdist = (re.search(rf'\b{name} = "([^"]+)"', call) for name in ("wheel", "sdist"))
-        if wheel:
-            declared[wheel[1]] = (("pypi", wheel[1]), *([("source", sdist[1])] if sdist else []))
-        else:
-            of_libraries.add(("source", sdist[1]))
-    # mlc-llm's wheel is made of the git sources, and of libraries' source distributions that make no wheel themselves. One of the git sources is
-    # TVM's device runtime, which is in the wheel with TVM's other parts for GPUs.
-    of_libraries |= {("source", name) for name in re.findall(r'\bsource\(\s*"([^"]+)"', GIT_EXTENSION_BZL.read_text())}
-    of_libraries.remove(("source", "tvm"))
-    assert {name: set(sources) for name, sources in inputs.WHEEL_SOURCES.items()} == {
-        **{name: set(sources) for name, sources in declared.items()},
-        "apache-tvm-cuda": {*declared["apache-tvm"], ("source", "tvm")},
-        "mlc-llm": of_libraries,
-    }
-
-
 def test_what_is_compiled_into_a_wheel_is_among_its_sources(loaded):
     sources = inputs.sources_of("mlc-llm", loaded)
     names = {(each.ecosystem, each.name) for each in sources}
@@ -248,17 +227,6 @@ def test_sources_and_tools_of_wheels_are_locked(loaded):
     assert {set for sets in inputs.WHEEL_TOOL_SETS.values() for set in sets} <= {(each.ecosystem, use) for each in loaded for use in each.uses}
 
 
-def test_tools_of_the_gpu_half_are_those_that_the_build_unpacks(loaded):
-    compiler = re.search(r'\n    name = "cuda_nvcc",.*?\n    wheels = \[(.*?)\]', MODULE.read_text(), re.DOTALL)
-    libraries = re.search(r"\n    for name, wheel in {(.*?)}", EXTENSION_BZL.read_text(), re.DOTALL)
-    unpacked = set(re.findall(r'"(nvidia-[a-z0-9-]+)"', compiler[1] + libraries[1]))
-    assert set(inputs.WHEEL_TOOLS["apache-tvm-cuda"]) == {("pypi", name) for name in unpacked}
-    assert unpacked == {each.name for each in loaded if each.name.startswith("nvidia-")}, "locked, and not unpacked"
-    tools = inputs.tools_of("apache-tvm-cuda", loaded)
-    assert {each.key for each in tools if each.ecosystem == "debian"} == set(DEBIAN["sets"]["cuda"])
-    assert inputs.tools_of("apache-tvm", loaded) == []
-
-
 def test_without_git_sources_the_device_runtime_is_that_of_the_official_wheel(loaded):
     names = [(each.ecosystem, each.name) for each in inputs.sources_of("apache-tvm-cuda", inputs.without_git_sources(loaded))]
     assert names == [("pypi", "apache-tvm"), ("source", "tilelang")]
@@ -267,7 +235,7 @@ def test_without_git_sources_the_device_runtime_is_that_of_the_official_wheel(lo
 
 def run(monkeypatch, locks, output) -> int:
     monkeypatch.setattr(sys, "argv", ["inputs", "--locks", *map(str, locks), "--release", "v1", "--output", str(output)])
-    return inputs.main()
+    return written_inputs.main()
 
 
 def test_the_program_writes_json(monkeypatch, small, tmp_path, capsys):

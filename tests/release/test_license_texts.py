@@ -8,9 +8,10 @@ import zipfile
 
 import pytest
 
-from images.private.layer import Layer
-from images.private.oci_layout import Image
-from release.private import inputs, licenses, sbom
+from oci.layer import Layer
+from oci.layout import Image
+from fetch import locks as inputs
+from release.private import licenses, sbom
 from tests.images.layouts import write_layout
 
 LOCKED = inputs.load(inputs.by_name([pathlib.Path(path) for path in os.environ["LOCKS"].split()]))

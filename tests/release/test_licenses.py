@@ -16,9 +16,9 @@ import pytest
 from license_expression import get_spdx_licensing
 from packaging.metadata import parse_email
 
-from locks import update_licenses
-from release.private import inputs
-from tools.launcher.debian import DebianError
+from fetch.licenses import update_licenses
+from fetch import locks as inputs
+from fetch.debian.archive import DebianError
 
 LOCKS = inputs.by_name([pathlib.Path(path) for path in os.environ["LOCKS"].split()])
 DEBS = [pathlib.Path(path) for path in os.environ["DEBS"].split()]

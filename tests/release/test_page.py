@@ -243,12 +243,12 @@ def test_an_image_that_was_not_tested_gets_no_page(release):
         (
             "inputs.json",
             {"release": "v0.2.0"},
-            "inputs.json: expected inputs as release/private/inputs.py writes them, found KeyError('inputs')",
+            "inputs.json: expected inputs as fetch/locks.py writes them, found KeyError('inputs')",
         ),
         (
             "previous.json",
             {"release": "v0.1.0", "inputs": [{"name": "numpy"}]},
-            "previous.json: expected inputs as release/private/inputs.py writes them",
+            "previous.json: expected inputs as fetch/locks.py writes them",
         ),
         ("previous.json", {"release": "v0.1.0", "inputs": [{**copy.deepcopy(BEFORE[0]), "colour": "red"}]}, "colour"),
     ],

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 import tiny_image
 
-from release.private import inputs, provenance
+from fetch import locks as inputs
+from release.private import provenance
 
 LOCKS = inputs.by_name([pathlib.Path(path).absolute() for path in os.environ["LOCKS"].split()])
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -19,8 +19,9 @@ from packaging.utils import canonicalize_name
 from spdx_tools.spdx.parser.json.json_parser import JsonLikeDictParser
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
-from images.private.oci_layout import Image
-from release.private import inputs, sbom
+from oci.layout import Image
+from fetch import locks as inputs
+from release.private import sbom
 
 LOCKS = inputs.by_name([pathlib.Path(path).absolute() for path in os.environ["LOCKS"].split()])
 TVM_RUNTIME = pathlib.Path(os.environ["TVM_RUNTIME"])

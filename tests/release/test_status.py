@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from tools import status, workspace_status
+from oci import status
+from tools import workspace_status
 
 GIT_ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",

@@ -11,7 +11,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from third_party.debian import unpack
+from fetch.debian import unpack
 
 LOADER = "#!/bin/sh\necho loader \"$@\"\n# --argv0\n"
 

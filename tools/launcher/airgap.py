@@ -20,7 +20,8 @@ import shutil
 import tempfile
 from typing import Callable, Dict, List, Sequence, Tuple
 
-from . import locked, pack
+from . import pack
+from fetch import locked
 
 OPTION = "--airgap"
 VARIABLE = "MLC_AIRGAP"

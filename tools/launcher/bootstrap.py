@@ -20,7 +20,10 @@ import zipfile
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
-from . import debian, download, errors, installed, pypi
+from . import installed
+from fetch import download, errors
+from fetch.debian import archive as debian
+from fetch.pypi import index as pypi
 
 # bazel-bootstrap is in Debian's testing and unstable only (Debian 12 and 13 have 4.2.3).
 SUITES = ("forky", "sid")

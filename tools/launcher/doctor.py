@@ -9,11 +9,12 @@ import shutil
 import subprocess
 import sys
 
-from . import airgap, debian, errors, installed, launcher, pack, probe, pypi, trust
+from fetch import errors, trust
+from fetch.debian import archive as debian
+from fetch.git import checkout
+from fetch.pypi import index as pypi
 
-sys.path.append(launcher.ROOT)
-
-from third_party.git import checkout  # noqa: E402
+from . import airgap, installed, launcher, pack, probe
 
 _SECONDS = 5.0
 _DISK_BYTES = 10 * 10**9

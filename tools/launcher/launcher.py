@@ -5,7 +5,8 @@ import os
 import sys
 import time
 
-from . import errors, installed, trust
+from . import installed
+from fetch import errors, trust
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 PROFILES = ("upstream", "registries")

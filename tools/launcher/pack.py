@@ -18,7 +18,7 @@ import json
 import tarfile
 from typing import IO, Any, Dict, Iterator, List, Optional, Tuple
 
-from . import errors
+from fetch import errors
 
 FORMAT = 1
 TYPE = "application/vnd.mlc-bazel.pack.v1+json"

@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 
-from . import download
+from fetch import download
 
 # What the upstream profile cannot do without.
 UPSTREAM = {"Bazel Central Registry": "https://bcr.bazel.build/bazel_registry.json", "GitHub": "https://github.com/robots.txt"}

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import psycopg2
 
-from tools import arguments
+from fetch import arguments
 from tools.remote import processes, settings, storage
 
 STARTING = 60  # seconds that each process may take

@@ -13,7 +13,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-from tools.launcher import debian
+from fetch.debian import archive as debian
 
 # What crates call them: LICENSE-MIT, LICENCE, COPYING, COPYRIGHT, UNLICENSE, NOTICE.txt.
 LICENSE_FILE = re.compile(r"(?:.*/)?(?:UN)?(?:LICEN[CS]E|COPYING|COPYRIGHT|NOTICE)[^/]*", re.IGNORECASE)

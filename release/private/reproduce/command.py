@@ -22,10 +22,10 @@ import tempfile
 import time
 from collections.abc import Collection
 
-from images.private import reference
+from oci import reference
 from release.private import publish, stamp
 from release.private.reproduce import compare, record, second_build
-from tools import arguments
+from fetch import arguments
 
 _TARGET = "//release:reproduce"
 _FACTS = "release/dist/release.json"

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 
 from release.private.reproduce import namespace, surroundings
-from tests.private.second_workspace import SecondWorkspace
+from release.private.reproduce.second_workspace import SecondWorkspace
 
 # Later than the certificates, keys and licences of today: more than four years.
 DAYS_AHEAD = 1500

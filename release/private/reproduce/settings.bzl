@@ -1,4 +1,4 @@
-"""What //release:reproduce and //tests/reproducible build twice, and with what."""
+"""What //release:reproduce and //tests/proofs/reproducible build twice, and with what."""
 
 load("@git_sources//:sources.bzl", "AVAILABLE")
 load("//:version.bzl", "VERSION")

@@ -1,0 +1,1 @@
+"""A package, not a namespace: tools/bazel and repository rules import it from the source tree."""

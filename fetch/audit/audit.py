@@ -1,0 +1,403 @@
+"""Reports vulnerable and outdated pins of all locks, from vulnerability data that you supply.
+
+    tools/bazel run //locks:audit -- --data FOLDER_OR_FILE_OR_URL …               # a table; exit status 1 if something is to be done
+    tools/bazel run //locks:audit -- --data FOLDER --offline --json audit.json    # nothing is asked of a registry; the same as JSON
+
+Data: what OSV publishes for PyPI, Rust's crates and Debian's releases (all.zip, or unpacked), and the JSON of Debian's security tracker,
+offline or by their addresses. Outdated is what the registries of this machine have newer, by the rules of the update commands.
+
+Exit status 1: a vulnerability of severity --fail-on or above that locks/audit.json does not allow; an entry there whose date has passed; pins of
+an ecosystem that the data says nothing of (unless --partial). What nobody has rated counts as "high". Exit status 2: the data cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the workspace root, so that this also runs without Bazel
+
+from packaging.utils import parse_wheel_filename
+
+from fetch import lock_file
+from fetch.audit import osv
+from fetch.crates import update_crates
+from fetch.debian import update_debian
+from fetch.pypi import update_requirements
+from fetch.audit.osv import Finding, Pin
+from fetch import locks as inputs
+from fetch.locks import Input
+from fetch.git import checkout
+from fetch import download, errors
+from fetch.debian import archive as debian
+
+ALLOWED = "audit.json"
+
+# Debian rebuilds a package without changes of its source as version "+b1", "+b2", …
+_REBUILD = re.compile(r"\+b\d+$")
+
+
+class AuditError(Exception):
+    """The list of what is allowed cannot be used; one line that names the entry."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Allowed:
+    """One entry of locks/audit.json: a vulnerability that need not be mended until a date.
+
+    Args:
+        id: its name, or one of its aliases.
+        reason: why it does no harm here, or why it has to wait.
+        until: the last day on which that holds.
+        package: the pin that it is about; "" for every one.
+    """
+
+    id: str
+    reason: str
+    until: datetime.date
+    package: str = ""
+
+    def covers(self, finding: Finding) -> bool:
+        return self.id in finding.names and self.package in ("", finding.pin.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outdated:
+    """A pin that a registry has a newer version of, within what the build asks for."""
+
+    ecosystem: str
+    name: str
+    version: str
+    newest: str
+
+
+def read_allowed(content: Any) -> list[Allowed]:
+    """The entries of locks/audit.json.
+
+    Raises:
+        AuditError: an entry lacks id, reason or date.
+    """
+    found = []
+    for entry in content["allowed"]:
+        if not (entry.get("id") and entry.get("reason", "").strip() and set(entry) <= {"id", "reason", "until", "package"}):
+            raise AuditError(f"locks/{ALLOWED}: expected id, reason and until, and perhaps package, found {json.dumps(entry)}")
+        try:
+            until = datetime.date.fromisoformat(entry.get("until", ""))
+        except ValueError as error:
+            raise AuditError(f"locks/{ALLOWED}: {entry['id']}: expected until as YYYY-MM-DD, found {entry.get('until')!r}") from error
+        found.append(Allowed(entry["id"], entry["reason"], until, entry.get("package", "")))
+    return found
+
+
+# Pins ------------------------------------------------------------------------------------------------------------
+
+
+def debian_source(path: str, version: str, source_version: str = "") -> tuple[str, str]:
+    """Name and version of the source package of a Debian package: what vulnerability data names.
+
+    Args:
+        path: of the .deb in the archive; its folder is the source package's name.
+        version: the package's.
+        source_version: the source package's, where the lock says that it is another one.
+
+    >>> debian_source("pool/main/b/bash/bash_5.2.15-2+b13_amd64.deb", "5.2.15-2+b13")
+    ('bash', '5.2.15-2')
+    """
+    return path.split("/")[-2], source_version or _REBUILD.sub("", version)
+
+
+def pins(locked: Iterable[Input], debian_lock: dict[str, Any]) -> list[Pin]:
+    """What the locks pin, as vulnerability data names it: Debian's source packages, each once for all that is built of it.
+
+    Args:
+        locked: all inputs.
+        debian_lock: the content of locks/debian.lock.json.
+    """
+    found = []
+    sources: dict[tuple[str, str, str], set[str]] = {}
+    for each in locked:
+        if each.ecosystem == inputs.DEBIAN:
+            entry = debian_lock["packages"][each.key]
+            name, version = debian_source(entry["path"], each.version, entry.get("source_version", ""))
+            sources.setdefault((each.suite, name, version), set()).update(each.uses)
+        elif each.ecosystem == inputs.CRATE:
+            found.append(Pin(osv.CRATES, each.name, each.version, each.uses))
+        elif each.from_git:
+            repository = re.sub(r"^pkg:github/([^/]+/[^@]+)@.*", r"https://github.com/\1", each.purl)
+            found.append(Pin(osv.GIT, repository, each.version, ("source",)))
+        else:
+            found.append(Pin(osv.PYPI, each.name, each.version, ("source",) if each.ecosystem == inputs.SOURCE else ()))
+    for (suite, name, version), uses in sources.items():
+        found.append(Pin(f"{osv.DEBIAN}:{osv.RELEASES[suite]}", name, version, tuple(sorted(uses)), suite))
+    return sorted(found, key=lambda pin: (pin.ecosystem, pin.name, pin.version))
+
+
+def bazel_pins(manifest: dict[str, Any]) -> list[Pin]:
+    """What the launcher made Bazel of (tools/launcher/bootstrap.py), with the same meaning as the locks' pins.
+
+    Args:
+        manifest: the content of manifest.json in the folder that it installed Bazel into.
+    """
+    sources = set()
+    for name, package in manifest["packages"].items():
+        # Written down only since the audit asks for it.
+        source, version = package.get("source", (name, _REBUILD.sub("", package["version"])))
+        sources.add((package["suite"], source, version))
+    debian_pins = [Pin(f"{osv.DEBIAN}:{osv.RELEASES[suite]}", name, version, ("bazel",), suite) for suite, name, version in sorted(sources)]
+    wheels = [parse_wheel_filename(file)[:2] for file in sorted(manifest["wheels"])]
+    return debian_pins + [Pin(osv.PYPI, name, str(version), ("bazel",)) for name, version in wheels]
+
+
+def ancestry(checkouts: str, names: dict[str, str]) -> osv.Ancestry:
+    """Asks checkouts whether a commit is part of another's history.
+
+    Args:
+        checkouts: the folder of checkouts (MLC_SOURCES), or "".
+        names: repository → its checkout's name there.
+    """
+
+    def in_history(repository: str, older: str, newer: str) -> bool | None:
+        folder = Path(checkouts, names.get(repository, ""))
+        if not checkouts or repository not in names or not folder.exists():
+            return None
+        done = subprocess.run(["git", "-C", str(folder), "merge-base", "--is-ancestor", older, newer], stderr=subprocess.DEVNULL)
+        return {0: True, 1: False}.get(done.returncode)
+
+    return in_history
+
+
+# Outdated --------------------------------------------------------------------------------------------------------
+
+
+def outdated_debian(locked: dict[str, Any]) -> list[Outdated]:
+    """Debian packages with a newer version in their suite, its updates or its security archive."""
+    suites = sorted({key.partition("/")[0] for key in locked["packages"]})
+    indexes = {suite: update_debian.suite_index(suite) for suite in suites}
+    found = []
+    for key, entry in locked["packages"].items():
+        suite, _, name = key.partition("/")
+        if name in indexes[suite] and debian.version_key(entry["version"]) < debian.version_key(newest := indexes[suite][name].version):
+            found.append(Outdated(f"{osv.DEBIAN}:{osv.RELEASES[suite]}", name, entry["version"], newest))
+    return found
+
+
+def outdated_pypi(locked: list[Input]) -> list[Outdated]:
+    """Distributions of which locks/requirements.in allows a newer version than is locked."""
+    newest = dict(re.findall(r"(?m)^(\S+)==(\S+) ", update_requirements.lock_text(update_requirements.resolve(lock_file.folder() / update_requirements.ASKED))))
+    order = osv.version_order(osv.PYPI)
+    return [
+        Outdated(osv.PYPI, each.name, each.version, newest[each.name])
+        for each in locked
+        if each.ecosystem == inputs.PYPI and each.name in newest and order(each.version) < order(newest[each.name])
+    ]
+
+
+def outdated_crates(locked: list[Input], cargo: str) -> list[Outdated]:
+    """Crates with a newer version that Cargo takes for compatible: cargo itself resolves each series anew."""
+    crates = [each for each in locked if each.ecosystem == inputs.CRATE]
+    lines = ["[package]", 'name = "asks"', 'version = "0.0.0"', "[lib]", 'path = "lib.rs"', "[dependencies]"]
+    lines += [f'c{number} = {{ package = "{each.name}", version = "{each.suite}", default-features = false }}' for number, each in enumerate(crates)]
+    with tempfile.TemporaryDirectory() as scratch:
+        Path(scratch, "Cargo.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        Path(scratch, "lib.rs").touch()
+        command = [cargo, "generate-lockfile", "--quiet", "--manifest-path", f"{scratch}/Cargo.toml"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            raise errors.UserError("cargo does not answer: " + " ".join(done.stdout.split())[:300])
+        newest = update_crates.crates(Path(scratch, "Cargo.lock").read_text(encoding="utf-8"), "Cargo.lock")
+    order = osv.version_order(osv.CRATES)
+    return [
+        Outdated(osv.CRATES, each.name, each.version, newest[each.key]["version"])
+        for each in crates
+        if each.key in newest and order(each.version) < order(newest[each.key]["version"])
+    ]
+
+
+def outdated(locked: list[Input], debian_lock: dict[str, Any], cargo: str) -> tuple[list[Outdated], list[str]]:
+    """What is outdated, and of each registry that does not answer a line."""
+    found: list[Outdated] = []
+    silent = []
+    asked: dict[str, Callable[[], list[Outdated]]] = {
+        "Debian packages": lambda: outdated_debian(debian_lock),
+        "PyPI distributions": lambda: outdated_pypi(locked),
+        "crates": lambda: outdated_crates(locked, cargo),
+    }
+    for what, ask in asked.items():
+        print(f"asking for newer {what} …", file=sys.stderr)
+        try:
+            found += ask()
+        except (errors.UserError, OSError, SystemExit) as error:
+            silent.append(f"{what} were not compared: {error}")
+    return found, silent
+
+
+# The report ------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Report:
+    """What an audit found, and what of it makes it fail.
+
+    Args:
+        found: all vulnerabilities.
+        allowed: entries of locks/audit.json.
+        fail_on: the least severity that fails.
+        today: the day by which entries expire.
+        partial: whether pins that the data says nothing of are accepted.
+    """
+
+    database: osv.Database
+    found: list[Finding]
+    allowed: list[Allowed]
+    fail_on: str
+    today: datetime.date
+    partial: bool = False
+    outdated: list[Outdated] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    fail_on_outdated: bool = False
+
+    def exception(self, finding: Finding) -> Allowed | None:
+        """The entry that allows a finding today."""
+        return next((each for each in self.allowed if each.covers(finding) and each.until >= self.today), None)
+
+    @property
+    def problems(self) -> list[str]:
+        """One line for each thing that makes the audit fail."""
+        lines = [
+            f"{each.id}: {each.pin.name} {each.pin.version} ({each.pin.ecosystem}), {each.severity}"
+            for each in self.found
+            if osv.rank(each.severity) >= osv.rank(self.fail_on) and not self.exception(each)
+        ]
+        for each in self.allowed:
+            if each.until < self.today:
+                lines.append(f"locks/{ALLOWED}: {each.id} was allowed until {each.until} ({each.reason}): mend it, or judge it anew and move the date")
+        if not self.partial:
+            # Data about git repositories is not published apart: what there is comes with the other ecosystems.
+            for ecosystem in sorted({pin.ecosystem for pin in self.database.not_covered} - {osv.GIT}):
+                count = sum(pin.ecosystem == ecosystem for pin in self.database.not_covered)
+                lines.append(f"the data has no record of {ecosystem}, {count} pins were not checked: give it with --data, or accept that with --partial")
+        if self.fail_on_outdated and self.outdated:
+            lines.append(f"{len(self.outdated)} pins are outdated")
+        return lines
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "date": self.today.isoformat(),
+            "data": {"records": self.database.records, "newest": self.database.newest, "ecosystems": sorted(self.database.ecosystems)},
+            "pins": len(self.database.pins),
+            "not_covered": [dataclasses.asdict(pin) for pin in self.database.not_covered],
+            "vulnerabilities": [
+                dataclasses.asdict(each) | {"allowed": exception.reason if (exception := self.exception(each)) else None} for each in self.found
+            ],
+            "unused_exceptions": [each.id for each in self._unused()],
+            "outdated": [dataclasses.asdict(each) for each in self.outdated],
+            "notes": self.notes,
+            "problems": self.problems,
+        }
+
+    def _unused(self) -> list[Allowed]:
+        return [each for each in self.allowed if not any(each.covers(finding) for finding in self.found)]
+
+    def as_text(self) -> str:
+        """Tables for people."""
+        parts = []
+        rows = [("severity", "vulnerability", "package", "version", "fixed in", "ecosystem", "used by", "what")]
+        for each in self.found:
+            exception = self.exception(each)
+            what = f"allowed until {exception.until}: {exception.reason}" if exception else "; ".join(filter(None, [each.note, each.summary]))
+            rows.append((each.severity, each.id, each.pin.name, each.pin.version, ", ".join(each.fixed) or "-", each.pin.ecosystem,
+                         ", ".join(each.pin.uses) or "-", what[:80]))
+        parts.append(table(rows) if self.found else "no known vulnerability")
+        if self.outdated:
+            parts.append(table([("outdated", "locked", "newest", "ecosystem"), *((each.name, each.version, each.newest, each.ecosystem) for each in self.outdated)]))
+        covered = len(self.database.pins) - len(self.database.not_covered)
+        parts.append(
+            f"{covered} of {len(self.database.pins)} pins checked against {self.database.records} records, the newest of {self.database.newest or 'no known day'}"
+        )
+        notes = [*self.notes, *(f"locks/{ALLOWED}: {each.id} allows nothing that was found: take it out" for each in self._unused())]
+        if notes:
+            parts.append("\n".join(f"note: {note}" for note in notes))
+        if self.problems:
+            parts.append("\n".join(f"audit: {problem}" for problem in self.problems))
+        return "\n\n".join(parts) + "\n"
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Columns side by side, the last one as it comes."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    return "\n".join("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[-1]]).rstrip() for row in rows)
+
+
+def _here(path: str) -> Path:
+    """A path that the user has given: under `bazel run` the folder that the user is in is not the program's."""
+    return Path(os.environ.get("BUILD_WORKING_DIRECTORY", "."), path)
+
+
+def read_data(database: osv.Database, places: Iterable[str]) -> None:
+    """Adds data from files, folders and addresses (http, https, file)."""
+    for place in places:
+        print(f"reading {place} …", file=sys.stderr)
+        if re.match(r"(https?|file)://", place):
+            with tempfile.TemporaryDirectory() as scratch:
+                path = Path(scratch, place.rstrip("/").rpartition("/")[2] or "data")
+                path.write_bytes(download.read(place, timeout=300))
+                count = osv.read(database, path)
+        else:
+            count = osv.read(database, _here(place))
+        print(f"  {count} documents", file=sys.stderr)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", required=True, metavar="PLACE", help="files, folders or addresses of OSV's data or Debian's security tracker")
+    parser.add_argument("--bazel", metavar="MANIFEST", help="also what the launcher made Bazel of: manifest.json in the folder that it installed it into")
+    parser.add_argument("--fail-on", choices=osv.SEVERITIES, default="medium", help="the least severity that makes it fail (default: medium)")
+    parser.add_argument("--fail-on-outdated", action="store_true", help="also fail if a pin is outdated")
+    parser.add_argument("--partial", action="store_true", help="accept pins of ecosystems that the data says nothing of")
+    parser.add_argument("--offline", action="store_true", help="do not ask this machine's registries what is outdated")
+    parser.add_argument("--json", metavar="FILE", help="write the report there as JSON too; - is standard output, in place of the tables")
+    parser.add_argument("--today", type=datetime.date.fromisoformat, default=datetime.date.today(), metavar="DATE", help="the day by which exceptions expire")
+    options = parser.parse_args(arguments)
+    try:
+        allowed = read_allowed(lock_file.read_json(ALLOWED))
+        locked = inputs.pinned({name: lock_file.folder() / name for name in inputs.LOCKS})
+        debian_lock = lock_file.read_json(inputs.DEBIAN_LOCK)
+        sources = lock_file.read_json(inputs.SOURCES_LOCK)["sources"]
+        repositories = {entry["repository"]: name for name, entry in sources.items() if entry["registry"] == "git"}
+        in_history = ancestry(checkout.folder_of_checkouts(lock_file.folder().parent), repositories)
+        asked = pins(locked, debian_lock)
+        if options.bazel:
+            asked += bazel_pins(json.loads(_here(options.bazel).read_text(encoding="utf-8")))
+        database = osv.Database(asked, in_history)
+        read_data(database, options.data)
+        newer, notes = ([], ["what is outdated was not asked (--offline)"]) if options.offline else outdated(
+            locked, debian_lock, os.environ.get("CARGO", "cargo")
+        )
+    except (AuditError, osv.DataError, inputs.InputsError, errors.UserError, OSError) as error:
+        print(f"audit: {error}", file=sys.stderr)
+        return 2
+    report = Report(
+        database, database.findings(), allowed, options.fail_on, options.today, options.partial, newer, notes, options.fail_on_outdated
+    )
+    written = json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n"
+    if options.json == "-":
+        print(written, end="")
+    else:
+        print(report.as_text(), end="")
+        if options.json:
+            _here(options.json).write_text(written, encoding="utf-8")
+    return 1 if report.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

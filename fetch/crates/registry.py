@@ -1,0 +1,134 @@
+"""Where this machine's cargo downloads crates from.
+
+    python3 fetch/crates/registry.py --cargo usr/bin/cargo --crate itoa@1.0.15@SHA256…    # JSON: file name → address
+
+Cargo itself is asked, with the configuration of whoever runs this: the registry that stands in for the default one (The Cargo Book, "Source
+Replacement"), else cargo's own default. MLC_CRATES_URL, a download address as in a registry index's config.json ("dl"), goes before both.
+Runs in a repository rule, so on the machine's Python: standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Dict, Optional, Sequence
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the workspace root: this runs from a repository rule
+
+from fetch import errors, trust
+
+# Depends on one crate of the default registry, so that cargo reads that registry's configuration.
+MANIFEST = """\
+[package]
+name = "asks"
+version = "0.0.0"
+
+[lib]
+path = "lib.rs"
+
+[dependencies]
+{name} = "={version}"
+"""
+
+
+class RegistryError(errors.UserError):
+    """No registry answers; one line that says what to set."""
+
+
+def download_url(template: str, name: str, version: str, sha256: str) -> str:
+    """The address of a crate (The Cargo Book, "Registry Index", "Index Configuration").
+
+    >>> download_url("https://registry.example.org/crates", "itoa", "1.0.15", "00")
+    'https://registry.example.org/crates/itoa/1.0.15/download'
+    >>> download_url("https://registry.example.org/{prefix}/{crate}-{version}.crate", "Itoa", "1.0.15", "00")
+    'https://registry.example.org/It/oa/Itoa-1.0.15.crate'
+    """
+    prefix = {1: "1", 2: "2", 3: f"3/{name[0]}"}.get(len(name), f"{name[:2]}/{name[2:4]}")
+    markers = {
+        "{crate}": name,
+        "{version}": version,
+        "{prefix}": prefix,
+        "{lowerprefix}": prefix.lower(),
+        "{sha256-checksum}": sha256,
+    }
+    if not any(marker in template for marker in markers):
+        template = template.rstrip("/") + "/{crate}/{version}/download"
+    for marker, value in markers.items():
+        template = template.replace(marker, value)
+    return template
+
+
+def template(cargo: str, name: str, version: str) -> str:
+    """The address that crates are downloaded from, as the index of cargo's registry says it.
+
+    Args:
+      cargo: the program, by path or name.
+      name: of a crate that the registry has.
+      version: the crate's.
+
+    Raises:
+      RegistryError: cargo reaches no registry, or one that is no sparse index.
+    """
+    chosen = os.environ.get("MLC_CRATES_URL")
+    if chosen:
+        return chosen
+    with tempfile.TemporaryDirectory() as scratch:
+        home = Path(scratch, "home")
+        home.mkdir()
+        # Nothing is written into the user's own folder.
+        theirs = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo").absolute()
+        for file in ("config", "config.toml", "credentials", "credentials.toml"):
+            if (theirs / file).exists():
+                (home / file).symlink_to(theirs / file)
+        Path(scratch, "Cargo.toml").write_text(MANIFEST.format(name=name, version=version), encoding="utf-8")
+        Path(scratch, "lib.rs").touch()
+        environment = {**os.environ, "CARGO_HOME": str(home)}
+        bundle = trust.bundle()
+        if bundle:
+            environment.setdefault("CARGO_HTTP_CAINFO", bundle)
+        done = subprocess.run(
+            [cargo, "generate-lockfile", "--quiet", "--manifest-path", str(Path(scratch, "Cargo.toml"))],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        # Where cargo keeps an index; a git index has no such file.
+        for path in sorted(home.glob("registry/index/*/config.json")):
+            return json.loads(path.read_text(encoding="utf-8"))["dl"]
+    said = " ".join(done.stdout.split()) or "its index is not a sparse one"
+    raise RegistryError(f"the registry that cargo is configured with does not answer for '{name}': {said}. If it has moved, set MLC_CRATES_URL.")
+
+
+def urls(cargo: str, crates: Sequence[str]) -> Dict[str, str]:
+    """File name → address of crates, each given as <name>@<version>@<sha256>.
+
+    Raises:
+      RegistryError: see `template`.
+    """
+    parts = [crate.split("@") for crate in crates]
+    found = template(cargo, parts[0][0], parts[0][1])
+    return {f"{name}-{version}.crate": download_url(found, name, version, sha256) for name, version, sha256 in parts}
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cargo", required=True, help="the cargo to ask; it reads this user's configuration")
+    parser.add_argument("--crate", nargs="+", required=True, metavar="NAME@VERSION@SHA256", help="crates of the default registry")
+    options = parser.parse_args(arguments)
+    try:
+        json.dump(urls(options.cargo, options.crate), sys.stdout)
+    except RegistryError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,448 @@
+"""The project's Debian library: mirrors, signed package indexes, dependency closure, .deb files; standard library only.
+
+    python3 fetch/debian/archive.py mirrors        # JSON: where Debian comes from on this machine
+    python3 fetch/debian/archive.py sha256 URL     # JSON: the sha256 of what is there
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable, Collection, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the workspace root: repository rules run this file by path
+
+from fetch import download, errors  # noqa: E402
+
+# The archives and the environment variables that name mirrors of them.
+ARCHIVES = {"debian": "MLC_DEBIAN_MIRROR", "debian-security": "MLC_DEBIAN_SECURITY_MIRROR"}
+
+
+class DebianError(errors.UserError):
+    """Something about Debian's archive; the message names the package or file and the command that mends it."""
+
+
+class SignatureError(DebianError):
+    """An index is not signed by a key of the machine's keyring: nothing of it may be used."""
+
+
+# Mirrors ---------------------------------------------------------------------------------------------------------
+
+
+def mirrors() -> Dict[str, List[str]]:
+    """Base URLs of each archive, best first, without a trailing slash.
+
+    From the environment (MLC_DEBIAN_MIRROR, MLC_DEBIAN_SECURITY_MIRROR: one or more URLs, space-separated), else from what
+    the machine's apt is set up with. An archive that neither names has an empty list; `mirror_urls` makes that an error.
+    """
+    found: Dict[str, List[str]] = {name: os.environ.get(variable, "").split() for name, variable in ARCHIVES.items()}
+    if not all(found.values()):
+        for name, url in _apt_mirrors():
+            if not os.environ.get(ARCHIVES[name]):
+                found[name].append(url)
+    return {name: list(dict.fromkeys(url.rstrip("/") for url in urls)) for name, urls in found.items()}
+
+
+def mirror_urls(archive: str) -> List[str]:
+    """The mirrors of one archive; an error that says what to set where there is none."""
+    urls = mirrors()[archive]
+    if not urls:
+        raise DebianError(
+            f"no mirror of the archive '{archive}' is known: apt on this machine names none. "
+            f"Set {ARCHIVES[archive]} to the URL of one (the folder that has dists/ and pool/)."
+        )
+    return urls
+
+
+@functools.lru_cache(maxsize=None)
+def _apt_mirrors() -> Tuple[Tuple[str, str], ...]:
+    apt = shutil.which("apt-get")
+    if not apt:
+        return ()
+    # Before the first `apt-get update` apt lists targets only with --no-release-info, and then without ORIGIN.
+    command = [apt, "indextargets", "--no-release-info", "--format", "$(REPO_URI) $(RELEASE) $(IDENTIFIER)"]
+    listing = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+    lines = [line.split() for line in listing.splitlines() if line.endswith(" Packages")]
+    found = []
+    # Other vendors' archives may be set up too; Debian's own end in /debian and /debian-security.
+    for url, release, _ in (line for line in lines if len(line) == 3):
+        if url.rstrip("/").endswith("security") or release.endswith(("-security", "/updates")):
+            found.append(("debian-security", url))
+        elif url.rstrip("/").endswith("/debian"):
+            found.append(("debian", url))
+    return tuple(found)
+
+
+# Signed indexes --------------------------------------------------------------------------------------------------
+
+
+def keyring() -> Path:
+    """The machine's keyring of Debian's archive keys (environment MLC_DEBIAN_KEYRING names another)."""
+    usual = [f"/usr/share/keyrings/debian-archive-keyring.{suffix}" for suffix in ("gpg", "pgp")]
+    for candidate in [os.environ.get("MLC_DEBIAN_KEYRING"), *usual]:
+        if candidate and os.path.isfile(candidate):
+            return Path(candidate)
+    raise DebianError(
+        "no keyring to check Debian's signatures with: expected /usr/share/keyrings/debian-archive-keyring.gpg. "
+        "Install the package debian-archive-keyring, or set MLC_DEBIAN_KEYRING to its file."
+    )
+
+
+def verified_text(signed: bytes, what: str) -> str:
+    """The text inside an inline-signed file, given out by the verifier itself so that nothing unsigned is read.
+
+    Args:
+      signed: an InRelease file (OpenPGP cleartext signature).
+      what: its address, for messages.
+    """
+    ring = keyring()
+    verifier = shutil.which("gpgv") or shutil.which("sqv")
+    if not verifier:
+        raise DebianError(f"{what}: neither gpgv nor sqv is there to check its signature with. Install the package gpgv.")
+    with tempfile.TemporaryDirectory() as folder:
+        source, text = Path(folder, "InRelease"), Path(folder, "Release")
+        source.write_bytes(signed)
+        if Path(verifier).name == "gpgv":
+            command = [verifier, "--homedir", folder, "--status-fd", "1", "--keyring", str(ring), "--output", str(text), str(source)]
+        else:
+            command = [verifier, "--keyring", str(ring), "--cleartext", "--output", str(text), str(source)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+        if Path(verifier).name == "gpgv":
+            # Releases are signed by several keys; the machine may be too old to know the newest: one good one is enough.
+            status = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("[GNUPG:] ")}
+            good = "VALIDSIG" in status and not status & {"BADSIG", "REVKEYSIG", "EXPKEYSIG"}
+        else:
+            good = done.returncode == 0
+        if not good or not text.exists():
+            raise SignatureError(
+                f"{what}: bad signature. Expected one by a key in {ring}; {Path(verifier).name} says:\n"
+                f"{done.stderr.strip()}\nThe mirror is broken or not to be trusted: set MLC_DEBIAN_MIRROR to another one."
+            )
+        return text.read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Package:
+    """One binary package of an index."""
+
+    name: str
+    version: str
+    architecture: str
+    sha256: str
+    size: int
+    path: str  # below the archive's root: pool/…
+    suite: str
+    archive: str
+    fields: Mapping[str, str] = field(repr=False, compare=False)
+
+    @property
+    def source(self) -> Tuple[str, str]:
+        """Name and version of the source package."""
+        match = re.fullmatch(r"(\S+)(?: \((.+)\))?", self.fields.get("Source", self.name))
+        assert match, self.fields
+        return match.group(1), match.group(2) or self.version
+
+    def urls(self) -> List[str]:
+        """Where the .deb is, on each mirror."""
+        return [f"{mirror}/{self.path}" for mirror in mirror_urls(self.archive)]
+
+
+def parse_stanza(text: str) -> Dict[str, str]:
+    """Fields of one control stanza (deb822); continuation lines stay joined by newlines."""
+    fields: Dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        if line[:1] in " \t":
+            fields[name] += "\n" + line[1:]
+        elif ":" in line:
+            name, _, value = line.partition(":")
+            fields[name] = value.strip()
+    return fields
+
+
+class Index:
+    """The packages of one or more suites by name; of several versions the newest counts."""
+
+    def __init__(self, text: str = "", suite: str = "", archive: str = "debian"):
+        self._stanzas: Dict[str, List[Tuple[str, str, str]]] = {}
+        self._parsed: Dict[str, Package] = {}
+        for stanza in text.split("\n\n"):
+            if stanza.startswith("Package: "):
+                self._stanzas.setdefault(stanza[9 : stanza.index("\n")], []).append((stanza, suite, archive))
+
+    def merge(self, other: "Index") -> "Index":
+        """Both indexes in one; of a package that both have the newer version is found."""
+        merged = Index()
+        for index in (self, other):
+            for name, stanzas in index._stanzas.items():
+                merged._stanzas.setdefault(name, []).extend(stanzas)
+        return merged
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._stanzas
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stanzas)
+
+    def __getitem__(self, name: str) -> Package:
+        if name not in self._parsed:
+            if name not in self._stanzas:
+                suites = sorted({suite for stanzas in self._stanzas.values() for _, suite, _ in stanzas})
+                raise DebianError(f"no package '{name}' in {', '.join(suites) or 'an empty index'}")
+            candidates = []
+            for stanza, suite, archive in self._stanzas[name]:
+                fields = parse_stanza(stanza)
+                candidates.append(
+                    Package(
+                        name=name,
+                        version=fields["Version"],
+                        architecture=fields["Architecture"],
+                        sha256=fields["SHA256"],
+                        size=int(fields["Size"]),
+                        path=fields["Filename"],
+                        suite=suite,
+                        archive=archive,
+                        fields=fields,
+                    )
+                )
+            self._parsed[name] = max(candidates, key=lambda package: version_key(package.version))
+        return self._parsed[name]
+
+    @functools.cached_property
+    def providers(self) -> Dict[str, List[str]]:
+        """Virtual package → the real ones that provide it, sorted."""
+        found: Dict[str, List[str]] = {}
+        for name, stanzas in self._stanzas.items():
+            for stanza, _, _ in stanzas:
+                match = re.search(r"^Provides: (.*)$", stanza, re.MULTILINE)
+                for virtual in match.group(1).split(",") if match else ():
+                    found.setdefault(virtual.split()[0].split(":")[0], []).append(name)
+        return {virtual: sorted(set(names)) for virtual, names in found.items()}
+
+
+def fetch_index(
+    suite: str,
+    archive: str = "debian",
+    component: str = "main",
+    architecture: str = "amd64",
+    progress: Callable[[int], None] = lambda received: None,
+) -> Index:
+    """The package index of a suite: signature checked with the machine's keyring, hash by what was signed.
+
+    Valid-Until is not enforced: a mirror of a registry-only network may lag, and its signature still holds.
+
+    Args:
+      suite: for example "bookworm", "forky", "bookworm-security".
+      archive: "debian" or "debian-security".
+
+    Raises:
+      DebianError: no mirror has the suite, or its signature or hash is wrong.
+    """
+    failures = []
+    for mirror in mirror_urls(archive):
+        base = f"{mirror}/dists/{suite}"
+        try:
+            release = verified_text(download.read(f"{base}/InRelease"), f"{base}/InRelease")
+            name = f"{component}/binary-{architecture}/Packages.xz"
+            sha256 = _listed_hash(release, name, base)
+            packed = _read_index(base, name, sha256, progress)
+        except download.DownloadError as error:
+            failures.append(str(error))
+            continue
+        return Index(lzma.decompress(packed).decode("utf-8"), suite, archive)
+    raise DebianError(
+        f"no mirror has the suite '{suite}' of the archive '{archive}':\n  " + "\n  ".join(failures) + "\n"
+        f"Check the network (tools/bazel doctor), or set {ARCHIVES[archive]} to a mirror that answers."
+    )
+
+
+def _listed_hash(release: str, name: str, base: str) -> str:
+    section = parse_stanza(release).get("SHA256", "")
+    for line in section.splitlines():
+        parts = line.split()
+        if len(parts) == 3 and parts[2] == name:
+            return parts[0]
+    raise DebianError(f"{base}/InRelease names no {name}: the suite does not have this architecture or component")
+
+
+def _read_index(base: str, name: str, sha256: str, progress: Callable[[int], None]) -> bytes:
+    folder = name.rsplit("/", 1)[0]
+    # By hash first: the plain name may belong to a newer or older Release while a mirror is being updated.
+    with tempfile.TemporaryDirectory() as scratch:
+        urls = [f"{base}/{folder}/by-hash/SHA256/{sha256}", f"{base}/{name}"]
+        return download.fetch(urls, Path(scratch, "Packages.xz"), sha256, progress=progress).read_bytes()
+
+
+# Versions and dependencies ---------------------------------------------------------------------------------------
+
+
+@functools.total_ordering
+class version_key:
+    """Orders version strings as Debian Policy 5.6.12 says."""
+
+    def __init__(self, version: str):
+        epoch, colon, rest = version.partition(":")
+        self._epoch, rest = (int(epoch), rest) if colon else (0, version)
+        upstream, dash, revision = rest.rpartition("-")
+        self._parts = (upstream, revision) if dash else (rest, "0")
+
+    @staticmethod
+    def _weights(text: str) -> List[Tuple]:
+        # Alternating non-digits and digits; '~' sorts before the end of the part, letters before other characters.
+        pieces: List[Tuple] = []
+        for letters, digits in re.findall(r"(\D*)(\d*)", text):
+            weights = [-1 if c == "~" else ord(c) if c.isalpha() else ord(c) + 256 for c in letters]
+            pieces.append((tuple(weights) + (0,), int(digits or 0)))
+        return pieces
+
+    def _key(self) -> Tuple:
+        return (self._epoch, *(self._weights(part) for part in self._parts))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, version_key) and self._key() == other._key()
+
+    def __lt__(self, other: "version_key") -> bool:
+        return self._key() < other._key()
+
+
+_RELATION = re.compile(r"^(?P<name>[a-z0-9][a-z0-9.+-]*)(?::\w+)?(?: *\((?P<op><<|<=|=|>=|>>) *(?P<version>[^)]+)\))?")
+
+
+def _satisfies(version: str, op: Optional[str], wanted: Optional[str]) -> bool:
+    if not op or not wanted:
+        return True
+    have, want = version_key(version), version_key(wanted.strip())
+    return {"<<": have < want, "<=": have <= want, "=": have == want, ">=": have >= want, ">>": have > want}[op]
+
+
+def resolve(packages: Index, roots: Iterable[str], exclude: Collection[str] = ()) -> List[Package]:
+    """The roots and everything they (pre-)depend on, sorted by name.
+
+    Of alternatives (`a | b`) the first that is already chosen counts, else the first that the index has; a virtual package is met
+    by an already chosen provider, else by the first by name.
+
+    Args:
+      packages: the index (or several, merged).
+      roots: package names.
+      exclude: names that are neither chosen nor followed, and count as met.
+
+    Raises:
+      DebianError: a root or a dependency that the index cannot meet.
+    """
+    chosen: Dict[str, Package] = {}
+    queue = list(roots)
+    while queue:
+        name = queue.pop(0)
+        if name in chosen or name in exclude:
+            continue
+        package = chosen[name] = packages[name]
+        for key in ("Pre-Depends", "Depends"):
+            for clause in filter(None, (part.strip() for part in package.fields.get(key, "").split(","))):
+                queue.append(_choose(packages, clause, chosen, queue, exclude, package))
+    return [chosen[name] for name in sorted(chosen)]
+
+
+def _choose(packages: Index, clause: str, chosen: Collection[str], queued: Collection[str], exclude: Collection[str], of: Package) -> str:
+    candidates: List[str] = []
+    for alternative in clause.split("|"):
+        match = _RELATION.match(alternative.strip())
+        if not match:
+            raise DebianError(f"{of.name} {of.version}: cannot read the dependency '{clause}'")
+        name = match["name"]
+        if name in exclude:
+            return name
+        if name in packages and _satisfies(packages[name].version, match["op"], match["version"]):
+            candidates.append(name)
+        candidates.extend(packages.providers.get(name, ()))
+    for name in candidates:
+        if name in exclude:
+            return name
+    for have in (chosen, queued):
+        for name in candidates:
+            if name in have:
+                return name
+    if not candidates:
+        raise DebianError(f"{of.name} {of.version} depends on '{clause}', which the index of {of.suite} does not have")
+    return candidates[0]
+
+
+# .deb files ------------------------------------------------------------------------------------------------------
+
+
+class Deb:
+    """A .deb file (deb(5): an ar archive of debian-binary, control.tar.*, data.tar.*)."""
+
+    def __init__(self, path: os.PathLike):
+        self.path = Path(path)
+        self._members: Dict[str, Tuple[int, int]] = {}
+        with open(self.path, "rb") as file:
+            if file.read(8) != b"!<arch>\n":
+                raise DebianError(f"{self.path}: not a Debian package (no ar archive)")
+            while header := file.read(60):
+                if len(header) < 60 or header[58:] != b"`\n":
+                    raise DebianError(f"{self.path}: damaged Debian package (ar header at byte {file.tell() - len(header)})")
+                size = int(header[48:58])
+                self._members[header[:16].decode().rstrip(" /")] = (file.tell(), size)
+                file.seek(size + size % 2, os.SEEK_CUR)
+
+    def _tar(self, stem: str) -> tarfile.TarFile:
+        for name, (offset, size) in self._members.items():
+            if name.startswith(stem + ".tar"):
+                with open(self.path, "rb") as file:
+                    file.seek(offset)
+                    packed = io.BytesIO(file.read(size))
+                if name.endswith(".xz"):
+                    return tarfile.open(fileobj=lzma.LZMAFile(packed))
+                if name.endswith(".gz"):
+                    return tarfile.open(fileobj=gzip.GzipFile(fileobj=packed))
+                if name.endswith(".tar"):
+                    return tarfile.open(fileobj=packed)
+                raise DebianError(f"{self.path}: {name} is compressed in a way that Python's standard library cannot read (expected xz or gz)")
+        raise DebianError(f"{self.path}: damaged Debian package (no {stem}.tar.*)")
+
+    @functools.cached_property
+    def control(self) -> Dict[str, str]:
+        """The control file's fields."""
+        with self._tar("control") as tar:
+            for member in tar:
+                if member.name.lstrip("./") == "control":
+                    return parse_stanza(tar.extractfile(member).read().decode("utf-8"))  # type: ignore[union-attr]
+        raise DebianError(f"{self.path}: damaged Debian package (no control file)")
+
+    def data(self) -> tarfile.TarFile:
+        """The package's files; the caller closes it."""
+        return self._tar("data")
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("mirrors", help="base URLs of each archive, best first")
+    commands.add_parser("sha256", help="what a mirror really has: the sha256 of a URL's content").add_argument("url")
+    options = parser.parse_args(arguments)
+    try:
+        answer = mirrors() if options.command == "mirrors" else hashlib.sha256(download.read(options.url)).hexdigest()
+    except (DebianError, download.DownloadError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    json.dump(answer, sys.stdout, indent=2)
+    print()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

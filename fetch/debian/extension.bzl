@@ -1,0 +1,78 @@
+"""Module extension `debian`: sets of locks/debian.lock.json as repositories.
+
+Example (MODULE.bazel):
+
+    debian = use_extension("//fetch/debian:extension.bzl", "debian")
+
+    # Unpacked into one folder, with programs that run on the folder's own libraries.
+    debian.root(
+        name = "debian_python",
+        set = "python",
+        build_file = "//toolchains/python:debian_python.BUILD.bazel",
+        wrappers = {"usr/bin/python3": "usr/bin/python3.11"},
+    )
+
+    # The .deb files themselves: @debian_image_base//:packages.
+    debian.packages(name = "debian_image_base", set = "image_base")
+    use_repo(debian, "debian_image_base", "debian_python")
+"""
+
+load("//fetch/debian/private:repositories.bzl", "debian_packages", "debian_root")
+
+_LOCK = Label("//locks:debian.lock.json")
+
+_root = tag_class(
+    doc = "A set's packages unpacked into one folder.",
+    attrs = {
+        "build_file": attr.label(mandatory = True, doc = "The repository's BUILD file."),
+        "dropped_options": attr.string_dict(doc = "Script of `wrappers` → an option that its program is not given, nor the argument after it."),
+        "name": attr.string(mandatory = True),
+        "set": attr.string(mandatory = True, doc = "A set of locks/debian.lock.json."),
+        "wheels": attr.string_list(doc = "Distributions of locks/requirements.lock.txt whose wheels are unpacked into the folder too: programs that Debian has not."),
+        "wrappers": attr.string_dict(
+            doc = "Script to generate → program that it runs with this folder's loader and libraries, optionally after variables (NAME=VALUE) and followed by " +
+                  "arguments in which {root} stands for the folder. A script with the name of its program takes that program's place.",
+        ),
+    },
+)
+
+_packages = tag_class(
+    doc = "A set's .deb files, unopened: target `packages`, in lock order.",
+    attrs = {
+        "name": attr.string(mandatory = True),
+        "set": attr.string(mandatory = True, doc = "A set of locks/debian.lock.json."),
+    },
+)
+
+def _locked_set(lock, name):
+    """The packages of one set as JSON: only a change of theirs makes a repository outdated."""
+    if name not in lock["sets"]:
+        fail("locks/debian.lock.json has no set '{}', only {}; add it to locks/debian.packages.json and run `tools/bazel run //locks:update_debian`".format(
+            name,
+            ", ".join(lock["sets"].keys()),
+        ))
+    return json.encode({key: lock["packages"][key] for key in lock["sets"][name]})
+
+def _debian_impl(module_ctx):
+    lock = json.decode(module_ctx.read(_LOCK))
+    for module in module_ctx.modules:
+        for tag in module.tags.root:
+            debian_root(
+                name = tag.name,
+                build_file = tag.build_file,
+                dropped_options = tag.dropped_options,
+                packages = _locked_set(lock, tag.set),
+                wheels = tag.wheels,
+                wrappers = tag.wrappers,
+            )
+        for tag in module.tags.packages:
+            debian_packages(name = tag.name, packages = _locked_set(lock, tag.set))
+    return module_ctx.extension_metadata(reproducible = True)
+
+debian = module_extension(
+    implementation = _debian_impl,
+    tag_classes = {
+        "packages": _packages,
+        "root": _root,
+    },
+)

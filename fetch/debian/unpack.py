@@ -1,0 +1,188 @@
+"""Unpacks .deb files, and wheels that bring programs, into one folder whose programs run on the folder's own loader and libraries.
+
+    python3 fetch/debian/unpack.py --root FOLDER --wrapper usr/bin/python3=usr/bin/python3.11 *.deb
+
+The result depends on the packages alone: no times, no owners, no absolute link, no path of this machine. Runs in a repository rule,
+so on the machine's Python: standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import posixpath
+import re
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+from typing import Optional, Sequence
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the workspace root: this runs from a repository rule
+
+from fetch.pypi.extract import extract
+from fetch.debian import archive as debian
+
+# What no program here reads; licences stay with the packages, which the images take whole.
+UNUSED = re.compile(r"usr/share/(bash-completion|bug|doc|doc-base|info|lintian|locale|man|menu)/|etc/")
+
+# Since Debian 13 everything is below /usr.
+LOADERS = ("lib64/ld-linux-x86-64.so.2", "usr/lib64/ld-linux-x86-64.so.2")
+LIBRARIES = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")
+
+# "$0" is as it was called, so relative in an action: no path of this machine gets into what the program writes.
+WRAPPER = """\
+#!/bin/sh
+# Runs {program} with the loader and libraries of this folder, so that none of the host's is loaded.
+case "$0" in
+*/{script}) root="${{0%/{script}}}" ;;
+*) root="${{0%/*}}/{up}" ;;
+esac
+{drop}{variables}exec "$root/{loader}" --inhibit-cache --library-path "{libraries}" {argv0}"$root/{program}"{arguments} "$@"
+"""
+
+# Each argument goes from the front of the list to its end, but for the option and its value.
+DROP = """\
+count=$#
+while [ $count -gt 0 ]; do
+    if [ "$1" = "{option}" ]; then
+        shift 2
+        count=$((count - 2))
+    else
+        set -- "$@" "$1"
+        shift
+        count=$((count - 1))
+    fi
+done
+"""
+
+
+def unpack(deb: Path, root: Path) -> None:
+    """Adds the files of one package to `root`; two packages may not bring different files of one name."""
+    with debian.Deb(deb).data() as tar:
+        for member in tar:
+            name = posixpath.normpath(member.name)
+            if name == "." or member.isdir() or UNUSED.match(name):
+                continue
+            target = root / name
+            if name.startswith(("/", "../")) or target.is_symlink() or target.exists():
+                raise debian.DebianError(f"{deb.name}: {name} is outside of the folder or was unpacked before, from another package")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if member.issym():
+                target.symlink_to(relative_link(name, member.linkname))
+            elif member.islnk():
+                shutil.copy(root / posixpath.normpath(member.linkname), target)
+            elif member.isfile():
+                with open(target, "wb") as file:
+                    shutil.copyfileobj(tar.extractfile(member), file)  # type: ignore[arg-type]
+                target.chmod(0o755 if member.mode & 0o111 else 0o644)
+            else:
+                raise debian.DebianError(f"{deb.name}: {name} is neither a file nor a link")
+
+
+def relative_link(name: str, destination: str) -> str:
+    """A link's destination relative to its own folder; both names are below the root.
+
+    >>> relative_link("usr/lib/libm.so", "/lib/libm.so.6")
+    '../../lib/libm.so.6'
+    """
+    if not destination.startswith("/"):
+        return destination
+    return posixpath.relpath(destination, posixpath.join("/", posixpath.dirname(name)))
+
+
+def remove_dangling_links(root: Path) -> None:
+    """Bazel cannot take a link to nowhere as an input; such links lead to packages that the set leaves out."""
+    for folder, folders, files in os.walk(root):
+        for name in folders + files:
+            path = Path(folder, name)
+            if path.is_symlink() and not path.exists():
+                path.unlink()
+
+
+def relocate_linker_scripts(root: Path) -> None:
+    """Makes libc.so and the like name other libraries without a folder.
+
+    The linker takes an absolute path in a script to be below the sysroot only if the script itself, links resolved, is. In Bazel's sandbox it
+    is not, since there every input is a link to elsewhere, and the host's C library would be linked.
+    """
+    for folder in LIBRARIES:
+        for path in sorted((root / folder).glob("lib*.[as]*")):
+            if path.is_symlink() or path.stat().st_size > 4096 or not path.read_bytes().startswith(b"/* GNU ld script"):
+                continue
+            path.write_text(re.sub(r"(?<=[\s(])/\S*/(?=\S)(?!\*)", "", path.read_text()))
+
+
+def write_wrapper(root: Path, script: str, command: str, drop: str = "") -> None:
+    """Writes the script that runs a program with the folder's own loader.
+
+    Args:
+      root: the folder.
+      script: path of the script below the folder. If a program of that name is what it runs, the program moves to `<name>.unwrapped`.
+      command: path of the program below the folder, then arguments separated by spaces, in which {root} is the folder; before it, variables that the
+        program is to see, as NAME=VALUE.
+      drop: an option that the program is not given, nor the argument after it.
+    """
+    words = command.split(" ")
+    variables = list(itertools.takewhile(lambda word: re.match(r"[A-Z_]+=", word), words))
+    program, *arguments = words[len(variables) :]
+    if not (root / program).exists():
+        raise debian.DebianError(f"wrapper {script}: the packages have no {program}")
+    if script == program:
+        program += ".unwrapped"
+        (root / script).rename(root / program)
+    path = root / script
+    if path.is_symlink() and path.resolve() == (root / program).resolve():
+        path.unlink()
+    elif path.exists() or path.is_symlink():
+        raise debian.DebianError(f"wrapper {script}: the packages have a file of that name")
+    loader = next((name for name in LOADERS if (root / name).exists()), None)
+    if not loader:
+        raise debian.DebianError(f"wrapper {script}: the packages have no loader, {LOADERS[0]}; add libc6 to the set")
+    # Older loaders show the program its own path as argv[0]; with the script's, a program finds again how to start itself.
+    has_argv0 = b"--argv0" in (root / loader).read_bytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        WRAPPER.format(
+            script=script,
+            program=program,
+            up="/".join([".."] * script.count("/")),
+            loader=loader,
+            drop=DROP.format(option=drop) if drop else "",
+            variables="".join(f"export {variable}\n" for variable in variables),
+            libraries=":".join(f"$root/{folder}" for folder in LIBRARIES if (root / folder).is_dir()),
+            argv0='--argv0 "$0" ' if has_argv0 else "",
+            arguments="".join(f' "{argument.format(root="$root")}"' for argument in arguments),
+        )
+    )
+    path.chmod(0o755)
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True, help="folder to unpack into")
+    parser.add_argument("--wrapper", action="append", default=[], metavar="SCRIPT=PROGRAM", help="see write_wrapper; may be repeated")
+    parser.add_argument("--drop", action="append", default=[], metavar="SCRIPT=OPTION", help="an option that the wrapper keeps from its program")
+    parser.add_argument("archives", nargs="+", type=Path, help=".deb and .whl files")
+    options = parser.parse_args(arguments)
+    try:
+        for archive in options.archives:
+            if zipfile.is_zipfile(archive):
+                extract(archive, options.root, prefix="", patterns=[])
+            else:
+                unpack(archive, options.root)
+        remove_dangling_links(options.root)
+        relocate_linker_scripts(options.root)
+        dropped = dict(each.split("=", 1) for each in options.drop)
+        for wrapper in options.wrapper:
+            script, command = wrapper.split("=", 1)
+            write_wrapper(options.root, script, command, dropped.get(script, ""))
+    except (OSError, ValueError, zipfile.BadZipFile, debian.DebianError) as error:
+        print(f"unpack.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""Downloads for the launcher: verified by hash, resumed, several mirrors, the machine's CA bundle; standard library only."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import http.client
+import os
+import socket
+import ssl
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Callable, Iterable, Mapping, Optional
+
+from fetch import errors, trust
+
+_CHUNK = 1 << 18
+_TIMEOUT_SECONDS = 30
+_TRIES_PER_URL = 3
+
+
+class DownloadError(errors.UserError):
+    """A file could not be had; the message names it, what was expected, what was found and what mends it."""
+
+
+def open_url(url: str, headers: Optional[Mapping[str, str]] = None, timeout: float = _TIMEOUT_SECONDS):
+    """Opens a URL as urllib does (proxies from the environment), trusting the machine's CA bundle too."""
+    context = None
+    if url.startswith("https:"):
+        context = ssl.create_default_context()
+        bundle = trust.bundle()
+        if bundle:
+            context.load_verify_locations(cafile=bundle)
+    request = urllib.request.Request(url, headers={"User-Agent": "mlc-bazel-launcher", **(headers or {})})
+    return urllib.request.urlopen(request, timeout=timeout, context=context)
+
+
+def reason(error: BaseException) -> str:
+    """One line that says what went wrong with a request, without Python's wrapping."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"HTTP {error.code} {error.reason}"
+    if isinstance(error, urllib.error.URLError):
+        return str(error.reason)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+_NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, socket.timeout, ConnectionError, ssl.SSLError)
+
+
+def read(url: str, headers: Optional[Mapping[str, str]] = None, timeout: float = _TIMEOUT_SECONDS) -> bytes:
+    """The body of a small document. Raises DownloadError."""
+    for attempt in range(_TRIES_PER_URL):
+        try:
+            with open_url(url, headers, timeout) as response:
+                return response.read()
+        except urllib.error.HTTPError as error:
+            raise DownloadError(f"{url}: {reason(error)}") from error
+        except _NETWORK_ERRORS as error:
+            if attempt + 1 == _TRIES_PER_URL:
+                raise DownloadError(f"{url}: {reason(error)}") from error
+            time.sleep(0.2 * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, lower-case hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(_CHUNK), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fetch(
+    urls: Iterable[str],
+    destination: Path,
+    sha256: str,
+    size: Optional[int] = None,
+    progress: Callable[[int], None] = lambda received: None,
+    headers: Optional[Mapping[str, str]] = None,
+) -> Path:
+    """Downloads one file, verified, into `destination`; what an earlier run left of it is resumed, never trusted.
+
+    Args:
+      urls: the same file at several places, tried in this order.
+      destination: appears only whole and verified; while incomplete the bytes are in `<destination>.part`.
+      sha256: the expected hash, lower-case hexadecimal.
+      size: bytes, where known.
+      progress: called with the number of bytes newly had (also for bytes that an earlier run left).
+
+    Raises:
+      DownloadError: no URL had the file, or had another file.
+    """
+    if destination.exists() and file_sha256(destination) == sha256:
+        progress(destination.stat().st_size)
+        return destination
+    part = destination.with_name(destination.name + ".part")
+    failures = []
+    for url in urls:
+        for attempt in range(_TRIES_PER_URL):
+            resumed = part.exists()
+            try:
+                digest = _append(url, part, size, progress, headers)
+            except urllib.error.HTTPError as error:
+                failures.append(f"{url}: {reason(error)}")
+                break
+            except _NETWORK_ERRORS as error:
+                failures.append(f"{url}: {reason(error)}")
+                time.sleep(0.2 * 2**attempt)
+                continue
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise DownloadError(
+                        f"{part}: {os.strerror(error.errno)}. Free some space, or set MLC_BAZEL_CACHE to a folder with room, "
+                        "and run the same command again: it resumes."
+                    ) from error
+                raise
+            if digest == sha256:
+                os.replace(part, destination)
+                return destination
+            found = part.stat().st_size
+            part.unlink()
+            progress(-found)
+            failures.append(f"{url}: expected sha256 {sha256}, found {digest} ({found} bytes)")
+            if not resumed:  # Else what was resumed may be at fault: once more, from the start.
+                break
+    raise DownloadError(f"cannot download {destination.name}:\n  " + "\n  ".join(dict.fromkeys(failures)))
+
+
+def _append(url, part: Path, size: Optional[int], progress: Callable[[int], None], headers) -> str:
+    """Appends to `part` what it lacks and returns the sha256 of the whole."""
+    digest = hashlib.sha256()
+    with open(part, "ab+") as out:
+        out.seek(0)
+        for chunk in iter(lambda: out.read(_CHUNK), b""):
+            digest.update(chunk)
+        have = out.tell()
+        progress(have)
+        try:
+            if size is not None and have >= size:
+                return digest.hexdigest()
+            wanted = {**(headers or {}), **({"Range": f"bytes={have}-"} if have else {})}
+            with open_url(url, wanted) as response:
+                if have and response.status != 206:  # The server cannot resume: start over.
+                    out.truncate(0)
+                    progress(-have)
+                    have, digest = 0, hashlib.sha256()
+                for chunk in iter(lambda: response.read(_CHUNK), b""):
+                    out.write(chunk)
+                    digest.update(chunk)
+                    have += len(chunk)
+                    progress(len(chunk))
+                if response.length:  # http.client reports a body that was cut short only through this counter.
+                    raise http.client.IncompleteRead(b"", response.length)
+            out.flush()
+        except BaseException as error:
+            progress(-have)
+            if isinstance(error, urllib.error.HTTPError) and error.code == 416:
+                out.truncate(0)  # What is there is longer than the file: it is not the file.
+            raise
+    return digest.hexdigest()

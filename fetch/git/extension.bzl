@@ -1,0 +1,37 @@
+"""Module extension `git_sources`: git sources of locks/sources.lock.json as repositories.
+
+Example (a MODULE.bazel file):
+
+    git_sources = use_extension("//fetch/git:extension.bzl", "git_sources")
+    git_sources.source(
+        name = "xgrammar",
+        build_file = "//third_party/xgrammar:xgrammar.BUILD.bazel",
+        source = "xgrammar",
+    )
+    use_repo(git_sources, "git_sources", "xgrammar")
+"""
+
+load(":source.bzl", "SOURCE_ATTRS", "git_source", "git_sources_facts")
+
+_LOCK = Label("//locks:sources.lock.json")
+
+def _git_sources_impl(mctx):
+    lock = json.decode(mctx.read(_LOCK))["sources"]
+    for module in mctx.modules:
+        for tag in module.tags.source:
+            if tag.source not in lock:
+                fail("locks/sources.lock.json has no source '{}'; add it to locks/sources.packages.json and run tools/bazel run //locks:update_sources".format(tag.source))
+
+            # Only a change of its own entry makes a repository outdated.
+            git_source(name = tag.name, locked = json.encode(lock[tag.source]), **{name: getattr(tag, name) for name in SOURCE_ATTRS})
+    git_sources_facts(name = "git_sources")
+
+git_sources = module_extension(
+    implementation = _git_sources_impl,
+    tag_classes = {
+        "source": tag_class(
+            doc = "The locked paths of one commit as a repository.",
+            attrs = {"name": attr.string(mandatory = True)} | SOURCE_ATTRS,
+        ),
+    },
+)

@@ -1,0 +1,59 @@
+"""What the lock update commands share: where the locks are, how they are written and compared."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def folder() -> Path:
+    """The workspace's own locks/ under `bazel run`, else the one next to this folder."""
+    workspace = os.environ.get("BUILD_WORKSPACE_DIRECTORY")
+    return Path(workspace, "locks") if workspace else Path(__file__).parents[1] / "locks"
+
+
+def parse_arguments(about: str) -> argparse.Namespace:
+    """The options that every update command has.
+
+    Args:
+      about: the command's module docstring, shown by --help.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if the lock would change")
+    return parser.parse_args()
+
+
+def read_json(name: str) -> Any:
+    """The content of a JSON file in locks/."""
+    return json.loads((folder() / name).read_text(encoding="utf-8"))
+
+
+def as_json(content: Any) -> str:
+    """The one way JSON locks are laid out, so that equal content is equal bytes."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def write(name: str, text: str, *, check: bool, command: str) -> int:
+    """Writes a lock, or with `check` only compares it.
+
+    Returns:
+      The exit status: 1 if `check` found a difference.
+    """
+    path = folder() / name
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    if old == text:
+        print(f"locks/{name} is up to date", file=sys.stderr)
+        return 0
+    diff = list(difflib.unified_diff(old.splitlines(), text.splitlines(), f"locks/{name}", "now available", lineterm="", n=1))
+    print("\n".join(diff[:200]), file=sys.stderr)
+    if check:
+        print(f"locks/{name} would change; to update it: tools/bazel run {command}", file=sys.stderr)
+        return 1
+    path.write_text(text, encoding="utf-8")
+    print(f"wrote locks/{name}", file=sys.stderr)
+    return 0

@@ -1,0 +1,176 @@
+"""The Python package index that this machine's pip is configured with, and single files from it by hash; standard library only.
+
+    python3 fetch/pypi/index.py index-url        # JSON: the address of the simple index
+    python3 fetch/pypi/index.py files PROJECT    # JSON: the project's files, each with filename, url, hashes
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import urllib.parse
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Optional, Sequence
+
+_ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(_ROOT))  # repository rules run this file by path
+
+from fetch import download, errors  # noqa: E402
+from fetch.debian import archive as debian  # noqa: E402
+
+_SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
+
+
+class PyPIError(errors.UserError):
+    """The index or a file of it is not to be had; the message says what to set."""
+
+
+def configuration_files() -> List[Path]:
+    """The files that pip reads its configuration from, in pip's order: the last one wins."""
+    override = os.environ.get("PIP_CONFIG_FILE")
+    if override == os.devnull:
+        return []
+    home = Path(os.path.expanduser("~"))
+    shared = os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg"
+    files = [Path(folder, "pip/pip.conf") for folder in shared.split(os.pathsep)]
+    files += [Path("/etc/pip.conf"), home / ".pip/pip.conf"]
+    files += [Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config", "pip/pip.conf")]
+    files += [Path(sys.prefix, "pip.conf")]
+    return files + ([Path(override)] if override else [])
+
+
+def configured(name: str) -> Optional[str]:
+    """One global option of pip: from PIP_<NAME>, else from the configuration files."""
+    value = os.environ.get("PIP_" + name.upper().replace("-", "_"))
+    if value:
+        return value
+    for path in reversed(configuration_files()):
+        parser = configparser.RawConfigParser()
+        try:
+            parser.read(path, encoding="utf-8")
+        except (OSError, configparser.Error, UnicodeDecodeError) as error:
+            raise PyPIError(f"{path}: not a pip configuration file: {error}") from error
+        for section in ("install", "download", "global"):
+            for key in (name, name.replace("-", "_")):
+                if parser.has_option(section, key):
+                    return parser.get(section, key).strip()
+    return None
+
+
+def index_url() -> str:
+    """The address of the simple index, without a trailing slash.
+
+    What pip is configured with (PIP_INDEX_URL, pip.conf), else pip's own default, asked of pip itself: the machine's, else the one in
+    Debian's package python3-pip-whl (pinned in locks/debian.lock.json, so known by hash).
+    """
+    chosen = configured("index-url")
+    if chosen:
+        return chosen.rstrip("/")
+    for path in _pips():
+        # In a child: importing pip costs time and imports much, and a wheel must come before an installed pip.
+        code = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
+        environment = {**os.environ, "PYTHONPATH": str(path)} if path else dict(os.environ)
+        done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        if done.returncode == 0 and done.stdout.strip():
+            return done.stdout.strip().rstrip("/")
+    raise PyPIError("no Python package index is known: pip is not configured and pip itself is not to be had. Set PIP_INDEX_URL.")
+
+
+def _pips() -> Iterator[Optional[Path]]:
+    """Places to import pip from: as installed, the wheel that ensurepip has, the wheel in Debian's package."""
+    yield None
+    yield from sorted(Path("/usr/share/python-wheels").glob("pip-*.whl"))
+    try:
+        import ensurepip
+
+        yield from sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl"))
+    except ImportError:  # Debian's Python without python3-venv.
+        pass
+    with tempfile.TemporaryDirectory() as folder:
+        yield _pip_from_debian(Path(folder))
+
+
+def _pip_from_debian(folder: Path) -> Path:
+    urls, sha256 = _pip_package()
+    deb = debian.Deb(download.fetch(urls, folder / "pip.deb", sha256))
+    with deb.data() as tar:
+        for member in tar:
+            name = os.path.basename(member.name)
+            if re.fullmatch(r"pip-[^/]*\.whl", name):
+                wheel = folder / name
+                wheel.write_bytes(tar.extractfile(member).read())  # type: ignore[union-attr]
+                return wheel
+    raise PyPIError(f"{deb.path}: expected a wheel of pip in it, found none")
+
+
+def _pip_package():
+    lock_file = _ROOT / "locks/debian.lock.json"
+    try:
+        lock = json.loads(lock_file.read_text(encoding="utf-8"))
+        for key in lock["sets"]["pip"]:
+            package = lock["packages"][key]
+            if key.endswith("/python3-pip-whl"):
+                return [f"{mirror}/{package['path']}" for mirror in debian.mirror_urls(package["archive"])], package["sha256"]
+    except (OSError, KeyError, ValueError) as error:
+        raise PyPIError(f"{lock_file}: expected the set 'pip' with python3-pip-whl in it: {error!r}. Set PIP_INDEX_URL to do without.") from error
+    raise PyPIError(f"{lock_file}: the set 'pip' has no python3-pip-whl. Set PIP_INDEX_URL to do without.")
+
+
+def files(project: str) -> List[Dict]:
+    """The files of a project as the index lists them: dictionaries with at least filename, url (absolute), hashes."""
+    page = f"{index_url()}/{re.sub(r'[-_.]+', '-', project).lower()}/"
+    if page.startswith("file:"):
+        page += "index.html"  # As pip does with an index in a folder.
+    try:
+        body = download.read(page, {"Accept": f"{_SIMPLE_JSON}, text/html;q=0.1"})
+    except download.DownloadError as error:
+        raise PyPIError(f"the Python package index does not answer for '{project}': {error}\nIf it has moved, set PIP_INDEX_URL.") from error
+    if body.lstrip()[:1] == b"{":
+        listed = json.loads(body)["files"]
+        return [{**file, "url": urllib.parse.urljoin(page, file["url"])} for file in listed]
+    return list(_html_files(page, body.decode("utf-8", "replace")))
+
+
+def _html_files(page: str, text: str) -> Iterator[Dict]:
+    """The older form of the simple API (PEP 503), which private indexes still have."""
+    import html
+
+    for href, name in re.findall(r'<a[^>]*?href="([^"]+)"[^>]*>\s*([^<]+?)\s*</a>', text):
+        url, _, fragment = urllib.parse.urljoin(page, html.unescape(href)).partition("#")
+        kind, _, value = fragment.partition("=")
+        yield {"filename": html.unescape(name), "url": url, "hashes": {kind: value} if value else {}}
+
+
+def fetch(project: str, filename: str, sha256: str, destination: Path, progress: Callable[[int], None] = lambda received: None) -> Path:
+    """Downloads one file of a project, verified."""
+    if destination.exists():
+        return download.fetch([], destination, sha256, progress=progress)
+    urls = [file["url"] for file in files(project) if file["filename"] == filename]
+    if not urls:
+        raise PyPIError(f"the index that pip is configured with has no '{filename}' of '{project}'. Set PIP_INDEX_URL to one that has.")
+    return download.fetch(urls, destination, sha256, progress=progress)
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("index-url", help="the address of the simple index")
+    commands.add_parser("files", help="the files of a project").add_argument("project")
+    options = parser.parse_args(arguments)
+    try:
+        json.dump(index_url() if options.command == "index-url" else files(options.project), sys.stdout)
+    except (PyPIError, debian.DebianError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

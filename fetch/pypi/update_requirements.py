@@ -1,0 +1,80 @@
+"""Updates locks/requirements.lock.txt: resolves locks/requirements.in to one wheel per distribution, pinned by hash.
+
+    tools/bazel run //locks:update_requirements              # write the lock
+    tools/bazel run //locks:update_requirements -- --check   # only compare: exit status 1 if it would change
+
+pip does the resolving, on the packaged CPython: the interpreter that will run the wheels decides which of them suit it. pip asks the index that this
+machine's pip is set up with; the lock names none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the workspace root, so that this also runs without Bazel
+
+from fetch import lock_file
+from fetch import trust
+
+ASKED = "requirements.in"
+LOCK = "requirements.lock.txt"
+PYTHON = (3, 11)  # as in toolchains/python
+
+HEADER = """\
+# What locks/requirements.in comes to: one wheel per distribution, for CPython 3.11 on Linux x86-64.
+# Generated; to update: tools/bazel run //locks:update_requirements
+"""
+
+
+def resolve(requirements: Path) -> list[dict[str, Any]]:
+    """What pip would install: the entries of its installation report.
+
+    Raises:
+      SystemExit: pip cannot meet the requirements; it has said why.
+    """
+    environment = dict(os.environ)
+    # Whoever builds from the lock asks one index; a wheel found elsewhere would not be found again.
+    for other_source in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+        environment.pop(other_source, None)
+    if bundle := trust.bundle():
+        environment.setdefault("PIP_CERT", bundle)
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch, "report.json")
+        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--only-binary=:all:", "--no-cache-dir"]
+        command += ["--disable-pip-version-check", f"--report={report}", f"--requirement={requirements}"]
+        # pip prints its progress on standard output, which is not for this.
+        if status := subprocess.run(command, env=environment, stdout=sys.stderr).returncode:
+            sys.exit(status)
+        return json.loads(report.read_text(encoding="utf-8"))["install"]
+
+
+def lock_text(installed: list[dict[str, Any]]) -> str:
+    """The lock: `name==version --hash=sha256:…` lines, sorted by normalized name (PEP 503)."""
+    locked: dict[str, str] = {}
+    for entry in installed:
+        name = re.sub(r"[-_.]+", "-", entry["metadata"]["name"]).lower()
+        source = entry["download_info"]
+        if source["url"].startswith("file:") or not source["url"].split("#")[0].endswith(".whl"):
+            sys.exit(f"{name}: expected a wheel of the index, found {source['url']}; is pip set up with other sources (find-links)?")
+        sha256 = source["archive_info"]["hashes"]["sha256"]
+        locked[name] = f"{name}=={entry['metadata']['version']} \\\n    --hash=sha256:{sha256}\n"
+    return HEADER + "".join(locked[name] for name in sorted(locked))
+
+
+def main() -> int:
+    options = lock_file.parse_arguments(__doc__)
+    if sys.version_info[:2] != PYTHON:
+        sys.exit(f"expected CPython {PYTHON[0]}.{PYTHON[1]}, found {sys.version.split()[0]}: tools/bazel run //locks:update_requirements")
+    text = lock_text(resolve(lock_file.folder() / ASKED))
+    return lock_file.write(LOCK, text, check=options.check, command="//locks:update_requirements")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Layers from Debian packages and from built files, and labels.
+
+A layer is one deterministic tar.gz for `oci_image(tars = [...])`; nothing runs inside the image to make it.
+"""
+
+load("//:version.bzl", "VERSION")
+load("//oci/private:labels.bzl", "image_labels_file")
+load("//oci/private:layer.bzl", "layer")
+
+def debian_layer(name, packages, exclude = [], **kwargs):
+    """A layer of unpacked Debian packages on a merged /usr, with what their maintainer scripts would make stated instead.
+
+        debian_layer(
+            name = "base",
+            packages = ["@debian_image_base//:packages"],
+            copies = {"etc/nsswitch.conf": "usr/share/libc-bin/nsswitch.conf"},
+            symlinks = {"bin": "usr/bin"},
+        )
+
+    Set-user-id and set-group-id bits are dropped. Manual pages, translations and documentation but for copyright files are left
+    out. Each package is recorded in /var/lib/dpkg/status.d, where image scanners look.
+
+    Args:
+        name: the layer's target; its output is <name>.tar.gz.
+        packages: labels of .deb files.
+        exclude: globs of more paths to leave out; `*` matches `/` too.
+        **kwargs: `copies`, `concatenations`, `directories`, `files`, `symlinks` (see private/layer.bzl) and common attributes.
+    """
+    layer(name = name, packages = packages, exclude = exclude, **kwargs)
+
+def tree_layer(name, trees = {}, files = {}, **kwargs):
+    """A layer of built folders and files, owned by root; folders' files have mode 0644.
+
+        tree_layer(
+            name = "dependencies",
+            trees = {"//wheels:dependencies": "usr/local/lib/python3.11/dist-packages"},
+            exclude = ["bin/*"],
+            console_scripts = "usr/local/bin",
+        )
+
+    Args:
+        name: the layer's target; its output is <name>.tar.gz.
+        trees: label of a tree artifact → path in the image.
+        files: label → "path" or "path:mode"; a path with a final slash is a folder.
+        **kwargs: `include`, `exclude`, `console_scripts`, `directories`, `symlinks` (see private/layer.bzl) and common attributes.
+    """
+    layer(name = name, trees = trees, files = files, **kwargs)
+
+def image_labels(name, title, description, licenses, source):
+    """The OCI labels of an image, for `oci_image(labels = ...)`.
+
+    The revision is "unstamped", so that the same content has the same digest, unless the build is stamped (--config=release).
+
+    Args:
+        name: the target.
+        title: short name of the image.
+        description: one line.
+        licenses: SPDX expression for what this project adds to the packages.
+        source: where the sources of the packaged software are.
+    """
+    image_labels_file(
+        name = name,
+        labels = {
+            "org.opencontainers.image.description": description,
+            "org.opencontainers.image.licenses": licenses,
+            "org.opencontainers.image.source": source,
+            "org.opencontainers.image.title": title,
+            "org.opencontainers.image.version": VERSION,
+        },
+        stamped = select({
+            "//oci:stamped": True,
+            "//conditions:default": False,
+        }),
+    )

@@ -1,0 +1,398 @@
+"""What an image is made of, layers, files and packages, and how two images differ; read in one pass over each layer."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+import email.parser
+import hashlib
+import pathlib
+import posixpath
+import re
+import shlex
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from debian.deb822 import Deb822
+
+from oci.layout import Image
+
+# Where packages are recorded: dpkg's database, its variant for images without dpkg, and Python's (PEP 376).
+_DPKG_STATUS = "var/lib/dpkg/status"
+_DPKG_STATUS_FOLDER = "var/lib/dpkg/status.d"
+_DPKG_INFO_FOLDER = "var/lib/dpkg/info"
+_RECORDS = re.compile(
+    rf"{_DPKG_STATUS}|{_DPKG_STATUS_FOLDER}/[^/]+|{_DPKG_INFO_FOLDER}/[^/]+\.md5sums|"
+    r"(.*/)?(dist|site)-packages/[^/]+\.dist-info/(METADATA|RECORD)"
+)
+
+# Removal of lower layers' files: OCI image-spec, layer.md, "Whiteouts".
+_WHITEOUT = ".wh."
+_OPAQUE = ".wh..wh..opq"
+
+
+class ImageError(ValueError):
+    """A folder is not an image that can be read; the message is one line that names it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """One path of an image.
+
+    Args:
+        layer: number of the layer that brings it, from the lowest.
+        kind: "file", "folder", "link", "hard link" or "special".
+        size: bytes of a regular file, else 0.
+        content: sha256 of a regular file, target of a link.
+    """
+
+    layer: int
+    kind: str
+    size: int
+    content: str
+    mode: int
+    uid: int
+    gid: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One layer of an image.
+
+    Args:
+        maker: what made it, as the image's history says.
+        compressed: bytes in a registry.
+        unpacked: bytes of its regular files.
+        files: how many paths it has that are not folders.
+    """
+
+    number: int
+    digest: str
+    maker: str
+    compressed: int
+    unpacked: int
+    files: int
+
+    @property
+    def origin(self) -> str:
+        """The Bazel target or the command that made it."""
+        return self.maker.removeprefix("bazel build ").lstrip("@") or "unknown"
+
+    @property
+    def name(self) -> str:
+        """The name of the Bazel target that made it, or its place."""
+        return self.origin.rpartition(":")[2] if self.maker.startswith("bazel build ") else f"layer {self.number + 1}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Package:
+    """One installed package.
+
+    Args:
+        ecosystem: "Debian" or "Python".
+        size: bytes of its files that are in the image.
+    """
+
+    ecosystem: str
+    name: str
+    version: str
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFacts:
+    """What is known of an image.
+
+    Args:
+        config: the image's configuration (OCI image-spec, config.md).
+        files: by path without leading slash: what a container sees.
+        packages: by size, the largest first.
+        hidden: files of lower layers that an upper one replaces or removes; they are moved and stored, and nobody sees them.
+    """
+
+    name: str
+    digest: str
+    config: dict[str, Any]
+    layers: list[Layer]
+    files: dict[str, File]
+    packages: list[Package]
+    hidden: list[tuple[str, File]]
+
+    @property
+    def compressed(self) -> int:
+        return sum(layer.compressed for layer in self.layers)
+
+    @property
+    def unpacked(self) -> int:
+        return sum(layer.unpacked for layer in self.layers)
+
+    @property
+    def platform(self) -> str:
+        return "/".join(self.config[key] for key in ("os", "architecture", "variant") if self.config.get(key))
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return (self.config.get("config") or {}).get("Labels") or {}
+
+    def label(self, key: str) -> str:
+        """An OCI label (image-spec, annotations.md) by the last part of its name, or nothing."""
+        return self.labels.get(f"org.opencontainers.image.{key}", "")
+
+    def settings(self) -> dict[str, str]:
+        """The configuration as text, one line per setting: what starts, as whom, where, with which environment and labels."""
+        config = self.config.get("config") or {}
+        settings = {"platform": self.platform, "created": self.config.get("created", "")}
+        settings |= {key.lower(): shlex.join(config.get(key) or []) for key in ("Entrypoint", "Cmd")}
+        plain = {"user": "User", "working directory": "WorkingDir", "stop signal": "StopSignal"}
+        settings |= {key: config.get(name) or "" for key, name in plain.items()}
+        settings |= {
+            key: ", ".join(sorted(config.get(name) or {})) for key, name in {"ports": "ExposedPorts", "volumes": "Volumes"}.items()
+        }
+        for key, value in sorted(entry.partition("=")[::2] for entry in config.get("Env") or []):
+            settings[f"environment: {key}"] = value
+        settings |= {f"label: {key}": value for key, value in sorted(self.labels.items())}
+        return {key: value for key, value in settings.items() if value}
+
+    def largest_files(self, count: int) -> list[tuple[str, File]]:
+        return sorted(self.files.items(), key=lambda item: (-item[1].size, item[0]))[:count]
+
+    def duplicates(self) -> list[Duplicate]:
+        """Files with the same content, those that waste most first."""
+        groups = collections.defaultdict(list)
+        for path, file in sorted(self.files.items()):
+            if file.size:
+                groups[file.content].append((path, file))
+        found = [Duplicate(group[0][1].size, group) for group in groups.values() if len(group) > 1]
+        return sorted(found, key=lambda duplicate: (-duplicate.wasted, duplicate.files[0][0]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Duplicate:
+    """Files of the same content and therefore the same size."""
+
+    size: int
+    files: list[tuple[str, File]]
+
+    @property
+    def wasted(self) -> int:
+        return self.size * (len(self.files) - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One thing that is not the same in both images; `before` or `after` is None where there is none."""
+
+    key: str
+    before: Any
+    after: Any
+
+    @property
+    def kind(self) -> str:
+        return "added" if self.before is None else "removed" if self.after is None else "changed"
+
+    @property
+    def growth(self) -> int:
+        """How many bytes larger a package or file is than before."""
+        return (self.after.size if self.after else 0) - (self.before.size if self.before else 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """What leads from one image to another.
+
+    Args:
+        shared, added, removed: layers by their digest.
+        packages: changes of Package, by how much they weigh.
+        files: changes of File, by how much they weigh; folders only count where they change.
+        settings: changes of `ImageFacts.settings`.
+    """
+
+    shared: list[Layer]
+    added: list[Layer]
+    removed: list[Layer]
+    packages: list[Change]
+    files: list[Change]
+    settings: list[Change]
+
+    @property
+    def pull(self) -> int:
+        """Bytes that a machine which has the one image fetches to have the other, too."""
+        return sum({layer.digest: layer.compressed for layer in self.added}.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerContent:
+    """What one layer holds, without its place in an image: the same for each image that has it.
+
+    Args:
+        files: by path, whiteouts included; `File.layer` is 0.
+        records: the files that packages are recorded in, by path.
+    """
+
+    files: dict[str, File]
+    records: dict[str, str]
+
+
+def read(name: str, folder: pathlib.Path, known: dict[str, LayerContent]) -> ImageFacts:
+    """The facts of the one image of an OCI layout.
+
+    Args:
+        name: what to call it.
+        folder: the layout.
+        known: layers that were read before, by digest; gains those of this image.
+
+    Raises:
+        ImageError: there is no readable image.
+    """
+    if not (folder / "index.json").is_file():
+        raise ImageError(f"{name}: expected an OCI image layout in {folder}, found no index.json")
+    try:
+        image = Image(folder)
+        for number, digest in enumerate(image.layer_digests):
+            if digest not in known:
+                known[digest] = _read_layer(image, number)
+        contents = [known[digest] for digest in image.layer_digests]
+        # A history entry without a layer is a change of the configuration only.
+        makers = [step.get("created_by", "") for step in image.config.get("history") or [] if not step.get("empty_layer")]
+        layers = [
+            Layer(
+                number=number,
+                digest=layer["digest"],
+                maker=makers[number] if number < len(makers) else "",
+                compressed=layer["size"],
+                unpacked=sum(file.size for file in content.files.values()),
+                files=sum(file.kind != "folder" for file in content.files.values()),
+            )
+            for number, (layer, content) in enumerate(zip(image.manifest["layers"], contents))
+        ]
+    except (ValueError, KeyError, TypeError, OSError, EOFError, tarfile.TarError) as error:
+        reason = " ".join(str(error).split())
+        found = f"{type(error).__name__}: {reason}"
+        raise ImageError(f"{name}: expected an OCI image layout with tar or tar.gz layers in {folder}, found {found}") from error
+    files, hidden = _stack(contents)
+    records = {path: contents[files[path].layer].records[path] for path in sorted(files) if path in contents[files[path].layer].records}
+    packages = sorted(_packages(records, files), key=lambda package: (-package.size, package.ecosystem, package.name))
+    return ImageFacts(name, image.digest, image.config, layers, files, packages, hidden)
+
+
+def compare(before: ImageFacts, after: ImageFacts) -> Difference:
+    """What makes `after` of `before`."""
+    old, new = {layer.digest for layer in before.layers}, {layer.digest for layer in after.layers}
+
+    def weight(change: Change) -> tuple:
+        return -abs(change.growth), change.key
+
+    return Difference(
+        shared=[layer for layer in after.layers if layer.digest in old],
+        added=[layer for layer in after.layers if layer.digest not in old],
+        removed=[layer for layer in before.layers if layer.digest not in new],
+        packages=sorted(_changes(_by_name(before.packages), _by_name(after.packages), lambda package: package.version), key=weight),
+        # Which layer brings a file makes no difference to who sees it.
+        files=sorted(_changes(before.files, after.files, lambda file: dataclasses.replace(file, layer=0)), key=weight),
+        settings=list(_changes(before.settings(), after.settings(), lambda value: value)),
+    )
+
+
+def _by_name(packages: Iterable[Package]) -> dict[str, Package]:
+    return {f"{package.ecosystem} {package.name}": package for package in packages}
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any], identity) -> Iterator[Change]:
+    for key in sorted(before.keys() | after.keys()):
+        old, new = before.get(key), after.get(key)
+        if old is None or new is None or identity(old) != identity(new):
+            yield Change(key, old, new)
+
+
+def _read_layer(image: Image, number: int) -> LayerContent:
+    files, records = {}, {}
+    for name, entry, tar in image.walk(number):
+        path = posixpath.normpath(name).lstrip("/")
+        if path == ".":
+            continue
+        content = entry.linkname
+        if entry.isreg():
+            stream = tar.extractfile(entry)
+            if _RECORDS.fullmatch(path):
+                data = stream.read()
+                records[path] = data.decode(errors="replace")
+                content = hashlib.sha256(data).hexdigest()
+            else:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
+        kinds = {"file": entry.isreg(), "folder": entry.isdir(), "link": entry.issym(), "hard link": entry.islnk(), "special": True}
+        files[path] = File(
+            layer=0,
+            kind=next(kind for kind, holds in kinds.items() if holds),
+            size=entry.size if entry.isreg() else 0,
+            content=content,
+            mode=entry.mode,
+            uid=entry.uid,
+            gid=entry.gid,
+        )
+    return LayerContent(files, records)
+
+
+def _stack(contents: list[LayerContent]) -> tuple[dict[str, File], list[tuple[str, File]]]:
+    """The file system that layers give, one above the other, and the regular files that are hidden in it."""
+    files: dict[str, File] = {}
+    hidden: list[tuple[str, File]] = []
+    for number, content in enumerate(contents):
+        gone: set[str] = set()  # paths that go with all below them
+        emptied: set[str] = set()  # folders that stay
+        for path, file in content.files.items():
+            folder, name = posixpath.split(path)
+            if name == _OPAQUE:
+                emptied.add(folder)
+            elif name.startswith(_WHITEOUT):
+                gone.add(posixpath.join(folder, name.removeprefix(_WHITEOUT)))
+            elif path in files and file.kind != "folder":
+                gone.add(path)
+        if gone or emptied:
+            for path in sorted(files):
+                if path in gone or any(parent in gone or parent in emptied for parent in _parents(path)):
+                    file = files.pop(path)
+                    if file.kind == "file":
+                        hidden.append((path, file))
+        for path, file in content.files.items():
+            if not posixpath.basename(path).startswith(_WHITEOUT):
+                files[path] = dataclasses.replace(file, layer=number)
+    return files, hidden
+
+
+def _parents(path: str) -> Iterator[str]:
+    """The folders above a path, up to the root, which is empty."""
+    while path:
+        path = posixpath.dirname(path)
+        yield path
+
+
+def _packages(records: Mapping[str, str], files: Mapping[str, File]) -> Iterator[Package]:
+    owned = set()  # What Debian packages brought: their Python metadata tells the same once more.
+    for path, text in records.items():
+        if path != _DPKG_STATUS and (posixpath.dirname(path) != _DPKG_STATUS_FOLDER or path.endswith(".md5sums")):
+            continue
+        for fields in Deb822.iter_paragraphs(text, use_apt_pkg=False):
+            name = fields["Package"]
+            if fields.get("Status", "installed").split()[-1] != "installed":
+                continue
+            prefixes = [path, f"{_DPKG_INFO_FOLDER}/{name}", f"{_DPKG_INFO_FOLDER}/{name}:{fields.get('Architecture')}"]
+            sums = next((records[f"{prefix}.md5sums"] for prefix in prefixes if f"{prefix}.md5sums" in records), "")
+            # On a merged /usr the lists still name /bin/sh.
+            listed = [line.split("  ", 1)[1] for line in sums.splitlines() if "  " in line]
+            paths = {listed_path if listed_path in files else f"usr/{listed_path}" for listed_path in listed}
+            owned |= paths
+            yield Package("Debian", name, fields["Version"], _size(paths, files))
+    for path, text in records.items():
+        folder, name = posixpath.split(path)
+        if name != "METADATA" or path in owned:
+            continue
+        fields = email.parser.HeaderParser().parsestr(text)
+        rows = csv.reader(records.get(f"{folder}/RECORD", "").splitlines())
+        paths = {posixpath.normpath(posixpath.join(posixpath.dirname(folder), row[0])).lstrip("/") for row in rows if row}
+        yield Package("Python", fields["Name"], fields["Version"], _size(paths, files))
+
+
+def _size(paths: Iterable[str], files: Mapping[str, File]) -> int:
+    return sum(files[path].size for path in paths if path in files)

@@ -1,0 +1,80 @@
+"""Debian packages as layer content: what `dpkg --unpack` would lay down on a merged-/usr system, and no maintainer script."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import pathlib
+import posixpath
+import tarfile
+
+from oci.layer import Entry, Layer
+from fetch.debian.archive import Deb
+
+# Debian 12 is merged-/usr: these are symbolic links into /usr, while packages may still ship /bin/sh or /lib/x.
+_MERGED = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
+
+# What nobody reads in a container. Copyright files stay: the licences ask for it.
+_DOCUMENTATION = (
+    "usr/share/bash-completion/*",
+    "usr/share/bug/*",
+    "usr/share/doc-base/*",
+    "usr/share/info/*",
+    "usr/share/lintian/*",
+    "usr/share/locale/*",
+    "usr/share/man/*",
+)
+_DOC_FOLDER = "usr/share/doc"
+
+
+def add_package(layer: Layer, path: pathlib.Path, exclude: tuple[str, ...] = ()) -> str:
+    """Adds one .deb and its record in /var/lib/dpkg/status.d, where scanners look for packages installed without dpkg.
+
+    Owners and permissions are the package's (numeric), but for the set-id bits, which every layer drops.
+
+    Args:
+        layer: gains the package's files.
+        path: the .deb.
+        exclude: globs on paths without leading slash (`*` matches `/` too) that are left out.
+
+    Returns:
+        The package's name.
+
+    Raises:
+        LayerError: another package has shipped one of its paths with different content.
+    """
+    deb = Deb(path)
+    name = deb.control["Package"]
+    sums = []
+    with deb.data() as data:
+        for member in data:
+            target = posixpath.normpath(member.name).lstrip("/")
+            merged = _merged(target)
+            if target == "." or _left_out(target, member, exclude):
+                continue
+            content = data.extractfile(member).read() if member.isreg() else b""
+            link = _merged(posixpath.normpath(member.linkname)) if member.islnk() else member.linkname
+            kind = tarfile.REGTYPE if member.isreg() else member.type
+            # GNU tar records 0777 for every symbolic link; some packages were built with another umask.
+            mode = 0o777 if member.issym() else member.mode
+            layer.add(merged, Entry(kind, f"package {name}", mode, member.uid, member.gid, content, link))
+            if member.isreg():
+                sums.append(f"{hashlib.md5(content, usedforsecurity=False).hexdigest()}  {target}\n")
+    fields = {"Package": name, "Status": "install ok installed", **deb.control}
+    # deb822: a continuation line starts with a space.
+    record = "".join(f"{key}: {value}".replace("\n", "\n ") + "\n" for key, value in fields.items())
+    layer.add_file(f"var/lib/dpkg/status.d/{name}", record.encode(), f"package {name}")
+    layer.add_file(f"var/lib/dpkg/status.d/{name}.md5sums", "".join(sums).encode(), f"package {name}")
+    return name
+
+
+def _merged(path: str) -> str:
+    return f"usr/{path}" if path.split("/", 1)[0] in _MERGED else path
+
+
+def _left_out(path: str, member: tarfile.TarInfo, exclude: tuple[str, ...]) -> bool:
+    folder, _, below = path.partition(_DOC_FOLDER + "/")
+    if not folder and below:
+        # /usr/share/doc/<package>/copyright, or /usr/share/doc/<package> as a link to the package that carries it.
+        return not (posixpath.basename(below) == "copyright" and below.count("/") == 1 or member.issym() and "/" not in below)
+    return any(fnmatch.fnmatchcase(path, glob) for glob in _DOCUMENTATION + exclude)

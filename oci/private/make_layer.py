@@ -1,0 +1,117 @@
+"""Makes one image layer from a description: Debian packages, folders, files, links, and what installation scripts would make.
+
+    python3 -m images.private.make_layer --spec layer.json --output layer.tar.gz
+
+The description is JSON; every key may be left out. Paths in the image have no leading slash.
+
+    packages         [.deb, ...]
+    exclude          [glob, ...]              paths of the packages to leave out; `*` matches `/` too
+    trees            [[folder, path], ...]    a folder's files, as mode 0644, below a path
+    console_scripts  path                     commands that the trees' *.dist-info/entry_points.txt name, made there
+    files            [[file, path, mode], ...]
+    directories      {path: "mode uid gid"}
+    symlinks         {path: target}
+    copies           {path: path}             a copy of another file of this layer
+    concatenations   {path: glob}             the matching files of this layer one after the other, by name
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import fnmatch
+import json
+import os
+import pathlib
+import sys
+
+from oci.private.debian_packages import add_package
+from oci.layer import Layer, LayerError
+
+_CONSOLE_SCRIPT = """#!/usr/bin/python3
+# Runs {module}:{attribute} of {distribution}, as its entry_points.txt says.
+import sys
+
+from {module} import {first}
+
+sys.exit({attribute}())
+"""
+
+
+def make_layer(spec: dict) -> Layer:
+    """The layer that a description (see the module's docstring) asks for.
+
+    Raises:
+        LayerError: parts contradict each other, or one is missing; the message names path and origin.
+    """
+    unknown = set(spec) - {
+        "packages", "exclude", "trees", "console_scripts", "files", "directories", "symlinks", "copies", "concatenations"
+    }  # fmt: skip
+    if unknown:
+        raise LayerError(f"the layer's description has keys that nobody reads: {', '.join(sorted(unknown))}")
+    layer = Layer()
+    exclude = tuple(spec.get("exclude", ()))
+    for package in spec.get("packages", ()):
+        add_package(layer, pathlib.Path(package), exclude)
+    for folder, path in spec.get("trees", ()):
+        _add_tree(layer, pathlib.Path(folder), path)
+    for source, path, mode in spec.get("files", ()):
+        layer.add_file(path, pathlib.Path(source), source, int(mode, 8))
+    if spec.get("console_scripts"):
+        _add_console_scripts(layer, spec["console_scripts"])
+    for path, facts in spec.get("directories", {}).items():
+        mode, uid, gid = facts.split()
+        layer.add_directory(path, "attribute `directories`", int(mode, 8), int(uid), int(gid))
+    for path, target in spec.get("symlinks", {}).items():
+        layer.add_symlink(path, target, "attribute `symlinks`")
+    for path, source in spec.get("copies", {}).items():
+        layer.add_file(path, layer.data(source), "attribute `copies`")
+    for path, glob in spec.get("concatenations", {}).items():
+        names = [name for name, _ in layer.items() if fnmatch.fnmatchcase(name, glob)]
+        if not names:
+            raise LayerError(f"/{path}: expected files that match {glob!r} in this layer, found none")
+        layer.add_file(path, b"".join(layer.data(name) for name in names), "attribute `concatenations`")
+    return layer
+
+
+def _add_tree(layer: Layer, folder: pathlib.Path, path: str) -> None:
+    # Links are followed: in a sandbox every input is one. Modes are set: Bazel marks each output executable.
+    for parent, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            source = pathlib.Path(parent, name)
+            layer.add_file(f"{path}/{source.relative_to(folder).as_posix()}", source, f"folder {folder}")
+
+
+def _add_console_scripts(layer: Layer, folder: str) -> None:
+    for path, entry in list(layer.items()):
+        if not path.endswith(".dist-info/entry_points.txt"):
+            continue
+        points = configparser.ConfigParser(delimiters=("=",), interpolation=None)
+        points.optionxform = str
+        points.read_string(entry.data().decode())
+        for name, point in dict(points["console_scripts"] if "console_scripts" in points else {}).items():
+            module, _, attribute = point.split("[")[0].strip().partition(":")
+            text = _CONSOLE_SCRIPT.format(
+                module=module,
+                attribute=attribute,
+                first=attribute.split(".")[0],
+                distribution=path.split("/")[-2].removesuffix(".dist-info"),
+            )
+            layer.add_file(f"{folder}/{name}", text.encode(), path, 0o755)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="the layer's description, JSON")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="the layer to write, tar.gz")
+    arguments = parser.parse_args()
+    try:
+        make_layer(json.loads(arguments.spec.read_text())).write(arguments.output)
+    except LayerError as error:
+        print(f"make_layer: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

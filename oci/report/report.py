@@ -1,0 +1,134 @@
+"""Writes a picture of an image as one self-contained HTML page: layers, folders, packages, largest files, difference to another image.
+
+tools/bazel run //images:report                                                        # of the runtime image
+tools/bazel run //images:report -- --image tvm_runtime_dev --against tvm_runtime       # of two images of this build
+tools/bazel run //images:report -- --against registry.example.org/tvm_runtime:0.1.0    # of this build and a published tag
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+from oci import image_facts, reference
+from oci.report import pages, treemap
+from oci.image_facts import ImageError, ImageFacts, LayerContent
+from fetch import arguments
+
+# OCI distribution-spec, "Pulling manifests". A registry is always named: by a dot, a port or localhost, as container tools tell it from a
+# part of the name. skopeo takes a tag or a digest, not both.
+# Rows that are there to be read at once, and all that a page has of the files that differ.
+_SHOWN = 12
+_LISTED = 200
+
+_TEMPLATE = pathlib.Path(__file__).with_name("report.html.jinja")
+
+
+def page(image: ImageFacts, other: ImageFacts | None = None) -> str:
+    """The page of an image, with the difference that leads from `other` to it where there is one."""
+    return pages.render(
+        _TEMPLATE,
+        image=image,
+        other=other,
+        difference=image_facts.compare(other, image) if other else None,
+        duplicates=image.duplicates(),
+        # One for screens, one for phones.
+        drawings=[(treemap.tiles(image.files, *size), *size, kind) for size, kind in (((1160, 580), "wide"), ((380, 620), "tall"))],
+        shown=_SHOWN,
+        listed=_LISTED,
+    )
+
+
+def pull(name: str, image: ImageFacts, skopeo: pathlib.Path, folder: pathlib.Path) -> None:
+    """Copies an image from a registry into an OCI layout, for the platform of `image` where there are several.
+
+    Raises:
+        ImageError: the reference is malformed, or the registry does not give it.
+    """
+    # skopeo takes a tag or a digest, not both.
+    match = re.fullmatch(f"(?P<host>{reference.HOST})/{reference.NAME}(:{reference.TAG}|@{reference.DIGEST})", name)
+    if not match:
+        raise ImageError(
+            f"--against {name}: expected the name of an image of this build, a folder with an OCI layout, "
+            "or REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST; found none of these"
+        )
+    platform = [f"--override-os={image.config['os']}", f"--override-arch={image.config['architecture']}"]
+    # A registry on this machine speaks plain http.
+    plain = ["--src-tls-verify=false"] if reference.on_this_machine(match["host"]) else []
+    # What is only looked at needs no signature.
+    command = [
+        str(skopeo.absolute()),
+        "--insecure-policy",
+        *platform,
+        "copy",
+        "--quiet",
+        *plain,
+        f"docker://{name}",
+        f"oci:{folder}:against",
+    ]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
+        )
+    except OSError as error:
+        raise ImageError(f"--against {name}: cannot start {skopeo}: {error.strerror}") from error
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        message = re.sub(r'^time=".*?" level=\w+ msg="(.*)"$', r"\1", lines[-1]).replace('\\"', '"')
+        raise ImageError(f"--against {name}: skopeo could not pull it: {message}")
+
+
+def _facts(options: argparse.Namespace) -> tuple[ImageFacts, ImageFacts | None]:
+    layouts = dict(options.layout)
+    name = options.image or options.layout[0][0]
+    if name not in layouts:
+        raise ImageError(f"--image {name}: expected an image of this build ({', '.join(layouts)}), found none of that name")
+    known: dict[str, LayerContent] = {}
+    image = image_facts.read(name, layouts[name], known)
+    against = options.against
+    if not against:
+        return image, None
+    if against in layouts:
+        return image, image_facts.read(against, layouts[against], known)
+    folder = arguments.user_path(against)
+    if folder.is_dir():
+        return image, image_facts.read(against, folder, known)
+    with tempfile.TemporaryDirectory(prefix="report-") as temporary:
+        layout = pathlib.Path(temporary, "layout")
+        pull(against, image, options.skopeo, layout)
+        return image, image_facts.read(against, layout, known)
+
+
+def main() -> int:
+    parser = arguments.Parser("//images:report", __doc__)
+    parser.add_argument("--layout", type=arguments.named_path, action="append", required=True, help=argparse.SUPPRESS)
+    # Without it, as an action of the build, there is no --against an image in a registry.
+    parser.add_argument("--skopeo", type=pathlib.Path, default=pathlib.Path("skopeo"), help=argparse.SUPPRESS)
+    parser.add_argument("--image", help="the image to show (default: the first)")
+    parser.add_argument(
+        "--against",
+        metavar="OTHER",
+        help="what to compare it with: another image of this build, a folder with an OCI layout, REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST",
+    )
+    parser.add_argument("--output", type=arguments.user_path, help="the page to write (default: NAME.html)")
+    options = parser.parse_args()
+    try:
+        image, other = _facts(options)
+        output = (options.output or arguments.user_path(f"{image.name}.html")).absolute()
+        output.write_text(page(image, other), encoding="utf-8")
+    except ImageError as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"report: cannot write {error.filename}: {error.strerror}; name another file with --output", file=sys.stderr)
+        return 1
+    print(output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

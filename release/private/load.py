@@ -1,0 +1,46 @@
+"""Loads an image that passed the tests into Podman or Docker.
+
+    tools/bazel run //images:load -- --image tvm_runtime
+
+While developing, //images/<image>:load does the same without waiting for the tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+
+from oci import container_tool
+from release.private import stamp
+from fetch import arguments
+
+
+def main() -> int:
+    parser = arguments.Parser("//images:load", __doc__)
+    parser.add_argument("--gate", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--layout", type=arguments.named_path, action="append", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--loader", type=arguments.named_path, action="append", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--image", help="the image to load (default: the first)")
+    parser.add_argument("--tool", choices=container_tool.ENGINES, help="load into this one (default: the first that works)")
+    options = parser.parse_args()
+    layouts, loaders = dict(options.layout), dict(options.loader)
+    name = options.image or next(iter(layouts))
+    if name not in layouts:
+        parser.error(f"--image: expected {' or '.join(layouts)}, found {name!r}")
+    try:
+        digest = stamp.check(json.loads(options.gate.read_text()), layouts[name])
+        tool, _ = container_tool.find(container_tool.ENGINES, options.tool)
+    except (stamp.Untested, container_tool.NoTool) as error:
+        print(f"load: {error}", file=sys.stderr)
+        return 1
+    print(f"load: {name} {digest} into {tool}", file=sys.stderr, flush=True)
+    loader = str(loaders[name].absolute())
+    os.execve(loader, [loader], container_tool.environment(tool))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

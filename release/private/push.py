@@ -1,0 +1,404 @@
+"""Pushes images that passed the tests to a registry: image by digest, then bills of materials, provenance, signature; tags last.
+
+    tools/bazel run //images:push -- --repository HOST/NAME --tag TAG --key cosign.key
+
+Credentials are those of `podman login` or `docker login`. The signing key is a file (--key) or the content of $COSIGN_PRIVATE_KEY, its
+password $COSIGN_PASSWORD. A push that fails or is interrupted sets no tag; run again, it sends only what the registry lacks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+from oci import credentials, layout as oci_layout, reference
+from release.private import signing, stamp
+from fetch import arguments
+
+_RELEASE_TAG = re.compile(r"v?[0-9]+\.[0-9]+\.[0-9]+")
+_REVISION = "org.opencontainers.image.revision"
+
+# An attachment's manifest names a time; a fixed one makes it the same manifest on every push.
+_CREATED = "org.opencontainers.image.created=2000-01-01T00:00:00Z"
+
+# How often to do again what another push at the same moment has overwritten or kept from being written, and the first pause between, in seconds.
+_ATTEMPTS = 5
+_PAUSE = 0.2
+
+# What a registry says of a blob that another push is writing: a half of it is there.
+_HALF_WRITTEN = r"digest.invalid|blob.unknown"
+
+# oras 1.2.0 may panic, and not say why it failed, when two uploads fail at once (https://github.com/oras-project/oras-go/issues/916).
+_PANIC = r"panic:"
+
+# What a registry or the network says → what it means and what to do; the first that matches counts.
+_EXPLANATIONS = [
+    (_PANIC, f"the client broke off {_ATTEMPTS} times by an error of its own, which hides why: run again; if it stays so, look into the registry's log"),
+    (r"status code 401|unauthorized|authentication required|credential not found", "the registry wants other credentials"),
+    (r"status code 403|denied", "these credentials may not push here: ask for write access to the repository"),
+    (r"status code 404|NAME_UNKNOWN", "the registry does not know this repository: make it first, or mend --repository"),
+    (r"status code 429|TOOMANYREQUESTS", "the registry limits requests: wait, then run again"),
+    (r"no space left|QUOTA|status code 507", "the registry's disk is full: make room there, then run again"),
+    (r"status code 5\d\d|unknown error", "the registry has failed: run again; if it stays so, look into its log"),
+    (_HALF_WRITTEN, "another push at the same moment was in the way: run again"),
+    (r"x509|certificate", "its certificate is not trusted: set SSL_CERT_FILE to the authority's certificate"),
+    (r"server gave HTTP response to HTTPS client", "the registry speaks plain http: pass --insecure if you trust the network"),
+    (r"no such host|connection refused|no route|i/o timeout|Temporary failure", "the registry does not answer: mend --repository or the network"),
+    (r"EOF|connection reset|broken pipe", "the connection broke: run again"),
+]
+
+
+class PushError(Exception):
+    """The push stopped; the message says where, why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """An image of this build.
+
+    Args:
+        name: as in //images.
+        layout: folder of its OCI layout.
+        documents: what is attached to it, pairs of media type and file.
+    """
+
+    name: str
+    layout: pathlib.Path
+    documents: list[tuple[str, pathlib.Path]]
+
+    def labels(self) -> dict[str, str]:
+        """The labels of the image configuration (image-spec, config.md)."""
+        return oci_layout.Image(self.layout).config["config"].get("Labels", {})
+
+    def blob_sizes(self) -> dict[str, int]:
+        """Sizes of manifest, configuration and layers in bytes, by the first twelve digits of the digest, as oras names them."""
+        return {blob.name[:12]: blob.stat().st_size for blob in (self.layout / "blobs/sha256").iterdir()}
+
+
+class Registry:
+    """One repository of a registry, driven by oras and cosign: the field's own clients, pinned in locks/debian.lock.json.
+
+    Args:
+        repository: HOST/NAME.
+        tools: paths of `oras` and `cosign`.
+        insecure: speak plain http; registries on this machine always are spoken to so.
+        environment: for the tools.
+    """
+
+    def __init__(self, repository: str, tools: dict[str, str], insecure: bool, environment: dict[str, str]) -> None:
+        self.repository = repository
+        self.host = repository.partition("/")[0]
+        self.tools = tools
+        self.environment = environment
+        self.plain = insecure or reference.on_this_machine(self.host)
+
+    def oras(self, what: str, *command: str, flag: str = "--plain-http", **options) -> str:
+        # oras reads a flag only after its command.
+        return self._again(lambda: self.run(what, "oras", command[0], *([flag] if self.plain else []), *command[1:], **options), _PANIC)
+
+    def cosign(self, what: str, *command: str, **options) -> str:
+        flags = ["--allow-http-registry", "--allow-insecure-registry"] if self.plain else []
+        return self.run(what, "cosign", command[0], *flags, *command[1:], **options)
+
+    def run(
+        self, what: str, tool: str, *command: str, progress: Callable[[str], None] = lambda line: None, cwd: pathlib.Path | None = None
+    ) -> str:
+        """Runs a tool; returns its standard output.
+
+        Args:
+            what: what it is to do, for messages.
+            progress: gets each line of its output as it comes.
+            cwd: folder to run it in.
+
+        Raises:
+            PushError: it failed.
+        """
+        # A file, not a second pipe, which would fill up while the first is read.
+        with tempfile.TemporaryFile("w+") as errors:
+            process = subprocess.Popen(
+                [self.tools[tool], *command],
+                cwd=cwd,
+                env=self.environment,
+                stdin=None if sys.stdin and sys.stdin.isatty() else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+            lines = []
+            try:
+                for line in process.stdout:
+                    lines.append(line)
+                    progress(line)
+            except BaseException:
+                process.terminate()
+                raise
+            finally:
+                process.wait()
+            if process.returncode:
+                errors.seek(0)
+                raise PushError(f"{self.repository}: {what}: {self.explain(errors.read())}")
+        return "".join(lines)
+
+    @staticmethod
+    def _again(send: Callable[[], str], passing: str) -> str:
+        """What `send` returns; done again where it failed for a reason that may pass.
+
+        Args:
+            send: runs a tool.
+            passing: what the error says then, a regular expression.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return send()
+            except PushError as error:
+                if attempt == _ATTEMPTS or not re.search(passing, str(error), re.IGNORECASE):
+                    raise
+                time.sleep(_PAUSE * 2 ** (attempt - 1))
+        raise AssertionError("unreachable")
+
+    def explain(self, said: str) -> str:
+        """One line out of what a tool said: the reason and what to do."""
+        reasons = [line for line in said.splitlines() if line.startswith("Error") and not line.endswith("command execution:")]
+        reason = (reasons or said.strip().splitlines() or ["no reason given"])[0]
+        reason = reason.removeprefix("Error response from registry: ").removeprefix("Error: ").removeprefix("recognizable error message not found: ")
+        for pattern, meaning in _EXPLANATIONS:
+            if re.search(pattern, said, re.IGNORECASE):
+                if "credentials" in meaning:
+                    meaning += f": {credentials.advice(self.host, dict(os.environ))}"
+                return f"{meaning} ({reason})"
+        return reason
+
+    def resolve(self, tag: str) -> str | None:
+        """The digest that a tag points at, or None."""
+        try:
+            return self.oras(f"looking up the tag {tag}", "resolve", f"{self.repository}:{tag}").strip()
+        except PushError as error:
+            if "not found" in str(error) or "does not know this repository" in str(error):
+                return None
+            raise
+
+    def push(self, image: Image, digest: str) -> None:
+        """Sends the image by digest; blobs that the registry has are not sent."""
+        sizes = image.blob_sizes()
+        done = set()
+
+        def progress(line: str) -> None:
+            if match := re.match(r"(Copied|Exists|Skipped) +([0-9a-f]{12}) ", line):
+                done.add(match[2])
+                what = "sent" if match[1] == "Copied" else "is there"
+                say(f"  {len(done)}/{len(sizes)} {match[2]} {sizes.get(match[2], 0) / 1e6:8.1f} MB {what}")
+
+        # One blob at a time, so that hardly ever two fail at once: see _PANIC.
+        self._again(
+            lambda: self.oras(
+                f"sending {image.name}",
+                *("cp", "--no-tty", "-v", "--concurrency", "1", "--from-oci-layout", f"{image.layout}@{digest}", f"{self.repository}@{digest}"),
+                flag="--to-plain-http",
+                progress=progress,
+            ),
+            _HALF_WRITTEN,
+        )
+
+    def attach(self, image: Image, digest: str) -> list[str]:
+        """Attaches the image's documents as referrers (OCI distribution specification 1.1); returns their digests."""
+        attached = {media_type: self._attach(digest, media_type, path, 1) for media_type, path in image.documents}
+        # Registries without the referrers API keep the list as a tag's manifest, which two pushes at once overwrite for each other.
+        for attempt in range(2, _ATTEMPTS + 2):
+            listed = json.loads(self.oras("listing what is attached", "discover", "--format", "json", f"{self.repository}@{digest}"))
+            known = {entry["digest"] for entry in listed.get("manifests") or []}
+            missing = [(media_type, path) for media_type, path in image.documents if attached[media_type] not in known]
+            if not missing:
+                return list(attached.values())
+            for media_type, path in missing:
+                attached[media_type] = self._attach(digest, media_type, path, attempt)
+        raise PushError(f"{self.repository}: the registry does not list what was attached {_ATTEMPTS} times: run again when no other push runs")
+
+    def _attach(self, digest: str, media_type: str, path: pathlib.Path, attempt: int) -> str:
+        # oras does not list a manifest that the registry has already; one that says which attempt it was is a new one.
+        again = ["--annotation", f"attempt={attempt}"] if attempt > 1 else []
+        answer = self._again(
+            lambda: self.oras(
+                f"attaching {path.name}",
+                "attach",
+                *("--format", "json", "--artifact-type", media_type, "--annotation", _CREATED, *again),
+                *(f"{self.repository}@{digest}", f"{path.name}:{media_type}"),
+                cwd=path.parent,
+            ),
+            _HALF_WRITTEN,
+        )
+        return json.loads(answer)["digest"]
+
+    def sign(self, digests: list[str], key: signing.Key) -> None:
+        """Signs manifests; cosign adds nothing where this key has signed before."""
+        for digest in digests:
+            # Signatures share a manifest: another push at the same moment makes the registry refuse one of the two, in whatever words.
+            command = ("sign", "--yes", "--tlog-upload=false", "--key", key.reference, f"{self.repository}@{digest}")
+            self._again(lambda: self.cosign("signing", *command), "")  # noqa: B023: it is called at once
+
+    def tag(self, digest: str, tag: str) -> None:
+        self.oras(f"setting the tag {tag}", "tag", f"{self.repository}@{digest}", tag)
+
+
+def say(line: str) -> None:
+    """Progress, apart from the result on standard output."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def check_repository(repository: str) -> str:
+    """The repository, with `{image}` for the image's name allowed as in a template.
+
+    Raises:
+        PushError: it is not HOST/NAME.
+    """
+    if not repository:
+        raise PushError('no repository: pass --repository HOST/NAME, or set "image_repository" in release/settings.json')
+    if not re.fullmatch(f"{reference.HOST}/{reference.NAME}", repository.replace("{image}", "image")):
+        raise PushError(
+            f"--repository: expected HOST/NAME (host with a dot or a port, name in lower case, no tag, no digest), found {repository!r}; "
+            "tags are set with --tag"
+        )
+    return repository
+
+
+def check_tags(tags: list[str], version: str, image: Image) -> list[str]:
+    """The tags to set: those given, else this build's version if it is a release build.
+
+    Raises:
+        PushError: one is malformed, or none is given for a build that is not stamped.
+    """
+    for tag in tags:
+        if not re.fullmatch(reference.TAG, tag):
+            raise PushError(f"--tag: expected up to 128 letters, digits, '_', '.', '-', not starting with '.' or '-', found {tag!r}")
+    if tags:
+        return tags
+    if image.labels().get(_REVISION, "unstamped") == "unstamped":
+        raise PushError(f"no tag: pass --tag TAG; the version, {version}, is the default of a release build only (--config=release)")
+    return [version]
+
+
+def plan(options: argparse.Namespace) -> list[tuple[Image, str, Registry, list[str]]]:
+    """What to push where: image, its digest, repository, tags; nothing has been sent when it returns.
+
+    Raises:
+        PushError: an argument is wrong.
+        stamp.Untested: an image is not what the tests passed on.
+    """
+    settings = json.loads(options.settings.read_text())
+    repository = check_repository(options.repository or settings["image_repository"])
+    images = [
+        Image(name, layout, [(kind, path) for (of, kind), path in options.documents.items() if of == name])
+        for name, layout in options.images.items()
+    ]
+    if options.image:
+        images = [image for image in images if image.name == options.image]
+    elif "{image}" not in repository:
+        images = images[:1]
+    tested = json.loads(options.gate.read_text())
+    tools = {"oras": os.path.abspath(options.oras), "cosign": os.path.abspath(options.cosign)}
+    planned = []
+    for image in images:
+        digest = stamp.check(tested, image.layout)
+        registry = Registry(repository.replace("{image}", image.name), tools, options.insecure, options.environment)
+        planned.append((image, digest, registry, check_tags(options.tag, options.version, image)))
+    return planned
+
+
+def check_release_tags(registry: Registry, digest: str, tags: list[str]) -> None:
+    """A tag that names a release stays where it is.
+
+    Raises:
+        PushError: the registry has it for another image.
+    """
+    for tag in filter(_RELEASE_TAG.fullmatch, tags):
+        there = registry.resolve(tag)
+        if there and there != digest:
+            raise PushError(
+                f"{registry.repository}:{tag}: a release's tag does not move: the registry has {there}, this build is {digest}; "
+                "raise VERSION in version.bzl, or pass another --tag"
+            )
+
+
+def push(options: argparse.Namespace) -> None:
+    """Pushes as planned.
+
+    Raises:
+        PushError, stamp.Untested, signing.SigningError: see `plan`; there is no good key; or the registry refuses. No tag is set then.
+    """
+    planned = plan(options)
+    if options.dry_run:
+        for image, digest, registry, tags in planned:
+            print(f"would push {image.name} {digest} to {registry.repository} as {', '.join(tags)}")
+        return
+    with signing.key(options, options.environment) as key:
+        for _, digest, registry, tags in planned:
+            check_release_tags(registry, digest, tags)
+        for image, digest, registry, _ in planned:
+            say(f"push: {image.name} {digest} to {registry.repository}")
+            registry.push(image, digest)
+            say(f"push: attaching {', '.join(path.name for _, path in image.documents) or 'nothing'}")
+            attached = registry.attach(image, digest)
+            if key:
+                say(f"push: signing the image and what is attached: {1 + len(attached)}")
+                registry.sign([digest, *attached], key)
+        for _, digest, registry, tags in planned:
+            for tag in tags:
+                registry.tag(digest, tag)
+                options.tagged.append(f"{registry.repository}:{tag}")
+    for _, digest, registry, tags in planned:
+        print(f"{registry.repository}@{digest}")
+        for tag in tags:
+            print(f"{registry.repository}:{tag}")
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    parser = arguments.Parser("//images:push", __doc__)
+    for fixed in ("--gate", "--settings"):
+        parser.add_argument(fixed, type=pathlib.Path, required=True, help=argparse.SUPPRESS)
+    for fixed in ("--oras", "--version"):
+        parser.add_argument(fixed, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--layout", type=arguments.named_path, action="append", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--document", action="append", default=[], help=argparse.SUPPRESS)
+    parser.add_argument("-r", "--repository", help="HOST/NAME; with {image} in NAME, which stands for the image's name, all images are pushed")
+    parser.add_argument("-t", "--tag", action="append", default=[], help="tag to set; may be repeated (default of a release build: the version)")
+    parser.add_argument("--image", help="the one image to push (default: the first, or all if the repository has {image} in it)")
+    signing.add_arguments(parser)
+    parser.add_argument("--insecure", action="store_true", help="plain http; registries on this machine always get it")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, say what would be pushed, send nothing")
+    options = parser.parse_args(words)
+    options.images = dict(options.layout)
+    # IMAGE=MEDIA_TYPE=PATH
+    options.documents = {(image, kind): pathlib.Path(path).absolute() for image, kind, path in (entry.split("=", 2) for entry in options.document)}
+    if options.image and options.image not in options.images:
+        parser.error(f"--image: expected {' or '.join(options.images)}, found {options.image!r}")
+    return options
+
+
+def main() -> int:
+    options = parse()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    options.tagged = []
+    try:
+        with credentials.docker_config(dict(os.environ)) as environment:
+            options.environment = environment
+            push(options)
+        return 0
+    except (PushError, credentials.CredentialsError, signing.SigningError, stamp.Untested) as error:
+        code, reason = 1, str(error)
+    except KeyboardInterrupt:
+        code, reason = 130, "interrupted; what the registry has by now is not sent again when you run the same command"
+    print(f"push: {reason}. Tags set: {', '.join(options.tagged) or 'none'}.", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

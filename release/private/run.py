@@ -1,0 +1,152 @@
+"""Starts an image with the container tool that is there: podman, docker or runc.
+
+    tools/bazel run //images:run                                    # a shell
+    tools/bazel run //images:run -- smoke
+    tools/bazel run //images:run -- --volume "$PWD":/workspace -- pytest /tests
+    tools/bazel run //images:run -- --image mlc_llm --volume "$PWD":/workspace --publish 8000:8000 -- serve /workspace/MODEL
+
+Nothing is kept of the container. With runc it has no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from oci import container_tool, layout as oci_layout
+from fetch import arguments
+
+
+class RunError(Exception):
+    """The container cannot be started; the message says why."""
+
+
+def volume(text: str) -> tuple[str, str]:
+    """Reads HOST:CONTAINER; the folder must be there, since Docker would make it, as root."""
+    outside, _, inside = text.partition(":")
+    folder = arguments.user_path(outside).absolute()
+    if not inside.startswith("/"):
+        raise argparse.ArgumentTypeError(f"expected HOST:CONTAINER with an absolute path in the container, found {text!r}")
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a folder, found none at {folder}")
+    return str(folder), inside
+
+
+def ports(text: str) -> str:
+    """Checks [ADDRESS:]HOST:CONTAINER, two ports: an engine's own message about another comes late and names none."""
+    *_, outside, inside = ["", *text.split(":")]
+    if not (outside.isdigit() and inside.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected HOST:CONTAINER, two ports, found {text!r}")
+    return text
+
+
+def run_in_engine(tool: str, path: str, options: argparse.Namespace, image: oci_layout.Image, reference: str, loader: pathlib.Path) -> int:
+    """Becomes `podman run` or `docker run`; loads the image first, unless the engine has this very one.
+
+    Raises:
+        RunError: it cannot be loaded.
+    """
+    inspect = subprocess.run([path, "image", "inspect", "--format", "{{.Id}}", reference], capture_output=True, text=True)
+    # An image is known by its configuration's digest, or by its manifest's where Docker stores images with containerd.
+    if inspect.stdout.strip().removeprefix("sha256:") not in {digest.removeprefix("sha256:") for digest in (image.manifest["config"]["digest"], image.digest)}:
+        print(f"run: loading {reference} into {tool}", file=sys.stderr, flush=True)
+        if subprocess.run([str(loader.absolute())], env=container_tool.environment(tool), stdout=sys.stderr).returncode:
+            raise RunError(f"{tool} could not load {reference}; what it says stands above")
+    command = [path, "run", "--rm", "--interactive"]
+    command += ["--tty"] if sys.stdin.isatty() else []
+    command += ["--gpus", "all"] if options.gpus else []
+    for outside, inside in options.volume:
+        command += ["--volume", f"{outside}:{inside}"]
+    for ports in options.publish:
+        command += ["--publish", ports]
+    os.execv(path, [*command, reference, *options.command])
+    return 0
+
+
+def run_in_runc(path: str, options: argparse.Namespace, image: oci_layout.Image, umoci: str) -> int:
+    """Unpacks the image with umoci and runs it; returns the command's exit status.
+
+    Raises:
+        RunError: GPUs or a port are asked for, or it cannot be unpacked.
+    """
+    if options.publish:
+        raise RunError("runc alone gives a container no network: install podman or docker to publish a port")
+    if options.gpus:
+        raise RunError("runc alone gives a container no GPU: install podman or docker with the NVIDIA Container Toolkit")
+    rootless = os.geteuid() != 0
+    scratch = pathlib.Path(tempfile.mkdtemp(prefix="run-"))
+    try:
+        print("run: unpacking the image for runc", file=sys.stderr, flush=True)
+        # umoci knows an image by a name, which Bazel's layouts do not give; the blobs stay where they are.
+        layout = scratch / "layout"
+        layout.mkdir()
+        (layout / "oci-layout").write_bytes((image.folder / "oci-layout").read_bytes())
+        (layout / "blobs").symlink_to((image.folder / "blobs").absolute())
+        index = json.loads((image.folder / "index.json").read_text())
+        index["manifests"][0]["annotations"] = {"org.opencontainers.image.ref.name": "image"}
+        (layout / "index.json").write_text(json.dumps(index))
+        unpack = [umoci, "unpack", *(["--rootless"] if rootless else []), "--image", f"{layout}:image", str(scratch / "bundle")]
+        unpacked = subprocess.run(unpack, capture_output=True, text=True)
+        if unpacked.returncode:
+            raise RunError(f"umoci cannot unpack the image: {unpacked.stderr.strip()}")
+        file = scratch / "bundle/config.json"
+        file.write_text(json.dumps(container_config(json.loads(file.read_text()), image, options, rootless)))
+        command = [path, "--root", str(scratch / "state"), "run", "--bundle", str(scratch / "bundle"), f"run-{os.getpid()}"]
+        return subprocess.run(command).returncode
+    finally:
+        subprocess.run(["chmod", "-R", "u+rwX", str(scratch)], check=False)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def container_config(config: dict, image: oci_layout.Image, options: argparse.Namespace, rootless: bool) -> dict:
+    """umoci's runtime configuration (runtime-spec, config.md) with the command, the volumes and the user of this run."""
+    process = config["process"]
+    image_config = image.config["config"]
+    process["args"] = [*image_config.get("Entrypoint", []), *(options.command or image_config.get("Cmd", []))]
+    process["terminal"] = sys.stdin.isatty()
+    if rootless:
+        # The one user that there is in the container.
+        process["user"] = {"uid": 0, "gid": 0}
+    for outside, inside in options.volume:
+        config["mounts"].append({"destination": inside, "type": "bind", "source": outside, "options": ["rbind", "rw"]})
+    return config
+
+
+def main() -> int:
+    parser = arguments.Parser("//images:run", __doc__)
+    for fixed in ("--umoci", "--version"):
+        parser.add_argument(fixed, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--layout", type=arguments.named_path, action="append", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--loader", type=arguments.named_path, action="append", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--image", help="the image to start (default: the first)")
+    parser.add_argument("--tool", choices=[*container_tool.ENGINES, "runc"], help="start it with this one (default: the first that works)")
+    parser.add_argument("--volume", type=volume, action="append", default=[], metavar="HOST:CONTAINER", help="show a folder inside; may be repeated")
+    parser.add_argument("--publish", type=ports, action="append", default=[], metavar="HOST:CONTAINER", help="reach a port from outside; may be repeated")
+    parser.add_argument("--gpus", action="store_true", help="give it all GPUs (NVIDIA Container Toolkit)")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments (default: a shell)")
+    options = parser.parse_args()
+    if options.command[:1] == ["--"]:
+        del options.command[0]
+    layouts, loaders = dict(options.layout), dict(options.loader)
+    name = options.image or next(iter(layouts))
+    if name not in layouts:
+        parser.error(f"--image: expected {' or '.join(layouts)}, found {name!r}")
+    image = oci_layout.Image(layouts[name])
+    try:
+        tool, path = container_tool.find((*container_tool.ENGINES, "runc"), options.tool)
+        if tool == "runc":
+            return run_in_runc(path, options, image, os.path.abspath(options.umoci))
+        return run_in_engine(tool, path, options, image, f"{name}:{options.version}", loaders[name])
+    except (RunError, container_tool.NoTool) as error:
+        print(f"run: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

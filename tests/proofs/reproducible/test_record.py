@@ -1,0 +1,269 @@
+"""Digests of a release are recorded only at its tag and never change; a published artifact that is another one is told from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import types
+
+import pytest
+
+from release.private import stamp
+from release.private.reproduce import command, compare, record
+from tests.images.layouts import write_layout
+from oci.registry_server import registry
+
+DIFFOSCOPE = pathlib.Path(os.environ["DIFFOSCOPE"]).absolute()
+DIGESTS = pathlib.Path(os.environ["DIGESTS"])
+REGISTRY, SKOPEO = (pathlib.Path(os.environ[name]).absolute() for name in ("REGISTRY", "SKOPEO"))
+TAG, BUILD = "v0.1.0", "registries"
+
+
+class Release:
+    """A checkout with a tag, and what was built of it: a folder of a release, an image."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.work, self.dist, self.image = folder / "work", folder / "dist", folder / "image"
+        self.record = self.work / "release/digests.json"
+        self.record.parent.mkdir(parents=True)
+        self.record.write_text('{"releases": {}}\n')
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.git("add", ".")
+        self.git("commit", "--quiet", "--message=one")
+        self.git("tag", TAG)
+        self.head = self.git("rev-parse", "HEAD")
+        self.dist.mkdir()
+        for name in "a-1-py3-none-any.whl", "all.spdx.json", "all.cdx.json", "index.html", "SHA256SUMS":
+            (self.dist / name).write_text(name)
+        write_layout(self.image, [{"etc/x": b"as built\n"}], labels={"title": "tiny", "version": "0.1.0"})
+
+    def git(self, *words: str) -> str:
+        identity = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false")
+        done = subprocess.run(["git", "-C", str(self.work), *identity, *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    @property
+    def digests(self) -> record.Digests:
+        return record.of_build(self.dist, {"tiny": self.image})
+
+    def write(self, tag: str = TAG, build: str = BUILD, revision: str | None = None) -> None:
+        record.write(self.record, tag, build, self.digests, self.work, revision or self.head)
+
+    def refused(self, **options: str) -> str:
+        before = self.record.read_bytes()
+        with pytest.raises(record.RecordError) as error:
+            self.write(**options)
+        assert self.record.read_bytes() == before
+        return str(error.value)
+
+
+@pytest.fixture
+def release(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("PATH", "/usr/local/bin:/usr/bin:/bin")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return Release(tmp_path)
+
+
+def test_the_committed_record_is_well_formed():
+    record.read(DIGESTS)
+
+
+def test_what_is_recorded(release):
+    release.write()
+    written = record.read(release.record)["releases"][TAG]
+    assert written["revision"] == release.head
+    assert written["builds"] == {
+        BUILD: {
+            "images": {"tiny": stamp.image_digest(release.image)},
+            "sboms": {name: stamp.sha256(release.dist / name) for name in ("all.cdx.json", "all.spdx.json")},
+            "wheels": {"a-1-py3-none-any.whl": stamp.sha256(release.dist / "a-1-py3-none-any.whl")},
+        }
+    }
+
+
+def test_the_same_again_and_another_build_beside_it(release):
+    release.write()
+    release.git("commit", "--quiet", "--all", "--message=record")
+    release.git("checkout", "--quiet", TAG)
+    release.write(build="upstream,cuda")
+    before = release.record.read_bytes()
+    release.git("update-index", "--assume-unchanged", "release/digests.json")
+    release.write(build="upstream,cuda")
+    assert release.record.read_bytes() == before
+
+
+def test_no_tag(release):
+    assert "tag v0.2.0: expected on" in release.refused(tag="v0.2.0") and "git tag v0.2.0" in release.refused(tag="v0.2.0")
+
+
+def test_a_tag_elsewhere(release):
+    release.git("commit", "--quiet", "--allow-empty", "--message=two")
+    assert f"found on {release.head}" in release.refused(revision=release.git("rev-parse", "HEAD"))
+
+
+def test_a_dirty_tree(release):
+    (release.work / "new").write_text("1")
+    assert "expected no file that differs from its commit, found new" in release.refused()
+
+
+@pytest.mark.parametrize("revision", ["unstamped", "0" * 40])
+def test_a_build_of_another_commit(release, revision):
+    assert f"found {revision}" in release.refused(revision=revision)
+
+
+def test_what_is_recorded_does_not_change(release):
+    release.write()
+    release.git("update-index", "--assume-unchanged", "release/digests.json")
+    (release.dist / "a-1-py3-none-any.whl").write_text("other")
+    assert "a-1-py3-none-any.whl: expected sha256:" in release.refused() and "raise VERSION" in release.refused()
+
+
+@pytest.mark.parametrize(
+    "break_it, said",
+    [
+        (lambda releases: releases.update({"0.1.0": releases.pop(TAG)}), "expected tags vX.Y.Z, found '0.1.0'"),
+        (lambda releases: releases[TAG].update(revision="main"), "expected a commit's id, found 'main'"),
+        (lambda releases: releases[TAG].update(builds={}), "expected at least one"),
+        (lambda releases: releases[TAG].pop("builds"), "expected builds and revision"),
+        (lambda releases: releases[TAG]["builds"].update(mine={}), "expected PROFILE[,cuda][,without-mlc-llm], found 'mine'"),
+        (lambda releases: releases[TAG]["builds"][BUILD].pop("wheels"), "expected images and sboms and wheels"),
+        (lambda releases: releases[TAG]["builds"][BUILD]["images"].update(tiny="abc"), "expected sha256: and 64 hex digits, found 'abc'"),
+    ],
+)
+def test_a_malformed_record(release, break_it, said):
+    release.write()
+    content = json.loads(release.record.read_text())
+    break_it(content["releases"])
+    release.record.write_text(json.dumps(content))
+    with pytest.raises(record.RecordError) as error:
+        record.read(release.record)
+    assert said in str(error.value) and "git checkout" in str(error.value)
+
+
+def test_a_record_that_is_no_json(release):
+    release.record.write_text("{")
+    with pytest.raises(record.RecordError, match="expected JSON"):
+        record.read(release.record)
+
+
+# Verifying --------------------------------------------------------------------------------------------------------
+
+
+def verify(release: Release, rebuilt: Release, things: list[pathlib.Path | str], build: str = BUILD, tag: str | None = None) -> bool:
+    """The command's verification, with another folder in the place of this build."""
+    options = types.SimpleNamespace(tag=tag, version=TAG[1:], verify=list(map(str, things)), diffoscope=DIFFOSCOPE, skopeo=SKOPEO)
+    this = command.Command.__new__(command.Command)
+    this.options, this.digests, this.revision, this.build, this.html = options, release.record, release.head, build, release.work / "page.html"
+    this._here = lambda wanted: {(kind, name): rebuilt.image if kind == "images" else rebuilt.dist / name for kind, name in wanted}
+    with tempfile.TemporaryDirectory(dir=release.work) as place:
+        return this.verify(pathlib.Path(place))
+
+
+@pytest.fixture
+def published(release, tmp_path):
+    """What somebody downloaded, byte for byte; `release` is what was built and recorded."""
+    release.write()
+    shutil.copytree(release.dist, tmp_path / "downloaded/dist")
+    shutil.copytree(release.image, tmp_path / "downloaded/image")
+    return tmp_path / "downloaded"
+
+
+def test_the_published_bytes(release, published, capsys):
+    things = [published / "dist/a-1-py3-none-any.whl", published / "image"]
+    assert verify(release, release, things)
+    said = capsys.readouterr().out
+    assert said.count("as recorded for v0.1.0, registries") == said.count("the same bytes in this build") == 2
+    assert said.endswith("2 artifacts verified\n")
+
+
+def test_a_folder_of_a_release(release, published, capsys):
+    assert verify(release, release, [published / "dist"])
+    assert capsys.readouterr().out.endswith("3 artifacts verified\n")
+
+
+def test_a_tampered_wheel(release, published, capsys):
+    (published / "dist/a-1-py3-none-any.whl").write_text("tampered\n")
+    assert not verify(release, release, [published / "dist"])
+    said = capsys.readouterr().out
+    assert "NOT AS RECORDED: sha256:" in said and "OTHER BYTES in this build" in said
+    assert "+a-1-py3-none-any.whl" in said and "-tampered" in said and "page.html" in said
+
+
+def test_a_tampered_image(release, published, capsys):
+    shutil.rmtree(published / "image")
+    write_layout(published / "image", [{"etc/x": b"tampered\n"}], labels={"title": "tiny", "version": "0.1.0"})
+    assert not verify(release, release, [published / "image"])
+    said = capsys.readouterr().out
+    assert "NOT AS RECORDED" in said and "tiny/layer-00.tar.gz" in said and "      etc/x\n" in said and "-tampered" in said
+
+
+def test_a_damaged_image(release, published):
+    blob = compare.parts(published / "image")["layer-00.tar.gz"]
+    blob.write_bytes(blob.read_bytes() + b"1")
+    with pytest.raises(stamp.Untested, match="expected the blob"):
+        verify(release, release, [published / "image"])
+
+
+def test_a_record_that_no_build_gives(release, published, tmp_path, capsys):
+    """As recorded, but the sources give something else: the record alone is not believed."""
+    (tmp_path / "again").mkdir()
+    rebuilt = Release(tmp_path / "again")
+    (rebuilt.dist / "a-1-py3-none-any.whl").write_text("what the sources give")
+    assert not verify(release, rebuilt, [published / "dist/a-1-py3-none-any.whl"])
+    said = capsys.readouterr().out
+    assert "as recorded for v0.1.0" in said and "OTHER BYTES in this build" in said
+
+
+def test_bytes_that_a_build_here_gives_and_the_record_does_not_have(release, published, capsys):
+    for folder in release.dist, published / "dist":
+        (folder / "a-1-py3-none-any.whl").write_text("of another compiler, say")
+    assert not verify(release, release, [published / "dist/a-1-py3-none-any.whl"])
+    said = capsys.readouterr().out
+    assert "NOT AS RECORDED" in said and "the same bytes in this build" in said and said.endswith("not verified: see above\n")
+
+
+def test_what_is_not_recorded(release, published, capsys):
+    (published / "dist/b-1-py3-none-any.whl").write_text("1")
+    assert not verify(release, release, [published / "dist/b-1-py3-none-any.whl"])
+    said = capsys.readouterr().out
+    assert "NOT AS RECORDED: release/digests.json has none of that name" in said and "it makes no such thing" in said
+
+
+def test_another_profile_is_named(release, published, capsys):
+    assert verify(release, release, [published / "dist/a-1-py3-none-any.whl"], build="upstream")
+    assert "as recorded for v0.1.0, registries" in capsys.readouterr().out
+
+
+def test_a_release_that_is_not_recorded(release, published):
+    with pytest.raises(record.RecordError, match="expected v0.3.0, found v0.1.0"):
+        verify(release, release, [published / "dist"], tag="v0.3.0")
+
+
+def test_an_image_in_a_registry(release, published, tmp_path, capsys):
+    (tmp_path / "registry").mkdir()
+    with registry(str(REGISTRY), tmp_path / "registry") as port:
+        name = f"localhost:{port}/team/tiny"
+        for tag, layout in ("right", release.image), ("wrong", tmp_path / "tampered"):
+            if tag == "wrong":
+                write_layout(layout, [{"etc/x": b"tampered\n"}], labels={"title": "tiny"})
+            command_line = [str(SKOPEO), "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", f"oci:{layout}", f"docker://{name}:{tag}"]
+            subprocess.run(command_line, check=True)
+        assert verify(release, release, [f"{name}:right"])
+        assert verify(release, release, [f"{name}@{stamp.image_digest(release.image)}"])
+        assert "tiny: sha256:" in capsys.readouterr().out
+        assert not verify(release, release, [f"{name}:wrong"])
+        assert "NOT AS RECORDED" in capsys.readouterr().out
+        with pytest.raises(record.RecordError, match="skopeo could not pull it"):
+            verify(release, release, [f"{name}:missing"])
+
+
+def test_what_cannot_be_verified(release, published, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for thing in tmp_path / "empty", published / "dist/index.html", tmp_path / "nothing":
+        with pytest.raises(record.RecordError, match="expected a wheel, a bill of materials"):
+            verify(release, release, [thing])

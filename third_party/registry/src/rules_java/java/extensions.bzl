@@ -1,6 +1,0 @@
-"""The module extension that bazel_tools 7.7.1 names; nothing here asks for a Java repository, so none is made."""
-
-def _toolchains_impl(_mctx):
-    fail("Java is not built in this repository: third_party/registry has no Java toolchain; use --config=upstream")
-
-toolchains = module_extension(implementation = _toolchains_impl)
