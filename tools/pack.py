@@ -36,7 +36,7 @@ from fetch import arguments
 from fetch import errors, locked
 from fetch.debian import archive as debian
 from fetch.pypi import index as pypi
-from tools.launcher import bootstrap, installed, launcher, pack
+from tools.launcher import bootstrap, installed, machine, pack
 
 # What the other machine is to build, test, run and push; //tests holds everything else that these need.
 TARGETS = ("//images/...", "//wheels/...", "//models/...", "//release/...", "//tests/...")
@@ -170,8 +170,8 @@ def collect(workspace: Workspace, cuda: bool, sources: bool, checkouts: str) -> 
     Raises:
         errors.UserError: something is not to be had.
     """
-    version = launcher.wanted_version()
-    bazel, files, blobs = bazel_files(pathlib.Path(launcher.cache_folder()), version)
+    version = machine.wanted_version()
+    bazel, files, blobs = bazel_files(pathlib.Path(machine.cache_folder()), version)
     cache = workspace.repository_cache()
     if sources:
         git_sources(workspace.root, checkouts, cache)
@@ -301,7 +301,7 @@ class _Hashed:
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[pathlib.Path]:
     """A folder below the launcher's cache, gone afterwards with all that Bazel made read-only in it."""
-    cache = pathlib.Path(launcher.cache_folder())
+    cache = pathlib.Path(machine.cache_folder())
     cache.mkdir(parents=True, exist_ok=True)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="packing-", dir=cache))
     try:
@@ -319,9 +319,9 @@ def main() -> int:
     options = parser.parse_args()
     began = time.monotonic()
     settings = options.settings
-    root = pathlib.Path(os.environ.get("BUILD_WORKSPACE_DIRECTORY", launcher.ROOT))
+    root = pathlib.Path(os.environ.get("BUILD_WORKSPACE_DIRECTORY", machine.ROOT))
     # The launcher's functions look for the workspace by their own place, which is Bazel's folder of runfiles here.
-    launcher.ROOT = str(root)
+    machine.ROOT = str(root)
     checkouts = settings.get("MLC_SOURCES", "")
     sources = bool(checkouts) or settings.get("MLC_FETCH_SOURCES") == "1"
     cuda = settings.get("MLC_CUDA") == "1"

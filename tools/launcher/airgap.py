@@ -20,8 +20,9 @@ import shutil
 import tempfile
 from typing import Callable, Dict, List, Sequence, Tuple
 
-from . import pack
 from fetch import locked
+
+from . import options, pack
 
 OPTION = "--airgap"
 VARIABLE = "MLC_AIRGAP"
@@ -46,9 +47,7 @@ def take_option(arguments: Sequence[str], environment: Dict[str, str]) -> Tuple[
             packs.append(argument[len(OPTION) + 1 :])
         else:
             rest.append(argument)
-            from .launcher import WITH_VALUE
-
-            if argument in WITH_VALUE and position + 1 < len(arguments):
+            if argument in options.WITH_VALUE and position + 1 < len(arguments):
                 position += 1
                 rest.append(arguments[position])
         position += 1

@@ -14,7 +14,7 @@ from fetch.debian import archive as debian
 from fetch.git import checkout
 from fetch.pypi import index as pypi
 
-from . import airgap, installed, launcher, pack, probe
+from . import airgap, installed, machine, pack, probe
 
 _SECONDS = 5.0
 _DISK_BYTES = 10 * 10**9
@@ -62,7 +62,7 @@ def collect():
     answers = probe.answers({name: url for name, url in sources.items() if url.startswith("http")}, _SECONDS)
     answers.update({name: problem for name, problem in sources.items() if not problem.startswith("http")})
     try:
-        profile, why = launcher.choose_profile(anew=True)
+        profile, why = machine.choose_profile(anew=True)
     except errors.UserError as error:
         profile, why = "none", str(error)
     bazel, have_bazel = _bazel(answers)
@@ -86,8 +86,8 @@ def collect():
 def in_the_air_gap(packs):
     """The same for a build out of packs: no network is asked."""
     try:
-        store = airgap.Store(launcher.cache_folder(), launcher.say)
-        chosen = store.use(packs, launcher.ROOT)
+        store = airgap.Store(machine.cache_folder(), machine.say)
+        chosen = store.use(packs, machine.ROOT)
         bazel, able = _bazel({})
         rows = [("pack", f"{pack.describe(chosen, packs[-1])}; it has all that the locks ask for", ""), bazel]
     except errors.UserError as error:
@@ -113,13 +113,13 @@ def _sources():
 
 def _bazel(answers):
     try:
-        version = launcher.wanted_version()
-        found = launcher.find_bazel(version)
+        version = machine.wanted_version()
+        found = machine.find_bazel(version)
     except errors.UserError as error:
         return ("Bazel", "none", str(error)), False
     if found:
         return ("Bazel", f"{found[0]} (from {found[1]})", ""), True
-    folder = installed.prefix(launcher.cache_folder(), version)
+    folder = installed.prefix(machine.cache_folder(), version)
     if os.path.exists(folder):
         return ("Bazel", f"{version}, made of packages: {folder}", ""), True
     if platform.system() != "Linux" or platform.machine() != "x86_64":
@@ -132,7 +132,7 @@ def _bazel(answers):
 
 def _git_sources(profile):
     """A row for each git source of the lock; none keeps a machine from building, as what needs one is left out without."""
-    root = pathlib.Path(launcher.ROOT)
+    root = pathlib.Path(machine.ROOT)
     folder = checkout.folder_of_checkouts(root)
     lock = json.loads((root / "locks" / "sources.lock.json").read_text(encoding="utf-8"))["sources"]
     rows = []
@@ -163,7 +163,7 @@ def _certificates():
 
 
 def _disk():
-    folder = launcher.cache_folder()
+    folder = machine.cache_folder()
     while not os.path.exists(folder):
         folder = os.path.dirname(folder)
     free = shutil.disk_usage(folder).free

@@ -1,18 +1,12 @@
 """What tools/bazel does on every run; imports little, since each run pays for it."""
 
-import json
 import os
 import sys
-import time
 
-from . import installed
 from fetch import errors, trust
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
-PROFILES = ("upstream", "registries")
-# What a probe of the network or of a program found is believed for so long.
-KEPT_SECONDS = 3600
-_PROBE_SECONDS = 2.0
+from . import installed, machine, options
+
 
 # Commands that resolve modules or read the build's options; the others (version, help, shutdown, …) need no profile.
 _PROFILED = frozenset("aquery build config coverage cquery fetch info mod print_action query run sync test vendor".split())
@@ -21,134 +15,6 @@ _PROFILED = frozenset("aquery build config coverage cquery fetch info mod print_
 _BUILDING = frozenset("build coverage run test".split())
 RELEASE_FLAGS = ("--disk_cache=", "--remote_cache=", "--remote_executor=")
 
-# Startup options whose value may be the next argument.
-WITH_VALUE = frozenset(
-    """
-    --airgap --bazelrc --command_port --connect_timeout_secs --digest_function --failure_detail_out --host_jvm_args --install_base
-    --invocation_policy --io_nice_level --local_startup_timeout_secs --macos_qos_class --max_idle_secs --output_base
-    --output_user_root --server_javabase --server_jvm_out --unix_digest_hash_attribute_name
-    """.split()
-)
-
-
-def say(line):
-    """One line to the user, on standard error, where it does not mix with Bazel's output."""
-    print("tools/bazel: " + line, file=sys.stderr, flush=True)
-
-
-def cache_folder():
-    """Where the launcher keeps what it installs: $MLC_BAZEL_CACHE, else below the user's cache folder."""
-    chosen = os.environ.get("MLC_BAZEL_CACHE")
-    if chosen:
-        return os.path.abspath(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(base, "mlc-bazel")
-
-
-def wanted_version():
-    """The version in .bazelversion."""
-    path = os.path.join(ROOT, ".bazelversion")
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read().split()[0]
-    except (OSError, IndexError) as error:
-        raise errors.UserError(f"{path}: expected a version of Bazel, found none ({error}). Restore it: git checkout .bazelversion")
-
-
-def command_index(arguments):
-    """The position of Bazel's command (the first argument that belongs to no startup option), or None."""
-    position = 0
-    while position < len(arguments):
-        if not arguments[position].startswith("-"):
-            return position
-        position += 2 if arguments[position] in WITH_VALUE else 1
-    return None
-
-
-def remembered(name, key):
-    """What `remember` was given for this name and key within the last hour, else None."""
-    return _memory(name).get(key, {}).get("value")
-
-
-def _memory(name):
-    try:
-        with open(os.path.join(cache_folder(), name + ".json"), encoding="utf-8") as file:
-            known = json.load(file)
-        return {key: entry for key, entry in known.items() if 0 <= time.time() - entry["time"] < KEPT_SECONDS}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-
-
-def remember(name, key, value):
-    """Keeps a finding for the next runs; a cache that cannot be written is no error."""
-    path = os.path.join(cache_folder(), name + ".json")
-    temporary = f"{path}.{os.getpid()}"
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump({**_memory(name), key: {"value": value, "time": time.time()}}, file)
-        os.replace(temporary, path)
-    except OSError:
-        pass
-
-
-def choose_profile(arguments=(), anew=False):
-    """The network profile and why: from --config=, else MLC_PROFILE, else a probe that is kept for an hour.
-
-    Args:
-      arguments: Bazel's command line.
-      anew: probe even if an earlier answer is still good.
-    """
-    for profile in PROFILES:
-        if "--config=" + profile in arguments:
-            return profile, "--config"
-    chosen = os.environ.get("MLC_PROFILE")
-    if chosen:
-        if chosen not in PROFILES:
-            raise errors.UserError(f"MLC_PROFILE: expected {' or '.join(PROFILES)}, found '{chosen}'")
-        return chosen, "MLC_PROFILE"
-    known = None if anew else remembered("profile", "probe")
-    if not known:
-        from . import probe
-
-        known = probe.profile(_PROBE_SECONDS)
-        remember("profile", "probe", known)
-    return tuple(known)
-
-
-def find_bazel(version):
-    """A Bazel of this machine that suits: (path, where it was found), or None.
-
-    Args:
-      version: what .bazelversion says; $BAZEL_REAL (Bazelisk sets it) is taken whatever it is.
-    """
-    real = os.environ.get("BAZEL_REAL")
-    if real:
-        if not os.access(real, os.X_OK):
-            raise errors.UserError(f"BAZEL_REAL: expected the path of a Bazel program, found '{real}', which cannot be run. Unset it.")
-        return real, "BAZEL_REAL"
-    ourselves = os.path.join(ROOT, "tools", "bazel")
-    for name in ("bazelisk", "bazel"):
-        for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
-            path = os.path.join(folder or ".", name)
-            if os.access(path, os.X_OK) and os.path.isfile(path) and not os.path.samefile(path, ourselves):
-                if _version_of(path) == version:
-                    return path, "PATH"
-    return None
-
-
-def _version_of(path):
-    """What `<path> --version` says, remembered for an hour."""
-    status = os.stat(path)
-    key = f"{os.path.realpath(path)} {status.st_mtime_ns} {status.st_size} {wanted_version()}"
-    known = remembered("version", key)
-    if known is None:
-        from . import probe
-
-        known = probe.bazel_version(path, ROOT)
-        remember("version", key, known)
-    return known
-
 
 def ensure_installed(version, offer=lambda: None):
     """The folder of the Bazel that is made of packages; installed now if it is not there.
@@ -156,13 +22,13 @@ def ensure_installed(version, offer=lambda: None):
     Args:
       offer: brings the packages and returns the list of them, for a machine without a network; asked only if Bazel is installed.
     """
-    folder = installed.prefix(cache_folder(), version)
+    folder = installed.prefix(machine.cache_folder(), version)
     if not os.path.exists(folder):
         from pathlib import Path
 
         from . import bootstrap
 
-        bootstrap.install(Path(cache_folder()), version, say, offer())
+        bootstrap.install(Path(machine.cache_folder()), version, machine.say, offer())
     return folder
 
 
@@ -185,8 +51,8 @@ def for_release(arguments, position):
         return arguments
     import hashlib
 
-    base = os.path.join(cache_folder(), "release", hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:16])
-    say("a release has an output base of its own, where nothing came from a cache: " + base)
+    base = os.path.join(machine.cache_folder(), "release", hashlib.sha256(os.fsencode(machine.ROOT)).hexdigest()[:16])
+    machine.say("a release has an output base of its own, where nothing came from a cache: " + base)
     return ["--output_base=" + base, *arguments]
 
 
@@ -197,25 +63,25 @@ def command_line(arguments):
         from . import airgap
 
         packs, arguments = airgap.take_option(arguments, os.environ)
-    version = wanted_version()
-    position = command_index(arguments)
+    version = machine.wanted_version()
+    position = options.command_index(arguments)
     profiled = position is not None and arguments[position] in _PROFILED
     profile, added, offer = None, [], lambda: None
     if packs:
-        store = airgap.Store(cache_folder(), say)
-        chosen = store.use(packs, ROOT)
+        store = airgap.Store(machine.cache_folder(), machine.say)
+        chosen = store.use(packs, machine.ROOT)
         airgap.check_command(chosen, packs[-1], arguments)
         offer = lambda: store.give_bazel(chosen)  # noqa: E731
         if profiled:
             profile = "registries"
-            say(f"profile {profile}: the pack {packs[-1]}, without a network")
+            machine.say(f"profile {profile}: the pack {packs[-1]}, without a network")
             added = ["--config=" + profile, *store.flags(chosen, packs[-1])]
     elif profiled:
-        profile, why = choose_profile(arguments)
+        profile, why = machine.choose_profile(arguments)
         if why != "--config":
-            say(f"profile {profile}: {why} (--config= or MLC_PROFILE decides otherwise)")
+            machine.say(f"profile {profile}: {why} (--config= or MLC_PROFILE decides otherwise)")
             added.append("--config=" + profile)
-    found = find_bazel(version)
+    found = machine.find_bazel(version)
     startup = []
     if not found or profile == "registries":
         folder = ensure_installed(version, offer)
@@ -224,7 +90,7 @@ def command_line(arguments):
             startup = installed.startup_flags(folder)
         if profile == "registries":
             added += installed.module_flags(folder)
-    certificates = trust.store(cache_folder())
+    certificates = trust.store(machine.cache_folder())
     if certificates:
         startup.append("--host_jvm_args=-Djavax.net.ssl.trustStore=" + certificates)
     if added:
@@ -237,7 +103,7 @@ def command_line(arguments):
 def main(arguments):
     """Becomes Bazel, so that signals and the exit code are Bazel's; returns never."""
     try:
-        position = command_index(arguments)
+        position = options.command_index(arguments)
         if position is not None and arguments[position] == "doctor":
             from . import doctor
 
@@ -245,14 +111,14 @@ def main(arguments):
         else:
             program, line = command_line(arguments)
             # What is started by `run`, and starts Bazel again, gets the same.
-            os.environ.update({"MLC_PROFILE": profile for profile in PROFILES if "--config=" + profile in line})
+            os.environ.update({"MLC_PROFILE": profile for profile in machine.PROFILES if "--config=" + profile in line})
             # Else Bazelisk would run tools/bazel again.
             os.environ["BAZELISK_SKIP_WRAPPER"] = "true"
             os.execv(program, line)
     except KeyboardInterrupt:
         code = 130
     except errors.UserError as error:
-        say(str(error))
+        machine.say(str(error))
         code = 1
     sys.stdout.flush()
     # At once: threads of an installation or a probe may still wait for the network.
