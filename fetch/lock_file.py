@@ -17,15 +17,20 @@ def folder() -> Path:
     return Path(workspace, "locks") if workspace else Path(__file__).parents[1] / "locks"
 
 
-def parse_arguments(about: str) -> argparse.Namespace:
-    """The options that every update command has.
+def argument_parser(about: str) -> argparse.ArgumentParser:
+    """A parser of the options that every update command has.
 
     Args:
       about: the command's module docstring, shown by --help.
     """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if the lock would change")
-    return parser.parse_args()
+    return parser
+
+
+def parse_arguments(about: str) -> argparse.Namespace:
+    """Parses the command line of an update command that has no options besides the common ones."""
+    return argument_parser(about).parse_args()
 
 
 def read_json(name: str) -> Any:

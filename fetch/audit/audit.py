@@ -193,7 +193,7 @@ def outdated_debian(locked: dict[str, Any]) -> list[Outdated]:
 
 def outdated_pypi(locked: list[Input]) -> list[Outdated]:
     """Distributions of which locks/requirements.in allows a newer version than is locked."""
-    newest = dict(re.findall(r"(?m)^(\S+)==(\S+) ", update_requirements.lock_text(update_requirements.resolve(lock_file.folder() / update_requirements.ASKED))))
+    newest = dict(re.findall(r"(?m)^(\S+)==(\S+) ", update_requirements.lock_text(update_requirements.resolve(lock_file.folder() / update_requirements.ASKED, pins=[]))))
     order = osv.version_order(osv.PYPI)
     return [
         Outdated(osv.PYPI, each.name, each.version, newest[each.name])

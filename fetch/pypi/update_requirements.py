@@ -1,10 +1,13 @@
 """Updates locks/requirements.lock.txt: resolves locks/requirements.in to one wheel per distribution, pinned by hash.
 
     tools/bazel run //locks:update_requirements              # write the lock
+    tools/bazel run //locks:update_requirements -- --upgrade # also move what is locked to the newest versions
     tools/bazel run //locks:update_requirements -- --check   # only compare: exit status 1 if it would change
 
-pip does the resolving, on the packaged CPython: the interpreter that will run the wheels decides which of them suit it. pip asks the index that this
-machine's pip is set up with; the lock names none.
+Without --upgrade a locked version stays as long as requirements.in allows it, so that adding a distribution moves no other.
+
+pip resolves, on the packaged CPython: the interpreter that runs the wheels decides which ones fit. pip asks the index that this machine's pip is
+configured with; the lock names none.
 """
 
 from __future__ import annotations
@@ -20,8 +23,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the workspace root, so that this also runs without Bazel
 
-from fetch import lock_file
-from fetch import trust
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from fetch import lock_file, trust
 
 ASKED = "requirements.in"
 LOCK = "requirements.lock.txt"
@@ -33,8 +39,25 @@ HEADER = """\
 """
 
 
-def resolve(requirements: Path) -> list[dict[str, Any]]:
+def kept(lock: str, asked: str) -> list[str]:
+    """The lock's `name==version` lines that requirements.in does not contradict: what stays without --upgrade.
+
+    Args:
+      lock: the text of requirements.lock.txt.
+      asked: the text of requirements.in.
+    """
+    lines = (line.split("#")[0].strip() for line in asked.splitlines())
+    ranges = {canonicalize_name(each.name): each.specifier for each in map(Requirement, filter(None, lines))}
+    pins = re.findall(r"^([a-z0-9-]+)==(\S+)", lock, re.MULTILINE)
+    return [f"{name}=={version}" for name, version in pins if ranges.get(name, SpecifierSet()).contains(version, prereleases=True)]
+
+
+def resolve(requirements: Path, pins: list[str]) -> list[dict[str, Any]]:
     """What pip would install: the entries of its installation report.
+
+    Args:
+      requirements: the file of what is asked for.
+      pins: `name==version` for distributions that must keep their version if they are needed at all.
 
     Raises:
       SystemExit: pip cannot meet the requirements; it has said why.
@@ -47,10 +70,14 @@ def resolve(requirements: Path) -> list[dict[str, Any]]:
         environment.setdefault("PIP_CERT", bundle)
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch, "report.json")
+        constraints = Path(scratch, "constraints.txt")
+        constraints.write_text("\n".join(pins), encoding="utf-8")
         command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--only-binary=:all:", "--no-cache-dir"]
-        command += ["--disable-pip-version-check", f"--report={report}", f"--requirement={requirements}"]
+        command += ["--disable-pip-version-check", f"--report={report}", f"--requirement={requirements}", f"--constraint={constraints}"]
         # pip prints its progress on standard output, which is not for this.
         if status := subprocess.run(command, env=environment, stdout=sys.stderr).returncode:
+            if pins:
+                print("If locked versions are in the way, --upgrade lets them move.", file=sys.stderr)
             sys.exit(status)
         return json.loads(report.read_text(encoding="utf-8"))["install"]
 
@@ -69,10 +96,14 @@ def lock_text(installed: list[dict[str, Any]]) -> str:
 
 
 def main() -> int:
-    options = lock_file.parse_arguments(__doc__)
+    parser = lock_file.argument_parser(__doc__)
+    parser.add_argument("--upgrade", action="store_true", help="move locked versions to the newest that requirements.in allows")
+    options = parser.parse_args()
     if sys.version_info[:2] != PYTHON:
         sys.exit(f"expected CPython {PYTHON[0]}.{PYTHON[1]}, found {sys.version.split()[0]}: tools/bazel run //locks:update_requirements")
-    text = lock_text(resolve(lock_file.folder() / ASKED))
+    asked, lock = lock_file.folder() / ASKED, lock_file.folder() / LOCK
+    pins = [] if options.upgrade or not lock.exists() else kept(lock.read_text(encoding="utf-8"), asked.read_text(encoding="utf-8"))
+    text = lock_text(resolve(asked, pins))
     return lock_file.write(LOCK, text, check=options.check, command="//locks:update_requirements")
 
 

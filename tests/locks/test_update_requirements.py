@@ -1,0 +1,74 @@
+"""Adding a distribution moves no other pin; --upgrade moves them all. Against an index in a folder, with wheels that hold metadata only."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pip
+import pytest
+
+from fetch.pypi import update_requirements
+
+LOCK = """\
+# a comment
+new-style==1.0 \\
+    --hash=sha256:00
+old==1.0 \\
+    --hash=sha256:00
+"""
+
+
+@pytest.fixture(autouse=True)
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An index (PEP 503) with two versions of "old", and "added", which requires "old" of any version."""
+    folder = tmp_path / "simple"
+    for name, version, requires in (("old", "1.0", ""), ("old", "2.0", ""), ("added", "3.0", "Requires-Dist: old\n")):
+        project = folder / name
+        project.mkdir(parents=True, exist_ok=True)
+        about = f"{name}-{version}.dist-info"
+        with zipfile.ZipFile(project / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}")
+            wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{about}/RECORD", "")
+        links = "".join(f'<a href="{path.name}">{path.name}</a>\n' for path in sorted(project.glob("*.whl")))
+        (project / "index.html").write_text(f"<!DOCTYPE html><html><body>{links}</body></html>")
+    monkeypatch.setenv("PIP_INDEX_URL", folder.as_uri())
+    # pytest's runner keeps its path to itself; pip runs as a process.
+    monkeypatch.setenv("PYTHONPATH", str(Path(pip.__file__).parent.parent))
+    return folder
+
+
+def resolved(tmp_path: Path, asked: str, pins: list[str]) -> dict[str, str]:
+    requirements = tmp_path / "requirements.in"
+    requirements.write_text(asked)
+    report = update_requirements.resolve(requirements, pins)
+    return {entry["metadata"]["name"]: entry["metadata"]["version"] for entry in report}
+
+
+def test_a_new_distribution_leaves_locked_versions_where_they_are(tmp_path: Path) -> None:
+    assert resolved(tmp_path, "old\nadded\n", update_requirements.kept(LOCK, "old\nadded\n")) == {"added": "3.0", "old": "1.0"}
+
+
+def test_upgrade_moves_them(tmp_path: Path) -> None:
+    assert resolved(tmp_path, "old\nadded\n", []) == {"added": "3.0", "old": "2.0"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ("old\nnew.Style\n", ["new-style==1.0", "old==1.0"]),
+        ("old>=1.5  # a newer one\n", ["new-style==1.0"]),
+        ("# old>=1.5\nNew_Style!=1.0\n", ["old==1.0"]),
+    ],
+)
+def test_what_requirements_in_rules_out_is_not_kept(asked: str, kept: list[str]) -> None:
+    assert update_requirements.kept(LOCK, asked) == kept
+
+
+def test_pins_in_the_way_are_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        resolved(tmp_path, "old\nadded\n", ["old==7"])
+    errors = capfd.readouterr().err
+    assert "old==7" in errors
+    assert "--upgrade lets them move" in errors
