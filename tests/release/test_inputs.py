@@ -12,7 +12,7 @@ import pytest
 from packageurl import PackageURL
 
 from fetch import locks as inputs
-from fetch import locks as written_inputs
+from release.private import inputs as written_inputs
 
 LOCKS = inputs.by_name([pathlib.Path(path) for path in os.environ["LOCKS"].split()])
 
