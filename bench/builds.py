@@ -119,7 +119,7 @@ def cargo_command(arguments: Sequence[str], root: Path, external: Path, output: 
 class _Builds:
     """Both builds of the same sources, in a scratch folder."""
 
-    def __init__(self, bazel: commands.Bazel, folder: Path, wheels: dict[str, Path], project: Project):
+    def __init__(self, bazel: commands.Bazel, folder: Path, wheels: dict[str, Path], project: Project) -> None:
         self.bazel = bazel
         self.project = project
         self.root = bazel.root

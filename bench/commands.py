@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _SHOWN_LINES = 40
 
@@ -24,7 +25,7 @@ def say(line: str) -> None:
     print("bench: " + line, file=sys.stderr, flush=True)
 
 
-def output(command: Sequence[str | Path], **options) -> str:
+def output(command: Sequence[str | Path], **options: Any) -> str:
     """What the command prints on standard output.
 
     Args:
@@ -34,17 +35,17 @@ def output(command: Sequence[str | Path], **options) -> str:
     Raises:
       SystemExit: the command failed; the message holds the end of what it printed.
     """
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", **options)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", **options: Any)
     if done.returncode:
         end = "\n".join((done.stdout + done.stderr).splitlines()[-_SHOWN_LINES:])
         sys.exit(f"bench: expected exit status 0, found {done.returncode}: {' '.join(map(str, command))}\n{end}")
     return done.stdout
 
 
-def seconds(command: Sequence[str | Path], **options) -> float:
+def seconds(command: Sequence[str | Path], **options: Any) -> float:
     """Wall time of the command, with the errors of `output`."""
     began = time.perf_counter()
-    output(command, **options)
+    output(command, **options: Any)
     return time.perf_counter() - began
 
 

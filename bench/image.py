@@ -53,7 +53,7 @@ def path_table(profile: bazel_profile.Profile) -> str:
 class _Image:
     """A build of its own whose changed file is in a copy of its repository."""
 
-    def __init__(self, bazel: commands.Bazel, folder: Path, changes: Sequence[Change]):
+    def __init__(self, bazel: commands.Bazel, folder: Path, changes: Sequence[Change]) -> None:
         self.bazel = bazel
         self.folder = folder
         # No cache of earlier outputs; the copies are where temporary folders are, and the sandbox would have an empty /tmp.

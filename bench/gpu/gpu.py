@@ -1,4 +1,4 @@
-"""The little of CUDA that the measurements need beside TVM, through ctypes: where its libraries are, and a clock on the device."""
+"""The little of CUDA that tests and measurements need besides TVM, through ctypes: its libraries, the number of GPUs, and a device clock."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _DRIVER_FOLDERS = ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr
 
 
 def driver() -> Path:
-    """The driver's library: in the folder MLC_NVIDIA_DRIVER, as tvm_cuda has it; else where the machine's loader finds it, or containers get it.
+    """Path of the driver's library: in the folder MLC_NVIDIA_DRIVER, as for tvm_cuda; otherwise where the loader or a container has it.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: no driver is installed.
     """
     if named := os.environ.get("MLC_NVIDIA_DRIVER"):
         return Path(named, DRIVER)
@@ -30,14 +30,34 @@ def driver() -> Path:
     for path in map(Path, [*found, *(f"{folder}/{DRIVER}" for folder in _DRIVER_FOLDERS)]):
         if path.exists():
             return path
-    raise FileNotFoundError(f"{DRIVER}: expected NVIDIA's driver, found it neither in ldconfig's list nor in {', '.join(_DRIVER_FOLDERS)}")
+    raise FileNotFoundError(
+        f"{DRIVER}: expected NVIDIA's driver in ldconfig's list or in {', '.join(_DRIVER_FOLDERS)}, found it in neither; "
+        "MLC_NVIDIA_DRIVER can name its folder"
+    )
+
+
+def device_count() -> int:
+    """Number of GPUs that this process may use.
+
+    Raises:
+        FileNotFoundError: no driver is installed.
+        OSError: the driver's library cannot be loaded.
+        RuntimeError: the driver does not start, for example because there is no GPU.
+    """
+    path = driver()
+    library = ctypes.CDLL(str(path))
+    count = ctypes.c_int()
+    for name, arguments in (("cuInit", (0,)), ("cuDeviceGetCount", (ctypes.byref(count),))):
+        if status := getattr(library, name)(*arguments):
+            raise RuntimeError(f"{path}: {name}: expected success, found CUDA error {status}")
+    return count.value
 
 
 def load(nvidia: Path, *names: str) -> list[ctypes.CDLL]:
-    """Loads the driver and NVIDIA's libraries, for all who need them by name later: the packaged Python looks in no folder of the machine.
+    """Loads the driver and NVIDIA's libraries with global symbols, since the packaged Python searches no folder of the machine.
 
     Args:
-        nvidia: a site-packages folder with `nvidia/cu13/lib`, as NVIDIA's wheels make it.
+        nvidia: a site-packages folder with `nvidia/cu13/lib`, the layout of NVIDIA's wheels.
         names: file names in that folder.
 
     Returns:
@@ -52,24 +72,24 @@ class DeviceClock:
 
     def __init__(self, runtime: ctypes.CDLL) -> None:
         self._runtime = runtime
-        self._events = []
+        self._events: list[ctypes.c_void_p] = []
         for _ in range(2):
             event = ctypes.c_void_p()
             self._call("cudaEventCreate", ctypes.byref(event))
             self._events.append(event)
 
     def _call(self, name: str, *arguments: object) -> None:
-        """Raises: RuntimeError, if CUDA says anything else than success."""
+        """Calls a function of CUDA's runtime; raises RuntimeError unless it succeeds."""
         if status := getattr(self._runtime, name)(*arguments):
             self._runtime.cudaGetErrorString.restype = ctypes.c_char_p
             raise RuntimeError(f"{name}: {self._runtime.cudaGetErrorString(status).decode()}")
 
     def synchronize(self) -> None:
-        """Waits until the device has done all that it was given; an error of an earlier kernel is raised here."""
+        """Waits until the device is idle; errors of earlier kernels are raised here."""
         self._call("cudaDeviceSynchronize")
 
     def seconds(self, work: Callable[[], object], count: int = 1) -> float:
-        """Seconds of one `work`, of `count` that follow each other without a pause; it may return before the device has done it."""
+        """Seconds per `work`, over `count` calls in a row; `work` may return before the device is done."""
         first, last = self._events
         self.synchronize()
         self._call("cudaEventRecord", first, None)
@@ -83,7 +103,7 @@ class DeviceClock:
 
 
 class HostClock:
-    """The same where work is done when it returns: on the CPU, to try the measurements."""
+    """The same for work that is done when it returns: for trying the measurements on the CPU."""
 
     def synchronize(self) -> None:
         pass
@@ -96,12 +116,12 @@ class HostClock:
 
 
 def host_seconds(work: Callable[[], object], wait: Callable[[], object], count: int) -> float:
-    """Seconds of one `work`, of `count` in a row, by the host's clock: for work on several devices, which have no clock in common.
+    """Seconds per `work`, over `count` calls in a row, by the host's clock: several devices have no clock in common.
 
     Args:
-        work: starts it.
+        work: starts the work.
         wait: returns when all of it is done.
-        count: how many are timed; before them as many warm up.
+        count: number of timed calls; as many warm-up calls come first.
     """
     for _ in range(count):
         work()

@@ -26,14 +26,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import machine
 import protocol
 import random_model
-import results
+import tables
 
 PARTS = ("rates", "overhead", "attention", "engine", "allreduce", "shards")
 SIDES = ("ours", "official")
-NCCL = {"NCCL_NVLS_ENABLE": "0"}
-"""No multicast over NVLink: a program that uses it and ends badly can leave the NVSwitch in a state in which no GPU of the host works until somebody resets it."""
+MODEL_PARTS = ("engine", "shards")
+"""Parts that need mlc-llm, which a bundle built without mlc-llm's sources lacks."""
 SESSIONS = ("threads", "processes")
 GENERATED = ("generated_bfloat16", "generated_float16")
 PROMPT = "the quick brown fox jumps over a lazy dog " * 7
@@ -95,7 +96,7 @@ class Bench:
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME") or name.startswith(("CUDA_VISIBLE", "NVIDIA_", "MLC_NVIDIA_DRIVER"))}
         nvidia = {"MLC_NVIDIA_LIBRARIES": str(self.options.nvidia_libraries)} if self.options.nvidia_libraries else {}
         # TVM without its compiler, which the bundle does not have.
-        fixed = {"PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8", "TVM_USE_RUNTIME_LIB": "1", **NCCL}
+        fixed = {"PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8", "TVM_USE_RUNTIME_LIB": "1", **machine.NCCL_ENVIRONMENT}
         return {**kept, **nvidia, **fixed, "PYTHONPATH": os.pathsep.join(map(str, paths))}
 
     def worker(self, side: str) -> protocol.Process:
@@ -109,11 +110,13 @@ class Bench:
     def ceilings(self) -> protocol.Process:
         """A process without TVM, on the machine's Python if that has PyTorch, else on the bundle's."""
         command = [self.options.python, "-s", self.bundle / "bench/ceilings.py", "--nvidia-libraries", self.options.nvidia_libraries]
-        packaged = self.options.python == sys.executable
-        environment = self._environment([self.bundle / "shared"]) if packaged else machine_environment() | {"PYTHONUNBUFFERED": "1", **NCCL}
+        if self.options.python == sys.executable:
+            environment = self._environment([self.bundle / "shared"])
+        else:
+            environment = machine.environment() | {"PYTHONUNBUFFERED": "1", **machine.NCCL_ENVIRONMENT}
         return protocol.Process("ceilings", command, environment, self.log)
 
-    # Each part returns what results.py reads.
+    # Each part returns what tables.py reads.
 
     def rates(self) -> dict[str, Any]:
         """Part rates: all in turns, in the same rounds."""
@@ -248,8 +251,8 @@ class Bench:
         return found
 
 
-def machine() -> dict[str, str]:
-    """What nvidia-smi says of the first card, if it is there, and how many there are."""
+def card() -> dict[str, str]:
+    """What nvidia-smi says about the first GPU, and the number of GPUs; empty without nvidia-smi."""
     names = ("name", "count", "driver_version", "memory.total", "power.limit", "clocks.max.sm", "clocks.max.memory")
     try:
         done = subprocess.run(["nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader", "--id=0"], stdout=subprocess.PIPE, text=True, check=True)
@@ -258,44 +261,46 @@ def machine() -> dict[str, str]:
     return dict(zip(names, done.stdout.strip().split(", ")))
 
 
-def machine_environment() -> dict[str, str]:
-    """The environment without the packaged Python's packages, which another Python cannot load."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+def parts_of(bundle: Path, device: str) -> list[str]:
+    """The parts that this bundle can measure on a device."""
+    missing = () if (bundle / "models").is_dir() else MODEL_PARTS
+    # The CPU has no collectives.
+    return [part for part in PARTS if part not in missing and (device == "cuda" or part != "allreduce")]
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, required=True, metavar="FILE", help="the JSON file to write")
+    parser = argparse.ArgumentParser(prog="run bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, required=True, metavar="FILE", help="the JSON file to write, for //tests/gpu:results")
     parser.add_argument("--only", metavar="PART,...", help="parts to measure (default: all)")
-    parser.add_argument("--python", default="python3", help="the machine's Python, for PyTorch if it has it (default: %(default)s)")
-    parser.add_argument("--nvidia-libraries", type=Path, metavar="FOLDER", help="site-packages folder with nvidia/cu13/lib (default: that of --python)")
-    parser.add_argument("--log", type=Path, help="file for what the processes say (default: beside --results)")
+    parser.add_argument("--log", type=Path, help="file for the output of the measured processes (default: next to --results)")
+    machine.add_arguments(parser)
     parser.add_argument("--bundle", type=Path, default=Path(__file__).resolve().parent.parent, help=argparse.SUPPRESS)
     parser.add_argument("--device", choices=list(PLANS), default="cuda", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    # The CPU has no collectives.
-    options.only = options.only.split(",") if options.only else [part for part in PARTS if options.device == "cuda" or part != "allreduce"]
-    if unknown := set(options.only) - set(PARTS):
-        parser.error(f"--only: expected parts out of {', '.join(PARTS)}, found {', '.join(sorted(unknown))}")
+    possible = parts_of(options.bundle, options.device)
+    only = options.only.split(",") if options.only else possible
+    if unknown := set(only) - set(PARTS):
+        parser.error(f"--only: expected parts from {', '.join(PARTS)}, found {', '.join(sorted(unknown))}")
+    if missing := [part for part in only if part in MODEL_PARTS and part not in possible]:
+        parser.error(f"--only {','.join(missing)}: this bundle was built without mlc-llm's sources, so it has no model")
+    options.only = only
     options.log = options.log or options.results.with_suffix(".log")
     if options.device == "cuda":
-        if options.nvidia_libraries is None:
-            ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
-            asked = subprocess.run([options.python, "-c", ask], env=machine_environment(), stdout=subprocess.PIPE, text=True, check=True)
-            options.nvidia_libraries = Path(asked.stdout.strip())
-        runtime = options.nvidia_libraries / "nvidia/cu13/lib/libcudart.so.13"
-        if not runtime.exists():
-            parser.error(f"--nvidia-libraries: expected a site-packages folder with NVIDIA's libraries, found no {runtime}")
-        if subprocess.run([options.python, "-c", "import numpy, torch"], env=machine_environment(), stderr=subprocess.DEVNULL, check=False).returncode:
-            say(f"{options.python} has no PyTorch: ceilings are cuBLAS's and CUDA's own")
+        machine.require_gpu()
+        options.nvidia_libraries = machine.nvidia_libraries(options)
+        has_torch = [options.python, "-c", "import numpy, torch"]
+        if subprocess.run(has_torch, env=machine.environment(), stderr=subprocess.DEVNULL, check=False).returncode:
+            say(f"{options.python} has no PyTorch: only cuBLAS and CUDA set the ceilings")
             options.python = sys.executable
+        if "engine" not in possible:
+            say(f"this bundle was built without mlc-llm's sources: {' and '.join(MODEL_PARTS)} are not measured")
     return options
 
 
 def main() -> int:
     options = _arguments()
     began = datetime.datetime.now(datetime.timezone.utc)
-    found: dict[str, Any] = {"when": f"{began:%Y-%m-%d %H:%M} UTC", "device": options.device, "machine": machine(), "failed": {}}
+    found: dict[str, Any] = {"when": f"{began:%Y-%m-%d %H:%M} UTC", "device": options.device, "machine": card(), "failed": {}}
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(options, Path(scratch))
         for part in options.only:
@@ -307,7 +312,7 @@ def main() -> int:
                 found["failed"][part] = str(error)
                 say(f"part {part} failed: {error}")
             options.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(results.text(found))
+    print(tables.text(found))
     return 1 if found["failed"] else 0
 
 

@@ -1,6 +1,6 @@
-"""Programs that are measured on a GPU, as Relax modules; `relax_library` compiles them where there is none (BUILD.bazel).
+"""Programs that are measured on a GPU, as Relax modules. `relax_library` compiles them (BUILD.bazel); that needs no GPU.
 
-Each function returns a tvm.IRModule. worker.py knows their functions by name.
+Each function returns a tvm.IRModule; worker.py calls their functions by name. The GPU tests use `paged_kv_cache` too.
 """
 
 from __future__ import annotations
@@ -12,20 +12,23 @@ from tvm import relax, s_tir, te
 from tvm.relax.frontend.nn.llm import kv_cache
 
 CHAIN = 64
-"""Kernels that one call of `chain` and `chain_symbolic` launches."""
+"""Number of kernels that one call of `chain` or `chain_symbolic` launches."""
 
 VECTOR = 256
-"""Elements of the vector of `overhead`: one block, so that a call is all launch and no work."""
+"""Elements of the vectors in `overhead`: one block, so that a call is all launch and no work."""
 
-_OPAQUE = 8  # OpPatternKind::kOpaque, which has no name in Python: fusion leaves it alone.
+PAGE_SIZE = 16
+"""Page size that TVM's generated attention kernels are written for."""
+
+_OPAQUE = 8  # OpPatternKind::kOpaque, which has no name in Python; fusion leaves such kernels alone.
 
 
 def generated_gemm(size: int, dtype: str) -> tvm.IRModule:
-    """`main(a, b) = a @ b` by a kernel that TVM generates, with the schedule that its default pipeline has for the target.
+    """`main(a, b) = a @ b`, computed by a kernel that TVM generates with its default schedule for the target.
 
     Args:
         size: rows and columns of a, b and the result.
-        dtype: of a and b; products are added up and returned in float32.
+        dtype: of a and b; sums and the result are float32.
     """
     builder = relax.BlockBuilder()
     a, b = (relax.Var(name, relax.TensorType((size, size), dtype)) for name in "ab")
@@ -37,13 +40,13 @@ def generated_gemm(size: int, dtype: str) -> tvm.IRModule:
 
 
 def overhead(target: str) -> tvm.IRModule:
-    """Functions that do next to nothing, for what a call costs: `nothing`, `one`, `chain` and `chain_symbolic`, and the kernel `add_one`.
+    """Functions that do almost nothing, to measure what a call costs: `nothing`, `one`, `chain`, `chain_symbolic`, and the kernel `add_one`.
 
-    `nothing(x) = x` is a call of the virtual machine alone, `one` launches a kernel, `chain` launches CHAIN of them one after the other, each into a
-    new tensor, and `chain_symbolic` does so for any length, which it must look up. All take and return float32 vectors, of VECTOR elements where it is fixed.
+    `nothing(x) = x` only calls the virtual machine. `one` launches a kernel. `chain` launches CHAIN kernels in a row, each into a new tensor;
+    `chain_symbolic` does so for any length, which it must look up. All take and return float32 vectors, of VECTOR elements if the length is fixed.
 
     Args:
-        target: what it is for, as JSON: a GPU's kernels bind their loops to threads.
+        target: what to compile for, as JSON; kernels for a GPU bind their loops to threads.
     """
     gpu = json.loads(target)["kind"] == "cuda"
     builder = relax.BlockBuilder()
@@ -68,7 +71,7 @@ def overhead(target: str) -> tvm.IRModule:
 
 
 def _add_one(name: str, length: int | tvm.tirx.Var, gpu: bool) -> tvm.tirx.PrimFunc:
-    """The kernel y = x + 1 of float32 vectors, VECTOR threads a block, which no pass may fuse with its neighbours or schedule again."""
+    """The kernel y = x + 1 of float32 vectors, VECTOR threads per block; no pass may fuse or reschedule it."""
     x = te.placeholder((length,), "float32", name="x")
     schedule = s_tir.Schedule(te.create_prim_func([x, te.compute((length,), lambda i: x[i] + 1.0, name="y")]))
     if gpu:
@@ -78,26 +81,32 @@ def _add_one(name: str, length: int | tvm.tirx.Var, gpu: bool) -> tvm.tirx.PrimF
     return schedule.mod["main"].with_attrs({"global_symbol": name, "op_pattern": _OPAQUE, "tirx.is_scheduled": True})
 
 
-def paged_attention(target: str, layers: int, heads: int, kv_heads: int, head_dim: int, dtype: str) -> tvm.IRModule:
-    """`create(batch, tokens, chunk, page_size, sliding)`: a paged KV cache with the kernels that TVM generates for the target; each argument is a shape of one number.
+def paged_kv_cache(target: str, layers: int, heads: int, kv_heads: int, head_dim: int, dtype: str) -> tvm.IRModule:
+    """`create(sizes, rope_mode)`: a paged KV cache with the attention kernels that TVM generates for the target.
+
+    sizes: the shape (sequences, tokens in total, tokens per prefill, PAGE_SIZE, 1 if windows slide, else 0).
+    rope_mode: the shape (kv_cache.RopeMode,).
 
     Args:
-        target: what it is for, as JSON; kernels of a GPU are made for its limits.
+        target: what to compile for, as JSON; the kernels' tiles depend on the GPU's limits.
         layers: of the cache.
-        heads: query heads of a layer.
-        kv_heads: key and value heads of a layer.
-        head_dim: elements of a head.
+        heads: query heads per layer.
+        kv_heads: key and value heads per layer.
+        head_dim: elements per head.
         dtype: of queries, keys and values.
     """
     device = tvm.target.Target(json.loads(target))
     builder = relax.BlockBuilder()
-    names = ("batch", "tokens", "chunk", "page_size", "sliding")
-    numbers = [tvm.tirx.Var(name, "int64") for name in names]
-    parameters = [relax.Var(name, relax.ShapeType([number])) for name, number in zip(names, numbers)]
+    names = ("sequences", "tokens", "chunk", "page_size", "sliding")
+    sizes = [tvm.tirx.Var(name, "int64") for name in names]
+    mode = tvm.tirx.Var("mode", "int64")
+    parameters = [relax.Var("sizes", relax.ShapeType(sizes)), relax.Var("rope_mode", relax.ShapeType([mode]))]
     with builder.function("create", parameters), device:
         cache = kv_cache.TIRPagedKVCache(
             "mha",
-            *numbers,
+            *sizes[:3],
+            PAGE_SIZE,
+            sizes[4],
             layer_partition=relax.ShapeExpr([0, layers]),
             num_hidden_layers=layers,
             num_attention_heads=heads,
@@ -106,11 +115,11 @@ def paged_attention(target: str, layers: int, heads: int, kv_heads: int, head_di
             v_head_dim=head_dim,
             mla_original_qk_head_dim=0,
             mla_original_v_head_dim=0,
-            rope_mode=kv_cache.RopeMode.NORMAL,
+            rope_mode=mode,
             rope_scale=1,
             rope_theta=10000,
             rope_scaling={},
-            # None, as Relax can say it.
+            # Relax has no None; TVM treats 0 as "no factors".
             rope_ext_factors=relax.prim_value(0),
             rotary_dim=head_dim,
             enable_disaggregation=False,

@@ -21,8 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import comparison
 import gpu
-import ml_dtypes  # noqa: F401 - NumPy's bfloat16
 import numpy as np
 import protocol
 
@@ -30,19 +30,20 @@ import protocol
 tvm: Any = None
 
 SEED = 20260
-PAGE_SIZE = 16
-_ROOM = 64  # tokens of a sequence beyond what is put in first
+PAGE_SIZE = 16  # As in modules.py, which needs TVM's compiler.
+_ROPE_NORMAL = 1  # RopeMode.NORMAL, which is in TVM's compiler too.
+_ROOM = 64  # Tokens that fit into a sequence beyond its initial ones.
 TOLERANCE = 5e-3
-"""Of results in bfloat16 or float16, ‖got − expected‖ / ‖expected‖: their rounding is below 3e-3, a wrong tile above 1e-2."""
+"""Largest relative error of results in bfloat16 or float16: rounding stays below 3e-3, a wrong tile is above 1e-2."""
 
 
 def error(got: np.ndarray, expected: np.ndarray) -> float:
-    """‖got − expected‖ / ‖expected‖ in float64.
+    """Relative error, as `comparison` computes it.
 
     Raises:
-        AssertionError: it is above TOLERANCE, or no number.
+        AssertionError: it is above TOLERANCE, or a number is not finite.
     """
-    found = float(np.linalg.norm(got.astype("float64") - expected) / np.linalg.norm(expected))
+    found = comparison.relative_error(got, expected)
     assert found <= TOLERANCE, f"expected a result within {TOLERANCE} of NumPy's, found {found}"
     return found
 
@@ -121,13 +122,13 @@ class Worker:
         Returns:
             kind → relative error of some rows against NumPy in float64, or why it is not there.
         """
-        bfloat16 = np.dtype("bfloat16")
+        bfloat16 = comparison.numpy_dtype("bfloat16")
         host = [self._random.standard_normal((size, size), dtype="float32").astype(bfloat16) for _ in range(2)]
         rows = self._random.choice(size, 4, replace=False)
         expected = host[0][rows].astype("float64") @ host[1].astype("float64")
         found: dict[str, Any] = {}
         for kind in kinds:
-            dtype = np.dtype(kind.removeprefix("generated_")) if kind.startswith("generated_") else bfloat16
+            dtype = comparison.numpy_dtype(kind.removeprefix("generated_")) if kind.startswith("generated_") else bfloat16
             try:
                 work, result = self._product(kind, [self._tensor(each.astype(dtype)) for each in host], size)
             except (AttributeError, OSError, ValueError) as reason:
@@ -149,9 +150,7 @@ class Worker:
                 last[:] = [main(*inputs)]
 
             return generated, lambda: last[0]
-        # What a kernel leaves out must show.
-        poison = np.full((size, size), np.nan, "float32").astype("float32" if kind == "cublas" else "bfloat16")
-        output = self._tensor(poison)
+        output = self._tensor(comparison.poison((size, size), "float32" if kind == "cublas" else "bfloat16"))
         if kind == "cublas":
             matmul = tvm.get_global_func("tvm.contrib.cublas.matmul")
             return lambda: matmul(*inputs, output, False, False), lambda: output
@@ -200,7 +199,7 @@ class Worker:
             machine = tvm.runtime.vm.VirtualMachine(library, self._device)
             vector = self._tensor(np.arange(256, dtype="float32"))
             kernel = library.get_function("add_one", query_imports=True)
-            into = self._tensor(np.full(256, np.nan, "float32"))
+            into = self._tensor(comparison.poison((256,), "float32"))
             kernel(vector, into)
             assert np.array_equal(into.numpy(), np.arange(256, dtype="float32") + 1), "expected x + 1"
             for name, count in (("nothing", 0), ("one", 1), ("chain", 64), ("chain_symbolic", 64)):
@@ -242,7 +241,7 @@ class Worker:
         Args:
             batch: sequences.
             length: tokens of each in the cache.
-            layers, heads, kv_heads, head_dim: as the module `paged_attention` was compiled.
+            layers, heads, kv_heads, head_dim: as the module `paged_attention` is compiled (BUILD.bazel).
             chunk: tokens that are put in at a time, a part of `length`.
 
         Returns:
@@ -250,7 +249,8 @@ class Worker:
         """
         shape = tvm.runtime.ShapeTuple
         self._attention["cache"] = None  # The last one's memory, before there is a new one.
-        cache = self._machine_of_attention()["create"](*(shape([n]) for n in (batch, batch * (length + PAGE_SIZE + _ROOM), chunk, PAGE_SIZE, 0)))
+        tokens = batch * (length + PAGE_SIZE + _ROOM)
+        cache = self._machine_of_attention()["create"](shape([batch, tokens, chunk, PAGE_SIZE, 0]), shape([_ROPE_NORMAL]))
         self._attention |= {"cache": cache, "batch": batch}
         self._attention["token_bytes"] = 2 * kv_heads * head_dim * 2  # A key and a value of float16.
         self._attention["scale"] = head_dim**-0.5
@@ -272,7 +272,7 @@ class Worker:
                 # The next step's page table is copied over this one's, on a stream of its own; an engine waits too, for the logits.
                 self._device.sync()
         self._attention["qkv"] = random(batch)
-        self._attention["output"] = self._tensor(np.full((batch, heads, head_dim), np.nan, "float16"))
+        self._attention["output"] = self._tensor(comparison.poison((batch, heads, head_dim), "float16"))
         self._step()
         keys, values = (self._tensor(np.zeros((layers, length + 1, kv_heads, head_dim), "float16")) for _ in range(2))
         self._call("vm.builtin.attention_kv_cache_debug_get_kv", cache, 0, 0, length + 1, keys, values)
@@ -345,9 +345,9 @@ class Worker:
                 self._sessions[kind] = disco.ThreadedSession(workers) if kind == "threads" else disco.ProcessSession(workers, entrypoint="disco_worker")
                 self._sessions[kind].init_ccl("nccl", *range(workers))
             session = self._sessions[kind]
-            source, target = session.scatter(host), session.broadcast(np.full(size // 2, np.nan, "float16"))
+            source, target = session.scatter(host), session.broadcast(comparison.poison((size // 2,), "float16"))
             session.allreduce(source, target)
-            got = tvm.runtime.tensor(np.full(size // 2, np.nan, "float16"))
+            got = tvm.runtime.tensor(comparison.poison((size // 2,), "float16"))
             session.copy_from_worker_0(got, target)
             session.sync_worker_0()
             found[kind] = error(got.numpy(), expected)

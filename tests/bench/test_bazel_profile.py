@@ -32,14 +32,14 @@ EVENTS = [
 ]
 
 
-def test_the_critical_path_is_in_the_order_of_the_build(tmp_path) -> None:
+def test_the_critical_path_is_in_the_order_of_the_build(tmp_path: pathlib.Path) -> None:
     profile = bazel_profile.read(written(tmp_path, EVENTS))
     assert [(step.name, step.seconds) for step in profile.critical_path] == [("Compiling a", 3.5), ("Linking b", 0.5)]
     assert profile.critical_seconds == 4
     assert sorted(step.name for step in profile.actions) == ["Compiling a", "Compiling c", "Linking b"]
 
 
-def test_a_build_that_made_nothing_has_no_critical_path(tmp_path) -> None:
+def test_a_build_that_made_nothing_has_no_critical_path(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match="did the build make anything"):
         bazel_profile.read(written(tmp_path, EVENTS[-1:]))
 

@@ -1,13 +1,20 @@
-"""What the measurements on a GPU conclude from times, and what they make for themselves."""
+"""What the measurements on a GPU conclude from times, and the model and inputs that they generate."""
 
+from __future__ import annotations
+
+import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import comparison
+import machine
 import measure
+import numpy as np
 import pytest
 import random_model
-import results
+import tables
 
 
 def rates(**times: float) -> dict[str, Any]:
@@ -18,41 +25,41 @@ def rates(**times: float) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("seconds", "verdict"), [(1.0, "yes"), (1.1, "yes"), (1.2, "no")])
 def test_a_product_is_judged_by_the_fastest_that_is_not_ours(seconds: float, verdict: str) -> None:
-    table = results.gemm(rates(gemm__cublas=seconds, gemm__torch=1.0, gemm__cublas_itself=1.5))
+    table = tables.gemm(rates(gemm__cublas=seconds, gemm__torch=1.0, gemm__cublas_itself=1.5))
     row = next(line for line in table.splitlines() if "cuBLAS through" in line)
     assert f"| {100 / seconds:.1f} ({100 / seconds:.1f}–{100 / seconds:.1f}) % | {verdict} |" in row
     assert "that of PyTorch" in table
 
 
 def test_a_product_that_was_not_there_says_why() -> None:
-    assert "not measured: Cannot find global function x" in results.gemm(rates(gemm__cublas=1.0, gemm__torch=1.0))
+    assert "not measured: Cannot find global function x" in tables.gemm(rates(gemm__cublas=1.0, gemm__torch=1.0))
 
 
 def test_a_copy_counts_what_it_reads_and_what_it_writes() -> None:
     found = rates(copy__ours=1e-3, copy__cuda=1e-3)
-    assert "2.00 (2.00–2.00) | 100.0 (100.0–100.0) % | yes" in results.copies(found)
-    assert results.bandwidth({"rates": found}) == 2e12
-    assert results.bandwidth({}) is None
+    assert "2.00 (2.00–2.00) | 100.0 (100.0–100.0) % | yes" in tables.copies(found)
+    assert tables.bandwidth({"rates": found}) == 2e12
+    assert tables.bandwidth({}) is None
 
 
 def test_no_worse_is_more_than_noise() -> None:
     same = [(1.02, 1.0), (0.99, 1.0)]
-    assert results.no_worse([(0.9, 1.0), (1.0, 1.0), (1.3, 1.0)], same) == "yes"
-    assert results.no_worse([(1.01, 1.0)], same) == "within noise"
-    assert results.no_worse([(1.03, 1.0)], same) == "no"
+    assert tables.no_worse([(0.9, 1.0), (1.0, 1.0), (1.3, 1.0)], same) == "yes"
+    assert tables.no_worse([(1.01, 1.0)], same) == "within noise"
+    assert tables.no_worse([(1.03, 1.0)], same) == "no"
 
 
 def test_decoding_is_judged_by_the_bytes_that_a_step_reads() -> None:
     side = {"prefill": {"tokens": 100, "seconds": 0.1}, "decode": {"tokens": 200, "seconds": 1.0}, "prompt_tokens": 100}
     part = {"weight_bytes": 9 * 10**9, "token_bytes": 5 * 10**6, "rounds": [{"ours": side, "official": side}]}
-    text = results.engine(part, 4e12)
+    text = tables.engine(part, 4e12)
     assert "reads 10.00 GB: 9.00 GB of weights, and 200 tokens' keys and values" in text
     assert "at most 400 tokens/s, of which ours reaches 50.0 (50.0–50.0) %" in text
 
 
 def _sums(gpus: int, size: int, **times: float) -> str:
     times = {name.replace("_", " "): time for name, time in times.items()}
-    return results.allreduce({"gpus": gpus, "nccl": 22809, "sizes": [{"bytes": size, "errors": dict.fromkeys(times, 1e-4), "rounds": [times, times]}]})
+    return tables.allreduce({"gpus": gpus, "nccl": 22809, "sizes": [{"bytes": size, "errors": dict.fromkeys(times, 1e-4), "rounds": [times, times]}]})
 
 
 def test_an_all_reduce_is_judged_by_what_nccl_itself_takes() -> None:
@@ -80,17 +87,17 @@ def test_several_gpus_are_compared_with_one_in_the_same_round() -> None:
         return {"prefill": {"tokens": 100, "seconds": 0.1}, "decode": {"tokens": 200, "seconds": 200 / rate}, "prompt_tokens": 100, "text": text}
 
     rounds = [{"2": side(rate, "abcdXfgh"), "1": side(100, "abcdefgh")} for rate in (150, 200, 130)]
-    row = next(line for line in results.shards({"gpus": 4, "rounds": rounds}).splitlines() if line.startswith("| 2 "))
+    row = next(line for line in tables.shards({"gpus": 4, "rounds": rounds}).splitlines() if line.startswith("| 2 "))
     assert row == "| 2 | 1000 (1000–1000) | 1.00 (1.00–1.00) | 150 (130–200) | 1.50 (1.30–2.00) | 50 % |"
 
 
 @pytest.mark.parametrize(("one", "other", "part"), [("", "", 0), ("ab", "ab", 1), ("ab", "abcd", 0.5), ("x", "y", 0)])
 def test_texts_are_the_same_until_they_differ(one: str, other: str, part: float) -> None:
-    assert results.common(one, other) == part
+    assert tables.common(one, other) == part
 
 
 def test_a_part_that_failed_is_named_beside_the_others() -> None:
-    text = results.text({"when": "now", "device": "cuda", "machine": {"name": "card"}, "failed": {"engine": "Traceback\nRuntimeError: out of memory"}})
+    text = tables.text({"when": "now", "device": "cuda", "machine": {"name": "card"}, "failed": {"engine": "Traceback\nRuntimeError: out of memory"}})
     assert "Part engine failed: RuntimeError: out of memory" in text
 
 
@@ -125,3 +132,44 @@ def test_the_random_model_has_what_its_index_says(tmp_path: Path) -> None:
     for shard in index["records"]:
         (record,) = shard["records"]
         assert (tmp_path / shard["dataPath"]).stat().st_size == record["nbytes"] == shard["nbytes"]
+
+
+def test_without_models_the_other_parts_are_measured(tmp_path: Path) -> None:
+    assert measure.parts_of(tmp_path, "cuda") == ["rates", "overhead", "attention", "allreduce"]
+    (tmp_path / "models").mkdir()
+    assert measure.parts_of(tmp_path, "cuda") == list(measure.PARTS)
+    assert measure.parts_of(tmp_path, "cpu") == [part for part in measure.PARTS if part != "allreduce"]
+
+
+def test_a_part_that_needs_a_missing_model_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["run bench", "--results", "x.json", "--bundle", str(tmp_path), "--only", "rates,engine"])
+    with pytest.raises(SystemExit, match="2"):
+        measure.main()
+    assert "--only engine: this bundle was built without mlc-llm's sources" in capsys.readouterr().err
+
+
+def test_without_a_gpu_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLC_NVIDIA_DRIVER", str(tmp_path))
+    record = tmp_path / "results.json"
+    monkeypatch.setattr(sys, "argv", ["run bench", "--results", str(record)])
+    with pytest.raises(SystemExit, match="run: expected an NVIDIA GPU, found none: .*libcuda.so.1"):
+        measure.main()
+    assert not record.exists()
+
+
+def test_missing_nvidia_libraries_are_named(tmp_path: Path) -> None:
+    options = argparse.Namespace(nvidia_libraries=tmp_path, python="python3")
+    with pytest.raises(SystemExit, match="found no .*nvidia/cu13/lib/libcudart.so.13"):
+        machine.nvidia_libraries(options)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float8_e4m3fn"])
+def test_an_output_that_no_kernel_wrote_is_no_result(dtype: str) -> None:
+    with pytest.raises(AssertionError, match="6 of 6 elements are not finite, the first at"):
+        comparison.relative_error(comparison.poison((2, 3), dtype), np.ones((2, 3)))
+
+
+def test_an_integer_output_that_no_kernel_wrote_shows() -> None:
+    assert (comparison.poison((4,), "int32") == np.iinfo("int32").min).all()

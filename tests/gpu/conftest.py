@@ -1,9 +1,9 @@
-"""What the GPU tests share: the device, the compiled modules, the comparison, and the record of a run.
+"""Shared by the GPU tests: the device, the compiled modules, comparisons, and the record of a run.
 
-Variables that say where things are, relative to the folder in which pytest runs:
-    MLC_GPU_MODULES: folder of the compiled modules.py (default: beside this file).
-    MLC_NVIDIA_LIBRARIES: folders with NVIDIA's `nvidia/cu13/lib` and so on, for tvm_cuda, which then looks nowhere else.
-    MLC_GPU_RESULTS: file to write the record of the run to, for results.py (default: none, or one among Bazel's outputs of the test).
+Environment variables; paths are relative to the folder in which pytest runs:
+    MLC_GPU_MODULES: folder with the compiled modules.py (default: the folder of this file).
+    MLC_NVIDIA_LIBRARIES: folders with NVIDIA's `nvidia/cu13/lib` and so on; tvm_cuda searches only these.
+    MLC_GPU_RESULTS: file for the record of the run, which results.py reads (default: none; under Bazel one of the test's outputs).
 """
 
 from __future__ import annotations
@@ -19,8 +19,12 @@ import numpy as np
 import pytest
 import tvm
 import tvm_cuda
-from comparison import relative_error
+from comparison import poison, relative_error
 from tvm.runtime.vm import VirtualMachine
+
+Machine = Callable[[str], VirtualMachine]
+Within = Callable[[float, float], None]
+Compare = Callable[[np.ndarray, np.ndarray, float], None]
 
 MODULES = Path(os.environ.get("MLC_GPU_MODULES", Path(__file__).parent)).absolute()
 
@@ -34,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Record:
-    """Writes which test had which outcome on which device, as results.py reads it."""
+    """Writes the outcome of every test and describes the device, for results.py."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -48,7 +52,7 @@ class Record:
         test.update(report.user_properties)
 
     def pytest_sessionfinish(self) -> None:
-        # Where no device answers, the record says so, and why the tests failed.
+        # Without a device, the record says so and why the tests failed.
         device = tvm.cuda(0)
         self.file.write_text(
             json.dumps(
@@ -74,7 +78,7 @@ class Record:
 
 
 def driver_version() -> str:
-    """NVIDIA's version of the driver, such as 580.159.04; empty where its kernel module does not say."""
+    """Version of NVIDIA's driver, such as 580.159.04; empty if its kernel module does not tell."""
     try:
         text = Path("/proc/driver/nvidia/version").read_text()
     except OSError:
@@ -84,7 +88,7 @@ def driver_version() -> str:
 
 
 def device_count() -> int:
-    """How many GPUs this process may use."""
+    """Number of GPUs that this process may use."""
     count = 0
     while tvm.cuda(count).exist:
         count += 1
@@ -92,7 +96,7 @@ def device_count() -> int:
 
 
 def compute_capability() -> tuple[int, int]:
-    """Of the first GPU; (0, 0) if there is none."""
+    """Compute capability of the first GPU; (0, 0) without one."""
     device = tvm.cuda(0)
     major, minor = (device.compute_version or "0.0").split(".") if device.exist else (0, 0)
     return int(major), int(minor)
@@ -101,13 +105,14 @@ def compute_capability() -> tuple[int, int]:
 @pytest.fixture(scope="session")
 def device() -> tvm.runtime.Device:
     device = tvm.cuda(0)
-    assert device.exist, "no CUDA device: " + "; ".join(f"{name}: {part.reason}" for name, part in tvm_cuda.status().items() if not part.loaded)
+    missing = [f"{name}: {part.reason}" for name, part in tvm_cuda.status().items() if not part.loaded]
+    assert device.exist, "no CUDA device: " + "; ".join(missing)
     return device
 
 
 @pytest.fixture(scope="session")
-def machine(device: tvm.runtime.Device) -> Callable[[str], VirtualMachine]:
-    """machine(NAME): a virtual machine on the GPU for the library NAME of modules.py."""
+def machine(device: tvm.runtime.Device) -> Machine:
+    """machine(NAME): a virtual machine on the GPU for the compiled module NAME (BUILD.bazel)."""
     machines: dict[str, VirtualMachine] = {}
 
     def load(name: str) -> VirtualMachine:
@@ -119,8 +124,8 @@ def machine(device: tvm.runtime.Device) -> Callable[[str], VirtualMachine]:
 
 
 @pytest.fixture
-def within(record_property: Callable[[str, object], None]) -> Iterator[Callable[[float, float], None]]:
-    """within(error, tolerance) fails unless the error is at most the tolerance; the largest of a test is recorded."""
+def within(record_property: Callable[[str, object], None]) -> Iterator[Within]:
+    """within(error, tolerance) fails if the error exceeds the tolerance; the record keeps the largest error of a test."""
     errors: list[float] = []
 
     def check(error: float, tolerance: float) -> None:
@@ -133,15 +138,20 @@ def within(record_property: Callable[[str, object], None]) -> Iterator[Callable[
 
 
 @pytest.fixture
-def compare(within: Callable[[float, float], None]) -> Callable[[np.ndarray, np.ndarray, float], None]:
-    """compare(got, expected, tolerance) is `within` of their `relative_error`."""
+def compare(within: Within) -> Compare:
+    """compare(got, expected, tolerance) applies `within` to their `relative_error`."""
     return lambda got, expected, tolerance: within(relative_error(got, expected), tolerance)
 
 
-def run_poisoned(machine: VirtualMachine, function: str, *arguments: tvm.runtime.Tensor) -> np.ndarray:
-    """Result of a function that allocates its output itself, in memory that held nothing but NaN before.
+def poisoned(shape: tuple[int, ...], dtype: str, device: tvm.runtime.Device) -> tvm.runtime.Tensor:
+    """An output that holds what no correct result holds, so that elements a kernel leaves out show up."""
+    return tvm.runtime.tensor(poison(shape, dtype), device)
 
-    The machine keeps freed memory and hands it out again for the next output of that size: so a first result is overwritten and given back.
+
+def run_poisoned(machine: VirtualMachine, function: str, *arguments: tvm.runtime.Tensor) -> np.ndarray:
+    """Result of a function that allocates its own output, in memory that held only NaN before.
+
+    The machine reuses freed memory for the next output of the same size, so a first result is overwritten and freed.
     """
     first = machine[function](*arguments)
     first.copyfrom(np.full(first.shape, np.nan).astype(first.numpy().dtype))

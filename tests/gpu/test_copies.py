@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import tvm
-from comparison import numpy_dtype, poisoned, random_array
-from conftest import device_count
+from comparison import numpy_dtype, random_array
+from conftest import Machine, device_count, poisoned
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "float16", "bfloat16", "float32", "float8_e4m3fn"])
@@ -65,7 +65,7 @@ def test_sizes_must_agree(device: tvm.runtime.Device) -> None:
     np.testing.assert_array_equal(tensor.numpy(), np.zeros(4))
 
 
-def test_work_on_a_stream_of_its_own(device: tvm.runtime.Device, machine) -> None:
+def test_work_on_a_stream_of_its_own(device: tvm.runtime.Device, machine: Machine) -> None:
     x, y = random_array(4, (1 << 20,), "float32"), random_array(5, (1 << 20,), "float32")
     arguments = [tvm.runtime.tensor(array, device) for array in (x, y)]
     stream = device.create_raw_stream()
@@ -80,7 +80,7 @@ def test_work_on_a_stream_of_its_own(device: tvm.runtime.Device, machine) -> Non
     np.testing.assert_array_equal(result.numpy(), x + y)
 
 
-def test_one_stream_waits_for_another(device: tvm.runtime.Device, machine) -> None:
+def test_one_stream_waits_for_another(device: tvm.runtime.Device, machine: Machine) -> None:
     """Each addition needs what the one before it, on the other stream, computed."""
     kernels = machine("generated_kernels")
     wait = tvm.get_global_func("runtime.Device_StreamSyncFromTo")

@@ -1,9 +1,12 @@
 """Layers of a Relax program are captured in a CUDA graph once, and then started as one."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import tvm
 from comparison import ROUNDING, random_array
+from conftest import Compare, Machine
 from modules import GRAPH_LAYERS, GRAPH_ROWS, GRAPH_WIDTH
 
 
@@ -21,7 +24,7 @@ def _weights(seed: int) -> list[np.ndarray]:
 
 
 @pytest.fixture
-def launches(machine):
+def launches(machine: Machine) -> Iterator[list[str]]:
     """Names of the kernels that the virtual machine itself starts, in order, from the fixture on."""
     started: list[str] = []
 
@@ -34,7 +37,7 @@ def launches(machine):
     machine("captured_network").set_instrument(lambda *_arguments: None)
 
 
-def test_captured_layers_run_without_being_started_one_by_one(device, machine, compare, launches: list[str]) -> None:
+def test_captured_layers_run_without_being_started_one_by_one(device: tvm.runtime.Device, machine: Machine, compare: Compare, launches: list[str]) -> None:
     forward = machine("captured_network")["forward"]
     weights = _weights(1)
     on_device = [tvm.runtime.tensor(weight, device) for weight in weights]

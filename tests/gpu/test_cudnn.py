@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import tvm
-from comparison import ROUNDING, poisoned, random_array, softmax
+from comparison import ROUNDING, random_array, softmax
+from conftest import Compare, poisoned
 
 _CROSS_CORRELATION = 1  # cudnnConvolutionMode_t; neural networks' convolution, without mirroring the kernel.
 _NCHW = 0  # cudnnTensorFormat_t
@@ -31,7 +32,17 @@ def _convolution(x: np.ndarray, w: np.ndarray, padding: int, stride: int, dilati
     ],
     ids=["same size", "odd sizes", "stride", "dilation", "groups"],
 )
-def test_conv2d(device, compare, shape, kernel, padding: int, stride: int, dilation: int, groups: int, dtype: str) -> None:
+def test_conv2d(
+    device: tvm.runtime.Device,
+    compare: Compare,
+    shape: tuple[int, ...],
+    kernel: tuple[int, ...],
+    padding: int,
+    stride: int,
+    dilation: int,
+    groups: int,
+    dtype: str,
+) -> None:
     x, w = random_array(1, shape, dtype), random_array(2, kernel, dtype)
     expected = _convolution(x, w, padding, stride, dilation, groups)
     y = poisoned(expected.shape, dtype, device)
@@ -54,21 +65,21 @@ def test_conv2d(device, compare, shape, kernel, padding: int, stride: int, dilat
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize(("shape", "axis"), [((7, 33), -1), ((64, 4097), 1), ((2, 3, 5, 100), 3), ((4, 10, 7), 1), ((19, 3), 0)], ids=str)
-def test_softmax(device, compare, shape: tuple[int, ...], axis: int, dtype: str) -> None:
+def test_softmax(device: tvm.runtime.Device, compare: Compare, shape: tuple[int, ...], axis: int, dtype: str) -> None:
     x = random_array(3, shape, dtype)
     y = poisoned(shape, dtype, device)
     tvm.get_global_func("tvm.contrib.cudnn.softmax.forward")(tvm.runtime.tensor(x, device), y, axis)
     compare(y.numpy(), softmax(x, axis), 32 * ROUNDING["float32"] + ROUNDING[dtype])
 
 
-def test_log_softmax(device, compare) -> None:
+def test_log_softmax(device: tvm.runtime.Device, compare: Compare) -> None:
     x = random_array(4, (31, 257), "float32")
     y = poisoned(x.shape, "float32", device)
     tvm.get_global_func("tvm.contrib.cudnn.log_softmax.forward")(tvm.runtime.tensor(x, device), y, 1)
     compare(y.numpy(), np.log(softmax(x)), 32 * ROUNDING["float32"])
 
 
-def test_an_impossible_convolution_is_refused_and_the_next_one_works(device) -> None:
+def test_an_impossible_convolution_is_refused_and_the_next_one_works(device: tvm.runtime.Device) -> None:
     """The kernel has more channels than the picture."""
     convolve = tvm.get_global_func("tvm.contrib.cudnn.conv2d.forward")
     x, w = (tvm.runtime.tensor(np.ones(shape, "float32"), device) for shape in ((1, 2, 4, 4), (1, 3, 1, 1)))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tvm
-from comparison import poisoned
+from conftest import poisoned
 
 DEVIATION = 5.0
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tvm
 from child import run_python
-from comparison import poisoned, random_array
+from comparison import random_array
+from conftest import Machine, poisoned
 from tvm.runtime.vm import VirtualMachine
 
 # What a child prints: what tvm_cuda says of each part, whether a GPU is there, what allocating on it says, and a sum from the CPU.
@@ -31,7 +32,7 @@ print(json.dumps({
 """
 
 
-def _add(machine, device: tvm.runtime.Device) -> None:
+def _add(machine: Machine, device: tvm.runtime.Device) -> None:
     """A kernel runs and is right."""
     x = random_array(1, (1001,), "float32")
     tensor = tvm.runtime.tensor(x, device)
@@ -46,7 +47,7 @@ def _multiply(device: tvm.runtime.Device) -> None:
     np.testing.assert_array_equal(product.numpy(), np.full((64, 64), 64, "float32"))
 
 
-def test_out_of_memory_is_named_and_memory_is_as_before(device, machine) -> None:
+def test_out_of_memory_is_named_and_memory_is_as_before(device: tvm.runtime.Device, machine: Machine) -> None:
     _multiply(device)
     before = device.available_global_memory
     for _ in range(3):
@@ -58,7 +59,7 @@ def test_out_of_memory_is_named_and_memory_is_as_before(device, machine) -> None
     _multiply(device)
 
 
-def test_freed_memory_can_be_used_again(device) -> None:
+def test_freed_memory_can_be_used_again(device: tvm.runtime.Device) -> None:
     """A third of what is free, ten times over."""
     size = device.available_global_memory // 3
     for _ in range(10):
@@ -66,7 +67,7 @@ def test_freed_memory_can_be_used_again(device) -> None:
         del tensor
 
 
-def test_a_full_device_takes_work_again_once_memory_is_freed(device, machine) -> None:
+def test_a_full_device_takes_work_again_once_memory_is_freed(device: tvm.runtime.Device, machine: Machine) -> None:
     piece = 4 << 30
     held = []
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -78,7 +79,7 @@ def test_a_full_device_takes_work_again_once_memory_is_freed(device, machine) ->
     _multiply(device)
 
 
-def test_a_library_for_another_architecture_is_named_as_such(device, machine) -> None:
+def test_a_library_for_another_architecture_is_named_as_such(device: tvm.runtime.Device, machine: Machine) -> None:
     wrong = machine("wrong_architecture")
     x = tvm.runtime.tensor(np.ones(16, "float32"), device)
     for _ in range(2):
@@ -97,14 +98,14 @@ def test_a_library_for_another_architecture_is_named_as_such(device, machine) ->
     ],
     ids=["lengths differ", "rank", "type"],
 )
-def test_wrong_arguments_never_reach_the_kernel(device, machine, shapes, dtype: str, message: str) -> None:
+def test_wrong_arguments_never_reach_the_kernel(device: tvm.runtime.Device, machine: Machine, shapes: tuple[tuple[int, ...], ...], dtype: str, message: str) -> None:
     x, y = (tvm.runtime.tensor(np.ones(shape, dtype), device) for shape in shapes)
     with pytest.raises((RuntimeError, ValueError, TypeError), match=message):
         machine("generated_kernels")["add_float32"](x, y)
     _add(machine, device)
 
 
-def test_a_tensor_on_the_cpu_is_refused_or_copied_never_read_by_the_gpu(device, machine) -> None:
+def test_a_tensor_on_the_cpu_is_refused_or_copied_never_read_by_the_gpu(device: tvm.runtime.Device, machine: Machine) -> None:
     x = random_array(2, (16,), "float32")
     on_device, on_cpu = tvm.runtime.tensor(x, device), tvm.runtime.tensor(x, tvm.cpu())
     try:
@@ -116,7 +117,7 @@ def test_a_tensor_on_the_cpu_is_refused_or_copied_never_read_by_the_gpu(device, 
     _add(machine, device)
 
 
-def test_a_file_that_is_no_library_is_named(tmp_path: Path, device) -> None:
+def test_a_file_that_is_no_library_is_named(tmp_path: Path, device: tvm.runtime.Device) -> None:
     path = tmp_path / "model.so"
     path.write_bytes(b"\x7fELF and then nothing")
     with pytest.raises(Exception, match="model.so"):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import tvm
 from comparison import ROUNDING, random_array, softmax
-from conftest import run_poisoned
+from conftest import Compare, Machine, run_poisoned
 from modules import COLUMNS, INNER
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("size", [1, 31, 1024, 1025, (1 << 20) + 3])
-def test_add(device: tvm.runtime.Device, machine, size: int, dtype: str) -> None:
+def test_add(device: tvm.runtime.Device, machine: Machine, size: int, dtype: str) -> None:
     """One rounding to nearest, on both sides: the same bits."""
     x, y = random_array(1, (size,), dtype), random_array(2, (size,), dtype)
     got = run_poisoned(machine("generated_kernels"), f"add_{dtype}", tvm.runtime.tensor(x, device), tvm.runtime.tensor(y, device))
@@ -19,7 +19,7 @@ def test_add(device: tvm.runtime.Device, machine, size: int, dtype: str) -> None
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 1000), (7, 33), (64, 1024), (129, 4097)], ids=str)
-def test_softmax(device: tvm.runtime.Device, machine, compare, shape: tuple[int, int], dtype: str) -> None:
+def test_softmax(device: tvm.runtime.Device, machine: Machine, compare: Compare, shape: tuple[int, int], dtype: str) -> None:
     x = (4 * random_array(3, shape, "float32")).astype(dtype)
     got = run_poisoned(machine("generated_kernels"), f"softmax_{dtype}", tvm.runtime.tensor(x, device))
     # The kernel keeps exponentials and their sum in the type of its input: some roundings; and its fast exponential is a few of float32's off.
@@ -28,7 +28,7 @@ def test_softmax(device: tvm.runtime.Device, machine, compare, shape: tuple[int,
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("rows", [1, 16, 63, 128, 257, 1024])
-def test_matmul(device: tvm.runtime.Device, machine, compare, rows: int, dtype: str) -> None:
+def test_matmul(device: tvm.runtime.Device, machine: Machine, compare: Compare, rows: int, dtype: str) -> None:
     x, w = random_array(4, (rows, INNER), dtype), random_array(5, (INNER, COLUMNS), dtype)
     got = run_poisoned(machine("generated_kernels"), f"matmul_{dtype}", tvm.runtime.tensor(x, device), tvm.runtime.tensor(w, device))
     # Products of two such numbers are exact in float32; what is left are the errors of the sum, which tensor cores cut off, not round.

@@ -4,16 +4,17 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import comparison
 import numpy as np
-import on_workers  # noqa: F401 - registers its functions for workers that are threads, as the first one always is.
+import on_workers  # Registers its functions for workers that are threads, as the first one always is.
 import pytest
 import tvm
 from child import start_python
 from comparison import ROUNDING, numpy_dtype, random_array, relative_error
-from conftest import MODULES, device_count
+from conftest import MODULES, Compare, Machine, Within, device_count
 from modules import BLOCK_WIDTH
 from tvm.runtime.disco import DRef, ProcessSession, Session, ThreadedSession
 
@@ -29,8 +30,9 @@ every_size = pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 @pytest.fixture(scope="module", params=["threads", "processes"])
 def session(request: pytest.FixtureRequest) -> Iterator[Session]:
     with pytest.MonkeyPatch.context() as patch:
-        # Workers that are processes find on_workers there.
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        # Worker processes import on_workers, and it imports comparison.
+        for module in (comparison, on_workers):
+            patch.setenv("PYTHONPATH", str(Path(str(module.__file__)).parent), prepend=os.pathsep)
         session = ThreadedSession(WORKERS) if request.param == "threads" else ProcessSession(WORKERS, entrypoint="on_workers")
     session.init_ccl("nccl", *range(WORKERS))
     yield session
@@ -100,7 +102,7 @@ def test_each_worker_has_a_gpu_of_its_own(session: Session) -> None:
     ("operation", "size"),
     [pytest.param(operation, size, id=f"{operation}-{name}") for operation in ("sum", "max", "avg") for name, size in SIZES.items() if size <= 1 << 25 or operation == "sum"],
 )
-def test_allreduce(session: Session, within: Callable[[float, float], None], operation: str, size: int, dtype: str) -> None:
+def test_allreduce(session: Session, within: Within, operation: str, size: int, dtype: str) -> None:
     length = _elements(size, dtype)
     source, destination = _sources(session, length, dtype, 1), _poison(session, (1, length), dtype)
     session.allreduce(source, destination, op=operation)
@@ -153,7 +155,7 @@ def test_what_the_controller_has_reaches_the_workers(session: Session, dtype: st
         assert got.tobytes() == array[worker].tobytes()
 
 
-def test_many_operations_in_a_row_need_no_wait(session: Session, compare) -> None:
+def test_many_operations_in_a_row_need_no_wait(session: Session, compare: Compare) -> None:
     """Each doubles, or with more GPUs multiplies, what the one before left; the order is the session's."""
     count = 12 if WORKERS == 1 else 4
     first = _put(session, [np.ones(1000, "float32")] * WORKERS)
@@ -165,7 +167,7 @@ def test_many_operations_in_a_row_need_no_wait(session: Session, compare) -> Non
         compare(got, np.full(1000, float(WORKERS) ** (2 * count)), ROUNDING["float32"])
 
 
-def test_workers_share_a_block_of_two_layers(session: Session, machine, device, compare) -> None:
+def test_workers_share_a_block_of_two_layers(session: Session, machine: Machine, device: tvm.runtime.Device, compare: Compare) -> None:
     """Columns of the first matrix and rows of the second on each GPU; what one GPU computes of it all is the same but for rounding."""
     share, rows = 4096 // WORKERS, 100
     inner = share * WORKERS

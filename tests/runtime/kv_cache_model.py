@@ -1,8 +1,8 @@
 """A paged KV cache and its NumPy twin: every step runs on both, so a test only says what happens, not how it is checked.
 
-`CacheUnderTest` drives the cache inside libtvm_runtime with the attention kernels that TVM itself generates for LLVM;
-`Reference` is attention over plain lists of tokens in float64 and knows nothing of pages. A difference is a wrong page,
-position or length in the runtime. The GPU tests make the same cache with kernels for a GPU: tests/gpu/test_paged_attention.py.
+`CacheUnderTest` drives the cache inside libtvm_runtime with the attention kernels that TVM generates for LLVM; `Reference` is
+attention over plain token lists in float64, without pages. A difference means a wrong page, position or length in the runtime.
+kv_cache_scenarios.py has the tests; tests/gpu/test_paged_attention.py runs them with kernels for a GPU.
 """
 
 from __future__ import annotations

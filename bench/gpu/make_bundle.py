@@ -1,7 +1,9 @@
-"""Packs files and folders into one tar.xz, the same bytes for the same content: the tool behind `bundle` (bundle.bzl).
+"""Packs files and folders into a reproducible tar.xz: the tool behind `bundle` (bundle.bzl).
 
-The specification is a JSON object: `files`, a list of [source, path in the archive], a folder standing for all that is in it, the first of two
-for one path winning; `exclude`, a list of globs of paths in the archive, `*` matching `/` too; `folder`, the one that everything is in.
+The specification is a JSON object:
+    files: list of [source, path in the archive]; a folder stands for everything in it, and the first of two entries for one path wins.
+    exclude: list of globs of paths in the archive to leave out; `*` also matches `/`.
+    folder: name of the archive's top folder.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ from pathlib import Path
 
 
 def members(files: list[tuple[str, str]], exclude: list[str]) -> dict[str, Path]:
-    """Path in the archive -> file, sorted.
+    """Path in the archive → file, sorted by path.
 
     Raises:
-        FileNotFoundError: a source is not there.
+        FileNotFoundError: a source does not exist.
     """
     excluded = re.compile("|".join(map(fnmatch.translate, exclude)) or r"(?!)")
     found: dict[str, Path] = {}
@@ -46,8 +48,11 @@ def _walk(source: Path, path: str) -> Iterator[tuple[Path, str]]:
 
 
 def pack(output: Path, folder: str, files: dict[str, Path]) -> None:
-    """Writes the archive: regular files of no owner and no time, executable or not as they are."""
-    with lzma.open(output, "wb", preset=6) as compressed, tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+    """Writes the archive: regular files without owner or time; only the executable bit is kept."""
+    with (
+        lzma.open(output, "wb", preset=6) as compressed,
+        tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
         for path, file in files.items():
             member = tarfile.TarInfo(f"{folder}/{path}")
             member.size = file.stat().st_size

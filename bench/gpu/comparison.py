@@ -1,44 +1,47 @@
-"""How the GPU tests compare: one number, ‖got − expected‖ / ‖expected‖ against float64, and a bound for it that follows from the data type."""
+"""How GPU tests and measurements check results: ‖got − expected‖ / ‖expected‖ in float64, with a bound that follows from the data type.
+
+Plain NumPy: measurements load NVIDIA's libraries before they import TVM.
+"""
 
 from __future__ import annotations
 
 import ml_dtypes
 import numpy as np
-import tvm
 
 ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-"""Unit roundoff: the relative error of one rounding to the type is at most this."""
+"""Unit roundoff: the largest relative error of rounding once to the type."""
 
 NUMPY = {"bfloat16": ml_dtypes.bfloat16, "float8_e4m3fn": ml_dtypes.float8_e4m3fn}
 
 
 def numpy_dtype(dtype: str) -> np.dtype:
-    """NumPy's name for one of TVM's data types."""
+    """NumPy's equivalent of a TVM data type."""
     return np.dtype(NUMPY.get(dtype, dtype))
 
 
 def random_array(seed: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """Standard normal numbers, rounded to the type; the same for the same seed."""
+    """Standard normal numbers, rounded to the type; reproducible by seed."""
     return np.random.default_rng(seed).standard_normal(shape).astype(numpy_dtype(dtype))
 
 
-def poisoned(shape: tuple[int, ...], dtype: str, device: tvm.runtime.Device) -> tvm.runtime.Tensor:
-    """An output to be: all of it is what no right result holds (NaN, or the lowest integer), so that what is not written is seen."""
+def poison(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Initial content of an output: NaN, or the lowest integer, so that elements a kernel leaves out show up."""
     kind = numpy_dtype(dtype)
-    poison = np.iinfo(kind).min if kind.kind in "iu" else np.nan
-    return tvm.runtime.tensor(np.full(shape, poison).astype(kind), device)
+    return np.full(shape, np.iinfo(kind).min if kind.kind in "iu" else np.nan, kind)
 
 
 def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
     """‖got − expected‖ / ‖expected‖ over all elements, in float64.
 
     Raises:
-        AssertionError: the shapes differ, or something in either is not a number.
+        AssertionError: the shapes differ, or either array holds a value that is not finite.
     """
     assert got.shape == expected.shape, f"expected shape {expected.shape}, found {got.shape}"
     got, expected = got.astype("float64"), expected.astype("float64")
     bad = ~np.isfinite(got)
-    assert not bad.any(), f"{bad.sum()} of {bad.size} elements are not finite, the first at {tuple(np.argwhere(bad)[0].tolist())}"
+    assert not bad.any(), (
+        f"{bad.sum()} of {bad.size} elements are not finite, the first at {tuple(np.argwhere(bad)[0].tolist())}"
+    )
     assert np.isfinite(expected).all(), "the reference itself is not finite"
     norm = np.linalg.norm(expected)
     return float(np.linalg.norm(got - expected) / norm) if norm else float(np.linalg.norm(got))

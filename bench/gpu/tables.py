@@ -1,20 +1,10 @@
-"""The results of measure.py beside their targets, as Markdown; run by itself it writes bench/gpu/results.md.
-
-    python3 bench/gpu/results.py results.json --write bench/gpu/results.md
-    python3 bench/gpu/results.py other.json --append bench/gpu/results.md     # another machine's, or other parts
-"""
+"""What measure.py found, next to its targets, as Markdown."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
-
-sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 import report
 
@@ -23,8 +13,8 @@ GEMM_TARGET, COPY_TARGET, ALLREDUCE_TARGET = 0.90, 0.95, 0.95
 HEADER = """\
 # Results on a GPU
 
-Made by `bench/gpu/results.py` out of what `run` of `//bench/gpu:bundle` wrote; [README.md](README.md) says what each figure means. Only ratios out of
-one table may be compared: they were measured in turns, on the same card, in the same minutes.
+Written by `//tests/gpu:results` from what `run bench` of `//tests/gpu:bundle` recorded; [README.md](README.md) explains each figure. Only compare ratios
+within one table: they were measured in turns, on the same card, within minutes.
 """
 
 PRODUCTS = {
@@ -247,23 +237,3 @@ def text(found: dict[str, Any]) -> str:
         parts += ["## mlc-llm on several GPUs", shards(found["shards"])]
     parts += [f"Part {part} failed: {reason.splitlines()[-1]}" for part, reason in found["failed"].items()]
     return "\n\n".join(part.strip() for part in parts) + "\n"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="what measure.py wrote")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write it there, below a heading, instead of printing it")
-    parser.add_argument("--append", type=Path, metavar="FILE", help="write it below what is there")
-    options = parser.parse_args()
-    made = text(json.loads(options.results.read_text(encoding="utf-8")))
-    if options.write:
-        options.write.write_text(f"{HEADER}\n{made}", encoding="utf-8")
-    elif options.append:
-        with options.append.open("a", encoding="utf-8") as file:
-            file.write(f"\n---\n\n{made}")
-    else:
-        print(made)
-
-
-if __name__ == "__main__":
-    main()
