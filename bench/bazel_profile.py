@@ -1,4 +1,4 @@
-"""What Bazel's profile (--profile: JSON trace of events, times in µs) says of where a build's time went."""
+"""Reads where a build's time went from Bazel's profile (--profile: a JSON trace of events with times in µs)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Step:
-    """An action, and the seconds that it took."""
+    """An action and its duration in seconds."""
 
     seconds: float
     name: str
@@ -18,13 +18,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Profile:
-    """Of one build.
+    """Profile of one build. Times include waiting for a free core.
 
     Args:
-      critical_path: the chain of actions, of which each needs the one before, that took longest; in their order.
-      actions: all actions, those that only copy or link within Bazel too, as they began.
-
-    Times include what an action waited for a free core.
+      critical_path: the longest chain of dependent actions, in order.
+      actions: all actions in order of their start, including those that only copy or link within Bazel.
     """
 
     critical_path: list[Step]
@@ -32,15 +30,15 @@ class Profile:
 
     @property
     def critical_seconds(self) -> float:
-        """What that chain took, waiting included."""
+        """Duration of the critical path."""
         return sum(step.seconds for step in self.critical_path)
 
 
 def read(path: Path) -> Profile:
-    """Reads a profile, compressed as Bazel writes it.
+    """Reads a profile, gzip-compressed as Bazel writes it.
 
     Raises:
-      ValueError: the file has no critical path, so it is of no build, or of one that made nothing.
+      ValueError: the profile has no critical path, because it is not of a build or nothing was built.
     """
     with gzip.open(path, "rt", encoding="utf-8") as file:
         events = [event for event in json.load(file)["traceEvents"] if event.get("ph") == "X"]
@@ -51,12 +49,12 @@ def read(path: Path) -> Profile:
 
     critical_path = steps("critical path component")
     if not critical_path:
-        raise ValueError(f"{path}: expected events of the category 'critical path component', found none: did the build make anything?")
+        raise ValueError(f"{path}: expected events of the category 'critical path component', found none: was anything built?")
     return Profile(critical_path, steps("action processing"))
 
 
 def _short(name: str) -> str:
-    """An action's name without what surrounds it in every line.
+    """An action's name without the text that all lines share.
 
     >>> _short("action 'Compiling tvm/src/runtime/tensor.cc'")
     'Compiling tvm/src/runtime/tensor.cc'

@@ -1,4 +1,4 @@
-"""Part `builds`: the runtime libraries built by Bazel and by CMake + Ninja, with the same compiler, flags, sources and number of jobs."""
+"""Part `builds`: the runtime libraries built by Bazel and by CMake + Ninja, with the same compiler, flags, sources and jobs."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _RUNTIME = {
     "libtvm_runtime.so": "@tvm//:libtvm_runtime",
     "libtvm_runtime_extra.so": "@tvm//:libtvm_runtime_extra",
 }
-# Where the programs are in their wheels, which hold several files of these names.
+# Paths of the programs in their wheels, which hold several files with these names.
 PROGRAMS = {"cmake": "cmake/data/bin/cmake", "ninja": "*.data/scripts/ninja"}
 
 
 @dataclass(frozen=True)
 class Project:
-    """What is built.
+    """What both tools build.
 
     Args:
-      what: it, in words.
+      what: its description.
       libraries: file → target.
       repositories: variable of bench/cmake → repository.
-      changed: repository and source that is changed, in the middle of the sources by the time it takes to compile.
+      changed: repository and path of the source to change, which has about the median compile time.
       cargo: target of a Rust package that both build with the same program, or "".
     """
 
@@ -49,30 +49,30 @@ RUNTIME = Project("the three runtime libraries", _RUNTIME, {"TVM": "tvm", "TVM_F
 
 
 def flags(arguments: Iterable[str]) -> frozenset[str]:
-    """The arguments of a compiler call that say what is to be made, without those that name places or make bytes reproducible."""
+    """The compiler arguments that decide what is compiled, without those that name paths or make the output reproducible."""
     places = ("-ffile-prefix-map=", "-frandom-seed=")
     return frozenset(argument for argument in arguments if argument.startswith(("-D", "-O", "-W", "-f", "-g", "-std", "-w")) and not argument.startswith(places))
 
 
 def flags_of_bazel(graph: dict) -> dict[str, frozenset[str]]:
-    """Source → flags of what `aquery --output=jsonproto` lists; sources by <repository>/<path>, or their path in the workspace."""
+    """Source → flags, from `aquery --output=jsonproto`; a source is <repository>/<path>, or its path in the workspace."""
     found = {}
     for action in graph["actions"]:
         arguments = action["arguments"]
-        if "-fPIC" in arguments:  # Bazel also lists what an executable would be made of.
+        if "-fPIC" in arguments:  # Bazel also lists the objects for executables.
             source = arguments[arguments.index("-c") + 1]
-            # Bazel's own tools, which Bazel lists where a program of the build needs them.
+            # Bazel's own tools are listed if a program of the build needs them.
             if not source.startswith("external/bazel_tools/"):
                 found[source.removeprefix("external/")] = flags(arguments)
     return found
 
 
 def flags_of_cmake(database: list[dict], roots: Mapping[str, Path]) -> dict[str, frozenset[str]]:
-    """Source → flags of a compile_commands.json; sources as `flags_of_bazel` has them.
+    """Source → flags, from a compile_commands.json; sources as in `flags_of_bazel`.
 
     Args:
       database: the file's content.
-      roots: repository, or "" for the workspace → folder; none within another.
+      roots: repository, or "" for the workspace → folder. None contains another.
     """
     found = {}
     for entry in database:
@@ -83,7 +83,7 @@ def flags_of_cmake(database: list[dict], roots: Mapping[str, Path]) -> dict[str,
 
 
 def difference(ours: dict[str, frozenset[str]], theirs: dict[str, frozenset[str]]) -> str:
-    """One line for each key whose sets differ; empty where none do."""
+    """One line per key whose sets differ; empty if none do."""
     lines = []
     for key in sorted(ours.keys() | theirs.keys()):
         mine, other = ours.get(key), theirs.get(key)
@@ -95,13 +95,13 @@ def difference(ours: dict[str, frozenset[str]], theirs: dict[str, frozenset[str]
 
 
 def cargo_command(arguments: Sequence[str], root: Path, external: Path, output: str) -> list[str]:
-    """What Bazel runs for a Rust package, as `aquery` has it, to be run outside of its execution root.
+    """Bazel's command for a Rust package, from `aquery`, rewritten to run outside the execution root.
 
     Args:
-      arguments: program and arguments, relative to the execution root.
+      arguments: program and arguments, with paths relative to the execution root.
       root: the workspace.
       external: folder of the repositories.
-      output: file to write.
+      output: file that it writes.
     """
     command = [sys.executable, str(root / "toolchains/rust/private/cargo_build.py")]
     for option, value in zip(arguments, arguments[1:]):
@@ -129,13 +129,13 @@ class _Builds:
         self.bazel.output("build", "--nobuild", *project.libraries.values())
         external = {name: bazel.output_base / "external" / canonical for name, canonical in names.items()}
 
-        # Both builds read this copy, so that a change to it is a change for both.
+        # Both builds read this copy, so that both see a change to it.
         variable, self.changed = project.changed
         self.sources = folder / "sources"
         copied = project.repositories[variable]
         shutil.copytree(external[copied], self.sources, symlinks=True)
         self.flags = [f"--jobs={self.jobs}", "--disk_cache=", "--remote_cache=", f"--override_repository={names[copied]}={self.sources}"]
-        # The sources are where temporary folders are; the sandbox would have an empty /tmp.
+        # The sources are in a temporary folder, but a hermetic sandbox would have an empty /tmp.
         self.flags.append("--noincompatible_sandbox_hermetic_tmp")
         places = {name: external[repository] for name, repository in project.repositories.items()} | {variable: self.sources}
 
@@ -174,7 +174,7 @@ class _Builds:
         return program
 
     def cold(self) -> tuple[float, float]:
-        """Nothing built, no server; Bazel's time includes starting it, CMake's the configuration."""
+        """Nothing built, no server. Bazel's time includes the server's start, CMake's the configuration."""
         self.bazel.output("clean")
         self.bazel.output("shutdown")
         shutil.rmtree(self.binary_folder, ignore_errors=True)
@@ -182,19 +182,19 @@ class _Builds:
         return bazel, commands.seconds(self.configure, env=self.environment) + self._ninja()
 
     def again(self) -> tuple[float, float]:
-        """Bazel, then Ninja, of what is there."""
+        """Bazel, then Ninja, on top of what is built."""
         return self.bazel.seconds("build", *self.flags, *self.project.libraries.values()), self._ninja()
 
     def change(self, number: int) -> None:
-        """Adds a function that no library exports: its object file changes, and what is linked of it."""
+        """Adds a function that no library exports, which changes an object file and the libraries that link it."""
         with open(self.sources / self.changed, "a", encoding="utf-8") as file:
             file.write(f"int bench_change_{number}() {{ return {number}; }}\n")
 
     def check(self) -> None:
-        """Both made the same: sources, flags, exported symbols.
+        """Checks that both builds have the same sources, flags and exported symbols.
 
         Raises:
-          SystemExit: they did not, so that there is nothing to compare.
+          SystemExit: they differ, so their times cannot be compared.
         """
         targets = " + ".join(self.project.libraries.values())
         graph = {"actions": self._actions("CppCompile", targets)}
@@ -206,7 +206,7 @@ class _Builds:
             raise SystemExit(f"bench: Bazel and CMake do not build the same; make bench/cmake follow the BUILD files:\n{unlike}")
 
     def _actions(self, mnemonic: str, targets: str) -> list[dict]:
-        """The actions of a kind that targets need, as `aquery` has them."""
+        """Actions with this mnemonic that the targets need, from `aquery`."""
         expression = f'mnemonic("{mnemonic}", deps({targets}))'
         return json.loads(self.bazel.output("aquery", "--output=jsonproto", *self.flags, expression))["actions"]
 
@@ -224,7 +224,7 @@ def _starlark_string(text: str, name: str) -> str:
 
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace, project: Project = RUNTIME) -> tuple[str, str]:
-    """The table of a project, and the versions of what was measured."""
+    """The table for a project, and the versions of what was measured."""
     runs: dict[str, list[tuple[float, float]]] = {"cold": [], "nothing changed": [], "one file changed": []}
     wheels = {name: workspace.file(f"@pypi//{name}:whl") for name in PROGRAMS}
     with commands.scratch() as folder:

@@ -1,4 +1,4 @@
-"""Runs and times the programs that are measured, each with its output kept for the case that it fails."""
+"""Runs and times programs, and shows their output if they fail."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any
 
 _SHOWN_LINES = 40
 
-# What a part says in place of a table where it cannot be measured.
-NO_SOURCES = 'Not measured: no sources of mlc-llm here (README.md, "Sources of mlc-llm").'
+# Stands in for the table of a part that needs mlc-llm's sources.
+NO_SOURCES = 'Not measured: mlc-llm\'s sources are missing (README.md, "Sources of mlc-llm").'
 
 
 def say(line: str) -> None:
-    """One line of progress, on standard error."""
+    """Prints a line of progress to standard error."""
     print("bench: " + line, file=sys.stderr, flush=True)
 
 
@@ -30,10 +30,10 @@ def output(command: Sequence[str | Path], **options: Any) -> str:
 
     Args:
       command: program and arguments.
-      **options: what subprocess.run takes: cwd, env.
+      **options: for subprocess.run: cwd, env, timeout.
 
     Raises:
-      SystemExit: the command failed; the message holds the end of what it printed.
+      SystemExit: the command failed; the message ends with its last lines of output.
     """
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", **options: Any)
     if done.returncode:
@@ -43,7 +43,7 @@ def output(command: Sequence[str | Path], **options: Any) -> str:
 
 
 def seconds(command: Sequence[str | Path], **options: Any) -> float:
-    """Wall time of the command, with the errors of `output`."""
+    """Wall time of the command; raises like `output`."""
     began = time.perf_counter()
     output(command, **options: Any)
     return time.perf_counter() - began
@@ -51,7 +51,7 @@ def seconds(command: Sequence[str | Path], **options: Any) -> float:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder that is gone afterwards, read-only content (Bazel's) included."""
+    """A temporary folder, removed afterwards even if Bazel left read-only files in it."""
     with tempfile.TemporaryDirectory(prefix="mlc-bench-", ignore_cleanup_errors=True) as folder:
         try:
             yield Path(folder)
@@ -61,58 +61,61 @@ def scratch() -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Bazel:
-    """tools/bazel of a workspace with an output base.
+    """tools/bazel of a workspace, with an output base.
 
     Args:
       root: the workspace.
-      output_base: None for the workspace's own.
+      output_base: None for the workspace's default.
     """
 
     root: Path
     output_base: Path | None = None
 
     def command(self, *arguments: str) -> list[str]:
+        """The command line."""
         startup = [f"--output_base={self.output_base}"] if self.output_base else []
         return [str(self.root / "tools/bazel"), *startup, *arguments]
 
     def output(self, *arguments: str) -> str:
+        """Standard output of the command."""
         return output(self.command(*arguments), cwd=self.root)
 
     def seconds(self, *arguments: str) -> float:
+        """Wall time of the command."""
         return seconds(self.command(*arguments), cwd=self.root)
 
     def repository(self, name: str) -> str:
-        """The canonical name of a repository that the workspace calls `name`."""
+        """Canonical name of the repository that the workspace calls `name`."""
         return json.loads(self.output("mod", "dump_repo_mapping", ""))[name]
 
     def compatible(self, target: str) -> bool:
-        """Whether the target can be built here: what is made of mlc-llm can where its sources are."""
+        """Whether the target can be built here; targets of mlc-llm need its sources."""
         expression = "'IncompatiblePlatformProvider' not in providers(target)"
         return self.output("cquery", target, "--output=starlark", f"--starlark:expr={expression}").strip() == "True"
 
     def listed(self, targets: str, *flags: str) -> list[Path]:
-        """The files that the targets make, which need not be there yet.
+        """The outputs of the targets, whether or not they are built.
 
         Args:
           targets: a query expression.
-          *flags: those that the targets are built with.
+          *flags: flags of their build.
         """
         base, root = (Path(self.output("info", key).strip()) for key in ("output_base", "execution_root"))
         lines = self.output("cquery", "--output=files", *flags, targets).splitlines()
         return [(base if line.startswith("external/") else root) / line for line in lines]
 
     def file(self, target: str) -> Path:
-        """The one file that the target makes, built now."""
+        """Builds the target and returns its only output."""
         self.output("build", target)
         (path,) = self.listed(target)
         return path
 
 
 def workspace() -> Bazel:
-    """The workspace that `bazel run` was called in, with the output base that it was called with.
+    """The workspace and output base of the `bazel run` that started this program.
 
     Raises:
-      SystemExit: not started by `bazel run`.
+      SystemExit: `bazel run` did not start it.
     """
     root = os.environ.get("BUILD_WORKSPACE_DIRECTORY")
     if not root:

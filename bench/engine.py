@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import commands
 import engine_process
@@ -17,46 +18,46 @@ import report
 NEEDS = "//wheels:mlc_llm"
 TVM = {"ours": "//wheels:tvm", "official": "//bench:official_tvm"}
 _SHARED = ("//wheels:mlc_llm_dependencies", "//wheels:dependencies")
-# Model → answers of each kind in one process, so that it takes some seconds.
+# Model → answers per batch size in one process, enough for some seconds.
 MODELS = {"//models/tiny": 20, "//bench:small": 2}
-_LIMIT = 300  # seconds of one process; an engine that fails can wait for ever
+_LIMIT = 300  # Seconds per process: an engine that failed can wait forever.
 
 
-def figures(found: dict) -> dict[str, float]:
-    """What one process measured, as row → figure: seconds to start, tokens per second; of several answers the median."""
+def figures(found: dict[str, Any]) -> dict[str, float]:
+    """Row → figure of one process: seconds to start, and tokens per second as the median of its answers."""
     rows = {"start": found["start"]}
     for batch, rates in found["rates"].items():
         for what in ("prefill", "decode"):
-            # One prompt, whatever the batch.
+            # There is one prompt, whatever the batch.
             if what == "decode" or batch == "1":
                 rows[f"{what}, batch {batch}"] = median(each[what] for each in rates)
     return rows
 
 
-def check(found: dict[str, dict]) -> None:
-    """Both sides ran what they were to run, and said the same.
+def check(found: dict[str, dict[str, Any]]) -> None:
+    """Checks that the sides ran different TVMs and produced the same texts.
 
     Args:
       found: side → what its process printed.
 
     Raises:
-      SystemExit: they did not, so that there is nothing to compare.
+      SystemExit: they did not, so their figures cannot be compared.
     """
     ours, official = found["ours"], found["official"]
     if ours["tvm"] == official["tvm"]:
         raise SystemExit(f"bench: expected two TVMs, found {ours['tvm']} on both sides: look at PYTHONPATH in bench/engine.py")
     if ours["tokens"] != official["tokens"]:
-        raise SystemExit(f"bench: expected as many tokens on both sides, found {ours['tokens']} and {official['tokens']} (prompt, answer)")
+        raise SystemExit(f"bench: expected the same number of tokens on both sides, found {ours['tokens']} and {official['tokens']} (prompt, answer)")
     for batch, texts in ours["texts"].items():
         if texts != official["texts"][batch]:
             raise SystemExit(f"bench: expected the same text on both sides, found {texts!r} and {official['texts'][batch]!r}")
 
 
 def rows(runs: list[dict[str, dict[str, float]]]) -> list[list[str]]:
-    """A row for each figure: medians of both sides, the median of the runs' ratios, and the least and the largest of them.
+    """A row per figure: the medians of both sides, and median, minimum and maximum of the runs' ratios.
 
     Args:
-      runs: for each, side → `figures`.
+      runs: side → `figures`, for each run.
     """
     made = []
     for name in runs[0]["ours"]:
@@ -66,7 +67,7 @@ def rows(runs: list[dict[str, dict[str, float]]]) -> list[list[str]]:
     return made
 
 
-def _process(tvm: Path, shared: list[Path], model: Path, library: Path, repetitions: int) -> dict:
+def _process(tvm: Path, shared: list[Path], model: Path, library: Path, repetitions: int) -> dict[str, Any]:
     program = Path(engine_process.__file__)
     command = [sys.executable, program, "--model", model, "--library", library, "--repetitions", str(repetitions)]
     environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(map(str, [shared[0], tvm, *shared[1:]])), "LC_ALL": "C.UTF-8"}
@@ -77,10 +78,10 @@ def _process(tvm: Path, shared: list[Path], model: Path, library: Path, repetiti
 
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
-    """The tables of this part, and the versions of what was measured."""
+    """This part's tables, and the versions of what was measured."""
     if not workspace.compatible(NEEDS):
         return commands.NO_SOURCES, "nothing"
-    commands.say("building wheels and models, where they are not yet")
+    commands.say("building wheels and models")
     environments = ["//wheels:mlc_llm_installed", *_SHARED]
     workspace.output("build", NEEDS, *environments, *TVM.values(), *MODELS)
     tvm = {side: workspace.file(target) for side, target in TVM.items()}
@@ -91,7 +92,7 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
         runs = []
         for number in range(options.engine_runs):
             commands.say(f"engine of {model}, run {number + 1} of {options.engine_runs}")
-            # In turns, and in turns first.
+            # In turns; each side goes first equally often.
             sides = list(TVM) if number % 2 == 0 else list(reversed(TVM))
             found = {side: _process(tvm[side], shared, weights, library, repetitions) for side in sides}
             check(found)
@@ -99,11 +100,11 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
         prompt, answer = found["ours"]["tokens"]
         what = f"`{model}`, {prompt} tokens of prompt, {answer} of answer, median"
         text += report.table([what, "our TVM", "official TVM", "ours / official (range)", "processes each"], rows(runs)) + "\n"
-    text += "Start: the less the better. Prefill and decode, tokens per second: the more the better. Both sides gave the same texts.\n"
+    text += "Start: lower is better. Prefill and decode, in tokens per second: higher is better. Both sides produced the same texts.\n"
     versions = [" ".join(workspace.file(target).name.split("-")[:2]) for target in (NEEDS, "//wheels:tvm_runtime", "@pypi//apache_tvm:whl")]
     return text, ", ".join(versions)
 
 
 def _name(label: str) -> str:
-    """The label with its target named."""
+    """The label in its long form, with the target's name."""
     return label if ":" in label else f"{label}:{label.rsplit('/', 1)[1]}"

@@ -1,9 +1,9 @@
-"""One measurement of mlc-llm's engine, on whichever TVM is on PYTHONPATH; prints it as one line of JSON. bench/engine.py starts it.
+"""Measures mlc-llm's engine once, on the TVM in PYTHONPATH, and prints one line of JSON; bench/engine.py starts it.
 
     engine_process.py --model FOLDER --library LIBRARY.so --repetitions 20
 
-mlc-llm refuses another TVM than its own (src/mlc_llm/pairing.py), and offers no way around it. To measure it on the
-official TVM, this process, and no other, puts an empty module in that check's place before it imports mlc_llm.
+mlc-llm refuses any TVM but its own (src/mlc_llm/pairing.py), without exception. To measure it on the official TVM, this
+process, and no other, replaces that check by an empty module before it imports mlc_llm.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-# Tokens of the tiny tokenizer: prompt and answer together must fit the 512 of the models' context.
+# Prompt and answer must fit into the models' context of 512 tokens, as the tiny tokenizer counts.
 PROMPT = "the quick brown fox jumps over a lazy dog " * 7
 ANSWER_TOKENS = 100
 
@@ -24,7 +24,7 @@ BATCHES = (1, 4)
 
 
 def rates(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
-    """Tokens per second between two readings of the engine's counters (cpp/serve/metrics.cc): its own time, without Python's around it."""
+    """Tokens per second between two readings of the engine's counters (cpp/serve/metrics.cc), which exclude Python's time."""
 
     def passed(name: str) -> float:
         return after[name] - before[name]
@@ -33,21 +33,21 @@ def rates(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
 
 
 def allow_any_tvm() -> None:
-    """Stands in for the check of this process's TVM."""
+    """Disables mlc-llm's check of TVM in this process."""
     stand_in = types.ModuleType("mlc_llm._mlc_bazel.pairing")
     stand_in.check = lambda: None  # type: ignore[attr-defined]
     sys.modules[stand_in.__name__] = stand_in
 
 
 def measure(model: Path, library: Path, repetitions: int) -> dict[str, Any]:
-    """Seconds until the engine is ready, rates by batch and repetition, the texts, and the folder of the TVM that was used."""
+    """Seconds until the engine is ready, rates by batch and repetition, the texts, and the folder of the TVM used."""
     began = time.perf_counter()
     allow_any_tvm()
     import tvm
     from mlc_llm import MLCEngine
     from mlc_llm.serve import EngineConfig
 
-    # A device, not its name: for a name, mlc-llm asks a process of its own, where nothing stands in. Cached prefixes would need no prefill.
+    # A device, not its name: mlc-llm resolves a name in another process, where the check is active. Cached prefixes would skip prefill.
     config = EngineConfig(prefix_cache_mode="disable", max_total_sequence_length=4096)
     engine = MLCEngine(str(model), tvm.cpu(), model_lib=str(library), engine_config=config)
     found: dict[str, Any] = {"start": time.perf_counter() - began, "tvm": str(Path(tvm.__file__).parent), "texts": {}, "rates": {}}
@@ -60,17 +60,17 @@ def measure(model: Path, library: Path, repetitions: int) -> dict[str, Any]:
                     messages=[{"role": "user", "content": PROMPT}],
                     temperature=0,
                     max_tokens=ANSWER_TOKENS,
-                    # One prompt, so that all answers start at once whatever the threads do.
+                    # One prompt, so that all answers start at the same time.
                     n=batch,
                     extra_body={"debug_config": {"ignore_eos": True}},
                 )
-                # The first one allocates.
+                # The first answer allocates memory and does not count.
                 if number:
                     found["rates"][batch].append(rates(before, engine.metrics().metrics))
             found["texts"][batch] = [choice.message.content for choice in answer.choices]
             found["tokens"] = [answer.usage.prompt_tokens, answer.usage.completion_tokens // batch]
     finally:
-        # Its threads would keep the process from ending.
+        # The engine's threads would keep the process alive.
         engine.terminate()
     return found
 

@@ -1,4 +1,4 @@
-"""Part `fresh`: the README's two commands on a new machine: a fresh clone, empty HOME and caches, a bare environment."""
+"""Part `fresh`: the README's two commands as on a new machine: fresh clone, empty HOME and caches, bare environment."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def received(text: str) -> int:
-    """Bytes that all interfaces but the loopback received.
+    """Bytes received on all interfaces except loopback.
 
     Args:
-      text: of /proc/net/dev.
+      text: content of /proc/net/dev.
     """
     lines = (line.partition(":") for line in text.splitlines() if ":" in line)
     return sum(int(numbers.split()[0]) for name, _, numbers in lines if name.strip() != "lo")
 
 
 def test_counts(text: str) -> dict[str, int]:
-    """Status → number of test targets, of what `bazel test` prints at its end."""
+    """Status → number of test targets, from the summary that `bazel test` prints."""
     return dict(Counter(re.findall(r"^//\S+ +(?:\(cached\) )?(PASSED|FLAKY|FAILED TO BUILD|FAILED|TIMEOUT|SKIPPED|NO STATUS)", text, re.MULTILINE)))
 
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
-    """The table of this part, and the versions of what was measured."""
+    """This part's table, and the versions of what was measured."""
     del options
     rows, totals = [], [0.0, 0]
     with commands.scratch() as folder:

@@ -1,4 +1,4 @@
-"""Part `image`: from sources to an image's digest: everything from nothing, nothing changed, one C++ file changed; and where the time goes."""
+"""Part `image`: from sources to an image's digest, from nothing, unchanged, and after one C++ file changed; and where the time goes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ import report
 
 # The README's main command.
 EVERYTHING = ("//images/...", "//wheels/...")
-# Steps of a critical path that are shown.
+# Number of steps of a critical path to show.
 _SHOWN = 12
 
 
 @dataclass(frozen=True)
 class Change:
-    """A C++ file, in the middle of its project by the time it takes to compile, and what is built after it has changed.
+    """A C++ file with about the median compile time of its project, and what is rebuilt when it changes.
 
     Args:
-      repository: what the workspace calls the repository that holds it.
-      source: its path there.
-      libraries: what of it is compiled, for the comparison of builds without packaging.
-      image: the image that holds them.
+      repository: apparent name of the file's repository.
+      source: path in the repository.
+      libraries: targets that link it, for comparing builds without packaging.
+      image: the image that contains the libraries.
     """
 
     repository: str
@@ -42,7 +42,7 @@ MLC_LLM = Change("mlc_llm", "cpp/serve/logit_processor.cc", ("@mlc_llm//:libmlc_
 
 
 def path_table(profile: bazel_profile.Profile) -> str:
-    """The critical path's longest steps, in their order, and what the rest takes."""
+    """The longest steps of the critical path, in order, and the sum of the others."""
     longest = sorted(profile.critical_path, key=lambda step: -step.seconds)[:_SHOWN]
     rows = [[step.name, report.duration(step.seconds)] for step in profile.critical_path if step in longest]
     rest = profile.critical_seconds - sum(step.seconds for step in longest)
@@ -51,12 +51,12 @@ def path_table(profile: bazel_profile.Profile) -> str:
 
 
 class _Image:
-    """A build of its own whose changed file is in a copy of its repository."""
+    """A separate build that takes the changed files from copies of their repositories."""
 
     def __init__(self, bazel: commands.Bazel, folder: Path, changes: Sequence[Change]) -> None:
         self.bazel = bazel
         self.folder = folder
-        # No cache of earlier outputs; the copies are where temporary folders are, and the sandbox would have an empty /tmp.
+        # No caches. The copies are in a temporary folder, but a hermetic sandbox would have an empty /tmp.
         self.flags = ["--disk_cache=", "--remote_cache=", "--noincompatible_sandbox_hermetic_tmp"]
         commands.say("fetching and unpacking what the build needs (not timed)")
         bazel.output("build", "--nobuild", *self.flags, *EVERYTHING)
@@ -67,23 +67,23 @@ class _Image:
         bazel.output("build", "--nobuild", *self.flags, *EVERYTHING)
 
     def build(self, *targets: str) -> tuple[float, Path]:
-        """Wall time, and the profile."""
+        """Wall time and profile of a build."""
         profile = self.folder / "profile.json.gz"
         return self.bazel.seconds("build", *self.flags, f"--profile={profile}", *targets), profile
 
     def changed(self, change: Change, number: int) -> None:
-        """Adds a function that no library exports."""
+        """Adds a function that no library exports to the file."""
         with open(self.folder / change.repository / change.source, "a", encoding="utf-8") as file:
             file.write(f"int bench_change_{number}() {{ return {number}; }}\n")
 
     def digest(self, image: str) -> str:
-        """The image's digest as it is now."""
+        """The image's current digest."""
         (layout,) = self.bazel.listed(image, *self.flags)
         return json.loads((layout / "index.json").read_text(encoding="utf-8"))["manifests"][0]["digest"]
 
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
-    """The tables of this part, and the versions of what was measured."""
+    """This part's tables, and the versions of what was measured."""
     changes = [RUNTIME] + ([MLC_LLM] if workspace.compatible("//wheels:mlc_llm") else [])
     with commands.scratch() as folder:
         bazel = commands.Bazel(workspace.root, folder / "output_base")
@@ -110,7 +110,7 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
 
 
 def _after_a_change(image: _Image, change: Change, runs: int) -> tuple[list[list[str]], str]:
-    """Rows of the table for libraries and for the image's digest, and the latter's critical path."""
+    """Rows for the libraries and for the image's digest, and the critical path to the digest."""
     libraries, images = [], []
     image.build(change.image)
     before = {image.digest(change.image)}
@@ -124,7 +124,7 @@ def _after_a_change(image: _Image, change: Change, runs: int) -> tuple[list[list
         seconds, profile = image.build(change.image)
         images.append((seconds, bazel_profile.read(profile)))
         if image.digest(change.image) in before:
-            raise SystemExit(f"bench: expected another digest of {change.image} after {change.source} has changed, found the same")
+            raise SystemExit(f"bench: expected the digest of {change.image} to change with {change.source}, found the same")
     wall = median(seconds for seconds, _ in images)
     critical = median(profile.critical_seconds for _, profile in images)
     rows = [

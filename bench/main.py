@@ -1,17 +1,17 @@
-"""Measures what this build costs and makes, and prints one Markdown table per part.
+"""Measures what this build costs and produces, and prints Markdown tables for each part.
 
-parts, with the time they take on 2 cores:
+parts, with their time on 2 cores:
   builds    cold, null and one-file-changed build of the runtime: Bazel and CMake + Ninja in turns (5 min per cold run, and 2 min)
-  native    the same of mlc-llm's libraries, its Rust tokenizers and the runtime that they need (15 min per cold run), where its sources are
-  image     everything from nothing, null build, and one changed C++ file to the image's digest, with critical paths (15 min; 5 min without mlc-llm)
-  launcher  what tools/bazel adds to a call of Bazel (15 s)
-  sizes     wheels, libraries and image layers (10 s, where they are built); with `tools/bazel run --config=cuda //bench` those for GPUs too
-  engine    mlc-llm's engine on our TVM and on the official one: start, prefill, decode (3 min), where mlc-llm's sources are
-  push      //images:push beside a bare copy of the same image, over loopback (15 s, where it is built and tested)
-  remote    TVM's runtime built here, by one worker, by two, from their cache on a second checkout; on paper by 256 (20 min)
-  fresh     the README's two commands in a fresh clone with empty caches: wall time and download volume (as long as these take)
+  native    the same for mlc-llm's libraries, its Rust tokenizers and the runtime they need (15 min per cold run); needs mlc-llm's sources
+  image     from nothing, null build, and one changed C++ file up to the image's digest, with critical paths (15 min; 5 min without mlc-llm)
+  launcher  time that tools/bazel adds to a Bazel command (15 s)
+  sizes     wheels, libraries and image layers (10 s once they are built); `tools/bazel run --config=cuda //bench` adds those for GPUs
+  engine    mlc-llm's engine on our TVM and on the official one: start, prefill, decode (3 min); needs mlc-llm's sources
+  push      //images:push against a bare copy of the same image, over loopback (15 s once it is built and tested)
+  remote    TVM's runtime built locally, by one worker, by two, and from their cache in a second checkout; on paper by up to 256 (20 min)
+  fresh     the README's two commands in a fresh clone with empty caches: wall time and download volume
 
-Let nothing else run meanwhile. Temporary folders need 5 GB.
+Run nothing else meanwhile. Temporary folders need 5 GB.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PARTS = {
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tools/bazel run //bench --", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", metavar="PART,...", default=",".join(PARTS), help="parts to measure (default: all)")
-    parser.add_argument("--write", action="store_true", help="also keep the tables in bench/results.md, in place of those parts' earlier ones")
+    parser.add_argument("--write", action="store_true", help="also replace these parts in bench/results.md")
     parser.add_argument("--cold-runs", type=int, default=3, metavar="N", help="cold builds of each tool (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="null and one-file builds of each tool (default: %(default)s)")
     parser.add_argument("--launcher-runs", type=int, default=30, metavar="N", help="calls of each kind (default: %(default)s)")
@@ -56,9 +56,9 @@ def _arguments() -> argparse.Namespace:
     options = parser.parse_args()
     options.only = options.only.split(",")
     if unknown := set(options.only) - set(PARTS):
-        parser.error(f"--only: expected parts out of {', '.join(PARTS)}, found {', '.join(sorted(unknown))}")
+        parser.error(f"--only: expected parts from {', '.join(PARTS)}, found {', '.join(sorted(unknown))}")
     if min(options.cold_runs, options.runs, options.launcher_runs, options.push_runs, options.engine_runs) < 1:
-        parser.error("numbers of runs: expected 1 or more")
+        parser.error("expected at least 1 run of everything")
     return options
 
 
@@ -70,7 +70,7 @@ def main() -> None:
         text, versions = PARTS[part].measure(workspace, options)
         section = report.section(part, f"{report.facts(workspace.root, versions)}\n\n{text}")
         print(section, flush=True)
-        if options.write:  # At once: a later part may fail.
+        if options.write:  # Now, since a later part may fail.
             old = results.read_text(encoding="utf-8") if results.exists() else ""
             results.write_text(report.merged(old, {part: section}, list(PARTS)), encoding="utf-8")
             commands.say("wrote bench/results.md")

@@ -1,4 +1,4 @@
-"""Part `native`: mlc-llm's libraries and the runtime that they are linked to, built by Bazel and by CMake + Ninja; see builds.py."""
+"""Part `native`: mlc-llm's libraries and the runtime they link against, built by Bazel and by CMake + Ninja; see builds.py."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ PROJECT = builds.Project(
 
 
 _NOTE = """
-The CMake build is ours (`bench/cmake`): upstream's own needs TVM's repository and its submodules, which no package registry has, and compiles
-another runtime. The Rust part is in both: the same program starts cargo with the same arguments.
+The CMake build is ours (`bench/cmake`): upstream's needs TVM's repository and submodules, which no package registry has, and compiles another
+runtime. Both builds include the Rust part: the same program starts cargo with the same arguments.
 """
 
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
-    """The table of this part, and the versions of what was measured."""
+    """This part's table, and the versions of what was measured."""
     if not workspace.compatible("//wheels:mlc_llm"):
         return commands.NO_SOURCES, "nothing"
     text, versions = builds.measure(workspace, options, PROJECT)

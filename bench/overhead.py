@@ -1,4 +1,4 @@
-"""Part `launcher`: what tools/bazel costs on top of the Bazel that it becomes."""
+"""Part `launcher`: the time that tools/bazel adds to the Bazel command it becomes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,25 @@ from statistics import median
 import commands
 import report
 
+<<<<<<< HEAD
 # Prints the command line that the launcher would become.
 _ASK = "import json, sys; sys.path.insert(0, sys.argv[1]); from tools.launcher import launcher; print(json.dumps(launcher.command_line(sys.argv[2:])[1]))"
+=======
+# Prints the command line that the launcher would execute.
+_ASK = "import json, sys; sys.path.insert(0, sys.argv[1]); from launcher import launcher; print(json.dumps(launcher.command_line(sys.argv[2:])[1]))"
+>>>>>>> 0a24acf (Rewrite the prose of bench in plain English)
 
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
-    """The table of this part, and the versions of what was measured."""
+    """This part's table, and the versions of what was measured."""
     command = workspace.command("info", "release")
+<<<<<<< HEAD
     real = json.loads(commands.output([sys.executable, "-c", _ASK, workspace.root, *command[1:]]))
     commands.say(f"{options.launcher_runs} calls of tools/bazel and of Bazel in turns")
+=======
+    real = json.loads(commands.output([sys.executable, "-c", _ASK, workspace.root / "tools", *command[1:]]))
+    commands.say(f"{options.launcher_runs} calls each of tools/bazel and of Bazel, in turns")
+>>>>>>> 0a24acf (Rewrite the prose of bench in plain English)
     for warm_up in (command, real):
         commands.seconds(warm_up, cwd=workspace.root)
     pairs = [[commands.seconds(each, cwd=workspace.root) for each in (command, real)] for _ in range(options.launcher_runs)]

@@ -1,4 +1,4 @@
-"""Part `push`: what the checks, documents and signatures of //images:push cost, beside a bare copy of the same image into the same registry."""
+"""Part `push`: the cost of the checks, documents and signatures of //images:push, against a bare copy of the same image into the same registry."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _TOOLS = {"cosign": "@debian_publish_tools//:cosign", "docker-registry": "@debia
 
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
-    """The table of this part, and the versions of what was measured."""
-    commands.say("building and testing what is pushed, where it is not yet")
+    """This part's table, and the versions of what was measured."""
+    commands.say("building and testing what is pushed")
     workspace.output("build", "//images:push")
     layout = workspace.file(f"//images:{_IMAGE}")
     tools = {name: workspace.file(target) for name, target in _TOOLS.items()}
@@ -28,7 +28,7 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
         commands.say(f"pushing {size / 1e6:.0f} MB, each way twice, run {run + 1} of {options.push_runs}")
         with commands.scratch() as scratch:
             commands.output([tools["cosign"], "generate-key-pair", "--output-key-prefix", scratch / "key"], env=environment)
-            # `run` as a whole would measure Bazel too: its script starts the program as it would.
+            # A plain `bazel run` would measure Bazel too; its script starts the same program.
             workspace.output("run", f"--script_path={scratch / 'push'}", "//images:push")
             for name in times:
                 folder = scratch / name.strip("/:").replace("/", "_")

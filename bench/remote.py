@@ -1,4 +1,4 @@
-"""Part `remote`: the wheels and the image of TVM's runtime, built here and by workers; and on paper by many more workers."""
+"""Part `remote`: the wheels and the image of TVM's runtime, built locally and by workers; and, on paper, by many more workers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _STARTING = 180  # seconds
 
 @dataclass(frozen=True)
 class Action:
-    """One that ran.
+    """An action that ran.
 
     Args:
-      seconds: its program's wall time.
-      needs: numbers of the actions whose outputs it reads.
+      seconds: wall time of its program.
+      needs: indices of the actions whose outputs it reads.
     """
 
     seconds: float
@@ -38,12 +38,12 @@ class Action:
 
 
 def _seconds(text: str | None) -> float:
-    """Protobuf's JSON form of a duration: `1.5s`."""
+    """Parses a duration in Protobuf's JSON format, such as `1.5s`."""
     return float(text.removesuffix("s")) if text else 0.0
 
 
 def entries(text: str) -> Iterator[dict]:
-    """The objects of a --execution_log_json_file, which stand one behind the other."""
+    """The concatenated JSON objects of a --execution_log_json_file."""
     decoder, position = json.JSONDecoder(), 0
     while found := re.compile(r"\S").search(text, position):
         entry, position = decoder.raw_decode(text, found.start())
@@ -51,9 +51,9 @@ def entries(text: str) -> Iterator[dict]:
 
 
 def graph(log: Iterable[Mapping]) -> list[Action]:
-    """The actions of an execution log, and which needs which.
+    """The actions of an execution log with their dependencies.
 
-    Bazel makes links and the like itself, which the log leaves out: an input that no action has made by its name may be what one has made by its digest.
+    The log omits what Bazel does itself, such as symlinks. So an input that matches no action's output by path is looked up by digest.
     """
     log = list(log)
     makers: dict[str, int] = {}
@@ -77,17 +77,17 @@ def graph(log: Iterable[Mapping]) -> list[Action]:
 
 
 def _order(actions: Sequence[Action]) -> list[int]:
-    """Every action behind those that it needs."""
+    """Indices in topological order: every action after those it needs."""
     waiting = [len(action.needs) for action in actions]
     followers = _followers(actions)
     ready = [number for number, count in enumerate(waiting) if not count]
-    for number in ready:  # Grows while it is walked.
+    for number in ready:  # Grows during the loop.
         for follower in followers[number]:
             waiting[follower] -= 1
             if not waiting[follower]:
                 ready.append(follower)
     if len(ready) != len(actions):
-        raise ValueError("expected actions without a circle, found one")
+        raise ValueError("expected actions without a cycle, found a cycle")
     return ready
 
 
@@ -100,10 +100,10 @@ def _followers(actions: Sequence[Action]) -> list[list[int]]:
 
 
 def ranks(actions: Sequence[Action], overhead: float = 0) -> list[float]:
-    """Seconds from the start of each action to the end of everything, with as many workers as there may be; their maximum is the critical path.
+    """Seconds from the start of each action to the end of the build with unlimited workers; the maximum is the critical path.
 
     Args:
-      actions: as `graph` has them.
+      actions: from `graph`.
       overhead: seconds to add to each action.
     """
     followers = _followers(actions)
@@ -114,12 +114,12 @@ def ranks(actions: Sequence[Action], overhead: float = 0) -> list[float]:
 
 
 def schedule(actions: Sequence[Action], workers: int, overhead: float = 0) -> float:
-    """Seconds that so many workers take, one action at a time each, when a free one takes the ready action with the longest way to the end (list scheduling).
+    """Build time in seconds by list scheduling: a free worker takes the ready action with the longest path to the end, one at a time.
 
     Args:
-      actions: as `graph` has them.
-      workers: how many.
-      overhead: seconds that each action takes on top.
+      actions: from `graph`.
+      workers: number of workers.
+      overhead: seconds to add to each action.
     """
     rank = ranks(actions, overhead)
     followers = _followers(actions)
@@ -141,7 +141,11 @@ def schedule(actions: Sequence[Action], workers: int, overhead: float = 0) -> fl
 
 
 def loopback_bytes(text: str) -> int:
-    """Bytes that the loopback interface has carried, of /proc/net/dev."""
+    """Bytes carried by the loopback interface so far.
+
+    Args:
+      text: content of /proc/net/dev.
+    """
     return int(re.search(r"^\s*lo:\s*(\d+)", text, re.MULTILINE)[1])
 
 
@@ -151,7 +155,7 @@ def _carried() -> int:
 
 @contextlib.contextmanager
 def _service(script: Path, state: Path, workers: int) -> Iterator[list[str]]:
-    """Runs //tools/remote:up with this state; yields the flags that reach it."""
+    """Runs //tools/remote:up with this state folder; yields the flags to connect to it."""
     log = state.with_name(f"{state.name}.log")
     with log.open("wb") as file:
         process = subprocess.Popen([script, f"--state={state}", "--port=0", f"--workers={workers}"], stdout=file, stderr=file)
@@ -168,7 +172,7 @@ def _service(script: Path, state: Path, workers: int) -> Iterator[list[str]]:
 
 
 def paper(actions: Sequence[Action], overhead: float) -> str:
-    """The table of what numbers of workers would take."""
+    """The table of build times by number of workers."""
     rows = []
     for workers in ON_PAPER:
         bare, loaded = schedule(actions, workers), schedule(actions, workers, overhead)
@@ -179,7 +183,7 @@ def paper(actions: Sequence[Action], overhead: float) -> str:
 
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
-    """The tables of this part, and the versions of what was measured."""
+    """This part's tables, and the versions of what was measured."""
     rows = []
     with commands.scratch() as folder:
         script = folder / "up"
@@ -208,7 +212,7 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
                 return seconds, actions
 
             _, actions = build(first, "here, without a cache", "--remote_executor=", "--remote_cache=")
-            rows[0][1][3] = "none"  # What the loopback carried was not for this build.
+            rows[0][1][3] = "none"  # This build used no loopback traffic.
             with _service(script, folder / "one", 1) as reach:
                 alone, _ = build(first, "by one worker, nothing cached", *reach)
             shutil.rmtree(folder / "one")
@@ -220,12 +224,12 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
         finally:
             for bazel in (first, second):
                 bazel.output("shutdown")
-    # One worker does one action at a time: what it takes beyond their own time is what sending, staging and fetching them takes.
+    # One worker runs one action at a time, so the time beyond the actions' own is for sending, staging and fetching.
     overhead = max(0.0, alone - sum(action.seconds for action in actions)) / len(actions)
     measured = report.table(["clean build of " + ", ".join(f"`{target}`" for target in TARGETS), "time", "to the first", "transferred"], [row for _, row in rows])
     text = f"""{measured}
-From the cache a second checkout takes {cached / cold:.1%} of what two workers took. On paper, from the {len(actions)} actions as they ran here: together
-{report.duration(sum(action.seconds for action in actions))}, and {report.duration(overhead)} on top of each, for sending, staging and fetching, which is what one worker took beyond that.
+With the cache, a second checkout takes {cached / cold:.1%} of the time of two workers. The table on paper uses the {len(actions)} actions as they ran here:
+{report.duration(sum(action.seconds for action in actions))} in total, plus {report.duration(overhead)} each for sending, staging and fetching, the time that one worker took beyond that.
 
 {paper(actions, overhead)}"""
     return text, workspace.output("--version").strip()

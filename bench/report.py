@@ -1,4 +1,4 @@
-"""Markdown of the results: tables, the facts that a figure needs beside it, and the file they are kept in."""
+"""Writes results as Markdown: tables, the facts that figures need next to them, and the page that keeps them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from statistics import median
 HEADER = """\
 # Results
 
-Made by `tools/bazel run //bench -- --write`; [README.md](README.md) says what each figure means. Only the ratios of one part, measured in one
-session, may be compared: each part says when and where it was measured.
+Written by `tools/bazel run //bench -- --write`; [README.md](README.md) explains each figure. Only compare ratios within one part: each part says
+when and where it was measured.
 """
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: the first column to the left, the others to the right."""
+    """A Markdown table; the first column is left-aligned, the others right-aligned."""
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def duration(seconds: float) -> str:
-    """Three digits or so: `3 min 20 s`, `12.3 s`, `45 ms`."""
+    """About three digits: `3 min 20 s`, `12.3 s`, `45 ms`."""
     if seconds >= 99.95:
         minutes, rest = divmod(round(seconds), 60)
         return f"{minutes} min {rest} s"
@@ -34,27 +34,28 @@ def duration(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes in MB (10⁶), or in kB below one."""
+    """A number of bytes in MB (10⁶), or in kB below 1 MB."""
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def ratio(ours: float, theirs: float) -> str:
+    """Ours divided by theirs."""
     return f"{ours / theirs:.2f}"
 
 
 def rate(per_second: float) -> str:
-    """Tokens per second, three digits or so."""
+    """Tokens per second, about three digits."""
     return f"{per_second:.0f}/s" if per_second >= 100 else f"{per_second:.1f}/s"
 
 
 def ratios(pairs: Sequence[tuple[float, float]]) -> str:
-    """Ours by theirs of each pair: the median, and the least and the largest, which say how much of it is noise."""
+    """Ours divided by theirs for each pair: median, and minimum and maximum, which show the noise."""
     each = [ours / theirs for ours, theirs in pairs]
     return f"{median(each):.2f} ({min(each):.2f}–{max(each):.2f})"
 
 
 def machine() -> str:
-    """Cores, processor, memory, kernel, system; nothing that names this very machine."""
+    """Cores, processor, memory, kernel, system; nothing that identifies this machine."""
     processor = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     name = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
@@ -63,11 +64,11 @@ def machine() -> str:
 
 
 def facts(root: Path, versions: str) -> str:
-    """The line below a part's heading: when, where, of what.
+    """The line below a part's heading: when, where and what was measured.
 
     Args:
       root: the workspace.
-      versions: of the tools that were measured.
+      versions: of the measured tools.
     """
 
     def git(*arguments: str) -> str:
@@ -79,16 +80,17 @@ def facts(root: Path, versions: str) -> str:
 
 
 def section(part: str, text: str) -> str:
+    """A part of the page, with its heading."""
     return f"## {part}\n\n{text.strip()}\n"
 
 
 def merged(old: str, sections: dict[str, str], order: Sequence[str]) -> str:
-    """The results file with some parts replaced.
+    """The results page with some parts replaced.
 
     Args:
-      old: its text so far, or "".
+      old: the page so far, or "".
       sections: name of a part → its `section`.
-      order: all parts, as they are to stand.
+      order: all parts, in the order of the page.
     """
     kept = {match[1]: match[0] for match in re.finditer(r"^## (\S+)\n(?:(?!## ).*\n?)*", old, re.MULTILINE)}
     parts = {**kept, **sections}

@@ -1,6 +1,6 @@
-"""Part `sizes`: wheels and libraries beside the official ones of the same release, and the layers of the images.
+"""Part `sizes`: wheels and libraries against the official ones of the same release, and the layers of the images.
 
-With --config=cuda what runs on GPUs too, and what its options cost.
+With --config=cuda also the wheel and images for GPUs, and the cost of their options.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from pathlib import Path
 import commands
 import report
 
-# Ours, and the official wheel of the same release.
+# Our wheel → the official wheel of the same release.
 WHEELS = {"//wheels:tvm_ffi": "@pypi//apache_tvm_ffi:whl", "//wheels:tvm_runtime": "@pypi//apache_tvm:whl"}
 IMAGES = ("//images:tvm_runtime", "//images:tvm_runtime_dev")
-# Where its sources are. No package registry has an official wheel to measure it against.
+# With mlc-llm's sources. No package registry has an official wheel to compare with.
 MLC_LLM_WHEEL = "//wheels:mlc_llm"
 MLC_LLM_IMAGES = ("//images:mlc_llm", "//images:mlc_llm_dev")
 # With --config=cuda.
 CUDA_WHEEL = "//wheels:tvm_cuda"
 CUDA_IMAGE = "//images:tvm_runtime_cuda"
 MLC_LLM_CUDA_IMAGE = "//images:mlc_llm_cuda"
-# Option → whether it adds, and the layer that it is about.
+# Option → whether it adds or removes, and the layer concerned.
 CUDA_OPTIONS = {
     "--//images/tvm_runtime_cuda:with_cudnn=True": ("+", "//images/tvm_runtime_cuda:nvidia_cudnn_cu13"),
     "--//images/tvm_runtime_cuda:with_nccl=False": ("−", "//images/tvm_runtime_cuda:nvidia_nccl_cu13"),
@@ -33,13 +33,13 @@ CUDA_OPTIONS = {
 
 
 def libraries(wheel: Path) -> dict[str, zipfile.ZipInfo]:
-    """The shared libraries in a wheel, by path."""
+    """Path → entry of the shared libraries in a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         return {entry.filename: entry for entry in archive.infolist() if entry.filename.endswith(".so")}
 
 
 def wheel_rows(ours: Path, official: Path | None) -> list[list[str]]:
-    """A row for the wheel and one for each library; what is the official file itself says so, and what has none to compare with."""
+    """A row for the wheel and one per library, marked if it is the official file itself or if there is no official one."""
     name = f"**{ours.name.split('-')[0]}** (wheel)"
     if official is None:
         sizes = [(name, ours.stat().st_size), *((path, entry.file_size) for path, entry in sorted(libraries(ours).items()))]
@@ -58,17 +58,17 @@ def _row(name: str, ours: int, official: int) -> list[str]:
 
 
 def uncompressed(path: Path) -> int:
-    """Bytes of a gzip file's content."""
+    """Uncompressed size of a gzip file, in bytes."""
     with gzip.open(path) as file:
         return sum(map(len, iter(lambda: file.read(1 << 20), b"")))
 
 
 def layer_rows(layout: Path, names: dict[str, str]) -> list[list[str]]:
-    """A row for each layer of the one image of an OCI layout (image-spec, image-layout.md), and their sum.
+    """A row for each layer of the only image in an OCI layout (image-spec, image-layout.md), and their sum.
 
     Args:
-      layout: has index.json and blobs/.
-      names: digest → name of the layer.
+      layout: folder with index.json and blobs/.
+      names: digest → name of a layer.
     """
 
     def blob(descriptor: dict) -> Path:
@@ -82,10 +82,10 @@ def layer_rows(layout: Path, names: dict[str, str]) -> list[list[str]]:
 
 
 def option_rows(layers: dict[str, tuple[str, Path]]) -> list[list[str]]:
-    """A row for each option of an image: what it adds ("+") or takes away ("−").
+    """A row for each option of an image: what it adds ("+") or removes ("−").
 
     Args:
-      layers: option → its sign, and the layer's file.
+      layers: option → its sign and the layer's file.
     """
     return [
         [f"`{option}`", sign + report.size(layer.stat().st_size), sign + report.size(uncompressed(layer))]
@@ -94,16 +94,16 @@ def option_rows(layers: dict[str, tuple[str, Path]]) -> list[list[str]]:
 
 
 def _layer_names(workspace: commands.Bazel, image: str) -> dict[str, str]:
-    """Digest → target of the layers that the image adds to its base."""
+    """Digest → target, for the layers that the image adds to its base."""
     actual = workspace.output("query", f"labels(actual, {image})").strip()
     targets = workspace.output("query", f"labels(tars, {actual})").split()
     return {"sha256:" + hashlib.sha256(workspace.file(target).read_bytes()).hexdigest(): target for target in targets}
 
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
-    """The tables of this part, and the versions of what was measured."""
+    """This part's tables, and the versions of what was measured."""
     del options
-    commands.say("building wheels and images, where they are not yet")
+    commands.say("building wheels and images")
     wheels: dict[str, str | None] = {**WHEELS}
     images = IMAGES
     if workspace.compatible(MLC_LLM_WHEEL):

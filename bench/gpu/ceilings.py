@@ -1,8 +1,8 @@
-"""What the card can do, without TVM: rates of copies, of matrix products and of all-reduces, at measure.py's request (protocol.py).
+"""What the card can do without TVM: rates of copies, matrix products and all-reduces. measure.py sends the requests (protocol.py).
 
     python3 ceilings.py --nvidia-libraries SITE_PACKAGES
 
-Through CUDA's, cuBLAS's and NCCL's own functions, and through PyTorch too where the Python that runs this has it.
+Calls CUDA, cuBLAS and NCCL directly, and PyTorch if the running Python has it.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _NCCL_FLOAT16, _NCCL_SUM = 6, 0  # ncclDataType_t, ncclRedOp_t
 
 SEED = 20261
 _SUM_TOLERANCE = 5e-3
-"""Of sums in float16, as worker.py has it."""
+"""Largest relative error of sums in float16, as in worker.py; the machine's Python may lack what comparison.py imports."""
 
 
 def bfloat16(size: int, random: np.random.Generator) -> np.ndarray:
-    """size × size normal numbers as the bits of bfloat16, cut off from float32: NumPy has no such type."""
+    """size × size normal numbers as bits of bfloat16, truncated from float32: NumPy has no such type."""
     return (random.standard_normal((size, size), dtype="float32").view("uint32") >> 16).astype("uint16")
 
 
 class Ceilings:
-    """One process's buffers, and what works on them by name: PyTorch's functions where the name says so, else NVIDIA's."""
+    """The buffers of one process, and the named operations on them: by PyTorch if the name says so, otherwise by NVIDIA's libraries."""
 
     def __init__(self, nvidia: Path) -> None:
         self._nvidia = nvidia
@@ -53,7 +53,7 @@ class Ceilings:
         self._sums: dict[int, list[tuple[ctypes.c_void_p, ctypes.c_void_p]]] = {}
 
     def about(self) -> dict[str, str]:
-        """Versions: of CUDA's runtime and the driver's CUDA, of cuBLAS, of PyTorch or ""."""
+        """Versions of CUDA's runtime, the driver's CUDA, cuBLAS, and PyTorch ("" without it)."""
         found = {}
         for name, library, function in (("CUDA runtime", self._runtime, "cudaRuntimeGetVersion"), ("driver's CUDA", self._runtime, "cudaDriverGetVersion")):
             number = ctypes.c_int()
@@ -67,7 +67,7 @@ class Ceilings:
         return {**found, "cuBLAS": ".".join(parts), "PyTorch": self._torch.__version__ if self._torch else ""}
 
     def _buffer(self, content: np.ndarray) -> ctypes.c_void_p:
-        """Memory of the device with this content."""
+        """Device memory with this content."""
         pointer = ctypes.c_void_p()
         _check("cudaMalloc", self._runtime.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(content.nbytes)))
         source = content.ctypes.data_as(ctypes.c_void_p)
@@ -75,14 +75,14 @@ class Ceilings:
         return pointer
 
     def prepare(self, size: int, copied: int) -> list[str]:
-        """Makes the buffers.
+        """Allocates the buffers.
 
         Args:
             size: rows and columns of the matrices.
-            copied: bytes of what is copied.
+            copied: number of bytes to copy.
 
         Returns:
-            The names that `seconds` takes.
+            The names that `seconds` accepts.
         """
         content = self._random.integers(0, 2**32, copied // 4, dtype="uint32")
         source, target = self._buffer(content), self._buffer(np.zeros_like(content))
@@ -93,7 +93,7 @@ class Ceilings:
         c = self._buffer(np.full((size, size), 0x7FC0, "uint16"))  # NaN
         handle, one, zero = ctypes.c_void_p(), ctypes.c_float(1), ctypes.c_float(0)
         _check("cublasCreate", self._cublas.cublasCreate_v2(ctypes.byref(handle)))
-        # Columns first, as cuBLAS has them: row by row, this is b @ a, as fast.
+        # cuBLAS is column-major: in rows this is b @ a, which is as fast.
         arguments = (handle, 0, 0, size, size, size, ctypes.byref(one), a, _BFLOAT16, size, b, _BFLOAT16, size,
                      ctypes.byref(zero), c, _BFLOAT16, size, _COMPUTE_FLOAT32, _DEFAULT_ALGORITHM)  # fmt: skip
         self._work["gemm, cublas itself"] = lambda: _check("cublasGemmEx", self._cublas.cublasGemmEx(*arguments))
@@ -108,7 +108,7 @@ class Ceilings:
         return list(self._work)
 
     def allreduce_start(self) -> dict[str, int]:
-        """Makes communicators of all GPUs in this one process, as NCCL's own benchmark has them; the number of GPUs, and NCCL's version as it counts."""
+        """Creates communicators for all GPUs in this process, like NCCL's own benchmark. Returns the number of GPUs and NCCL's version number."""
         self._nccl = nccl = ctypes.CDLL(str(self._nvidia / _NCCL), mode=ctypes.RTLD_GLOBAL)
         number = ctypes.c_int()
         _check("cudaGetDeviceCount", self._runtime.cudaGetDeviceCount(ctypes.byref(number)))
@@ -123,10 +123,10 @@ class Ceilings:
         return {"gpus": len(self._ranks), "nccl": number.value}
 
     def allreduce_prepare(self, size: int) -> float:
-        """Puts random float16 on every GPU, and checks its sum: the largest relative error.
+        """Puts random float16 on every GPU, checks the sum, and returns the largest relative error.
 
         Args:
-            size: bytes of a tensor.
+            size: bytes per tensor.
         """
         host = self._random.standard_normal((len(self._ranks), size // 2), dtype="float32").astype("float16")
         expected = host.sum(axis=0, dtype="float64")
@@ -146,7 +146,7 @@ class Ceilings:
         return max(errors)
 
     def _allreduce(self, size: int) -> None:
-        """Starts one, on all GPUs at once."""
+        """Starts an all-reduce on all GPUs."""
         _check("ncclGroupStart", self._nccl.ncclGroupStart())
         for (source, target), (communicator, stream) in zip(self._sums[size], self._ranks):
             _check("ncclAllReduce", self._nccl.ncclAllReduce(source, target, ctypes.c_size_t(size // 2), _NCCL_FLOAT16, _NCCL_SUM, communicator, stream))
@@ -157,17 +157,17 @@ class Ceilings:
             _check("cudaStreamSynchronize", self._runtime.cudaStreamSynchronize(stream))
 
     def allreduce(self, size: int, count: int) -> float:
-        """Seconds of one, of `count` in a row, after as many that warm up; by the host's clock, from all GPUs waiting to all done."""
+        """Seconds per all-reduce over `count` in a row, after as many warm-ups; by the host's clock, until all GPUs are done."""
         return gpu.host_seconds(lambda: self._allreduce(size), self._wait, count)
 
     def seconds(self, name: str, count: int) -> float:
-        """Seconds of one, of `count` in a row, after as many that warm up."""
+        """Seconds per operation over `count` in a row, after as many warm-ups."""
         self._clock.seconds(self._work[name], count)
         return self._clock.seconds(self._work[name], count)
 
 
 def _check(name: str, status: int) -> None:
-    """Raises: RuntimeError, if the status that a function of NVIDIA's returned is not success."""
+    """Raises RuntimeError unless the status that a function of NVIDIA's returned is success."""
     if status:
         raise RuntimeError(f"{name}: expected success, found status {status}")
 

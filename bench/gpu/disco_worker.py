@@ -1,7 +1,7 @@
-"""A worker process of one of TVM's sessions, with what worker.py has loaded: `python -m disco_worker ID WORKERS GROUPS READ WRITE`, as TVM's pool starts it.
+"""Worker process of a TVM session, with the libraries that worker.py loads. TVM's pool starts `python -m disco_worker ID WORKERS GROUPS READ WRITE`.
 
-TVM's own (tvm.exec.disco_worker) knows nothing of mlc-llm, and mlc-llm's (mlc_llm.cli.worker) needs TVM's compiler, without which both sides run.
-Variables: MLC_NVIDIA_LIBRARIES, and BENCH_MLC_LLM for mlc-llm's native library, if workers need it.
+TVM's own worker (tvm.exec.disco_worker) does not load mlc-llm, and mlc-llm's (mlc_llm.cli.worker) needs TVM's compiler, which both sides lack.
+Environment variables: MLC_NVIDIA_LIBRARIES, and BENCH_MLC_LLM with mlc-llm's native library if workers need it.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Measures this build's TVM on a GPU: beside what the card can do, and beside the official TVM. Needs no Bazel and no network.
+"""Measures this build's TVM on a GPU, against the card's limits and against the official TVM. Needs no Bazel and no network.
 
-    ./run --results results.json                      # in the unpacked bundle; see README.md
+    ./run bench --results results.json                # in the unpacked bundle; see README.md
 
 parts:
-  rates      products of 8192 × 8192 matrices by cuBLAS through this runtime and by kernels that TVM generates, and copies on the device, beside what
-             NVIDIA's own functions and PyTorch reach
-  overhead   what launches and calls of the virtual machine cost the host: our runtime and the official one
+  rates      products of 8192 × 8192 matrices by cuBLAS through this runtime and by kernels that TVM generates, and copies on the device,
+             against NVIDIA's own functions and PyTorch
+  overhead   host time of kernel launches and virtual machine calls: our runtime and the official one
   attention  decoding with the paged KV cache, in bytes per second: both runtimes
-  engine     tokens per second of mlc-llm's engine on a model of a billion random weights: both runtimes, and the memory-bound floor
-  allreduce  the sum of tensors over all GPUs that there are, through this runtime's sessions and by NCCL itself
+  engine     tokens per second of mlc-llm's engine on a model with a billion random weights: both runtimes, and the bound by memory bandwidth
+  allreduce  the sum of tensors over all GPUs, through this runtime's sessions and by NCCL itself
   shards     tokens per second of that model on one GPU, and shared by several
 """
 
@@ -42,7 +42,7 @@ PROMPT = "the quick brown fox jumps over a lazy dog " * 7
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How much of everything: as a GPU needs it, or as little as shows that it works."""
+    """Sizes and repetitions: enough for a GPU, or just enough to show that it works."""
 
     gemm_size: int = 8192
     gemm_count: int = 50
@@ -53,13 +53,13 @@ class Plan:
     processes: int = 5
     repeats: int = 20
     attention_model: tuple[tuple[str, int], ...] = (("layers", 4), ("heads", 32), ("kv_heads", 8), ("head_dim", 128))
-    attention_cases: tuple[tuple[int, int], ...] = ((1, 32768), (16, 8192), (64, 4096))  # sequences, tokens of each
+    attention_cases: tuple[tuple[int, int], ...] = ((1, 32768), (16, 8192), (64, 4096))  # Sequences, tokens of each.
     attention_chunk: int = 4096
     attention_steps: int = 10
     answer_tokens: int = 256
     context: int = 1024
     prefill_chunk: int = 512
-    allreduce_sizes: tuple[tuple[int, int], ...] = ((2**28, 20), (2**12, 500))  # bytes, and how many in a row: the second is what a token adds up in a layer
+    allreduce_sizes: tuple[tuple[int, int], ...] = ((2**28, 20), (2**12, 500))  # Bytes, repetitions; the second is the sum of one token in one layer.
 
 
 PLANS = {
@@ -73,18 +73,18 @@ PLANS = {
 
 
 def say(text: str) -> None:
-    """Progress, on standard error."""
+    """Prints progress to standard error."""
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 def turn(names: list[Any], number: int) -> list[Any]:
-    """The order of a round: each comes first as often as any other."""
+    """The order of a round, in which each goes first equally often."""
     start = number % len(names)
     return names[start:] + names[:start]
 
 
 class Bench:
-    """The bundle's folders and the processes that it starts."""
+    """The bundle's folders and the processes started from them."""
 
     def __init__(self, options: argparse.Namespace, scratch: Path) -> None:
         self.options, self.scratch, self.plan = options, scratch, PLANS[options.device]
@@ -92,23 +92,23 @@ class Bench:
         self.log: Path = options.log
 
     def _environment(self, paths: list[Path]) -> dict[str, str]:
-        """No variable of the machine's but those that choose the device."""
+        """Environment for a process; from the machine's it keeps only what selects the device."""
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME") or name.startswith(("CUDA_VISIBLE", "NVIDIA_", "MLC_NVIDIA_DRIVER"))}
         nvidia = {"MLC_NVIDIA_LIBRARIES": str(self.options.nvidia_libraries)} if self.options.nvidia_libraries else {}
-        # TVM without its compiler, which the bundle does not have.
+        # The bundle has no compiler.
         fixed = {"PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8", "TVM_USE_RUNTIME_LIB": "1", **machine.NCCL_ENVIRONMENT}
         return {**kept, **nvidia, **fixed, "PYTHONPATH": os.pathsep.join(map(str, paths))}
 
     def worker(self, side: str) -> protocol.Process:
-        """A process on the TVM of that side."""
+        """A process that runs the TVM of this side."""
         command: list[str | Path] = [sys.executable, "-s", self.bundle / "bench/worker.py", "--modules", self.bundle / "modules", "--device", self.options.device]
         if self.options.nvidia_libraries:
             command += ["--nvidia-libraries", self.options.nvidia_libraries]
-        # The programs too, for the processes that it starts for further GPUs.
+        # bench is for the processes that it starts for further GPUs.
         return protocol.Process(side, command, self._environment([self.bundle / side, self.bundle / "shared", self.bundle / "bench"]), self.log)
 
     def ceilings(self) -> protocol.Process:
-        """A process without TVM, on the machine's Python if that has PyTorch, else on the bundle's."""
+        """A process without TVM, on the machine's Python if it has PyTorch, otherwise on the bundle's."""
         command = [self.options.python, "-s", self.bundle / "bench/ceilings.py", "--nvidia-libraries", self.options.nvidia_libraries]
         if self.options.python == sys.executable:
             environment = self._environment([self.bundle / "shared"])
@@ -119,7 +119,7 @@ class Bench:
     # Each part returns what tables.py reads.
 
     def rates(self) -> dict[str, Any]:
-        """Part rates: all in turns, in the same rounds."""
+        """Part rates: everything takes turns in the same rounds."""
         plan, gpu = self.plan, self.options.device == "cuda"
         with ExitStack() as stack:
             ours = stack.enter_context(self.worker("ours"))
@@ -141,7 +141,7 @@ class Bench:
         return found
 
     def overhead(self) -> dict[str, Any]:
-        """Part overhead: new processes, whose rounds take turns; the official runtime in two of them, to see what a difference is worth."""
+        """Part overhead: new processes that take turns; two of them run the official runtime, to show the noise."""
         found: dict[str, Any] = {"processes": []}
         for number in range(self.plan.processes):
             with self.worker("ours") as ours, self.worker("official") as official, self.worker("official") as again:
@@ -158,13 +158,13 @@ class Bench:
 
     @staticmethod
     def _check_sides(about: dict[str, dict[str, Any]]) -> None:
-        """Raises: SystemExit, if both sides have the same runtime: there is nothing to compare."""
+        """Raises SystemExit if both sides have the same runtime, so that there is nothing to compare."""
         digests = [about[side]["libraries"]["libtvm_runtime.so"] for side in SIDES]
         if digests[0] == digests[1]:
             raise SystemExit(f"bench: expected two runtimes, found one in {' and in '.join(about[side]['folder'] for side in SIDES)}")
 
     def attention(self) -> list[dict[str, Any]]:
-        """Part attention: both sides' caches at once, whose steps take turns."""
+        """Part attention: both sides keep a cache, and their steps take turns."""
         plan, cases = self.plan, []
         with self.worker("ours") as ours, self.worker("official") as official:
             processes = {"ours": ours, "official": official}
@@ -178,7 +178,7 @@ class Bench:
         return cases
 
     def _model(self, gpus: int = 1) -> tuple[Path, dict[str, Any]]:
-        """The folder of the model with random weights that so many GPUs share, and the configuration of its shape; weights are written once."""
+        """Folder of the random model for this number of GPUs, and its configuration; the weights are written once."""
         model = self.scratch / "model"
         if not model.exists():
             say("writing random weights")
@@ -192,13 +192,13 @@ class Bench:
         return model, json.loads(config.read_text(encoding="utf-8"))["model_config"]
 
     def _start_engine(self, process: protocol.Process, gpus: int = 1) -> float:
-        """Starts the engine in a process, on the first GPUs; seconds until it is ready."""
+        """Starts the engine in a process, on the first GPUs; returns the seconds until it is ready."""
         (library,) = (self.bundle / f"models/{gpus}").glob("*.so")
         return process.ask("engine_start", library=str(self.bundle / "mlc/libmlc_llm.so"), model=str(self._model(gpus)[0]), model_library=str(library),
                            context=self.plan.context, chunk=self.plan.prefill_chunk)  # fmt: skip
 
     def engine(self) -> dict[str, Any]:
-        """Part engine: both sides' engines at once, whose answers take turns."""
+        """Part engine: both sides keep an engine, and their answers take turns."""
         plan, shape = self.plan, self._model()[1]
         found: dict[str, Any] = {
             "model": shape,
@@ -213,14 +213,14 @@ class Bench:
                 answers = {side: processes[side].ask("engine", tokens=plan.answer_tokens, prompt=PROMPT) for side in turn(list(SIDES), number)}
                 if answers["ours"]["text"] != answers["official"]["text"]:
                     raise SystemExit("bench: expected the same answer on both sides, found two")
-                if number:  # The first one allocates, and captures graphs.
+                if number:  # The first answer allocates memory and captures graphs.
                     found["rounds"].append(answers)
             for each in processes.values():
                 each.ask("engine_stop")
         return found
 
     def allreduce(self) -> dict[str, Any]:
-        """Part allreduce: sessions of threads and of processes and NCCL itself, all at once, which take turns."""
+        """Part allreduce: sessions of threads, sessions of processes, and NCCL itself take turns."""
         with self.worker("ours") as ours, self.ceilings() as ceilings:
             found: dict[str, Any] = {**ceilings.ask("allreduce_start"), "sizes": []}
             work: dict[str, tuple[protocol.Process, dict[str, str]]] = {kind: (ours, {"kind": kind}) for kind in SESSIONS} | {"nccl itself": (ceilings, {})}
@@ -234,7 +234,7 @@ class Bench:
         return found
 
     def shards(self) -> dict[str, Any]:
-        """Part shards: our engine on one GPU, and on each number of GPUs that a model is compiled for and that is there; all at once, taking turns."""
+        """Part shards: our engines on one GPU, and on every available number of GPUs with a compiled model, take turns."""
         plan = self.plan
         compiled = sorted(int(folder.name) for folder in (self.bundle / "models").iterdir())
         with ExitStack() as stack:
@@ -308,7 +308,7 @@ def main() -> int:
             try:
                 found[part] = getattr(bench, part)()
             except (protocol.Failed, OSError, SystemExit) as error:
-                # The other parts are worth their time.
+                # Measure the other parts nevertheless.
                 found["failed"][part] = str(error)
                 say(f"part {part} failed: {error}")
             options.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How measure.py asks its processes: one line of JSON each way, so that sides that cannot live in one process take turns of milliseconds."""
+"""Requests from measure.py to its processes, one line of JSON each way: sides that cannot share a process take turns within milliseconds."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 LIMIT = 180
-"""Seconds that a request may take: an engine whose thread has failed would wait for ever."""
+"""Seconds that a request may take: an engine whose thread failed would wait forever."""
 
 
 def serve(answers: dict[str, Callable[..., Any]]) -> None:
     """Answers requests from standard input until it ends.
 
     Args:
-        answers: name of a request → function of its arguments, which returns what JSON can say.
+        answers: name of a request → function of its arguments; its result must be JSON serializable.
     """
-    # Whatever a library prints must not stand between the answers.
+    # Keep output of libraries out of the answers.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -35,20 +35,20 @@ def serve(answers: dict[str, Callable[..., Any]]) -> None:
 
 
 class Failed(Exception):
-    """A process answered with an error, or ended."""
+    """A process answered with an error, or exited."""
 
 
 class Process:
-    """A process that serves; a context manager, which ends it."""
+    """A process that runs `serve`; as a context manager it stops the process."""
 
     def __init__(self, name: str, command: Sequence[str | Path], environment: dict[str, str], log: Path) -> None:
-        """Starts it.
+        """Starts the process.
 
         Args:
             name: for messages.
             command: program and arguments.
-            environment: all of its environment.
-            log: the file that gets what it writes to standard error, appended.
+            environment: its whole environment.
+            log: file to which its standard error is appended.
         """
         self.name = name
         self._log = log
@@ -65,7 +65,7 @@ class Process:
         try:
             self._process.stdin.close()
         except BrokenPipeError:
-            pass  # It ended before.
+            pass  # It has exited already.
         try:
             self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:
@@ -73,15 +73,15 @@ class Process:
             self._process.wait()
 
     def ask(self, request: str, **arguments: Any) -> Any:
-        """The result of a request.
+        """Returns the result of a request.
 
         Raises:
-            Failed: it could not be answered, or not within LIMIT.
+            Failed: the request failed, or took longer than LIMIT.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             print(json.dumps({"request": request, **arguments}), file=self._process.stdin, flush=True)
-            # One answer to one request, so that nothing is left in Python's buffer.
+            # There is one answer per request, so nothing is left in Python's buffer.
             if not select.select([self._process.stdout], [], [], LIMIT)[0]:
                 self._process.kill()
                 raise Failed(f"{self.name}: expected an answer to {request!r} within {LIMIT} s, found none: see {self._log}")
@@ -90,7 +90,7 @@ class Process:
             line = ""
         if not line:
             said = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            ended = f"expected an answer to {request!r}, found that the process ended with status {self._process.wait()}"
+            ended = f"expected an answer to {request!r}, found that the process exited with status {self._process.wait()}"
             raise Failed(f"{self.name}: {ended}; see {self._log}, which ends: {said[-1] if said else 'nothing'}")
         reply = json.loads(line)
         if "error" in reply:

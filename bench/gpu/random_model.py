@@ -1,8 +1,8 @@
-"""Writes a model with random weights for mlc-llm's engine, out of its mlc-chat-config.json and a small tokenizer: gigabytes that need not travel.
+"""Writes a model with random weights for mlc-llm's engine, from its mlc-chat-config.json and a small tokenizer, so that gigabytes need not travel.
 
     random_model.py mlc-chat-config.json TOKENIZER_FOLDER OUTPUT
 
-Weights are those of a Llama with tied embeddings without quantisation (q0f16), in the format of mlc-llm's tensor cache.
+The weights are those of an unquantised Llama with tied embeddings (q0f16), in the format of mlc-llm's tensor cache.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 
 SEED = 20262
-_BYTES = 2  # of a float16
+_BYTES = 2  # Per float16.
 
 
 def parameters(model: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every weight, as mlc-llm's Llama names them.
+    """Name and shape of every weight, with the names of mlc-llm's Llama.
 
     Args:
         model: `model_config` of an mlc-chat-config.json.
     """
-    assert model["tie_word_embeddings"], "expected a model whose embedding is its output layer too"
+    assert model["tie_word_embeddings"], "expected a model whose embedding is also its output layer"
     hidden, inner, dim = model["hidden_size"], model["intermediate_size"], model["head_dim"]
     heads, kv_heads = model["num_attention_heads"], model["num_key_value_heads"]
     yield "model.embed_tokens.weight", (model["vocab_size"], hidden)
@@ -42,17 +42,17 @@ def parameters(model: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def weight_bytes(model: dict[str, Any]) -> int:
-    """Bytes of all weights, each of which a step of decoding reads once: the embedding is the output layer."""
+    """Bytes of all weights. A decoding step reads each once, since the embedding is the output layer."""
     return sum(int(np.prod(shape)) * _BYTES for _, shape in parameters(model))
 
 
 def cache_bytes_of_token(model: dict[str, Any]) -> int:
-    """Bytes of a token's keys and values in all layers, which each later step reads once."""
+    """Bytes of one token's keys and values in all layers; every later step reads them once."""
     return 2 * model["num_hidden_layers"] * model["num_key_value_heads"] * model["head_dim"] * _BYTES
 
 
 def write_weights(model: dict[str, Any], output: Path) -> None:
-    """Writes a shard for each parameter and the index tensor-cache.json. Activations keep their size from layer to layer."""
+    """Writes one shard per parameter and the index tensor-cache.json. The scale of activations stays the same from layer to layer."""
     random = np.random.default_rng(SEED)
     records = []
     for number, (name, shape) in enumerate(parameters(model)):
@@ -70,18 +70,18 @@ def write_weights(model: dict[str, Any], output: Path) -> None:
 
 
 def grown_tokenizer(tokenizer: dict[str, Any], size: int) -> dict[str, Any]:
-    """A tokenizer.json with as many words as the model has: the engine looks up whatever the model says. No text becomes one of the new words."""
+    """A tokenizer.json extended to the model's vocabulary, since the engine looks up every token. No text encodes to the new words."""
     vocabulary = tokenizer["model"]["vocab"]
-    # U+2581 begins a word.
+    # U+2581 marks the start of a word.
     words = {f"\u2581word{number}": number for number in range(len(vocabulary), size)}
     return {**tokenizer, "model": {**tokenizer["model"], "vocab": {**vocabulary, **words}}}
 
 
 def write_config(config: Path, output: Path) -> dict[str, Any]:
-    """Writes mlc-chat-config.json with what the engine must know of the tokenizer; returns it."""
+    """Writes mlc-chat-config.json with the facts that the engine needs about the tokenizer, and returns it."""
     output.mkdir(parents=True, exist_ok=True)
     content = json.loads(config.read_text(encoding="utf-8"))
-    # The configuration was made without a tokenizer. This is what mlc-llm finds of the tiny model's.
+    # The configuration was generated without a tokenizer. mlc-llm detects this for the tiny model's.
     content["tokenizer_files"] = ["tokenizer.json", "tokenizer_config.json"]
     content["tokenizer_info"] = {"token_postproc_method": "byte_fallback", "prepend_space_in_encode": True, "strip_space_in_decode": True}
     (output / "mlc-chat-config.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
@@ -89,7 +89,7 @@ def write_config(config: Path, output: Path) -> dict[str, Any]:
 
 
 def write_model(config: Path, tokenizer: Path, output: Path) -> None:
-    """Writes the whole folder; see the file's docstring."""
+    """Writes the whole model folder."""
     content = write_config(config, output)
     grown = grown_tokenizer(json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8")), content["vocab_size"])
     (output / "tokenizer.json").write_text(json.dumps(grown), encoding="utf-8")
@@ -98,7 +98,7 @@ def write_model(config: Path, tokenizer: Path, output: Path) -> None:
 
 
 def write_variant(config: Path, model: Path, output: Path) -> None:
-    """Writes the folder of the same model with another configuration: weights and tokenizer are links to the ones in `model`."""
+    """Writes the folder of the same model with another configuration; weights and tokenizer are symlinks into `model`."""
     write_config(config, output)
     for file in model.iterdir():
         if file.name != "mlc-chat-config.json":

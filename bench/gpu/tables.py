@@ -38,24 +38,26 @@ CALLS = {
 
 
 def spread(values: Sequence[float], write: Callable[[float], str]) -> str:
-    """The median, and the least and the largest: `798 (790–801)`."""
+    """Median, minimum and maximum: `798 (790–801)`."""
     return f"{write(median(values))} ({write(min(values))}–{write(max(values))})"
 
 
 def percent(ratios: Sequence[float]) -> str:
+    """`spread` in percent."""
     return spread(ratios, lambda ratio: f"{ratio * 100:.1f}") + " %"
 
 
 def met(ratio: float, target: float) -> str:
+    """Whether the ratio reaches the target."""
     return "yes" if ratio >= target else "no"
 
 
 def no_worse(pairs: Sequence[tuple[float, float]], same: Sequence[tuple[float, float]]) -> str:
-    """Whether ours (the first) takes no longer than the other, by the median of the pairs' ratios.
+    """Whether ours takes no longer than the official one, by the median of the pairs' ratios.
 
     Args:
         pairs: ours, official.
-        same: twice the official one; a difference that it has from itself is noise.
+        same: two runs of the official one; their difference is noise.
     """
     ratio = median(ours / theirs for ours, theirs in pairs)
     noise = max(max(first / second, second / first) for first, second in same)
@@ -63,12 +65,12 @@ def no_worse(pairs: Sequence[tuple[float, float]], same: Sequence[tuple[float, f
 
 
 def best(rounds: list[dict[str, float]], names: Sequence[str]) -> str:
-    """The name that took the least time, by its median."""
+    """The name with the smallest median time."""
     return min((name for name in names if name in rounds[0]), key=lambda name: median(each[name] for each in rounds))
 
 
 def bandwidth(found: dict[str, Any]) -> float | None:
-    """Bytes read and written per second of the faster of the copies that are not ours, or None where there are none."""
+    """Bytes read and written per second by the fastest copy that is not ours, or None without one."""
     rates = found.get("rates")
     if not rates or "copy, cuda" not in rates["rounds"][0]:
         return None
@@ -96,7 +98,7 @@ def gemm(rates: dict[str, Any]) -> str:
         rows.append([text, spread([work / each[name] / 1e12 for each in rounds], lambda rate: f"{rate:.0f}"), percent(ratios) if ratios else "", target, error])
     head = [f"product of {rates['size']} × {rates['size']} matrices, {len(rounds)} rounds", "TFLOP/s, median (range)", "of the measured rate",
             f"≥ {GEMM_TARGET * 100:.0f} %", "relative error"]  # fmt: skip
-    said = f"\nThe measured rate is that of {PRODUCTS[ceiling]}, the faster of the two that are not TVM's.\n" if ceiling else ""
+    said = f"\nThe measured rate is that of {PRODUCTS[ceiling]}, the faster of the two without TVM.\n" if ceiling else ""
     return report.table(head, rows) + said
 
 
@@ -117,7 +119,7 @@ def copies(rates: dict[str, Any]) -> str:
 
 
 def overhead(part: dict[str, Any]) -> str:
-    """The table of what calls cost the host, from the median of each process."""
+    """The table of host time per call, from the median of each process."""
     sides = ("ours", "official", "official again")
     processes = [{side: {name: median(each[side][name] for each in rounds) for name in CALLS} for side in sides} for rounds in part["processes"]]
     rows = []
@@ -159,7 +161,7 @@ def engine(part: dict[str, Any], peak: float | None) -> str:
         pairs[what] = [tuple(each[side][what]["tokens"] / each[side][what]["seconds"] for side in ("ours", "official")) for each in part["rounds"]]
         rows.append([what, *(spread(side, lambda rate: f"{rate:.0f}") for side in zip(*pairs[what])), report.ratios(pairs[what])])
     last = part["rounds"][-1]["ours"]
-    # In the middle of the answer the cache holds the prompt and half of it.
+    # On average the cache holds the prompt and half of the answer.
     tokens = last["prompt_tokens"] + last["decode"]["tokens"] / 2
     moved = part["weight_bytes"] + tokens * part["token_bytes"]
     text = report.table([f"tokens/s, batch 1, {last['prompt_tokens']} tokens of prompt, median of {len(part['rounds'])} answers (range)", "our TVM", "official TVM", "ours / official"], rows)
@@ -171,11 +173,11 @@ def engine(part: dict[str, Any], peak: float | None) -> str:
 
 
 def allreduce(part: dict[str, Any]) -> str:
-    """The tables of sums over all GPUs. Bus bandwidth is what each GPU must send and must receive of a tensor, 2 (n - 1) / n of its bytes, per second."""
+    """The tables of sums over all GPUs. Bus bandwidth is what each GPU must send and receive, 2 (n − 1) / n of the bytes, per second."""
     gpus, tables = part["gpus"], []
     for number, case in enumerate(part["sizes"]):
         rounds = case["rounds"]
-        # Of a small tensor it says nothing: what takes time is to start.
+        # Bus bandwidth is meaningless for small tensors, whose time is spent on launching.
         large = case["bytes"] >= 2**20
         moved = 2 * (gpus - 1) / gpus * case["bytes"]
         rows = []
@@ -211,13 +213,13 @@ def shards(part: dict[str, Any]) -> str:
 
 
 def common(one: str, other: str) -> float:
-    """The part of a text, of the longer one, until the two differ."""
+    """Length of the common prefix as a fraction of the longer text."""
     same = next((number for number, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
     return same / max(len(one), len(other), 1)
 
 
 def text(found: dict[str, Any]) -> str:
-    """All tables of what measure.py found."""
+    """The section for one record of measure.py."""
     peak = bandwidth(found)
     card = ", ".join(f"{name} {value}" if name != "name" else value for name, value in found["machine"].items()) or found["device"]
     parts = [f"{found['when']}; {card}."]

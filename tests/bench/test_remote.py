@@ -31,8 +31,8 @@ def test_no_number_of_workers_beats_the_critical_path() -> None:
     assert max(remote.ranks(FAN, 0.5)) == remote.schedule(FAN, 256, 0.5) == 7
 
 
-def test_a_circle_is_refused() -> None:
-    with pytest.raises(ValueError, match="circle"):
+def test_a_cycle_is_refused() -> None:
+    with pytest.raises(ValueError, match="found a cycle"):
         remote.ranks([action(1, 1), action(1, 0)])
 
 
