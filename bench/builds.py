@@ -127,7 +127,7 @@ class _Builds:
         commands.say("fetching and unpacking what the builds need (not timed)")
         names = {name: self.bazel.repository(name) for name in ("debian_cc", *project.repositories.values())}
         self.bazel.output("build", "--nobuild", *project.libraries.values())
-        external = {name: bazel.output_base / "external" / canonical for name, canonical in names.items()}
+        external = {name: bazel.external / canonical for name, canonical in names.items()}
 
         # Both builds read this copy, so that both see a change to it.
         variable, self.changed = project.changed
@@ -154,11 +154,11 @@ class _Builds:
         }
         if project.cargo:
             (action,) = self._actions("CargoBuild", project.cargo)
-            command = cargo_command(action["arguments"], self.root, bazel.output_base / "external", "libtokenizers_c.a")
+            command = cargo_command(action["arguments"], self.root, bazel.external, "libtokenizers_c.a")
             variables["CARGO_COMMAND"] = ";".join(command)
-        self.configure = [tools["cmake"], "-G", "Ninja", "-S", self.root / "bench/cmake", "-B", self.binary_folder]
+        self.configure: list[str | Path] = [tools["cmake"], "-G", "Ninja", "-S", self.root / "bench/cmake", "-B", self.binary_folder]
         self.configure += [f"-D{name}={value}" for name, value in variables.items()]
-        self.ninja = [tools["ninja"], "-C", self.binary_folder, f"-j{self.jobs}"]
+        self.ninja: list[str | Path] = [tools["ninja"], "-C", self.binary_folder, f"-j{self.jobs}"]
         self.environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder)}
         self.source_roots = {names[repository]: places[name] for name, repository in project.repositories.items()} | {"": self.root}
         gcc = commands.output([self.gcc / "g++", "-dumpfullversion"]).strip()

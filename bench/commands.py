@@ -35,7 +35,7 @@ def output(command: Sequence[str | Path], **options: Any) -> str:
     Raises:
       SystemExit: the command failed; the message ends with its last lines of output.
     """
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", **options: Any)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", **options)
     if done.returncode:
         end = "\n".join((done.stdout + done.stderr).splitlines()[-_SHOWN_LINES:])
         sys.exit(f"bench: expected exit status 0, found {done.returncode}: {' '.join(map(str, command))}\n{end}")
@@ -45,7 +45,7 @@ def output(command: Sequence[str | Path], **options: Any) -> str:
 def seconds(command: Sequence[str | Path], **options: Any) -> float:
     """Wall time of the command; raises like `output`."""
     began = time.perf_counter()
-    output(command, **options: Any)
+    output(command, **options)
     return time.perf_counter() - began
 
 
@@ -70,6 +70,12 @@ class Bazel:
 
     root: Path
     output_base: Path | None = None
+
+    @property
+    def external(self) -> Path:
+        """Folder of the external repositories in the output base."""
+        base = self.output_base or Path(self.output("info", "output_base").strip())
+        return base / "external"
 
     def command(self, *arguments: str) -> list[str]:
         """The command line."""

@@ -69,7 +69,7 @@ def rows(runs: list[dict[str, dict[str, float]]]) -> list[list[str]]:
 
 def _process(tvm: Path, shared: list[Path], model: Path, library: Path, repetitions: int) -> dict[str, Any]:
     program = Path(engine_process.__file__)
-    command = [sys.executable, program, "--model", model, "--library", library, "--repetitions", str(repetitions)]
+    command: list[str | Path] = [sys.executable, program, "--model", model, "--library", library, "--repetitions", str(repetitions)]
     environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(map(str, [shared[0], tvm, *shared[1:]])), "LC_ALL": "C.UTF-8"}
     try:
         return json.loads(commands.output(command, env=environment, timeout=_LIMIT).splitlines()[-1])

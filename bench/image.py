@@ -62,7 +62,7 @@ class _Image:
         bazel.output("build", "--nobuild", *self.flags, *EVERYTHING)
         for change in changes:
             name = bazel.repository(change.repository)
-            shutil.copytree(bazel.output_base / "external" / name, folder / change.repository, symlinks=True)
+            shutil.copytree(bazel.external / name, folder / change.repository, symlinks=True)
             self.flags.append(f"--override_repository={name}={folder / change.repository}")
         bazel.output("build", "--nobuild", *self.flags, *EVERYTHING)
 

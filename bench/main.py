@@ -17,7 +17,6 @@ Run nothing else meanwhile. Temporary folders need 5 GB.
 from __future__ import annotations
 
 import argparse
-import sys
 
 import builds
 import commands
@@ -77,4 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+from pathlib import Path
 from statistics import median
 
 import commands
@@ -35,7 +36,7 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
                 folder.mkdir()
                 with registry(str(tools["docker-registry"]), folder) as port:
                     repository = f"127.0.0.1:{port}/bench/{_IMAGE}"
-                    command = {
+                    command: list[str | Path] = {
                         "//images:push": [scratch / "push", "--repository", repository, "--tag", "bench", "--key", scratch / "key.key"],
                         "skopeo": [
                             *(tools["skopeo"], "--insecure-policy", "--tmpdir", scratch, "copy", "--dest-tls-verify=false"),

@@ -146,7 +146,10 @@ def loopback_bytes(text: str) -> int:
     Args:
       text: content of /proc/net/dev.
     """
-    return int(re.search(r"^\s*lo:\s*(\d+)", text, re.MULTILINE)[1])
+    found = re.search(r"^\s*lo:\s*(\d+)", text, re.MULTILINE)
+    if not found:
+        raise ValueError(f"expected the interface lo, found none in:\n{text}")
+    return int(found[1])
 
 
 def _carried() -> int:
@@ -184,7 +187,7 @@ def paper(actions: Sequence[Action], overhead: float) -> str:
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
     """This part's tables, and the versions of what was measured."""
-    rows = []
+    rows: list[tuple[float, list[str]]] = []
     with commands.scratch() as folder:
         script = folder / "up"
         commands.say("building //tools/remote:up (not timed)")

@@ -105,7 +105,7 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
     del options
     commands.say("building wheels and images")
     wheels: dict[str, str | None] = {**WHEELS}
-    images = IMAGES
+    images: tuple[str, ...] = IMAGES
     if workspace.compatible(MLC_LLM_WHEEL):
         wheels[MLC_LLM_WHEEL] = None
         images += MLC_LLM_IMAGES

@@ -1,9 +1,9 @@
-"""Measures one TVM runtime, the one on PYTHONPATH, at measure.py's request (protocol.py). Runs without TVM's compiler.
+"""Measures the TVM runtime on PYTHONPATH, without TVM's compiler. measure.py sends the requests (protocol.py).
 
     worker.py --modules FOLDER --nvidia-libraries SITE_PACKAGES          # on the GPU
-    worker.py --modules FOLDER --device cpu                              # to try it: modules compiled for the CPU
+    worker.py --modules FOLDER --device cpu                              # for a trial, with modules compiled for the CPU
 
-Requests are the methods of `Worker`. Times are seconds; every call of the device checks for errors, and no result is timed before it was right.
+Requests are the methods of `Worker`. Times are in seconds. Every device call checks for errors, and results are checked before they are timed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import gpu
 import numpy as np
 import protocol
 
-# TVM is imported after NVIDIA's libraries: what links to them would else look for them.
+# Imported after NVIDIA's libraries are loaded, which TVM's libraries would otherwise search for.
 tvm: Any = None
 
 SEED = 20260
@@ -49,10 +49,10 @@ def error(got: np.ndarray, expected: np.ndarray) -> float:
 
 
 class Worker:
-    """One process's device, modules and buffers."""
+    """Device, modules and buffers of one process."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        """Loads what there is; raises what its libraries raise where there is no device."""
+        """Loads the libraries and TVM; raises what they raise without a device."""
         global tvm
         self._modules: Path = options.modules
         if options.device == "cuda":
@@ -77,10 +77,10 @@ class Worker:
 
     @staticmethod
     def _load_runtime(device: str) -> None:
-        """What importing TVM without its compiler has not loaded: of the official TVM the device's runtime, of both what models call.
+        """Loads what `import tvm` without the compiler does not: the official TVM's device runtime, and functions that models call.
 
         Raises:
-            OSError: tvm_cuda is there to load the device's runtime, and has not.
+            OSError: tvm_cuda is installed but did not load the device runtime.
         """
         folder = Path(tvm.__file__).parent / "lib"
         if device == "cuda" and not tvm.get_global_func("device_api.cuda", allow_missing=True):
@@ -92,7 +92,7 @@ class Worker:
         ctypes.CDLL(str(folder / "libtvm_runtime_extra.so"))
 
     def about(self) -> dict[str, Any]:
-        """What is measured: version, folder, device, and the digest of each library by name."""
+        """Describes what is measured: version, folder, device, and the digest of each library."""
         compute = self._device.compute_version if self._device.dlpack_device_type() != tvm.cpu().dlpack_device_type() else ""
         mapped = {Path(line.split()[-1]).resolve() for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines() if ".so" in line}
         return {
@@ -107,20 +107,20 @@ class Worker:
         return tvm.runtime.tensor(array, device=self._device)
 
     def _machine(self, name: str) -> Any:
-        """The virtual machine of a compiled module."""
+        """A virtual machine for a compiled module."""
         return tvm.runtime.vm.VirtualMachine(tvm.runtime.load_module(str(self._modules / f"{name}.so")), self._device)
 
     # Matrix products.
 
     def gemm_prepare(self, size: int, kinds: list[str]) -> dict[str, Any]:
-        """Makes and checks the products of two random size × size matrices.
+        """Prepares and checks products of two random size × size matrices.
 
         Args:
             size: rows and columns.
-            kinds: `cublas` (bfloat16 to float32), `cublaslt` (bfloat16 to bfloat16), `generated_DTYPE` (to float32; the module of that name).
+            kinds: `cublas` (bfloat16 to float32), `cublaslt` (bfloat16 to bfloat16), `generated_DTYPE` (to float32, the module of this name).
 
         Returns:
-            kind → relative error of some rows against NumPy in float64, or why it is not there.
+            kind → relative error of some rows against NumPy in float64, or the reason why the kind is unavailable.
         """
         bfloat16 = comparison.numpy_dtype("bfloat16")
         host = [self._random.standard_normal((size, size), dtype="float32").astype(bfloat16) for _ in range(2)]
@@ -141,7 +141,7 @@ class Worker:
         return found
 
     def _product(self, kind: str, inputs: list[Any], size: int) -> tuple[Callable[[], object], Callable[[], Any]]:
-        """What multiplies, and what returns the last product's tensor. ValueError: this runtime cannot do it."""
+        """A function that multiplies, and one that returns the last product. Raises ValueError if this runtime lacks it."""
         if kind.startswith("generated_"):
             main = self._machine(kind)["main"]
             last: list[Any] = []
@@ -161,7 +161,7 @@ class Worker:
         return lambda: product(*inputs, output), lambda: output
 
     def gemm(self, kind: str, count: int) -> float:
-        """Seconds of one product, of `count` in a row, after as many that warm up."""
+        """Seconds per product over `count` in a row, after as many warm-ups."""
         work = self._gemm[kind]
         self._clock.seconds(work, count)
         return self._clock.seconds(work, count)
@@ -169,16 +169,16 @@ class Worker:
     # Copies.
 
     def copy_prepare(self, size: int, pairs: int) -> None:
-        """Makes pairs of buffers of `size` bytes, random in the first and zero in the second, and checks a copy."""
+        """Allocates pairs of buffers of `size` bytes, the first random and the second zero, and checks a copy."""
         words = size // 4
         for _ in range(pairs):
             source = self._random.integers(0, 2**32, words, dtype="uint32")
             self._copies.append((self._tensor(source), self._tensor(np.zeros(words, "uint32"))))
         self._copies[-1][0].copyto(self._copies[-1][1])
-        assert np.array_equal(self._copies[-1][1].numpy(), source), "expected the copy to be what was copied"
+        assert np.array_equal(self._copies[-1][1].numpy(), source), "expected the copy to equal its source"
 
     def copy(self, count: int) -> float:
-        """Seconds of one copy of a buffer into another on the device, of `count` rounds over the pairs."""
+        """Seconds per copy from buffer to buffer on the device, over `count` rounds of all pairs."""
 
         def work() -> None:
             for source, target in self._copies:
@@ -187,12 +187,12 @@ class Worker:
         self._clock.seconds(work)
         return self._clock.seconds(work, count) / len(self._copies)
 
-    # What calls cost.
+    # Cost of calls.
 
     def overhead(self, repeats: int) -> dict[str, float]:
-        """Seconds that a call takes the host: median of `repeats`. `launch and wait` waits for the device each time, the others never do.
+        """Host time per call in seconds: median of `repeats`. Only `launch and wait` waits for the device.
 
-        No more launches wait in line than the device takes (1024), or their time would be the device's.
+        At most 1024 launches are queued: with a full queue the host would wait for the device.
         """
         if self._calls is None:
             library = tvm.runtime.load_module(str(self._modules / "overhead.so"))
@@ -204,7 +204,7 @@ class Worker:
             assert np.array_equal(into.numpy(), np.arange(256, dtype="float32") + 1), "expected x + 1"
             for name, count in (("nothing", 0), ("one", 1), ("chain", 64), ("chain_symbolic", 64)):
                 assert np.array_equal(machine[name](vector).numpy(), np.arange(256, dtype="float32") + count), f"expected x + {count} of {name}"
-            # The functions once, not looked up at every call.
+            # Look the functions up once, not at every call.
             functions = {name: machine[name] for name in ("nothing", "one", "chain", "chain_symbolic")}
             self._calls = (kernel, vector, into, functions)
         kernel, vector, into, functions = self._calls
@@ -223,7 +223,7 @@ class Worker:
         return found
 
     def _host_seconds(self, work: Callable[[], object], count: int, repeats: int) -> float:
-        """Median of `repeats` of the seconds of one of `count` calls, from the host's clock."""
+        """Median over `repeats` of the seconds per call, over `count` calls by the host's clock."""
         times = []
         for _ in range(repeats + 1):
             self._device.sync()
@@ -236,23 +236,23 @@ class Worker:
     # Paged attention.
 
     def attention_prepare(self, batch: int, length: int, layers: int, heads: int, kv_heads: int, head_dim: int, chunk: int) -> float:
-        """Fills a cache with random keys and values, and checks a step of decoding.
+        """Fills a cache with random keys and values, and checks one decoding step.
 
         Args:
-            batch: sequences.
-            length: tokens of each in the cache.
+            batch: number of sequences.
+            length: tokens per sequence in the cache.
             layers, heads, kv_heads, head_dim: as the module `paged_attention` is compiled (BUILD.bazel).
-            chunk: tokens that are put in at a time, a part of `length`.
+            chunk: tokens to append at a time, a divisor of `length`.
 
         Returns:
-            Relative error of one sequence's attention in the last layer.
+            The relative error of one sequence's attention in the last layer.
         """
         shape = tvm.runtime.ShapeTuple
-        self._attention["cache"] = None  # The last one's memory, before there is a new one.
+        self._attention["cache"] = None  # Free the previous cache before allocating a new one.
         tokens = batch * (length + PAGE_SIZE + _ROOM)
         cache = self._machine_of_attention()["create"](shape([batch, tokens, chunk, PAGE_SIZE, 0]), shape([_ROPE_NORMAL]))
         self._attention |= {"cache": cache, "batch": batch}
-        self._attention["token_bytes"] = 2 * kv_heads * head_dim * 2  # A key and a value of float16.
+        self._attention["token_bytes"] = 2 * kv_heads * head_dim * 2  # A key and a value in float16.
         self._attention["scale"] = head_dim**-0.5
         heads_all = heads + 2 * kv_heads
 
@@ -269,7 +269,7 @@ class Worker:
                 for layer, qkv in enumerate(prompt):
                     self._call("vm.builtin.attention_kv_cache_attention_with_fused_qkv", cache, layer, self._attention["scale"], qkv, output)
                 self._call("vm.builtin.kv_state_end_forward", cache)
-                # The next step's page table is copied over this one's, on a stream of its own; an engine waits too, for the logits.
+                # The next step's page table is copied over this one's on another stream. An engine also waits here, for the logits.
                 self._device.sync()
         self._attention["qkv"] = random(batch)
         self._attention["output"] = self._tensor(comparison.poison((batch, heads, head_dim), "float16"))
@@ -290,7 +290,7 @@ class Worker:
         return tvm.get_global_func(name)(*arguments)
 
     def _step(self) -> dict[str, float]:
-        """A step of one token for each sequence: seconds of all layers' attention, bytes of keys and values that it reads. The last layer's output stays."""
+        """One token per sequence: seconds for attention in all layers, and bytes of keys and values read. Keeps the last layer's output."""
         state = self._attention
         shape = tvm.runtime.ShapeTuple
         cache, batch = state["cache"], state["batch"]
@@ -307,9 +307,9 @@ class Worker:
         return {"seconds": taken, "bytes": tokens * state["token_bytes"] * len(state["qkv"])}
 
     def attention(self, steps: int) -> list[dict[str, float]]:
-        """`seconds` of each of `steps` steps of decoding, all layers, and the `bytes` of keys and values that it reads. Forgets the steps' tokens."""
+        """`seconds` in all layers and `bytes` of keys and values read, for each decoding step. Removes the steps' tokens afterwards."""
         state = self._attention
-        assert steps <= _ROOM, f"expected at most {_ROOM} steps, for which the cache has room, found {steps}"
+        assert steps <= _ROOM, f"expected at most {_ROOM} steps, which fit into the cache, found {steps}"
         taken = [self._step() for _ in range(steps)]
         for sequence in range(state["batch"]):
             self._call("vm.builtin.kv_state_popn", state["cache"], sequence, steps)
@@ -318,18 +318,18 @@ class Worker:
     # Several GPUs.
 
     def gpus(self) -> int:
-        """How many there are."""
+        """Number of GPUs."""
         count = 0
         while tvm.cuda(count).exist:
             count += 1
         return count
 
     def allreduce_prepare(self, kinds: list[str], size: int) -> dict[str, float]:
-        """Starts sessions over all GPUs, those that there are not, and checks the sum of tensors of random float16.
+        """Starts missing sessions over all GPUs, and checks the sum of random float16 tensors.
 
         Args:
             kinds: `threads`, `processes`.
-            size: bytes of a tensor.
+            size: bytes per tensor.
 
         Returns:
             kind → relative error of worker 0's sum against NumPy in float64.
@@ -355,21 +355,21 @@ class Worker:
         return found
 
     def allreduce(self, kind: str, size: int, count: int) -> float:
-        """Seconds of one all-reduce, of `count` in a row, after as many that warm up; by the host's clock, from all workers waiting to all done."""
+        """Seconds per all-reduce over `count` in a row, after as many warm-ups; by the host's clock, until all workers are done."""
         session, (source, target) = self._sessions[kind], self._sums[kind, size]
         return gpu.host_seconds(lambda: session.allreduce(source, target), session._sync_all, count)
 
     # mlc-llm's engine.
 
     def engine_start(self, library: str, model: str, model_library: str, context: int, chunk: int) -> float:
-        """Starts the engine on a model; seconds until it is ready.
+        """Starts the engine on a model; returns the seconds until it is ready.
 
         Args:
             library: mlc-llm's native library.
-            model: folder of weights, tokenizer and mlc-chat-config.json.
-            model_library: the compiled model, which knows how many GPUs share it: the first ones.
-            context: tokens of prompt and answer.
-            chunk: tokens of a prompt that are taken at once.
+            model: folder with weights, tokenizer and mlc-chat-config.json.
+            model_library: the compiled model; it fixes the number of GPUs, of which the engine takes the first.
+            context: tokens of prompt and answer together.
+            chunk: prompt tokens per prefill step.
         """
         began = time.perf_counter()
         self._engine = Engine(library, self._device, {
@@ -377,7 +377,7 @@ class Worker:
             "model_lib": model_library,
             "mode": "interactive",
             "max_num_sequence": 1,
-            # With less the engine takes a sequence for one too many, gives its pages away, and fills them again at every token.
+            # With less, the engine evicts the sequence and prefills it again at every token.
             "max_total_sequence_length": 4 * context,
             "max_single_sequence_length": context,
             "prefill_chunk_size": chunk,
@@ -386,19 +386,19 @@ class Worker:
         return time.perf_counter() - began
 
     def engine(self, tokens: int, prompt: str) -> dict[str, Any]:
-        """One answer of `tokens` tokens at temperature 0: tokens and seconds of prefill and decode by the engine's counters, and the answer."""
+        """One answer of `tokens` tokens at temperature 0: tokens and seconds of prefill and decode by the engine's counters, and the text."""
         assert self._engine is not None
         return self._engine.answer(prompt, tokens)
 
     def engine_stop(self) -> None:
-        """Ends the engine's threads, which would keep the process."""
+        """Stops the engine's threads, which would keep the process alive."""
         if self._engine is not None:
             self._engine.stop()
             self._engine = None
 
 
 class Engine:
-    """mlc-llm's engine through its interface for programs without Python (mlc.json_ffi), since mlc_llm's Python needs TVM's compiler."""
+    """mlc-llm's engine, through its interface for programs without Python (mlc.json_ffi): the package mlc_llm needs TVM's compiler."""
 
     def __init__(self, library: str, device: Any, config: dict[str, Any]) -> None:
         ctypes.CDLL(library)
@@ -415,7 +415,7 @@ class Engine:
 
     @staticmethod
     def _prepare_workers(library: str) -> None:
-        """For a model that several GPUs share, the engine starts a process for each but the first: let it be disco_worker.py, since mlc_llm.cli.worker is not there."""
+        """Makes the engine start disco_worker.py for each further GPU of a shared model, since mlc_llm.cli.worker is missing."""
         import tvm_ffi
         from tvm.runtime.disco import process_pool
 
@@ -427,11 +427,11 @@ class Engine:
         tvm_ffi.register_global_func("runtime.disco.create_process_pool", create, override=True)
 
     def _ask(self, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """All text of an answer, and the usage that ends it.
+        """The text of an answer, and the usage at its end.
 
         Raises:
-            queue.Empty: nothing came for a minute.
-            RuntimeError: the engine says that it failed.
+            queue.Empty: no answer within a minute.
+            RuntimeError: the engine reports a failure.
         """
         self._functions["chat_completion"](json.dumps({"model": "bench", "stream": True, **request}), str(time.monotonic_ns()))
         text = ""
@@ -464,13 +464,14 @@ class Engine:
         return {**passed, "prompt_tokens": usage["prompt_tokens"], "text": text}
 
     def stop(self) -> None:
+        """Stops the engine's threads."""
         self._functions["exit_background_loop"]()
         for thread in self._threads:
             thread.join(timeout=30)
 
 
 def _matmul_graph(size: int) -> dict[str, Any]:
-    """The graph that TVM's cuBLASLt runtime takes: one product of two bfloat16 matrices."""
+    """The graph for TVM's cuBLASLt runtime: one product of two bfloat16 matrices."""
     matrix = {"shape": [[size, size]], "dtype": ["bfloat16"]}
     return {
         "nodes": [

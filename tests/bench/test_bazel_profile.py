@@ -40,7 +40,7 @@ def test_the_critical_path_is_in_the_order_of_the_build(tmp_path: pathlib.Path) 
 
 
 def test_a_build_that_made_nothing_has_no_critical_path(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ValueError, match="did the build make anything"):
+    with pytest.raises(ValueError, match="was anything built"):
         bazel_profile.read(written(tmp_path, EVENTS[-1:]))
 
 

@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ class Record:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.tests: dict[str, dict[str, object]] = {}
+        self.tests: dict[str, dict[str, Any]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         test = self.tests.setdefault(report.nodeid.split("/")[-1], {"outcome": "passed", "seconds": 0.0})

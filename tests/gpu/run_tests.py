@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import machine
 
@@ -42,7 +43,7 @@ def run_file(test: Path, record: Path, nvidia_libraries: Path, expression: str |
     if expression:
         variables["TESTBRIDGE_TEST_ONLY"] = expression
     environments = [f"--environment={BUNDLE / name}" for name in ENVIRONMENTS]
-    command = [sys.executable, BUNDLE / "tests/run_pytest.py", *environments, test.relative_to(BUNDLE)]
+    command: list[str | Path] = [sys.executable, BUNDLE / "tests/run_pytest.py", *environments, test.relative_to(BUNDLE)]
     try:
         status = subprocess.run(command, cwd=BUNDLE, env=variables, timeout=LIMIT).returncode
     except subprocess.TimeoutExpired:
@@ -60,15 +61,15 @@ def main() -> int:
     machine.require_gpu()
     nvidia_libraries = machine.nvidia_libraries(options)
 
-    merged: dict[str, object] = {}
-    tests: dict[str, dict[str, object]] = {}
+    merged: dict[str, Any] = {}
+    tests: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for test in sorted((BUNDLE / "tests").glob("test_*.py")):
             record = Path(temporary, test.name + ".json")
             end = run_file(test, record, nvidia_libraries, options.filter)
             if record.exists():
                 merged = json.loads(record.read_text(encoding="utf-8"))
-                tests |= merged["tests"]  # type: ignore[operator]
+                tests |= merged["tests"]
             if end != "ended":
                 tests[f"{test.name}::the whole file"] = {"outcome": end, "seconds": 0.0}
     failed = [f"{name}: {test['outcome']}" for name, test in tests.items() if test["outcome"] != "passed"]

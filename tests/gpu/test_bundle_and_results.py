@@ -41,8 +41,8 @@ def test_the_same_content_makes_the_same_archive(files: list[tuple[str, str]], t
         make_bundle.pack(archive, "bundle", make_bundle.members(files, []))
         Path(files[2][0]).touch()
     assert archives[0].read_bytes() == archives[1].read_bytes()
-    with tarfile.open(archives[0]) as archive:
-        modes = {member.name: (member.mode, member.uid, member.mtime) for member in archive}
+    with tarfile.open(archives[0]) as members:
+        modes = {member.name: (member.mode, member.uid, member.mtime) for member in members}
     assert modes["bundle/run"] == (0o755, 0, 0)
     assert modes["bundle/packages/tests/two.py"] == (0o644, 0, 0)
 

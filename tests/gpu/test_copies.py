@@ -1,4 +1,4 @@
-"""Bytes arrive unchanged: host to device, device to host, device to device, whole tensors and parts."""
+"""Bytes arrive unchanged: host to device, device to host, device to device; whole tensors and parts of them."""
 
 import numpy as np
 import pytest
@@ -44,14 +44,14 @@ def test_a_view_reads_and_writes_its_part_alone(device: tvm.runtime.Device) -> N
 
 
 def test_between_every_two_devices(device: tvm.runtime.Device) -> None:
-    """With one GPU from it to itself."""
+    """With one GPU: from the GPU to itself."""
     data = random_array(3, (12345,), "float32")
     devices = [tvm.cuda(index) for index in range(device_count())]
     for source in devices:
         for destination in devices:
             copy = poisoned(data.shape, "float32", destination)
             tvm.runtime.tensor(data, source).copyto(copy)
-            # A copy is only ordered with the work of the device that it starts from.
+            # A copy is only ordered with the work of its source device.
             source.sync()
             np.testing.assert_array_equal(copy.numpy(), data)
 
@@ -81,7 +81,7 @@ def test_work_on_a_stream_of_its_own(device: tvm.runtime.Device, machine: Machin
 
 
 def test_one_stream_waits_for_another(device: tvm.runtime.Device, machine: Machine) -> None:
-    """Each addition needs what the one before it, on the other stream, computed."""
+    """Each addition needs the result of the previous one, which ran on the other stream."""
     kernels = machine("generated_kernels")
     wait = tvm.get_global_func("runtime.Device_StreamSyncFromTo")
     streams = [device.create_raw_stream() for _ in range(2)]

@@ -10,9 +10,9 @@ from comparison import ROUNDING, numpy_dtype, random_array, softmax
 from conftest import Compare, Machine, compute_capability, poisoned, run_poisoned
 from modules import COLUMNS, INNER
 
-# Input, output, and what the relative error may be.
-#   float16 to float16: cuBLAS's Hgemm also adds in float16, whose rounding errors grow as the root of how many numbers are added.
-#   To float32: products of float16 or bfloat16 are exact there, what is left are the errors of the sum, which tensor cores cut off, not round.
+# Input type, output type → bound of the relative error.
+#   float16 to float16: cuBLAS's Hgemm also sums in float16, whose rounding errors grow with the root of the number of summands.
+#   To float32: products of float16 or bfloat16 are exact there; the error comes from the sum, which tensor cores truncate instead of rounding.
 _TYPES = {
     ("float64", "float64"): 64 * ROUNDING["float64"],
     ("float32", "float32"): 64 * ROUNDING["float32"],
@@ -44,7 +44,7 @@ def test_matmul(device: tvm.runtime.Device, compare: Compare, m: int, n: int, k:
 
 
 def test_matmul_of_integers_is_exact(device: tvm.runtime.Device) -> None:
-    """int8 to int32; cuBLAS wants the sides to be multiples of four."""
+    """int8 to int32; cuBLAS requires sides that are multiples of four."""
     random = np.random.default_rng(3)
     a, b = random.integers(-128, 128, (64, 260), "int8"), random.integers(-128, 128, (260, 132), "int8")
     c = poisoned((64, 132), "int32", device)
@@ -55,7 +55,7 @@ def test_matmul_of_integers_is_exact(device: tvm.runtime.Device) -> None:
 @pytest.mark.parametrize(("input_type", "output_type"), _TYPES, ids=map("-".join, _TYPES))
 @pytest.mark.parametrize("batches", [(1, 1), (5, 5), (5, 1), (1, 5)], ids=str)
 def test_batch_matmul(device: tvm.runtime.Device, compare: Compare, batches: tuple[int, int], input_type: str, output_type: str) -> None:
-    """A batch of one is used for each of the other's."""
+    """A batch of one is broadcast to the other's."""
     a, b = random_array(4, (batches[0], 33, 65), input_type), random_array(5, (batches[1], 65, 17), input_type)
     c = poisoned((max(batches), 33, 17), output_type, device)
     tvm.get_global_func("tvm.contrib.cublas.batch_matmul")(tvm.runtime.tensor(a, device), tvm.runtime.tensor(b, device), c, False, False)
@@ -74,12 +74,13 @@ def test_wrong_types_are_refused(device: tvm.runtime.Device) -> None:
 
 
 def _cublaslt(name: str, inputs: list[tvm.runtime.Tensor], output: tvm.runtime.Tensor, **attributes: object) -> None:
-    """Runs one operation of TVM's cuBLASLt runtime, whose graph the compiler writes as JSON where it has that backend.
+    """Runs one operation of TVM's cuBLASLt runtime from its JSON graph, which a compiler with that backend would write.
 
     Args:
-        name: of the operation; the runtime reads from it what to do: transposed (the second matrix), bias, relu, gelu, multiply (by scales).
+        name: name of the operation, which tells the runtime what to do: transposed (the second matrix), bias, relu, gelu, multiply (by scales).
         inputs: two matrices, then a bias or two scales.
-        output: where the result goes.
+        output: tensor for the result.
+        **attributes: further attributes of the operation.
     """
 
     def attributes_of(tensor: tvm.runtime.Tensor) -> dict[str, object]:
@@ -103,7 +104,7 @@ def _cublaslt(name: str, inputs: list[tvm.runtime.Tensor], output: tvm.runtime.T
     module["main"](*inputs, output)
 
 
-# The bound is the rounding of the output, and of the sum where the output is as exact as that.
+# The bound is the output's rounding, or the sum's if the output is as precise.
 @pytest.mark.parametrize(
     ("input_type", "output_type", "tolerance"),
     [
@@ -137,19 +138,19 @@ def test_cublaslt_adds_bias_and_cuts_negatives_off(device: tvm.runtime.Device, c
     compare(c.numpy(), np.maximum(_product(a, b, False, False) + bias.astype("float64"), 0), 2 * ROUNDING["float16"])
 
 
-# Tensor cores multiply float8 since compute capability 8.9; a GPU without them has no such test, which is not one that is skipped.
+# Tensor cores multiply float8 from compute capability 8.9 on. On other GPUs the test does not exist: a skipped test would fail.
 if compute_capability() >= (8, 9):
 
     @pytest.mark.parametrize("output_type", ["float16", "bfloat16", "float32"])
     @pytest.mark.parametrize(("m", "n", "k"), [(16, 64, 128), (512, 768, 1024)])
     def test_cublaslt_matmul_of_float8(device: tvm.runtime.Device, compare: Compare, m: int, n: int, k: int, output_type: str) -> None:
-        """e4m3 with a scale for each matrix; the second is transposed, the only order that float8 has on Hopper."""
+        """e4m3 with a scale per matrix; the second is transposed, the only layout for float8 on Hopper."""
         a, b = random_array(13, (m, k), "float8_e4m3fn"), random_array(14, (n, k), "float8_e4m3fn")
         assert a.dtype == numpy_dtype("float8_e4m3fn")
         scales = [np.array([scale], "float32") for scale in (0.5, 3.0)]
         c = poisoned((m, n), output_type, device)
         _cublaslt("cublas.matmul_transposed_multiply", [tvm.runtime.tensor(array, device) for array in (a, b, *scales)], c)
-        # Hopper's float8 tensor cores keep about 14 bits of a sum before they add it to the float32 one, and lose some of them in each addition.
+        # Hopper's float8 tensor cores keep about 14 bits of a partial sum before adding it to the float32 sum, and lose some in each addition.
         compare(c.numpy(), 1.5 * _product(a, b, False, True), 2.0**-9 + ROUNDING[output_type])
 
 

@@ -1,4 +1,4 @@
-"""Layers of a Relax program are captured in a CUDA graph once, and then started as one."""
+"""Layers of a Relax program are captured in a CUDA graph once, and then launched as one."""
 
 from collections.abc import Iterator
 
@@ -18,14 +18,14 @@ def _network(x: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
 
 
 def _weights(seed: int) -> list[np.ndarray]:
-    """Of a size that keeps what goes through the layers at about one."""
+    """Scaled so that activations stay at about one."""
     scale = np.float32(np.sqrt(2 / GRAPH_WIDTH))
     return [random_array(seed + layer, (GRAPH_WIDTH, GRAPH_WIDTH), "float32") * scale for layer in range(GRAPH_LAYERS)]
 
 
 @pytest.fixture
 def launches(machine: Machine) -> Iterator[list[str]]:
-    """Names of the kernels that the virtual machine itself starts, in order, from the fixture on."""
+    """Names of the kernels that the virtual machine itself launches from now on, in order."""
     started: list[str] = []
 
     def note(_function: object, name: str, before: bool, _result: object, *_arguments: object) -> None:
@@ -48,8 +48,8 @@ def test_captured_layers_run_without_being_started_one_by_one(device: tvm.runtim
         compare(forward(tvm.runtime.tensor(x, device), *on_device).numpy(), _network(x, weights), tolerance)
         counts.append(len(launches))
         launches.clear()
-    # The proof: only the first layer, which reads the input, and the last, which writes the output, are started by the machine; the result
-    # needs all. The first run goes through the captured layers twice, once for real and once to capture.
+    # The result needs all layers, but the machine only launches the first, which reads the input, and the last, which writes the output.
+    # The first run executes the captured layers twice: once to warm up, once to capture.
     captured = GRAPH_LAYERS - 2
     assert counts == [2 + 2 * captured] + [2] * 5
 

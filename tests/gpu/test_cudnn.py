@@ -6,9 +6,9 @@ import tvm
 from comparison import ROUNDING, random_array, softmax
 from conftest import Compare, poisoned
 
-_CROSS_CORRELATION = 1  # cudnnConvolutionMode_t; neural networks' convolution, without mirroring the kernel.
+_CROSS_CORRELATION = 1  # cudnnConvolutionMode_t: the convolution of neural networks, which does not mirror the kernel.
 _NCHW = 0  # cudnnTensorFormat_t
-_IMPLICIT_PRECOMPUTED_GEMM = 1  # cudnnConvolutionFwdAlgo_t; the one that takes every type, stride and number of groups here.
+_IMPLICIT_PRECOMPUTED_GEMM = 1  # cudnnConvolutionFwdAlgo_t: supports every type, stride and group count used here.
 
 
 def _convolution(x: np.ndarray, w: np.ndarray, padding: int, stride: int, dilation: int, groups: int) -> np.ndarray:
@@ -56,10 +56,10 @@ def test_conv2d(
         tvm.runtime.tensor(x, device),
         tvm.runtime.tensor(w, device),
         y,
-        "float32",  # What it adds in.
+        "float32",  # Type of the sums.
         groups,
     )
-    # The output's rounding; and cuDNN rounds float32 to TF32, with a mantissa as long as float16's, before tensor cores multiply two of them.
+    # The output's rounding; cuDNN also rounds float32 inputs to TF32, whose mantissa is as long as float16's, for the tensor cores.
     compare(y.numpy(), expected, 4 * ROUNDING["float16"])
 
 
@@ -80,7 +80,7 @@ def test_log_softmax(device: tvm.runtime.Device, compare: Compare) -> None:
 
 
 def test_an_impossible_convolution_is_refused_and_the_next_one_works(device: tvm.runtime.Device) -> None:
-    """The kernel has more channels than the picture."""
+    """The kernel has more channels than the image."""
     convolve = tvm.get_global_func("tvm.contrib.cudnn.conv2d.forward")
     x, w = (tvm.runtime.tensor(np.ones(shape, "float32"), device) for shape in ((1, 2, 4, 4), (1, 3, 1, 1)))
     good = tvm.runtime.tensor(np.ones((1, 2, 1, 1), "float32"), device)

@@ -1,4 +1,4 @@
-"""cuRAND fills tensors with normal numbers, mean 0 and standard deviation 5, which is what TVM asks it for."""
+"""cuRAND fills tensors with normal numbers of mean 0 and standard deviation 5, as TVM requests."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def _fill(shape: tuple[int, ...], dtype: str, device: tvm.runtime.Device) -> np.
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("size", [1 << 20, (1 << 20) + 1], ids=["even", "odd"])
 def test_normal_numbers(device: tvm.runtime.Device, size: int, dtype: str) -> None:
-    """Each bound is six of the statistic's own standard deviations: the generator's seed is fixed, so it holds always or never."""
+    """Each bound is six standard deviations of the statistic. The seed is fixed, so it holds always or never."""
     numbers = _fill((size,), dtype, device).astype("float64") / DEVIATION
     assert np.isfinite(numbers).all()
     bound = 6 / np.sqrt(size)
@@ -25,7 +25,7 @@ def test_normal_numbers(device: tvm.runtime.Device, size: int, dtype: str) -> No
     assert abs(numbers.std() - 1) < bound / np.sqrt(2)
     assert abs((numbers**3).mean()) < bound * np.sqrt(15)
     assert abs((numbers**4).mean() - 3) < bound * np.sqrt(96)
-    # Neighbours have nothing to do with each other.
+    # Neighbours are uncorrelated.
     assert abs((numbers[1:] * numbers[:-1]).mean()) < bound
     assert np.unique(numbers).size > size / (2 if dtype in ("float32", "float64") else 1000)
 
@@ -44,7 +44,7 @@ def test_numbers_go_on_from_call_to_call(device: tvm.runtime.Device) -> None:
 
 
 def test_nothing_is_written_beside_the_tensor(device: tvm.runtime.Device) -> None:
-    """An odd number of elements, of which cuRAND makes one more."""
+    """For an odd number of elements cuRAND generates one more."""
     whole = poisoned((1004,), "float32", device)
     tvm.get_global_func("runtime.contrib.curand.RandomFill")(whole._create_view((1001,), "float32"))
     numbers = whole.numpy()

@@ -1,4 +1,4 @@
-"""The GPU is found and described, and every CUDA library of the runtime is loaded."""
+"""The GPU is found and described, and the runtime loads every CUDA library."""
 
 import re
 
@@ -10,7 +10,7 @@ import tvm_cuda
 def test_the_device_says_what_it_is(device: tvm.runtime.Device) -> None:
     assert device.exist
     assert device.device_name.strip() and "\0" not in device.device_name
-    # The oldest GPUs that CUDA 13 runs on are Turing's.
+    # CUDA 13 supports Turing and newer.
     assert tuple(map(int, device.compute_version.split("."))) >= (7, 5)
     assert device.warp_size == 32
     assert device.max_threads_per_block == 1024

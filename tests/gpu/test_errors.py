@@ -1,4 +1,4 @@
-"""What cannot be done says why in a line, and what can be done still works after it."""
+"""What cannot work fails with one line that says why, and everything else still works afterwards."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from comparison import random_array
 from conftest import Machine, poisoned
 from tvm.runtime.vm import VirtualMachine
 
-# What a child prints: what tvm_cuda says of each part, whether a GPU is there, what allocating on it says, and a sum from the CPU.
+# A child prints tvm_cuda's status of each part, whether there is a GPU, the error of an allocation on it, and a sum from the CPU.
 REPORT = """
 import json
 import numpy as np
@@ -33,14 +33,14 @@ print(json.dumps({
 
 
 def _add(machine: Machine, device: tvm.runtime.Device) -> None:
-    """A kernel runs and is right."""
+    """A kernel still runs correctly."""
     x = random_array(1, (1001,), "float32")
     tensor = tvm.runtime.tensor(x, device)
     np.testing.assert_array_equal(machine("generated_kernels")["add_float32"](tensor, tensor).numpy(), x + x)
 
 
 def _multiply(device: tvm.runtime.Device) -> None:
-    """So does cuBLAS, which would report an error that was left behind."""
+    """cuBLAS still works; it would report an earlier error that nobody cleared."""
     ones = tvm.runtime.tensor(np.ones((64, 64), "float32"), device)
     product = poisoned((64, 64), "float32", device)
     tvm.get_global_func("tvm.contrib.cublas.matmul")(ones, ones, product, False, False)
@@ -53,14 +53,14 @@ def test_out_of_memory_is_named_and_memory_is_as_before(device: tvm.runtime.Devi
     for _ in range(3):
         with pytest.raises(RuntimeError, match="out of memory"):
             tvm.runtime.empty((10 * device.total_global_memory,), "uint8", device)
-    # On two H200s the driver once had 2 MiB more to give than before.
+    # Not ==: on two H200s the driver once had 2 MiB more than before.
     assert device.available_global_memory >= before
     _add(machine, device)
     _multiply(device)
 
 
 def test_freed_memory_can_be_used_again(device: tvm.runtime.Device) -> None:
-    """A third of what is free, ten times over."""
+    """Allocates a third of the free memory ten times."""
     size = device.available_global_memory // 3
     for _ in range(10):
         tensor = tvm.runtime.empty((size,), "uint8", device)
@@ -83,7 +83,7 @@ def test_a_library_for_another_architecture_is_named_as_such(device: tvm.runtime
     wrong = machine("wrong_architecture")
     x = tvm.runtime.tensor(np.ones(16, "float32"), device)
     for _ in range(2):
-        # The driver's own word for it: none of the machine code in the library is for this GPU.
+        # The driver's own name for the error: the library has no machine code for this GPU.
         with pytest.raises(Exception, match="CUDA_ERROR_NO_BINARY_FOR_GPU"):
             wrong["add"](x, x)
     _add(machine, device)
@@ -125,7 +125,7 @@ def test_a_file_that_is_no_library_is_named(tmp_path: Path, device: tvm.runtime.
 
 
 def test_a_missing_cuda_library_is_named_and_the_rest_works(tmp_path: Path) -> None:
-    """All of NVIDIA's libraries but cuBLAS."""
+    """NVIDIA's libraries without cuBLAS."""
     for folder in os.environ["MLC_NVIDIA_LIBRARIES"].split(os.pathsep):
         for library in Path(folder).glob("nvidia/*/lib/*.so*"):
             if not library.name.startswith("libcublas"):

@@ -1,4 +1,4 @@
-"""Kernels that TVM generates compute what NumPy computes in float64, for sizes that fit the kernel's tiles and sizes that do not."""
+"""Kernels that TVM generates match NumPy in float64, for sizes that fit their tiles and sizes that do not."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from modules import COLUMNS, INNER
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("size", [1, 31, 1024, 1025, (1 << 20) + 3])
 def test_add(device: tvm.runtime.Device, machine: Machine, size: int, dtype: str) -> None:
-    """One rounding to nearest, on both sides: the same bits."""
+    """Both sides round once to nearest, so the bits are equal."""
     x, y = random_array(1, (size,), dtype), random_array(2, (size,), dtype)
     got = run_poisoned(machine("generated_kernels"), f"add_{dtype}", tvm.runtime.tensor(x, device), tvm.runtime.tensor(y, device))
     np.testing.assert_array_equal(got, x + y)
@@ -22,7 +22,7 @@ def test_add(device: tvm.runtime.Device, machine: Machine, size: int, dtype: str
 def test_softmax(device: tvm.runtime.Device, machine: Machine, compare: Compare, shape: tuple[int, int], dtype: str) -> None:
     x = (4 * random_array(3, shape, "float32")).astype(dtype)
     got = run_poisoned(machine("generated_kernels"), f"softmax_{dtype}", tvm.runtime.tensor(x, device))
-    # The kernel keeps exponentials and their sum in the type of its input: some roundings; and its fast exponential is a few of float32's off.
+    # The kernel keeps exponentials and their sum in the input's type, which adds roundings; its fast exponential is off by a few of float32's.
     compare(got, softmax(x), 16 * ROUNDING[dtype] + 64 * ROUNDING["float32"])
 
 
@@ -31,5 +31,5 @@ def test_softmax(device: tvm.runtime.Device, machine: Machine, compare: Compare,
 def test_matmul(device: tvm.runtime.Device, machine: Machine, compare: Compare, rows: int, dtype: str) -> None:
     x, w = random_array(4, (rows, INNER), dtype), random_array(5, (INNER, COLUMNS), dtype)
     got = run_poisoned(machine("generated_kernels"), f"matmul_{dtype}", tvm.runtime.tensor(x, device), tvm.runtime.tensor(w, device))
-    # Products of two such numbers are exact in float32; what is left are the errors of the sum, which tensor cores cut off, not round.
+    # Products of two such numbers are exact in float32; the error comes from the sum, which tensor cores truncate instead of rounding.
     compare(got, x.astype("float64") @ w.astype("float64"), 512 * ROUNDING["float32"])

@@ -1,4 +1,4 @@
-"""Collectives over NCCL give NumPy's results in sessions of threads and of processes, over as many GPUs as there are: one is enough."""
+"""Collectives over NCCL match NumPy in sessions of threads and of processes, over all GPUs of the machine; one is enough."""
 
 import os
 import re
@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import comparison
 import numpy as np
@@ -20,7 +21,7 @@ from tvm.runtime.disco import DRef, ProcessSession, Session, ThreadedSession
 
 WORKERS = max(1, device_count())
 
-# NCCL has other protocols for small messages than for large ones, and cuts these into parts.
+# NCCL uses different protocols for small and large messages, and splits large ones.
 SIZES = {"1 KiB": 1 << 10, "32 KiB": 1 << 15, "1 MiB": 1 << 20, "32 MiB": 1 << 25, "1 GiB": 1 << 30}
 
 every_type = pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -39,22 +40,22 @@ def session(request: pytest.FixtureRequest) -> Iterator[Session]:
     session.shutdown()
 
 
-def _on_workers(session: Session, function: str, *arguments: object) -> list[object]:
-    """What a function of on_workers.py returns, by worker."""
+def _on_workers(session: Session, function: str, *arguments: object) -> list[Any]:
+    """Results of a function of on_workers.py, by worker."""
     session._sync_all()
     result = session.get_global_func(f"tests.gpu.{function}")(*arguments)
     return [result.debug_get_from_remote(worker) for worker in range(WORKERS)]
 
 
 def _source(session: Session, shape: tuple[int, int], dtype: str, seed: int) -> DRef:
-    """Random rows on worker 0, nothing on the others."""
+    """Random rows on worker 0, and nothing on the others."""
     remote = session.empty(shape, dtype, worker0_only=True)
     _on_workers(session, "fill", remote, seed)
     return remote
 
 
 def _sources(session: Session, length: int, dtype: str, seed: int) -> DRef:
-    """A row for each worker, another on each."""
+    """A different random row on each worker."""
     remote = session.empty((1, length), dtype)
     _on_workers(session, "fill_own", remote, seed)
     return remote
@@ -96,7 +97,7 @@ def test_each_worker_has_a_gpu_of_its_own(session: Session) -> None:
     assert session.num_workers == WORKERS
 
 
-# Of the largest, which takes seconds, the sum alone.
+# The largest size takes seconds, so only its sum is tested.
 @every_type
 @pytest.mark.parametrize(
     ("operation", "size"),
@@ -107,7 +108,7 @@ def test_allreduce(session: Session, within: Within, operation: str, size: int, 
     source, destination = _sources(session, length, dtype, 1), _poison(session, (1, length), dtype)
     session.allreduce(source, destination, op=operation)
     for error in _on_workers(session, "error_of_reduction", destination, operation, 1, WORKERS):
-        # One rounding for each number that is added to the first; the mean is one more.
+        # One rounding per number added to the first; the mean adds another.
         within(error, 0 if operation == "max" else WORKERS * ROUNDING[dtype])
 
 
@@ -156,7 +157,7 @@ def test_what_the_controller_has_reaches_the_workers(session: Session, dtype: st
 
 
 def test_many_operations_in_a_row_need_no_wait(session: Session, compare: Compare) -> None:
-    """Each doubles, or with more GPUs multiplies, what the one before left; the order is the session's."""
+    """Each operation multiplies the previous result by the number of GPUs; the session keeps their order."""
     count = 12 if WORKERS == 1 else 4
     first = _put(session, [np.ones(1000, "float32")] * WORKERS)
     second = _poison(session, (1000,), "float32")
@@ -168,7 +169,7 @@ def test_many_operations_in_a_row_need_no_wait(session: Session, compare: Compar
 
 
 def test_workers_share_a_block_of_two_layers(session: Session, machine: Machine, device: tvm.runtime.Device, compare: Compare) -> None:
-    """Columns of the first matrix and rows of the second on each GPU; what one GPU computes of it all is the same but for rounding."""
+    """Each GPU has columns of the first matrix and rows of the second; the result is that of one GPU up to rounding."""
     share, rows = 4096 // WORKERS, 100
     inner = share * WORKERS
     x = random_array(1, (rows, BLOCK_WIDTH), "float16")
@@ -180,7 +181,7 @@ def test_workers_share_a_block_of_two_layers(session: Session, machine: Machine,
 
     whole = machine("tensor_parallel")["whole"](*(tvm.runtime.tensor(each, device) for each in (x, w1, w2))).numpy()
     expected = np.maximum(x.astype("float64") @ w1.astype("float64"), 0) @ w2.astype("float64")
-    # Roundings to float16: of what is between the layers, of each worker's product, and of each number that is added to the first.
+    # Roundings to float16: between the layers, of each worker's product, and of each number added to the first.
     tolerance, alone = (WORKERS + 1) * ROUNDING["float16"], 2 * ROUNDING["float16"]
     assert relative_error(whole, expected) <= alone
     for got in results:
@@ -188,11 +189,11 @@ def test_workers_share_a_block_of_two_layers(session: Session, machine: Machine,
         compare(got, whole, tolerance + alone)
 
 
-# A controller with worker processes, one of which is ended while the controller waits. It says what came of it, and must not hang in it.
+# A controller with worker processes, one of which is killed while the controller waits. It reports the outcome and must not hang.
 DYING = """
 import os
 import time
-import tvm  # And with it tvm_cuda, which makes sessions known.
+import tvm  # Also loads tvm_cuda, which registers sessions.
 from tvm.runtime.disco import ProcessSession
 session = ProcessSession({workers})
 identity = session.get_global_func("runtime.disco.worker_id")
@@ -215,7 +216,7 @@ source, destination = (session.empty((1 << 27,), "float16") for _ in range(2))
 session.allreduce(source, destination)
 session._sync_all()
 """
-# A second of sums, which end for nobody without the one that dies.
+# A second of sums, which never finish without the dead worker.
 SUMS = "[session.allreduce(source, destination) for _ in range(1000)]"
 ENDS = {"without GPUs": ("", ASK)}
 if WORKERS > 1:
@@ -227,7 +228,7 @@ if WORKERS > 1:
 
 
 def _alive(process: int) -> bool:
-    """Whether a thread of it runs: the first one may have ended before the others, which hold the pipe."""
+    """Whether any of its threads runs: the first may end before the others, which hold the pipe."""
     try:
         return any(stat.read_text().rsplit(")", 1)[1].split()[0] not in "ZX" for stat in Path(f"/proc/{process}/task").glob("*/stat"))
     except (FileNotFoundError, ProcessLookupError):
@@ -236,7 +237,7 @@ def _alive(process: int) -> bool:
 
 @pytest.mark.parametrize(("prepare", "call"), ENDS.values(), ids=ENDS)
 def test_a_dying_worker_is_an_error_at_once_and_leaves_no_process(prepare: str, call: str) -> None:
-    """What is asked next must say so. The workers need no GPU for it; with two GPUs they have them."""
+    """The next call must fail. The workers need no GPU for this; with several GPUs they use them."""
     controller = start_python(DYING.format(workers=max(2, WORKERS), prepare=prepare, call=call))
     try:
         assert controller.stdout is not None
@@ -245,9 +246,9 @@ def test_a_dying_worker_is_an_error_at_once_and_leaves_no_process(prepare: str, 
         os.kill(workers[0], signal.SIGKILL)
         while _alive(workers[0]):
             time.sleep(0.01)
-        # TVM 0.26 ends the controller by a signal afterwards, when it says goodbye to the worker that is gone: see README.md. Then tvm_cuda ends the others.
+        # TVM 0.26 then aborts the controller when it notifies the dead worker (README.md), and tvm_cuda ends the other workers.
         output, errors = controller.communicate("\n", timeout=30)
-        # Whether writing to the worker or reading from it fails first is chance.
+        # Whether the write to the worker or the read fails first is random.
         found = re.match(r"error after (\S+) s: ", output)
         assert found and float(found[1]) < 10, (output, errors)
         deadline = time.monotonic() + 10

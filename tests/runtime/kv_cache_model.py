@@ -11,6 +11,7 @@ import dataclasses
 import enum
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tvm
@@ -199,7 +200,7 @@ class CacheUnderTest:
         )
 
     @staticmethod
-    def _call(name: str, *arguments: object) -> object:
+    def _call(name: str, *arguments: object) -> Any:
         return tvm.get_global_func(name)(*arguments)
 
     def add(self, *sequences: int) -> None:
@@ -280,7 +281,7 @@ class CacheUnderTest:
             positions += (self.reference.length(sequence) + depths).tolist()
             expected.append(self.reference.forward(sequence, qkv[:, start : start + length], depths, visible))
             start += length
-        expected = np.concatenate(expected, axis=1)
+        attention = np.concatenate(expected, axis=1)
 
         assert self.query_positions() == positions
         for layer in range(self.heads.layers):
@@ -293,7 +294,7 @@ class CacheUnderTest:
                 tvm.runtime.tensor(qkv[layer], self.device),
                 output,
             )
-            self.compare(output.numpy(), expected[layer], f"{layer=}")
+            self.compare(output.numpy(), attention[layer], f"{layer=}")
         self._call("vm.builtin.kv_state_end_forward", self.handle)
 
     def compare(self, got: np.ndarray, expected: np.ndarray, where: str) -> None:
