@@ -49,7 +49,9 @@ def read(path: Path) -> Profile:
 
     critical_path = steps("critical path component")
     if not critical_path:
-        raise ValueError(f"{path}: expected events of the category 'critical path component', found none: was anything built?")
+        raise ValueError(
+            f"{path}: expected events of the category 'critical path component', found none: was anything built?"
+        )
     return Profile(critical_path, steps("action processing"))
 
 

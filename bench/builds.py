@@ -45,13 +45,19 @@ class Project:
     cargo: str = ""
 
 
-RUNTIME = Project("the three runtime libraries", _RUNTIME, {"TVM": "tvm", "TVM_FFI": "tvm_ffi"}, ("TVM", "tvm/src/runtime/tensor.cc"))
+RUNTIME = Project(
+    "the three runtime libraries", _RUNTIME, {"TVM": "tvm", "TVM_FFI": "tvm_ffi"}, ("TVM", "tvm/src/runtime/tensor.cc")
+)
 
 
 def flags(arguments: Iterable[str]) -> frozenset[str]:
     """The compiler arguments that decide what is compiled, without those that name paths or make the output reproducible."""
     places = ("-ffile-prefix-map=", "-frandom-seed=")
-    return frozenset(argument for argument in arguments if argument.startswith(("-D", "-O", "-W", "-f", "-g", "-std", "-w")) and not argument.startswith(places))
+    return frozenset(
+        argument
+        for argument in arguments
+        if argument.startswith(("-D", "-O", "-W", "-f", "-g", "-std", "-w")) and not argument.startswith(places)
+    )
 
 
 def flags_of_bazel(graph: dict) -> dict[str, frozenset[str]]:
@@ -134,10 +140,17 @@ class _Builds:
         self.sources = folder / "sources"
         copied = project.repositories[variable]
         shutil.copytree(external[copied], self.sources, symlinks=True)
-        self.flags = [f"--jobs={self.jobs}", "--disk_cache=", "--remote_cache=", f"--override_repository={names[copied]}={self.sources}"]
+        self.flags = [
+            f"--jobs={self.jobs}",
+            "--disk_cache=",
+            "--remote_cache=",
+            f"--override_repository={names[copied]}={self.sources}",
+        ]
         # The sources are in a temporary folder, but a hermetic sandbox would have an empty /tmp.
         self.flags.append("--noincompatible_sandbox_hermetic_tmp")
-        places = {name: external[repository] for name, repository in project.repositories.items()} | {variable: self.sources}
+        places = {name: external[repository] for name, repository in project.repositories.items()} | {
+            variable: self.sources
+        }
 
         tools = {name: self._program(folder / name, wheel, PROGRAMS[name]) for name, wheel in wheels.items()}
         self.binary_folder = folder / "cmake_build"
@@ -149,18 +162,30 @@ class _Builds:
             "CMAKE_EXPORT_COMPILE_COMMANDS": "ON",
             "CMAKE_MAKE_PROGRAM": tools["ninja"],
             **places,
-            "TVM_VERSION": json.loads(_starlark_string((self.root / "version.bzl").read_text(encoding="utf-8"), "TVM_VERSION")),
+            "TVM_VERSION": json.loads(
+                _starlark_string((self.root / "version.bzl").read_text(encoding="utf-8"), "TVM_VERSION")
+            ),
             "WORKSPACE": self.root,
         }
         if project.cargo:
             (action,) = self._actions("CargoBuild", project.cargo)
             command = cargo_command(action["arguments"], self.root, bazel.external, "libtokenizers_c.a")
             variables["CARGO_COMMAND"] = ";".join(command)
-        self.configure: list[str | Path] = [tools["cmake"], "-G", "Ninja", "-S", self.root / "bench/cmake", "-B", self.binary_folder]
+        self.configure: list[str | Path] = [
+            tools["cmake"],
+            "-G",
+            "Ninja",
+            "-S",
+            self.root / "bench/cmake",
+            "-B",
+            self.binary_folder,
+        ]
         self.configure += [f"-D{name}={value}" for name, value in variables.items()]
         self.ninja: list[str | Path] = [tools["ninja"], "-C", self.binary_folder, f"-j{self.jobs}"]
         self.environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder)}
-        self.source_roots = {names[repository]: places[name] for name, repository in project.repositories.items()} | {"": self.root}
+        self.source_roots = {names[repository]: places[name] for name, repository in project.repositories.items()} | {
+            "": self.root
+        }
         gcc = commands.output([self.gcc / "g++", "-dumpfullversion"]).strip()
         cmake, ninja = (commands.output([tools[name], "--version"]).split("\n")[0] for name in ("cmake", "ninja"))
         self.versions = f"{self.bazel.output('--version').strip()}, {cmake}, ninja {ninja}, GCC {gcc}, {self.jobs} jobs"
@@ -203,7 +228,9 @@ class _Builds:
         made = self.bazel.listed(targets, *self.flags), [self.binary_folder / name for name in self.project.libraries]
         unlike += difference(*({path.name: self._exported(path) for path in paths} for paths in made))
         if unlike:
-            raise SystemExit(f"bench: Bazel and CMake do not build the same; make bench/cmake follow the BUILD files:\n{unlike}")
+            raise SystemExit(
+                f"bench: Bazel and CMake do not build the same; make bench/cmake follow the BUILD files:\n{unlike}"
+            )
 
     def _actions(self, mnemonic: str, targets: str) -> list[dict]:
         """Actions with this mnemonic that the targets need, from `aquery`."""
@@ -247,4 +274,6 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace, project: Pro
     for name, pairs in runs.items():
         bazel, cmake = (median(column) for column in zip(*pairs))
         rows.append([name, report.duration(bazel), report.duration(cmake), report.ratio(bazel, cmake), str(len(pairs))])
-    return report.table([f"build of {project.what}, median", "Bazel", "CMake + Ninja", "Bazel / CMake", "runs"], rows), builds.versions
+    return report.table(
+        [f"build of {project.what}, median", "Bazel", "CMake + Ninja", "Bazel / CMake", "runs"], rows
+    ), builds.versions

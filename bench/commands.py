@@ -35,7 +35,15 @@ def output(command: Sequence[str | Path], **options: Any) -> str:
     Raises:
       SystemExit: the command failed; the message ends with its last lines of output.
     """
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", **options)
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        **options,
+    )
     if done.returncode:
         end = "\n".join((done.stdout + done.stderr).splitlines()[-_SHOWN_LINES:])
         sys.exit(f"bench: expected exit status 0, found {done.returncode}: {' '.join(map(str, command))}\n{end}")

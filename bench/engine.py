@@ -45,12 +45,18 @@ def check(found: dict[str, dict[str, Any]]) -> None:
     """
     ours, official = found["ours"], found["official"]
     if ours["tvm"] == official["tvm"]:
-        raise SystemExit(f"bench: expected two TVMs, found {ours['tvm']} on both sides: look at PYTHONPATH in bench/engine.py")
+        raise SystemExit(
+            f"bench: expected two TVMs, found {ours['tvm']} on both sides: look at PYTHONPATH in bench/engine.py"
+        )
     if ours["tokens"] != official["tokens"]:
-        raise SystemExit(f"bench: expected the same number of tokens on both sides, found {ours['tokens']} and {official['tokens']} (prompt, answer)")
+        raise SystemExit(
+            f"bench: expected the same number of tokens on both sides, found {ours['tokens']} and {official['tokens']} (prompt, answer)"
+        )
     for batch, texts in ours["texts"].items():
         if texts != official["texts"][batch]:
-            raise SystemExit(f"bench: expected the same text on both sides, found {texts!r} and {official['texts'][batch]!r}")
+            raise SystemExit(
+                f"bench: expected the same text on both sides, found {texts!r} and {official['texts'][batch]!r}"
+            )
 
 
 def rows(runs: list[dict[str, dict[str, float]]]) -> list[list[str]]:
@@ -69,12 +75,27 @@ def rows(runs: list[dict[str, dict[str, float]]]) -> list[list[str]]:
 
 def _process(tvm: Path, shared: list[Path], model: Path, library: Path, repetitions: int) -> dict[str, Any]:
     program = Path(engine_process.__file__)
-    command: list[str | Path] = [sys.executable, program, "--model", model, "--library", library, "--repetitions", str(repetitions)]
-    environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(map(str, [shared[0], tvm, *shared[1:]])), "LC_ALL": "C.UTF-8"}
+    command: list[str | Path] = [
+        sys.executable,
+        program,
+        "--model",
+        model,
+        "--library",
+        library,
+        "--repetitions",
+        str(repetitions),
+    ]
+    environment = {
+        "PATH": os.defpath,
+        "PYTHONPATH": os.pathsep.join(map(str, [shared[0], tvm, *shared[1:]])),
+        "LC_ALL": "C.UTF-8",
+    }
     try:
         return json.loads(commands.output(command, env=environment, timeout=_LIMIT).splitlines()[-1])
     except subprocess.TimeoutExpired:
-        sys.exit(f"bench: expected the engine of {model} on {tvm} to end within {_LIMIT} s, found it running: start {program} by itself")
+        sys.exit(
+            f"bench: expected the engine of {model} on {tvm} to end within {_LIMIT} s, found it running: start {program} by itself"
+        )
 
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
@@ -99,9 +120,15 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
             runs.append({side: figures(each) for side, each in found.items()})
         prompt, answer = found["ours"]["tokens"]
         what = f"`{model}`, {prompt} tokens of prompt, {answer} of answer, median"
-        text += report.table([what, "our TVM", "official TVM", "ours / official (range)", "processes each"], rows(runs)) + "\n"
+        text += (
+            report.table([what, "our TVM", "official TVM", "ours / official (range)", "processes each"], rows(runs))
+            + "\n"
+        )
     text += "Start: lower is better. Prefill and decode, in tokens per second: higher is better. Both sides produced the same texts.\n"
-    versions = [" ".join(workspace.file(target).name.split("-")[:2]) for target in (NEEDS, "//wheels:tvm_runtime", "@pypi//apache_tvm:whl")]
+    versions = [
+        " ".join(workspace.file(target).name.split("-")[:2])
+        for target in (NEEDS, "//wheels:tvm_runtime", "@pypi//apache_tvm:whl")
+    ]
     return text, ", ".join(versions)
 
 

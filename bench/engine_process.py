@@ -50,7 +50,12 @@ def measure(model: Path, library: Path, repetitions: int) -> dict[str, Any]:
     # A device, not its name: mlc-llm resolves a name in another process, where the check is active. Cached prefixes would skip prefill.
     config = EngineConfig(prefix_cache_mode="disable", max_total_sequence_length=4096)
     engine = MLCEngine(str(model), tvm.cpu(), model_lib=str(library), engine_config=config)
-    found: dict[str, Any] = {"start": time.perf_counter() - began, "tvm": str(Path(tvm.__file__).parent), "texts": {}, "rates": {}}
+    found: dict[str, Any] = {
+        "start": time.perf_counter() - began,
+        "tvm": str(Path(tvm.__file__).parent),
+        "texts": {},
+        "rates": {},
+    }
     try:
         for batch in BATCHES:
             found["rates"][batch] = []
@@ -77,7 +82,9 @@ def measure(model: Path, library: Path, repetitions: int) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="folder of weights, tokenizer and mlc-chat-config.json")
+    parser.add_argument(
+        "--model", type=Path, required=True, help="folder of weights, tokenizer and mlc-chat-config.json"
+    )
     parser.add_argument("--library", type=Path, required=True, help="the compiled model")
     parser.add_argument("--repetitions", type=int, required=True, help="answers that count, after one that does not")
     options = parser.parse_args()

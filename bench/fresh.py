@@ -31,7 +31,15 @@ def received(text: str) -> int:
 
 def test_counts(text: str) -> dict[str, int]:
     """Status → number of test targets, from the summary that `bazel test` prints."""
-    return dict(Counter(re.findall(r"^//\S+ +(?:\(cached\) )?(PASSED|FLAKY|FAILED TO BUILD|FAILED|TIMEOUT|SKIPPED|NO STATUS)", text, re.MULTILINE)))
+    return dict(
+        Counter(
+            re.findall(
+                r"^//\S+ +(?:\(cached\) )?(PASSED|FLAKY|FAILED TO BUILD|FAILED|TIMEOUT|SKIPPED|NO STATUS)",
+                text,
+                re.MULTILINE,
+            )
+        )
+    )
 
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
@@ -43,7 +51,13 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
             (folder / name).mkdir()
         commands.output(["git", "clone", "--quiet", workspace.root, folder / "source"])
         bazel = commands.Bazel(folder / "source")
-        environment = {"HOME": str(folder / "home"), "XDG_CACHE_HOME": str(folder / "cache"), "PATH": _PATH, "LANG": "C.UTF-8", "TERM": "dumb"}
+        environment = {
+            "HOME": str(folder / "home"),
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            "PATH": _PATH,
+            "LANG": "C.UTF-8",
+            "TERM": "dumb",
+        }
         counts: dict[str, int] = {}
         try:
             for name, arguments in COMMANDS.items():
@@ -62,14 +76,26 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
                 spent, volume = time.perf_counter() - began, _received() - before
                 if done.returncode:
                     end = "\n".join(done.stdout.splitlines()[-40:])
-                    raise SystemExit(f"bench: on a fresh machine, tools/bazel {' '.join(arguments)}: expected exit status 0, found {done.returncode}\n{end}")
+                    raise SystemExit(
+                        f"bench: on a fresh machine, tools/bazel {' '.join(arguments)}: expected exit status 0, found {done.returncode}\n{end}"
+                    )
                 rows.append([f"`tools/bazel {' '.join(arguments)}`", report.duration(spent), report.size(volume)])
                 totals = [totals[0] + spent, totals[1] + volume]
                 counts = test_counts(done.stdout)
-            disk = int(commands.output(["du", "--summarize", "--total", "--block-size=1", folder / "home", folder / "cache"]).splitlines()[-1].split()[0])
+            disk = int(
+                commands.output(["du", "--summarize", "--total", "--block-size=1", folder / "home", folder / "cache"])
+                .splitlines()[-1]
+                .split()[0]
+            )
             versions = commands.output(bazel.command("--version"), cwd=bazel.root, env=environment).strip()
         finally:
-            subprocess.run(bazel.command("shutdown"), cwd=bazel.root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.run(
+                bazel.command("shutdown"),
+                cwd=bazel.root,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
     rows.append(["both", report.duration(totals[0]), report.size(int(totals[1]))])
     text = report.table(["command", "wall time", "received"], rows)
     tests = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))

@@ -37,8 +37,15 @@ class Change:
     image: str
 
 
-RUNTIME = Change("tvm", "tvm/src/runtime/tensor.cc", ("@tvm//:libtvm_runtime", "@tvm//:libtvm_runtime_extra"), "//images:tvm_runtime")
-MLC_LLM = Change("mlc_llm", "cpp/serve/logit_processor.cc", ("@mlc_llm//:libmlc_llm", "@mlc_llm//:libmlc_llm_module"), "//images:mlc_llm")
+RUNTIME = Change(
+    "tvm", "tvm/src/runtime/tensor.cc", ("@tvm//:libtvm_runtime", "@tvm//:libtvm_runtime_extra"), "//images:tvm_runtime"
+)
+MLC_LLM = Change(
+    "mlc_llm",
+    "cpp/serve/logit_processor.cc",
+    ("@mlc_llm//:libmlc_llm", "@mlc_llm//:libmlc_llm_module"),
+    "//images:mlc_llm",
+)
 
 
 def path_table(profile: bazel_profile.Profile) -> str:
@@ -46,7 +53,10 @@ def path_table(profile: bazel_profile.Profile) -> str:
     longest = sorted(profile.critical_path, key=lambda step: -step.seconds)[:_SHOWN]
     rows = [[step.name, report.duration(step.seconds)] for step in profile.critical_path if step in longest]
     rest = profile.critical_seconds - sum(step.seconds for step in longest)
-    rows += [["all other steps", report.duration(max(rest, 0))], ["**critical path**", report.duration(profile.critical_seconds)]]
+    rows += [
+        ["all other steps", report.duration(max(rest, 0))],
+        ["**critical path**", report.duration(profile.critical_seconds)],
+    ]
     return report.table(["step", "time"], rows)
 
 
@@ -95,10 +105,17 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
             commands.say("nothing changed")
             null = [image.build(*EVERYTHING)[0] for _ in range(options.runs)]
             rows = [
-                [f"`{' '.join(EVERYTHING)}`, from nothing", report.duration(cold), report.duration(of_all.critical_seconds), "1"],
+                [
+                    f"`{' '.join(EVERYTHING)}`, from nothing",
+                    report.duration(cold),
+                    report.duration(of_all.critical_seconds),
+                    "1",
+                ],
                 ["the same, nothing changed", report.duration(median(null)), "", str(len(null))],
             ]
-            paths = [f"Critical path of everything from nothing, {len(of_all.actions)} actions:\n\n{path_table(of_all)}"]
+            paths = [
+                f"Critical path of everything from nothing, {len(of_all.actions)} actions:\n\n{path_table(of_all)}"
+            ]
             for change in changes:
                 row, path = _after_a_change(image, change, options.runs)
                 rows += row
@@ -124,11 +141,21 @@ def _after_a_change(image: _Image, change: Change, runs: int) -> tuple[list[list
         seconds, profile = image.build(change.image)
         images.append((seconds, bazel_profile.read(profile)))
         if image.digest(change.image) in before:
-            raise SystemExit(f"bench: expected the digest of {change.image} to change with {change.source}, found the same")
+            raise SystemExit(
+                f"bench: expected the digest of {change.image} to change with {change.source}, found the same"
+            )
     wall = median(seconds for seconds, _ in images)
     critical = median(profile.critical_seconds for _, profile in images)
     rows = [
         [f"`{change.source}` changed, to libraries", report.duration(median(libraries)), "", str(runs)],
-        [f"`{change.source}` changed, to the digest of `{change.image}`", report.duration(wall), report.duration(critical), str(runs)],
+        [
+            f"`{change.source}` changed, to the digest of `{change.image}`",
+            report.duration(wall),
+            report.duration(critical),
+            str(runs),
+        ],
     ]
-    return rows, f"Critical path from `{change.source}` to the digest of `{change.image}`, last run:\n\n{path_table(images[-1][1])}"
+    return (
+        rows,
+        f"Critical path from `{change.source}` to the digest of `{change.image}`, last run:\n\n{path_table(images[-1][1])}",
+    )

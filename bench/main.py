@@ -44,14 +44,26 @@ PARTS = {
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tools/bazel run //bench --", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="tools/bazel run //bench --", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", metavar="PART,...", default=",".join(PARTS), help="parts to measure (default: all)")
     parser.add_argument("--write", action="store_true", help="also replace these parts in bench/results.md")
-    parser.add_argument("--cold-runs", type=int, default=3, metavar="N", help="cold builds of each tool (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=5, metavar="N", help="null and one-file builds of each tool (default: %(default)s)")
-    parser.add_argument("--launcher-runs", type=int, default=30, metavar="N", help="calls of each kind (default: %(default)s)")
-    parser.add_argument("--push-runs", type=int, default=5, metavar="N", help="pushes of each kind (default: %(default)s)")
-    parser.add_argument("--engine-runs", type=int, default=5, metavar="N", help="engines of each kind and model (default: %(default)s)")
+    parser.add_argument(
+        "--cold-runs", type=int, default=3, metavar="N", help="cold builds of each tool (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--runs", type=int, default=5, metavar="N", help="null and one-file builds of each tool (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--launcher-runs", type=int, default=30, metavar="N", help="calls of each kind (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--push-runs", type=int, default=5, metavar="N", help="pushes of each kind (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--engine-runs", type=int, default=5, metavar="N", help="engines of each kind and model (default: %(default)s)"
+    )
     options = parser.parse_args()
     options.only = options.only.split(",")
     if unknown := set(options.only) - set(PARTS):

@@ -9,7 +9,8 @@ import commands
 
 PROJECT = builds.Project(
     what="mlc-llm's two libraries, its Rust tokenizers and the three runtime libraries",
-    libraries=builds.RUNTIME.libraries | {f"{name}.so": f"@mlc_llm//:{name}" for name in ("libmlc_llm", "libmlc_llm_module")},
+    libraries=builds.RUNTIME.libraries
+    | {f"{name}.so": f"@mlc_llm//:{name}" for name in ("libmlc_llm", "libmlc_llm_module")},
     repositories=builds.RUNTIME.repositories
     | {
         "CXX_HEADERS": "debian_cxx_headers",

@@ -31,8 +31,15 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
 >>>>>>> 0a24acf (Rewrite the prose of bench in plain English)
     for warm_up in (command, real):
         commands.seconds(warm_up, cwd=workspace.root)
-    pairs = [[commands.seconds(each, cwd=workspace.root) for each in (command, real)] for _ in range(options.launcher_runs)]
+    pairs = [
+        [commands.seconds(each, cwd=workspace.root) for each in (command, real)] for _ in range(options.launcher_runs)
+    ]
     with_launcher, without = (median(column) for column in zip(*pairs))
-    row = ["`info release`", *map(report.duration, (with_launcher, without, with_launcher - without)), report.ratio(with_launcher, without), str(len(pairs))]
+    row = [
+        "`info release`",
+        *map(report.duration, (with_launcher, without, with_launcher - without)),
+        report.ratio(with_launcher, without),
+        str(len(pairs)),
+    ]
     head = ["command, server running, median", "tools/bazel", "Bazel itself", "launcher", "ratio", "runs"]
     return report.table(head, [row]), workspace.output("--version").strip()

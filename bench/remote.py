@@ -109,7 +109,9 @@ def ranks(actions: Sequence[Action], overhead: float = 0) -> list[float]:
     followers = _followers(actions)
     found = [0.0] * len(actions)
     for number in reversed(_order(actions)):
-        found[number] = actions[number].seconds + overhead + max((found[each] for each in followers[number]), default=0.0)
+        found[number] = (
+            actions[number].seconds + overhead + max((found[each] for each in followers[number]), default=0.0)
+        )
     return found
 
 
@@ -161,7 +163,9 @@ def _service(script: Path, state: Path, workers: int) -> Iterator[list[str]]:
     """Runs //tools/remote:up with this state folder; yields the flags to connect to it."""
     log = state.with_name(f"{state.name}.log")
     with log.open("wb") as file:
-        process = subprocess.Popen([script, f"--state={state}", "--port=0", f"--workers={workers}"], stdout=file, stderr=file)
+        process = subprocess.Popen(
+            [script, f"--state={state}", "--port=0", f"--workers={workers}"], stdout=file, stderr=file
+        )
     try:
         began = time.monotonic()
         while not (found := re.search(r"--remote_executor=\S+", log.read_text())):
@@ -179,10 +183,26 @@ def paper(actions: Sequence[Action], overhead: float) -> str:
     rows = []
     for workers in ON_PAPER:
         bare, loaded = schedule(actions, workers), schedule(actions, workers, overhead)
-        rows.append([str(workers), report.duration(bare), report.duration(loaded), report.ratio(schedule(actions, 1, overhead), loaded)])
+        rows.append(
+            [
+                str(workers),
+                report.duration(bare),
+                report.duration(loaded),
+                report.ratio(schedule(actions, 1, overhead), loaded),
+            ]
+        )
     path, loaded = max(ranks(actions)), max(ranks(actions, overhead))
-    rows.append(["any number (critical path)", report.duration(path), report.duration(loaded), report.ratio(schedule(actions, 1, overhead), loaded)])
-    return report.table(["workers, on paper", "actions alone", "with the overhead of each", "times faster than 1"], rows)
+    rows.append(
+        [
+            "any number (critical path)",
+            report.duration(path),
+            report.duration(loaded),
+            report.ratio(schedule(actions, 1, overhead), loaded),
+        ]
+    )
+    return report.table(
+        ["workers, on paper", "actions alone", "with the overhead of each", "times faster than 1"], rows
+    )
 
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
@@ -211,7 +231,9 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
                 actions = graph(entries(log.read_text(encoding="utf-8")))
                 log.unlink()
                 base = rows[0][0] if rows else seconds
-                rows.append((seconds, [what, report.duration(seconds), report.ratio(seconds, base), report.size(carried)]))
+                rows.append(
+                    (seconds, [what, report.duration(seconds), report.ratio(seconds, base), report.size(carried)])
+                )
                 return seconds, actions
 
             _, actions = build(first, "here, without a cache", "--remote_executor=", "--remote_cache=")
@@ -229,7 +251,10 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
                 bazel.output("shutdown")
     # One worker runs one action at a time, so the time beyond the actions' own is for sending, staging and fetching.
     overhead = max(0.0, alone - sum(action.seconds for action in actions)) / len(actions)
-    measured = report.table(["clean build of " + ", ".join(f"`{target}`" for target in TARGETS), "time", "to the first", "transferred"], [row for _, row in rows])
+    measured = report.table(
+        ["clean build of " + ", ".join(f"`{target}`" for target in TARGETS), "time", "to the first", "transferred"],
+        [row for _, row in rows],
+    )
     text = f"""{measured}
 With the cache, a second checkout takes {cached / cold:.1%} of the time of two workers. The table on paper uses the {len(actions)} actions as they ran here:
 {report.duration(sum(action.seconds for action in actions))} in total, plus {report.duration(overhead)} each for sending, staging and fetching, the time that one worker took beyond that.

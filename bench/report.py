@@ -72,11 +72,15 @@ def facts(root: Path, versions: str) -> str:
     """
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", root, *arguments], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", root, *arguments], stdout=subprocess.PIPE, text=True, check=True
+        ).stdout.strip()
 
     changed = ", with changes" if git("status", "--porcelain", "--", ".", ":!bench/results.md") else ""
     now = datetime.datetime.now(datetime.timezone.utc)
-    return f"{now:%Y-%m-%d %H:%M} UTC; {machine()}; commit {git('rev-parse', '--short=12', 'HEAD')}{changed}; {versions}."
+    return (
+        f"{now:%Y-%m-%d %H:%M} UTC; {machine()}; commit {git('rev-parse', '--short=12', 'HEAD')}{changed}; {versions}."
+    )
 
 
 def section(part: str, text: str) -> str:

@@ -42,7 +42,10 @@ def wheel_rows(ours: Path, official: Path | None) -> list[list[str]]:
     """A row for the wheel and one per library, marked if it is the official file itself or if there is no official one."""
     name = f"**{ours.name.split('-')[0]}** (wheel)"
     if official is None:
-        sizes = [(name, ours.stat().st_size), *((path, entry.file_size) for path, entry in sorted(libraries(ours).items()))]
+        sizes = [
+            (name, ours.stat().st_size),
+            *((path, entry.file_size) for path, entry in sorted(libraries(ours).items())),
+        ]
         return [[path, report.size(size), "none", ""] for path, size in sizes]
     rows = [_row(name, ours.stat().st_size, official.stat().st_size)]
     theirs = libraries(official)
@@ -76,7 +79,10 @@ def layer_rows(layout: Path, names: dict[str, str]) -> list[list[str]]:
 
     (descriptor,) = json.loads((layout / "index.json").read_text(encoding="utf-8"))["manifests"]
     layers = json.loads(blob(descriptor).read_text(encoding="utf-8"))["layers"]
-    sizes = [(names.get(layer["digest"], layer["digest"][7:19]), layer["size"], uncompressed(blob(layer))) for layer in layers]
+    sizes = [
+        (names.get(layer["digest"], layer["digest"][7:19]), layer["size"], uncompressed(blob(layer)))
+        for layer in layers
+    ]
     sizes.append(("**all layers**", sum(size for _, size, _ in sizes), sum(size for *_, size in sizes)))
     return [[name, report.size(packed), report.size(unpacked)] for name, packed, unpacked in sizes]
 
@@ -123,7 +129,9 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
     names: dict[str, str] = {}
     for image in images:
         names |= _layer_names(workspace, image)
-        text += "\n" + report.table([f"layers of `{image}`", "compressed", "unpacked"], layer_rows(workspace.file(image), names))
+        text += "\n" + report.table(
+            [f"layers of `{image}`", "compressed", "unpacked"], layer_rows(workspace.file(image), names)
+        )
     if with_cuda:
         layers = {option: (sign, workspace.file(layer)) for option, (sign, layer) in CUDA_OPTIONS.items()}
         text += "\n" + report.table([f"options of `{CUDA_IMAGE}`", "compressed", "unpacked"], option_rows(layers))

@@ -55,7 +55,10 @@ class Ceilings:
     def about(self) -> dict[str, str]:
         """Versions of CUDA's runtime, the driver's CUDA, cuBLAS, and PyTorch ("" without it)."""
         found = {}
-        for name, library, function in (("CUDA runtime", self._runtime, "cudaRuntimeGetVersion"), ("driver's CUDA", self._runtime, "cudaDriverGetVersion")):
+        for name, library, function in (
+            ("CUDA runtime", self._runtime, "cudaRuntimeGetVersion"),
+            ("driver's CUDA", self._runtime, "cudaDriverGetVersion"),
+        ):
             number = ctypes.c_int()
             _check(function, getattr(library, function)(ctypes.byref(number)))
             found[name] = f"{number.value // 1000}.{number.value % 1000 // 10}"
@@ -71,7 +74,9 @@ class Ceilings:
         pointer = ctypes.c_void_p()
         _check("cudaMalloc", self._runtime.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(content.nbytes)))
         source = content.ctypes.data_as(ctypes.c_void_p)
-        _check("cudaMemcpy", self._runtime.cudaMemcpy(pointer, source, ctypes.c_size_t(content.nbytes), _HOST_TO_DEVICE))
+        _check(
+            "cudaMemcpy", self._runtime.cudaMemcpy(pointer, source, ctypes.c_size_t(content.nbytes), _HOST_TO_DEVICE)
+        )
         return pointer
 
     def prepare(self, size: int, copied: int) -> list[str]:
@@ -87,7 +92,9 @@ class Ceilings:
         content = self._random.integers(0, 2**32, copied // 4, dtype="uint32")
         source, target = self._buffer(content), self._buffer(np.zeros_like(content))
         length = ctypes.c_size_t(copied)
-        self._work["copy, cuda"] = lambda: _check("cudaMemcpyAsync", self._runtime.cudaMemcpyAsync(target, source, length, _DEVICE_TO_DEVICE, None))
+        self._work["copy, cuda"] = lambda: _check(
+            "cudaMemcpyAsync", self._runtime.cudaMemcpyAsync(target, source, length, _DEVICE_TO_DEVICE, None)
+        )
 
         a, b = (self._buffer(bfloat16(size, self._random)) for _ in range(2))
         c = self._buffer(np.full((size, size), 0x7FC0, "uint16"))  # NaN
@@ -140,7 +147,12 @@ class Ceilings:
         errors = []
         for _, target in buffers:
             got = np.empty(size // 2, "float16")
-            _check("cudaMemcpy", self._runtime.cudaMemcpy(got.ctypes.data_as(ctypes.c_void_p), target, ctypes.c_size_t(size), _DEVICE_TO_HOST))
+            _check(
+                "cudaMemcpy",
+                self._runtime.cudaMemcpy(
+                    got.ctypes.data_as(ctypes.c_void_p), target, ctypes.c_size_t(size), _DEVICE_TO_HOST
+                ),
+            )
             errors.append(float(np.linalg.norm(got - expected) / np.linalg.norm(expected)))
         assert max(errors) <= _SUM_TOLERANCE, f"expected sums within {_SUM_TOLERANCE} of NumPy's, found {errors}"
         return max(errors)
@@ -149,7 +161,12 @@ class Ceilings:
         """Starts an all-reduce on all GPUs."""
         _check("ncclGroupStart", self._nccl.ncclGroupStart())
         for (source, target), (communicator, stream) in zip(self._sums[size], self._ranks):
-            _check("ncclAllReduce", self._nccl.ncclAllReduce(source, target, ctypes.c_size_t(size // 2), _NCCL_FLOAT16, _NCCL_SUM, communicator, stream))
+            _check(
+                "ncclAllReduce",
+                self._nccl.ncclAllReduce(
+                    source, target, ctypes.c_size_t(size // 2), _NCCL_FLOAT16, _NCCL_SUM, communicator, stream
+                ),
+            )
         _check("ncclGroupEnd", self._nccl.ncclGroupEnd())
 
     def _wait(self) -> None:
@@ -174,7 +191,9 @@ def _check(name: str, status: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nvidia-libraries", type=Path, required=True, help="site-packages folder with nvidia/cu13/lib")
+    parser.add_argument(
+        "--nvidia-libraries", type=Path, required=True, help="site-packages folder with nvidia/cu13/lib"
+    )
     ceilings = Ceilings(parser.parse_args().nvidia_libraries)
     names = ("about", "allreduce", "allreduce_prepare", "allreduce_start", "prepare", "seconds")
     protocol.serve({name: getattr(ceilings, name) for name in names})

@@ -26,7 +26,9 @@ def driver() -> Path:
         listing = subprocess.run(["/sbin/ldconfig", "-p"], stdout=subprocess.PIPE, text=True, check=False).stdout
     except OSError:
         listing = ""
-    found = [line.rsplit(" ", 1)[1] for line in listing.splitlines() if line.split()[:1] == [DRIVER] and "x86-64" in line]
+    found = [
+        line.rsplit(" ", 1)[1] for line in listing.splitlines() if line.split()[:1] == [DRIVER] and "x86-64" in line
+    ]
     for path in map(Path, [*found, *(f"{folder}/{DRIVER}" for folder in _DRIVER_FOLDERS)]):
         if path.exists():
             return path

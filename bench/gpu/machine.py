@@ -17,7 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds --python and --nvidia-libraries."""
     parser.add_argument("--python", default="python3", help="the machine's Python (default: %(default)s)")
     parser.add_argument(
-        "--nvidia-libraries", type=Path, metavar="FOLDER", help="site-packages folder with nvidia/cu13/lib (default: that of --python)"
+        "--nvidia-libraries",
+        type=Path,
+        metavar="FOLDER",
+        help="site-packages folder with nvidia/cu13/lib (default: that of --python)",
     )
 
 
@@ -55,9 +58,13 @@ def nvidia_libraries(options: argparse.Namespace) -> Path:
         try:
             done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            raise SystemExit(f"run: --python {options.python}: expected a Python that names its site-packages: {error}") from error
+            raise SystemExit(
+                f"run: --python {options.python}: expected a Python that names its site-packages: {error}"
+            ) from error
         folder = Path(done.stdout.strip())
     runtime = folder / "nvidia/cu13/lib" / gpu.RUNTIME
     if not runtime.exists():
-        raise SystemExit(f"run: --nvidia-libraries: expected a site-packages folder with NVIDIA's libraries, found no {runtime}")
+        raise SystemExit(
+            f"run: --nvidia-libraries: expected a site-packages folder with NVIDIA's libraries, found no {runtime}"
+        )
     return folder.absolute()

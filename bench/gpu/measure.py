@@ -59,7 +59,10 @@ class Plan:
     answer_tokens: int = 256
     context: int = 1024
     prefill_chunk: int = 512
-    allreduce_sizes: tuple[tuple[int, int], ...] = ((2**28, 20), (2**12, 500))  # Bytes, repetitions; the second is the sum of one token in one layer.
+    allreduce_sizes: tuple[tuple[int, int], ...] = (
+        (2**28, 20),
+        (2**12, 500),
+    )  # Bytes, repetitions; the second is the sum of one token in one layer.
 
 
 PLANS = {
@@ -93,7 +96,11 @@ class Bench:
 
     def _environment(self, paths: list[Path]) -> dict[str, str]:
         """Environment for a process; from the machine's it keeps only what selects the device."""
-        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME") or name.startswith(("CUDA_VISIBLE", "NVIDIA_", "MLC_NVIDIA_DRIVER"))}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name in ("PATH", "HOME") or name.startswith(("CUDA_VISIBLE", "NVIDIA_", "MLC_NVIDIA_DRIVER"))
+        }
         nvidia = {"MLC_NVIDIA_LIBRARIES": str(self.options.nvidia_libraries)} if self.options.nvidia_libraries else {}
         # The bundle has no compiler.
         fixed = {"PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8", "TVM_USE_RUNTIME_LIB": "1", **machine.NCCL_ENVIRONMENT}
@@ -101,15 +108,34 @@ class Bench:
 
     def worker(self, side: str) -> protocol.Process:
         """A process that runs the TVM of this side."""
-        command: list[str | Path] = [sys.executable, "-s", self.bundle / "bench/worker.py", "--modules", self.bundle / "modules", "--device", self.options.device]
+        command: list[str | Path] = [
+            sys.executable,
+            "-s",
+            self.bundle / "bench/worker.py",
+            "--modules",
+            self.bundle / "modules",
+            "--device",
+            self.options.device,
+        ]
         if self.options.nvidia_libraries:
             command += ["--nvidia-libraries", self.options.nvidia_libraries]
         # bench is for the processes that it starts for further GPUs.
-        return protocol.Process(side, command, self._environment([self.bundle / side, self.bundle / "shared", self.bundle / "bench"]), self.log)
+        return protocol.Process(
+            side,
+            command,
+            self._environment([self.bundle / side, self.bundle / "shared", self.bundle / "bench"]),
+            self.log,
+        )
 
     def ceilings(self) -> protocol.Process:
         """A process without TVM, on the machine's Python if it has PyTorch, otherwise on the bundle's."""
-        command = [self.options.python, "-s", self.bundle / "bench/ceilings.py", "--nvidia-libraries", self.options.nvidia_libraries]
+        command = [
+            self.options.python,
+            "-s",
+            self.bundle / "bench/ceilings.py",
+            "--nvidia-libraries",
+            self.options.nvidia_libraries,
+        ]
         if self.options.python == sys.executable:
             environment = self._environment([self.bundle / "shared"])
         else:
@@ -126,7 +152,13 @@ class Bench:
             kinds = ["cublas", "cublaslt", *GENERATED]
             errors = ours.ask("gemm_prepare", size=plan.gemm_size, kinds=kinds)
             ours.ask("copy_prepare", size=plan.copy_bytes, pairs=1)
-            found: dict[str, Any] = {"ours": ours.ask("about"), "errors": errors, "size": plan.gemm_size, "bytes": plan.copy_bytes, "rounds": []}
+            found: dict[str, Any] = {
+                "ours": ours.ask("about"),
+                "errors": errors,
+                "size": plan.gemm_size,
+                "bytes": plan.copy_bytes,
+                "rounds": [],
+            }
             work = {f"gemm, {kind}": (ours, "gemm", {"kind": kind, "count": plan.generated_count if kind in GENERATED else plan.gemm_count})
                     for kind in kinds if isinstance(errors[kind], float)}  # fmt: skip
             work["copy, ours"] = (ours, "copy", {"count": plan.copy_count})
@@ -137,7 +169,9 @@ class Bench:
                     count = plan.copy_count if name.startswith("copy") else plan.gemm_count
                     work[name] = (ceilings, "seconds", {"name": name, "count": count})
             for number in range(plan.rounds):
-                found["rounds"].append({name: work[name][0].ask(work[name][1], **work[name][2]) for name in turn(list(work), number)})
+                found["rounds"].append(
+                    {name: work[name][0].ask(work[name][1], **work[name][2]) for name in turn(list(work), number)}
+                )
         return found
 
     def overhead(self) -> dict[str, Any]:
@@ -152,7 +186,13 @@ class Bench:
                     process.ask("overhead", repeats=2)
                 rounds = range(2 * len(processes))
                 found["processes"].append(
-                    [{side: processes[side].ask("overhead", repeats=self.plan.repeats) for side in turn(list(processes), number + each)} for each in rounds]
+                    [
+                        {
+                            side: processes[side].ask("overhead", repeats=self.plan.repeats)
+                            for side in turn(list(processes), number + each)
+                        }
+                        for each in rounds
+                    ]
                 )
         return found
 
@@ -161,7 +201,9 @@ class Bench:
         """Raises SystemExit if both sides have the same runtime, so that there is nothing to compare."""
         digests = [about[side]["libraries"]["libtvm_runtime.so"] for side in SIDES]
         if digests[0] == digests[1]:
-            raise SystemExit(f"bench: expected two runtimes, found one in {' and in '.join(about[side]['folder'] for side in SIDES)}")
+            raise SystemExit(
+                f"bench: expected two runtimes, found one in {' and in '.join(about[side]['folder'] for side in SIDES)}"
+            )
 
     def attention(self) -> list[dict[str, Any]]:
         """Part attention: both sides keep a cache, and their steps take turns."""
@@ -170,10 +212,19 @@ class Bench:
             processes = {"ours": ours, "official": official}
             for batch, length in plan.attention_cases:
                 case = {"batch": batch, "length": length, **dict(plan.attention_model)}
-                errors = {side: each.ask("attention_prepare", chunk=plan.attention_chunk, **case) for side, each in processes.items()}
+                errors = {
+                    side: each.ask("attention_prepare", chunk=plan.attention_chunk, **case)
+                    for side, each in processes.items()
+                }
                 for each in processes.values():
                     each.ask("attention", steps=plan.attention_steps)
-                rounds = [{side: processes[side].ask("attention", steps=plan.attention_steps) for side in turn(list(SIDES), number)} for number in range(plan.rounds)]
+                rounds = [
+                    {
+                        side: processes[side].ask("attention", steps=plan.attention_steps)
+                        for side in turn(list(SIDES), number)
+                    }
+                    for number in range(plan.rounds)
+                ]
                 cases.append({"case": case, "errors": errors, "rounds": rounds})
         return cases
 
@@ -210,7 +261,10 @@ class Bench:
             processes = {"ours": ours, "official": official}
             found["start"] = {side: self._start_engine(each) for side, each in processes.items()}
             for number in range(plan.rounds + 1):
-                answers = {side: processes[side].ask("engine", tokens=plan.answer_tokens, prompt=PROMPT) for side in turn(list(SIDES), number)}
+                answers = {
+                    side: processes[side].ask("engine", tokens=plan.answer_tokens, prompt=PROMPT)
+                    for side in turn(list(SIDES), number)
+                }
                 if answers["ours"]["text"] != answers["official"]["text"]:
                     raise SystemExit("bench: expected the same answer on both sides, found two")
                 if number:  # The first answer allocates memory and captures graphs.
@@ -223,11 +277,18 @@ class Bench:
         """Part allreduce: sessions of threads, sessions of processes, and NCCL itself take turns."""
         with self.worker("ours") as ours, self.ceilings() as ceilings:
             found: dict[str, Any] = {**ceilings.ask("allreduce_start"), "sizes": []}
-            work: dict[str, tuple[protocol.Process, dict[str, str]]] = {kind: (ours, {"kind": kind}) for kind in SESSIONS} | {"nccl itself": (ceilings, {})}
+            work: dict[str, tuple[protocol.Process, dict[str, str]]] = {
+                kind: (ours, {"kind": kind}) for kind in SESSIONS
+            } | {"nccl itself": (ceilings, {})}
             for size, count in self.plan.allreduce_sizes:
-                errors = ours.ask("allreduce_prepare", kinds=list(SESSIONS), size=size) | {"nccl itself": ceilings.ask("allreduce_prepare", size=size)}
+                errors = ours.ask("allreduce_prepare", kinds=list(SESSIONS), size=size) | {
+                    "nccl itself": ceilings.ask("allreduce_prepare", size=size)
+                }
                 rounds = [
-                    {name: work[name][0].ask("allreduce", size=size, count=count, **work[name][1]) for name in turn(list(work), number)}
+                    {
+                        name: work[name][0].ask("allreduce", size=size, count=count, **work[name][1])
+                        for name in turn(list(work), number)
+                    }
                     for number in range(self.plan.rounds)
                 ]
                 found["sizes"].append({"bytes": size, "errors": errors, "rounds": rounds})
@@ -240,10 +301,21 @@ class Bench:
         with ExitStack() as stack:
             first = stack.enter_context(self.worker("ours"))
             gpus = first.ask("gpus")
-            processes = {count: first if count == 1 else stack.enter_context(self.worker("ours")) for count in compiled if count <= max(1, gpus)}
-            found: dict[str, Any] = {"start": {str(count): self._start_engine(each, count) for count, each in processes.items()}, "gpus": gpus, "rounds": []}
+            processes = {
+                count: first if count == 1 else stack.enter_context(self.worker("ours"))
+                for count in compiled
+                if count <= max(1, gpus)
+            }
+            found: dict[str, Any] = {
+                "start": {str(count): self._start_engine(each, count) for count, each in processes.items()},
+                "gpus": gpus,
+                "rounds": [],
+            }
             for number in range(plan.rounds + 1):
-                answers = {str(count): processes[count].ask("engine", tokens=plan.answer_tokens, prompt=PROMPT) for count in turn(list(processes), number)}
+                answers = {
+                    str(count): processes[count].ask("engine", tokens=plan.answer_tokens, prompt=PROMPT)
+                    for count in turn(list(processes), number)
+                }
                 if number:
                     found["rounds"].append(answers)
             for each in processes.values():
@@ -255,7 +327,12 @@ def card() -> dict[str, str]:
     """What nvidia-smi says about the first GPU, and the number of GPUs; empty without nvidia-smi."""
     names = ("name", "count", "driver_version", "memory.total", "power.limit", "clocks.max.sm", "clocks.max.memory")
     try:
-        done = subprocess.run(["nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader", "--id=0"], stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(
+            ["nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader", "--id=0"],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
     except (OSError, subprocess.CalledProcessError):
         return {}
     return dict(zip(names, done.stdout.strip().split(", ")))
@@ -269,10 +346,16 @@ def parts_of(bundle: Path, device: str) -> list[str]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="run bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, required=True, metavar="FILE", help="the JSON file to write, for //tests/gpu:results")
+    parser = argparse.ArgumentParser(
+        prog="run bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--results", type=Path, required=True, metavar="FILE", help="the JSON file to write, for //tests/gpu:results"
+    )
     parser.add_argument("--only", metavar="PART,...", help="parts to measure (default: all)")
-    parser.add_argument("--log", type=Path, help="file for the output of the measured processes (default: next to --results)")
+    parser.add_argument(
+        "--log", type=Path, help="file for the output of the measured processes (default: next to --results)"
+    )
     machine.add_arguments(parser)
     parser.add_argument("--bundle", type=Path, default=Path(__file__).resolve().parent.parent, help=argparse.SUPPRESS)
     parser.add_argument("--device", choices=list(PLANS), default="cuda", help=argparse.SUPPRESS)
@@ -300,7 +383,12 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     options = _arguments()
     began = datetime.datetime.now(datetime.timezone.utc)
-    found: dict[str, Any] = {"when": f"{began:%Y-%m-%d %H:%M} UTC", "device": options.device, "machine": card(), "failed": {}}
+    found: dict[str, Any] = {
+        "when": f"{began:%Y-%m-%d %H:%M} UTC",
+        "device": options.device,
+        "machine": card(),
+        "failed": {},
+    }
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(options, Path(scratch))
         for part in options.only:

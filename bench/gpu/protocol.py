@@ -54,7 +54,12 @@ class Process:
         self._log = log
         with log.open("a", encoding="utf-8") as errors:
             self._process = subprocess.Popen(
-                list(map(str, command)), env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+                list(map(str, command)),
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
             )
 
     def __enter__(self) -> Process:
@@ -84,13 +89,17 @@ class Process:
             # There is one answer per request, so nothing is left in Python's buffer.
             if not select.select([self._process.stdout], [], [], LIMIT)[0]:
                 self._process.kill()
-                raise Failed(f"{self.name}: expected an answer to {request!r} within {LIMIT} s, found none: see {self._log}")
+                raise Failed(
+                    f"{self.name}: expected an answer to {request!r} within {LIMIT} s, found none: see {self._log}"
+                )
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
         if not line:
             said = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            ended = f"expected an answer to {request!r}, found that the process exited with status {self._process.wait()}"
+            ended = (
+                f"expected an answer to {request!r}, found that the process exited with status {self._process.wait()}"
+            )
             raise Failed(f"{self.name}: {ended}; see {self._log}, which ends: {said[-1] if said else 'nothing'}")
         reply = json.loads(line)
         if "error" in reply:

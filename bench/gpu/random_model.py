@@ -63,7 +63,14 @@ def write_weights(model: dict[str, Any], output: Path) -> None:
             values = ((random.random(shape, dtype="float32") * 2 - 1) * scale).astype("float16")
         path = f"params_shard_{number}.bin"
         values.tofile(output / path)
-        record = {"name": name, "shape": shape, "dtype": "float16", "format": "raw", "nbytes": values.nbytes, "byteOffset": 0}
+        record = {
+            "name": name,
+            "shape": shape,
+            "dtype": "float16",
+            "format": "raw",
+            "nbytes": values.nbytes,
+            "byteOffset": 0,
+        }
         records.append({"dataPath": path, "format": "raw-shard", "nbytes": values.nbytes, "records": [record]})
     metadata = {"ParamSize": len(records), "ParamBytes": float(weight_bytes(model)), "BitsPerParam": 16.0}
     (output / "tensor-cache.json").write_text(json.dumps({"metadata": metadata, "records": records}), encoding="utf-8")
@@ -83,7 +90,11 @@ def write_config(config: Path, output: Path) -> dict[str, Any]:
     content = json.loads(config.read_text(encoding="utf-8"))
     # The configuration was generated without a tokenizer. mlc-llm detects this for the tiny model's.
     content["tokenizer_files"] = ["tokenizer.json", "tokenizer_config.json"]
-    content["tokenizer_info"] = {"token_postproc_method": "byte_fallback", "prepend_space_in_encode": True, "strip_space_in_decode": True}
+    content["tokenizer_info"] = {
+        "token_postproc_method": "byte_fallback",
+        "prepend_space_in_encode": True,
+        "strip_space_in_decode": True,
+    }
     (output / "mlc-chat-config.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
     return content
 
@@ -91,7 +102,9 @@ def write_config(config: Path, output: Path) -> dict[str, Any]:
 def write_model(config: Path, tokenizer: Path, output: Path) -> None:
     """Writes the whole model folder."""
     content = write_config(config, output)
-    grown = grown_tokenizer(json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8")), content["vocab_size"])
+    grown = grown_tokenizer(
+        json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8")), content["vocab_size"]
+    )
     (output / "tokenizer.json").write_text(json.dumps(grown), encoding="utf-8")
     shutil.copyfile(tokenizer / "tokenizer_config.json", output / "tokenizer_config.json")
     write_weights(content["model_config"], output)

@@ -87,20 +87,32 @@ class Worker:
             if importlib.util.find_spec("tvm_cuda"):
                 import tvm_cuda
 
-                raise OSError("; ".join(f"{name}: {part.reason}" for name, part in tvm_cuda.status().items() if not part.loaded))
+                raise OSError(
+                    "; ".join(f"{name}: {part.reason}" for name, part in tvm_cuda.status().items() if not part.loaded)
+                )
             ctypes.CDLL(str(folder / "libtvm_runtime_cuda.so"))
         ctypes.CDLL(str(folder / "libtvm_runtime_extra.so"))
 
     def about(self) -> dict[str, Any]:
         """Describes what is measured: version, folder, device, and the digest of each library."""
-        compute = self._device.compute_version if self._device.dlpack_device_type() != tvm.cpu().dlpack_device_type() else ""
-        mapped = {Path(line.split()[-1]).resolve() for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines() if ".so" in line}
+        compute = (
+            self._device.compute_version if self._device.dlpack_device_type() != tvm.cpu().dlpack_device_type() else ""
+        )
+        mapped = {
+            Path(line.split()[-1]).resolve()
+            for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+            if ".so" in line
+        }
         return {
             "tvm": tvm.__version__,
             "folder": str(Path(tvm.__file__).parent),
             "device": self._device.device_name or "CPU",
             "compute": compute,
-            "libraries": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(mapped) if path.name.startswith("libtvm")},
+            "libraries": {
+                path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+                for path in sorted(mapped)
+                if path.name.startswith("libtvm")
+            },
         }
 
     def _tensor(self, array: np.ndarray) -> Any:
@@ -128,7 +140,9 @@ class Worker:
         expected = host[0][rows].astype("float64") @ host[1].astype("float64")
         found: dict[str, Any] = {}
         for kind in kinds:
-            dtype = comparison.numpy_dtype(kind.removeprefix("generated_")) if kind.startswith("generated_") else bfloat16
+            dtype = (
+                comparison.numpy_dtype(kind.removeprefix("generated_")) if kind.startswith("generated_") else bfloat16
+            )
             try:
                 work, result = self._product(kind, [self._tensor(each.astype(dtype)) for each in host], size)
             except (AttributeError, OSError, ValueError) as reason:
@@ -203,7 +217,9 @@ class Worker:
             kernel(vector, into)
             assert np.array_equal(into.numpy(), np.arange(256, dtype="float32") + 1), "expected x + 1"
             for name, count in (("nothing", 0), ("one", 1), ("chain", 64), ("chain_symbolic", 64)):
-                assert np.array_equal(machine[name](vector).numpy(), np.arange(256, dtype="float32") + count), f"expected x + {count} of {name}"
+                assert np.array_equal(machine[name](vector).numpy(), np.arange(256, dtype="float32") + count), (
+                    f"expected x + {count} of {name}"
+                )
             # Look the functions up once, not at every call.
             functions = {name: machine[name] for name in ("nothing", "one", "chain", "chain_symbolic")}
             self._calls = (kernel, vector, into, functions)
@@ -235,7 +251,9 @@ class Worker:
 
     # Paged attention.
 
-    def attention_prepare(self, batch: int, length: int, layers: int, heads: int, kv_heads: int, head_dim: int, chunk: int) -> float:
+    def attention_prepare(
+        self, batch: int, length: int, layers: int, heads: int, kv_heads: int, head_dim: int, chunk: int
+    ) -> float:
         """Fills a cache with random keys and values, and checks one decoding step.
 
         Args:
@@ -250,14 +268,21 @@ class Worker:
         shape = tvm.runtime.ShapeTuple
         self._attention["cache"] = None  # Free the previous cache before allocating a new one.
         tokens = batch * (length + PAGE_SIZE + _ROOM)
-        cache = self._machine_of_attention()["create"](shape([batch, tokens, chunk, PAGE_SIZE, 0]), shape([_ROPE_NORMAL]))
+        cache = self._machine_of_attention()["create"](
+            shape([batch, tokens, chunk, PAGE_SIZE, 0]), shape([_ROPE_NORMAL])
+        )
         self._attention |= {"cache": cache, "batch": batch}
         self._attention["token_bytes"] = 2 * kv_heads * head_dim * 2  # A key and a value in float16.
         self._attention["scale"] = head_dim**-0.5
         heads_all = heads + 2 * kv_heads
 
         def random(tokens: int) -> list[Any]:
-            return [self._tensor(self._random.standard_normal((tokens, heads_all, head_dim), dtype="float32").astype("float16")) for _ in range(layers)]
+            return [
+                self._tensor(
+                    self._random.standard_normal((tokens, heads_all, head_dim), dtype="float32").astype("float16")
+                )
+                for _ in range(layers)
+            ]
 
         assert length % chunk == 0, f"expected whole chunks of {chunk} tokens, found {length} tokens"
         prompt = random(chunk)
@@ -267,7 +292,14 @@ class Worker:
             for _ in range(length // chunk):
                 self._call("vm.builtin.kv_state_begin_forward", cache, shape([sequence]), shape([chunk]))
                 for layer, qkv in enumerate(prompt):
-                    self._call("vm.builtin.attention_kv_cache_attention_with_fused_qkv", cache, layer, self._attention["scale"], qkv, output)
+                    self._call(
+                        "vm.builtin.attention_kv_cache_attention_with_fused_qkv",
+                        cache,
+                        layer,
+                        self._attention["scale"],
+                        qkv,
+                        output,
+                    )
                 self._call("vm.builtin.kv_state_end_forward", cache)
                 # The next step's page table is copied over this one's on another stream. An engine also waits here, for the logits.
                 self._device.sync()
@@ -277,7 +309,9 @@ class Worker:
         keys, values = (self._tensor(np.zeros((layers, length + 1, kv_heads, head_dim), "float16")) for _ in range(2))
         self._call("vm.builtin.attention_kv_cache_debug_get_kv", cache, 0, 0, length + 1, keys, values)
         query = _rotated(self._attention["qkv"][-1].numpy()[0, :heads].astype("float64"), length)
-        expected = _attention(query, keys.numpy()[-1].astype("float64"), values.numpy()[-1].astype("float64"), self._attention["scale"])
+        expected = _attention(
+            query, keys.numpy()[-1].astype("float64"), values.numpy()[-1].astype("float64"), self._attention["scale"]
+        )
         return error(self._attention["output"].numpy()[0], expected)
 
     def _machine_of_attention(self) -> Any:
@@ -342,7 +376,11 @@ class Worker:
         found = {}
         for kind in kinds:
             if kind not in self._sessions:
-                self._sessions[kind] = disco.ThreadedSession(workers) if kind == "threads" else disco.ProcessSession(workers, entrypoint="disco_worker")
+                self._sessions[kind] = (
+                    disco.ThreadedSession(workers)
+                    if kind == "threads"
+                    else disco.ProcessSession(workers, entrypoint="disco_worker")
+                )
                 self._sessions[kind].init_ccl("nccl", *range(workers))
             session = self._sessions[kind]
             source, target = session.scatter(host), session.broadcast(comparison.poison((size // 2,), "float16"))
@@ -407,7 +445,10 @@ class Engine:
         engine = tvm.get_global_func("mlc.json_ffi.CreateJSONFFIEngine")()
         self._functions = {name: engine[name] for name in ("init_background_engine", "reload", "chat_completion", "run_background_loop",
                                                            "run_background_stream_back_loop", "exit_background_loop")}  # fmt: skip
-        self._threads = [threading.Thread(target=self._functions[name], daemon=True) for name in ("run_background_loop", "run_background_stream_back_loop")]
+        self._threads = [
+            threading.Thread(target=self._functions[name], daemon=True)
+            for name in ("run_background_loop", "run_background_stream_back_loop")
+        ]
         self._functions["init_background_engine"](device.dlpack_device_type(), device.index, self._answers.put)
         for thread in self._threads:
             thread.start()
@@ -433,7 +474,9 @@ class Engine:
             queue.Empty: no answer within a minute.
             RuntimeError: the engine reports a failure.
         """
-        self._functions["chat_completion"](json.dumps({"model": "bench", "stream": True, **request}), str(time.monotonic_ns()))
+        self._functions["chat_completion"](
+            json.dumps({"model": "bench", "stream": True, **request}), str(time.monotonic_ns())
+        )
         text = ""
         while True:
             for part in json.loads(self._answers.get(timeout=60)):
@@ -445,7 +488,10 @@ class Engine:
                     return text, part["usage"]
 
     def _counters(self) -> dict[str, float]:
-        request = {"messages": [{"role": "user", "content": ""}], "debug_config": {"special_request": "query_engine_metrics"}}
+        request = {
+            "messages": [{"role": "user", "content": ""}],
+            "debug_config": {"special_request": "query_engine_metrics"},
+        }
         return self._ask(request)[1]["extra"]
 
     def answer(self, prompt: str, tokens: int) -> dict[str, Any]:
@@ -477,7 +523,12 @@ def _matmul_graph(size: int) -> dict[str, Any]:
         "nodes": [
             {"op": "input", "name": "a", "attrs": matrix},
             {"op": "input", "name": "b", "attrs": matrix},
-            {"op": "kernel", "name": "cublas.matmul", "inputs": [[0, 0, 0], [1, 0, 0]], "attrs": {"num_outputs": 1, **matrix}},
+            {
+                "op": "kernel",
+                "name": "cublas.matmul",
+                "inputs": [[0, 0, 0], [1, 0, 0]],
+                "attrs": {"num_outputs": 1, **matrix},
+            },
         ],
         "arg_nodes": [0, 1],
         "heads": [[2, 0, 0]],
@@ -490,7 +541,9 @@ def _rotated(x: np.ndarray, position: int) -> np.ndarray:
     half = x.shape[1] // 2
     angle = position / 10000.0 ** (np.arange(half) / half)
     first, second = x[:, :half], x[:, half:]
-    return np.concatenate([first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle)], axis=1)
+    return np.concatenate(
+        [first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle)], axis=1
+    )
 
 
 def _attention(query: np.ndarray, keys: np.ndarray, values: np.ndarray, scale: float) -> np.ndarray:

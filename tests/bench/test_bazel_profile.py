@@ -47,5 +47,8 @@ def test_a_build_that_made_nothing_has_no_critical_path(tmp_path: pathlib.Path) 
 def test_the_table_shows_the_longest_steps_and_what_the_rest_takes() -> None:
     steps = [bazel_profile.Step(seconds, f"step {seconds}") for seconds in [0.25, *range(1, 14), 0.5]]
     lines = image.path_table(bazel_profile.Profile(steps, [])).splitlines()
-    assert [line.split("|")[1].strip() for line in lines[2:]] == [f"step {number}" for number in range(2, 14)] + ["all other steps", "**critical path**"]
+    assert [line.split("|")[1].strip() for line in lines[2:]] == [f"step {number}" for number in range(2, 14)] + [
+        "all other steps",
+        "**critical path**",
+    ]
     assert [line.split("|")[2].strip() for line in lines[-2:]] == ["1.8 s", "91.8 s"]

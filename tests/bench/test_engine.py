@@ -16,7 +16,11 @@ FOUND = {
     "tokens": [390, 99],
     "texts": {"1": ["x"], "4": ["x", "x", "x", "y"]},
     "rates": {
-        "1": [{"prefill": 100.0, "decode": 10.0}, {"prefill": 300.0, "decode": 30.0}, {"prefill": 200.0, "decode": 90.0}],
+        "1": [
+            {"prefill": 100.0, "decode": 10.0},
+            {"prefill": 300.0, "decode": 30.0},
+            {"prefill": 200.0, "decode": 90.0},
+        ],
         "4": [{"prefill": 1.0, "decode": 40.0}],
     },
 }
@@ -27,8 +31,18 @@ def _both(**changes: object) -> dict[str, dict]:
 
 
 def test_rates_are_of_what_passed_between_two_readings() -> None:
-    before = {"prefill_tokens_sum": 400, "engine_prefill_time_sum": 1.0, "decode_tokens_sum": 100, "engine_decode_time_sum": 2.0}
-    after = {"prefill_tokens_sum": 790, "engine_prefill_time_sum": 1.5, "decode_tokens_sum": 199, "engine_decode_time_sum": 2.5}
+    before = {
+        "prefill_tokens_sum": 400,
+        "engine_prefill_time_sum": 1.0,
+        "decode_tokens_sum": 100,
+        "engine_decode_time_sum": 2.0,
+    }
+    after = {
+        "prefill_tokens_sum": 790,
+        "engine_prefill_time_sum": 1.5,
+        "decode_tokens_sum": 199,
+        "engine_decode_time_sum": 2.5,
+    }
     assert engine_process.rates(before, after) == {"prefill": 780.0, "decode": 198.0}
 
 
@@ -40,7 +54,12 @@ def test_check_of_tvm_is_stood_in_for_within_the_process_only(monkeypatch: pytes
 
 
 def test_figures_are_medians_and_prefill_is_counted_once() -> None:
-    assert engine.figures(FOUND) == {"start": 2.0, "prefill, batch 1": 200.0, "decode, batch 1": 30.0, "decode, batch 4": 40.0}
+    assert engine.figures(FOUND) == {
+        "start": 2.0,
+        "prefill, batch 1": 200.0,
+        "decode, batch 1": 30.0,
+        "decode, batch 4": 40.0,
+    }
 
 
 def test_same_texts_on_two_tvms_are_compared() -> None:

@@ -20,7 +20,12 @@ import tables
 def rates(**times: float) -> dict[str, Any]:
     """A part `rates` of two equal rounds with these seconds of a product or copy."""
     names = {name.replace("__", ", ").replace("_itself", " itself"): time for name, time in times.items()}
-    return {"size": 1000, "bytes": 10**9, "errors": {"cublas": 1e-3, "cublaslt": "Cannot find global function x"}, "rounds": [names, names]}
+    return {
+        "size": 1000,
+        "bytes": 10**9,
+        "errors": {"cublas": 1e-3, "cublaslt": "Cannot find global function x"},
+        "rounds": [names, names],
+    }
 
 
 @pytest.mark.parametrize(("seconds", "verdict"), [(1.0, "yes"), (1.1, "yes"), (1.2, "no")])
@@ -59,14 +64,29 @@ def test_decoding_is_judged_by_the_bytes_that_a_step_reads() -> None:
 
 def _sums(gpus: int, size: int, **times: float) -> str:
     times = {name.replace("_", " "): time for name, time in times.items()}
-    return tables.allreduce({"gpus": gpus, "nccl": 22809, "sizes": [{"bytes": size, "errors": dict.fromkeys(times, 1e-4), "rounds": [times, times]}]})
+    return tables.allreduce(
+        {
+            "gpus": gpus,
+            "nccl": 22809,
+            "sizes": [{"bytes": size, "errors": dict.fromkeys(times, 1e-4), "rounds": [times, times]}],
+        }
+    )
 
 
 def test_an_all_reduce_is_judged_by_what_nccl_itself_takes() -> None:
     table = _sums(4, 2 * 10**9, threads=0.0105, processes=0.011, nccl_itself=0.01)
-    assert "| a session of threads | 10500.0 (10500.0–10500.0) | 286 (286–286) | 95.2 (95.2–95.2) % | yes | 1.0e-04 |" in table
-    assert "| a session of processes | 11000.0 (11000.0–11000.0) | 273 (273–273) | 90.9 (90.9–90.9) % | no | 1.0e-04 |" in table
-    assert "| NCCL itself, one process | 10000.0 (10000.0–10000.0) | 300 (300–300) | 100.0 (100.0–100.0) % |  | 1.0e-04 |" in table
+    assert (
+        "| a session of threads | 10500.0 (10500.0–10500.0) | 286 (286–286) | 95.2 (95.2–95.2) % | yes | 1.0e-04 |"
+        in table
+    )
+    assert (
+        "| a session of processes | 11000.0 (11000.0–11000.0) | 273 (273–273) | 90.9 (90.9–90.9) % | no | 1.0e-04 |"
+        in table
+    )
+    assert (
+        "| NCCL itself, one process | 10000.0 (10000.0–10000.0) | 300 (300–300) | 100.0 (100.0–100.0) % |  | 1.0e-04 |"
+        in table
+    )
     assert "over 4 GPUs" in table and "NCCL 2.28.9" in table
 
 
@@ -84,7 +104,12 @@ def test_on_one_gpu_an_all_reduce_sends_nothing() -> None:
 
 def test_several_gpus_are_compared_with_one_in_the_same_round() -> None:
     def side(rate: float, text: str) -> dict[str, Any]:
-        return {"prefill": {"tokens": 100, "seconds": 0.1}, "decode": {"tokens": 200, "seconds": 200 / rate}, "prompt_tokens": 100, "text": text}
+        return {
+            "prefill": {"tokens": 100, "seconds": 0.1},
+            "decode": {"tokens": 200, "seconds": 200 / rate},
+            "prompt_tokens": 100,
+            "text": text,
+        }
 
     rounds = [{"2": side(rate, "abcdXfgh"), "1": side(100, "abcdefgh")} for rate in (150, 200, 130)]
     row = next(line for line in tables.shards({"gpus": 4, "rounds": rounds}).splitlines() if line.startswith("| 2 "))
@@ -97,7 +122,14 @@ def test_texts_are_the_same_until_they_differ(one: str, other: str, part: float)
 
 
 def test_a_part_that_failed_is_named_beside_the_others() -> None:
-    text = tables.text({"when": "now", "device": "cuda", "machine": {"name": "card"}, "failed": {"engine": "Traceback\nRuntimeError: out of memory"}})
+    text = tables.text(
+        {
+            "when": "now",
+            "device": "cuda",
+            "machine": {"name": "card"},
+            "failed": {"engine": "Traceback\nRuntimeError: out of memory"},
+        }
+    )
     assert "Part engine failed: RuntimeError: out of memory" in text
 
 
@@ -128,7 +160,11 @@ def test_the_random_model_has_what_its_index_says(tmp_path: Path) -> None:
              "num_key_value_heads": 1, "num_hidden_layers": 2, "vocab_size": 32}  # fmt: skip
     random_model.write_weights(model, tmp_path)
     index = json.loads((tmp_path / "tensor-cache.json").read_text())
-    assert sum(shard["nbytes"] for shard in index["records"]) == random_model.weight_bytes(model) == index["metadata"]["ParamBytes"]
+    assert (
+        sum(shard["nbytes"] for shard in index["records"])
+        == random_model.weight_bytes(model)
+        == index["metadata"]["ParamBytes"]
+    )
     for shard in index["records"]:
         (record,) = shard["records"]
         assert (tmp_path / shard["dataPath"]).stat().st_size == record["nbytes"] == shard["nbytes"]
@@ -144,7 +180,9 @@ def test_without_models_the_other_parts_are_measured(tmp_path: Path) -> None:
 def test_a_part_that_needs_a_missing_model_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["run bench", "--results", "x.json", "--bundle", str(tmp_path), "--only", "rates,engine"])
+    monkeypatch.setattr(
+        sys, "argv", ["run bench", "--results", "x.json", "--bundle", str(tmp_path), "--only", "rates,engine"]
+    )
     with pytest.raises(SystemExit, match="2"):
         measure.main()
     assert "--only engine: this bundle was built without mlc-llm's sources" in capsys.readouterr().err

@@ -38,8 +38,14 @@ def test_a_cycle_is_refused() -> None:
 
 def test_the_log_says_what_each_action_needs() -> None:
     def entry(seconds: str, inputs: dict[str, str], outputs: dict[str, str]) -> dict:
-        files = [[{"path": path, "digest": {"hash": digest}} for path, digest in each.items()] for each in (inputs, outputs)]
-        return {"inputs": files[0], "actualOutputs": files[1], "metrics": {"totalTime": "3s", "queueTime": "1s", "executionWallTime": seconds}}
+        files = [
+            [{"path": path, "digest": {"hash": digest}} for path, digest in each.items()] for each in (inputs, outputs)
+        ]
+        return {
+            "inputs": files[0],
+            "actualOutputs": files[1],
+            "metrics": {"totalTime": "3s", "queueTime": "1s", "executionWallTime": seconds},
+        }
 
     log = [
         entry("1s", {"a.cc": "1"}, {"bazel-out/a.o": "2"}),

@@ -15,13 +15,23 @@ def test_table_aligns_figures_to_the_right() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.0454, "45 ms"), (0.9994, "999 ms"), (1.04, "1.0 s"), (99.94, "99.9 s"), (99.96, "1 min 40 s"), (119.6, "2 min 0 s"), (200, "3 min 20 s")],
+    [
+        (0.0454, "45 ms"),
+        (0.9994, "999 ms"),
+        (1.04, "1.0 s"),
+        (99.94, "99.9 s"),
+        (99.96, "1 min 40 s"),
+        (119.6, "2 min 0 s"),
+        (200, "3 min 20 s"),
+    ],
 )
 def test_duration(seconds: float, text: str) -> None:
     assert report.duration(seconds) == text
 
 
-@pytest.mark.parametrize(("count", "text"), [(999, "1.0 kB"), (999_999, "1000.0 kB"), (1_000_000, "1.0 MB"), (2_667_136, "2.7 MB")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(999, "1.0 kB"), (999_999, "1000.0 kB"), (1_000_000, "1.0 MB"), (2_667_136, "2.7 MB")]
+)
 def test_size(count: int, text: str) -> None:
     assert report.size(count) == text
 

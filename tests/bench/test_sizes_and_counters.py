@@ -49,7 +49,9 @@ def _wheel(path: pathlib.Path, files: dict[str, bytes]) -> pathlib.Path:
 
 def test_wheel_rows_tell_the_official_file_from_one_of_its_size(tmp_path: pathlib.Path) -> None:
     ours = _wheel(tmp_path / "a-1+ours.whl", {"lib/made.so": b"x" * 3000, "lib/same.so": b"yy", "a.py": b""})
-    official = _wheel(tmp_path / "a-1.whl", {"lib/made.so": b"z" * 3000, "lib/same.so": b"yy", "lib/left_out.so": b"", "a.py": b""})
+    official = _wheel(
+        tmp_path / "a-1.whl", {"lib/made.so": b"z" * 3000, "lib/same.so": b"yy", "lib/left_out.so": b"", "a.py": b""}
+    )
     rows = sizes.wheel_rows(ours, official)
     assert [row[0] for row in rows] == ["**a** (wheel)", "lib/made.so", "lib/same.so"]
     assert rows[1] == ["lib/made.so", "3.0 kB", "3.0 kB", "1.00"]

@@ -13,7 +13,9 @@ def start_python(code: str, **environment: str) -> subprocess.Popen[str]:
     """Starts Python on the code, with the same packages; its standard streams are pipes."""
     variables = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))} | environment
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", code], env=variables, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=variables, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    )
 
 
 def run_python(code: str, **environment: str) -> Any:

@@ -66,7 +66,10 @@ def poison(tensor: Tensor) -> int:
 def wrong(tensor: Tensor, seed: int) -> int:
     """Number of elements whose bits differ from those that `fill` writes."""
     dtype = str(tensor.dtype)
-    return sum(int(np.count_nonzero(_bits(row) != _bits(pattern(seed + number, row.size, dtype)))) for number, row in enumerate(tensor.numpy()))
+    return sum(
+        int(np.count_nonzero(_bits(row) != _bits(pattern(seed + number, row.size, dtype))))
+        for number, row in enumerate(tensor.numpy())
+    )
 
 
 @tvm_ffi.register_global_func("tests.gpu.wrong_own", override=True)
@@ -79,7 +82,9 @@ def wrong_own(tensor: Tensor, seed: int) -> int:
 def error_of_reduction(tensor: Tensor, operation: str, seed: int, workers: int) -> float:
     """Relative error of a row with the sum, max or avg of what `fill_own` wrote: the largest over its blocks, infinite if one is not finite."""
     (got,) = tensor.numpy()
-    stacked = np.stack([block(seed + worker, got.size, str(tensor.dtype)) for worker in range(workers)]).astype("float64")
+    stacked = np.stack([block(seed + worker, got.size, str(tensor.dtype)) for worker in range(workers)]).astype(
+        "float64"
+    )
     expected = {"sum": np.sum, "max": np.max, "avg": np.mean}[operation](stacked, axis=0)  # type: ignore[operator]
     # A partial last block is compared together with the one before it: the error of a few elements says little.
     starts = range(0, max(1, got.size // expected.size) * expected.size, expected.size)

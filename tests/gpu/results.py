@@ -56,7 +56,9 @@ def section(records: Sequence[Record]) -> str:
         file, _, function = name.partition("::")
         function = function.partition("[")[0].removeprefix("test_").replace("_", " ")
         rows[f"{file.removeprefix('test_').removesuffix('.py')}: {function}"].append(test)
-    table = report.table(["tests", "passed", "seconds", "largest relative error"], [_row(*each) for each in rows.items()])
+    table = report.table(
+        ["tests", "passed", "seconds", "largest relative error"], [_row(*each) for each in rows.items()]
+    )
     title = f"## {last['device']}" + (f", {last['devices']} of them" if last["devices"] > 1 else "")
     parts = [title, "\n".join(f"* {name}: {text}" for name, text in facts.items()), table.rstrip()]
     if failed:
@@ -97,7 +99,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("records", type=Path, nargs="+", metavar="RECORD", help="JSON file that a run wrote")
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--write", type=Path, metavar="FILE", help="write the page to a file instead of standard output")
+    action.add_argument(
+        "--write", type=Path, metavar="FILE", help="write the page to a file instead of standard output"
+    )
     action.add_argument("--append", type=Path, metavar="FILE", help="add the sections to the end of a page")
     options = parser.parse_args()
     # `bazel run` changes the working directory.

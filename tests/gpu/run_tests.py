@@ -35,15 +35,24 @@ def run_file(test: Path, record: Path, nvidia_libraries: Path, expression: str |
         nvidia_libraries: site-packages folder with NVIDIA's libraries.
         expression: which tests to run, as pytest -k takes it.
     """
-    variables = os.environ | machine.NCCL_ENVIRONMENT | {
-        "MLC_GPU_MODULES": str(BUNDLE / "modules"),
-        "MLC_GPU_RESULTS": str(record),
-        "MLC_NVIDIA_LIBRARIES": str(nvidia_libraries),
-    }
+    variables = (
+        os.environ
+        | machine.NCCL_ENVIRONMENT
+        | {
+            "MLC_GPU_MODULES": str(BUNDLE / "modules"),
+            "MLC_GPU_RESULTS": str(record),
+            "MLC_NVIDIA_LIBRARIES": str(nvidia_libraries),
+        }
+    )
     if expression:
         variables["TESTBRIDGE_TEST_ONLY"] = expression
     environments = [f"--environment={BUNDLE / name}" for name in ENVIRONMENTS]
-    command: list[str | Path] = [sys.executable, BUNDLE / "tests/run_pytest.py", *environments, test.relative_to(BUNDLE)]
+    command: list[str | Path] = [
+        sys.executable,
+        BUNDLE / "tests/run_pytest.py",
+        *environments,
+        test.relative_to(BUNDLE),
+    ]
     try:
         status = subprocess.run(command, cwd=BUNDLE, env=variables, timeout=LIMIT).returncode
     except subprocess.TimeoutExpired:
@@ -53,7 +62,9 @@ def run_file(test: Path, record: Path, nvidia_libraries: Path, expression: str |
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="run tests", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="run tests", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--results", type=Path, metavar="FILE", help="the JSON file to write, for //tests/gpu:results")
     parser.add_argument("--filter", metavar="EXPRESSION", help="which tests to run, as pytest -k takes it")
     machine.add_arguments(parser)

@@ -61,7 +61,9 @@ def _run(bundle: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     program = bundle / "run"
     program.write_bytes(Path(os.environ["BUNDLE_RUN"]).read_bytes())
     program.chmod(0o755)
-    return subprocess.run([program, *arguments], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [program, *arguments], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.parametrize(("name", "program"), [("tests", "tests/run_tests.py"), ("bench", "bench/measure.py")])

@@ -35,8 +35,21 @@ def _shape(rows: int, columns: int, transposed: bool) -> tuple[int, int]:
 @pytest.mark.parametrize(("input_type", "output_type"), _TYPES, ids=map("-".join, _TYPES))
 @pytest.mark.parametrize(("transpose_a", "transpose_b"), itertools.product([False, True], repeat=2))
 @pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (17, 31, 5), (1, 512, 384), (255, 257, 513), (1024, 1024, 1024)])
-def test_matmul(device: tvm.runtime.Device, compare: Compare, m: int, n: int, k: int, transpose_a: bool, transpose_b: bool, input_type: str, output_type: str) -> None:
-    a, b = random_array(1, _shape(m, k, transpose_a), input_type), random_array(2, _shape(k, n, transpose_b), input_type)
+def test_matmul(
+    device: tvm.runtime.Device,
+    compare: Compare,
+    m: int,
+    n: int,
+    k: int,
+    transpose_a: bool,
+    transpose_b: bool,
+    input_type: str,
+    output_type: str,
+) -> None:
+    a, b = (
+        random_array(1, _shape(m, k, transpose_a), input_type),
+        random_array(2, _shape(k, n, transpose_b), input_type),
+    )
     c = poisoned((m, n), output_type, device)
     matmul = tvm.get_global_func("tvm.contrib.cublas.matmul")
     matmul(tvm.runtime.tensor(a, device), tvm.runtime.tensor(b, device), c, transpose_a, transpose_b)
@@ -48,17 +61,23 @@ def test_matmul_of_integers_is_exact(device: tvm.runtime.Device) -> None:
     random = np.random.default_rng(3)
     a, b = random.integers(-128, 128, (64, 260), "int8"), random.integers(-128, 128, (260, 132), "int8")
     c = poisoned((64, 132), "int32", device)
-    tvm.get_global_func("tvm.contrib.cublas.matmul")(tvm.runtime.tensor(a, device), tvm.runtime.tensor(b, device), c, False, False)
+    tvm.get_global_func("tvm.contrib.cublas.matmul")(
+        tvm.runtime.tensor(a, device), tvm.runtime.tensor(b, device), c, False, False
+    )
     np.testing.assert_array_equal(c.numpy(), a.astype("int32") @ b.astype("int32"))
 
 
 @pytest.mark.parametrize(("input_type", "output_type"), _TYPES, ids=map("-".join, _TYPES))
 @pytest.mark.parametrize("batches", [(1, 1), (5, 5), (5, 1), (1, 5)], ids=str)
-def test_batch_matmul(device: tvm.runtime.Device, compare: Compare, batches: tuple[int, int], input_type: str, output_type: str) -> None:
+def test_batch_matmul(
+    device: tvm.runtime.Device, compare: Compare, batches: tuple[int, int], input_type: str, output_type: str
+) -> None:
     """A batch of one is broadcast to the other's."""
     a, b = random_array(4, (batches[0], 33, 65), input_type), random_array(5, (batches[1], 65, 17), input_type)
     c = poisoned((max(batches), 33, 17), output_type, device)
-    tvm.get_global_func("tvm.contrib.cublas.batch_matmul")(tvm.runtime.tensor(a, device), tvm.runtime.tensor(b, device), c, False, False)
+    tvm.get_global_func("tvm.contrib.cublas.batch_matmul")(
+        tvm.runtime.tensor(a, device), tvm.runtime.tensor(b, device), c, False, False
+    )
     compare(c.numpy(), _product(a, b, False, False), _TYPES[input_type, output_type])
 
 
@@ -86,7 +105,9 @@ def _cublaslt(name: str, inputs: list[tvm.runtime.Tensor], output: tvm.runtime.T
     def attributes_of(tensor: tvm.runtime.Tensor) -> dict[str, object]:
         return {"shape": [list(map(int, tensor.shape))], "dtype": [str(tensor.dtype)]}
 
-    nodes = [{"op": "input", "name": f"input{index}", "attrs": attributes_of(tensor)} for index, tensor in enumerate(inputs)]
+    nodes = [
+        {"op": "input", "name": f"input{index}", "attrs": attributes_of(tensor)} for index, tensor in enumerate(inputs)
+    ]
     operation = {
         "op": "kernel",
         "name": name,
@@ -117,7 +138,17 @@ def _cublaslt(name: str, inputs: list[tvm.runtime.Tensor], output: tvm.runtime.T
 )
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize(("m", "n", "k"), [(1, 64, 128), (96, 160, 256), (1000, 1016, 1032)])
-def test_cublaslt_matmul(device: tvm.runtime.Device, compare: Compare, m: int, n: int, k: int, transposed: bool, input_type: str, output_type: str, tolerance: float) -> None:
+def test_cublaslt_matmul(
+    device: tvm.runtime.Device,
+    compare: Compare,
+    m: int,
+    n: int,
+    k: int,
+    transposed: bool,
+    input_type: str,
+    output_type: str,
+    tolerance: float,
+) -> None:
     a, b = random_array(6, (m, k), input_type), random_array(7, _shape(k, n, transposed), input_type)
     c = poisoned((m, n), output_type, device)
     _cublaslt("cublas.matmul" + "_transposed" * transposed, [tvm.runtime.tensor(array, device) for array in (a, b)], c)
@@ -132,7 +163,11 @@ def test_cublaslt_flattens_a_batch_of_first_matrices(device: tvm.runtime.Device,
 
 
 def test_cublaslt_adds_bias_and_cuts_negatives_off(device: tvm.runtime.Device, compare: Compare) -> None:
-    a, b, bias = random_array(10, (64, 128), "float16"), random_array(11, (128, 96), "float16"), random_array(12, (96,), "float16")
+    a, b, bias = (
+        random_array(10, (64, 128), "float16"),
+        random_array(11, (128, 96), "float16"),
+        random_array(12, (96,), "float16"),
+    )
     c = poisoned((64, 96), "float16", device)
     _cublaslt("cublas.matmul_bias_relu", [tvm.runtime.tensor(array, device) for array in (a, b, bias)], c)
     compare(c.numpy(), np.maximum(_product(a, b, False, False) + bias.astype("float64"), 0), 2 * ROUNDING["float16"])
@@ -143,19 +178,27 @@ if compute_capability() >= (8, 9):
 
     @pytest.mark.parametrize("output_type", ["float16", "bfloat16", "float32"])
     @pytest.mark.parametrize(("m", "n", "k"), [(16, 64, 128), (512, 768, 1024)])
-    def test_cublaslt_matmul_of_float8(device: tvm.runtime.Device, compare: Compare, m: int, n: int, k: int, output_type: str) -> None:
+    def test_cublaslt_matmul_of_float8(
+        device: tvm.runtime.Device, compare: Compare, m: int, n: int, k: int, output_type: str
+    ) -> None:
         """e4m3 with a scale per matrix; the second is transposed, the only layout for float8 on Hopper."""
         a, b = random_array(13, (m, k), "float8_e4m3fn"), random_array(14, (n, k), "float8_e4m3fn")
         assert a.dtype == numpy_dtype("float8_e4m3fn")
         scales = [np.array([scale], "float32") for scale in (0.5, 3.0)]
         c = poisoned((m, n), output_type, device)
-        _cublaslt("cublas.matmul_transposed_multiply", [tvm.runtime.tensor(array, device) for array in (a, b, *scales)], c)
+        _cublaslt(
+            "cublas.matmul_transposed_multiply", [tvm.runtime.tensor(array, device) for array in (a, b, *scales)], c
+        )
         # Hopper's float8 tensor cores keep about 14 bits of a partial sum before adding it to the float32 sum, and lose some in each addition.
         compare(c.numpy(), 1.5 * _product(a, b, False, True), 2.0**-9 + ROUNDING[output_type])
 
 
 @pytest.mark.parametrize("rows", [1, 77])
-def test_the_virtual_machine_calls_cublas_and_cudnn(device: tvm.runtime.Device, machine: Machine, compare: Compare, rows: int) -> None:
+def test_the_virtual_machine_calls_cublas_and_cudnn(
+    device: tvm.runtime.Device, machine: Machine, compare: Compare, rows: int
+) -> None:
     x, w = random_array(15, (rows, INNER), "float32"), random_array(16, (INNER, COLUMNS), "float32") / np.float32(16)
-    got = run_poisoned(machine("library_calls"), "product_then_softmax", tvm.runtime.tensor(x, device), tvm.runtime.tensor(w, device))
+    got = run_poisoned(
+        machine("library_calls"), "product_then_softmax", tvm.runtime.tensor(x, device), tvm.runtime.tensor(w, device)
+    )
     compare(got, softmax(_product(x, w, False, False)), 256 * ROUNDING["float32"])

@@ -37,7 +37,9 @@ def launches(machine: Machine) -> Iterator[list[str]]:
     machine("captured_network").set_instrument(lambda *_arguments: None)
 
 
-def test_captured_layers_run_without_being_started_one_by_one(device: tvm.runtime.Device, machine: Machine, compare: Compare, launches: list[str]) -> None:
+def test_captured_layers_run_without_being_started_one_by_one(
+    device: tvm.runtime.Device, machine: Machine, compare: Compare, launches: list[str]
+) -> None:
     forward = machine("captured_network")["forward"]
     weights = _weights(1)
     on_device = [tvm.runtime.tensor(weight, device) for weight in weights]

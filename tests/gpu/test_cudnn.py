@@ -15,9 +15,13 @@ def _convolution(x: np.ndarray, w: np.ndarray, padding: int, stride: int, dilati
     """x: (n, c, h, w), w: (o, c / groups, kh, kw) -> (n, o, h', w'), in float64."""
     x = np.pad(x.astype("float64"), ((0, 0), (0, 0), (padding, padding), (padding, padding)))
     span = [dilation * (size - 1) + 1 for size in w.shape[2:]]
-    windows = np.lib.stride_tricks.sliding_window_view(x, span, axis=(2, 3))[:, :, ::stride, ::stride, ::dilation, ::dilation]
+    windows = np.lib.stride_tricks.sliding_window_view(x, span, axis=(2, 3))[
+        :, :, ::stride, ::stride, ::dilation, ::dilation
+    ]
     parts = zip(np.split(windows, groups, axis=1), np.split(w.astype("float64"), groups, axis=0))
-    return np.concatenate([np.einsum("nchwij,ocij->nohw", part, kernel, optimize=True) for part, kernel in parts], axis=1)
+    return np.concatenate(
+        [np.einsum("nchwij,ocij->nohw", part, kernel, optimize=True) for part, kernel in parts], axis=1
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -64,7 +68,9 @@ def test_conv2d(
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize(("shape", "axis"), [((7, 33), -1), ((64, 4097), 1), ((2, 3, 5, 100), 3), ((4, 10, 7), 1), ((19, 3), 0)], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((7, 33), -1), ((64, 4097), 1), ((2, 3, 5, 100), 3), ((4, 10, 7), 1), ((19, 3), 0)], ids=str
+)
 def test_softmax(device: tvm.runtime.Device, compare: Compare, shape: tuple[int, ...], axis: int, dtype: str) -> None:
     x = random_array(3, shape, dtype)
     y = poisoned(shape, dtype, device)

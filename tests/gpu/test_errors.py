@@ -98,14 +98,18 @@ def test_a_library_for_another_architecture_is_named_as_such(device: tvm.runtime
     ],
     ids=["lengths differ", "rank", "type"],
 )
-def test_wrong_arguments_never_reach_the_kernel(device: tvm.runtime.Device, machine: Machine, shapes: tuple[tuple[int, ...], ...], dtype: str, message: str) -> None:
+def test_wrong_arguments_never_reach_the_kernel(
+    device: tvm.runtime.Device, machine: Machine, shapes: tuple[tuple[int, ...], ...], dtype: str, message: str
+) -> None:
     x, y = (tvm.runtime.tensor(np.ones(shape, dtype), device) for shape in shapes)
     with pytest.raises((RuntimeError, ValueError, TypeError), match=message):
         machine("generated_kernels")["add_float32"](x, y)
     _add(machine, device)
 
 
-def test_a_tensor_on_the_cpu_is_refused_or_copied_never_read_by_the_gpu(device: tvm.runtime.Device, machine: Machine) -> None:
+def test_a_tensor_on_the_cpu_is_refused_or_copied_never_read_by_the_gpu(
+    device: tvm.runtime.Device, machine: Machine
+) -> None:
     x = random_array(2, (16,), "float32")
     on_device, on_cpu = tvm.runtime.tensor(x, device), tvm.runtime.tensor(x, tvm.cpu())
     try:

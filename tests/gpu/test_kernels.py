@@ -13,13 +13,17 @@ from modules import COLUMNS, INNER
 def test_add(device: tvm.runtime.Device, machine: Machine, size: int, dtype: str) -> None:
     """Both sides round once to nearest, so the bits are equal."""
     x, y = random_array(1, (size,), dtype), random_array(2, (size,), dtype)
-    got = run_poisoned(machine("generated_kernels"), f"add_{dtype}", tvm.runtime.tensor(x, device), tvm.runtime.tensor(y, device))
+    got = run_poisoned(
+        machine("generated_kernels"), f"add_{dtype}", tvm.runtime.tensor(x, device), tvm.runtime.tensor(y, device)
+    )
     np.testing.assert_array_equal(got, x + y)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 1000), (7, 33), (64, 1024), (129, 4097)], ids=str)
-def test_softmax(device: tvm.runtime.Device, machine: Machine, compare: Compare, shape: tuple[int, int], dtype: str) -> None:
+def test_softmax(
+    device: tvm.runtime.Device, machine: Machine, compare: Compare, shape: tuple[int, int], dtype: str
+) -> None:
     x = (4 * random_array(3, shape, "float32")).astype(dtype)
     got = run_poisoned(machine("generated_kernels"), f"softmax_{dtype}", tvm.runtime.tensor(x, device))
     # The kernel keeps exponentials and their sum in the input's type, which adds roundings; its fast exponential is off by a few of float32's.
@@ -30,6 +34,8 @@ def test_softmax(device: tvm.runtime.Device, machine: Machine, compare: Compare,
 @pytest.mark.parametrize("rows", [1, 16, 63, 128, 257, 1024])
 def test_matmul(device: tvm.runtime.Device, machine: Machine, compare: Compare, rows: int, dtype: str) -> None:
     x, w = random_array(4, (rows, INNER), dtype), random_array(5, (INNER, COLUMNS), dtype)
-    got = run_poisoned(machine("generated_kernels"), f"matmul_{dtype}", tvm.runtime.tensor(x, device), tvm.runtime.tensor(w, device))
+    got = run_poisoned(
+        machine("generated_kernels"), f"matmul_{dtype}", tvm.runtime.tensor(x, device), tvm.runtime.tensor(w, device)
+    )
     # Products of two such numbers are exact in float32; the error comes from the sum, which tensor cores truncate instead of rounding.
     compare(got, x.astype("float64") @ w.astype("float64"), 512 * ROUNDING["float32"])

@@ -34,7 +34,9 @@ def session(request: pytest.FixtureRequest) -> Iterator[Session]:
         # Worker processes import on_workers, and it imports comparison.
         for module in (comparison, on_workers):
             patch.setenv("PYTHONPATH", str(Path(str(module.__file__)).parent), prepend=os.pathsep)
-        session = ThreadedSession(WORKERS) if request.param == "threads" else ProcessSession(WORKERS, entrypoint="on_workers")
+        session = (
+            ThreadedSession(WORKERS) if request.param == "threads" else ProcessSession(WORKERS, entrypoint="on_workers")
+        )
     session.init_ccl("nccl", *range(WORKERS))
     yield session
     session.shutdown()
@@ -91,7 +93,9 @@ def test_multicast_is_off() -> None:
 
 def test_each_worker_has_a_gpu_of_its_own(session: Session) -> None:
     identity = session.get_global_func("runtime.disco.worker_id")()
-    assert [list(identity.debug_get_from_remote(worker)) for worker in range(WORKERS)] == [[worker] for worker in range(WORKERS)]
+    assert [list(identity.debug_get_from_remote(worker)) for worker in range(WORKERS)] == [
+        [worker] for worker in range(WORKERS)
+    ]
     devices = session.get_global_func("runtime.disco.device")()
     assert [devices.debug_get_from_remote(worker).index for worker in range(WORKERS)] == list(range(WORKERS))
     assert session.num_workers == WORKERS
@@ -101,7 +105,12 @@ def test_each_worker_has_a_gpu_of_its_own(session: Session) -> None:
 @every_type
 @pytest.mark.parametrize(
     ("operation", "size"),
-    [pytest.param(operation, size, id=f"{operation}-{name}") for operation in ("sum", "max", "avg") for name, size in SIZES.items() if size <= 1 << 25 or operation == "sum"],
+    [
+        pytest.param(operation, size, id=f"{operation}-{name}")
+        for operation in ("sum", "max", "avg")
+        for name, size in SIZES.items()
+        if size <= 1 << 25 or operation == "sum"
+    ],
 )
 def test_allreduce(session: Session, within: Within, operation: str, size: int, dtype: str) -> None:
     length = _elements(size, dtype)
@@ -168,7 +177,9 @@ def test_many_operations_in_a_row_need_no_wait(session: Session, compare: Compar
         compare(got, np.full(1000, float(WORKERS) ** (2 * count)), ROUNDING["float32"])
 
 
-def test_workers_share_a_block_of_two_layers(session: Session, machine: Machine, device: tvm.runtime.Device, compare: Compare) -> None:
+def test_workers_share_a_block_of_two_layers(
+    session: Session, machine: Machine, device: tvm.runtime.Device, compare: Compare
+) -> None:
     """Each GPU has columns of the first matrix and rows of the second; the result is that of one GPU up to rounding."""
     share, rows = 4096 // WORKERS, 100
     inner = share * WORKERS
@@ -177,7 +188,10 @@ def test_workers_share_a_block_of_two_layers(session: Session, machine: Machine,
     w2 = (random_array(3, (inner, BLOCK_WIDTH), "float32") / inner**0.5).astype("float16")
     columns = np.stack(np.split(w1, WORKERS, axis=1))
     part = session.load_vm_module(str(MODULES / "tensor_parallel.so"))["part"]
-    results = _get(session, part(session.broadcast(x), session.scatter(columns), session.scatter(w2.reshape(WORKERS, share, BLOCK_WIDTH))))
+    results = _get(
+        session,
+        part(session.broadcast(x), session.scatter(columns), session.scatter(w2.reshape(WORKERS, share, BLOCK_WIDTH))),
+    )
 
     whole = machine("tensor_parallel")["whole"](*(tvm.runtime.tensor(each, device) for each in (x, w1, w2))).numpy()
     expected = np.maximum(x.astype("float64") @ w1.astype("float64"), 0) @ w2.astype("float64")
@@ -230,7 +244,10 @@ if WORKERS > 1:
 def _alive(process: int) -> bool:
     """Whether any of its threads runs: the first may end before the others, which hold the pipe."""
     try:
-        return any(stat.read_text().rsplit(")", 1)[1].split()[0] not in "ZX" for stat in Path(f"/proc/{process}/task").glob("*/stat"))
+        return any(
+            stat.read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+            for stat in Path(f"/proc/{process}/task").glob("*/stat")
+        )
     except (FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{process}").exists()
 

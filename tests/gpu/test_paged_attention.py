@@ -28,9 +28,7 @@ TOLERANCE = {"float32": 2e-4, "float16": 4e-3}
 class CacheOnGpu(CacheUnderTest):
     """The model of tests/runtime with kernels for the GPU; keeps the largest relative error."""
 
-    def __init__(
-        self, machine: Machine, device: tvm.runtime.Device, dtype: str, **options: object
-    ) -> None:
+    def __init__(self, machine: Machine, device: tvm.runtime.Device, dtype: str, **options: object) -> None:
         self.device = device
         self._machine = machine(f"paged_kv_cache_{dtype}")
         self.largest_error = 0.0

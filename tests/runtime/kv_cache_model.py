@@ -285,7 +285,9 @@ class CacheUnderTest:
 
         assert self.query_positions() == positions
         for layer in range(self.heads.layers):
-            output = tvm.runtime.tensor(np.full((total, self.heads.qo, self.heads.dim), np.nan, self.dtype), self.device)
+            output = tvm.runtime.tensor(
+                np.full((total, self.heads.qo, self.heads.dim), np.nan, self.dtype), self.device
+            )
             self._call(
                 "vm.builtin.attention_kv_cache_attention_with_fused_qkv",
                 self.handle,
