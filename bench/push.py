@@ -42,7 +42,7 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
                 folder.mkdir()
                 with registry(str(tools["docker-registry"]), folder) as port:
                     repository = f"127.0.0.1:{port}/bench/{_IMAGE}"
-                    command: list[str | Path] = {
+                    ways: dict[str, list[str | Path]] = {
                         "//images:push": [
                             scratch / "push",
                             "--repository",
@@ -63,7 +63,8 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
                             ),
                             *(f"oci:{layout}", f"docker://{repository}:bench"),
                         ],
-                    }[name]
+                    }
+                    command = ways[name]
                     times[name].append(
                         (commands.seconds(command, env=environment), commands.seconds(command, env=environment))
                     )
