@@ -10,25 +10,15 @@ from statistics import median
 import commands
 import report
 
-<<<<<<< HEAD
-# Prints the command line that the launcher would become.
-_ASK = "import json, sys; sys.path.insert(0, sys.argv[1]); from tools.launcher import launcher; print(json.dumps(launcher.command_line(sys.argv[2:])[1]))"
-=======
 # Prints the command line that the launcher would execute.
-_ASK = "import json, sys; sys.path.insert(0, sys.argv[1]); from launcher import launcher; print(json.dumps(launcher.command_line(sys.argv[2:])[1]))"
->>>>>>> 0a24acf (Rewrite the prose of bench in plain English)
+_ASK = "import json, sys; sys.path.insert(0, sys.argv[1]); from tools.launcher import launcher; print(json.dumps(launcher.command_line(sys.argv[2:])[1]))"
 
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
     """This part's table, and the versions of what was measured."""
     command = workspace.command("info", "release")
-<<<<<<< HEAD
     real = json.loads(commands.output([sys.executable, "-c", _ASK, workspace.root, *command[1:]]))
-    commands.say(f"{options.launcher_runs} calls of tools/bazel and of Bazel in turns")
-=======
-    real = json.loads(commands.output([sys.executable, "-c", _ASK, workspace.root / "tools", *command[1:]]))
     commands.say(f"{options.launcher_runs} calls each of tools/bazel and of Bazel, in turns")
->>>>>>> 0a24acf (Rewrite the prose of bench in plain English)
     for warm_up in (command, real):
         commands.seconds(warm_up, cwd=workspace.root)
     pairs = [

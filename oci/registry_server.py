@@ -171,7 +171,7 @@ class Proxy:
                 self.rfile.readline()
 
             def _forward(self, body: bytes) -> None:
-                connection = http.client.HTTPConnection("127.0.0.1", proxy.upstream, timeout=60)
+                connection = http.client.HTTPConnection("127.0.0.1", proxy.upstream, timeout=600)
                 # One by one: a client may send a header several times.
                 connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
                 for name, value in self.headers.items():

@@ -1,9 +1,13 @@
-"""Public rules of releases: `test_gate`, what everything published depends on, and `describe_release`, what a release says of itself."""
+"""Public rules of releases.
+
+`test_gate` is what everything published depends on, `gating_tests` names tests for it, `describe_release` writes what a release says of itself.
+"""
 
 load("//release/private:describe.bzl", _describe_release = "describe_release")
 load("//release/private:document.bzl", _document = "document")
-load("//release/private:gate.bzl", _test_gate = "test_gate")
+load("//release/private:gate.bzl", _gating_tests = "gating_tests", _test_gate = "test_gate")
 
 describe_release = _describe_release
 document = _document
+gating_tests = _gating_tests
 test_gate = _test_gate

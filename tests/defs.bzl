@@ -1,14 +1,27 @@
-"""pytest as a Bazel test: `pytest_test`; a test with a Bazel of its own: `second_bazel_test`."""
+"""Tests as Bazel targets: `pytest_test`, `second_bazel_test` (a test that starts its own Bazel), and `collect_gate` (what gates publication)."""
 
 load("@rules_python//python:defs.bzl", "py_test")
+load("//release:defs.bzl", "gating_tests")
+load("//tests/private:gating.bzl", "choose")
 
 _RUNNER = Label("//tests/private:run_pytest.py")
+
+# Idle workers of TVM's thread pool spin, as do OpenMP's. On a busy machine they take the cores from each other: a test of 12 s takes 300 s.
+# TVM reads the first name, then the second (src/runtime/threading_backend.cc); NumPy's OpenBLAS and OpenMP read the second.
+_ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "TVM_NUM_THREADS": "1",
+}
 
 def pytest_test(
         name,
         srcs,
         environments = ["//wheels:tvm", "//wheels:dependencies", "//wheels:test_dependencies"],
         data = [],
+        env = {},
+        gate = False,
+        tags = [],
+        timeout = "long",
         allow_skips = False,
         **kwargs):
     """A test that runs pytest on its test_*.py sources.
@@ -22,6 +35,7 @@ def pytest_test(
             name = "errors",
             size = "small",
             srcs = ["test_errors.py"],
+            gate = True,
         )
 
     Args:
@@ -29,8 +43,13 @@ def pytest_test(
       srcs: Python files; those named test_*.py are the tests, the others are there to be imported by them.
       environments: trees of installed packages (`python_environment` in //wheels:defs.bzl), the first wins.
       data: further files that the tests read.
+      env: environment variables. Unless they say otherwise, TVM and OpenMP use one thread; see `_ONE_THREAD`.
+      gate: whether nothing is published unless this test passes; see `collect_gate`.
+      tags: further tags.
+      timeout: a limit is there to stop a test that hangs, not to measure it. The default, 15 minutes, suits a test that takes up to 90 seconds
+        alone on two cores; take "eternal" for a longer one. `size` says how much memory and CPU the test uses.
       allow_skips: whether a skipped test counts as passed. Say why where you set it.
-      **kwargs: what py_test takes: size, tags, env, deps, shard_count, ...
+      **kwargs: what py_test takes: size, deps, shard_count, ...
     """
     tests = [src for src in srcs if src.replace(":", "/").split("/")[-1].startswith("test_")]
     if not tests:
@@ -45,13 +64,52 @@ def pytest_test(
             ["$(rootpath {})".format(test) for test in tests]
         ),
         data = environments + data,
+        env = _ONE_THREAD | env,
+        tags = tags + (["gate"] if gate else []),
+        timeout = timeout,
         **kwargs
     )
 
-def second_bazel_test(name, srcs, args = [], data = [], **kwargs):
-    """A test that starts a Bazel of its own on a copy of the workspace (tests/private/second_workspace.py).
+def collect_gate(name = "gate", ungated = {}, visibility = ["//tests:__subpackages__"]):
+    """Collects the tests of this package and those below it that gate publication. Stands at the end of every BUILD file under tests/.
 
-    It takes minutes, so it has a command of its own and is no part of `//tests/...`; nothing runs beside it. Its first argument is
+    Tests with `gate = True` are collected, except those that this build cannot build (target_compatible_with). Loading fails if a test has
+    neither `gate` nor a reason in `ungated`, or if no test has a file test_*.py among its sources. Tests tagged `manual` need no reason.
+
+    Example:
+
+        collect_gate(ungated = {"They test commands that are not published.": ["load_and_run", "push"]})
+
+    Args:
+      name: name of the target, for //tests:gate to find.
+      ungated: why tests do not gate: a string for all tests of the package, or a dict of reason → names of tests.
+      visibility: as of any target.
+    """
+    rules = [
+        {
+            "compatible": not ("target_compatible_with" in rule and rule["target_compatible_with"]),
+            "kind": rule["kind"],
+            "name": rule_name,
+            "srcs": rule["srcs"] if "srcs" in rule and rule["kind"].endswith("_test") else [],
+            "tags": rule["tags"] if "tags" in rule else [],
+        }
+        for rule_name, rule in native.existing_rules().items()
+    ]
+    gating, errors = choose(rules, native.glob(["test_*.py"], allow_empty = True), ungated)
+    if errors:
+        fail("//{}: {}".format(native.package_name(), "; ".join(errors)))
+    below = native.subpackages(include = ["**"], allow_empty = True)
+    gating_tests(
+        name = name,
+        testonly = True,
+        tests = [":" + test for test in gating] + ["//{}/{}:gate".format(native.package_name(), package) for package in below],
+        visibility = visibility,
+    )
+
+def second_bazel_test(name, srcs, args = [], data = [], **kwargs):
+    """A test that starts its own Bazel on a copy of the workspace (release/private/reproduce/second_workspace.py).
+
+    It takes minutes, so `//tests/...` leaves it out and you name it; nothing else runs at the same time. Its first argument is
     --workspace_file, a file at the workspace's root.
 
     Example:
@@ -86,9 +144,9 @@ def second_bazel_test(name, srcs, args = [], data = [], **kwargs):
         main = srcs[0],
         tags = [
             "exclusive",
-            # It reads the whole workspace: no result of another one is its own.
+            # It reads the whole workspace, which Bazel does not see: never reuse a result.
             "external",
-            # Bazel has a sandbox and a network access of its own.
+            # The second Bazel has its own sandbox and needs the network.
             "local",
             "manual",
             "requires-network",

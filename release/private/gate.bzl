@@ -1,9 +1,14 @@
-"""The rule behind //release:defs.bzl%test_gate: tests as build actions, and a stamp of what they passed on."""
+"""The rules behind //release:defs.bzl%test_gate: tests as build actions, and a stamp of what they passed on."""
+
+GatingTestsInfo = provider(
+    doc = "Tests that gate a publication.",
+    fields = {"tests": "depset of structs, one for each test: see `_describe`."},
+)
 
 _TestInfo = provider(
-    doc = "What Bazel knows of a test beside its program.",
+    doc = "Attributes of a test that its other providers do not carry.",
     fields = {
-        "arguments": "Its arguments, locations expanded.",
+        "arguments": "Its arguments, with locations expanded.",
         "tags": "Its tags.",
     },
 )
@@ -23,42 +28,91 @@ _test_aspect = aspect(
     doc = "Reads attributes of a test that its providers do not carry.",
 )
 
+# What both rules take as `tests`.
+_TESTS = attr.label_list(
+    mandatory = True,
+    aspects = [_test_aspect],
+    providers = [[RunEnvironmentInfo], [GatingTestsInfo]],
+    doc = "py_test targets that report how many test cases ran (pytest_test, or unittest's main), and `gating_tests`.",
+)
+
+def _describe(ctx, test):
+    """All that a gate needs to run a test."""
+    if not test[DefaultInfo].files_to_run.runfiles_manifest:
+        fail("{}: {} is not a test that can be run".format(ctx.label, test.label))
+    return struct(
+        arguments = tuple(test[_TestInfo].arguments),
+        environment = tuple(sorted(test[RunEnvironmentInfo].environment.items())),
+        files_to_run = test[DefaultInfo].files_to_run,
+        label = test.label,
+        runfiles = test[DefaultInfo].default_runfiles.files,
+        tags = tuple(test[_TestInfo].tags),
+    )
+
+def _collect(ctx):
+    """The tests of the attribute `tests`, directly or through `gating_tests`, as a depset."""
+    return depset(
+        [_describe(ctx, test) for test in ctx.attr.tests if GatingTestsInfo not in test],
+        transitive = [test[GatingTestsInfo].tests for test in ctx.attr.tests if GatingTestsInfo in test],
+    )
+
+def _gating_tests_impl(ctx):
+    return [GatingTestsInfo(tests = _collect(ctx)), DefaultInfo()]
+
+gating_tests = rule(
+    implementation = _gating_tests_impl,
+    doc = """Names tests together, so that a `test_gate` takes them as one target. Builds and runs nothing itself.
+
+Example:
+
+    gating_tests(
+        name = "gate",
+        testonly = True,
+        tests = [":contents", "//tests/images:gate"],
+    )
+""",
+    attrs = {"tests": _TESTS},
+)
+
 def _run(ctx, test):
-    """Registers the action that runs one test; returns the file with its result, which a failed test does not leave."""
+    """Registers the action that runs one test. Returns the file with its result, which a failed test does not leave."""
     result = ctx.actions.declare_file("{}/{}/{}.json".format(ctx.label.name, test.label.package, test.label.name))
     label = "//{}:{}".format(test.label.package, test.label.name)
     arguments = ctx.actions.args()
-    arguments.add("--test", test[DefaultInfo].files_to_run.executable)
+    arguments.add("--test", test.files_to_run.executable)
     arguments.add("--label", label)
     arguments.add("--output", result)
-    for name, value in sorted(test[RunEnvironmentInfo].environment.items()):
+    for name, value in test.environment:
         arguments.add("--env={}={}".format(name, value))
     arguments.add("--")
-    arguments.add_all(test[_TestInfo].arguments)
+    arguments.add_all(test.arguments)
     ctx.actions.run(
         executable = ctx.executable._run_test,
         arguments = [arguments],
-        tools = [test[DefaultInfo].files_to_run],
+        tools = [test.files_to_run],
         outputs = [result],
         mnemonic = "GateTest",
         progress_message = "Testing {} before publishing".format(label),
-        execution_requirements = {tag: "" for tag in test[_TestInfo].tags if tag in _EXECUTION_TAGS},
+        execution_requirements = {tag: "" for tag in test.tags if tag in _EXECUTION_TAGS},
         use_default_shell_env = True,
     )
     return result
 
 def _test_gate_impl(ctx):
+    # In the order of labels: the stamp must not depend on the order in which packages name each other.
+    tests = sorted(_collect(ctx).to_list(), key = lambda test: str(test.label))
     tested = {}
-    for test in ctx.attr.tests:
-        if not test[DefaultInfo].files_to_run.runfiles_manifest:
-            fail("{}: {} is no test that can be run".format(ctx.label, test.label))
-        for file in test[DefaultInfo].default_runfiles.files.to_list():
+    for test in tests:
+        for file in test.runfiles.to_list():
             tested[file] = True
     artifacts = [file for artifact in ctx.attr.artifacts for file in artifact[DefaultInfo].files.to_list()]
     for file in artifacts:
         if file not in tested:
-            fail("{}: none of its tests takes {} as data, so nothing would be tested of it; add one to `tests`".format(ctx.label, file.short_path))
-    results = [_run(ctx, test) for test in ctx.attr.tests]
+            fail("{}: no gating test has {} as data, so it would be published untested; add such a test, with gate = True".format(
+                ctx.label,
+                file.short_path,
+            ))
+    results = [_run(ctx, test) for test in tests]
     stamp = ctx.actions.declare_file(ctx.label.name + ".json")
     arguments = ctx.actions.args()
     arguments.add("--output", stamp)
@@ -76,18 +130,17 @@ def _test_gate_impl(ctx):
 
 test_gate = rule(
     implementation = _test_gate_impl,
-    doc = """Runs tests as build actions on what is to be published, and writes down the digests that they passed on.
+    doc = """Runs tests as build actions on what is to be published, and records the digests that they passed on.
 
-What depends on the gate cannot be built, and so not be run, while one of the tests fails: there is no flag that skips it, since the tests
-are not Bazel's to leave out but part of the graph. The output, `<name>.json`, has `artifacts` (name → kind and digest) and
-`tests` (label and number of test cases).
+While one of the tests fails, nothing that depends on the gate can be built or run. No flag skips it: the tests are not Bazel's to leave
+out but part of the graph. The output, `<name>.json`, has `artifacts` (name → kind and digest) and `tests` (label and number of test cases).
 
 Example:
 
     test_gate(
         name = "gate",
         artifacts = ["//wheels:tvm_runtime", "//images:tvm_runtime"],
-        tests = ["//tests/wheels:contents", "//tests/images:image_test"],
+        tests = ["//tests:gate"],
     )
 """,
     attrs = {
@@ -96,12 +149,7 @@ Example:
             allow_files = True,
             doc = "Wheels and OCI layouts. Each must be among the runfiles of one of the tests, as the very same file.",
         ),
-        "tests": attr.label_list(
-            mandatory = True,
-            aspects = [_test_aspect],
-            providers = [RunEnvironmentInfo],
-            doc = "py_test targets that report how many test cases ran (pytest_test, or unittest's main).",
-        ),
+        "tests": _TESTS,
         "_run_test": attr.label(default = "//release/private:run_test", executable = True, cfg = "exec"),
         "_write_stamp": attr.label(default = "//release/private:write_stamp", executable = True, cfg = "exec"),
     },

@@ -20,7 +20,7 @@ EXPECTED_SHARD = f"{SHARD}: expected a weight shard of 254592 bytes"
 SYMBOL = b"__tvm_ffi__library_bin"
 
 # After this a process counts as hanging. What is started here ends within five seconds.
-PATIENCE = 120
+PATIENCE = 600
 
 START = """
 import sys

@@ -20,7 +20,7 @@ from tiny_model_files import LIBRARY, WEIGHTS, child_environment
 HELLO = [{"role": "user", "content": "hello world"}]
 
 # How long a process may take before it counts as hanging; a start takes three seconds.
-PATIENCE = 120
+PATIENCE = 600
 
 
 class Server:

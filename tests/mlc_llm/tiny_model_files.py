@@ -41,4 +41,6 @@ def child_environment(home: Path) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "PYTHONUNBUFFERED": "1",
+        # Servers that spin on every core slow each other down: they take as many threads as the test.
+        **{name: os.environ[name] for name in ("OMP_NUM_THREADS", "TVM_NUM_THREADS") if name in os.environ},
     }

@@ -44,7 +44,7 @@ NOW = [
     entry("source", "tilelang", "0.1"),
 ]
 
-TESTS = [{"label": "//tests/runtime:tensors", "tests": 23}, {"label": "//tests/images:image_test", "tests": 1200}]
+TESTS = [{"label": "//tests/runtime:tensors", "tests": 23}, {"label": "//tests/images:image", "tests": 1200}]
 
 
 class Release:
@@ -126,7 +126,7 @@ def test_which_tests_it_passed(release):
     html, notes = release.pages()
     shown = Page(html)
     assert "1,223 test cases in 2 targets" in shown.text
-    assert ["//tests/runtime:tensors", "23"] in shown.rows and ["//tests/images:image_test", "1200"] in shown.rows
+    assert ["//tests/runtime:tensors", "23"] in shown.rows and ["//tests/images:image", "1200"] in shown.rows
     assert "1,223 test cases in 2 targets" in notes and "`//tests/runtime:tensors` (23)" in notes
 
 

@@ -96,7 +96,7 @@ class Checkout:
         command = [sys.executable, "-m", "release.private.publish"]
         command += [f"--dist={self.dist}", f"--gh={gh}", f"--cosign={COSIGN}", f"--settings={self.settings}", *keys, *arguments]
         variables = {name: value for name, value in variables.items() if value}
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=600)
         done.stderr = done.stderr.removeprefix(NOT_SIGNED)
         return done
 

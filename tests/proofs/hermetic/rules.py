@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-_STARTS_BAZEL = "starts a Bazel of its own, whose actions are held to the same rules"
+_STARTS_BAZEL = "starts its own Bazel, whose actions obey the same rules"
 _STARTS_CONTAINERS = "starts containers: in Bazel's sandbox there is only one user, and the image's own could not be tested"
 
 # Target → why it asks for something: a test to run outside of the sandbox, or with network. A new exception is a new line here, with its reason.
@@ -15,15 +15,15 @@ EXCEPTIONS = {
     "//tests/proofs/git_sources:build": _STARTS_BAZEL,
     "//tests/proofs/hermetic:action_graph": _STARTS_BAZEL,
     "//tests/proofs/hermetic:build": _STARTS_BAZEL,
-    "//tests/images:mlc_llm_container_test": _STARTS_CONTAINERS,
-    "//tests/images:mlc_llm_cuda_container_test": _STARTS_CONTAINERS,
-    "//tests/images:mlc_llm_dev_container_test": _STARTS_CONTAINERS,
+    "//tests/images:mlc_llm_container": _STARTS_CONTAINERS,
+    "//tests/images:mlc_llm_cuda_container": _STARTS_CONTAINERS,
+    "//tests/images:mlc_llm_dev_container": _STARTS_CONTAINERS,
     "//tests/images:push_full_disk": "mounts a small disk, which Bazel's sandbox does not allow",
     "//tests/images:run_with_runc": _STARTS_CONTAINERS,
-    "//tests/images:serve_test": _STARTS_CONTAINERS,
-    "//tests/images:tvm_runtime_container_test": _STARTS_CONTAINERS,
-    "//tests/images:tvm_runtime_cuda_container_test": _STARTS_CONTAINERS,
-    "//tests/images:tvm_runtime_dev_container_test": _STARTS_CONTAINERS,
+    "//tests/images:serve": _STARTS_CONTAINERS,
+    "//tests/images:tvm_runtime_container": _STARTS_CONTAINERS,
+    "//tests/images:tvm_runtime_cuda_container": _STARTS_CONTAINERS,
+    "//tests/images:tvm_runtime_dev_container": _STARTS_CONTAINERS,
     "//tests/proofs/broken_runtime:broken_runtime": _STARTS_BAZEL,
     "//tests/proofs/remote:faults": _STARTS_BAZEL,
     "//tests/proofs/remote:same_bytes": _STARTS_BAZEL,

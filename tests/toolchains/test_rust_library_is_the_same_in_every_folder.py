@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import re
 import shutil
 import subprocess
 import sys
-import tempfile
-import unittest
 from pathlib import Path
 
 from tests.toolchains import runfiles
@@ -35,31 +33,26 @@ def build_in(folder: Path, jobs: int, *, broken: bool = False) -> subprocess.Com
     return subprocess.run(command, cwd=folder, env={}, stderr=subprocess.PIPE, text=True)
 
 
-class RustLibrary(unittest.TestCase):
-    def test_two_folders_one_library(self):
-        with tempfile.TemporaryDirectory(dir=os.environ.get("TEST_TMPDIR")) as scratch:
-            for folder, jobs in ((Path(scratch, "one"), 1), (Path(scratch, "another/longer place"), 4)):
-                done = build_in(folder, jobs)
-                self.assertEqual(done.returncode, 0, done.stderr)
-                self.assertEqual(sorted(path.name for path in folder.iterdir()), ["external", "libsum.a", "package"])
-                self.assertTrue((folder / "libsum.a").read_bytes() == LIBRARY.read_bytes(), f"not what Bazel built: {folder / 'libsum.a'}")
-
-    def test_no_folder_of_the_build_is_in_the_library(self):
-        content = LIBRARY.read_bytes()
-        # What assertions name is in it: mapped, not left out.
-        self.assertIn(b"\0./package/src/add.c\0", content)
-        self.assertRegex(content, rb"\./target/release/build/sum-[0-9a-f]+/out/require\.rs")
-        for part in (b"sandbox", b"execroot", b"bazel-out", b"external/", b".cargo/registry"):
-            self.assertNotIn(part, content)
-
-    def test_what_does_not_compile_is_an_error_that_shows_the_compilers_words(self):
-        with tempfile.TemporaryDirectory(dir=os.environ.get("TEST_TMPDIR")) as scratch:
-            done = build_in(Path(scratch, "one"), 1, broken=True)
-            self.assertEqual(done.returncode, 1)
-            self.assertIn("src/lib.rs:1", done.stderr)
-            self.assertNotIn("Traceback", done.stderr)
-            self.assertFalse(Path(scratch, "one/libsum.a").exists())
+def test_two_folders_one_library(tmp_path: Path) -> None:
+    for folder, jobs in ((tmp_path / "one", 1), (tmp_path / "another/longer place", 4)):
+        done = build_in(folder, jobs)
+        assert done.returncode == 0, done.stderr
+        assert sorted(path.name for path in folder.iterdir()) == ["external", "libsum.a", "package"]
+        assert (folder / "libsum.a").read_bytes() == LIBRARY.read_bytes(), f"not what Bazel built: {folder / 'libsum.a'}"
 
 
-if __name__ == "__main__":
-    unittest.main()
+def test_no_folder_of_the_build_is_in_the_library() -> None:
+    content = LIBRARY.read_bytes()
+    # What assertions name is in it: mapped, not left out.
+    assert b"\0./package/src/add.c\0" in content
+    assert re.search(rb"\./target/release/build/sum-[0-9a-f]+/out/require\.rs", content)
+    for part in (b"sandbox", b"execroot", b"bazel-out", b"external/", b".cargo/registry"):
+        assert part not in content
+
+
+def test_what_does_not_compile_is_an_error_that_shows_the_compilers_words(tmp_path: Path) -> None:
+    done = build_in(tmp_path / "one", 1, broken=True)
+    assert done.returncode == 1
+    assert "src/lib.rs:1" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "one/libsum.a").exists()

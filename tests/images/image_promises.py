@@ -1,0 +1,109 @@
+"""The images that a test is given, and what each of them must hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+
+from oci.layout import Image
+
+SITE_PACKAGES = "usr/local/lib/python3.11/dist-packages"
+
+BUILD_TOOLS = ("as", "c++", "cc", "cmake", "g++", "gcc", "git", "ld", "make", "ninja", "python3.11-config")
+
+# A path that only one layer can have, for each layer from the lowest.
+_TVM_LAYERS = (
+    "usr/lib/os-release",
+    "usr/bin/python3.11",
+    f"{SITE_PACKAGES}/numpy/__init__.py",
+    f"{SITE_PACKAGES}/pytest/__init__.py",
+    f"{SITE_PACKAGES}/tvm/lib/libtvm_compiler.so",
+    f"{SITE_PACKAGES}/tvm/lib/libtvm_runtime.so",
+    "usr/local/bin/entrypoint",
+)
+
+_MLC_LLM_LAYERS = (
+    f"{SITE_PACKAGES}/fastapi/__init__.py",
+    f"{SITE_PACKAGES}/openai/__init__.py",
+    f"{SITE_PACKAGES}/mlc_llm/libmlc_llm.so",
+    f"{SITE_PACKAGES}/mlc_llm/__init__.py",
+    "usr/local/bin/serve",
+)
+
+_DEV_LAYERS = ("usr/bin/g++", "tests/dev/test_export.py")
+
+CUDA_LAYERS = (
+    f"{SITE_PACKAGES}/nvidia/cu13/lib/libcublas.so.13",
+    f"{SITE_PACKAGES}/nvidia/cu13/lib/libcurand.so.10",
+    f"{SITE_PACKAGES}/nvidia/cu13/lib/libcudart.so.13",
+    f"{SITE_PACKAGES}/nvidia/nccl/lib/libnccl.so.2",
+    f"{SITE_PACKAGES}/tvm_cuda/lib/libtvm_runtime_cuda.so",
+)
+
+_MLC_LLM_ENVIRONMENT = ("MLC_LLM_HOME=/tmp/mlc_llm",)
+
+_CUDA_LICENSES = "Apache-2.0 AND LicenseRef-NVIDIA-Proprietary"
+
+
+@functools.cache
+def image(name: str) -> Image:
+    """An image of this test, by name."""
+    return Image(pathlib.Path(os.environ[name.upper()]))
+
+
+@functools.cache
+def lock() -> dict:
+    return json.loads(pathlib.Path(os.environ["DEBIAN_LOCK"]).read_text())
+
+
+@dataclasses.dataclass(frozen=True)
+class Promise:
+    """What one image holds.
+
+    Attributes:
+        name: the image's.
+        layers: a path that only one layer can have, for each layer from the lowest.
+        package_sets: sets of locks/debian.lock.json.
+        environment: variables after those of tvm_runtime.
+        licenses: the label's.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    package_sets: tuple[str, ...] = ("image_base", "image_python")
+    environment: tuple[str, ...] = ()
+    licenses: str = "Apache-2.0"
+
+    @property
+    def image(self) -> Image:
+        return image(self.name)
+
+    def build_tools(self) -> list[str]:
+        """The build tools that are in the image."""
+        return [name for name in BUILD_TOOLS if self.image.resolve(f"usr/bin/{name}")]
+
+
+_DEV_PACKAGES = ("image_base", "image_python", "image_dev")
+
+PROMISES = {
+    promise.name: promise
+    for promise in (
+        Promise("tvm_runtime", _TVM_LAYERS),
+        Promise("tvm_runtime_dev", (*_TVM_LAYERS, *_DEV_LAYERS), _DEV_PACKAGES),
+        Promise("tvm_runtime_cuda", (*_TVM_LAYERS, *CUDA_LAYERS), licenses=_CUDA_LICENSES),
+        Promise("mlc_llm", (*_TVM_LAYERS, *_MLC_LLM_LAYERS), environment=_MLC_LLM_ENVIRONMENT),
+        Promise("mlc_llm_dev", (*_TVM_LAYERS, *_MLC_LLM_LAYERS, *_DEV_LAYERS), _DEV_PACKAGES, _MLC_LLM_ENVIRONMENT),
+        Promise(
+            "mlc_llm_cuda",
+            (*_TVM_LAYERS, *_MLC_LLM_LAYERS, *CUDA_LAYERS),
+            environment=_MLC_LLM_ENVIRONMENT,
+            licenses=_CUDA_LICENSES,
+        ),
+    )
+}
+
+# The images that the test is about; it may be given others to compare them with.
+UNDER_TEST = [PROMISES[name] for name in os.environ["UNDER_TEST"].split()]

@@ -1,0 +1,57 @@
+"""What the images mlc_llm and mlc_llm_dev hold, besides what test_every_image.py says."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+
+import pytest
+
+from tests.images.image_promises import BUILD_TOOLS, PROMISES, SITE_PACKAGES, image
+
+
+def test_it_adds_to_tvm_runtime() -> None:
+    base = image("tvm_runtime").layer_digests
+    assert image("mlc_llm").layer_digests[: len(base)] == base
+
+
+def test_no_build_tools() -> None:
+    assert PROMISES["mlc_llm"].build_tools() == []
+
+
+def test_the_native_layer_has_nothing_but_libraries() -> None:
+    files = [path for path, file in image("mlc_llm").layers[9].items() if file.entry.isreg()]
+    assert [posixpath.basename(path) for path in files] == ["libmlc_llm.so", "libmlc_llm_module.so"]
+
+
+def test_mlc_llms_python_is_in_one_layer() -> None:
+    places = (f"{SITE_PACKAGES}/mlc_llm", "usr/local/share/wheels/mlc_llm")
+    holding = {
+        number
+        for number, layer in enumerate(image("mlc_llm").layers)
+        for path, file in layer.items()
+        if file.entry.isreg() and path.startswith(places) and not path.endswith(".so")
+    }
+    assert holding == {10}
+
+
+@pytest.mark.parametrize("name", ["mlc_llm", "serve", "uvicorn"])
+def test_commands(name: str) -> None:
+    assert image("mlc_llm").files[f"usr/local/bin/{name}"].entry.mode == 0o755
+
+
+def test_its_tests_have_the_tiny_model() -> None:
+    configuration = json.loads(image("mlc_llm").text("tests/mlc_llm/tiny/mlc-chat-config.json"))
+    assert (configuration["model_type"], configuration["quantization"]) == ("llama", "q0f32")
+    assert image("mlc_llm").files["tests/mlc_llm/tiny.so"].data.startswith(b"\x7fELF")
+    assert "tests/mlc_llm/checkpoint/model.safetensors" in image("mlc_llm").files
+
+
+def test_dev_has_build_tools() -> None:
+    assert PROMISES["mlc_llm_dev"].build_tools() == list(BUILD_TOOLS)
+
+
+def test_dev_adds_to_mlc_llm_what_tvm_runtime_dev_adds_to_tvm_runtime() -> None:
+    base = image("mlc_llm").layer_digests
+    added = image("tvm_runtime_dev").layer_digests[len(image("tvm_runtime").layer_digests) :]
+    assert image("mlc_llm_dev").layer_digests == [*base, *added]

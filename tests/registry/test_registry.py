@@ -1,0 +1,44 @@
+"""Promise: the registry answers for every module that MODULE.bazel asks for, and each entry is well formed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+REGISTRY = Path(os.environ["TEST_SRCDIR"], os.environ["REGISTRY"]).parent
+MODULE = Path(os.environ["TEST_SRCDIR"], os.environ["MODULE"])
+DEPENDENCY = re.compile(r'^bazel_dep\(name = "([^"]+)", version = "([^"]+)"', re.MULTILINE)
+
+
+def entries() -> list[Path]:
+    """The folders modules/<name>/<version>."""
+    found = sorted(path.parent for path in REGISTRY.glob("modules/*/*/MODULE.bazel"))
+    assert found
+    return found
+
+
+def test_every_entry_declares_its_own_name_and_version() -> None:
+    for entry in entries():
+        name, version = entry.parts[-2:]
+        assert f'module(name = "{name}", version = "{version}")' in (entry / "MODULE.bazel").read_text()
+
+
+def test_every_entry_says_why_it_exists() -> None:
+    for entry in entries():
+        assert re.search(r'^""".{20,}"""$', (entry / "MODULE.bazel").read_text().splitlines()[0]), entry
+
+
+def test_every_entry_has_its_sources_in_tree() -> None:
+    assert json.loads((REGISTRY / "bazel_registry.json").read_text()) == {"module_base_path": "src"}
+    for entry in entries():
+        source = json.loads((entry / "source.json").read_text())
+        assert source == {"type": "local_path", "path": entry.parts[-2]}
+
+
+def test_registry_has_what_modules_ask_for() -> None:
+    for path in [MODULE, *(entry / "MODULE.bazel" for entry in entries())]:
+        for name, version in DEPENDENCY.findall(path.read_text()):
+            assert (REGISTRY / "modules" / name / version).is_dir(), f"{path} asks for {name} {version}"
+    assert len(DEPENDENCY.findall(MODULE.read_text())) >= 4
