@@ -122,6 +122,8 @@ class Bazel:
         """Builds the target and returns its only output."""
         self.output("build", target)
         (path,) = self.listed(target)
+        if path.is_dir() and len(wheels := list(path.glob("*.whl"))) == 1:
+            return wheels[0]
         return path
 
 

@@ -15,8 +15,8 @@ import commands
 import engine_process
 import report
 
-NEEDS = "//wheels:mlc_llm"
-TVM = {"ours": "//wheels:tvm", "official": "//bench:official_tvm"}
+NEEDS = "//wheels/mlc_llm"
+TVM = {"ours": "//wheels/tvm:installed", "official": "//bench:official_tvm"}
 _SHARED = ("//wheels:mlc_llm_dependencies", "//wheels:dependencies")
 # Model → answers per batch size in one process, enough for some seconds.
 MODELS = {"//models/tiny": 20, "//bench:small": 2}
@@ -103,7 +103,7 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
     if not workspace.compatible(NEEDS):
         return commands.NO_SOURCES, "nothing"
     commands.say("building wheels and models")
-    environments = ["//wheels:mlc_llm_installed", *_SHARED]
+    environments = ["//wheels/mlc_llm:installed", *_SHARED]
     workspace.output("build", NEEDS, *environments, *TVM.values(), *MODELS)
     tvm = {side: workspace.file(target) for side, target in TVM.items()}
     shared = [workspace.file(target) for target in environments]
@@ -127,7 +127,7 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
     text += "Start: lower is better. Prefill and decode, in tokens per second: higher is better. Both sides produced the same texts.\n"
     versions = [
         " ".join(workspace.file(target).name.split("-")[:2])
-        for target in (NEEDS, "//wheels:tvm_runtime", "@pypi//apache_tvm:whl")
+        for target in (NEEDS, "//wheels/tvm", "@pypi//apache_tvm:whl")
     ]
     return text, ", ".join(versions)
 

@@ -94,7 +94,7 @@ class _Image:
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
     """This part's tables, and the versions of what was measured."""
-    changes = [RUNTIME] + ([MLC_LLM] if workspace.compatible("//wheels:mlc_llm") else [])
+    changes = [RUNTIME] + ([MLC_LLM] if workspace.compatible("//wheels/mlc_llm") else [])
     with commands.scratch() as folder:
         bazel = commands.Bazel(workspace.root, folder / "output_base")
         try:

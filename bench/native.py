@@ -32,7 +32,7 @@ runtime. Both builds include the Rust part: the same program starts cargo with t
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:
     """This part's table, and the versions of what was measured."""
-    if not workspace.compatible("//wheels:mlc_llm"):
+    if not workspace.compatible("//wheels/mlc_llm"):
         return commands.NO_SOURCES, "nothing"
     text, versions = builds.measure(workspace, options, PROJECT)
     return text + _NOTE, versions

@@ -18,7 +18,7 @@ from pathlib import Path
 import commands
 import report
 
-TARGETS = ["//wheels:tvm_ffi", "//wheels:tvm_runtime", "//images/tvm_runtime"]
+TARGETS = ["//wheels/tvm_ffi", "//wheels/tvm", "//images/tvm_runtime"]
 ON_PAPER = (1, 2, 16, 64, 256)
 
 _STARTING = 180  # seconds

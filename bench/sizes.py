@@ -16,13 +16,13 @@ import commands
 import report
 
 # Our wheel → the official wheel of the same release.
-WHEELS = {"//wheels:tvm_ffi": "@pypi//apache_tvm_ffi:whl", "//wheels:tvm_runtime": "@pypi//apache_tvm:whl"}
+WHEELS = {"//wheels/tvm_ffi": "@pypi//apache_tvm_ffi:whl", "//wheels/tvm": "@pypi//apache_tvm:whl"}
 IMAGES = ("//images:tvm_runtime", "//images:tvm_runtime_dev")
 # With mlc-llm's sources. No package registry has an official wheel to compare with.
-MLC_LLM_WHEEL = "//wheels:mlc_llm"
+MLC_LLM_WHEEL = "//wheels/mlc_llm"
 MLC_LLM_IMAGES = ("//images:mlc_llm", "//images:mlc_llm_dev")
 # With --config=cuda.
-CUDA_WHEEL = "//wheels:tvm_cuda"
+CUDA_WHEEL = "//wheels/tvm_cuda"
 CUDA_IMAGE = "//images:tvm_runtime_cuda"
 MLC_LLM_CUDA_IMAGE = "//images:mlc_llm_cuda"
 # Option → whether it adds or removes, and the layer concerned.

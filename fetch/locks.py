@@ -1,5 +1,4 @@
-"""Reads the locks: every Debian package, PyPI distribution, source and Rust crate that a build takes, with version, hash and licence.
-"""
+"""Reads the locks: every Debian package, PyPI distribution, source and Rust crate that a build takes, with version, hash and licence."""
 
 from __future__ import annotations
 
@@ -27,42 +26,6 @@ _LOCK_OF = {CRATE: CRATES_LOCK, DEBIAN: DEBIAN_LOCK, PYPI: REQUIREMENTS_LOCK, SO
 LICENSES_SECTION = {CRATE: "crates", DEBIAN: "debian", PYPI: "pypi", SOURCE: "sources"}
 
 _GITHUB = "https://github.com/"
-
-# Which locked inputs a wheel of this build is made of: as fetch/pypi/extension.bzl unpacks them, and as wheels/build_id.bzl counts them.
-# The first is the one that declares its licence. Without git sources (`without_git_sources`) those are none.
-WHEEL_SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
-    "apache-tvm": ((PYPI, "apache-tvm"), (SOURCE, "tilelang")),
-    # The device runtime is compiled from the source tvm; without git sources it is the one of PyPI's apache-tvm.
-    "apache-tvm-cuda": ((PYPI, "apache-tvm"), (SOURCE, "tilelang"), (SOURCE, "tvm")),
-    "apache-tvm-ffi": ((PYPI, "apache-tvm-ffi"),),
-    "mlc-llm": ((SOURCE, "mlc-llm"), (SOURCE, "sentencepiece"), (SOURCE, "tokenizers-cpp"), (SOURCE, "xgrammar")),
-}
-
-# Sets of crates and Debian packages that are compiled into a wheel.
-WHEEL_SETS: dict[str, tuple[tuple[str, str], ...]] = {
-    "mlc-llm": ((CRATE, "tokenizers_cpp"), (DEBIAN, "cxx_headers")),
-}
-
-# What a build takes only if it makes a wheel, and the wheel does not contain: its compiler, and libraries that it calls.
-WHEEL_TOOLS: dict[str, tuple[tuple[str, str], ...]] = {
-    "apache-tvm-cuda": (
-        (PYPI, "nvidia-cublas"),
-        (PYPI, "nvidia-cuda-cccl"),
-        (PYPI, "nvidia-cuda-crt"),
-        (PYPI, "nvidia-cuda-nvcc"),
-        (PYPI, "nvidia-cuda-runtime"),
-        (PYPI, "nvidia-cudnn-cu13"),
-        (PYPI, "nvidia-curand"),
-        (PYPI, "nvidia-nccl-cu13"),
-        (PYPI, "nvidia-nvtx"),
-        (PYPI, "nvidia-nvvm"),
-    ),
-}
-
-# The same of sets of crates and Debian packages.
-WHEEL_TOOL_SETS: dict[str, tuple[tuple[str, str], ...]] = {
-    "apache-tvm-cuda": ((DEBIAN, "cuda"),),
-}
 
 
 class InputsError(Exception):
@@ -108,6 +71,65 @@ class Input:
     def from_git(self) -> bool:
         """Whether it is a commit of a git repository."""
         return self.ecosystem == SOURCE and not self.purl.startswith("pkg:pypi/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Some of the locks' inputs.
+
+    Args:
+        entries: pairs of ecosystem and name.
+        sets: pairs of ecosystem and set.
+    """
+
+    entries: frozenset[tuple[str, str]] = frozenset()
+    sets: frozenset[tuple[str, str]] = frozenset()
+
+    @classmethod
+    def of(cls, content: Mapping[str, list[list[str]]]) -> Parts:
+        """Reads the JSON that the rules of wheels/private/made_of.bzl write."""
+        return cls(*(frozenset((ecosystem, name) for ecosystem, name in content[kind]) for kind in ("entries", "sets")))
+
+    def __contains__(self, each: Input) -> bool:
+        return (each.ecosystem, each.name) in self.entries or any((each.ecosystem, use) in self.sets for use in each.uses)
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """Which locked inputs a wheel of this build is made of: what wheels/private/made_of.bzl found in the build graph.
+
+    Args:
+        distribution: the wheel's.
+        licensed_as: the entry that declares its licence: ecosystem and name.
+        of_the_project: entries that its own licence and notice cover.
+        content: what is in it, or compiled into it.
+        tools: its compilers, and libraries that it calls.
+    """
+
+    distribution: str
+    licensed_as: tuple[str, str]
+    of_the_project: frozenset[tuple[str, str]]
+    content: Parts
+    tools: Parts = Parts()
+
+    @classmethod
+    def read(cls, path: Path) -> Made:
+        """Reads what a target `made_of` writes.
+
+        Raises:
+            InputsError: the file is something else.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            ecosystem, name = content["licensed_as"]
+            project = frozenset((ecosystem, name) for ecosystem, name in content["of_the_project"])
+            return cls(content["distribution"], (ecosystem, name), project, Parts.of(content["content"]), Parts.of(content["tools"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputsError(f"{path}: expected what a target made_of of //wheels writes, found {error!r}: build it again") from None
+
+    def sources(self, locked: list[Input]) -> list[Input]:
+        """The inputs among `locked` that the wheel is made of."""
+        return [each for each in locked if each in self.content]
 
 
 def pinned(locks: Mapping[str, Path]) -> list[Input]:
@@ -231,44 +253,51 @@ def _git_purl(repository: str, commit: str) -> str:
     return PackageURL("generic", None, path.rpartition("/")[2], commit, {"vcs_url": f"git+{repository}@{commit}"}).to_string()
 
 
-def sources_of(wheel: str, locked: list[Input]) -> list[Input]:
-    """What a wheel of this build is made of.
+def available(locked: list[Input], unavailable: Parts) -> list[Input]:
+    """What a build can take.
 
     Args:
-        wheel: its distribution, a key of `WHEEL_SOURCES`.
         locked: all inputs.
+        unavailable: what it cannot take, as //wheels:unavailable_inputs has it.
     """
-    sets = WHEEL_SETS.get(wheel, ())
-    return [
-        each
-        for each in locked
-        if (each.ecosystem, each.name) in WHEEL_SOURCES[wheel] or any((each.ecosystem, use) in sets for use in each.uses)
-    ]
-
-
-def tools_of(wheel: str, locked: list[Input]) -> list[Input]:
-    """What a build takes only if it makes this wheel, beside what the wheel is made of.
-
-    Args:
-        wheel: its distribution, a key of `WHEEL_SOURCES`.
-        locked: all inputs.
-    """
-    sets = WHEEL_TOOL_SETS.get(wheel, ())
-    return [
-        each
-        for each in locked
-        if (each.ecosystem, each.name) in WHEEL_TOOLS.get(wheel, ()) or any((each.ecosystem, use) in sets for use in each.uses)
-    ]
-
-
-def without_git_sources(locked: list[Input]) -> list[Input]:
-    """What a build can take that has no git sources (README.md, "Sources of mlc-llm")."""
-    return [each for each in locked if not each.from_git]
+    found = []
+    for each in locked:
+        uses = tuple(use for use in each.uses if (each.ecosystem, use) not in unavailable.sets)
+        if (each.ecosystem, each.name) not in unavailable.entries and (uses or not each.uses):
+            found.append(dataclasses.replace(each, uses=uses))
+    return found
 
 
 def add_locks_argument(parser: argparse.ArgumentParser) -> None:
     """The option --locks, the same in every program that reads the inputs."""
     parser.add_argument("--locks", type=Path, nargs="+", required=True, metavar="FILE", help=", ".join(LOCKS))
+
+
+def add_made_of_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that say what wheels are made of, and what the build cannot take; `made_of` and `load_available` read them."""
+    parser.add_argument("--made-of", type=Path, action="append", default=[], metavar="FILE", help="target made_of of a wheel; one for each --wheel")
+    parser.add_argument("--unavailable", type=Path, metavar="FILE", help="target //wheels:unavailable_inputs")
+
+
+def made_of(arguments: argparse.Namespace) -> dict[str, Made]:
+    """Distribution → what its wheel is made of.
+
+    Raises:
+        InputsError: a file is malformed.
+    """
+    return {made.distribution: made for made in map(Made.read, arguments.made_of)}
+
+
+def load_available(arguments: argparse.Namespace) -> list[Input]:
+    """The inputs that the build can take.
+
+    Raises:
+        InputsError: the locks contradict each other.
+    """
+    locked = load(by_name(arguments.locks))
+    if not arguments.unavailable:
+        return locked
+    return available(locked, Parts.of(json.loads(arguments.unavailable.read_text(encoding="utf-8"))))
 
 
 def by_name(paths: list[Path]) -> dict[str, Path]:

@@ -12,14 +12,14 @@ _HAS_CUDA = not NEEDS_CUDA
 
 _CUDA_IMAGES = ["tvm_runtime_cuda"] + (["mlc_llm_cuda"] if _HAS_MLC_LLM else [])
 
-_CUDA_WHEELS = ["//wheels:tvm_cuda"]
+_CUDA_WHEELS = ["//wheels/tvm_cuda"]
 
 _MLC_LLM_IMAGES = [
     "mlc_llm",
     "mlc_llm_dev",
 ]
 
-_MLC_LLM_WHEELS = ["//wheels:mlc_llm"]
+_MLC_LLM_WHEELS = ["//wheels/mlc_llm"]
 
 # The first is what //images:run and the like take where none is named: the same with and without CUDA.
 IMAGES = (_MLC_LLM_IMAGES if _HAS_MLC_LLM else []) + [
@@ -28,6 +28,6 @@ IMAGES = (_MLC_LLM_IMAGES if _HAS_MLC_LLM else []) + [
 ] + (_CUDA_IMAGES if _HAS_CUDA else [])
 
 WHEELS = (_MLC_LLM_WHEELS if _HAS_MLC_LLM else []) + (_CUDA_WHEELS if _HAS_CUDA else []) + [
-    "//wheels:tvm_ffi",
-    "//wheels:tvm_runtime",
+    "//wheels/tvm",
+    "//wheels/tvm_ffi",
 ]

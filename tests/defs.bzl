@@ -16,7 +16,7 @@ _ONE_THREAD = {
 def pytest_test(
         name,
         srcs,
-        environments = ["//wheels:tvm", "//wheels:dependencies", "//wheels:test_dependencies"],
+        environments = ["//wheels/tvm:installed", "//wheels:dependencies", "//wheels:test_dependencies"],
         data = [],
         env = {},
         gate = False,

@@ -10,6 +10,7 @@ Example (MODULE.bazel):
 folder within its action: some dozens of files to track instead of thousands, and no crate's own BUILD files among them.
 """
 
+load("//fetch/facts:facts.bzl", "locked", "repository_facts")
 load(":crates.bzl", "download_crates")
 
 _LOCK = Label("//locks:crates.lock.json")
@@ -38,6 +39,7 @@ _crates_repository = repository_rule(
 
 def _crates_impl(mctx):
     lock = json.decode(mctx.read(_LOCK))
+    facts = {}
     for module in mctx.modules:
         for tag in module.tags.set:
             if tag.name not in lock["sets"]:
@@ -47,6 +49,8 @@ def _crates_impl(mctx):
                 ))
             # Only a change of the set's own crates makes its repository outdated.
             _crates_repository(name = "crates_" + tag.name, crates = json.encode([lock["crates"][key] for key in lock["sets"][tag.name]]))
+            facts["crates_" + tag.name] = locked(sets = [("crate", tag.name)], needs = tag.needs)
+    repository_facts(name = "crates_facts", facts = facts)
     return mctx.extension_metadata(reproducible = True)
 
 crates = module_extension(
@@ -54,7 +58,10 @@ crates = module_extension(
     tag_classes = {
         "set": tag_class(
             doc = "A set as the repository crates_<name>: target `crates`.",
-            attrs = {"name": attr.string(mandatory = True, doc = "A set of locks/crates.lock.json.")},
+            attrs = {
+                "name": attr.string(mandatory = True, doc = "A set of locks/crates.lock.json."),
+                "needs": attr.string_list(doc = "What a build must have to take it, as `locked` of //fetch/facts:facts.bzl has it."),
+            },
         ),
     },
 )

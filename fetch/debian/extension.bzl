@@ -18,8 +18,11 @@ Example (MODULE.bazel):
 """
 
 load("//fetch/debian/private:repositories.bzl", "debian_packages", "debian_root")
+load("//fetch/facts:facts.bzl", "locked", "repository_facts")
 
 _LOCK = Label("//locks:debian.lock.json")
+
+_NEEDS = "What a build must have to take it, as `locked` of //fetch/facts:facts.bzl has it."
 
 _root = tag_class(
     doc = "A set's packages unpacked into one folder.",
@@ -27,6 +30,7 @@ _root = tag_class(
         "build_file": attr.label(mandatory = True, doc = "The repository's BUILD file."),
         "dropped_options": attr.string_dict(doc = "Script of `wrappers` → an option that its program is not given, nor the argument after it."),
         "name": attr.string(mandatory = True),
+        "needs": attr.string_list(doc = _NEEDS),
         "set": attr.string(mandatory = True, doc = "A set of locks/debian.lock.json."),
         "wheels": attr.string_list(doc = "Distributions of locks/requirements.lock.txt whose wheels are unpacked into the folder too: programs that Debian has not."),
         "wrappers": attr.string_dict(
@@ -40,6 +44,7 @@ _packages = tag_class(
     doc = "A set's .deb files, unopened: target `packages`, in lock order.",
     attrs = {
         "name": attr.string(mandatory = True),
+        "needs": attr.string_list(doc = _NEEDS),
         "set": attr.string(mandatory = True, doc = "A set of locks/debian.lock.json."),
     },
 )
@@ -55,6 +60,7 @@ def _locked_set(lock, name):
 
 def _debian_impl(module_ctx):
     lock = json.decode(module_ctx.read(_LOCK))
+    facts = {}
     for module in module_ctx.modules:
         for tag in module.tags.root:
             debian_root(
@@ -65,8 +71,11 @@ def _debian_impl(module_ctx):
                 wheels = tag.wheels,
                 wrappers = tag.wrappers,
             )
+            facts[tag.name] = locked([("pypi", wheel) for wheel in tag.wheels], [("debian", tag.set)], tag.needs)
         for tag in module.tags.packages:
             debian_packages(name = tag.name, packages = _locked_set(lock, tag.set))
+            facts[tag.name] = locked(sets = [("debian", tag.set)], needs = tag.needs)
+    repository_facts(name = "debian_facts", facts = facts)
     return module_ctx.extension_metadata(reproducible = True)
 
 debian = module_extension(

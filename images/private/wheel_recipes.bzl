@@ -1,31 +1,35 @@
 """Recipes by which an image packs its wheels again, instead of holding each file twice."""
 
+load("//wheels:defs.bzl", "WheelInfo")
+
 def _wheel_recipes_impl(ctx):
     installed = ctx.file.installed
     recipes = []
-    for wheel in [file for file in ctx.files.wheels if file.extension == "whl"]:
-        recipe = ctx.actions.declare_file("{}/{}.json".format(ctx.label.name, wheel.basename))
+    for target in ctx.attr.wheels:
+        wheel = target[WheelInfo]
+        recipe = ctx.actions.declare_file("{}/{}.json".format(ctx.label.name, wheel.distribution.replace("-", "_")))
         arguments = ctx.actions.args()
-        arguments.add("--wheel", wheel)
+        arguments.add("--unversioned", wheel.unversioned)
+        arguments.add("--identity", wheel.identity)
         arguments.add("--installed", installed.path)
         arguments.add("--output", recipe)
         ctx.actions.run(
             executable = ctx.executable._make_wheel_recipe,
             arguments = [arguments],
-            inputs = [wheel, installed],
+            inputs = [wheel.unversioned, wheel.identity, installed],
             outputs = [recipe],
             mnemonic = "WheelRecipe",
-            progress_message = "Writing how to pack %s again" % wheel.basename,
+            progress_message = "Writing the recipe of wheel " + wheel.distribution,
         )
         recipes.append(recipe)
     return [DefaultInfo(files = depset(recipes))]
 
 wheel_recipes = rule(
     implementation = _wheel_recipes_impl,
-    doc = "What the image's `build` command needs beside the installed files: one JSON file per wheel.",
+    doc = "Recipes for the image's `build` command, which packs wheels from installed files: one JSON file per wheel.",
     attrs = {
         "installed": attr.label(allow_single_file = True, mandatory = True, doc = "The site-packages folder that all wheels are installed in."),
-        "wheels": attr.label_list(allow_files = [".whl"], mandatory = True),
+        "wheels": attr.label_list(mandatory = True, providers = [WheelInfo]),
         "_make_wheel_recipe": attr.label(default = "//images/private:make_wheel_recipe", executable = True, cfg = "exec"),
     },
 )

@@ -83,12 +83,12 @@ mlc_model_rule = rule(
         "_build_model": attr.label(default = "//models/private:build_model", executable = True, cfg = "exec"),
         # Not cfg = "exec": what compiles a model is the TVM that will run it, and not built a second time.
         "_environments": attr.label_list(default = [
-            "//wheels:tvm",
+            "//wheels/tvm:installed",
             "//wheels:mlc_llm_dependencies",
             "//wheels:dependencies",
         ]),
         # A configuration takes the engine's own tokenizer.
-        "_mlc_llm": attr.label(default = "//wheels:mlc_llm_installed"),
+        "_mlc_llm": attr.label(default = "//wheels/mlc_llm:installed"),
         "_mlc_llm_compiler": attr.label(default = "//wheels:mlc_llm_compiler"),
     },
     fragments = ["cpp"],

@@ -40,7 +40,7 @@ relax_library_rule = rule(
         "_build_relax": attr.label(default = "//models/private:build_relax", executable = True, cfg = "exec"),
         # Not cfg = "exec": what compiles a module is the TVM that will run it, and not built a second time.
         "_environments": attr.label_list(default = [
-            "//wheels:tvm",
+            "//wheels/tvm:installed",
             "//wheels:dependencies",
         ]),
     },

@@ -19,18 +19,24 @@ _OPTIONS = [] if NEEDS_CUDA else ["--config=cuda"]
 def _products(images, wheels):
     return ["--image {}=$(execpath //images:{})".format(image, image) for image in images] + ["--wheel $(execpath {})".format(wheel) for wheel in wheels]
 
+def _made_of(wheels):
+    return [wheel + ":made_of" for wheel in wheels] + ["//wheels:unavailable_inputs"]
+
+def _made_of_arguments(wheels):
+    return ["--made-of $(execpath {}:made_of)".format(wheel) for wheel in wheels] + ["--unavailable $(execpath //wheels:unavailable_inputs)"]
+
 def _sources(images, wheels):
     return _LOCKS + ["//images:" + image for image in images] + wheels
 
 def _bill_and_provenance(name, images, wheels, only = []):
     document(
         name = name + "_sbom",
-        srcs = _sources(images, wheels),
+        srcs = _sources(images, wheels) + _made_of(wheels),
         outs = {
             "--cyclonedx": name + ".cdx.json",
             "--spdx": name + ".spdx.json",
         },
-        arguments = _LOCK_ARGUMENTS + ["--version " + VERSION] + _products(images, wheels) + only + ([] if WITH_SOURCES else ["--without-git-sources"]),
+        arguments = _LOCK_ARGUMENTS + ["--version " + VERSION] + _products(images, wheels) + _made_of_arguments(wheels) + only,
         tool = "//release/private:sbom",
     )
     subjects = (images, [] if only else wheels)
@@ -59,7 +65,7 @@ def describe_release(name, images, wheels, gate, previous):
     Args:
         name: of the whole build's documents.
         images: names in //images.
-        wheels: labels.
+        wheels: packages with one wheel each (`wheel` of //wheels:defs.bzl).
         gate: the test_gate that covers both.
         previous: the inputs.json of the release before.
     """
@@ -75,9 +81,9 @@ def describe_release(name, images, wheels, gate, previous):
         )
     document(
         name = "licenses",
-        srcs = _sources(images, wheels),
+        srcs = _sources(images, wheels) + _made_of(wheels),
         outs = {"--html": "licenses.html"},
-        arguments = _LOCK_ARGUMENTS + ["--version " + VERSION] + _products(images, wheels) + ([] if WITH_SOURCES else ["--without-git-sources"]),
+        arguments = _LOCK_ARGUMENTS + ["--version " + VERSION] + _products(images, wheels) + _made_of_arguments(wheels),
         tool = "//release/private:licenses",
     )
     document(

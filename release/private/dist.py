@@ -28,7 +28,7 @@ def gather(files: Iterable[pathlib.Path], output: pathlib.Path, version: str, co
     """Fills a folder.
 
     Args:
-        files: what to copy; each keeps its name.
+        files: what to copy, each keeps its name; of a folder that holds one wheel, the wheel.
         output: the folder; new or empty.
         version: of the release; its tag is "v" and the version.
         commit: that the build is made of, or "unstamped".
@@ -37,7 +37,7 @@ def gather(files: Iterable[pathlib.Path], output: pathlib.Path, version: str, co
         DistError: two files have one name, a file is none, or the folder has something in it.
     """
     named: dict[str, pathlib.Path] = {}
-    for file in files:
+    for file in map(stamp.artifact_file, files):
         if not file.is_file():
             raise DistError(f"{file}: expected a file, found {'a folder' if file.is_dir() else 'nothing'}")
         if file.name in (FACTS, SUMS):

@@ -139,7 +139,7 @@ Example:
 
     test_gate(
         name = "gate",
-        artifacts = ["//wheels:tvm_runtime", "//images:tvm_runtime"],
+        artifacts = ["//wheels/tvm", "//images:tvm_runtime"],
         tests = ["//tests:gate"],
     )
 """,

@@ -1,6 +1,7 @@
 """Writes the page of licences of a release: every component that ships, where, under which licence, and the texts themselves.
 
-    python3 -m release.private.licenses --locks FILE... --version 0.1.0 --wheel FILE... --image NAME=LAYOUT... --html licenses.html
+    python3 -m release.private.licenses --locks FILE... --version 0.1.0 --wheel FILE... --made-of FILE... \\
+        --image NAME=LAYOUT... --html licenses.html
 
 The texts are those that ship: read from the layers of the images and from the wheels. A component without any is an error, so that an image or a
 wheel that does not carry what its parts' licences ask for cannot be released.
@@ -24,8 +25,8 @@ from packaging.utils import canonicalize_name
 from oci.report import pages
 from oci.layout import Image
 from fetch import locks as inputs
-from release.private import sbom
-from fetch.locks import Input
+from release.private import sbom, stamp
+from fetch.locks import Input, Made
 from release.private.sbom import Wheel
 from fetch.arguments import named_path
 
@@ -39,9 +40,6 @@ NOT_COMPILED = {
     "r-efi": "of UEFI only, not compiled on Linux",
     "wasip2": "of WebAssembly only, not compiled on Linux",
 }
-
-# Sources of wheels that are covered by the wheel's own licence and notice: the same project's files.
-OF_THE_PROJECT = ("apache-tvm", "apache-tvm-ffi", "mlc-llm", "tilelang", "tvm")
 
 LINKED = "THIRD_PARTY_LICENSES.txt"
 _LINE = "-" * 100
@@ -161,13 +159,13 @@ class Texts:
 def _rows_of_wheel(wheel: Wheel, place: str, texts: Texts, locked: list[Input]) -> list[Row]:
     """The rows of a wheel of ours: itself, what its libraries are made of, and further parts that are linked in."""
     own = tuple(map(Text, texts.of_distribution(wheel.name)))
-    sources = inputs.sources_of(wheel.name, locked)
-    license = next((each.license for each in sources if (each.ecosystem, each.name) == inputs.WHEEL_SOURCES[wheel.name][0]), "")
+    sources = wheel.made.sources(locked)
+    license = next((each.license for each in sources if (each.ecosystem, each.name) == wheel.made.licensed_as), "")
     rows = [Row(wheel.name, wheel.version, license, place, own)]
     linked = texts.linked(wheel.name)
     named = set()
     for each in sources:
-        if each.name in OF_THE_PROJECT:
+        if (each.ecosystem, each.name) in wheel.made.of_the_project:
             rows.append(Row(each.name, each.version, each.license, place, own, f"source of {wheel.name}"))
             continue
         wanted = f"{each.name}-{each.version}" if each.ecosystem == inputs.CRATE else each.name
@@ -204,10 +202,16 @@ def rows_of_image(name: str, image: Image, locked: list[Input], wheels: Iterable
     return rows
 
 
-def rows_of_wheel(path: Path, locked: list[Input]) -> list[Row]:
-    """A row for each component of a wheel of this build, with the texts that are in the wheel."""
-    wheel = Wheel.read(path)
-    return _rows_of_wheel(wheel, f"wheel {wheel.name}", Texts.of_wheel(path), locked)
+def rows_of_wheel(path: Path, locked: list[Input], made: Mapping[str, Made]) -> list[Row]:
+    """A row for each component of a wheel of this build, with the texts that are in the wheel.
+
+    Args:
+        path: the wheel, or the folder that holds it alone.
+        locked: all inputs.
+        made: distribution → what its wheel is made of.
+    """
+    wheel = Wheel.read(path, made)
+    return _rows_of_wheel(wheel, f"wheel {wheel.name}", Texts.of_wheel(stamp.artifact_file(path)), locked)
 
 
 def missing(rows: Iterable[Row]) -> list[Row]:
@@ -221,7 +225,7 @@ def check(rows: Iterable[Row]) -> None:
         names = ", ".join(f"{row.name} {row.version} in {row.place}" for row in lacking[:5])
         raise LicensesError(
             f"expected the text of the licence of all that ships, found none of {names}{' and others' if len(lacking) > 5 else ''}: keep its copyright "
-            "file or .dist-info/licenses, or name it in linked_licenses of its wheel (wheels/BUILD.bazel, third_party/mlc_llm/BUILD.bazel)"
+            "file or .dist-info/licenses, or name it in `linked` of its wheel (wheels/<wheel>/BUILD.bazel)"
         )
 
 
@@ -249,20 +253,18 @@ def page(version: str, rows: list[Row]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     inputs.add_locks_argument(parser)
+    inputs.add_made_of_arguments(parser)
     parser.add_argument("--version", required=True, help="the release's version, for example 0.1.0")
     parser.add_argument("--wheel", type=Path, action="append", default=[], help="a wheel of the build; repeated")
     parser.add_argument("--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="an OCI layout; repeated")
-    parser.add_argument("--without-git-sources", action="store_true", help="the build had none: what they stand for is not in it")
     parser.add_argument("--html", type=Path, required=True, help="the page to write")
     arguments = parser.parse_args()
     try:
-        locked = inputs.load(inputs.by_name(arguments.locks))
-        if arguments.without_git_sources:
-            locked = inputs.without_git_sources(locked)
-        wheels = [Wheel.read(path) for path in arguments.wheel]
+        locked, made = inputs.load_available(arguments), inputs.made_of(arguments)
+        wheels = [Wheel.read(path, made) for path in arguments.wheel]
         images: Mapping[str, Image] = {name: Image(layout) for name, layout in arguments.image}
         rows = [row for name, image in images.items() for row in rows_of_image(name, image, locked, wheels)]
-        rows += [row for path in arguments.wheel for row in rows_of_wheel(path, locked)]
+        rows += [row for path in arguments.wheel for row in rows_of_wheel(path, locked, made)]
         check(rows)
     except (inputs.InputsError, sbom.SbomError, LicensesError, OSError, ValueError) as error:
         print(f"licenses: {error}", file=sys.stderr)

@@ -167,7 +167,7 @@ def main() -> int:
         facts = release_facts(
             version=options.version,
             commit=status.value(options.status, status.REVISION),
-            wheels=options.wheel,
+            wheels=[stamp.artifact_file(path) for path in options.wheel],
             layouts=options.image,
             gate=json.loads(options.gate.read_text(encoding="utf-8")),
             inputs=read_inputs(options.inputs)[1],

@@ -105,7 +105,7 @@ def main() -> int:
         locked = inputs.load(inputs.by_name(arguments.locks))
         revision = status.value(arguments.status, status.REVISION)
         builder = status.value(arguments.status, status.BUILDER)
-        subjects = {path.name: stamp.sha256(path) for path in arguments.wheel}
+        subjects = {path.name: stamp.sha256(path) for path in map(stamp.artifact_file, arguments.wheel)}
         subjects |= {name: stamp.image_digest(layout) for name, layout in arguments.image}
         content = statement(
             subjects,

@@ -1,6 +1,7 @@
 """Writes a bill of materials, of the whole build or of one image, as SPDX 2.3 and CycloneDX 1.6, both JSON.
 
-    python3 -m release.private.sbom --locks FILE... --version 0.1.0 --wheel FILE... --image NAME=LAYOUT... --spdx OUT --cyclonedx OUT
+    python3 -m release.private.sbom --locks FILE... --version 0.1.0 --wheel FILE... --made-of FILE... \\
+        --image NAME=LAYOUT... --spdx OUT --cyclonedx OUT
     python3 -m release.private.sbom … --only-image NAME
 
 The whole build: the release contains its wheels and images; each image contains the packages that were found in its layers; every other
@@ -60,7 +61,7 @@ from oci.layer import SOURCE_DATE_EPOCH
 from oci.layout import Image
 from fetch import locks as inputs
 from release.private import stamp
-from fetch.locks import Input
+from fetch.locks import Input, Made
 from fetch.arguments import named_path
 from fetch.debian.archive import parse_stanza
 
@@ -69,9 +70,6 @@ RELEASE = "release"
 
 # Sets of locks/debian.packages.json that are image content; the others are tools.
 _IMAGE_SETS = "image_"
-
-# Sets that are no tools: they are compiled into a wheel.
-_COMPILED = {each for sets in inputs.WHEEL_SETS.values() for each in sets}
 
 _DEBIAN_RECORD = re.compile(r"var/lib/dpkg/status\.d/(?P<name>[^/]+)(?<!\.md5sums)")
 _METADATA = re.compile(r"(?:.*/)?[^/]+\.dist-info/METADATA")
@@ -160,11 +158,24 @@ class Wheel:
     name: str
     version: str
     sha256: str
+    made: Made
 
     @classmethod
-    def read(cls, path: Path) -> Wheel:
+    def read(cls, path: Path, made: Mapping[str, Made]) -> Wheel:
+        """Reads a wheel.
+
+        Args:
+            path: the file, or the folder that holds it alone.
+            made: distribution → what its wheel is made of.
+
+        Raises:
+            SbomError: `made` lacks it.
+        """
+        path = stamp.artifact_file(path)
         name, version, _, _ = parse_wheel_filename(path.name)
-        return cls(path.name, name, str(version), stamp.sha256(path).removeprefix("sha256:"))
+        if name not in made:
+            raise SbomError(f"{path.name}: expected what it is made of, found that of {', '.join(sorted(made)) or 'nothing'}: pass its made_of with --made-of")
+        return cls(path.name, name, str(version), stamp.sha256(path).removeprefix("sha256:"), made[name])
 
 
 def _id(*parts: str) -> str:
@@ -251,16 +262,11 @@ def whole_build(version: str, locked: list[Input], wheels: list[Wheel], images: 
                 roles[each.identity].append(f"in image {name}")
     for wheel in sorted(wheels, key=lambda each: each.name):
         bill.relate(RELEASE, _CONTAINS, _add_wheel(bill, wheel, locked))
-        for source in _sources(wheel, locked):
+        for source in wheel.made.sources(locked):
             roles[source.identity].append(f"source of wheel {wheel.name}")
-    # mlc-llm's and CUDA's, where they are not built.
-    others = inputs.WHEEL_SOURCES.keys() - {wheel.name for wheel in wheels}
-    of_others = {each.identity for name in others for each in [*inputs.sources_of(name, locked), *inputs.tools_of(name, locked)]}
-    no_tools = _COMPILED.union(*(inputs.WHEEL_TOOL_SETS.get(name, ()) for name in others))
+    compiled = frozenset[tuple[str, str]]().union(*(wheel.made.content.sets for wheel in wheels))
     for each in locked:
-        tool = [f"build tool ({use})" for use in each.uses if not use.startswith(_IMAGE_SETS) and (each.ecosystem, use) not in no_tools]
-        if not tool and not roles[each.identity] and each.identity in of_others:
-            continue
+        tool = [f"build tool ({use})" for use in each.uses if not use.startswith(_IMAGE_SETS) and (each.ecosystem, use) not in compiled]
         if not tool and not each.uses and not roles[each.identity]:
             tool = ["build tool"]
         if tool:
@@ -291,7 +297,7 @@ def one_image(name: str, version: str, locked: list[Input], wheels: list[Wheel],
             bill.relate(bill.root, _CONTAINS, bill.add(_input_component(each, [f"in image {name}"], shipped=True)))
     sources: dict[Input, list[str]] = {}
     for wheel in (each for each in found if isinstance(each, Wheel)):
-        for source in _sources(wheel, locked):
+        for source in wheel.made.sources(locked):
             sources.setdefault(source, []).append(f"source of wheel {wheel.name}")
     for source, roles in sources.items():
         if source not in found:
@@ -312,21 +318,14 @@ def _input_component(locked: Input, roles: list[str], *, shipped: bool) -> Compo
 
 
 def _add_wheel(bill: Bill, wheel: Wheel, locked: list[Input]) -> str:
-    sources = _sources(wheel, locked)
-    # What it is a build of declares its licence.
-    license = next((each.license for each in sources if (each.ecosystem, each.name) == inputs.WHEEL_SOURCES[wheel.name][0]), "")
+    sources = wheel.made.sources(locked)
+    license = next((each.license for each in sources if (each.ecosystem, each.name) == wheel.made.licensed_as), "")
     # Only a version without local part can be on the index that the purl type stands for (PEP 440).
     purl = PackageURL("pypi", None, wheel.name, wheel.version, {"file_name": wheel.file}).to_string()
     id = bill.add(Component(_id("wheel", wheel.name), wheel.name, wheel.version, purl, license, (wheel.sha256,), roles=("product",)))
     for source in sources:
         bill.relate(id, _GENERATED_FROM, _input_id(source))
     return id
-
-
-def _sources(wheel: Wheel, locked: list[Input]) -> list[Input]:
-    if wheel.name not in inputs.WHEEL_SOURCES:
-        raise SbomError(f"{wheel.file}: expected its sources in WHEEL_SOURCES of fetch/locks.py, found none: add them there")
-    return inputs.sources_of(wheel.name, locked)
 
 
 # Formats ---------------------------------------------------------------------------------------------------------
@@ -445,19 +444,17 @@ def cyclonedx_json(bill: Bill) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     inputs.add_locks_argument(parser)
+    inputs.add_made_of_arguments(parser)
     parser.add_argument("--version", required=True, help="the release's version, for example 0.1.0")
     parser.add_argument("--wheel", type=Path, action="append", default=[], help="a wheel of the build; repeated")
     parser.add_argument("--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="an OCI layout; repeated")
     parser.add_argument("--only-image", metavar="NAME", help="describe this one of the images, not the whole build")
-    parser.add_argument("--without-git-sources", action="store_true", help="the build had none: what they stand for is not in it")
     parser.add_argument("--spdx", type=Path, required=True, help="the SPDX document to write")
     parser.add_argument("--cyclonedx", type=Path, required=True, help="the CycloneDX document to write")
     arguments = parser.parse_args()
     try:
-        locked = inputs.load(inputs.by_name(arguments.locks))
-        if arguments.without_git_sources:
-            locked = inputs.without_git_sources(locked)
-        wheels = [Wheel.read(path) for path in arguments.wheel]
+        locked, made = inputs.load_available(arguments), inputs.made_of(arguments)
+        wheels = [Wheel.read(path, made) for path in arguments.wheel]
         images = {name: Image(layout) for name, layout in arguments.image}
         if arguments.only_image and arguments.only_image not in images:
             given = ", ".join(images) or "(none)"

@@ -43,8 +43,18 @@ def image_digest(layout: pathlib.Path) -> str:
     return digest
 
 
+def artifact_file(path: pathlib.Path) -> pathlib.Path:
+    """The artifact at the path of a Bazel output: a wheel is alone in a folder, since Bazel cannot know its name before it builds it.
+
+    Args:
+        path: a file, an OCI layout, or a folder that holds one wheel.
+    """
+    wheels = sorted(path.glob("*.whl"))
+    return wheels[0] if len(wheels) == 1 and len(list(path.iterdir())) == 1 else path
+
+
 def describe(artifact: pathlib.Path) -> dict[str, str]:
-    """The entry of one artifact: its kind ("image" for a folder, an OCI layout, else "wheel") and digest."""
+    """The entry of one artifact: its kind ("image" for an OCI layout, else "wheel") and digest."""
     if artifact.is_dir():
         return {"kind": "image", "digest": image_digest(artifact)}
     return {"kind": "wheel", "digest": sha256(artifact)}

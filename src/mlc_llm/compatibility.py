@@ -23,7 +23,7 @@ from tvm import s_tir, tirx
 from tvm.relax.frontend import nn
 from tvm.s_tir import dlight
 
-from . import shape_functions, versions
+from . import pairing, shape_functions, versions
 from .model_check import METADATA_KEY
 
 LANES = 16
@@ -220,8 +220,8 @@ def install() -> None:
     restore_var_name_hint()
     restore_buffer_map()
     nn.op.tensor_ir_op = nn.tensor_ir_op = call_with_numbers_as_kernels_take_them(nn.op.tensor_ir_op)
-    # What upstream has there is no version of anything.
-    libinfo.__version__ = versions.MLC_LLM
+    # Upstream's is a placeholder.
+    libinfo.__version__ = pairing.own_version() or libinfo.__version__
     tvm.relax.get_pipeline = get_stamped_pipeline(tvm.relax.get_pipeline)
     # The pipeline of mlc_llm looks it up by this name each time it runs.
     dlight.cpu.GEMV = RowGEMV

@@ -1,4 +1,4 @@
-"""Refuses to run beside another TVM than the one of the same build, before anything of it is loaded."""
+"""Refuses to run with a TVM of another build, before loading any of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from . import versions
 
 
 class MismatchError(ImportError):
-    """mlc-llm and TVM do not come from one build; one line that names both versions, where TVM is, and the command that mends it."""
+    """mlc-llm and TVM come from different builds: one line with both versions, TVM's folder, and the command that fixes it."""
 
 
 def check() -> None:
@@ -26,9 +26,21 @@ def check() -> None:
         folder, found = _found(package, distribution)
         if found != expected:
             raise MismatchError(
-                f"mlc-llm {versions.MLC_LLM} was built with {distribution} {expected}, found {found or 'none'}{f' in {folder}' if folder else ''}: "
+                f"mlc-llm {own_version() or '(a copy without metadata)'} was built with {distribution} {expected}, found {found or 'none'}{f' in {folder}' if folder else ''}: "
                 f"install the {distribution} wheel of the same build: pip install {distribution}=={expected}"
             )
+
+
+def own_version() -> str | None:
+    """The version of this copy of mlc-llm; None if it has no metadata, like the one that compiles models."""
+    # Not in `versions`: it has a hash of this package's content.
+    return _version("mlc-llm", pathlib.Path(__file__).parents[2])
+
+
+def _version(distribution: str, folder: pathlib.Path) -> str | None:
+    for each in importlib.metadata.distributions(name=distribution, path=[str(folder)]):
+        return each.version
+    return None
 
 
 def _found(package: str, distribution: str) -> tuple[str, str]:
@@ -36,7 +48,5 @@ def _found(package: str, distribution: str) -> tuple[str, str]:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.origin:
         return "", ""
-    folder = str(pathlib.Path(spec.origin).parent.parent)
-    for each in importlib.metadata.distributions(name=distribution, path=[folder]):
-        return folder, each.version
-    return folder, "a copy without metadata"
+    folder = pathlib.Path(spec.origin).parent.parent
+    return str(folder), _version(distribution, folder) or "a copy without metadata"

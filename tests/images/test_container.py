@@ -15,7 +15,7 @@ import pytest
 from tests.images.containers import Container
 
 TESTS = os.environ["TESTS"].split()
-WHEELS = [pathlib.Path(path) for path in os.environ["WHEELS"].split() if path.endswith(".whl")]
+WHEELS = [wheel for folder in os.environ["WHEELS"].split() for wheel in pathlib.Path(folder).glob("*.whl")]
 
 HAS_CUDA = any(wheel.name.startswith("apache_tvm_cuda-") for wheel in WHEELS)
 

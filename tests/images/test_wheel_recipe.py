@@ -19,17 +19,23 @@ import pytest
 
 from images.commands import build
 from images.private import make_wheel_recipe
+from wheels.finished import FinishedWheel, identify
 
 RECORD = "tool-1.0.dist-info/RECORD"
-FILES = {"tool/library.so": bytes(range(256)) * 10_000, "tool/__init__.py": b"x = 1\n", "tool/small.py": b"x = 2\n"}
+FILES = {
+    "tool/library.so": bytes(range(256)) * 10_000,
+    "tool/__init__.py": b"x = 1\n",
+    "tool/small.py": b"x = 2\n",
+    "tool-1.0.dist-info/METADATA": b"Name: tool\nVersion: 1.0\n\n",
+}
 
 
-def write_wheel(path: pathlib.Path, compression: int = zipfile.ZIP_DEFLATED) -> pathlib.Path:
-    """A wheel whose entries differ in time, mode and header."""
+def write_wheel(path: pathlib.Path) -> pathlib.Path:
+    """A wheel without build id, whose entries differ in time, mode and header."""
+    compression = zipfile.ZIP_STORED
     record = [f"{name},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip('=')},{len(data)}" for name, data in FILES.items()]
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir()
     with zipfile.ZipFile(path, "w", compression) as archive:
-        archive.writestr(zipfile.ZipInfo("tool/"), b"")
         executable = zipfile.ZipInfo("tool/library.so", (2020, 2, 2, 2, 2, 2))
         executable.external_attr, executable.compress_type = 0o100755 << 16, compression
         archive.writestr(executable, FILES["tool/library.so"])
@@ -39,6 +45,8 @@ def write_wheel(path: pathlib.Path, compression: int = zipfile.ZIP_DEFLATED) -> 
         small.compress_type = compression
         with archive.open(small, "w", force_zip64=True) as file:
             file.write(FILES["tool/small.py"])
+        metadata = "tool-1.0.dist-info/METADATA"
+        archive.writestr(zipfile.ZipInfo(metadata), FILES[metadata], compression)
         archive.writestr(zipfile.ZipInfo(RECORD), "\n".join([*record, f"{RECORD},,"]), compression)
     return path
 
@@ -48,17 +56,20 @@ class Place:
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
-        self.wheel = write_wheel(self.folder / "tool-1.0-py3-none-any.whl")
+        unversioned = write_wheel(self.folder / "unversioned/tool-1.0-py3-none-any.whl")
+        self.assembled = FinishedWheel(unversioned, identify(unversioned, []))
+        self.wheel = self.assembled.write_to(self.folder)
         self.installed = self.folder / "site"
         with zipfile.ZipFile(self.wheel) as archive:
             archive.extractall(self.installed)
-        # pip writes the list of files anew.
-        (self.installed / RECORD).write_text("as pip has it")
+            (self.record,) = (name for name in archive.namelist() if name.endswith("/RECORD"))
+        # pip rewrites the list of files.
+        (self.installed / self.record).write_text("as pip has it")
         self.output = self.folder / "dist"
         self.output.mkdir()
 
     def recipe(self) -> dict:
-        return json.loads(json.dumps(make_wheel_recipe.wheel_recipe(self.wheel, self.installed)))
+        return json.loads(json.dumps(make_wheel_recipe.wheel_recipe(self.assembled, self.installed)))
 
     def run_build(self, output: pathlib.Path) -> tuple[int, str, str]:
         recipes = self.folder / "recipes"
@@ -87,14 +98,8 @@ def test_the_wheel_comes_back_byte_for_byte(place: Place) -> None:
     assert os.listdir(place.output) == [place.wheel.name]
 
 
-def test_an_uncompressed_wheel_comes_back_compressed(place: Place) -> None:
-    plain = write_wheel(place.folder / "plain" / place.wheel.name, zipfile.ZIP_STORED)
-    assert plain.stat().st_size > place.wheel.stat().st_size
-    assert make_wheel_recipe.wheel_recipe(plain, place.installed) == make_wheel_recipe.wheel_recipe(place.wheel, place.installed)
-
-
 def test_a_recipe_holds_only_what_installation_changed(place: Place) -> None:
-    assert [entry["filename"] for entry in place.recipe()["entries"] if "content" in entry] == [RECORD]
+    assert [entry["filename"] for entry in place.recipe()["entries"] if "content" in entry] == [place.record]
 
 
 def test_a_changed_or_missing_file_leaves_no_wheel(place: Place) -> None:

@@ -84,7 +84,7 @@ def assert_refused(lines: list[str], package: str, found: str) -> None:
     error, libraries, modules = lines
     distribution, expected = PACKAGES[package]
     assert error.startswith("mlc_llm._mlc_bazel.pairing.MismatchError: ")
-    assert f"mlc-llm {versions.MLC_LLM} was built with {distribution} {expected}, found {found}" in error
+    assert f"mlc-llm {importlib.metadata.version('mlc-llm')} was built with {distribution} {expected}, found {found}" in error
     assert error.endswith(f"pip install {distribution}=={expected}")
     assert (libraries, modules) == ("[]", "[]")
 

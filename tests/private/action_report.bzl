@@ -5,6 +5,18 @@ _ActionsInfo = provider(doc = "Actions of a target and of all it depends on.", f
 def _compiles(mnemonic):
     return mnemonic.startswith("Cpp") or mnemonic in ["CudaCompile", "Objcopy"]
 
+# Actions that make wheels: tests/wheels follows what reaches them.
+_WHEELS = ["FinishWheel", "IdentifyWheel", "PyWheel"]
+
+def _tools(ctx):
+    """Files of a rule's own tools, its implicit attributes."""
+    files = []
+    for name in dir(ctx.rule.attr):
+        tool = getattr(ctx.rule.attr, name)
+        if name.startswith("_") and type(tool) == "Target":
+            files += tool[DefaultInfo].files.to_list() + tool[DefaultInfo].default_runfiles.files.to_list()
+    return [file.path for file in files]
+
 def _action_report_aspect_impl(target, ctx):
     label = "//{}:{}".format(target.label.package, target.label.name) if not target.label.workspace_name else str(target.label)
     reports = []
@@ -16,11 +28,13 @@ def _action_report_aspect_impl(target, ctx):
             "tags": getattr(ctx.rule.attr, "tags", []),
             "target": label,
         }
-        if _compiles(action.mnemonic):
+        if _compiles(action.mnemonic) or action.mnemonic in _WHEELS:
             report |= {
                 "inputs": [file.path for file in action.inputs.to_list()],
                 "outputs": [file.path for file in action.outputs.to_list()],
             }
+        if action.mnemonic in _WHEELS:
+            report["tools"] = _tools(ctx)
         reports.append(struct(json = json.encode(report), mnemonic = action.mnemonic))
     below = []
     for name in dir(ctx.rule.attr):
@@ -46,7 +60,8 @@ action_report = rule(
     implementation = _action_report_impl,
     doc = """A file with one JSON object for each action of the targets and of all they depend on.
 
-Keys: target, tags (the target's), mnemonic, arguments, environment; of those that compile (compile, link, archive, strip) also inputs and outputs.
+Keys: target, tags (the target's), mnemonic, arguments, environment; of those that compile (compile, link, archive, strip) and those that make wheels also
+inputs and outputs; of the latter also tools, the files of the programs that they run.
 Nothing is built: the report is of the action graph. What Bazel does not show to rules, an action's execution requirements, is in its `aquery`.
 
 Example:

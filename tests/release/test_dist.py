@@ -57,6 +57,17 @@ def test_every_file_and_its_sum(run, tmp_path):
     assert publish.Distribution.read(folder).tag == "v0.1.0"
 
 
+def test_of_a_folder_that_holds_one_wheel_the_wheel_is_taken(run, tmp_path):
+    """That is how Bazel makes the wheels of this build."""
+    (tmp_path / "wheel").mkdir()
+    (tmp_path / "wheel/b-1-py3-none-any.whl").write_bytes(b"wheel")
+    assert run(*FILES, "wheel").returncode == 0
+    assert (tmp_path / "dist/b-1-py3-none-any.whl").read_bytes() == b"wheel"
+    (tmp_path / "wheel/b-2-py3-none-any.whl").write_bytes(b"another")
+    refused = run("wheel", output="second")
+    assert refused.returncode == 1 and "wheel: expected a file, found a folder" in refused.stderr
+
+
 def test_the_revision(run, tmp_path):
     run(*FILES)
     assert json.loads((tmp_path / "dist/release.json").read_text()) == {"version": "0.1.0", "tag": "v0.1.0", "revision": "unstamped"}
@@ -90,7 +101,7 @@ def test_a_name_that_is_made_here(run, tmp_path):
 
 
 def test_what_is_no_file(run, tmp_path):
-    assert run("a").stderr == f"dist: {tmp_path}/a: expected a file, found a folder\n"
+    assert run("b").stderr == f"dist: {tmp_path}/b: expected a file, found a folder\n"
     assert run("missing").stderr == f"dist: {tmp_path}/missing: expected a file, found nothing\n"
 
 

@@ -15,6 +15,9 @@ from fetch import locks as inputs
 from release.private import inputs as written_inputs
 
 LOCKS = inputs.by_name([pathlib.Path(path) for path in os.environ["LOCKS"].split()])
+MADE = [inputs.Made.read(pathlib.Path(path)) for path in os.environ["MADE_OF"].split()]
+UNAVAILABLE = inputs.Parts.of(json.loads(pathlib.Path(os.environ["UNAVAILABLE"]).read_text()))
+WITH_CUDA, WITH_SOURCES = (any(made.distribution == name for made in MADE) for name in ("apache-tvm-cuda", "mlc-llm"))
 
 DEBIAN = json.loads(LOCKS["debian.lock.json"].read_text())
 CRATES = json.loads(LOCKS["crates.lock.json"].read_text())
@@ -212,25 +215,93 @@ def test_a_missing_lock_is_refused(small, name):
         inputs.load(small)
 
 
-def test_what_is_compiled_into_a_wheel_is_among_its_sources(loaded):
-    sources = inputs.sources_of("mlc-llm", loaded)
-    names = {(each.ecosystem, each.name) for each in sources}
-    assert {("crate", "tokenizers"), ("debian", "libmsgpack-cxx-dev"), ("debian", "libstb-dev"), ("source", "xgrammar")} <= names
-    assert not any(each.name == "rustc" for each in sources), "a tool is no source"
-    assert inputs.sources_of("apache-tvm-ffi", loaded) == [each for each in loaded if each.identity == ("pypi", "apache-tvm-ffi", "")]
+PYPI_CUDA = {
+    "nvidia-cublas",
+    "nvidia-cuda-cccl",
+    "nvidia-cuda-crt",
+    "nvidia-cuda-nvcc",
+    "nvidia-cuda-runtime",
+    "nvidia-cudnn-cu13",
+    "nvidia-curand",
+    "nvidia-nccl-cu13",
+    "nvidia-nvtx",
+    "nvidia-nvvm",
+}
+
+# What each wheel is made of, and what its bill of materials says: a change of the graph that changes this is a change of what is published.
+CONTENT: dict[str, tuple[set[tuple[str, str]], set[tuple[str, str]]]] = {
+    "apache-tvm": ({("pypi", "apache-tvm"), ("source", "tilelang")}, set()),
+    "apache-tvm-cuda": ({("pypi", "apache-tvm"), ("source", "tilelang")} | ({("source", "tvm")} if WITH_SOURCES else set()), set()),
+    "apache-tvm-ffi": ({("pypi", "apache-tvm-ffi")}, set()),
+    "mlc-llm": (
+        {("source", "mlc-llm"), ("source", "sentencepiece"), ("source", "tokenizers-cpp"), ("source", "xgrammar")},
+        {("crate", "tokenizers_cpp"), ("debian", "cxx_headers")},
+    ),
+}
+LICENSED_AS = {"apache-tvm-cuda": ("pypi", "apache-tvm"), "mlc-llm": ("source", "mlc-llm")}
 
 
-def test_sources_and_tools_of_wheels_are_locked(loaded):
-    locked = {(each.ecosystem, each.name) for each in loaded}
-    assert {source for sources in inputs.WHEEL_SOURCES.values() for source in sources} <= locked
-    assert {tool for tools in inputs.WHEEL_TOOLS.values() for tool in tools} <= locked
-    assert {set for sets in inputs.WHEEL_TOOL_SETS.values() for set in sets} <= {(each.ecosystem, use) for each in loaded for use in each.uses}
+@pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution)
+def test_the_build_graph_says_what_a_wheel_is_made_of(made):
+    assert (made.content.entries, made.content.sets) == CONTENT[made.distribution]
+    assert made.licensed_as == LICENSED_AS.get(made.distribution, ("pypi", made.distribution))
+    # Its licence and notice are those of its project, and of the rest none.
+    own = {("pypi", "apache-tvm"), ("pypi", "apache-tvm-ffi"), ("source", "tilelang"), ("source", "tvm"), ("source", "mlc-llm")}
+    assert made.of_the_project & made.content.entries == own & made.content.entries
 
 
-def test_without_git_sources_the_device_runtime_is_that_of_the_official_wheel(loaded):
-    names = [(each.ecosystem, each.name) for each in inputs.sources_of("apache-tvm-cuda", inputs.without_git_sources(loaded))]
-    assert names == [("pypi", "apache-tvm"), ("source", "tilelang")]
-    assert not inputs.sources_of("mlc-llm", inputs.without_git_sources(loaded))[0].from_git
+@pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution)
+def test_compilers_and_called_libraries_are_tools(made):
+    tools = {name for ecosystem, name in made.tools.entries if ecosystem == "pypi" and name.startswith("nvidia-")}
+    assert tools == (PYPI_CUDA if made.distribution == "apache-tvm-cuda" else set())
+    assert (("debian", "cuda") in made.tools.sets) == (made.distribution == "apache-tvm-cuda")
+    assert ("debian", "licenses") in made.tools.sets
+    assert (("debian", "rust") in made.tools.sets) == (made.distribution == "mlc-llm")
+    assert not made.tools.sets & made.content.sets and not made.tools.entries & made.content.entries
+
+
+@pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution)
+def test_what_a_wheel_is_made_of_is_locked(made, loaded):
+    names = {(each.ecosystem, each.name) for each in loaded}
+    sets = {(each.ecosystem, use) for each in loaded for use in each.uses}
+    for parts in (made.content, made.tools):
+        assert parts.entries <= names and parts.sets <= sets
+    sources = made.sources(loaded)
+    assert {(each.ecosystem, each.name) for each in sources if not each.uses} == made.content.entries
+    assert {each.key for each in sources if each.ecosystem == "crate"} == {key for ecosystem, name in made.content.sets if ecosystem == "crate" for key in CRATES["sets"][name]}
+
+
+def test_what_a_build_cannot_take_depends_on_its_options(loaded):
+    entries, sets = set(), set()
+    if not WITH_CUDA:
+        entries |= {("pypi", name) for name in PYPI_CUDA}
+        sets |= {("debian", "cuda")}
+    if not WITH_SOURCES:
+        entries |= {("source", name) for name in ("mlc-llm", "sentencepiece", "tokenizers-cpp", "xgrammar")}
+        sets |= {("crate", "tokenizers_cpp"), ("debian", "cxx_headers")}
+    if not WITH_CUDA or not WITH_SOURCES:
+        entries |= {("source", "tvm")}
+    assert (UNAVAILABLE.entries, UNAVAILABLE.sets) == (entries, sets)
+    taken = inputs.available(loaded, UNAVAILABLE)
+    assert not [each for each in taken if each in UNAVAILABLE]
+    # Debian packages that other sets have too stay.
+    gone = {each.identity for each in loaded} - {each.identity for each in taken}
+    assert not [each for each in loaded if each.identity in gone and any((each.ecosystem, use) not in sets for use in each.uses)]
+
+
+def test_unavailable_inputs_are_left_out_and_their_sets_forgotten(small):
+    crate, debian, pypi, *sources = inputs.load(small)
+    unavailable = inputs.Parts(frozenset({("pypi", "one"), ("source", "tree")}), frozenset({("crate", "tokenizers"), ("debian", "cc")}))
+    found = inputs.available([crate, debian, pypi, *sources], unavailable)
+    assert [each.name for each in found] == ["g++", "engine", "yard"]
+    assert found[0].uses == ("image_dev",)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"distribution": "a", "licensed_as": ["pypi"]}'])
+def test_a_malformed_made_of_is_refused(tmp_path, content):
+    (tmp_path / "made_of.json").write_text(content)
+    with pytest.raises(inputs.InputsError, match="made_of.json: expected what a target made_of of //wheels writes, found .*: build it again"):
+        inputs.Made.read(tmp_path / "made_of.json")
 
 
 def run(monkeypatch, locks, output) -> int:

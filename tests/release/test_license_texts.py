@@ -11,12 +11,13 @@ import pytest
 from oci.layer import Layer
 from oci.layout import Image
 from fetch import locks as inputs
-from release.private import licenses, sbom
+from release.private import licenses, sbom, stamp
 from tests.images.layouts import write_layout
 
 LOCKED = inputs.load(inputs.by_name([pathlib.Path(path) for path in os.environ["LOCKS"].split()]))
 IMAGES = {path.name: path for path in map(pathlib.Path, os.environ["IMAGES"].split())}
-WHEELS = [pathlib.Path(path) for path in os.environ["WHEELS"].split()]
+MADE = {made.distribution: made for made in (inputs.Made.read(pathlib.Path(path)) for path in os.environ["MADE_OF"].split())}
+WHEELS = [stamp.artifact_file(pathlib.Path(path)) for path in os.environ["WHEELS"].split()]
 
 SITE_PACKAGES = "usr/local/lib/python3.11/dist-packages"
 BLOCK = "-" * 100
@@ -31,7 +32,7 @@ def version(ecosystem: str, name: str, set: str = "") -> str:
 
 @pytest.mark.parametrize("name", sorted(IMAGES))
 def test_every_component_of_an_image_has_its_text_in_the_image(name):
-    image, wheels = Image(IMAGES[name]), [sbom.Wheel.read(path) for path in WHEELS]
+    image, wheels = Image(IMAGES[name]), [sbom.Wheel.read(path, MADE) for path in WHEELS]
     rows = licenses.rows_of_image(name, image, LOCKED, wheels)
     assert licenses.missing(rows) == []
     # Not one of its bill of materials is left out.
@@ -42,14 +43,14 @@ def test_every_component_of_an_image_has_its_text_in_the_image(name):
 
 @pytest.mark.parametrize("path", WHEELS, ids=lambda path: path.name.partition("-")[0])
 def test_every_part_of_a_wheel_has_its_text_in_the_wheel(path):
-    rows = licenses.rows_of_wheel(path, LOCKED)
+    rows = licenses.rows_of_wheel(path, LOCKED, MADE)
     assert licenses.missing(rows) == []
     assert {"dlpack", "parts of GCC's C++ library"} <= {row.name for row in rows}
 
 
 def test_what_is_excused_needs_it():
     """A name in the lists of exceptions whose package brings a text by now is to be taken out of them."""
-    rows = [row for path in WHEELS for row in licenses.rows_of_wheel(path, LOCKED)]
+    rows = [row for path in WHEELS for row in licenses.rows_of_wheel(path, LOCKED, MADE)]
     crates = {each.name for each in LOCKED if each.ecosystem == inputs.CRATE}
     assert set(licenses.NOT_COMPILED) <= crates
     assert not [row.name for row in rows if row.name in licenses.NOT_COMPILED and row.texts]
@@ -66,7 +67,7 @@ def test_notices_are_there():
 
 def test_llvm_is_named_with_its_exceptions():
     (path,) = [path for path in WHEELS if path.name.startswith("apache_tvm-")]
-    rows = {row.name: row for row in licenses.rows_of_wheel(path, LOCKED)}
+    rows = {row.name: row for row in licenses.rows_of_wheel(path, LOCKED, MADE)}
     assert "LLVM Exceptions to the Apache 2.0 License" in rows["LLVM"].texts[0].content
     assert "Mark Adler" in rows["zlib"].texts[0].content
 
@@ -119,6 +120,18 @@ def test_a_text_in_common_licenses_is_only_for_those_that_are_named(tmp_path):
     assert [row.name for row in licenses.missing(found)] == ["requests"]
 
 
+# Also where the build has no sources of mlc-llm.
+MLC_LLM = inputs.Made(
+    "mlc-llm",
+    (inputs.SOURCE, "mlc-llm"),
+    frozenset({(inputs.SOURCE, "mlc-llm")}),
+    inputs.Parts(
+        frozenset((inputs.SOURCE, name) for name in ("mlc-llm", "sentencepiece", "tokenizers-cpp", "xgrammar")),
+        frozenset({(inputs.CRATE, "tokenizers_cpp"), (inputs.DEBIAN, "cxx_headers")}),
+    ),
+)
+
+
 def wheel(folder: pathlib.Path, linked: str) -> pathlib.Path:
     path = folder / "mlc_llm-0.20.0.dev0+mlc0.1.0.b0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
@@ -130,7 +143,7 @@ def wheel(folder: pathlib.Path, linked: str) -> pathlib.Path:
 def test_a_crate_or_source_that_the_wheels_text_does_not_name_is_missing(tmp_path):
     itoa = f"itoa-{version(inputs.CRATE, 'itoa')}"
     named = f"{BLOCK}\n{itoa}, xgrammar\n{BLOCK}\n\nMIT\n\n{BLOCK}\nstb (libstb-dev)\n{BLOCK}\n\npublic domain\n\n{BLOCK}\nanother part\n{BLOCK}\n\nBSD\n"
-    found = licenses.rows_of_wheel(wheel(tmp_path, named), LOCKED)
+    found = licenses.rows_of_wheel(wheel(tmp_path, named), LOCKED, {"mlc-llm": MLC_LLM})
     lacking = {row.name for row in licenses.missing(found)}
     assert not lacking & {"mlc-llm", "itoa", "xgrammar", "libstb-dev", "another part", *licenses.NOT_COMPILED}
     assert {"tokenizers-cpp", "sentencepiece", "libmsgpack-cxx-dev", "serde"} <= lacking

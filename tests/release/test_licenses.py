@@ -18,11 +18,12 @@ from packaging.metadata import parse_email
 
 from fetch.licenses import update_licenses
 from fetch import locks as inputs
+from release.private import stamp
 from fetch.debian.archive import DebianError
 
 LOCKS = inputs.by_name([pathlib.Path(path) for path in os.environ["LOCKS"].split()])
 DEBS = [pathlib.Path(path) for path in os.environ["DEBS"].split()]
-WHEELS = [pathlib.Path(path) for path in os.environ["WHEELS"].split()]
+WHEELS = [stamp.artifact_file(pathlib.Path(path)) for path in os.environ["WHEELS"].split()]
 
 LICENSES = json.loads(LOCKS["licenses.lock.json"].read_text())
 PINNED = inputs.pinned(LOCKS)

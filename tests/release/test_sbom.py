@@ -11,6 +11,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 
 import pytest
 import tiny_image
@@ -21,11 +22,11 @@ from spdx_tools.spdx.validation.document_validator import validate_full_spdx_doc
 
 from oci.layout import Image
 from fetch import locks as inputs
-from release.private import sbom
+from release.private import sbom, stamp
 
 LOCKS = inputs.by_name([pathlib.Path(path).absolute() for path in os.environ["LOCKS"].split()])
 TVM_RUNTIME = pathlib.Path(os.environ["TVM_RUNTIME"])
-WHEELS = [pathlib.Path(os.environ[name]) for name in ("TVM_WHEEL", "TVM_FFI_WHEEL")]
+WHEELS = [stamp.artifact_file(pathlib.Path(os.environ[name])) for name in ("TVM_WHEEL", "TVM_FFI_WHEEL")]
 
 VERSION = "0.1.0"
 LOCKED = inputs.load(LOCKS)
@@ -43,6 +44,40 @@ TVM_FFI = ("apache-tvm-ffi", "0.1.13.post3+mlc0.1.0.b0")
 MLC_LLM = ("mlc-llm", "0.20.0.dev0+mlc0.1.0.b0")
 TVM_CUDA = ("apache-tvm-cuda", "0.26.0+mlc0.1.0.b0")
 PRODUCED = (TVM, TVM_FFI, MLC_LLM, TVM_CUDA)
+
+# What is linked into which; tests/release/test_inputs.py compares it with the build graph's answer.
+CONTENT: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
+    "apache-tvm": ([("pypi", "apache-tvm"), ("source", "tilelang")], []),
+    "apache-tvm-cuda": ([("pypi", "apache-tvm"), ("source", "tilelang"), ("source", "tvm")], []),
+    "apache-tvm-ffi": ([("pypi", "apache-tvm-ffi")], []),
+    "mlc-llm": (
+        [("source", "mlc-llm"), ("source", "sentencepiece"), ("source", "tokenizers-cpp"), ("source", "xgrammar")],
+        [("crate", "tokenizers_cpp"), ("debian", "cxx_headers")],
+    ),
+}
+
+
+def made_of(name: str) -> dict:
+    """What a target `made_of` writes."""
+    entries, sets = CONTENT[name]
+    return {
+        "distribution": name,
+        "licensed_as": entries[0],
+        "of_the_project": [],
+        "content": {"entries": entries, "sets": sets},
+        "tools": {"entries": [], "sets": []},
+    }
+
+
+@functools.cache
+def made() -> dict[str, inputs.Made]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "made_of.json")
+        found = {}
+        for name in CONTENT:
+            path.write_text(json.dumps(made_of(name)))
+            found[name] = inputs.Made.read(path)
+        return found
 
 
 def image_packages(*sets: str) -> list[tuple[str, str]]:
@@ -72,10 +107,11 @@ def build(tmp_path_factory):
 
 
 @functools.cache
-def bills(wheels: tuple, images: tuple, only: str = "") -> tuple[dict, dict]:
-    read = [sbom.Wheel.read(wheel) for wheel in wheels]
+def bills(wheels: tuple, images: tuple, only: str = "", unavailable: inputs.Parts = inputs.Parts()) -> tuple[dict, dict]:
+    locked = inputs.available(LOCKED, unavailable)
+    read = [sbom.Wheel.read(wheel, made()) for wheel in wheels]
     layouts = {name: Image(layout) for name, layout in images}
-    bill = sbom.one_image(only, VERSION, LOCKED, read, layouts[only]) if only else sbom.whole_build(VERSION, LOCKED, read, layouts)
+    bill = sbom.one_image(only, VERSION, locked, read, layouts[only]) if only else sbom.whole_build(VERSION, locked, read, layouts)
     return json.loads(sbom.spdx_json(bill)), json.loads(sbom.cyclonedx_json(bill))
 
 
@@ -168,7 +204,8 @@ def test_package_urls_are_the_inputs(whole):
 
 def test_without_mlc_llm_its_sources_are_not_in_the_build(build):
     wheels, images = build
-    document, _ = bills(tuple(wheel for wheel in wheels if "mlc_llm" not in wheel.name), tuple(images.items()))
+    unavailable = inputs.Parts(*map(frozenset, CONTENT["mlc-llm"]))
+    document, _ = bills(tuple(wheel for wheel in wheels if "mlc_llm" not in wheel.name), tuple(images.items()), unavailable=unavailable)
     found = {each["SPDXID"].removeprefix("SPDXRef-") for each in document["packages"]}
     # The crates of the toolchain's own test.
     tools = {crate_id(key) for key in CRATE_SETS["tests"]}
@@ -179,7 +216,10 @@ def test_without_mlc_llm_its_sources_are_not_in_the_build(build):
 
 def test_without_cuda_nothing_of_it_is_in_the_build(build):
     wheels, images = build
-    document, _ = bills(tuple(wheel for wheel in wheels if "cuda" not in wheel.name), tuple((name, layout) for name, layout in images.items() if name != "gpu"))
+    nvidia = [("pypi", name) for name, _, _ in REQUIREMENTS if name.startswith("nvidia-")]
+    unavailable = inputs.Parts(frozenset([*nvidia, ("source", "tvm")]), frozenset({("debian", "cuda")}))
+    without = tuple(wheel for wheel in wheels if "cuda" not in wheel.name)
+    document, _ = bills(without, tuple((name, layout) for name, layout in images.items() if name != "gpu"), unavailable=unavailable)
     found = {each["SPDXID"]: each for each in document["packages"]}
     assert not any("nvidia" in id or "cuda" in id or id == "SPDXRef-source-tvm" for id in found)
     assert not any("(cuda)" in each.get("comment", "") for each in found.values())
@@ -312,7 +352,9 @@ def test_libraries_of_nvidia_are_components_under_their_own_licence(gpu):
 
 
 def test_without_git_sources_the_wheel_for_gpus_is_not_made_of_them(tmp_path, build):
-    done = run(tmp_path / "folder", build, "--only-image", "gpu", "--without-git-sources")
+    unavailable = tmp_path / "unavailable.json"
+    unavailable.write_text(json.dumps({"entries": [("source", "tvm")], "sets": []}))
+    done = run(tmp_path / "folder", build, "--only-image", "gpu", f"--unavailable={unavailable}")
     assert (done.returncode, done.stderr) == (0, "")
     document = json.loads((tmp_path / "folder/sbom.spdx.json").read_text())
     assert related(document, "GENERATED_FROM") == TVM_GENERATED_FROM | TVM_CUDA_GENERATED_FROM - {("wheel-apache-tvm-cuda", "source-tvm")}
@@ -352,7 +394,7 @@ def test_a_package_that_nothing_knows_of_is_refused(tmp_path, build, debian, pyp
     # cosign is locked, but as a tool and not for an image.
     version = DEBIAN["packages"]["trixie/cosign"]["version"]
     image = Image(tiny_image.make(tmp_path / "layout", [(name, each.replace("VERSION", version)) for name, each in debian], pypi))
-    wheels = [sbom.Wheel.read(wheel) for wheel in build[0]]
+    wheels = [sbom.Wheel.read(wheel, made()) for wheel in build[0]]
     with pytest.raises(sbom.SbomError, match=message) as refused:
         sbom.one_image("odd", VERSION, LOCKED, wheels, image)
     assert str(refused.value).startswith("image odd: /")
@@ -364,14 +406,14 @@ def test_a_lock_entry_that_no_image_has_is_refused(build):
     wheels, images = build
     message = "locks/debian.lock.json has it for image_dev, and it is in none of the images small: pass every image"
     with pytest.raises(sbom.SbomError, match=message):
-        sbom.whole_build(VERSION, LOCKED, [sbom.Wheel.read(wheel) for wheel in wheels], {"small": Image(images["small"])})
+        sbom.whole_build(VERSION, LOCKED, [sbom.Wheel.read(wheel, made()) for wheel in wheels], {"small": Image(images["small"])})
 
 
 def test_a_wheel_of_unknown_sources_is_refused(tmp_path):
     wheel = tmp_path / "other-1.0-py3-none-any.whl"
     wheel.write_bytes(b"")
-    with pytest.raises(sbom.SbomError, match="other-1.0-py3-none-any.whl: expected its sources in WHEEL_SOURCES"):
-        sbom.whole_build(VERSION, LOCKED, [sbom.Wheel.read(wheel)], {})
+    with pytest.raises(sbom.SbomError, match="other-1.0-py3-none-any.whl: expected what it is made of, found that of apache-tvm, .*: pass its made_of with --made-of"):
+        sbom.whole_build(VERSION, LOCKED, [sbom.Wheel.read(wheel, made())], {})
 
 
 def run(folder: pathlib.Path, build, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -381,6 +423,9 @@ def run(folder: pathlib.Path, build, *arguments: str, **environment: str) -> sub
     command += ["--spdx", "sbom.spdx.json", "--cyclonedx", "sbom.cdx.json", *arguments]
     paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
     folder.mkdir()
+    for name in CONTENT:
+        (folder / f"{name}.json").write_text(json.dumps(made_of(name)))
+        command.append(f"--made-of={name}.json")
     return subprocess.run(
         command, cwd=folder, env={"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", **environment}, capture_output=True, text=True
     )

@@ -1,11 +1,17 @@
-"""install_wheels leaves out what `exclude` names, and says so where there is no such file."""
+"""install_wheels installs wheels of this build under their full version; it leaves out what `exclude` names."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import importlib.metadata
 import pathlib
+import sys
+import zipfile
 
 import pytest
 
+from wheels.finished import FinishedWheel, identify
 from wheels.private import install_wheels
 
 
@@ -21,16 +27,80 @@ def _files(folder: pathlib.Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_what_matches_is_left_out(folder: pathlib.Path):
+def test_what_matches_is_left_out(folder: pathlib.Path) -> None:
     install_wheels.leave_out(folder, ["a/*.so", "a-*.dist-info/RECORD", "a/one.*"])
     assert _files(folder) == []
 
 
-def test_all_else_stays(folder: pathlib.Path):
+def test_all_else_stays(folder: pathlib.Path) -> None:
     install_wheels.leave_out(folder, ["a/one.so"])
     assert _files(folder) == ["a-1.dist-info/RECORD", "a/b/two.so", "a/one.py"]
 
 
-def test_a_pattern_that_nothing_matches_is_an_error(folder: pathlib.Path):
+def test_a_pattern_that_nothing_matches_is_an_error(folder: pathlib.Path) -> None:
     with pytest.raises(ValueError, match=r"expected files that match 'a/\*\.dll' \(attribute `exclude`\), found none"):
         install_wheels.leave_out(folder, ["a/*.dll"])
+
+
+def _unversioned(folder: pathlib.Path, content: bytes = b"x = 1\n", recorded: bytes | None = None) -> pathlib.Path:
+    """A wheel without build id; `recorded`: the content that RECORD has the hash of."""
+    path = folder / "thing-1.0+mlc2-py3-none-any.whl"
+    files = {
+        "thing.py": content,
+        "thing-1.0+mlc2.dist-info/METADATA": b"Metadata-Version: 2.1\nName: thing\nVersion: 1.0+mlc2\n\n",
+        "thing-1.0+mlc2.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "thing-1.0+mlc2.dist-info/entry_points.txt": b"[console_scripts]\nthing = thing:main\n",
+    }
+    record = ""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+            known = recorded if recorded is not None and name == "thing.py" else data
+            digest = base64.urlsafe_b64encode(hashlib.sha256(known).digest()).rstrip(b"=").decode()
+            record += f"{name},sha256={digest},{len(known)}\n"
+        archive.writestr("thing-1.0+mlc2.dist-info/RECORD", record + "thing-1.0+mlc2.dist-info/RECORD,,\n")
+    return path
+
+
+def _install(monkeypatch: pytest.MonkeyPatch, to: pathlib.Path, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["install_wheels", f"--to={to}", *arguments])
+    return install_wheels.main()
+
+
+def test_a_wheel_of_this_build_is_installed_as_the_finished_one(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not compressed first, and what is installed is the same."""
+    wheel = _unversioned(tmp_path)
+    identity = identify(wheel, ["other==3"])
+    identity.write(tmp_path / "thing.json")
+    with FinishedWheel(wheel, identity) as source:
+        finished = source.write_to(tmp_path)
+    assert _install(monkeypatch, tmp_path / "one", "--unversioned", str(wheel), str(tmp_path / "thing.json")) == 0
+    assert _install(monkeypatch, tmp_path / "two", str(finished)) == 0
+    contents = [
+        {path: (tmp_path / each / path).read_bytes() for path in _files(tmp_path / each)} for each in ("one", "two")
+    ]
+    assert contents[0] == contents[1] and f"thing-{identity.version}.dist-info/RECORD" in contents[0]
+    (installed,) = importlib.metadata.distributions(name="thing", path=[str(tmp_path / "one")])
+    assert (installed.version, installed.requires) == (identity.version, ["other==3"])
+
+
+def test_content_that_is_not_that_of_record_is_refused(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wheel = _unversioned(tmp_path, recorded=b"x = 2\n")
+    identify(wheel, []).write(tmp_path / "thing.json")
+    assert _install(monkeypatch, tmp_path / "one", "--unversioned", str(wheel), str(tmp_path / "thing.json")) == 1
+    assert "thing.py didn't match RECORD" in capsys.readouterr().err
+    assert not (tmp_path / "one").exists()
+
+
+def test_the_identity_of_another_wheel_is_one_line(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wheel = _unversioned(tmp_path)
+    (tmp_path / "thing.json").write_text('{"version": "2.0+mlc2.b0", "requires": []}')
+    assert _install(monkeypatch, tmp_path / "one", "--unversioned", str(wheel), str(tmp_path / "thing.json")) == 1
+    said = capsys.readouterr().err
+    assert "expected the identity of thing 1.0+mlc2, found that of 2.0+mlc2.b0" in said and said.count("\n") == 1

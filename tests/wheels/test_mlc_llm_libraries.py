@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pathlib
 import re
 
 import pytest
@@ -12,14 +10,14 @@ from auditwheel.libc import Libc
 from auditwheel.wheel_abi import analyze_wheel_abi
 from elf import SYSTEM_LIBRARIES, dynamic, elf, symbols
 from elftools.elf.elffile import ELFFile
-from wheels_under_test import Wheel, ours
+from wheels_under_test import open_wheel, ours
 
 # From TVM's two wheels, which mlc_llm imports before it loads its own library.
 TVM_LIBRARIES = frozenset({"libtvm_ffi.so", "libtvm_runtime.so", "libtvm_runtime_extra.so"})
 
 NAMES = ["mlc_llm/libmlc_llm.so", "mlc_llm/libmlc_llm_module.so"]
 
-WHEEL = Wheel(pathlib.Path(os.environ["MLC_LLM_WHEEL"]))
+WHEEL = open_wheel("MLC_LLM_WHEEL")
 
 
 @pytest.fixture(params=NAMES)

@@ -10,9 +10,9 @@ import subprocess
 import sys
 
 import pytest
-from wheels_under_test import Wheel, official, ours
+from wheels_under_test import Wheel, official, open_wheel, ours
 
-MLC_LLM = Wheel(pathlib.Path(os.environ["MLC_LLM_WHEEL"]))
+MLC_LLM = open_wheel("MLC_LLM_WHEEL")
 DEPENDENCIES = [pathlib.Path(path) for path in os.environ["DEPENDENCY_WHEELS"].split()]
 
 

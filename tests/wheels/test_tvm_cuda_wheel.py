@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import os
-import pathlib
 import re
 
 import pytest
@@ -12,9 +11,9 @@ from auditwheel.architecture import Architecture
 from auditwheel.libc import Libc
 from auditwheel.wheel_abi import analyze_wheel_abi
 from elf import SYSTEM_LIBRARIES, dynamic, elf, symbols
-from wheels_under_test import Wheel, official, ours
+from wheels_under_test import official, open_wheel, ours
 
-WHEEL = Wheel(pathlib.Path(os.environ["TVM_CUDA_WHEEL"]))
+WHEEL = open_wheel("TVM_CUDA_WHEEL")
 
 # NVIDIA's libraries that each of ours calls.
 NEEDS = {

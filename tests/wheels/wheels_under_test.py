@@ -26,15 +26,19 @@ class Wheel:
         return [name for name in self.names if name.endswith(".so")]
 
 
-def _wheel(variable: str) -> Wheel:
-    return Wheel(pathlib.Path(os.environ[variable]))
+def open_wheel(variable: str) -> Wheel:
+    """The wheel at the path that an environment variable holds: a file, or the folder that a wheel of this build is alone in."""
+    path = pathlib.Path(os.environ[variable])
+    if path.is_dir():
+        (path,) = path.glob("*.whl")
+    return Wheel(path)
 
 
 def ours() -> dict[str, Wheel]:
     """This build's wheels by the name of their Python package."""
-    return {"tvm": _wheel("TVM_WHEEL"), "tvm_ffi": _wheel("TVM_FFI_WHEEL")}
+    return {"tvm": open_wheel("TVM_WHEEL"), "tvm_ffi": open_wheel("TVM_FFI_WHEEL")}
 
 
 def official() -> dict[str, Wheel]:
     """The official wheels of the same releases."""
-    return {"tvm": _wheel("OFFICIAL_TVM_WHEEL"), "tvm_ffi": _wheel("OFFICIAL_TVM_FFI_WHEEL")}
+    return {"tvm": open_wheel("OFFICIAL_TVM_WHEEL"), "tvm_ffi": open_wheel("OFFICIAL_TVM_FFI_WHEEL")}

@@ -21,18 +21,11 @@ def _mlc_llm_package_impl(ctx):
         progress_message = "Adding the first import to mlc_llm",
     )
 
-    versions = ctx.actions.declare_file(added + "versions.py")
-    ctx.actions.write(versions, "\n".join(
-        ["\"\"\"Versions of the wheels of one build, this one's.\"\"\"\n"] +
-        ["{} = \"{}\"".format(name, version) for name, version in sorted(ctx.attr.versions.items())] +
-        [""],
-    ))
-
     placed = []
     for file in ctx.files.srcs:
         placed.append(ctx.actions.declare_file(added + file.basename))
         ctx.actions.symlink(output = placed[-1], target_file = file)
-    return [DefaultInfo(files = depset(files + [init, versions] + placed))]
+    return [DefaultInfo(files = depset(files + [init] + placed))]
 
 mlc_llm_package = rule(
     implementation = _mlc_llm_package_impl,
@@ -41,7 +34,6 @@ mlc_llm_package = rule(
         "init": attr.label(mandatory = True, allow_single_file = True, doc = "Upstream's mlc_llm/__init__.py."),
         "srcs": attr.label_list(mandatory = True, allow_files = [".py"], doc = "Modules to add."),
         "upstream": attr.label(mandatory = True, doc = "Upstream's files, `init` among them."),
-        "versions": attr.string_dict(mandatory = True, doc = "Constant of the module `versions` → version."),
         "_make_package": attr.label(default = "//third_party/mlc_llm:make_package", executable = True, cfg = "exec"),
     },
 )

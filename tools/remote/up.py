@@ -1,7 +1,7 @@
 """Starts a remote execution service on this machine: BuildGrid, its database, a storage, and BuildBox workers; all out of the locks.
 
     tools/bazel run //tools/remote:up
-    tools/bazel build --config=remote //wheels:tvm_runtime      # in another terminal
+    tools/bazel build --config=remote //wheels/tvm              # in another terminal
 
 It runs until Ctrl-C, and all it started ends with it. What was built stays in the state folder: the next start has it.
 Nobody but this machine is answered, and everybody on it is: this is for trying, not for a team (README.md beside this file).

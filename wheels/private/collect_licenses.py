@@ -1,8 +1,10 @@
-"""Puts the licences of all that is linked into a wheel's libraries into one text, as their redistribution in binary form asks for.
+"""Collects the licences of everything linked into a wheel's libraries in one text: binary redistribution requires it.
 
-    collect_licenses --output THIRD_PARTY_LICENSES.txt --part absl=third_party/absl/LICENSE --part picojson=picojson.h itoa-1.0.15.crate …
+    collect_licenses --output THIRD_PARTY_LICENSES.txt --part absl=third_party/absl/LICENSE \\
+        --part picojson=picojson.h itoa-1.0.15.crate …
 
-Of a crate every licence file in it; of a header its first comment; of a Debian package its copyright file. A licence that several parts have stands once, after all their names.
+It takes every licence file of a crate, the first comment of a header, and the copyright file of a Debian package.
+Parts with the same licence share one copy of it.
 """
 
 from __future__ import annotations
@@ -22,11 +24,14 @@ LINE = "-" * 100
 
 
 def of_crate(crate: Path) -> list[str]:
-    """The licences in a .crate file, in order of their places there."""
+    """The licences in a .crate file, sorted by path."""
     with tarfile.open(crate, "r:gz") as tar:
-        members = sorted((each for each in tar if each.isreg() and LICENSE_FILE.fullmatch(each.name)), key=lambda each: each.name)
-        # Some are links in their repositories, and hold nothing but the place that they lead to.
-        texts = [tar.extractfile(each).read().decode("utf-8", "replace") for each in members if not each.name.endswith(".rs")]
+        members = sorted(
+            (each for each in tar if each.isreg() and LICENSE_FILE.fullmatch(each.name)), key=lambda each: each.name
+        )
+        # Links of the repository became files that hold only the link's target.
+        files = [tar.extractfile(each) for each in members if not each.name.endswith(".rs")]
+        texts = [file.read().decode("utf-8", "replace") for file in files if file]
     return [text for text in texts if len(text) > 100]
 
 
@@ -34,7 +39,7 @@ def of_file(path: Path) -> str:
     """A licence file's text, the first comment of a C++ header, or a Debian package's copyright file.
 
     Raises:
-        ValueError: the header does not begin with a comment, or the package has no such file of its own.
+        ValueError: the header does not begin with a comment, or the package has no copyright file.
     """
     if path.suffix == ".deb":
         return of_package(path)
@@ -62,7 +67,7 @@ def of_package(deb: Path) -> str:
 
 
 def collect(parts: list[tuple[str, list[str]]]) -> str:
-    """One text of all licences: each once, the parts that it is of before it.
+    """One text with each licence once, after the names of its parts.
 
     Args:
         parts: name and licences of each.
@@ -75,13 +80,18 @@ def collect(parts: list[tuple[str, list[str]]]) -> str:
             key = " ".join(text.split())
             names.setdefault(key, []).append(name)
             originals.setdefault(key, text)
-    blocks = [f"{LINE}\n{', '.join(dict.fromkeys(names[key]))}\n{LINE}\n\n{original.strip()}\n" for key, original in originals.items()]
+    blocks = [
+        f"{LINE}\n{', '.join(dict.fromkeys(names[key]))}\n{LINE}\n\n{original.strip()}\n"
+        for key, original in originals.items()
+    ]
     return "\n".join(blocks)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", action="append", default=[], metavar="NAME=FILE", help="a licence file or a header; repeated")
+    parser.add_argument(
+        "--part", action="append", default=[], metavar="NAME=FILE", help="a licence file or a header; repeated"
+    )
     parser.add_argument("--output", type=Path, required=True, help="the file to write")
     parser.add_argument("crates", type=Path, nargs="*", help=".crate files")
     options = parser.parse_args()

@@ -6,6 +6,7 @@ import argparse
 import fnmatch
 import pathlib
 import sys
+import zipfile
 from collections.abc import Sequence
 
 from installer import install
@@ -13,12 +14,14 @@ from installer.destinations import SchemeDictionaryDestination
 from installer.exceptions import InstallerError
 from installer.sources import WheelFile
 
+from wheels.finished import FinishedWheel, Identity
 
-def install_wheel(wheel: pathlib.Path, to: pathlib.Path, interpreter: str) -> None:
+
+def install_wheel(wheel: zipfile.ZipFile, to: pathlib.Path, interpreter: str) -> None:
     """Installs a wheel as `pip install --target` lays it out: packages in `to`, commands in `to`/bin.
 
     Args:
-        wheel: the wheel file.
+        wheel: the wheel, opened.
         to: the folder that receives it.
         interpreter: the Python that the commands' first lines name.
 
@@ -32,9 +35,9 @@ def install_wheel(wheel: pathlib.Path, to: pathlib.Path, interpreter: str) -> No
         interpreter=interpreter,
         script_kind="posix",
     )
-    with WheelFile.open(wheel) as source:
-        source.validate_record()
-        install(source, destination, additional_metadata={"INSTALLER": b"mlc_bazel\n"})
+    source = WheelFile(wheel)
+    source.validate_record()
+    install(source, destination, additional_metadata={"INSTALLER": b"mlc_bazel\n"})
 
 
 def leave_out(folder: pathlib.Path, globs: Sequence[str]) -> None:
@@ -57,13 +60,24 @@ def main() -> int:
     parser.add_argument("--to", type=pathlib.Path, required=True, help="folder that receives the packages")
     parser.add_argument("--interpreter", default="/usr/bin/python3", help="Python that installed commands run with")
     parser.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="paths to leave out; repeated")
-    parser.add_argument("wheels", nargs="+", type=pathlib.Path)
+    parser.add_argument(
+        "--unversioned",
+        nargs=2,
+        action="append",
+        default=[],
+        type=pathlib.Path,
+        metavar=("WHEEL", "IDENTITY"),
+        help="a wheel of this build before it has its build id, and what finish_wheel says of it; repeated",
+    )
+    parser.add_argument("wheels", nargs="*", type=pathlib.Path)
     arguments = parser.parse_args()
-    for wheel in arguments.wheels:
+    wheels = [(wheel, None) for wheel in arguments.wheels] + arguments.unversioned
+    for path, identity in wheels:
         try:
-            install_wheel(wheel, arguments.to, arguments.interpreter)
-        except (InstallerError, OSError, ValueError) as error:
-            print(f"install_wheels: {wheel.name}: {error}", file=sys.stderr)
+            with FinishedWheel(path, Identity.read(identity)) if identity else zipfile.ZipFile(path) as wheel:
+                install_wheel(wheel, arguments.to, arguments.interpreter)
+        except (InstallerError, OSError, ValueError, zipfile.BadZipFile) as error:
+            print(f"install_wheels: {path.name}: {error}", file=sys.stderr)
             return 1
     try:
         leave_out(arguments.to, arguments.exclude)

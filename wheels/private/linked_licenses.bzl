@@ -1,4 +1,4 @@
-"""`linked_licenses`: one text of the licences of all that is linked into the libraries of a wheel."""
+"""`linked_licenses`: the licences of everything linked into the libraries of a wheel, in one text."""
 
 def _linked_licenses_impl(ctx):
     output = ctx.actions.declare_file(ctx.label.name + "/THIRD_PARTY_LICENSES.txt")
@@ -25,19 +25,19 @@ def _linked_licenses_impl(ctx):
 
 linked_licenses = rule(
     implementation = _linked_licenses_impl,
-    doc = """One text of the licences of all that is linked into a library, for `extra_distinfo_files` of its wheel.
+    doc = """The licences of everything linked into a wheel's libraries, in one text; `wheel` puts it into .dist-info/licenses.
 
-A name that is an input's in the locks, alone or in parentheses at its end, is how release/private/licenses.py finds that input's text.
+release/private/licenses.py finds the text of a locked input by its name, which is the part's name or stands in parentheses at its end.
 """,
     attrs = {
-        "crates": attr.label_list(allow_files = [".crate"], doc = "Rust crates; every licence file in them counts."),
+        "crates": attr.label_list(allow_files = [".crate"], doc = "Rust crates; every licence file in them is taken."),
         "debs": attr.label_list(
             allow_files = [".deb"],
             default = ["@debian_licenses//:packages"],
-            doc = "Where `packages` are looked for.",
+            doc = "The .deb files of `packages`.",
         ),
-        "packages": attr.string_dict(doc = "Debian package of `debs`, whose copyright file counts → name of what it is of."),
-        "parts": attr.label_keyed_string_dict(allow_files = True, doc = "Licence file, or header that begins with one → name of what it is of."),
+        "packages": attr.string_dict(doc = "Debian package of `debs` whose copyright file to take → name of the part."),
+        "parts": attr.label_keyed_string_dict(allow_files = True, doc = "Licence file, or header that begins with one → name of the part."),
         "_collect_licenses": attr.label(default = "//wheels/private:collect_licenses", executable = True, cfg = "exec"),
     },
 )

@@ -173,9 +173,14 @@ class Command:
     def _build_at(self, second: second_build.SecondBuild, wanted: list[Thing]) -> dict[Thing, pathlib.Path]:
         """Builds what is needed of another commit; the labels and paths are those that every release has."""
         targets = {"images": "//images:{}", "sboms": "//release:{}", "wheels": "//wheels/..."}
-        outputs = {"images": "images/{0}/{0}", "sboms": "release/{}", "wheels": "wheels/{}"}
+        outputs = {"images": "images/{0}/{0}", "sboms": "release/{}"}
         binaries = second.build(["--config=release"], sorted({targets[kind].format(name) for kind, name in wanted}))
-        return {(kind, name): binaries / outputs[kind].format(name) for kind, name in wanted}
+        # Up to 0.1.0 a wheel was a file in this folder, now it is below.
+        wheels = {path.name: path for path in binaries.glob("wheels/**/*.whl")}
+        return {
+            (kind, name): wheels.get(name, binaries / "wheels" / name) if kind == "wheels" else binaries / outputs[kind].format(name)
+            for kind, name in wanted
+        }
 
     def _verdict(
         self,

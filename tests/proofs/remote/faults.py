@@ -15,7 +15,7 @@ import unittest
 from release.private.reproduce.second_workspace import SecondWorkspace, digests
 from tests.proofs.remote import service
 
-TARGETS = ["//wheels:tvm_ffi"]
+TARGETS = ["//wheels/tvm_ffi"]
 # What the storage may hold in the test of a full one: more than one action needs, less than all do.
 SMALL = "250M"
 ATTEMPTS = 5

@@ -1,0 +1,93 @@
+"""Rules that finish a wheel: `finished_wheel` gives it its build id, `pinned_versions` tells its Python package what it pins."""
+
+WheelInfo = provider(
+    doc = "A wheel of this build. What installs it needs no compressed copy: wheels/finished.py reads the first two as the finished wheel.",
+    fields = {
+        "distribution": "The name on a package index, for example apache-tvm.",
+        "identity": "File: the version with build id and the pins, JSON.",
+        "unversioned": "File: the wheel as py_wheel assembled it, uncompressed, its version without build id.",
+        "version": "File: the version with build id, one line.",
+    },
+)
+
+def _finished_wheel_impl(ctx):
+    unversioned = ctx.file.unversioned
+    pins = [pin[WheelInfo] for pin in ctx.attr.pins]
+    identity = ctx.actions.declare_file(ctx.label.name + ".json")
+    version = ctx.actions.declare_file(ctx.label.name + ".version")
+    arguments = ctx.actions.args()
+    arguments.add("identify")
+    arguments.add("--unversioned", unversioned)
+    for pin in pins:
+        arguments.add(pin.version, format = "--pin={}=%s".format(pin.distribution))
+    arguments.add("--identity", identity)
+    arguments.add("--version", version)
+    ctx.actions.run(
+        outputs = [identity, version],
+        inputs = [unversioned] + [pin.version for pin in pins],
+        executable = ctx.executable._finish_wheel,
+        arguments = [arguments],
+        mnemonic = "IdentifyWheel",
+        progress_message = "Deriving the build id of %{label}",
+    )
+
+    # Only the action knows the file's name, so the output is the folder that holds it.
+    folder = ctx.actions.declare_directory("dist")
+    arguments = ctx.actions.args()
+    arguments.add("write")
+    arguments.add("--unversioned", unversioned)
+    arguments.add("--identity", identity)
+    arguments.add_all("--folder", [folder], expand_directories = False)
+    ctx.actions.run(
+        outputs = [folder],
+        inputs = [unversioned, identity],
+        executable = ctx.executable._finish_wheel,
+        arguments = [arguments],
+        mnemonic = "FinishWheel",
+        progress_message = "Compressing wheel %{label}",
+    )
+    return [
+        DefaultInfo(files = depset([folder]), runfiles = ctx.runfiles([folder])),
+        OutputGroupInfo(version = depset([version])),
+        WheelInfo(distribution = ctx.attr.distribution, identity = identity, unversioned = unversioned, version = version),
+    ]
+
+finished_wheel = rule(
+    implementation = _finished_wheel_impl,
+    doc = "A wheel with its build id, alone in the folder `dist`. Output group `version`: a file with its version. Use the macro `wheel`.",
+    attrs = {
+        "distribution": attr.string(mandatory = True),
+        "pins": attr.label_list(providers = [WheelInfo], doc = "Wheels of this build that it requires in exactly their versions."),
+        "unversioned": attr.label(mandatory = True, allow_single_file = [".whl"], doc = "py_wheel without `compress`."),
+        "_finish_wheel": attr.label(default = "//wheels/private:finish_wheel", executable = True, cfg = "exec"),
+    },
+    provides = [WheelInfo],
+)
+
+def _pinned_versions_impl(ctx):
+    module = ctx.actions.declare_file(ctx.attr.module)
+    arguments = ctx.actions.args()
+    arguments.add("--output", module)
+    versions = []
+    for pin in ctx.attr.pins:
+        versions.append(pin[WheelInfo].version)
+        arguments.add(versions[-1], format = "{}=%s".format(pin.label.name.upper()))
+    ctx.actions.run(
+        outputs = [module],
+        inputs = versions,
+        executable = ctx.executable._write_versions,
+        arguments = [arguments],
+        mnemonic = "PinnedVersions",
+        progress_message = "Writing the versions that %{label} has",
+    )
+    return [DefaultInfo(files = depset([module]))]
+
+pinned_versions = rule(
+    implementation = _pinned_versions_impl,
+    doc = "A Python module with the versions of wheels of this build: a constant for each, named like its target in capitals.",
+    attrs = {
+        "module": attr.string(mandatory = True, doc = "Path of the module in this package."),
+        "pins": attr.label_list(mandatory = True, providers = [WheelInfo]),
+        "_write_versions": attr.label(default = "//wheels/private:write_versions", executable = True, cfg = "exec"),
+    },
+)

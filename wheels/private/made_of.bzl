@@ -1,0 +1,120 @@
+"""`made_of`: which locked inputs a wheel is made of, from the build graph."""
+
+load("@crates_facts//:facts.bzl", CRATES = "REPOSITORIES")
+load("@debian_facts//:facts.bzl", DEBIAN = "REPOSITORIES")
+load("@git_facts//:facts.bzl", GIT = "REPOSITORIES")
+load("@pypi_facts//:facts.bzl", PYPI = "REPOSITORIES")
+load("//fetch/git:defs.bzl", "WITH_SOURCES")
+load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
+load(":finished_wheel.bzl", "WheelInfo")
+
+REPOSITORIES = CRATES | DEBIAN | GIT | PYPI
+
+_RepositoriesInfo = provider(
+    doc = "Repositories that reach a target, by canonical name.",
+    fields = {
+        "content": "depset: their files are in the output, or are compiled into it.",
+        "interfaces": "depset: only their headers are compiled into it.",
+        "tools": "depset: compilers, interfaces of libraries that are called, texts of licences.",
+    },
+)
+
+# Attributes whose targets are no part of the output: other wheels, and libraries in other wheels.
+_OTHERS = ["dynamic_deps", "pins"]
+
+# Attributes that name a target's own files.
+_FILES = ["crates", "lock", "manifest", "src", "srcs", "textual_hdrs"]
+
+def _is_tool(target, ctx):
+    """Whether a target is a tool: it runs during the build, or offers no more than an interface."""
+    return "-exec" in ctx.bin_dir.path or target.label.package.partition("/")[0] == "toolchains" or ctx.rule.kind == "linked_licenses"
+
+def _repositories_aspect_impl(target, ctx):
+    own, below = {}, {"content": [], "interfaces": [], "tools": []}
+    for name in dir(ctx.rule.attr):
+        value = getattr(ctx.rule.attr, name)
+        values = value if type(value) == "list" else value.keys() if type(value) == "dict" else [value]
+        for each in values:
+            if type(each) != "Target" or name in _OTHERS:
+                continue
+            if _RepositoriesInfo in each:
+                for field in below:
+                    below[field].append(getattr(each[_RepositoriesInfo], field))
+            elif name in _FILES:
+                # A source file: aspects do not visit it.
+                own[each.label.workspace_name] = True
+    sources = getattr(ctx.rule.attr, "srcs", None) or getattr(ctx.rule.attr, "src", None)
+    field = "content" if sources or ctx.rule.kind != "cc_library" else "interfaces"
+    own[target.label.workspace_name] = True
+    found = {name: depset(own.keys() if name == field else [], transitive = each) for name, each in below.items()}
+    if _is_tool(target, ctx):
+        found = {"content": depset(), "interfaces": depset(), "tools": depset(transitive = found.values())}
+    return [_RepositoriesInfo(**found)]
+
+_repositories_aspect = aspect(
+    implementation = _repositories_aspect_impl,
+    attr_aspects = ["*"],
+)
+
+def _locked(repositories):
+    """Entries and sets of the locks that repositories hold, sorted."""
+    facts = [REPOSITORIES[each] for each in repositories if each in REPOSITORIES]
+    return {kind: sorted({pair: None for each in facts for pair in [tuple(pair) for pair in each[kind]]}) for kind in ["entries", "sets"]}
+
+def _made_of_impl(ctx):
+    found = ctx.attr.unversioned[_RepositoriesInfo]
+    pinned = [pin[_RepositoriesInfo].content.to_list() for pin in ctx.attr.pins]
+    in_pinned = {each: None for repositories in pinned for each in repositories}
+
+    # Headers of a pinned wheel's project tell how to call it. All other headers bring code.
+    content = {each: None for each in found.content.to_list()}
+    content |= {each: None for each in found.interfaces.to_list() if each not in in_pinned}
+    content, tools = _locked(content), _locked(found.tools.to_list())
+    output = ctx.actions.declare_file(ctx.label.name + ".json")
+    project = [each for each in ctx.attr.project if each in REPOSITORIES]
+    if not project:
+        fail("{}: expected repositories that hold an entry of the locks, found {}".format(ctx.label, ctx.attr.project))
+    ctx.actions.write(output, json.encode_indent({
+        "distribution": ctx.attr.distribution,
+        # It declares the wheel's licence.
+        "licensed_as": REPOSITORIES[project[0]]["entries"][0],
+        "of_the_project": _locked(project)["entries"],
+        "content": content,
+        "tools": {kind: [each for each in tools[kind] if each not in content[kind]] for kind in tools},
+    }) + "\n")
+    return [DefaultInfo(files = depset([output]))]
+
+made_of = rule(
+    implementation = _made_of_impl,
+    doc = """A JSON file with the entries of the locks that a wheel is made of.
+
+Keys: `distribution`; `licensed_as`, the entry that declares its licence; `of_the_project`, entries that its own licence and notice cover; `content` and
+`tools`, each with `entries` and `sets`. `fetch/locks.py` reads it. Among the tools are those that attributes name (nvcc, cargo) and what is
+reached through //toolchains; toolchains that Bazel itself resolves (the C++ compiler, Python) are hidden from aspects of Bazel 7.
+""",
+    attrs = {
+        "distribution": attr.string(mandatory = True),
+        "pins": attr.label_list(aspects = [_repositories_aspect], providers = [WheelInfo]),
+        "project": attr.string_list(mandatory = True, doc = "Repositories of the wheel's own project, by canonical name; the first supplies its licence."),
+        "unversioned": attr.label(mandatory = True, aspects = [_repositories_aspect]),
+    },
+)
+
+def _unavailable_inputs_impl(ctx):
+    missing = ([] if WITH_SOURCES else ["sources"]) + (["cuda"] if NEEDS_CUDA else [])
+    here = [name for name, facts in REPOSITORIES.items() if not [need for need in facts["needs"] if need in missing]]
+    available, all = _locked(here), _locked(REPOSITORIES)
+    output = ctx.actions.declare_file(ctx.label.name + ".json")
+    ctx.actions.write(output, json.encode_indent({
+        kind: [each for each in all[kind] if each not in available[kind]]
+        for kind in all
+    }) + "\n")
+    return [DefaultInfo(files = depset([output]))]
+
+unavailable_inputs = rule(
+    implementation = _unavailable_inputs_impl,
+    doc = """A JSON file with the entries and sets of the locks that a build with these options cannot take.
+
+Those of mlc-llm without its sources, those of CUDA without --config=cuda: the extensions that declare repositories say which.
+""",
+)
