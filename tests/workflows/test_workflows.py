@@ -140,7 +140,8 @@ def test_proofs_are_made_every_week_and_block_nothing():
     assert all("proofs" not in needs(job) for job in MAIN["jobs"])
     assert proofs["steps"][-1]["env"] == {"PROOF": "${{ matrix.proof }}"}
     assert proofs["strategy"]["fail-fast"] is False
-    assert {f"tools/bazel test --config=ci //tests/{proof}" for proof in ("airgap", "hermetic", "remote", "reproducible")} == {
+    expected = ("airgap", "hermetic", "remote", "reproducible", "wheels:build_id_mutations")
+    assert {f"tools/bazel test --config=ci //tests/{proof}" for proof in expected} == {
         " ".join(shlex.split(command)) for command in COMMANDS if "--config=ci //tests/" in command.replace('"', "")
     }
 
