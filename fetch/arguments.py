@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
     """argparse's parser for a `bazel run` target; its first fixed arguments come from the BUILD file and are not shown."""
 
-    def __init__(self, target: str, description: str | None, **kwargs) -> None:
+    def __init__(self, target: str, description: str | None, **kwargs: Any) -> None:
         super().__init__(
             prog=f"tools/bazel run {target} --",
             description=description,

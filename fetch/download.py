@@ -14,7 +14,11 @@ import urllib.request
 from pathlib import Path
 from typing import Callable, Iterable, Mapping, Optional
 
-from fetch import errors, trust
+if __package__:
+    from . import errors, trust
+else:
+    import errors  # type: ignore[no-redef]
+    import trust  # type: ignore[no-redef]
 
 _CHUNK = 1 << 18
 _TIMEOUT_SECONDS = 30
@@ -25,7 +29,7 @@ class DownloadError(errors.UserError):
     """A file could not be had; the message names it, what was expected, what was found and what mends it."""
 
 
-def open_url(url: str, headers: Optional[Mapping[str, str]] = None, timeout: float = _TIMEOUT_SECONDS):
+def open_url(url: str, headers: Optional[Mapping[str, str]] = None, timeout: float = _TIMEOUT_SECONDS) -> http.client.HTTPResponse:
     """Opens a URL as urllib does (proxies from the environment), trusting the machine's CA bundle too."""
     context = None
     if url.startswith("https:"):
@@ -129,7 +133,9 @@ def fetch(
     raise DownloadError(f"cannot download {destination.name}:\n  " + "\n  ".join(dict.fromkeys(failures)))
 
 
-def _append(url, part: Path, size: Optional[int], progress: Callable[[int], None], headers) -> str:
+def _append(
+    url: str, part: Path, size: Optional[int], progress: Callable[[int], None], headers: Optional[Mapping[str, str]]
+) -> str:
     """Appends to `part` what it lacks and returns the sha256 of the whole."""
     digest = hashlib.sha256()
     with open(part, "ab+") as out:

@@ -1,14 +1,17 @@
 """What the locks pin, by hash: for packs, which are compared with them."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 import re
+from typing import Any
 
 LOCKS = ("crates.lock.json", "debian.lock.json", "requirements.lock.txt", "sources.lock.json")
 
 
-def digests(root):
+def digests(root: str | os.PathLike[str]) -> dict[str, str]:
     """Name of each lock → its sha256, lower-case hexadecimal."""
     found = {}
     for name in LOCKS:
@@ -17,7 +20,7 @@ def digests(root):
     return found
 
 
-def entries(root):
+def entries(root: str | os.PathLike[str]) -> dict[str, tuple[str, str, str]]:
     """sha256 → (kind, name, version) of all that the locks pin; kinds are deb, wheel, sdist, crate and git."""
     debian, crates, sources = (_json(root, name) for name in ("debian.lock.json", "crates.lock.json", "sources.lock.json"))
     found = {entry["sha256"]: ("deb", key, entry["version"]) for key, entry in debian["packages"].items()}
@@ -32,6 +35,6 @@ def entries(root):
     return found
 
 
-def _json(root, name):
+def _json(root: str | os.PathLike[str], name: str) -> Any:
     with open(os.path.join(root, "locks", name), encoding="utf-8") as file:
         return json.load(file)

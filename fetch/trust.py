@@ -1,12 +1,14 @@
 """A Java trust store from the machine's CA bundle: Java has its own list and would refuse what the machine trusts."""
 
+from __future__ import annotations
+
 import os
 
 _VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 _USUAL = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
 
-def bundle():
+def bundle() -> str | None:
     """The machine's bundle of certificate authorities (PEM), or None where it has none of its own."""
     for candidate in (*map(os.environ.get, _VARIABLES), *_USUAL):
         if candidate and os.path.isfile(candidate):
@@ -14,7 +16,7 @@ def bundle():
     return None
 
 
-def store(cache):
+def store(cache: str) -> str | None:
     """The path of the trust store for Java, made anew when the bundle has changed; None where there is no bundle."""
     source = bundle()
     if not source:
@@ -33,7 +35,7 @@ def store(cache):
     return path
 
 
-def certificates(pem):
+def certificates(pem: str) -> list[bytes]:
     """The certificates (DER) in a PEM text, each once, in order."""
     import base64
     import re
@@ -42,7 +44,7 @@ def certificates(pem):
     return list(dict.fromkeys(base64.b64decode(body) for body in bodies))
 
 
-def encode(entries, password="changeit"):
+def encode(entries: list[bytes], password: str = "changeit") -> bytes:
     """A key store in Java's own format (JKS, version 2) of trusted certificates.
 
     Layout, big-endian: magic 0xFEEDFEED, version, count; per entry tag 2, alias, milliseconds, "X.509", length, DER;
@@ -51,7 +53,7 @@ def encode(entries, password="changeit"):
     import hashlib
     import struct
 
-    def text(value):
+    def text(value: str) -> bytes:
         return struct.pack(">H", len(value)) + value.encode("ascii")
 
     parts = [struct.pack(">III", 0xFEEDFEED, 2, len(entries))]

@@ -292,7 +292,7 @@ class _Hashed:
     def __init__(self, file: io.BufferedReader) -> None:
         self._file, self.digest = file, hashlib.sha256()
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         data = self._file.read(size)
         self.digest.update(data)
         return data

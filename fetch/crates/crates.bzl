@@ -19,6 +19,7 @@ def download_crates(rctx, crates):
     if not python:
         fail("python3 is not on PATH: it asks cargo which registry this machine uses; install python3")
     problem = rctx.os.environ.get("MLC_NO_NETWORK")
+    asked = None
     if not problem:
         command = [python, "-B", rctx.path(_REGISTRY), "--cargo", rctx.path(_CARGO), "--crate"]
         rctx.report_progress("asking cargo for its registry")

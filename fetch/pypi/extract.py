@@ -12,10 +12,10 @@ import shutil
 import sys
 import tarfile
 import zipfile
-from typing import BinaryIO, Iterator
+from typing import IO, Iterator, cast
 
 
-def members(archive: pathlib.Path) -> Iterator[tuple[str, bool, BinaryIO]]:
+def members(archive: pathlib.Path) -> Iterator[tuple[str, bool, IO[bytes]]]:
     """Yields (name, executable, content) of every regular file in a .whl, .zip or .tar.*."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
@@ -24,10 +24,11 @@ def members(archive: pathlib.Path) -> Iterator[tuple[str, bool, BinaryIO]]:
                     with opened.open(info) as content:
                         yield info.filename, bool(info.external_attr >> 16 & 0o100), content
     else:
-        with tarfile.open(archive, "r|*") as opened:
-            for entry in opened:
+        with tarfile.open(archive, "r|*") as tar:
+            for entry in tar:
                 if entry.isreg():
-                    yield entry.name, bool(entry.mode & 0o100), opened.extractfile(entry)
+                    # Only what is no file has no content.
+                    yield entry.name, bool(entry.mode & 0o100), cast("IO[bytes]", tar.extractfile(entry))
 
 
 def extract(archive: pathlib.Path, to: pathlib.Path, prefix: str, patterns: list[str]) -> list[str]:

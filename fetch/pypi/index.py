@@ -16,7 +16,15 @@ import sys
 import tempfile
 import urllib.parse
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+if __package__:
+    from . import debian, download, errors
+else:
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import debian  # type: ignore[no-redef]
+    import download  # type: ignore[no-redef]
+    import errors  # type: ignore[no-redef]
 
 _ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(_ROOT))  # repository rules run this file by path
@@ -109,7 +117,7 @@ def _pip_from_debian(folder: Path) -> Path:
     raise PyPIError(f"{deb.path}: expected a wheel of pip in it, found none")
 
 
-def _pip_package():
+def _pip_package() -> Tuple[List[str], str]:
     lock_file = _ROOT / "locks/debian.lock.json"
     try:
         lock = json.loads(lock_file.read_text(encoding="utf-8"))

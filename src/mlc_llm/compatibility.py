@@ -23,7 +23,7 @@ from tvm import s_tir, tirx
 from tvm.relax.frontend import nn
 from tvm.s_tir import dlight
 
-from . import pairing, shape_functions, versions
+from . import shape_functions, versions  # type: ignore[attr-defined]  # written by the build
 from .model_check import METADATA_KEY
 
 LANES = 16
@@ -135,7 +135,7 @@ def read_safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        for name in file.keys():
+        for name in file.keys():  # noqa: SIM118 (it is no dict)
             yield name, file.get_tensor(name)
 
 
@@ -192,7 +192,7 @@ def call_with_numbers_as_kernels_take_them(upstream: Callable[..., Any]) -> Call
     @functools.wraps(upstream)
     def tensor_ir_op(func: tirx.PrimFunc, name_hint: str, args: Any, out: Any) -> Any:
         outputs = len(out) if isinstance(out, (list, tuple)) else 1
-        arguments = []
+        arguments: list[Any] = []
         for argument in args if isinstance(args, (list, tuple)) else [args]:
             arguments.extend(argument.values if isinstance(argument, tvm.relax.ShapeExpr) else [argument])
         return upstream(widen_numbers(numbers_before_outputs(func, outputs), arguments), name_hint, args, out)

@@ -40,7 +40,7 @@ class EngineError(fastapi.HTTPException, RuntimeError):
     """The engine failed while it served: the requests that it held are lost, which the server says with status 500; the next are served."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(status_code=500, detail=message)
+        super().__init__(status_code=500, detail=message)  # type: ignore[call-arg]
 
     def __str__(self) -> str:
         return self.detail

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import versions
+from . import versions  # type: ignore[attr-defined]  # written by the build
 
 CONFIG = "mlc-chat-config.json"
 WEIGHTS = "tensor-cache.json"

@@ -6,7 +6,7 @@ import importlib.metadata
 import importlib.util
 import pathlib
 
-from . import versions
+from . import versions  # type: ignore[attr-defined]  # written by the build
 
 
 class MismatchError(ImportError):

@@ -26,7 +26,7 @@ def with_first_import(source: str, module: str) -> str:
         docstring = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and after == 0
         if not docstring and not (isinstance(statement, ast.ImportFrom) and statement.module == "__future__"):
             break
-        after = statement.end_lineno
+        after = statement.end_lineno or after
     lines = source.splitlines(keepends=True)
     first = f"from . import {module} as _\n"
     return "".join([*lines[:after], "\n" if after else "", first, *([] if after else ["\n"]), *lines[after:]])

@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import tempfile
-from typing import Callable, Dict, List, Sequence, Tuple
+from typing import IO, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from fetch import locked
 
@@ -29,7 +29,7 @@ VARIABLE = "MLC_AIRGAP"
 _CHUNK = 1 << 20
 
 
-def take_option(arguments: Sequence[str], environment: Dict[str, str]) -> Tuple[List[str], List[str]]:
+def take_option(arguments: Sequence[str], environment: Mapping[str, str]) -> Tuple[List[str], List[str]]:
     """The packs to build from, and the arguments without them: those of --airgap=FILE before Bazel's command, else those of MLC_AIRGAP.
 
     Several are imported in this order, and the last one is built from: a full pack, then an incremental one. In the variable ":" separates them.
@@ -89,7 +89,7 @@ class Store:
         check_locks(found, paths[-1], root)
         return found
 
-    def _known(self, path: str):
+    def _known(self, path: str) -> Optional[pack.Pack]:
         """The pack, if this very file was imported."""
         try:
             with open(os.path.join(self.folder, "imported.json"), encoding="utf-8") as file:
@@ -164,7 +164,7 @@ class Store:
                 f"tools/bazel {OPTION}=BASE {OPTION}={reader.path} …\nIt lacks {len(missing)} files that are there:\n{pack.listed(missing)}"
             )
 
-    def _copy(self, content, blob: pack.Blob) -> bool:
+    def _copy(self, content: IO[bytes], blob: pack.Blob) -> bool:
         """Puts a blob into the store; False if it is not what its name says."""
         digest = hashlib.sha256()
         temporary = self.blob(blob.sha256) + ".part"

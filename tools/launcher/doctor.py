@@ -1,5 +1,7 @@
 """`tools/bazel doctor`: what this machine has of what the build can use, and what to do about each gap."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -8,6 +10,8 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Tuple
 
 from fetch import errors, trust
 from fetch.debian import archive as debian
@@ -15,6 +19,9 @@ from fetch.git import checkout
 from fetch.pypi import index as pypi
 
 from . import airgap, installed, machine, pack, probe
+
+# What is looked at, what was found, what to do or "".
+Row = Tuple[str, str, str]
 
 _SECONDS = 5.0
 _DISK_BYTES = 10 * 10**9
@@ -36,7 +43,7 @@ HELP = """Environment of tools/bazel:
 Exit code: 0 if this machine can build, 1 if not."""
 
 
-def main(arguments, startup=()):
+def main(arguments: Sequence[str], startup: Sequence[str] = ()) -> int:
     """Prints the table; returns 0 where this machine can build, else 1.
 
     Args:
@@ -56,7 +63,7 @@ def main(arguments, startup=()):
     return 0 if able else 1
 
 
-def collect():
+def collect() -> tuple[list[Row], bool]:
     """The rows of the table, (what, found, what to do or ""), and whether this machine can build."""
     sources = _sources()
     answers = probe.answers({name: url for name, url in sources.items() if url.startswith("http")}, _SECONDS)
@@ -77,13 +84,13 @@ def collect():
         missing = advice.get(name, "") if problem or name in needed else ""
         if problem and name in probe.UPSTREAM:
             missing = "needed by --config=upstream only: the registries profile does without"
-        rows.append((name, "answers" if not problem else problem, missing if problem else ""))
+        rows.append((name, problem or "answers", missing if problem else ""))
     rows += [*_git_sources(profile), _certificates(), _disk(), _cores(), _memory(), _containers(), _namespaces(), _gpu()]
     reachable = profile != "none" and not any(answers.get(name) for name in needed)
     return rows, have_bazel and reachable
 
 
-def in_the_air_gap(packs):
+def in_the_air_gap(packs: Sequence[str]) -> tuple[list[Row], bool]:
     """The same for a build out of packs: no network is asked."""
     try:
         store = airgap.Store(machine.cache_folder(), machine.say)
@@ -96,7 +103,7 @@ def in_the_air_gap(packs):
     return [*rows, ("profile", "registries: the pack", ""), _disk(), _cores(), _memory(), _containers(), _namespaces(), _gpu()], able
 
 
-def _sources():
+def _sources() -> dict[str, str]:
     """Name → URL to ask, or the reason why there is none."""
     found = {}
     for name, archive, suite in (("Debian mirror", "debian", "bookworm"), ("Debian security", "debian-security", "bookworm-security")):
@@ -111,7 +118,7 @@ def _sources():
     return {**found, **probe.UPSTREAM}
 
 
-def _bazel(answers):
+def _bazel(answers: Mapping[str, str | None]) -> tuple[Row, bool]:
     try:
         version = machine.wanted_version()
         found = machine.find_bazel(version)
@@ -130,7 +137,7 @@ def _bazel(answers):
     return ("Bazel", f"none yet: {version} would go to {folder}", advice), possible
 
 
-def _git_sources(profile):
+def _git_sources(profile: str) -> list[Row]:
     """A row for each git source of the lock; none keeps a machine from building, as what needs one is left out without."""
     root = pathlib.Path(machine.ROOT)
     folder = checkout.folder_of_checkouts(root)
@@ -155,15 +162,15 @@ def _git_sources(profile):
     return rows
 
 
-def _certificates():
+def _certificates() -> Row:
     bundle = trust.bundle()
     if bundle:
         return "CA bundle", f"{bundle} (Bazel's Java trusts it too)", ""
     return "CA bundle", "none", "https may fail: install ca-certificates, or set SSL_CERT_FILE"
 
 
-def _disk():
-    folder = machine.cache_folder()
+def _disk() -> Row:
+    folder = launcher.cache_folder()
     while not os.path.exists(folder):
         folder = os.path.dirname(folder)
     free = shutil.disk_usage(folder).free
@@ -171,12 +178,12 @@ def _disk():
     return "disk", f"{free / 1e9:.0f} GB free at {folder}", advice
 
 
-def _cores():
+def _cores() -> Row:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return "cores", str(count), ""
 
 
-def _memory():
+def _memory() -> Row:
     try:
         size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
@@ -185,7 +192,7 @@ def _memory():
     return "memory", f"{size / 1e9:.1f} GB", advice
 
 
-def _containers():
+def _containers() -> Row:
     found = [name for name in ("podman", "docker", "runc") if shutil.which(name)]
     if "docker" in found and not (os.environ.get("DOCKER_HOST") or os.path.exists("/var/run/docker.sock")):
         found[found.index("docker")] = "docker (without a daemon)"
@@ -196,7 +203,7 @@ def _containers():
     return "container tools", "none", "only needed to run images yourself: apt-get install podman"
 
 
-def _namespaces():
+def _namespaces() -> Row:
     try:
         works = subprocess.run(["unshare", "--user", "true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
     except OSError:
@@ -206,7 +213,7 @@ def _namespaces():
     return "user namespaces", "no", "Bazel then runs actions without linux-sandbox: builds work, but are less strictly isolated"
 
 
-def _gpu():
+def _gpu() -> Row:
     program = shutil.which("nvidia-smi")
     if not program:
         return "GPU", "none (no nvidia-smi)", "only needed to run models on one"

@@ -1,5 +1,7 @@
 """The folder that Bazel is installed into: where it is and which flags Bazel needs to run from there."""
 
+from __future__ import annotations
+
 # Raise it when what is installed changes, so that every machine makes a new folder.
 LAYOUT = 1
 
@@ -15,12 +17,12 @@ MODULES = {
 }
 
 
-def prefix(cache, version):
+def prefix(cache: str, version: str) -> str:
     """The folder of this version below the launcher's cache folder; there only when it is whole."""
     return f"{cache}/bazel-{version}-{LAYOUT}"
 
 
-def startup_flags(folder):
+def startup_flags(folder: str) -> list[str]:
     """What Bazel from this folder needs before the command."""
     return [
         "--nosystem_rc",
@@ -31,6 +33,6 @@ def startup_flags(folder):
     ]
 
 
-def module_flags(folder):
+def module_flags(folder: str) -> list[str]:
     """Gives Bazel the modules of this folder, for the profile that has no module registry on the network."""
     return [f"--override_module={name}={folder}/{place}" for name, place in MODULES.items()]

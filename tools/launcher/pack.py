@@ -114,7 +114,7 @@ class Reader:
         self.path = path
         self.documents: Tuple[bytes, bytes] = (b"", b"")
         try:
-            self._tar = tarfile.open(path, "r:")
+            self._tar = tarfile.open(path, "r:")  # noqa: SIM115 (closed by `close`)
         except FileNotFoundError as error:
             raise PackError(f"{path}: no such file; expected a pack: tools/bazel run //tools:pack -- FILE makes one") from error
         except (OSError, tarfile.TarError) as error:

@@ -1,10 +1,13 @@
 """Looks at the network and at programs, quickly: for the choice of the profile, of Bazel, and for `tools/bazel doctor`."""
 
+from __future__ import annotations
+
 import os
 import re
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 
 from fetch import download
 
@@ -12,16 +15,16 @@ from fetch import download
 UPSTREAM = {"Bazel Central Registry": "https://bcr.bazel.build/bazel_registry.json", "GitHub": "https://github.com/robots.txt"}
 
 
-def answers(urls, seconds):
+def answers(urls: Mapping[str, str], seconds: float) -> dict[str, str | None]:
     """Asks all at once: name → None where it answers in time, else one line that says why not.
 
     Args:
       urls: name → URL.
       seconds: how long to wait for all together.
     """
-    found = {name: "no answer within %g s" % seconds for name in urls}
+    found: dict[str, str | None] = {name: "no answer within %g s" % seconds for name in urls}
 
-    def ask(name):
+    def ask(name: str) -> None:
         try:
             with download.open_url(urls[name], timeout=seconds) as response:
                 response.read(1)
@@ -39,7 +42,7 @@ def answers(urls, seconds):
     return dict(found)
 
 
-def profile(seconds):
+def profile(seconds: float) -> tuple[str, str]:
     """("upstream", why) where all that it needs answers, else ("registries", why)."""
     for name, problem in answers(UPSTREAM, seconds).items():
         if problem:
@@ -47,7 +50,7 @@ def profile(seconds):
     return "upstream", " and ".join(UPSTREAM) + " answer"
 
 
-def bazel_version(path, folder):
+def bazel_version(path: str, folder: str) -> str:
     """The version that a Bazel or Bazelisk names in this folder; "" where it names none (Bazelisk may have to download it)."""
     environment = {**os.environ, "BAZELISK_SKIP_WRAPPER": "true"}
     try:

@@ -34,6 +34,10 @@ PYTHON_BEHIND_SHELL = "tools/bazel"
 
 # Warnings of buildifier that do not apply here.
 QUIET_WARNINGS = (
+    # One sentence may say what a small function takes and returns.
+    "function-docstring-args",
+    "function-docstring-header",
+    "function-docstring-return",
     # Bazel 7 has the rules for C++ built in; loading them from rules_cc would make the `registries` profile need one more module.
     "native-cc-binary",
     "native-cc-common",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg2
@@ -157,8 +158,8 @@ class Service:
         self._run("scheduler", service.scheduler_command(), python, self._scheduler_answers)
         for number in range(1, service.workers + 1):
             command, address = service.worker_storage_command(number), service.worker_address(number)
-            self._run(f"worker{number}_storage", command, self.environment, lambda address=address: self._answers(address))
-            self._run(f"worker{number}", service.worker_command(number), self.environment, lambda number=number: self._registered(number))
+            self._run(f"worker{number}_storage", command, self.environment, functools.partial(self._answers, address))
+            self._run(f"worker{number}", service.worker_command(number), self.environment, functools.partial(self._registered, number))
 
     def watch(self) -> None:
         """Starts again what falls, until it is interrupted.
@@ -179,7 +180,7 @@ class Service:
         for process in reversed(self.processes):
             process.stop()
 
-    def _run(self, name: str, command: list[str], environment: dict[str, str], ready, stop_signal: int = signal.SIGTERM) -> None:
+    def _run(self, name: str, command: list[str], environment: dict[str, str], ready: Callable[[], bool], stop_signal: int = signal.SIGTERM) -> None:
         say(f"starting {name}")
         process = processes.Process(name, command, self.logs / f"{name}.log", environment, ready, stop_signal)
         self.processes.append(process)
@@ -202,7 +203,7 @@ class Service:
         with socket.socket() as client:
             return not client.connect_ex((settings.HOST, self.settings.port))
 
-    def _query(self, database: str, statement: str, *values) -> list[tuple]:
+    def _query(self, database: str, statement: str, *values: object) -> list[tuple]:
         connection = psycopg2.connect(host=str(self.settings.sockets), user="buildgrid", dbname=database)
         try:
             connection.autocommit = True  # A database is not made within a transaction.

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 LOADERS = ("docker", "podman", "nerdctl")
@@ -26,7 +26,7 @@ def _header(name: str, size: int) -> tarfile.TarInfo:
     return header
 
 
-def write_archive(layout: Path, kind: str, tags: list[str], output: BinaryIO) -> None:
+def write_archive(layout: Path, kind: str, tags: list[str], output: IO[bytes]) -> None:
     """Writes the archive, reading every blob once.
 
     Args:

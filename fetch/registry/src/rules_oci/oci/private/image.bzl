@@ -1,5 +1,6 @@
 """oci_image and oci_image_index of the rules_oci stand-in."""
 
+# buildifier: disable=bzl-visibility
 load("@rules_python//python/private:stand_in.bzl", "COMMON", "TOOLCHAIN_TYPE", "check", "run_python")
 
 _TAR_EXTENSIONS = [".tar", ".tgz", ".tar.gz", ".tzst", ".tar.zst"]

@@ -100,7 +100,7 @@ def merged_environment(base: list[str], text: str) -> list[str]:
     merged = dict(entry.partition("=")[::2] for entry in base)
     for key, value in mapping(text, "env").items():
 
-        def expand(match: re.Match) -> str:
+        def expand(match: re.Match[str], key: str = key, value: str = value) -> str:
             name = match[1] or match[2]
             if name not in merged:
                 raise ImageError(f"env: {key}={value} needs {name}, which neither the base nor an earlier entry sets")

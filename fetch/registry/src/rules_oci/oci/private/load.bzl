@@ -1,5 +1,6 @@
 """oci_load of the rules_oci stand-in."""
 
+# buildifier: disable=bzl-visibility
 load("@rules_python//python/private:stand_in.bzl", "COMMON", "TOOLCHAIN_TYPE", "check", "python_launcher", "run_python")
 
 def _text_impl(ctx):

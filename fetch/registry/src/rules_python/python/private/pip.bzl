@@ -2,7 +2,7 @@
 
 # Of the root module, not of this one: which index the machine uses is decided in one place.
 load("@@//fetch/pypi:pypi.bzl", "from_repository_cache", "pypi_fetch", "pypi_files", "pypi_index")
-load(":lock.bzl", "choose", "normalized", "parse_lock", "required")
+load(":lock.bzl", "choose", "parse_lock", "required")
 
 def _index_impl(rctx):
     address, error = pypi_index(rctx)
@@ -21,6 +21,7 @@ def _download(rctx, package):
     """Downloads the locked wheel from the machine's index; returns its file name."""
     index = json.decode(rctx.read(rctx.attr.index))
     error = index["error"]
+    files = []
     if not error:
         files, error = pypi_files(rctx, package["name"], index["address"])
     if not error:
