@@ -4,10 +4,10 @@
     tools/bazel run //locks:update_requirements -- --upgrade # also move what is locked to the newest versions
     tools/bazel run //locks:update_requirements -- --check   # only compare: exit status 1 if it would change
 
-Without --upgrade a locked version stays as long as requirements.in allows it, so that adding a distribution moves no other.
+Without --upgrade a locked version stays as long as requirements.in allows it: adding a distribution moves no other.
 
-pip resolves, on the packaged CPython: the interpreter that runs the wheels decides which ones fit. pip asks the index that this machine's pip is
-configured with; the lock names none.
+pip resolves, on the packaged CPython: the interpreter that runs the wheels decides which ones fit. pip asks the index
+that this machine's pip is configured with; the lock names none.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ def kept(lock: str, asked: str) -> list[str]:
     lines = (line.split("#")[0].strip() for line in asked.splitlines())
     ranges = {canonicalize_name(each.name): each.specifier for each in map(Requirement, filter(None, lines))}
     pins = re.findall(r"^([a-z0-9-]+)==(\S+)", lock, re.MULTILINE)
-    return [f"{name}=={version}" for name, version in pins if ranges.get(name, SpecifierSet()).contains(version, prereleases=True)]
+    return [
+        f"{name}=={version}"
+        for name, version in pins
+        if ranges.get(name, SpecifierSet()).contains(version, prereleases=True)
+    ]
 
 
 def resolve(requirements: Path, pins: list[str]) -> list[dict[str, Any]]:
@@ -72,8 +76,22 @@ def resolve(requirements: Path, pins: list[str]) -> list[dict[str, Any]]:
         report = Path(scratch, "report.json")
         constraints = Path(scratch, "constraints.txt")
         constraints.write_text("\n".join(pins), encoding="utf-8")
-        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--only-binary=:all:", "--no-cache-dir"]
-        command += ["--disable-pip-version-check", f"--report={report}", f"--requirement={requirements}", f"--constraint={constraints}"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--dry-run",
+            "--ignore-installed",
+            "--only-binary=:all:",
+            "--no-cache-dir",
+        ]
+        command += [
+            "--disable-pip-version-check",
+            f"--report={report}",
+            f"--requirement={requirements}",
+            f"--constraint={constraints}",
+        ]
         # pip prints its progress on standard output, which is not for this.
         if status := subprocess.run(command, env=environment, stdout=sys.stderr).returncode:
             if pins:
@@ -89,7 +107,10 @@ def lock_text(installed: list[dict[str, Any]]) -> str:
         name = re.sub(r"[-_.]+", "-", entry["metadata"]["name"]).lower()
         source = entry["download_info"]
         if source["url"].startswith("file:") or not source["url"].split("#")[0].endswith(".whl"):
-            sys.exit(f"{name}: expected a wheel of the index, found {source['url']}; is pip set up with other sources (find-links)?")
+            sys.exit(
+                f"{name}: expected a wheel of the index, found {source['url']}; "
+                "is pip configured with other sources (find-links)?"
+            )
         sha256 = source["archive_info"]["hashes"]["sha256"]
         locked[name] = f"{name}=={entry['metadata']['version']} \\\n    --hash=sha256:{sha256}\n"
     return HEADER + "".join(locked[name] for name in sorted(locked))
@@ -97,12 +118,21 @@ def lock_text(installed: list[dict[str, Any]]) -> str:
 
 def main() -> int:
     parser = lock_file.argument_parser(__doc__)
-    parser.add_argument("--upgrade", action="store_true", help="move locked versions to the newest that requirements.in allows")
+    parser.add_argument(
+        "--upgrade", action="store_true", help="move locked versions to the newest that requirements.in allows"
+    )
     options = parser.parse_args()
     if sys.version_info[:2] != PYTHON:
-        sys.exit(f"expected CPython {PYTHON[0]}.{PYTHON[1]}, found {sys.version.split()[0]}: tools/bazel run //locks:update_requirements")
+        sys.exit(
+            f"expected CPython {PYTHON[0]}.{PYTHON[1]}, found {sys.version.split()[0]}: "
+            "tools/bazel run //locks:update_requirements"
+        )
     asked, lock = lock_file.folder() / ASKED, lock_file.folder() / LOCK
-    pins = [] if options.upgrade or not lock.exists() else kept(lock.read_text(encoding="utf-8"), asked.read_text(encoding="utf-8"))
+    pins = (
+        []
+        if options.upgrade or not lock.exists()
+        else kept(lock.read_text(encoding="utf-8"), asked.read_text(encoding="utf-8"))
+    )
     text = lock_text(resolve(asked, pins))
     return lock_file.write(LOCK, text, check=options.check, command="//locks:update_requirements")
 

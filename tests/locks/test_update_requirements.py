@@ -1,4 +1,6 @@
-"""Adding a distribution moves no other pin; --upgrade moves them all. Against an index in a folder, with wheels that hold metadata only."""
+"""Adding a distribution moves no other pin; --upgrade moves them all.
+
+Against an index in a folder, with wheels that hold metadata only."""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         about = f"{name}-{version}.dist-info"
         with zipfile.ZipFile(project / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
             wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}")
-            wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(
+                f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            )
             wheel.writestr(f"{about}/RECORD", "")
         links = "".join(f'<a href="{path.name}">{path.name}</a>\n' for path in sorted(project.glob("*.whl")))
         (project / "index.html").write_text(f"<!DOCTYPE html><html><body>{links}</body></html>")
@@ -47,7 +51,10 @@ def resolved(tmp_path: Path, asked: str, pins: list[str]) -> dict[str, str]:
 
 
 def test_a_new_distribution_leaves_locked_versions_where_they_are(tmp_path: Path) -> None:
-    assert resolved(tmp_path, "old\nadded\n", update_requirements.kept(LOCK, "old\nadded\n")) == {"added": "3.0", "old": "1.0"}
+    assert resolved(tmp_path, "old\nadded\n", update_requirements.kept(LOCK, "old\nadded\n")) == {
+        "added": "3.0",
+        "old": "1.0",
+    }
 
 
 def test_upgrade_moves_them(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""//tools:lint finds a fault of each kind, //tools:format removes those of style, and both leave files alone that git does not track."""
+"""//tools:lint finds a fault of each kind, //tools:format fixes those of style; both take only files that git tracks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PYTHON_FAULTS = [
     ("mypy", "one.py", "def one(two):\n    return two\n", "no-untyped-def"),
     ("mypy", "one.py", 'ONE: int = "one"\n', "assignment"),
     ("mypy", "one.py", "import yaml\n\nONE: int = yaml.safe_dump([])\n", "assignment|no-any-return"),
-    ("codespell", "one.md", "Recieve it.\n", "Recieve"),
+    ("codespell", "one.md", "Recieve it.\n", "==> Receive"),  # codespell:ignore
     ("shellcheck", "one.sh", "#!/bin/sh\necho $1\n", "SC2086"),
     ("shellcheck", "one", "#!/usr/bin/env bash\nfor i in *; do rm $i; done\n", "SC2086"),
 ]
@@ -71,7 +71,9 @@ def check(workspace: Path, *files: str, name: str = "") -> bool:
 
 
 @pytest.mark.parametrize(("tool", "file", "content", "named"), FAULTS)
-def test_a_fault_is_reported(tool: str, file: str, content: str, named: str, workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_is_reported(
+    tool: str, file: str, content: str, named: str, workspace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     write(workspace, file, content)
     assert not check(workspace, file, name=tool)
     output = capfd.readouterr().out
@@ -87,7 +89,10 @@ def test_clean_files_are_clean(workspace: Path, capfd: pytest.CaptureFixture[str
     assert "FINDINGS" not in capfd.readouterr().out
 
 
-@pytest.mark.parametrize(("tool", "file", "content"), [fault[:3] for fault in FAULTS if fault[0] in ("ruff imports", "ruff format", "buildifier")])
+@pytest.mark.parametrize(
+    ("tool", "file", "content"),
+    [fault[:3] for fault in FAULTS if fault[0] in ("ruff imports", "ruff format", "buildifier")],
+)
 def test_formatting_removes_faults_of_style(tool: str, file: str, content: str, workspace: Path) -> None:
     write(workspace, file, content)
     assert lint.run(lint.formatters(PROGRAMS, check=False), [file], workspace, PROGRAMS.environment)
@@ -102,7 +107,9 @@ def test_only_files_that_git_tracks_are_taken(workspace: Path, monkeypatch: pyte
     # The machine's git is no input of a test: this one says what git would.
     git = workspace / "bin/git"
     git.parent.mkdir()
-    git.write_text("#!/bin/sh\n[ \"$*\" = 'ls-files -z' ] && printf 'tracked.py\\0link.py\\0deleted.py\\0'\n", encoding="utf-8")
+    git.write_text(
+        "#!/bin/sh\n[ \"$*\" = 'ls-files -z' ] && printf 'tracked.py\\0link.py\\0deleted.py\\0'\n", encoding="utf-8"
+    )
     git.chmod(0o755)
     monkeypatch.setenv("PATH", str(git.parent))
     assert lint.tracked(workspace) == ["tracked.py"]
@@ -131,7 +138,12 @@ def test_a_file_outside_is_refused(workspace: Path) -> None:
     ],
 )
 def test_a_file_goes_to_the_tools_of_its_kind(path: str, first_line: bytes, kinds: str) -> None:
-    takes = {"python": lint.is_python, "shell": lint.is_shell, "starlark": lint.is_starlark, "workflow": lint.is_workflow}
+    takes = {
+        "python": lint.is_python,
+        "shell": lint.is_shell,
+        "starlark": lint.is_starlark,
+        "workflow": lint.is_workflow,
+    }
     assert [kind for kind, take in takes.items() if take(path, first_line)] == kinds.split()
 
 

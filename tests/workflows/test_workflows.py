@@ -1,4 +1,4 @@
-"""The workflows run what a laptop runs, from pinned actions, with no more rights than each job needs, and publish only what was tested."""
+"""Workflows run what a laptop runs, from pinned actions, with minimal rights, and publish only what was tested."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import subprocess
 import pytest
 import yaml
 
-FILES = {path.parent.name if path.stem == "action" else path.stem: path for path in map(pathlib.Path, os.environ["WORKFLOWS"].split())}
+FILES = {
+    path.parent.name if path.stem == "action" else path.stem: path
+    for path in map(pathlib.Path, os.environ["WORKFLOWS"].split())
+}
 DOCUMENTS = "\n".join(pathlib.Path(path).read_text() for path in os.environ["DOCUMENTS"].split())
 
 # YAML 1.1, which PyYAML reads, takes the key `on` for a truth value.
@@ -85,7 +88,9 @@ def test_only_the_job_that_publishes_a_thing_may_write_it() -> None:
     # None here: a called workflow then has the caller's, and no more.
     assert "permissions" not in CONTENT["bazel"] and "permissions" not in RUN
     writing = {"image": {"contents": "read", "packages": "write"}, "release": {"contents": "write"}}
-    assert {name: job["permissions"] for name, job in JOBS.items()} == {name: writing.get(name, {"contents": "read"}) for name in JOBS}
+    assert {name: job["permissions"] for name, job in JOBS.items()} == {
+        name: writing.get(name, {"contents": "read"}) for name in JOBS
+    }
 
 
 def test_no_checkout_keeps_the_token() -> None:
@@ -98,7 +103,9 @@ def test_secrets_are_where_no_pull_request_comes() -> None:
         if "secrets" in job or job["with"].get("publishes") or "write" in job["permissions"].values():
             assert job["if"].startswith("github.event_name == 'push'"), name
     # Without `publishes` the commands have no token, and without `secrets` no key.
-    assert {value for step in STEPS for value in step.get("env", {}).values() if "github.token" in value} == {"${{ inputs.publishes && github.token || '' }}"}
+    assert {value for step in STEPS for value in step.get("env", {}).values() if "github.token" in value} == {
+        "${{ inputs.publishes && github.token || '' }}"
+    }
     assert not any(job.get("secrets") == "inherit" for job in JOBS.values())
     assert set(ON) == {"push", "pull_request", "schedule"}
 
@@ -124,7 +131,10 @@ def test_what_publishes_needs_the_build() -> None:
 
 def test_the_build_runs_what_ci_runs() -> None:
     assert JOBS["build"]["with"]["commands"] == JOBS["upstream"]["with"]["commands"] == "bash .ci/run"
-    assert (JOBS["build"]["with"].get("profile", INPUTS["profile"]["default"]), JOBS["upstream"]["with"]["profile"]) == ("registries", "upstream")
+    assert (
+        JOBS["build"]["with"].get("profile", INPUTS["profile"]["default"]),
+        JOBS["upstream"]["with"]["profile"],
+    ) == ("registries", "upstream")
 
 
 def test_locks_that_are_behind_block_nothing_but_are_seen() -> None:
@@ -159,9 +169,9 @@ def test_proofs_are_made_every_week_and_block_nothing() -> None:
     assert proofs["if"] == "github.event_name == 'schedule'"
     assert all("proofs" not in needs(job) for job in MAIN["jobs"])
     assert proofs["strategy"]["fail-fast"] is False
-    assert {f"tools/bazel test --config=ci //tests/{proof}" for proof in ("airgap", "hermetic", "remote", "reproducible")} == {
-        " ".join(shlex.split(command)) for command in COMMANDS if "--config=ci //tests/" in command
-    }
+    assert {
+        f"tools/bazel test --config=ci //tests/{proof}" for proof in ("airgap", "hermetic", "remote", "reproducible")
+    } == {" ".join(shlex.split(command)) for command in COMMANDS if "--config=ci //tests/" in command}
 
 
 def test_what_publishes_takes_no_outputs_from_a_cache() -> None:
@@ -169,7 +179,9 @@ def test_what_publishes_takes_no_outputs_from_a_cache() -> None:
     assert INPUTS["keep-outputs"]["default"] is False
     (prepare,) = [step for step in RUN["steps"] if step.get("uses") == "./.github/actions/prepare"]
     assert prepare["with"] == {"keep-outputs": "${{ inputs.keep-outputs }}"}
-    outputs = [step for step in CONTENT["prepare"]["runs"]["steps"] if "outputs" in str(step).replace("keep-outputs", "")]
+    outputs = [
+        step for step in CONTENT["prepare"]["runs"]["steps"] if "outputs" in str(step).replace("keep-outputs", "")
+    ]
     assert outputs and all(step["if"] == "inputs.keep-outputs == 'true'" for step in outputs)
 
 
@@ -186,11 +198,15 @@ def test_every_job_ends() -> None:
 
 
 @pytest.mark.parametrize(("keep_going", "printed", "status"), [("false", "one\n", 3), ("true", "one\nthree\n", 3)])
-def test_commands_run_in_order_until_one_fails(keep_going: str, printed: str, status: int, tmp_path: pathlib.Path) -> None:
+def test_commands_run_in_order_until_one_fails(
+    keep_going: str, printed: str, status: int, tmp_path: pathlib.Path
+) -> None:
     output = tmp_path / "output"
     commands = f"echo one >> {output}\n\n(exit 3)\necho three >> {output}\n"
     environment = {"COMMANDS": commands, "KEEP_GOING": keep_going, "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(["/bin/bash", os.environ["COMMANDS_PROGRAM"]], env=environment, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        ["/bin/bash", os.environ["COMMANDS_PROGRAM"]], env=environment, stdout=subprocess.PIPE, text=True
+    )
     assert (output.read_text(), done.returncode) == (printed, status), done.stdout
 
 

@@ -1,6 +1,6 @@
 """Compiles one program from vendored Go modules, offline; the bytes depend on the inputs alone.
 
-    compile --go .../bin/go --sources FOLDER --package github.com/rhysd/actionlint/cmd/actionlint --output actionlint
+compile --go .../bin/go --sources FOLDER --package github.com/rhysd/actionlint/cmd/actionlint --output actionlint
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def build(go: Path, sources: Path, package: str, output: Path) -> int:
     """Compiles `package`; returns go's exit status.
 
     Args:
-        go: the program, in Debian's layout: usr/lib/go-VERSION/bin/go, with the standard library in usr/share/go-VERSION.
+        go: the program, in Debian's layout: usr/lib/go-VERSION/bin/go; the standard library is in usr/share.
         sources: the folder of go.mod, go.sum and vendor/.
         package: its import path.
         output: the program to write.
@@ -28,7 +28,9 @@ def build(go: Path, sources: Path, package: str, output: Path) -> int:
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
         # go does not embed a file that is a link, and in a sandbox every input is one.
         module = shutil.copytree(sources, Path(scratch, "module"))
-        goroot = shutil.copytree(root, Path(scratch, "go"), ignore=shutil.ignore_patterns("api", "include", "lib", "misc", "src", "test"))
+        goroot = shutil.copytree(
+            root, Path(scratch, "go"), ignore=shutil.ignore_patterns("api", "include", "lib", "misc", "src", "test")
+        )
         shutil.copytree(shared / "src", goroot / "src")
         shutil.copytree(shared / "pkg/include", goroot / "pkg/include")
         environment = {

@@ -2,8 +2,8 @@
 
     python3 third_party/go/vendor.py --go usr/lib/go-1.24/bin/go --folder FOLDER
 
-FOLDER holds go.mod and go.sum; go refuses a module whose content go.sum does not pin. Runs in a repository rule, so on the machine's Python:
-standard library only.
+FOLDER holds go.mod and go.sum; go refuses a module whose content go.sum does not pin.
+Runs in a repository rule, so on the machine's Python: standard library only.
 """
 
 from __future__ import annotations

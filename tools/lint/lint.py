@@ -2,11 +2,11 @@
 
     tools/bazel run //tools:format                 # rewrite files in the one style: ruff, buildifier
     tools/bazel run //tools:format -- --check      # change nothing; exit status 1 if a file would change
-    tools/bazel run //tools:lint                   # ruff, mypy, codespell, buildifier, shellcheck, actionlint, and the style
+    tools/bazel run //tools:lint                   # report faults, and files that are not formatted
     tools/bazel run //tools:lint -- FILE ...       # only these
 
-Without FILE it takes every file that git tracks. It prints a line per tool with its time and result; the exit status is 0 if all are clean.
-pyproject.toml has the settings.
+The tools are ruff, mypy, codespell, buildifier, shellcheck and actionlint; pyproject.toml has the settings. Without FILE
+they take every file that git tracks. There is a line per tool with its time and result; exit status 0 means all clean.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the workspace root, so that the file also runs without Bazel
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[2])
+)  # the workspace root, so that the file also runs without Bazel
 
 from fetch import arguments
 
@@ -38,7 +40,7 @@ QUIET_WARNINGS = (
     "function-docstring-args",
     "function-docstring-header",
     "function-docstring-return",
-    # Bazel 7 has the rules for C++ built in; loading them from rules_cc would make the `registries` profile need one more module.
+    # Bazel 7 has the rules for C++ built in; to load them from rules_cc, the `registries` profile needs one more module.
     "native-cc-binary",
     "native-cc-common",
     "native-cc-import",
@@ -115,7 +117,9 @@ def formatters(programs: Programs, *, check: bool) -> list[Tool]:
         # The order of imports is style; other fixes of ruff change code.
         Tool("ruff imports", is_python, [ruff, "check", "--quiet", "--select=I", *([] if check else ["--fix"]), "--"]),
         Tool("ruff format", is_python, [ruff, "format", "--quiet", *(["--diff"] if check else []), "--"]),
-        Tool("buildifier", is_starlark, [str(programs.buildifier), f"-mode={'check' if check else 'fix'}", "-lint=off"]),
+        Tool(
+            "buildifier", is_starlark, [str(programs.buildifier), f"-mode={'check' if check else 'fix'}", "-lint=off"]
+        ),
     ]
 
 
@@ -125,9 +129,23 @@ def linters(programs: Programs) -> list[Tool]:
     warnings = ",".join(f"-{name}" for name in QUIET_WARNINGS)
     return [
         Tool("ruff", is_python, [programs.installed("ruff"), "check", "--quiet", "--output-format=concise", "--"]),
-        Tool("mypy", is_python, [*programs.module("mypy"), "--no-error-summary", f"--cache-dir={os.devnull}", "--scripts-are-modules", "--"]),
+        Tool(
+            "mypy",
+            is_python,
+            [
+                *programs.module("mypy"),
+                "--no-error-summary",
+                f"--cache-dir={os.devnull}",
+                "--scripts-are-modules",
+                "--",
+            ],
+        ),
         Tool("codespell", is_anything, [*programs.module("codespell_lib"), "--"]),
-        Tool("buildifier lint", is_starlark, [str(programs.buildifier), "-mode=check", "-lint=warn", f"-warnings={warnings}"]),
+        Tool(
+            "buildifier lint",
+            is_starlark,
+            [str(programs.buildifier), "-mode=check", "-lint=warn", f"-warnings={warnings}"],
+        ),
         Tool("shellcheck", is_shell, [shellcheck, "--external-sources", "--"]),
         Tool("actionlint", is_workflow, [str(programs.actionlint), f"-shellcheck={shellcheck}", "-pyflakes=", "--"]),
     ]
@@ -141,8 +159,15 @@ def tracked(workspace: Path) -> list[str]:
     """
     done = subprocess.run(["git", "ls-files", "-z"], cwd=workspace, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        sys.exit(f"{workspace}: expected a git checkout, which says what belongs to the repository; or name the files: //tools:lint -- FILE ...")
-    return [name for name in sorted(done.stdout.split("\0")) if (workspace / name).is_file() and not (workspace / name).is_symlink()]
+        sys.exit(
+            f"{workspace}: expected a git checkout, found none; "
+            "name the files instead: tools/bazel run //tools:lint -- FILE ..."
+        )
+    return [
+        name
+        for name in sorted(done.stdout.split("\0"))
+        if (workspace / name).is_file() and not (workspace / name).is_symlink()
+    ]
 
 
 def named(paths: Iterable[Path], workspace: Path) -> list[str]:
@@ -161,7 +186,7 @@ def named(paths: Iterable[Path], workspace: Path) -> list[str]:
 
 
 def run(tools: Sequence[Tool], files: Sequence[str], workspace: Path, environment: Path) -> bool:
-    """Runs the tools, each on the files that it takes; prints their findings and a line each; returns whether all are clean."""
+    """Runs each tool on the files that it takes; prints findings and a line per tool; returns whether all are clean."""
     first_lines = {}
     for file in files:
         with (workspace / file).open("rb") as content:
@@ -175,9 +200,12 @@ def run(tools: Sequence[Tool], files: Sequence[str], workspace: Path, environmen
             lines.append(f"{tool.name:<16}          no files")
             continue
         start = time.monotonic()
-        status = subprocess.run([*tool.command, *chosen], cwd=workspace, env=variables, stderr=subprocess.STDOUT).returncode
+        status = subprocess.run(
+            [*tool.command, *chosen], cwd=workspace, env=variables, stderr=subprocess.STDOUT
+        ).returncode
         clean &= status == 0
-        lines.append(f"{tool.name:<16} {time.monotonic() - start:6.1f} s  {'clean' if status == 0 else 'FINDINGS'} ({len(chosen)} files)")
+        result = "clean" if status == 0 else "FINDINGS"
+        lines.append(f"{tool.name:<16} {time.monotonic() - start:6.1f} s  {result} ({len(chosen)} files)")
     print("\n".join(lines), flush=True)
     return clean
 
@@ -189,7 +217,9 @@ def main() -> int:
     for name in ("environment", "buildifier", "actionlint"):
         parser.add_argument(f"--{name}", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--check", action="store_true", help="write nothing; //tools:lint never does")
-    parser.add_argument("files", nargs="*", type=arguments.user_path, metavar="FILE", help="instead of all that git tracks")
+    parser.add_argument(
+        "files", nargs="*", type=arguments.user_path, metavar="FILE", help="instead of all that git tracks"
+    )
     options = parser.parse_args()
     workspace = os.environ.get("BUILD_WORKSPACE_DIRECTORY")
     if not workspace:
