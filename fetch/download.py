@@ -14,11 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Callable, Iterable, Mapping, Optional
 
-if __package__:
-    from . import errors, trust
-else:
-    import errors  # type: ignore[no-redef]
-    import trust  # type: ignore[no-redef]
+from fetch import errors, trust
 
 _CHUNK = 1 << 18
 _TIMEOUT_SECONDS = 30

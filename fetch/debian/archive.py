@@ -24,12 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Collection, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-if __package__:
-    from . import download, errors
-else:
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    import download  # type: ignore[no-redef]
-    import errors  # type: ignore[no-redef]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the workspace root: repository rules run this file by path
+
+from fetch import download, errors  # noqa: E402
 
 # The archives and the environment variables that name mirrors of them.
 ARCHIVES = {"debian": "MLC_DEBIAN_MIRROR", "debian-security": "MLC_DEBIAN_SECURITY_MIRROR"}

@@ -18,14 +18,6 @@ import urllib.parse
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
-if __package__:
-    from . import debian, download, errors
-else:
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    import debian  # type: ignore[no-redef]
-    import download  # type: ignore[no-redef]
-    import errors  # type: ignore[no-redef]
-
 _ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(_ROOT))  # repository rules run this file by path
 

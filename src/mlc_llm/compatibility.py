@@ -23,7 +23,7 @@ from tvm import s_tir, tirx
 from tvm.relax.frontend import nn
 from tvm.s_tir import dlight
 
-from . import shape_functions, versions  # type: ignore[attr-defined]  # written by the build
+from . import pairing, shape_functions, versions  # type: ignore[attr-defined]  # written by the build
 from .model_check import METADATA_KEY
 
 LANES = 16

@@ -170,7 +170,14 @@ def test_proofs_are_made_every_week_and_block_nothing() -> None:
     assert all("proofs" not in needs(job) for job in MAIN["jobs"])
     assert proofs["strategy"]["fail-fast"] is False
     assert {
-        f"tools/bazel test --config=ci //tests/{proof}" for proof in ("airgap", "hermetic", "remote", "reproducible")
+        f"tools/bazel test --config=ci //tests/{proof}"
+        for proof in (
+            "proofs/airgap",
+            "proofs/hermetic",
+            "proofs/remote",
+            "proofs/reproducible",
+            "wheels:build_id_mutations",
+        )
     } == {" ".join(shlex.split(command)) for command in COMMANDS if "--config=ci //tests/" in command}
 
 

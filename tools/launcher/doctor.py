@@ -170,7 +170,7 @@ def _certificates() -> Row:
 
 
 def _disk() -> Row:
-    folder = launcher.cache_folder()
+    folder = machine.cache_folder()
     while not os.path.exists(folder):
         folder = os.path.dirname(folder)
     free = shutil.disk_usage(folder).free

@@ -1,6 +1,6 @@
 """Fetches the modules of go.mod into vendor/, with the machine's own settings of Go (GOPROXY, `go env -w`).
 
-    python3 third_party/go/vendor.py --go usr/lib/go-1.24/bin/go --folder FOLDER
+    python3 fetch/go/vendor.py --go usr/lib/go-1.24/bin/go --folder FOLDER
 
 FOLDER holds go.mod and go.sum; go refuses a module whose content go.sum does not pin.
 Runs in a repository rule, so on the machine's Python: standard library only.

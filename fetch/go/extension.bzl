@@ -9,8 +9,8 @@ _GO = Label("@debian_go//:usr/lib/go-1.24/bin/go")
 def _go_modules_impl(rctx):
     # Labels first: each that is new restarts this function.
     go = rctx.path(_GO)
-    script = rctx.path(Label("//third_party/go:vendor.py"))
-    rctx.path(Label("//tools/launcher:trust.py"))
+    script = rctx.path(Label("//fetch/go:vendor.py"))
+    rctx.path(Label("//fetch:trust.py"))
     for file in [rctx.attr.go_mod, rctx.attr.go_sum]:
         rctx.file(file.name, rctx.read(file))
     if rctx.os.environ.get("MLC_NO_NETWORK"):
@@ -47,8 +47,8 @@ _go_modules = repository_rule(
 def _go_tools_impl(mctx):
     _go_modules(
         name = "go_tools",
-        go_mod = "//third_party/go:go.mod",
-        go_sum = "//third_party/go:go.sum",
+        go_mod = "//fetch/go:go.mod",
+        go_sum = "//fetch/go:go.sum",
     )
     return mctx.extension_metadata(reproducible = True)
 

@@ -23,7 +23,7 @@ def _resources(_os, _inputs):
 
 go_tool = rule(
     implementation = _go_tool_impl,
-    doc = """A static program out of the modules of third_party/go/go.mod.
+    doc = """A static program out of the modules of fetch/go/go.mod.
 
 Example:
 
@@ -35,7 +35,7 @@ Example:
     executable = True,
     attrs = {
         "package": attr.string(mandatory = True, doc = "Import path of the program's package, a `tool` of go.mod."),
-        "_compile": attr.label(default = "//third_party/go:compile", executable = True, cfg = "exec"),
+        "_compile": attr.label(default = "//toolchains/go:compile", executable = True, cfg = "exec"),
         "_files": attr.label(default = "@debian_go//:files", cfg = "exec"),
         "_go": attr.label(default = "@debian_go//:usr/lib/go-1.24/bin/go", allow_single_file = True, cfg = "exec"),
         "_go_mod": attr.label(default = "@go_tools//:go.mod", allow_single_file = True),
