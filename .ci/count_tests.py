@@ -2,7 +2,8 @@
 
     python3 .ci/count_tests.py [--gpu EVENTS] EVENTS...
 
-A target that ran in several builds counts once, and passed if it did in each. Those of --gpu must not have run on a machine without a GPU.
+A target that ran in several builds counts once, and passed if it did in each. Those of --gpu must not have run on a
+machine without a GPU.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ GPUS = ("/dev/nvidiactl", "/dev/dxg")
 
 
 def results(events: pathlib.Path) -> dict[str, str]:
-    """Test target → status (PASSED, FLAKY, FAILED, TIMEOUT, NO_STATUS, …) from a file of Bazel's build events, one JSON object a line."""
+    """Test target → status (PASSED, FLAKY, FAILED, TIMEOUT, NO_STATUS, …) from a file of Bazel's build events, one JSON
+    object a line.
+    """
     found = {}
     for line in events.read_text(encoding="utf-8").splitlines():
         event = json.loads(line)
@@ -31,7 +34,9 @@ def results(events: pathlib.Path) -> dict[str, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpu", type=pathlib.Path, metavar="EVENTS", help="of the tests that need a GPU")
-    parser.add_argument("events", type=pathlib.Path, nargs="+", metavar="EVENTS", help="build events, one JSON object a line")
+    parser.add_argument(
+        "events", type=pathlib.Path, nargs="+", metavar="EVENTS", help="build events, one JSON object a line"
+    )
     arguments = parser.parse_args()
     statuses: dict[str, str] = {}
     for path in arguments.events:
@@ -39,7 +44,7 @@ def main() -> int:
             if statuses.get(label, PASSED) == PASSED:
                 statuses[label] = status
     if arguments.gpu and not any(pathlib.Path(gpu).exists() for gpu in GPUS):
-        statuses |= {label: "NO GPU" for label in results(arguments.gpu)}
+        statuses |= dict.fromkeys(results(arguments.gpu), "NO GPU")
     for label, status in sorted(statuses.items()):
         print(f"{status:<10} {label}")
     passed = sum(status == PASSED for status in statuses.values())

@@ -1,4 +1,6 @@
-"""Part `builds`: the runtime libraries built by Bazel and by CMake + Ninja, with the same compiler, flags, sources and jobs."""
+"""Part `builds`: the runtime libraries built by Bazel and by CMake + Ninja, with the same compiler, flags, sources and
+jobs.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ RUNTIME = Project(
 
 
 def flags(arguments: Iterable[str]) -> frozenset[str]:
-    """The compiler arguments that decide what is compiled, without those that name paths or make the output reproducible."""
+    """The compiler arguments that decide what is compiled, without those that name paths or make the output
+    reproducible.
+    """
     places = ("-ffile-prefix-map=", "-frandom-seed=")
     return frozenset(
         argument
@@ -274,6 +278,7 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace, project: Pro
     for name, pairs in runs.items():
         bazel, cmake = (median(column) for column in zip(*pairs))
         rows.append([name, report.duration(bazel), report.duration(cmake), report.ratio(bazel, cmake), str(len(pairs))])
-    return report.table(
-        [f"build of {project.what}, median", "Bazel", "CMake + Ninja", "Bazel / CMake", "runs"], rows
-    ), builds.versions
+    return (
+        report.table([f"build of {project.what}, median", "Bazel", "CMake + Ninja", "Bazel / CMake", "runs"], rows),
+        builds.versions,
+    )

@@ -38,8 +38,7 @@ def output(command: Sequence[str | Path], **options: Any) -> str:
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         errors="replace",
         **options,

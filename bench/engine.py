@@ -1,4 +1,6 @@
-"""Part `engine`: the same mlc-llm with the same compiled models on the TVM of this build and on the official TVM wheels."""
+"""Part `engine`: the same mlc-llm with the same compiled models on the TVM of this build and on the official TVM
+wheels.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,8 @@ def check(found: dict[str, dict[str, Any]]) -> None:
         )
     if ours["tokens"] != official["tokens"]:
         raise SystemExit(
-            f"bench: expected the same number of tokens on both sides, found {ours['tokens']} and {official['tokens']} (prompt, answer)"
+            f"bench: expected the same number of tokens on both sides, found {ours['tokens']} and {official['tokens']}"
+            " (prompt, answer)"
         )
     for batch, texts in ours["texts"].items():
         if texts != official["texts"][batch]:
@@ -94,7 +97,8 @@ def _process(tvm: Path, shared: list[Path], model: Path, library: Path, repetiti
         return json.loads(commands.output(command, env=environment, timeout=_LIMIT).splitlines()[-1])
     except subprocess.TimeoutExpired:
         sys.exit(
-            f"bench: expected the engine of {model} on {tvm} to end within {_LIMIT} s, found it running: start {program} by itself"
+            f"bench: expected the engine of {model} on {tvm} to end within {_LIMIT} s, found it running: start"
+            f" {program} by itself"
         )
 
 
@@ -124,7 +128,10 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
             report.table([what, "our TVM", "official TVM", "ours / official (range)", "processes each"], rows(runs))
             + "\n"
         )
-    text += "Start: lower is better. Prefill and decode, in tokens per second: higher is better. Both sides produced the same texts.\n"
+    text += (
+        "Start: lower is better. Prefill and decode, in tokens per second: higher is better. Both sides produced the"
+        " same texts.\n"
+    )
     versions = [
         " ".join(workspace.file(target).name.split("-")[:2])
         for target in (NEEDS, "//wheels/tvm", "@pypi//apache_tvm:whl")

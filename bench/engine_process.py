@@ -24,7 +24,9 @@ BATCHES = (1, 4)
 
 
 def rates(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
-    """Tokens per second between two readings of the engine's counters (cpp/serve/metrics.cc), which exclude Python's time."""
+    """Tokens per second between two readings of the engine's counters (cpp/serve/metrics.cc), which exclude Python's
+    time.
+    """
 
     def passed(name: str) -> float:
         return after[name] - before[name]
@@ -43,11 +45,13 @@ def measure(model: Path, library: Path, repetitions: int) -> dict[str, Any]:
     """Seconds until the engine is ready, rates by batch and repetition, the texts, and the folder of the TVM used."""
     began = time.perf_counter()
     allow_any_tvm()
-    import tvm
-    from mlc_llm import MLCEngine
     from mlc_llm.serve import EngineConfig
 
-    # A device, not its name: mlc-llm resolves a name in another process, where the check is active. Cached prefixes would skip prefill.
+    import tvm
+    from mlc_llm import MLCEngine
+
+    # A device, not its name: mlc-llm resolves a name in another process, where the check is active. Cached prefixes
+    # would skip prefill.
     config = EngineConfig(prefix_cache_mode="disable", max_total_sequence_length=4096)
     engine = MLCEngine(str(model), tvm.cpu(), model_lib=str(library), engine_config=config)
     found: dict[str, Any] = {

@@ -77,7 +77,8 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
                 if done.returncode:
                     end = "\n".join(done.stdout.splitlines()[-40:])
                     raise SystemExit(
-                        f"bench: on a fresh machine, tools/bazel {' '.join(arguments)}: expected exit status 0, found {done.returncode}\n{end}"
+                        f"bench: on a fresh machine, tools/bazel {' '.join(arguments)}: expected exit status 0, found"
+                        f" {done.returncode}\n{end}"
                     )
                 rows.append([f"`tools/bazel {' '.join(arguments)}`", report.duration(spent), report.size(volume)])
                 totals = [totals[0] + spent, totals[1] + volume]

@@ -1,4 +1,6 @@
-"""Part `image`: from sources to an image's digest, from nothing, unchanged, and after one C++ file changed; and where the time goes."""
+"""Part `image`: from sources to an image's digest, from nothing, unchanged, and after one C++ file changed; and where
+the time goes.
+"""
 
 from __future__ import annotations
 
@@ -157,5 +159,8 @@ def _after_a_change(image: _Image, change: Change, runs: int) -> tuple[list[list
     ]
     return (
         rows,
-        f"Critical path from `{change.source}` to the digest of `{change.image}`, last run:\n\n{path_table(images[-1][1])}",
+        (
+            f"Critical path from `{change.source}` to the digest of `{change.image}`, last"
+            f" run:\n\n{path_table(images[-1][1])}"
+        ),
     )

@@ -1,4 +1,6 @@
-"""Part `native`: mlc-llm's libraries and the runtime they link against, built by Bazel and by CMake + Ninja; see builds.py."""
+"""Part `native`: mlc-llm's libraries and the runtime they link against, built by Bazel and by CMake + Ninja; see
+builds.py.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,10 @@ import commands
 import report
 
 # Prints the command line that the launcher would execute.
-_ASK = "import json, sys; sys.path.insert(0, sys.argv[1]); from tools.launcher import launcher; print(json.dumps(launcher.command_line(sys.argv[2:])[1]))"
+_ASK = (
+    "import json, sys; sys.path.insert(0, sys.argv[1]); from tools.launcher import launcher;"
+    " print(json.dumps(launcher.command_line(sys.argv[2:])[1]))"
+)
 
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:

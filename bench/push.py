@@ -1,4 +1,6 @@
-"""Part `push`: the cost of the checks, documents and signatures of //images:push, against a bare copy of the same image into the same registry."""
+"""Part `push`: the cost of the checks, documents and signatures of //images:push, against a bare copy of the same image
+into the same registry.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from statistics import median
 
 import commands
 import report
+
 from oci.registry_server import registry
 
 _IMAGE = "tvm_runtime"

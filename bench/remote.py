@@ -1,4 +1,6 @@
-"""Part `remote`: the wheels and the image of TVM's runtime, built locally and by workers; and, on paper, by many more workers."""
+"""Part `remote`: the wheels and the image of TVM's runtime, built locally and by workers; and, on paper, by many more
+workers.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,8 @@ def entries(text: str) -> Iterator[dict]:
 def graph(log: Iterable[Mapping]) -> list[Action]:
     """The actions of an execution log with their dependencies.
 
-    The log omits what Bazel does itself, such as symlinks. So an input that matches no action's output by path is looked up by digest.
+    The log omits what Bazel does itself, such as symlinks. So an input that matches no action's output by path is
+    looked up by digest.
     """
     log = list(log)
     makers: dict[str, int] = {}
@@ -100,7 +103,8 @@ def _followers(actions: Sequence[Action]) -> list[list[int]]:
 
 
 def ranks(actions: Sequence[Action], overhead: float = 0) -> list[float]:
-    """Seconds from the start of each action to the end of the build with unlimited workers; the maximum is the critical path.
+    """Seconds from the start of each action to the end of the build with unlimited workers; the maximum is the critical
+    path.
 
     Args:
       actions: from `graph`.
@@ -116,7 +120,8 @@ def ranks(actions: Sequence[Action], overhead: float = 0) -> list[float]:
 
 
 def schedule(actions: Sequence[Action], workers: int, overhead: float = 0) -> float:
-    """Build time in seconds by list scheduling: a free worker takes the ready action with the longest path to the end, one at a time.
+    """Build time in seconds by list scheduling: a free worker takes the ready action with the longest path to the end,
+    one at a time.
 
     Args:
       actions: from `graph`.

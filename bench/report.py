@@ -60,7 +60,10 @@ def machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     name = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
     model = processor[1].strip() if processor else platform.machine()
-    return f"{len(os.sched_getaffinity(0))} cores of {model}, {memory / 2**30:.1f} GiB, Linux {platform.release().split('-')[0]}, {name}"
+    return (
+        f"{len(os.sched_getaffinity(0))} cores of {model}, {memory / 2**30:.1f} GiB, Linux"
+        f" {platform.release().split('-')[0]}, {name}"
+    )
 
 
 def facts(root: Path, versions: str) -> str:
@@ -77,7 +80,7 @@ def facts(root: Path, versions: str) -> str:
         ).stdout.strip()
 
     changed = ", with changes" if git("status", "--porcelain", "--", ".", ":!bench/results.md") else ""
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     return (
         f"{now:%Y-%m-%d %H:%M} UTC; {machine()}; commit {git('rev-parse', '--short=12', 'HEAD')}{changed}; {versions}."
     )

@@ -1,4 +1,6 @@
-"""Downloads for the launcher: verified by hash, resumed, several mirrors, the machine's CA bundle; standard library only."""
+"""Downloads for the launcher: verified by hash, resumed, several mirrors, the machine's CA bundle; standard library
+only.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,9 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Callable, Iterable, Mapping, Optional
+from typing import Callable
 
 from fetch import errors, trust
 
@@ -25,7 +28,9 @@ class DownloadError(errors.UserError):
     """A file could not be had; the message names it, what was expected, what was found and what mends it."""
 
 
-def open_url(url: str, headers: Optional[Mapping[str, str]] = None, timeout: float = _TIMEOUT_SECONDS) -> http.client.HTTPResponse:
+def open_url(
+    url: str, headers: Mapping[str, str] | None = None, timeout: float = _TIMEOUT_SECONDS
+) -> http.client.HTTPResponse:
     """Opens a URL as urllib does (proxies from the environment), trusting the machine's CA bundle too."""
     context = None
     if url.startswith("https:"):
@@ -49,7 +54,7 @@ def reason(error: BaseException) -> str:
 _NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, socket.timeout, ConnectionError, ssl.SSLError)
 
 
-def read(url: str, headers: Optional[Mapping[str, str]] = None, timeout: float = _TIMEOUT_SECONDS) -> bytes:
+def read(url: str, headers: Mapping[str, str] | None = None, timeout: float = _TIMEOUT_SECONDS) -> bytes:
     """The body of a small document. Raises DownloadError."""
     for attempt in range(_TRIES_PER_URL):
         try:
@@ -77,9 +82,9 @@ def fetch(
     urls: Iterable[str],
     destination: Path,
     sha256: str,
-    size: Optional[int] = None,
+    size: int | None = None,
     progress: Callable[[int], None] = lambda received: None,
-    headers: Optional[Mapping[str, str]] = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Path:
     """Downloads one file, verified, into `destination`; what an earlier run left of it is resumed, never trusted.
 
@@ -113,8 +118,8 @@ def fetch(
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                     raise DownloadError(
-                        f"{part}: {os.strerror(error.errno)}. Free some space, or set MLC_BAZEL_CACHE to a folder with room, "
-                        "and run the same command again: it resumes."
+                        f"{part}: {os.strerror(error.errno)}. Free some space, or set MLC_BAZEL_CACHE to a folder with"
+                        " room, and run the same command again: it resumes."
                     ) from error
                 raise
             if digest == sha256:
@@ -130,7 +135,7 @@ def fetch(
 
 
 def _append(
-    url: str, part: Path, size: Optional[int], progress: Callable[[int], None], headers: Optional[Mapping[str, str]]
+    url: str, part: Path, size: int | None, progress: Callable[[int], None], headers: Mapping[str, str] | None
 ) -> str:
     """Appends to `part` what it lacks and returns the sha256 of the whole."""
     digest = hashlib.sha256()

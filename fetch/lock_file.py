@@ -54,7 +54,9 @@ def write(name: str, text: str, *, check: bool, command: str) -> int:
     if old == text:
         print(f"locks/{name} is up to date", file=sys.stderr)
         return 0
-    diff = list(difflib.unified_diff(old.splitlines(), text.splitlines(), f"locks/{name}", "now available", lineterm="", n=1))
+    diff = list(
+        difflib.unified_diff(old.splitlines(), text.splitlines(), f"locks/{name}", "now available", lineterm="", n=1)
+    )
     print("\n".join(diff[:200]), file=sys.stderr)
     if check:
         print(f"locks/{name} would change; to update it: tools/bazel run {command}", file=sys.stderr)

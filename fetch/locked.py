@@ -22,7 +22,9 @@ def digests(root: str | os.PathLike[str]) -> dict[str, str]:
 
 def entries(root: str | os.PathLike[str]) -> dict[str, tuple[str, str, str]]:
     """sha256 → (kind, name, version) of all that the locks pin; kinds are deb, wheel, sdist, crate and git."""
-    debian, crates, sources = (_json(root, name) for name in ("debian.lock.json", "crates.lock.json", "sources.lock.json"))
+    debian, crates, sources = (
+        _json(root, name) for name in ("debian.lock.json", "crates.lock.json", "sources.lock.json")
+    )
     found = {entry["sha256"]: ("deb", key, entry["version"]) for key, entry in debian["packages"].items()}
     found.update((entry["sha256"], ("crate", entry["name"], entry["version"])) for entry in crates["crates"].values())
     for name, entry in sources["sources"].items():
@@ -30,7 +32,9 @@ def entries(root: str | os.PathLike[str]) -> dict[str, tuple[str, str, str]]:
         found[entry["sha256"]] = ("git", name, entry["commit"]) if of_git else ("sdist", name, entry["version"])
     with open(os.path.join(root, "locks", "requirements.lock.txt"), encoding="utf-8") as file:
         text = file.read()
-    for name, version, hashes in re.findall(r"^([\w.\[\],-]+)==(\S+)((?:\s*\\\n\s+--hash=sha256:\w+)+)", text, re.MULTILINE):
+    for name, version, hashes in re.findall(
+        r"^([\w.\[\],-]+)==(\S+)((?:\s*\\\n\s+--hash=sha256:\w+)+)", text, re.MULTILINE
+    ):
         found.update((sha256, ("wheel", name, version)) for sha256 in re.findall(r"sha256:(\w+)", hashes))
     return found
 

@@ -1,4 +1,6 @@
-"""Reads the locks: every Debian package, PyPI distribution, source and Rust crate that a build takes, with version, hash and licence."""
+"""Reads the locks: every Debian package, PyPI distribution, source and Rust crate that a build takes, with version,
+hash and licence.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +46,10 @@ class Input:
             hexadecimal, sorted.
         license: SPDX 2.3 licence expression (annex D); empty only where none has been asked for.
         purl: package URL.
-        uses: the sets of locks/debian.packages.json or locks/crates.packages.json that take it; empty for other ecosystems.
-        suite: Debian's; of a crate the series of compatible versions (fetch/crates/update_crates.py), of which there may be two; else empty.
+        uses: the sets of locks/debian.packages.json or locks/crates.packages.json that take it; empty for other
+          ecosystems.
+        suite: Debian's; of a crate the series of compatible versions (fetch/crates/update_crates.py), of which there
+          may be two; else empty.
     """
 
     ecosystem: str
@@ -91,7 +95,9 @@ class Parts:
         return cls(*(frozenset((ecosystem, name) for ecosystem, name in content[kind]) for kind in ("entries", "sets")))
 
     def __contains__(self, each: Input) -> bool:
-        return (each.ecosystem, each.name) in self.entries or any((each.ecosystem, use) in self.sets for use in each.uses)
+        return (each.ecosystem, each.name) in self.entries or any(
+            (each.ecosystem, use) in self.sets for use in each.uses
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,9 +129,17 @@ class Made:
             content = json.loads(path.read_text(encoding="utf-8"))
             ecosystem, name = content["licensed_as"]
             project = frozenset((ecosystem, name) for ecosystem, name in content["of_the_project"])
-            return cls(content["distribution"], (ecosystem, name), project, Parts.of(content["content"]), Parts.of(content["tools"]))
+            return cls(
+                content["distribution"],
+                (ecosystem, name),
+                project,
+                Parts.of(content["content"]),
+                Parts.of(content["tools"]),
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputsError(f"{path}: expected what a target made_of of //wheels writes, found {error!r}: build it again") from None
+            raise InputsError(
+                f"{path}: expected what a target made_of of //wheels writes, found {error!r}: build it again"
+            ) from None
 
     def sources(self, locked: list[Input]) -> list[Input]:
         """The inputs among `locked` that the wheel is made of."""
@@ -184,7 +198,9 @@ def _stale(what: str) -> InputsError:
 
 def _read(locks: Mapping[str, Path], name: str) -> str:
     if name not in locks:
-        raise InputsError(f"expected locks/{name} among the locks, found {', '.join(sorted(locks)) or 'none'}: pass it with --locks")
+        raise InputsError(
+            f"expected locks/{name} among the locks, found {', '.join(sorted(locks)) or 'none'}: pass it with --locks"
+        )
     try:
         return locks[name].read_text(encoding="utf-8")
     except OSError as error:
@@ -206,7 +222,9 @@ def _crates(lock: dict[str, Any]) -> list[Input]:
     for key, entry in lock["crates"].items():
         purl = PackageURL("cargo", None, entry["name"], entry["version"]).to_string()
         series = key.partition("/")[0]
-        found.append(Input(CRATE, entry["name"], entry["version"], (entry["sha256"],), "", purl, uses.get(key, ()), series))
+        found.append(
+            Input(CRATE, entry["name"], entry["version"], (entry["sha256"],), "", purl, uses.get(key, ()), series)
+        )
     return found
 
 
@@ -218,7 +236,9 @@ def _debian(lock: dict[str, Any]) -> list[Input]:
         # Debian policy 5.6.8; a package without machine code is of the architecture "all".
         architecture = entry["path"].removesuffix(".deb").rpartition("_")[2]
         purl = PackageURL("deb", "debian", name, entry["version"], {"arch": architecture, "distro": suite})
-        found.append(Input(DEBIAN, name, entry["version"], (entry["sha256"],), "", purl.to_string(), uses.get(key, ()), suite))
+        found.append(
+            Input(DEBIAN, name, entry["version"], (entry["sha256"],), "", purl.to_string(), uses.get(key, ()), suite)
+        )
     return found
 
 
@@ -236,7 +256,16 @@ def _sources(lock: dict[str, Any]) -> list[Input]:
     found = []
     for name, entry in lock["sources"].items():
         if entry["registry"] == "git":
-            found.append(Input(SOURCE, name, entry["commit"], (entry["sha256"],), "", _git_purl(entry["repository"], entry["commit"])))
+            found.append(
+                Input(
+                    SOURCE,
+                    name,
+                    entry["commit"],
+                    (entry["sha256"],),
+                    "",
+                    _git_purl(entry["repository"], entry["commit"]),
+                )
+            )
             continue
         # The file name tells the archive from the distribution's wheels, which have the same name and version.
         purl = PackageURL(entry["registry"], None, name, entry["version"], {"file_name": entry["file"]})
@@ -250,7 +279,9 @@ def _git_purl(repository: str, commit: str) -> str:
     if path.startswith(_GITHUB):
         owner, _, name = path.removeprefix(_GITHUB).partition("/")
         return PackageURL("github", owner, name, commit).to_string()
-    return PackageURL("generic", None, path.rpartition("/")[2], commit, {"vcs_url": f"git+{repository}@{commit}"}).to_string()
+    return PackageURL(
+        "generic", None, path.rpartition("/")[2], commit, {"vcs_url": f"git+{repository}@{commit}"}
+    ).to_string()
 
 
 def available(locked: list[Input], unavailable: Parts) -> list[Input]:
@@ -274,8 +305,17 @@ def add_locks_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_made_of_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options that say what wheels are made of, and what the build cannot take; `made_of` and `load_available` read them."""
-    parser.add_argument("--made-of", type=Path, action="append", default=[], metavar="FILE", help="target made_of of a wheel; one for each --wheel")
+    """Options that say what wheels are made of, and what the build cannot take; `made_of` and `load_available` read
+    them.
+    """
+    parser.add_argument(
+        "--made-of",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="target made_of of a wheel; one for each --wheel",
+    )
     parser.add_argument("--unavailable", type=Path, metavar="FILE", help="target //wheels:unavailable_inputs")
 
 

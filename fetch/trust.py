@@ -58,6 +58,13 @@ def encode(entries: list[bytes], password: str = "changeit") -> bytes:
 
     parts = [struct.pack(">III", 0xFEEDFEED, 2, len(entries))]
     for number, der in enumerate(entries):
-        parts += [struct.pack(">I", 2), text(f"ca-{number}"), struct.pack(">Q", 0), text("X.509"), struct.pack(">I", len(der)), der]
+        parts += [
+            struct.pack(">I", 2),
+            text(f"ca-{number}"),
+            struct.pack(">Q", 0),
+            text("X.509"),
+            struct.pack(">I", len(der)),
+            der,
+        ]
     data = b"".join(parts)
     return data + hashlib.sha1(password.encode("utf-16-be") + b"Mighty Aphrodite" + data).digest()

@@ -2,9 +2,9 @@
 `relax_library` compiles a Relax module. `cpu_target` and `cuda_target` say what to compile for."""
 
 load("@rules_oci//oci:defs.bzl", "oci_image")
-load("//oci:defs.bzl", "tree_layer")
 load("//models/private:mlc_model.bzl", "mlc_model_rule", _MlcModelInfo = "MlcModelInfo")
 load("//models/private:relax_library.bzl", "relax_library_rule")
+load("//oci:defs.bzl", "tree_layer")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 
 MlcModelInfo = _MlcModelInfo

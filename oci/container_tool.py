@@ -53,7 +53,11 @@ def find(candidates: tuple[str, ...], wanted: str | None = None) -> tuple[str, s
 
 def environment(tool: str) -> dict[str, str]:
     """The environment in which an oci_load target loads into this tool."""
-    return {**os.environ, _VARIABLE: tool, "RUNFILES_DIR": os.environ.get("RUNFILES_DIR") or os.path.dirname(os.getcwd())}
+    return {
+        **os.environ,
+        _VARIABLE: tool,
+        "RUNFILES_DIR": os.environ.get("RUNFILES_DIR") or os.path.dirname(os.getcwd()),
+    }
 
 
 def main() -> int:

@@ -27,7 +27,11 @@ class CredentialsError(Exception):
 
 def files(environment: dict[str, str]) -> list[pathlib.Path]:
     """The files that exist, the most specific first."""
-    candidates = [pathlib.Path(environment[name], rest) if rest else pathlib.Path(environment[name]) for name, rest in _PLACES if environment.get(name)]
+    candidates = [
+        pathlib.Path(environment[name], rest) if rest else pathlib.Path(environment[name])
+        for name, rest in _PLACES
+        if environment.get(name)
+    ]
     return [path for path in dict.fromkeys(candidates) if path.is_file()]
 
 
@@ -40,7 +44,8 @@ def advice(host: str, environment: dict[str, str]) -> str:
 
 @contextlib.contextmanager
 def docker_config(environment: dict[str, str]) -> Iterator[dict[str, str]]:
-    """The environment in which Docker's clients (oras, cosign) see the credentials of all files, the most specific file's first.
+    """The environment in which Docker's clients (oras, cosign) see the credentials of all files, the most specific
+    file's first.
 
     The merged file is readable by its owner only, and gone afterwards.
 
@@ -56,7 +61,9 @@ def docker_config(environment: dict[str, str]) -> Iterator[dict[str, str]]:
             if content.get("credsStore"):
                 merged["credsStore"] = content["credsStore"]
         except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise CredentialsError(f"{path}: expected credentials as `podman login` writes them, found {error}; remove it and log in again") from None
+            raise CredentialsError(
+                f"{path}: expected credentials as `podman login` writes them, found {error}; remove it and log in again"
+            ) from None
     folder = tempfile.mkdtemp(prefix="credentials-")
     try:
         target = os.open(os.path.join(folder, "config.json"), os.O_WRONLY | os.O_CREAT, 0o600)

@@ -1,9 +1,12 @@
-"""Runs a program in a mount namespace whose root is a folder of unpacked Debian packages, so that nothing of the host is used.
+"""Runs a program in a mount namespace whose root is a folder of unpacked Debian packages, so that nothing of the host
+is used.
 
     python3 enter_root.py --root FOLDER --bind OUTSIDE=INSIDE -- /usr/sbin/runc.unwrapped --version
 
-A container runtime starts itself again through /proc/self/exe, so it cannot be run by naming a loader on the command line; here its
-own loader is where it expects it. Without root, a user namespace gives the right to mount. Of the host, /dev, /proc and /sys remain:
+A container runtime starts itself again through /proc/self/exe, so it cannot be run by naming a loader on the command
+line; here its
+own loader is where it expects it. Without root, a user namespace gives the right to mount. Of the host, /dev, /proc and
+/sys remain:
 the kernel's.
 """
 
@@ -34,7 +37,10 @@ def _call(what: str, result: int) -> None:
 def mount(source: str, target: str, kind: str | None, flags: int = 0, options: str = "") -> None:
     """mount(2)."""
     kind_bytes = kind.encode() if kind else None
-    _call(f"mount {source} on {target}", _libc.mount(source.encode(), target.encode(), kind_bytes, ctypes.c_ulong(flags), options.encode()))
+    _call(
+        f"mount {source} on {target}",
+        _libc.mount(source.encode(), target.encode(), kind_bytes, ctypes.c_ulong(flags), options.encode()),
+    )
 
 
 def own_mounts() -> None:
@@ -93,7 +99,11 @@ def main() -> int:
     except OSError as error:
         print(f"enter_root: {error}", file=sys.stderr)
         return 125
-    os.execve(arguments.command[0], arguments.command, {"PATH": "/usr/sbin:/usr/bin", "XDG_RUNTIME_DIR": "/tmp", "HOME": "/tmp"})
+    os.execve(
+        arguments.command[0],
+        arguments.command,
+        {"PATH": "/usr/sbin:/usr/bin", "XDG_RUNTIME_DIR": "/tmp", "HOME": "/tmp"},
+    )
     return 0
 
 

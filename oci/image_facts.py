@@ -109,7 +109,8 @@ class ImageFacts:
         config: the image's configuration (OCI image-spec, config.md).
         files: by path without leading slash: what a container sees.
         packages: by size, the largest first.
-        hidden: files of lower layers that an upper one replaces or removes; they are moved and stored, and nobody sees them.
+        hidden: files of lower layers that an upper one replaces or removes; they are moved and stored, and nobody sees
+          them.
     """
 
     name: str
@@ -141,14 +142,17 @@ class ImageFacts:
         return self.labels.get(f"org.opencontainers.image.{key}", "")
 
     def settings(self) -> dict[str, str]:
-        """The configuration as text, one line per setting: what starts, as whom, where, with which environment and labels."""
+        """The configuration as text, one line per setting: what starts, as whom, where, with which environment and
+        labels.
+        """
         config = self.config.get("config") or {}
         settings = {"platform": self.platform, "created": self.config.get("created", "")}
         settings |= {key.lower(): shlex.join(config.get(key) or []) for key in ("Entrypoint", "Cmd")}
         plain = {"user": "User", "working directory": "WorkingDir", "stop signal": "StopSignal"}
         settings |= {key: config.get(name) or "" for key, name in plain.items()}
         settings |= {
-            key: ", ".join(sorted(config.get(name) or {})) for key, name in {"ports": "ExposedPorts", "volumes": "Volumes"}.items()
+            key: ", ".join(sorted(config.get(name) or {}))
+            for key, name in {"ports": "ExposedPorts", "volumes": "Volumes"}.items()
         }
         for key, value in sorted(entry.partition("=")[::2] for entry in config.get("Env") or []):
             settings[f"environment: {key}"] = value
@@ -255,7 +259,9 @@ def read(name: str, folder: pathlib.Path, known: dict[str, LayerContent]) -> Ima
                 known[digest] = _read_layer(image, number)
         contents = [known[digest] for digest in image.layer_digests]
         # A history entry without a layer is a change of the configuration only.
-        makers = [step.get("created_by", "") for step in image.config.get("history") or [] if not step.get("empty_layer")]
+        makers = [
+            step.get("created_by", "") for step in image.config.get("history") or [] if not step.get("empty_layer")
+        ]
         layers = [
             Layer(
                 number=number,
@@ -270,9 +276,15 @@ def read(name: str, folder: pathlib.Path, known: dict[str, LayerContent]) -> Ima
     except (ValueError, KeyError, TypeError, OSError, EOFError, tarfile.TarError) as error:
         reason = " ".join(str(error).split())
         found = f"{type(error).__name__}: {reason}"
-        raise ImageError(f"{name}: expected an OCI image layout with tar or tar.gz layers in {folder}, found {found}") from error
+        raise ImageError(
+            f"{name}: expected an OCI image layout with tar or tar.gz layers in {folder}, found {found}"
+        ) from error
     files, hidden = _stack(contents)
-    records = {path: contents[files[path].layer].records[path] for path in sorted(files) if path in contents[files[path].layer].records}
+    records = {
+        path: contents[files[path].layer].records[path]
+        for path in sorted(files)
+        if path in contents[files[path].layer].records
+    }
     packages = sorted(_packages(records, files), key=lambda package: (-package.size, package.ecosystem, package.name))
     return ImageFacts(name, image.digest, image.config, layers, files, packages, hidden)
 
@@ -288,7 +300,9 @@ def compare(before: ImageFacts, after: ImageFacts) -> Difference:
         shared=[layer for layer in after.layers if layer.digest in old],
         added=[layer for layer in after.layers if layer.digest not in old],
         removed=[layer for layer in before.layers if layer.digest not in new],
-        packages=sorted(_changes(_by_name(before.packages), _by_name(after.packages), lambda package: package.version), key=weight),
+        packages=sorted(
+            _changes(_by_name(before.packages), _by_name(after.packages), lambda package: package.version), key=weight
+        ),
         # Which layer brings a file makes no difference to who sees it.
         files=sorted(_changes(before.files, after.files, lambda file: dataclasses.replace(file, layer=0)), key=weight),
         settings=list(_changes(before.settings(), after.settings(), lambda value: value)),
@@ -321,7 +335,13 @@ def _read_layer(image: Image, number: int) -> LayerContent:
                 content = hashlib.sha256(data).hexdigest()
             else:
                 content = hashlib.file_digest(stream, "sha256").hexdigest()
-        kinds = {"file": entry.isreg(), "folder": entry.isdir(), "link": entry.issym(), "hard link": entry.islnk(), "special": True}
+        kinds = {
+            "file": entry.isreg(),
+            "folder": entry.isdir(),
+            "link": entry.issym(),
+            "hard link": entry.islnk(),
+            "special": True,
+        }
         files[path] = File(
             layer=0,
             kind=next(kind for kind, holds in kinds.items() if holds),
@@ -390,7 +410,9 @@ def _packages(records: Mapping[str, str], files: Mapping[str, File]) -> Iterator
             continue
         fields = email.parser.HeaderParser().parsestr(text)
         rows = csv.reader(records.get(f"{folder}/RECORD", "").splitlines())
-        paths = {posixpath.normpath(posixpath.join(posixpath.dirname(folder), row[0])).lstrip("/") for row in rows if row}
+        paths = {
+            posixpath.normpath(posixpath.join(posixpath.dirname(folder), row[0])).lstrip("/") for row in rows if row
+        }
         yield Package("Python", fields["Name"], fields["Version"], _size(paths, files))
 
 

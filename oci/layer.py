@@ -16,13 +16,15 @@ import tarfile
 from collections.abc import Iterator
 from typing import Union
 
-# 2000-01-01T00:00:00Z, the time of every entry: a fixed value that zip, too, can express, and that no tool takes for "unset" as it does 0.
+# 2000-01-01T00:00:00Z, the time of every entry: a fixed value that zip, too, can express, and that no tool takes for
+# "unset" as it does 0.
 SOURCE_DATE_EPOCH = 946684800
 
 # zlib's middle level: level 9 takes three times as long for one percent less.
 COMPRESSION_LEVEL = 6
 
-# A layer gives nobody more rights than they came with: set-user-id and set-group-id bits are dropped, the sticky bit is kept.
+# A layer gives nobody more rights than they came with: set-user-id and set-group-id bits are dropped, the sticky bit is
+# kept.
 _MODE_MASK = 0o1777
 
 Content = Union[bytes, pathlib.Path]
@@ -78,7 +80,9 @@ class Layer:
             path = posixpath.normpath(posixpath.join("/", base, entry.target)).lstrip("/")
             entry = self._entries.get(path)
         if not entry or entry.kind != tarfile.REGTYPE:
-            raise LayerError(f"/{path}: expected a regular file in this layer, found {'none' if not entry else 'something else'}")
+            raise LayerError(
+                f"/{path}: expected a regular file in this layer, found {'none' if not entry else 'something else'}"
+            )
         return entry.data()
 
     def add(self, path: str, entry: Entry) -> None:
@@ -114,11 +118,15 @@ class Layer:
             for parent in list(pathlib.PurePosixPath(path).parents)[:-1]:
                 kind = self._entries.setdefault(str(parent), Entry(tarfile.DIRTYPE, "its content")).kind
                 if kind != tarfile.DIRTYPE:
-                    raise LayerError(f"/{path}: /{parent}, from {self._entries[str(parent)].origin}, is not a directory")
+                    raise LayerError(
+                        f"/{path}: /{parent}, from {self._entries[str(parent)].origin}, is not a directory"
+                    )
         # A hard link must follow the file that it names.
         order = sorted(self._entries.items(), key=lambda item: (item[1].kind == tarfile.LNKTYPE, item[0]))
         with open(output, "wb") as raw, gzip.GzipFile("", "wb", COMPRESSION_LEVEL, raw, mtime=0) as stream:
-            with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, copybufsize=shutil.COPY_BUFSIZE) as tar:
+            with tarfile.open(
+                fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, copybufsize=shutil.COPY_BUFSIZE
+            ) as tar:
                 for path, entry in order:
                     self._write_entry(tar, path, entry)
 

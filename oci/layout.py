@@ -11,7 +11,6 @@ import re
 import tarfile
 from collections.abc import Iterator
 
-
 # What `Image.matching` has read: digest of a layer and pattern → entries.
 _MATCHING: dict[tuple[str, re.Pattern[str]], list[tuple[str, tarfile.TarInfo, bytes]]] = {}
 
@@ -35,7 +34,7 @@ class Image:
         ValueError: the layout holds no image, or more than one.
     """
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
         manifests = json.loads((folder / "index.json").read_text())["manifests"]
         if len(manifests) != 1:
@@ -51,7 +50,8 @@ class Image:
         return [layer["digest"] for layer in self.manifest["layers"]]
 
     def walk(self, number: int) -> Iterator[tuple[str, tarfile.TarInfo, tarfile.TarFile]]:
-        """The entries of one layer as they stand in it: path without leading or trailing slash, entry, and the archive to read it from.
+        """The entries of one layer as they stand in it: path without leading or trailing slash, entry, and the archive
+        to read it from.
 
         One pass over the layer, with nothing kept: what is to be read must be read before the next step.
         """
@@ -60,18 +60,25 @@ class Image:
                 yield entry.name.rstrip("/"), entry, tar
 
     def matching(self, number: int, pattern: re.Pattern[str]) -> list[tuple[str, tarfile.TarInfo, bytes]]:
-        """The entries of one layer whose whole path matches: path, entry, and a regular file's content. Images share layers: each is read once."""
+        """The entries of one layer whose whole path matches: path, entry, and a regular file's content. Images share
+        layers: each is read once.
+        """
         key = self.layer_digests[number], pattern
         if key not in _MATCHING:
             found = ((path, entry, tar) for path, entry, tar in self.walk(number) if pattern.fullmatch(path))
-            _MATCHING[key] = [(path, entry, tar.extractfile(entry).read() if entry.isreg() else b"") for path, entry, tar in found]
+            _MATCHING[key] = [
+                (path, entry, tar.extractfile(entry).read() if entry.isreg() else b"") for path, entry, tar in found
+            ]
         return _MATCHING[key]
 
     @functools.cached_property
     def layers(self) -> list[dict[str, File]]:
         """Each layer's paths with their content, all in memory."""
         return [
-            {path: File(entry, number, tar.extractfile(entry).read() if entry.isreg() else b"") for path, entry, tar in self.walk(number)}
+            {
+                path: File(entry, number, tar.extractfile(entry).read() if entry.isreg() else b"")
+                for path, entry, tar in self.walk(number)
+            }
             for number in range(len(self.layer_digests))
         ]
 

@@ -1,4 +1,6 @@
-"""How images are named in registries: HOST/NAME:TAG and HOST/NAME@DIGEST (OCI distribution specification, "Pulling manifests")."""
+"""How images are named in registries: HOST/NAME:TAG and HOST/NAME@DIGEST (OCI distribution specification, "Pulling
+manifests").
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A real registry (Debian's docker-registry) on loopback for tests, and a proxy before it that keeps a log and makes faults."""
+"""A real registry (Debian's docker-registry) on loopback for tests, and a proxy before it that keeps a log and makes
+faults.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def registry(program: str, folder: pathlib.Path, authenticated: bool = False, disk_bytes: int | None = None) -> Iterator[int]:
+def registry(
+    program: str, folder: pathlib.Path, authenticated: bool = False, disk_bytes: int | None = None
+) -> Iterator[int]:
     """Runs a registry and yields its port.
 
     Args:
@@ -61,7 +65,9 @@ def registry(program: str, folder: pathlib.Path, authenticated: bool = False, di
     if disk_bytes:
         command = [sys.executable, __file__, str(root), str(disk_bytes), *command]
     with open(folder / "log", "w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(sys.path)})
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(sys.path)}
+        )
     try:
         for _ in range(200):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
@@ -128,7 +134,7 @@ class Proxy:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.host = f"127.0.0.1:{self._server.server_port}"
 
-    def __enter__(self) -> "Proxy":
+    def __enter__(self) -> Proxy:
         return self
 
     def __exit__(self, *_) -> None:
@@ -138,7 +144,11 @@ class Proxy:
 
     def sent(self, method: str = ".*", path: str = "") -> list[Request]:
         """The requests that match."""
-        return [request for request in self.requests if re.fullmatch(method, request.method) and re.search(path, request.path)]
+        return [
+            request
+            for request in self.requests
+            if re.fullmatch(method, request.method) and re.search(path, request.path)
+        ]
 
     def _handler(proxy) -> type[http.server.BaseHTTPRequestHandler]:  # noqa: N805: the handler's methods have the other `self`
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -155,9 +165,17 @@ class Proxy:
                     self.connection.shutdown(socket.SHUT_RDWR)
                     self.close_connection = True
                     return
-                body = b"".join(self._chunks()) if self.headers.get("Transfer-Encoding") == "chunked" else self.rfile.read(length)
+                body = (
+                    b"".join(self._chunks())
+                    if self.headers.get("Transfer-Encoding") == "chunked"
+                    else self.rfile.read(length)
+                )
                 if fault:
-                    self._answer(fault.status, {"Content-Type": "application/json"}, json.dumps({"errors": [_ERRORS[fault.status]]}).encode())
+                    self._answer(
+                        fault.status,
+                        {"Content-Type": "application/json"},
+                        json.dumps({"errors": [_ERRORS[fault.status]]}).encode(),
+                    )
                 else:
                     self._forward(body)
                 self._log(len(body), self.status)
@@ -181,7 +199,11 @@ class Proxy:
                 connection.endheaders(body)
                 response = connection.getresponse()
                 content = response.read()
-                kept = {name: value for name, value in response.getheaders() if name.lower() not in ("transfer-encoding", "connection")}
+                kept = {
+                    name: value
+                    for name, value in response.getheaders()
+                    if name.lower() not in ("transfer-encoding", "connection")
+                }
                 self._answer(response.status, kept, content)
                 connection.close()
 

@@ -1,4 +1,6 @@
-"""Reads Bazel's workspace status, as tools/workspace_status.py writes it: what a stamped build (--config=release) says of itself."""
+"""Reads Bazel's workspace status, as tools/workspace_status.py writes it: what a stamped build (--config=release) says
+of itself.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,11 @@ def value(status: pathlib.Path | None, key: str) -> str:
     """
     if status is None:
         return UNSTAMPED
-    found = dict(line.partition(" ")[::2] for line in status.read_text(encoding="utf-8").splitlines()).get(key, "").strip()
+    found = (
+        dict(line.partition(" ")[::2] for line in status.read_text(encoding="utf-8").splitlines()).get(key, "").strip()
+    )
     if not found:
-        raise StatusError(f"the workspace status has no {key}: build with --config=release, which sets it, not --stamp alone")
+        raise StatusError(
+            f"the workspace status has no {key}: build with --config=release, which sets it, not --stamp alone"
+        )
     return found

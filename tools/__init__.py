@@ -1,1 +1,3 @@
-"""A package, not a namespace: tools/bazel imports it from the source tree, before whatever else is installed under this name."""
+"""A package, not a namespace: tools/bazel imports it from the source tree, before whatever else is installed under this
+name.
+"""

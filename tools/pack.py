@@ -1,12 +1,16 @@
-"""Writes everything that a build needs from outside into one file, for machines without a network: tools/bazel --airgap=FILE.
+"""Writes everything that a build needs from outside into one file, for machines without a network: tools/bazel
+--airgap=FILE.
 
     tools/bazel run //tools:pack -- FILE
     tools/bazel run --config=cuda //tools:pack -- FILE
     tools/bazel run //tools:pack -- FILE --since OLD
 
-What is needed is found out by asking for it: Bazel fetches all that images, wheels, tests and publishing want, into a folder that is removed
-afterwards, and writes down each download. What the repository cache has already is not downloaded again. Git sources are part of it where
-this build has them. The same locks and the same Bazel give the same bytes. With --since only what the pack OLD lacks is written: the other
+What is needed is found out by asking for it: Bazel fetches all that images, wheels, tests and publishing want, into a
+folder that is removed
+afterwards, and writes down each download. What the repository cache has already is not downloaded again. Git sources
+are part of it where
+this build has them. The same locks and the same Bazel give the same bytes. With --since only what the pack OLD lacks is
+written: the other
 machine needs both.
 """
 
@@ -31,17 +35,17 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from fetch.git import checkout
-from fetch import arguments
-from fetch import errors, locked
+from fetch import arguments, errors, locked
 from fetch.debian import archive as debian
+from fetch.git import checkout
 from fetch.pypi import index as pypi
 from tools.launcher import bootstrap, installed, machine, pack
 
 # What the other machine is to build, test, run and push; //tests holds everything else that these need.
 TARGETS = ("//images/...", "//wheels/...", "//models/...", "//release/...", "//tests/...")
 
-# Bazel's log of what repository rules do is a stream of protocol buffers (workspace_log.proto). A download has its output in field 2 (tag 0x12,
+# Bazel's log of what repository rules do is a stream of protocol buffers (workspace_log.proto). A download has its
+# output in field 2 (tag 0x12,
 # length, bytes) and its hash, hexadecimal, in field 3 (tag 0x1a, length 64).
 _DOWNLOAD = re.compile(rb"\x12(.)([!-~]+?)\x1a@([0-9a-f]{64})", re.DOTALL)
 
@@ -75,9 +79,19 @@ class Workspace:
         self.root, self.options, self.scratch = root, options, scratch
 
     def bazel(self, command: str, *rest: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
-        line = [str(self.root / "tools/bazel"), f"--output_base={self.scratch / 'base'}", "--max_idle_secs=60", command, *rest]
+        line = [
+            str(self.root / "tools/bazel"),
+            f"--output_base={self.scratch / 'base'}",
+            "--max_idle_secs=60",
+            command,
+            *rest,
+        ]
         # Else this process would count as one that Bazel started, and a Bazelisk would look for itself.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("BUILD_", "RUNFILES", "PYTHON", "MLC_AIRGAP"))}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("BUILD_", "RUNFILES", "PYTHON", "MLC_AIRGAP"))
+        }
         return subprocess.run(line, cwd=self.root, env=environment, text=True, check=check, **options)
 
     def repository_cache(self) -> pathlib.Path:
@@ -91,10 +105,20 @@ class Workspace:
             PackError: something is not to be had; Bazel has said what.
         """
         log = self.scratch / "log"
-        options = ["--nobuild", f"--experimental_workspace_rules_log_file={log}", "--experimental_convenience_symlinks=ignore", "--curses=no"]
-        done = self.bazel("build", *self.options, *options, "--show_progress_rate_limit=20", "--", *TARGETS, check=False)
+        options = [
+            "--nobuild",
+            f"--experimental_workspace_rules_log_file={log}",
+            "--experimental_convenience_symlinks=ignore",
+            "--curses=no",
+        ]
+        done = self.bazel(
+            "build", *self.options, *options, "--show_progress_rate_limit=20", "--", *TARGETS, check=False
+        )
         if done.returncode:
-            raise pack.PackError(f"not all that a build needs is to be had, see above (Bazel's exit code {done.returncode}). Nothing was written")
+            raise pack.PackError(
+                f"not all that a build needs is to be had, see above (Bazel's exit code {done.returncode}). Nothing was"
+                " written"
+            )
         return downloads(log.read_bytes())
 
 
@@ -108,7 +132,9 @@ def downloads(log: bytes) -> dict[str, str]:
 
 
 def git_sources(root: pathlib.Path, checkouts: str, cache: pathlib.Path) -> None:
-    """Puts the tars of git sources into the repository cache, as far as they are to be had: the fetch after this says which it wants."""
+    """Puts the tars of git sources into the repository cache, as far as they are to be had: the fetch after this says
+    which it wants.
+    """
     lock = json.loads((root / "locks/sources.lock.json").read_text(encoding="utf-8"))["sources"]
     for name, entry in lock.items():
         if entry["registry"] == "git" and not (cache / entry["sha256"] / "file").exists():
@@ -141,17 +167,23 @@ def bazel_files(cache: pathlib.Path, version: str) -> tuple[dict[str, Any], dict
         now = {package.name: package for package in bootstrap.choose(version)}
         if any(name not in now or now[name].sha256 != entry["sha256"] for name, entry in bazel["packages"].items()):
             raise pack.PackError(
-                f"Debian no longer has the packages that Bazel in {manifest.parent} is made of. Have it made of the present ones: "
-                f"rm -r {manifest.parent} && tools/bazel version, then pack again"
+                f"Debian no longer has the packages that Bazel in {manifest.parent} is made of. Have it made of the"
+                f" present ones: rm -r {manifest.parent} && tools/bazel version, then pack again"
             )
     if not bazel or not all((folder / f"{entry['sha256']}.deb").exists() for entry in bazel["packages"].values()):
         packages = bootstrap.choose(version)
-        say(f"downloading what Bazel {version} is made of: {len(packages)} Debian packages, {sum(package.size for package in packages) / 1e6:.0f} MB")
+        say(
+            f"downloading what Bazel {version} is made of: {len(packages)} Debian packages,"
+            f" {sum(package.size for package in packages) / 1e6:.0f} MB"
+        )
         for package in packages:
             bootstrap.fetch_package(package, folder)
         bazel = bazel or {
             "bazel": version,
-            "packages": {package.name: {key: getattr(package, key) for key in ("version", "sha256", "suite")} for package in packages},
+            "packages": {
+                package.name: {key: getattr(package, key) for key in ("version", "sha256", "suite")}
+                for package in packages
+            },
             "wheels": {filename: {"sha256": sha256} for _, filename, sha256, _ in bootstrap.WHEELS},
         }
     files, blobs = {}, []
@@ -182,12 +214,17 @@ def collect(workspace: Workspace, cuda: bool, sources: bool, checkouts: str) -> 
         path = cache / sha256 / "file"
         if sha256 not in entries or not path.exists():
             where = "in the locks" if sha256 not in entries else f"in the repository cache {cache}"
-            raise pack.PackError(f"{name} (sha256 {sha256}): expected {where}, found none there; run the same command again, without --repository_cache in user.bazelrc")
+            raise pack.PackError(
+                f"{name} (sha256 {sha256}): expected {where}, found none there; run the same command again, without"
+                " --repository_cache in user.bazelrc"
+            )
         kind, project, of = entries[sha256]
         if sha256 in files:
             blobs = [blob for blob in blobs if blob.sha256 != sha256]
         files[sha256] = path
-        blobs.append(pack.Blob(sha256, path.stat().st_size, kind, project, of, f"{project}-{of}.tar" if kind == "git" else name))
+        blobs.append(
+            pack.Blob(sha256, path.stat().st_size, kind, project, of, f"{project}-{of}.tar" if kind == "git" else name)
+        )
     about = {
         "format": pack.FORMAT,
         "profile": "registries",
@@ -230,7 +267,11 @@ def documents(content: Content) -> list[tuple[str, bytes]]:
             "layers": [blob.layer() for blob in content.blobs],
         }
     )
-    index = {"schemaVersion": 2, "mediaType": pack.INDEX_TYPE, "manifests": [{**descriptor(pack.MANIFEST_TYPE, manifest), "artifactType": pack.TYPE}]}
+    index = {
+        "schemaVersion": 2,
+        "mediaType": pack.INDEX_TYPE,
+        "manifests": [{**descriptor(pack.MANIFEST_TYPE, manifest), "artifactType": pack.TYPE}],
+    }
     return [
         ("oci-layout", pack.LAYOUT),
         ("index.json", as_json(index)),
@@ -262,17 +303,29 @@ def write(content: Content, out: pathlib.Path) -> int:
                     hashed = _Hashed(file)
                     tar.addfile(_member(pack.BLOBS + blob.sha256, blob.size), hashed)
                 if hashed.digest.hexdigest() != blob.sha256:
-                    raise pack.PackError(f"{content.files[blob.sha256]}: expected {blob}, found sha256 {hashed.digest.hexdigest()}: remove it, then pack again")
+                    raise pack.PackError(
+                        f"{content.files[blob.sha256]}: expected {blob}, found sha256 {hashed.digest.hexdigest()}:"
+                        " remove it, then pack again"
+                    )
                 done += blob.size
                 if done - shown >= _PROGRESS_BYTES:
                     shown = done
                     say(f"{done / 1e6:.0f} of {total / 1e6:.0f} MB")
         temporary.replace(out)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+        if error.errno in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EFBIG,
+            errno.EACCES,
+            errno.EROFS,
+            errno.ENOENT,
+            errno.ENOTDIR,
+            errno.EISDIR,
+        ):
             raise pack.PackError(
-                f"{out}: cannot be written: {os.strerror(error.errno)} ({error.filename or temporary}). The pack takes {total / 1e6:.0f} MB: "
-                "name a file in a folder that is there, is yours and has the room"
+                f"{out}: cannot be written: {os.strerror(error.errno)} ({error.filename or temporary}). The pack takes"
+                f" {total / 1e6:.0f} MB: name a file in a folder that is there, is yours and has the room"
             ) from error
         raise
     finally:
@@ -325,7 +378,11 @@ def main() -> int:
     checkouts = settings.get("MLC_SOURCES", "")
     sources = bool(checkouts) or settings.get("MLC_FETCH_SOURCES") == "1"
     cuda = settings.get("MLC_CUDA") == "1"
-    flags = ["--config=registries"] + (["--config=cuda"] if cuda else []) + (["--repo_env=MLC_PACKED_SOURCES=1"] if sources else [])
+    flags = (
+        ["--config=registries"]
+        + (["--config=cuda"] if cuda else [])
+        + (["--repo_env=MLC_PACKED_SOURCES=1"] if sources else [])
+    )
     try:
         if options.since:
             pack.Reader(str(options.since)).__exit__()  # Before minutes are spent.

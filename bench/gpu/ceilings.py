@@ -1,4 +1,5 @@
-"""What the card can do without TVM: rates of copies, matrix products and all-reduces. measure.py sends the requests (protocol.py).
+"""What the card can do without TVM: rates of copies, matrix products and all-reduces. measure.py sends the requests
+(protocol.py).
 
     python3 ceilings.py --nvidia-libraries SITE_PACKAGES
 
@@ -35,7 +36,9 @@ def bfloat16(size: int, random: np.random.Generator) -> np.ndarray:
 
 
 class Ceilings:
-    """The buffers of one process, and the named operations on them: by PyTorch if the name says so, otherwise by NVIDIA's libraries."""
+    """The buffers of one process, and the named operations on them: by PyTorch if the name says so, otherwise by
+    NVIDIA's libraries.
+    """
 
     def __init__(self, nvidia: Path) -> None:
         self._nvidia = nvidia
@@ -115,7 +118,9 @@ class Ceilings:
         return list(self._work)
 
     def allreduce_start(self) -> dict[str, int]:
-        """Creates communicators for all GPUs in this process, like NCCL's own benchmark. Returns the number of GPUs and NCCL's version number."""
+        """Creates communicators for all GPUs in this process, like NCCL's own benchmark. Returns the number of GPUs and
+        NCCL's version number.
+        """
         self._nccl = nccl = ctypes.CDLL(str(self._nvidia / _NCCL), mode=ctypes.RTLD_GLOBAL)
         number = ctypes.c_int()
         _check("cudaGetDeviceCount", self._runtime.cudaGetDeviceCount(ctypes.byref(number)))
@@ -174,7 +179,9 @@ class Ceilings:
             _check("cudaStreamSynchronize", self._runtime.cudaStreamSynchronize(stream))
 
     def allreduce(self, size: int, count: int) -> float:
-        """Seconds per all-reduce over `count` in a row, after as many warm-ups; by the host's clock, until all GPUs are done."""
+        """Seconds per all-reduce over `count` in a row, after as many warm-ups; by the host's clock, until all GPUs are
+        done.
+        """
         return gpu.host_seconds(lambda: self._allreduce(size), self._wait, count)
 
     def seconds(self, name: str, count: int) -> float:

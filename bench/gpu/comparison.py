@@ -1,4 +1,5 @@
-"""How GPU tests and measurements check results: ‖got − expected‖ / ‖expected‖ in float64, with a bound that follows from the data type.
+"""How GPU tests and measurements check results: ‖got − expected‖ / ‖expected‖ in float64, with a bound that follows
+from the data type.
 
 Plain NumPy: measurements load NVIDIA's libraries before they import TVM.
 """

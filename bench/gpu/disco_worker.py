@@ -1,6 +1,8 @@
-"""Worker process of a TVM session, with the libraries that worker.py loads. TVM's pool starts `python -m disco_worker ID WORKERS GROUPS READ WRITE`.
+"""Worker process of a TVM session, with the libraries that worker.py loads. TVM's pool starts `python -m disco_worker
+ID WORKERS GROUPS READ WRITE`.
 
-TVM's own worker (tvm.exec.disco_worker) does not load mlc-llm, and mlc-llm's (mlc_llm.cli.worker) needs TVM's compiler, which both sides lack.
+TVM's own worker (tvm.exec.disco_worker) does not load mlc-llm, and mlc-llm's (mlc_llm.cli.worker) needs TVM's compiler,
+which both sides lack.
 Environment variables: MLC_NVIDIA_LIBRARIES, and BENCH_MLC_LLM with mlc-llm's native library if workers need it.
 """
 

@@ -1,4 +1,6 @@
-"""The little of CUDA that tests and measurements need besides TVM, through ctypes: its libraries, the number of GPUs, and a device clock."""
+"""The little of CUDA that tests and measurements need besides TVM, through ctypes: its libraries, the number of GPUs,
+and a device clock.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ _DRIVER_FOLDERS = ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr
 
 
 def driver() -> Path:
-    """Path of the driver's library: in the folder MLC_NVIDIA_DRIVER, as for tvm_cuda; otherwise where the loader or a container has it.
+    """Path of the driver's library: in the folder MLC_NVIDIA_DRIVER, as for tvm_cuda; otherwise where the loader or a
+    container has it.
 
     Raises:
         FileNotFoundError: no driver is installed.
@@ -33,8 +36,8 @@ def driver() -> Path:
         if path.exists():
             return path
     raise FileNotFoundError(
-        f"{DRIVER}: expected NVIDIA's driver in ldconfig's list or in {', '.join(_DRIVER_FOLDERS)}, found it in neither; "
-        "MLC_NVIDIA_DRIVER can name its folder"
+        f"{DRIVER}: expected NVIDIA's driver in ldconfig's list or in {', '.join(_DRIVER_FOLDERS)}, found it in"
+        " neither; MLC_NVIDIA_DRIVER can name its folder"
     )
 
 
@@ -56,7 +59,8 @@ def device_count() -> int:
 
 
 def load(nvidia: Path, *names: str) -> list[ctypes.CDLL]:
-    """Loads the driver and NVIDIA's libraries with global symbols, since the packaged Python searches no folder of the machine.
+    """Loads the driver and NVIDIA's libraries with global symbols, since the packaged Python searches no folder of the
+    machine.
 
     Args:
         nvidia: a site-packages folder with `nvidia/cu13/lib`, the layout of NVIDIA's wheels.

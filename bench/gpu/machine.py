@@ -10,7 +10,9 @@ from pathlib import Path
 import gpu
 
 NCCL_ENVIRONMENT = {"NCCL_NVLS_ENABLE": "0"}
-"""Turns off multicast over NVLink: a program that uses it and crashes can leave the NVSwitch in a state in which no GPU of the host works until it is reset."""
+"""Turns off multicast over NVLink: a program that uses it and crashes can leave the NVSwitch in a state in which no GPU
+of the host works until it is reset.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

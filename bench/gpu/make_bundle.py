@@ -1,7 +1,8 @@
 """Packs files and folders into a reproducible tar.xz: the tool behind `bundle` (bundle.bzl).
 
 The specification is a JSON object:
-    files: list of [source, path in the archive]; a folder stands for everything in it, and the first of two entries for one path wins.
+    files: list of [source, path in the archive]; a folder stands for everything in it, and the first of two entries for
+      one path wins.
     exclude: list of globs of paths in the archive to leave out; `*` also matches `/`.
     folder: name of the archive's top folder.
 """

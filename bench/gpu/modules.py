@@ -1,4 +1,5 @@
-"""Programs that are measured on a GPU, as Relax modules. `relax_library` compiles them (BUILD.bazel); that needs no GPU.
+"""Programs that are measured on a GPU, as Relax modules. `relax_library` compiles them (BUILD.bazel); that needs no
+GPU.
 
 Each function returns a tvm.IRModule; worker.py calls their functions by name. The GPU tests use `paged_kv_cache` too.
 """
@@ -7,9 +8,10 @@ from __future__ import annotations
 
 import json
 
+from tvm.relax.frontend.nn.llm import kv_cache
+
 import tvm
 from tvm import relax, s_tir, te
-from tvm.relax.frontend.nn.llm import kv_cache
 
 CHAIN = 64
 """Number of kernels that one call of `chain` or `chain_symbolic` launches."""
@@ -40,10 +42,13 @@ def generated_gemm(size: int, dtype: str) -> tvm.IRModule:
 
 
 def overhead(target: str) -> tvm.IRModule:
-    """Functions that do almost nothing, to measure what a call costs: `nothing`, `one`, `chain`, `chain_symbolic`, and the kernel `add_one`.
+    """Functions that do almost nothing, to measure what a call costs: `nothing`, `one`, `chain`, `chain_symbolic`, and
+    the kernel `add_one`.
 
-    `nothing(x) = x` only calls the virtual machine. `one` launches a kernel. `chain` launches CHAIN kernels in a row, each into a new tensor;
-    `chain_symbolic` does so for any length, which it must look up. All take and return float32 vectors, of VECTOR elements if the length is fixed.
+    `nothing(x) = x` only calls the virtual machine. `one` launches a kernel. `chain` launches CHAIN kernels in a row,
+    each into a new tensor;
+    `chain_symbolic` does so for any length, which it must look up. All take and return float32 vectors, of VECTOR
+    elements if the length is fixed.
 
     Args:
         target: what to compile for, as JSON; kernels for a GPU bind their loops to threads.

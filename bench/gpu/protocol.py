@@ -1,4 +1,6 @@
-"""Requests from measure.py to its processes, one line of JSON each way: sides that cannot share a process take turns within milliseconds."""
+"""Requests from measure.py to its processes, one line of JSON each way: sides that cannot share a process take turns
+within milliseconds.
+"""
 
 from __future__ import annotations
 

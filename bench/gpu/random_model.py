@@ -1,4 +1,5 @@
-"""Writes a model with random weights for mlc-llm's engine, from its mlc-chat-config.json and a small tokenizer, so that gigabytes need not travel.
+"""Writes a model with random weights for mlc-llm's engine, from its mlc-chat-config.json and a small tokenizer, so that
+gigabytes need not travel.
 
     random_model.py mlc-chat-config.json TOKENIZER_FOLDER OUTPUT
 
@@ -52,7 +53,9 @@ def cache_bytes_of_token(model: dict[str, Any]) -> int:
 
 
 def write_weights(model: dict[str, Any], output: Path) -> None:
-    """Writes one shard per parameter and the index tensor-cache.json. The scale of activations stays the same from layer to layer."""
+    """Writes one shard per parameter and the index tensor-cache.json. The scale of activations stays the same from
+    layer to layer.
+    """
     random = np.random.default_rng(SEED)
     records = []
     for number, (name, shape) in enumerate(parameters(model)):
@@ -77,7 +80,9 @@ def write_weights(model: dict[str, Any], output: Path) -> None:
 
 
 def grown_tokenizer(tokenizer: dict[str, Any], size: int) -> dict[str, Any]:
-    """A tokenizer.json extended to the model's vocabulary, since the engine looks up every token. No text encodes to the new words."""
+    """A tokenizer.json extended to the model's vocabulary, since the engine looks up every token. No text encodes to
+    the new words.
+    """
     vocabulary = tokenizer["model"]["vocab"]
     # U+2581 marks the start of a word.
     words = {f"\u2581word{number}": number for number in range(len(vocabulary), size)}

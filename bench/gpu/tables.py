@@ -215,7 +215,10 @@ def engine(part: dict[str, Any], peak: float | None) -> str:
     moved = part["weight_bytes"] + tokens * part["token_bytes"]
     text = report.table(
         [
-            f"tokens/s, batch 1, {last['prompt_tokens']} tokens of prompt, median of {len(part['rounds'])} answers (range)",
+            (
+                f"tokens/s, batch 1, {last['prompt_tokens']} tokens of prompt, median of {len(part['rounds'])} answers"
+                " (range)"
+            ),
             "our TVM",
             "official TVM",
             "ours / official",
@@ -224,13 +227,18 @@ def engine(part: dict[str, Any], peak: float | None) -> str:
     )
     if peak:
         ratios = [ours / (peak / moved) for ours, _ in pairs["decode"]]
-        text += (f"\nA step of decoding reads {moved / 1e9:.2f} GB: {part['weight_bytes'] / 1e9:.2f} GB of weights, and {tokens:.0f} tokens' keys and values. "
-                 f"At the measured bandwidth that is at most {peak / moved:.0f} tokens/s, of which ours reaches {percent(ratios)}.\n")  # fmt: skip
+        text += (
+            f"\nA step of decoding reads {moved / 1e9:.2f} GB: {part['weight_bytes'] / 1e9:.2f} GB of weights, and {tokens:.0f} tokens' keys and values. "  # fmt: skip
+            f"At the measured bandwidth that is at most {peak / moved:.0f} tokens/s, of which ours reaches"
+            f" {percent(ratios)}.\n"
+        )
     return text
 
 
 def allreduce(part: dict[str, Any]) -> str:
-    """The tables of sums over all GPUs. Bus bandwidth is what each GPU must send and receive, 2 (n − 1) / n of the bytes, per second."""
+    """The tables of sums over all GPUs. Bus bandwidth is what each GPU must send and receive, 2 (n − 1) / n of the
+    bytes, per second.
+    """
     gpus, tables = part["gpus"], []
     for number, case in enumerate(part["sizes"]):
         rounds = case["rounds"]
@@ -258,8 +266,14 @@ def allreduce(part: dict[str, Any]) -> str:
                 ]
             )
         size = f"{case['bytes'] / 2**20:.0f} MiB" if large else f"{case['bytes'] / 2**10:.0f} KiB"
-        head = [f"sum of {size} of float16 over {gpus} GPU{'s' * (gpus > 1)}, {len(rounds)} rounds", "µs", *(["bus bandwidth, GB/s"] if large else []),
-                "of NCCL's own speed", *([f"≥ {ALLREDUCE_TARGET * 100:.0f} %"] if large else []), "relative error"]  # fmt: skip
+        head = [
+            f"sum of {size} of float16 over {gpus} GPU{'s' * (gpus > 1)}, {len(rounds)} rounds",
+            "µs",
+            *(["bus bandwidth, GB/s"] if large else []),  # fmt: skip
+            "of NCCL's own speed",
+            *([f"≥ {ALLREDUCE_TARGET * 100:.0f} %"] if large else []),
+            "relative error",
+        ]
         tables.append(report.table(head, rows))
     version = part["nccl"]
     return (

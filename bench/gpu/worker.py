@@ -1,9 +1,11 @@
 """Measures the TVM runtime on PYTHONPATH, without TVM's compiler. measure.py sends the requests (protocol.py).
 
     worker.py --modules FOLDER --nvidia-libraries SITE_PACKAGES          # on the GPU
-    worker.py --modules FOLDER --device cpu                              # for a trial, with modules compiled for the CPU
+    worker.py --modules FOLDER --device cpu                              # for a trial, with modules compiled for the
+    CPU
 
-Requests are the methods of `Worker`. Times are in seconds. Every device call checks for errors, and results are checked before they are timed.
+Requests are the methods of `Worker`. Times are in seconds. Every device call checks for errors, and results are checked
+before they are timed.
 """
 
 from __future__ import annotations
@@ -60,8 +62,9 @@ class Worker:
             self._clock: gpu.DeviceClock | gpu.HostClock = gpu.DeviceClock(runtime)
         else:
             self._clock = gpu.HostClock()
-        import tvm as imported
         import tvm.runtime.vm
+
+        import tvm as imported
 
         tvm = imported
         self._load_runtime(options.device)
@@ -77,7 +80,8 @@ class Worker:
 
     @staticmethod
     def _load_runtime(device: str) -> None:
-        """Loads what `import tvm` without the compiler does not: the official TVM's device runtime, and functions that models call.
+        """Loads what `import tvm` without the compiler does not: the official TVM's device runtime, and functions that
+        models call.
 
         Raises:
             OSError: tvm_cuda is installed but did not load the device runtime.
@@ -129,7 +133,8 @@ class Worker:
 
         Args:
             size: rows and columns.
-            kinds: `cublas` (bfloat16 to float32), `cublaslt` (bfloat16 to bfloat16), `generated_DTYPE` (to float32, the module of this name).
+            kinds: `cublas` (bfloat16 to float32), `cublaslt` (bfloat16 to bfloat16), `generated_DTYPE` (to float32, the
+              module of this name).
 
         Returns:
             kind → relative error of some rows against NumPy in float64, or the reason why the kind is unavailable.
@@ -155,7 +160,9 @@ class Worker:
         return found
 
     def _product(self, kind: str, inputs: list[Any], size: int) -> tuple[Callable[[], object], Callable[[], Any]]:
-        """A function that multiplies, and one that returns the last product. Raises ValueError if this runtime lacks it."""
+        """A function that multiplies, and one that returns the last product. Raises ValueError if this runtime lacks
+        it.
+        """
         if kind.startswith("generated_"):
             main = self._machine(kind)["main"]
             last: list[Any] = []
@@ -301,7 +308,8 @@ class Worker:
                         output,
                     )
                 self._call("vm.builtin.kv_state_end_forward", cache)
-                # The next step's page table is copied over this one's on another stream. An engine also waits here, for the logits.
+                # The next step's page table is copied over this one's on another stream. An engine also waits here, for
+                # the logits.
                 self._device.sync()
         self._attention["qkv"] = random(batch)
         self._attention["output"] = self._tensor(comparison.poison((batch, heads, head_dim), "float16"))
@@ -324,7 +332,9 @@ class Worker:
         return tvm.get_global_func(name)(*arguments)
 
     def _step(self) -> dict[str, float]:
-        """One token per sequence: seconds for attention in all layers, and bytes of keys and values read. Keeps the last layer's output."""
+        """One token per sequence: seconds for attention in all layers, and bytes of keys and values read. Keeps the
+        last layer's output.
+        """
         state = self._attention
         shape = tvm.runtime.ShapeTuple
         cache, batch = state["cache"], state["batch"]
@@ -341,7 +351,9 @@ class Worker:
         return {"seconds": taken, "bytes": tokens * state["token_bytes"] * len(state["qkv"])}
 
     def attention(self, steps: int) -> list[dict[str, float]]:
-        """`seconds` in all layers and `bytes` of keys and values read, for each decoding step. Removes the steps' tokens afterwards."""
+        """`seconds` in all layers and `bytes` of keys and values read, for each decoding step. Removes the steps'
+        tokens afterwards.
+        """
         state = self._attention
         assert steps <= _ROOM, f"expected at most {_ROOM} steps, which fit into the cache, found {steps}"
         taken = [self._step() for _ in range(steps)]
@@ -393,7 +405,9 @@ class Worker:
         return found
 
     def allreduce(self, kind: str, size: int, count: int) -> float:
-        """Seconds per all-reduce over `count` in a row, after as many warm-ups; by the host's clock, until all workers are done."""
+        """Seconds per all-reduce over `count` in a row, after as many warm-ups; by the host's clock, until all workers
+        are done.
+        """
         session, (source, target) = self._sessions[kind], self._sums[kind, size]
         return gpu.host_seconds(lambda: session.allreduce(source, target), session._sync_all, count)
 
@@ -424,7 +438,9 @@ class Worker:
         return time.perf_counter() - began
 
     def engine(self, tokens: int, prompt: str) -> dict[str, Any]:
-        """One answer of `tokens` tokens at temperature 0: tokens and seconds of prefill and decode by the engine's counters, and the text."""
+        """One answer of `tokens` tokens at temperature 0: tokens and seconds of prefill and decode by the engine's
+        counters, and the text.
+        """
         assert self._engine is not None
         return self._engine.answer(prompt, tokens)
 
@@ -436,15 +452,27 @@ class Worker:
 
 
 class Engine:
-    """mlc-llm's engine, through its interface for programs without Python (mlc.json_ffi): the package mlc_llm needs TVM's compiler."""
+    """mlc-llm's engine, through its interface for programs without Python (mlc.json_ffi): the package mlc_llm needs
+    TVM's compiler.
+    """
 
     def __init__(self, library: str, device: Any, config: dict[str, Any]) -> None:
         ctypes.CDLL(library)
         self._prepare_workers(library)
         self._answers: queue.Queue[str] = queue.Queue()
         engine = tvm.get_global_func("mlc.json_ffi.CreateJSONFFIEngine")()
-        self._functions = {name: engine[name] for name in ("init_background_engine", "reload", "chat_completion", "run_background_loop",
-                                                           "run_background_stream_back_loop", "exit_background_loop")}  # fmt: skip
+        self._functions = {
+            name: engine[name]
+            for name in (
+                "init_background_engine",
+                "reload",
+                "chat_completion",
+                "run_background_loop",
+                # fmt: skip
+                "run_background_stream_back_loop",
+                "exit_background_loop",
+            )
+        }
         self._threads = [
             threading.Thread(target=self._functions[name], daemon=True)
             for name in ("run_background_loop", "run_background_stream_back_loop")
@@ -456,7 +484,9 @@ class Engine:
 
     @staticmethod
     def _prepare_workers(library: str) -> None:
-        """Makes the engine start disco_worker.py for each further GPU of a shared model, since mlc_llm.cli.worker is missing."""
+        """Makes the engine start disco_worker.py for each further GPU of a shared model, since mlc_llm.cli.worker is
+        missing.
+        """
         import tvm_ffi
         from tvm.runtime.disco import process_pool
 

@@ -1,13 +1,19 @@
 """Reports vulnerable and outdated pins of all locks, from vulnerability data that you supply.
 
-    tools/bazel run //locks:audit -- --data FOLDER_OR_FILE_OR_URL …               # a table; exit status 1 if something is to be done
-    tools/bazel run //locks:audit -- --data FOLDER --offline --json audit.json    # nothing is asked of a registry; the same as JSON
+    tools/bazel run //locks:audit -- --data FOLDER_OR_FILE_OR_URL …               # a table; exit status 1 if something
+    is to be done
+    tools/bazel run //locks:audit -- --data FOLDER --offline --json audit.json    # nothing is asked of a registry; the
+    same as JSON
 
-Data: what OSV publishes for PyPI, Rust's crates and Debian's releases (all.zip, or unpacked), and the JSON of Debian's security tracker,
-offline or by their addresses. Outdated is what the registries of this machine have newer, by the rules of the update commands.
+Data: what OSV publishes for PyPI, Rust's crates and Debian's releases (all.zip, or unpacked), and the JSON of Debian's
+  security tracker,
+offline or by their addresses. Outdated is what the registries of this machine have newer, by the rules of the update
+commands.
 
-Exit status 1: a vulnerability of severity --fail-on or above that locks/audit.json does not allow; an entry there whose date has passed; pins of
-an ecosystem that the data says nothing of (unless --partial). What nobody has rated counts as "high". Exit status 2: the data cannot be read.
+Exit status 1: a vulnerability of severity --fail-on or above that locks/audit.json does not allow; an entry there whose
+date has passed; pins of
+an ecosystem that the data says nothing of (unless --partial). What nobody has rated counts as "high". Exit status 2:
+the data cannot be read.
 """
 
 from __future__ import annotations
@@ -29,17 +35,16 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the workspace root, so tha
 
 from packaging.utils import parse_wheel_filename
 
-from fetch import lock_file
-from fetch.audit import osv
-from fetch.crates import update_crates
-from fetch.debian import update_debian
-from fetch.pypi import update_requirements
-from fetch.audit.osv import Finding, Pin
+from fetch import download, errors, lock_file
 from fetch import locks as inputs
-from fetch.locks import Input
-from fetch.git import checkout
-from fetch import download, errors
+from fetch.audit import osv
+from fetch.audit.osv import Finding, Pin
+from fetch.crates import update_crates
 from fetch.debian import archive as debian
+from fetch.debian import update_debian
+from fetch.git import checkout
+from fetch.locks import Input
+from fetch.pypi import update_requirements
 
 ALLOWED = "audit.json"
 
@@ -89,12 +94,18 @@ def read_allowed(content: Any) -> list[Allowed]:
     """
     found = []
     for entry in content["allowed"]:
-        if not (entry.get("id") and entry.get("reason", "").strip() and set(entry) <= {"id", "reason", "until", "package"}):
-            raise AuditError(f"locks/{ALLOWED}: expected id, reason and until, and perhaps package, found {json.dumps(entry)}")
+        if not (
+            entry.get("id") and entry.get("reason", "").strip() and set(entry) <= {"id", "reason", "until", "package"}
+        ):
+            raise AuditError(
+                f"locks/{ALLOWED}: expected id, reason and until, and perhaps package, found {json.dumps(entry)}"
+            )
         try:
             until = datetime.date.fromisoformat(entry.get("until", ""))
         except ValueError as error:
-            raise AuditError(f"locks/{ALLOWED}: {entry['id']}: expected until as YYYY-MM-DD, found {entry.get('until')!r}") from error
+            raise AuditError(
+                f"locks/{ALLOWED}: {entry['id']}: expected until as YYYY-MM-DD, found {entry.get('until')!r}"
+            ) from error
         found.append(Allowed(entry["id"], entry["reason"], until, entry.get("package", "")))
     return found
 
@@ -117,7 +128,8 @@ def debian_source(path: str, version: str, source_version: str = "") -> tuple[st
 
 
 def pins(locked: Iterable[Input], debian_lock: dict[str, Any]) -> list[Pin]:
-    """What the locks pin, as vulnerability data names it: Debian's source packages, each once for all that is built of it.
+    """What the locks pin, as vulnerability data names it: Debian's source packages, each once for all that is built of
+    it.
 
     Args:
         locked: all inputs.
@@ -153,7 +165,10 @@ def bazel_pins(manifest: dict[str, Any]) -> list[Pin]:
         # Written down only since the audit asks for it.
         source, version = package.get("source", (name, _REBUILD.sub("", package["version"])))
         sources.add((package["suite"], source, version))
-    debian_pins = [Pin(f"{osv.DEBIAN}:{osv.RELEASES[suite]}", name, version, ("bazel",), suite) for suite, name, version in sorted(sources)]
+    debian_pins = [
+        Pin(f"{osv.DEBIAN}:{osv.RELEASES[suite]}", name, version, ("bazel",), suite)
+        for suite, name, version in sorted(sources)
+    ]
     wheels = [parse_wheel_filename(file)[:2] for file in sorted(manifest["wheels"])]
     return debian_pins + [Pin(osv.PYPI, name, str(version), ("bazel",)) for name, version in wheels]
 
@@ -170,7 +185,9 @@ def ancestry(checkouts: str, names: dict[str, str]) -> osv.Ancestry:
         folder = Path(checkouts, names.get(repository, ""))
         if not checkouts or repository not in names or not folder.exists():
             return None
-        done = subprocess.run(["git", "-C", str(folder), "merge-base", "--is-ancestor", older, newer], stderr=subprocess.DEVNULL)
+        done = subprocess.run(
+            ["git", "-C", str(folder), "merge-base", "--is-ancestor", older, newer], stderr=subprocess.DEVNULL
+        )
         return {0: True, 1: False}.get(done.returncode)
 
     return in_history
@@ -186,14 +203,23 @@ def outdated_debian(locked: dict[str, Any]) -> list[Outdated]:
     found = []
     for key, entry in locked["packages"].items():
         suite, _, name = key.partition("/")
-        if name in indexes[suite] and debian.version_key(entry["version"]) < debian.version_key(newest := indexes[suite][name].version):
+        if name in indexes[suite] and debian.version_key(entry["version"]) < debian.version_key(
+            newest := indexes[suite][name].version
+        ):
             found.append(Outdated(f"{osv.DEBIAN}:{osv.RELEASES[suite]}", name, entry["version"], newest))
     return found
 
 
 def outdated_pypi(locked: list[Input]) -> list[Outdated]:
     """Distributions of which locks/requirements.in allows a newer version than is locked."""
-    newest = dict(re.findall(r"(?m)^(\S+)==(\S+) ", update_requirements.lock_text(update_requirements.resolve(lock_file.folder() / update_requirements.ASKED, pins=[]))))
+    newest = dict(
+        re.findall(
+            r"(?m)^(\S+)==(\S+) ",
+            update_requirements.lock_text(
+                update_requirements.resolve(lock_file.folder() / update_requirements.ASKED, pins=[])
+            ),
+        )
+    )
     order = osv.version_order(osv.PYPI)
     return [
         Outdated(osv.PYPI, each.name, each.version, newest[each.name])
@@ -206,7 +232,10 @@ def outdated_crates(locked: list[Input], cargo: str) -> list[Outdated]:
     """Crates with a newer version that Cargo takes for compatible: cargo itself resolves each series anew."""
     crates = [each for each in locked if each.ecosystem == inputs.CRATE]
     lines = ["[package]", 'name = "asks"', 'version = "0.0.0"', "[lib]", 'path = "lib.rs"', "[dependencies]"]
-    lines += [f'c{number} = {{ package = "{each.name}", version = "{each.suite}", default-features = false }}' for number, each in enumerate(crates)]
+    lines += [
+        f'c{number} = {{ package = "{each.name}", version = "{each.suite}", default-features = false }}'
+        for number, each in enumerate(crates)
+    ]
     with tempfile.TemporaryDirectory() as scratch:
         Path(scratch, "Cargo.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
         Path(scratch, "lib.rs").touch()
@@ -280,12 +309,18 @@ class Report:
         ]
         for each in self.allowed:
             if each.until < self.today:
-                lines.append(f"locks/{ALLOWED}: {each.id} was allowed until {each.until} ({each.reason}): mend it, or judge it anew and move the date")
+                lines.append(
+                    f"locks/{ALLOWED}: {each.id} was allowed until {each.until} ({each.reason}): mend it, or judge it"
+                    " anew and move the date"
+                )
         if not self.partial:
             # Data about git repositories is not published apart: what there is comes with the other ecosystems.
             for ecosystem in sorted({pin.ecosystem for pin in self.database.not_covered} - {osv.GIT}):
                 count = sum(pin.ecosystem == ecosystem for pin in self.database.not_covered)
-                lines.append(f"the data has no record of {ecosystem}, {count} pins were not checked: give it with --data, or accept that with --partial")
+                lines.append(
+                    f"the data has no record of {ecosystem}, {count} pins were not checked: give it with --data, or"
+                    " accept that with --partial"
+                )
         if self.fail_on_outdated and self.outdated:
             lines.append(f"{len(self.outdated)} pins are outdated")
         return lines
@@ -293,11 +328,17 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         return {
             "date": self.today.isoformat(),
-            "data": {"records": self.database.records, "newest": self.database.newest, "ecosystems": sorted(self.database.ecosystems)},
+            "data": {
+                "records": self.database.records,
+                "newest": self.database.newest,
+                "ecosystems": sorted(self.database.ecosystems),
+            },
             "pins": len(self.database.pins),
             "not_covered": [dataclasses.asdict(pin) for pin in self.database.not_covered],
             "vulnerabilities": [
-                dataclasses.asdict(each) | {"allowed": exception.reason if (exception := self.exception(each)) else None} for each in self.found
+                dataclasses.asdict(each)
+                | {"allowed": exception.reason if (exception := self.exception(each)) else None}
+                for each in self.found
             ],
             "unused_exceptions": [each.id for each in self._unused()],
             "outdated": [dataclasses.asdict(each) for each in self.outdated],
@@ -314,17 +355,42 @@ class Report:
         rows = [("severity", "vulnerability", "package", "version", "fixed in", "ecosystem", "used by", "what")]
         for each in self.found:
             exception = self.exception(each)
-            what = f"allowed until {exception.until}: {exception.reason}" if exception else "; ".join(filter(None, [each.note, each.summary]))
-            rows.append((each.severity, each.id, each.pin.name, each.pin.version, ", ".join(each.fixed) or "-", each.pin.ecosystem,
-                         ", ".join(each.pin.uses) or "-", what[:80]))
+            what = (
+                f"allowed until {exception.until}: {exception.reason}"
+                if exception
+                else "; ".join(filter(None, [each.note, each.summary]))
+            )
+            rows.append(
+                (
+                    each.severity,
+                    each.id,
+                    each.pin.name,
+                    each.pin.version,
+                    ", ".join(each.fixed) or "-",
+                    each.pin.ecosystem,
+                    ", ".join(each.pin.uses) or "-",
+                    what[:80],
+                )
+            )
         parts.append(table(rows) if self.found else "no known vulnerability")
         if self.outdated:
-            parts.append(table([("outdated", "locked", "newest", "ecosystem"), *((each.name, each.version, each.newest, each.ecosystem) for each in self.outdated)]))
+            parts.append(
+                table(
+                    [
+                        ("outdated", "locked", "newest", "ecosystem"),
+                        *((each.name, each.version, each.newest, each.ecosystem) for each in self.outdated),
+                    ]
+                )
+            )
         covered = len(self.database.pins) - len(self.database.not_covered)
         parts.append(
-            f"{covered} of {len(self.database.pins)} pins checked against {self.database.records} records, the newest of {self.database.newest or 'no known day'}"
+            f"{covered} of {len(self.database.pins)} pins checked against {self.database.records} records, the newest"
+            f" of {self.database.newest or 'no known day'}"
         )
-        notes = [*self.notes, *(f"locks/{ALLOWED}: {each.id} allows nothing that was found: take it out" for each in self._unused())]
+        notes = [
+            *self.notes,
+            *(f"locks/{ALLOWED}: {each.id} allows nothing that was found: take it out" for each in self._unused()),
+        ]
         if notes:
             parts.append("\n".join(f"note: {note}" for note in notes))
         if self.problems:
@@ -335,7 +401,9 @@ class Report:
 def table(rows: Sequence[tuple[str, ...]]) -> str:
     """Columns side by side, the last one as it comes."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    return "\n".join("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[-1]]).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[-1]]).rstrip() for row in rows
+    )
 
 
 def _here(path: str) -> Path:
@@ -359,14 +427,41 @@ def read_data(database: osv.Database, places: Iterable[str]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", required=True, metavar="PLACE", help="files, folders or addresses of OSV's data or Debian's security tracker")
-    parser.add_argument("--bazel", metavar="MANIFEST", help="also what the launcher made Bazel of: manifest.json in the folder that it installed it into")
-    parser.add_argument("--fail-on", choices=osv.SEVERITIES, default="medium", help="the least severity that makes it fail (default: medium)")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="PLACE",
+        help="files, folders or addresses of OSV's data or Debian's security tracker",
+    )
+    parser.add_argument(
+        "--bazel",
+        metavar="MANIFEST",
+        help="also what the launcher made Bazel of: manifest.json in the folder that it installed it into",
+    )
+    parser.add_argument(
+        "--fail-on",
+        choices=osv.SEVERITIES,
+        default="medium",
+        help="the least severity that makes it fail (default: medium)",
+    )
     parser.add_argument("--fail-on-outdated", action="store_true", help="also fail if a pin is outdated")
-    parser.add_argument("--partial", action="store_true", help="accept pins of ecosystems that the data says nothing of")
+    parser.add_argument(
+        "--partial", action="store_true", help="accept pins of ecosystems that the data says nothing of"
+    )
     parser.add_argument("--offline", action="store_true", help="do not ask this machine's registries what is outdated")
-    parser.add_argument("--json", metavar="FILE", help="write the report there as JSON too; - is standard output, in place of the tables")
-    parser.add_argument("--today", type=datetime.date.fromisoformat, default=datetime.date.today(), metavar="DATE", help="the day by which exceptions expire")
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write the report there as JSON too; - is standard output, in place of the tables",
+    )
+    parser.add_argument(
+        "--today",
+        type=datetime.date.fromisoformat,
+        default=datetime.date.today(),
+        metavar="DATE",
+        help="the day by which exceptions expire",
+    )
     options = parser.parse_args(arguments)
     try:
         allowed = read_allowed(lock_file.read_json(ALLOWED))
@@ -380,14 +475,24 @@ def main(arguments: list[str] | None = None) -> int:
             asked += bazel_pins(json.loads(_here(options.bazel).read_text(encoding="utf-8")))
         database = osv.Database(asked, in_history)
         read_data(database, options.data)
-        newer, notes = ([], ["what is outdated was not asked (--offline)"]) if options.offline else outdated(
-            locked, debian_lock, os.environ.get("CARGO", "cargo")
+        newer, notes = (
+            ([], ["what is outdated was not asked (--offline)"])
+            if options.offline
+            else outdated(locked, debian_lock, os.environ.get("CARGO", "cargo"))
         )
     except (AuditError, osv.DataError, inputs.InputsError, errors.UserError, OSError) as error:
         print(f"audit: {error}", file=sys.stderr)
         return 2
     report = Report(
-        database, database.findings(), allowed, options.fail_on, options.today, options.partial, newer, notes, options.fail_on_outdated
+        database,
+        database.findings(),
+        allowed,
+        options.fail_on,
+        options.today,
+        options.partial,
+        newer,
+        notes,
+        options.fail_on_outdated,
     )
     written = json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n"
     if options.json == "-":

@@ -1,7 +1,9 @@
 """What vulnerability data says of one version of a package: OSV records and Debian's security tracker, offline.
 
-Formats: OSV schema 1.7 (https://ossf.github.io/osv-schema/), as files of one record, as the archives that OSV publishes for each ecosystem
-(all.zip), or unpacked; and the JSON of Debian's security tracker. Versions are ordered by each ecosystem's own library: packaging (PEP 440),
+Formats: OSV schema 1.7 (https://ossf.github.io/osv-schema/), as files of one record, as the archives that OSV publishes
+  for each ecosystem
+(all.zip), or unpacked; and the JSON of Debian's security tracker. Versions are ordered by each ecosystem's own library:
+packaging (PEP 440),
 python-debian (Debian policy 5.6.12), semantic-version (SemVer 2.0.0, what Cargo has).
 """
 
@@ -99,7 +101,8 @@ def version_order(ecosystem: str) -> Callable[[str], Any]:
     """Makes a version comparable, as its ecosystem orders them; raises ValueError for what is no version there.
 
     >>> python, crates, debian = version_order("PyPI"), version_order("crates"), version_order("Debian:12")
-    >>> python("1.0rc1") < python("1.0"), crates("1.0.0-rc.1") < crates("1.0.0"), debian("1.0~rc1") < debian("1.0") < debian("1.0+deb12u1")
+    >>> python("1.0rc1") < python("1.0"), crates("1.0.0-rc.1") < crates("1.0.0"), debian("1.0~rc1") < debian("1.0") <
+    debian("1.0+deb12u1")
     (True, True, True)
     """
     if ecosystem == PYPI:
@@ -111,14 +114,16 @@ def version_order(ecosystem: str) -> Callable[[str], Any]:
 
 
 def _in_range(version: str, events: list[dict[str, str]], order: Callable[[str], Any]) -> bool:
-    """Whether a range has a version (OSV schema, "Evaluation"): events in order of versions, the last at or before it counts.
+    """Whether a range has a version (OSV schema, "Evaluation"): events in order of versions, the last at or before it
+    counts.
 
     Raises:
         ValueError: one of the versions is none.
     """
     key = order(version)
     vulnerable = False
-    # "0" is before every version. At one version a fix comes before an introduction, so that a range that starts anew there has it; the last
+    # "0" is before every version. At one version a fix comes before an introduction, so that a range that starts anew
+    # there has it; the last
     # affected version after one, so that both can be the same.
     kinds = {"fixed": 0, "limit": 0, "introduced": 1, "last_affected": 2}
     listed = [(kind, text) for event in events for kind, text in event.items() if kind in kinds]
@@ -159,7 +164,9 @@ def _enumerated(pin: Pin, versions: Iterable[str]) -> bool:
 
 
 def severity(record: dict[str, Any], affected: dict[str, Any]) -> str:
-    """The most severe that a record says of one package: by CVSS' base score, else by a word; UNKNOWN if it says nothing."""
+    """The most severe that a record says of one package: by CVSS' base score, else by a word; UNKNOWN if it says
+    nothing.
+    """
     found = []
     for entry in [*record.get("severity", []), *affected.get("severity", [])]:
         kind = {"CVSS_V2": cvss.CVSS2, "CVSS_V3": cvss.CVSS3, "CVSS_V4": cvss.CVSS4}.get(entry.get("type"))
@@ -170,7 +177,11 @@ def severity(record: dict[str, Any], affected: dict[str, Any]) -> str:
         except cvss.CVSSError:
             continue
     if not found:
-        for place in (affected.get("ecosystem_specific"), affected.get("database_specific"), record.get("database_specific")):
+        for place in (
+            affected.get("ecosystem_specific"),
+            affected.get("database_specific"),
+            record.get("database_specific"),
+        ):
             word = (place or {}).get("severity") or (place or {}).get("urgency")
             if isinstance(word, str) and word.lower() in _WORDS:
                 found.append(_WORDS[word.lower()])
@@ -205,7 +216,8 @@ class Database:
 
     Args:
         pins: what is asked about; records about other packages are dropped while they are read.
-        in_history: (repository, commit, later commit) → whether the first is part of the second's history; None where nobody knows.
+        in_history: (repository, commit, later commit) → whether the first is part of the second's history; None where
+          nobody knows.
     """
 
     pins: list[Pin]
@@ -241,8 +253,8 @@ class Database:
             self._add_tracker(content)
         else:
             raise DataError(
-                f"{name}: expected a record of the OSV schema (with id and modified), a list of them, or the JSON of Debian's security tracker, "
-                f"found {str(content)[:60]!r}"
+                f"{name}: expected a record of the OSV schema (with id and modified), a list of them, or the JSON of"
+                f" Debian's security tracker, found {str(content)[:60]!r}"
             )
 
     def _add_record(self, record: dict[str, Any]) -> None:
@@ -269,10 +281,15 @@ class Database:
                         self._find(pin, record, affected, note)
 
     def _commit_in_range(self, pin: Pin, git: dict[str, Any], affected: dict[str, Any]) -> tuple[bool, str]:
-        """Whether a commit is in a range of commits (OSV schema, type GIT): after one that introduced it and not after one that mended it."""
+        """Whether a commit is in a range of commits (OSV schema, type GIT): after one that introduced it and not after
+        one that mended it.
+        """
         if pin.version in affected.get("versions", []):
             return True, ""
-        introduced, fixed, last = ([event[kind] for event in git.get("events", []) if kind in event] for kind in ("introduced", "fixed", "last_affected"))
+        introduced, fixed, last = (
+            [event[kind] for event in git.get("events", []) if kind in event]
+            for kind in ("introduced", "fixed", "last_affected")
+        )
         answers = [True if commit == "0" else self.in_history(pin.name, commit, pin.version) for commit in introduced]
         if answers and all(answer is False for answer in answers):
             return False, ""
@@ -280,17 +297,32 @@ class Database:
         mended += [self.in_history(pin.name, commit, pin.version) for commit in last if commit != pin.version]
         if True in mended:
             return False, ""
-        return True, "commits cannot be compared without a checkout: judge it by hand" if None in [*answers, *mended] else ""
+        return True, (
+            "commits cannot be compared without a checkout: judge it by hand"
+            if None
+            in [
+                *answers,
+                *mended,
+            ]
+            else ""
+        )
 
     def _find(self, pin: Pin, record: dict[str, Any], affected: dict[str, Any], note: str) -> None:
         aliases = set(record.get("aliases", []))
         if record["id"].startswith("DEBIAN-"):
             # Debian's own names for the CVEs that it tracks one by one; an advisory (DSA) is upstream of several.
             aliases |= set(record.get("upstream", [])) | {record["id"].removeprefix("DEBIAN-")}
-        fixed = {event["fixed"] for each in affected.get("ranges", []) for event in each.get("events", []) if "fixed" in event}
+        fixed = {
+            event["fixed"]
+            for each in affected.get("ranges", [])
+            for event in each.get("events", [])
+            if "fixed" in event
+        }
         summary = record.get("summary") or record.get("details", "").strip().partition("\n")[0]
         id, *others = _by_fame(aliases | {record["id"]})
-        self.found.append(Finding(pin, id, tuple(others), severity(record, affected), tuple(sorted(fixed)), summary, note))
+        self.found.append(
+            Finding(pin, id, tuple(others), severity(record, affected), tuple(sorted(fixed)), summary, note)
+        )
 
     def _add_tracker(self, content: dict[str, Any]) -> None:
         self.records += sum(map(len, content.values()))
@@ -358,17 +390,31 @@ def _affects(pin: Pin, affected: dict[str, Any]) -> tuple[bool, str]:
 
 
 def _is_tracker_entry(entry: Any) -> bool:
-    return isinstance(entry, dict) and bool(entry) and all(isinstance(each, dict) and isinstance(each.get("releases"), dict) for each in entry.values())
+    return (
+        isinstance(entry, dict)
+        and bool(entry)
+        and all(isinstance(each, dict) and isinstance(each.get("releases"), dict) for each in entry.values())
+    )
 
 
 def _tracked(pin: Pin, id: str, entry: dict[str, Any], state: dict[str, Any]) -> Finding | None:
     fixed = state.get("fixed_version", "")
-    if state.get("status") == "resolved" and (not fixed or fixed == "0" or DebianVersion(fixed) <= DebianVersion(pin.version)):
+    if state.get("status") == "resolved" and (
+        not fixed or fixed == "0" or DebianVersion(fixed) <= DebianVersion(pin.version)
+    ):
         return None
     # "low**" and the like: the stars say who judged.
     word = state.get("urgency", "").rstrip("*")
     note = state.get("nodsa", "") or ("Debian has not judged it yet" if state.get("status") == "undetermined" else "")
-    return Finding(pin, id, (), _WORDS.get(word, UNKNOWN), (fixed,) if fixed and fixed != "0" else (), entry.get("description", ""), note)
+    return Finding(
+        pin,
+        id,
+        (),
+        _WORDS.get(word, UNKNOWN),
+        (fixed,) if fixed and fixed != "0" else (),
+        entry.get("description", ""),
+        note,
+    )
 
 
 # Files -----------------------------------------------------------------------------------------------------------
@@ -387,7 +433,9 @@ def documents(place: Path) -> Iterator[tuple[str, bytes]]:
         for each in files:
             yield from documents(each)
     elif not place.is_file():
-        raise DataError(f"{place}: expected a file, a folder or an address with vulnerability data, found nothing there")
+        raise DataError(
+            f"{place}: expected a file, a folder or an address with vulnerability data, found nothing there"
+        )
     elif zipfile.is_zipfile(place):
         with zipfile.ZipFile(place) as archive:
             for name in archive.namelist():
@@ -408,6 +456,8 @@ def read(database: Database, place: Path) -> int:
         try:
             database.add(json.loads(content), name)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{name}: expected vulnerability data as JSON, found {type(error).__name__}: {error}") from error
+            raise DataError(
+                f"{name}: expected vulnerability data as JSON, found {type(error).__name__}: {error}"
+            ) from error
         count += 1
     return count

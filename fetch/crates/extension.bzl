@@ -47,6 +47,7 @@ def _crates_impl(mctx):
                     tag.name,
                     ", ".join(lock["sets"].keys()),
                 ))
+
             # Only a change of the set's own crates makes its repository outdated.
             _crates_repository(name = "crates_" + tag.name, crates = json.encode([lock["crates"][key] for key in lock["sets"][tag.name]]))
             facts["crates_" + tag.name] = locked(sets = [("crate", tag.name)], needs = tag.needs)

@@ -2,8 +2,10 @@
 
     python3 fetch/crates/registry.py --cargo usr/bin/cargo --crate itoa@1.0.15@SHA256…    # JSON: file name → address
 
-Cargo itself is asked, with the configuration of whoever runs this: the registry that stands in for the default one (The Cargo Book, "Source
-Replacement"), else cargo's own default. MLC_CRATES_URL, a download address as in a registry index's config.json ("dl"), goes before both.
+Cargo itself is asked, with the configuration of whoever runs this: the registry that stands in for the default one (The
+Cargo Book, "Source
+Replacement"), else cargo's own default. MLC_CRATES_URL, a download address as in a registry index's config.json ("dl"),
+goes before both.
 Runs in a repository rule, so on the machine's Python: standard library only.
 """
 
@@ -15,8 +17,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, Optional, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the workspace root: this runs from a repository rule
 
@@ -102,10 +104,13 @@ def template(cargo: str, name: str, version: str) -> str:
         for path in sorted(home.glob("registry/index/*/config.json")):
             return json.loads(path.read_text(encoding="utf-8"))["dl"]
     said = " ".join(done.stdout.split()) or "its index is not a sparse one"
-    raise RegistryError(f"the registry that cargo is configured with does not answer for '{name}': {said}. If it has moved, set MLC_CRATES_URL.")
+    raise RegistryError(
+        f"the registry that cargo is configured with does not answer for '{name}': {said}. If it has moved, set"
+        " MLC_CRATES_URL."
+    )
 
 
-def urls(cargo: str, crates: Sequence[str]) -> Dict[str, str]:
+def urls(cargo: str, crates: Sequence[str]) -> dict[str, str]:
     """File name → address of crates, each given as <name>@<version>@<sha256>.
 
     Raises:
@@ -116,10 +121,12 @@ def urls(cargo: str, crates: Sequence[str]) -> Dict[str, str]:
     return {f"{name}-{version}.crate": download_url(found, name, version, sha256) for name, version, sha256 in parts}
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cargo", required=True, help="the cargo to ask; it reads this user's configuration")
-    parser.add_argument("--crate", nargs="+", required=True, metavar="NAME@VERSION@SHA256", help="crates of the default registry")
+    parser.add_argument(
+        "--crate", nargs="+", required=True, metavar="NAME@VERSION@SHA256", help="crates of the default registry"
+    )
     options = parser.parse_args(arguments)
     try:
         json.dump(urls(options.cargo, options.crate), sys.stdout)

@@ -1,18 +1,21 @@
-"""Updates locks/crates.lock.json: version and hash of every crate that the Cargo.lock files in locks/crates.packages.json name.
+"""Updates locks/crates.lock.json: version and hash of every crate that the Cargo.lock files in
+locks/crates.packages.json name.
 
     tools/bazel run //locks:update_crates              # write the lock
     tools/bazel run //locks:update_crates -- --check   # only compare: exit status 1 if it would change
 
-Nothing is asked of a registry: cargo has written down what it chose. A crate's key is <series>/<name>, where a series is the versions that
+Nothing is asked of a registry: cargo has written down what it chose. A crate's key is <series>/<name>, where a series
+is the versions that
 Cargo takes for compatible: 1 of 1.4.2, 0.3 of 0.3.1. A Cargo.lock has one version of each series.
 """
 
 from __future__ import annotations
 
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
+
+import tomllib
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the workspace root, so that this also runs without Bazel
 
@@ -21,7 +24,8 @@ from fetch import lock_file
 ASKED = "crates.packages.json"
 LOCK = "crates.lock.json"
 
-# How Cargo.lock names the registry that cargo uses where nothing else is said; a mirror in its place does not change that.
+# How Cargo.lock names the registry that cargo uses where nothing else is said; a mirror in its place does not change
+# that.
 DEFAULT_REGISTRY = "registry+https://github.com/rust-lang/crates.io-index"
 
 
@@ -37,7 +41,8 @@ def series(version: str) -> str:
 
 
 def crates(text: str, name: str) -> dict[str, dict[str, str]]:
-    """The lock's entries for one Cargo.lock (version 4), without the package that it is of: key → name, version, sha256.
+    """The lock's entries for one Cargo.lock (version 4), without the package that it is of: key → name, version,
+    sha256.
 
     Args:
       text: its content.
@@ -49,7 +54,10 @@ def crates(text: str, name: str) -> dict[str, dict[str, str]]:
             continue
         what = f"{name}: {package['name']} {package['version']}"
         if package["source"] != DEFAULT_REGISTRY or "checksum" not in package:
-            sys.exit(f"{what}: expected a crate of the default registry with its checksum, found {package['source']}: depend on a released crate")
+            sys.exit(
+                f"{what}: expected a crate of the default registry with its checksum, found {package['source']}: depend"
+                " on a released crate"
+            )
         key = f"{series(package['version'])}/{package['name']}"
         found[key] = {"name": package["name"], "version": package["version"], "sha256": package["checksum"]}
     return found
@@ -67,8 +75,9 @@ def locked(asked: dict[str, Any], workspace: Path) -> dict[str, Any]:
         for key, entry in entries.items():
             if together.setdefault(key, entry) != entry:
                 sys.exit(
-                    f"{one['lock']}: expected {entry['name']} {together[key]['version']} as in another set, found {entry['version']}: "
-                    f"cargo update {entry['name']}@{entry['version']} --precise {together[key]['version']}"
+                    f"{one['lock']}: expected {entry['name']} {together[key]['version']} as in another set, found"
+                    f" {entry['version']}: cargo update {entry['name']}@{entry['version']} --precise"
+                    f" {together[key]['version']}"
                 )
         sets[name] = sorted(entries)
     return {"sets": sets, "crates": dict(sorted(together.items()))}

@@ -1,7 +1,7 @@
 """The project's Debian library: mirrors, signed package indexes, dependency closure, .deb files; standard library only.
 
-    python3 fetch/debian/archive.py mirrors        # JSON: where Debian comes from on this machine
-    python3 fetch/debian/archive.py sha256 URL     # JSON: the sha256 of what is there
+python3 fetch/debian/archive.py mirrors        # JSON: where Debian comes from on this machine
+python3 fetch/debian/archive.py sha256 URL     # JSON: the sha256 of what is there
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Collection, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the workspace root: repository rules run this file by path
+# the workspace root: repository rules run this file by path
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from fetch import download, errors  # noqa: E402
+from fetch import download, errors
 
 # The archives and the environment variables that name mirrors of them.
 ARCHIVES = {"debian": "MLC_DEBIAN_MIRROR", "debian-security": "MLC_DEBIAN_SECURITY_MIRROR"}
@@ -43,13 +45,15 @@ class SignatureError(DebianError):
 # Mirrors ---------------------------------------------------------------------------------------------------------
 
 
-def mirrors() -> Dict[str, List[str]]:
+def mirrors() -> dict[str, list[str]]:
     """Base URLs of each archive, best first, without a trailing slash.
 
-    From the environment (MLC_DEBIAN_MIRROR, MLC_DEBIAN_SECURITY_MIRROR: one or more URLs, space-separated), else from what
-    the machine's apt is set up with. An archive that neither names has an empty list; `mirror_urls` makes that an error.
+    From the environment (MLC_DEBIAN_MIRROR, MLC_DEBIAN_SECURITY_MIRROR: one or more URLs, space-separated), else from
+    what
+    the machine's apt is set up with. An archive that neither names has an empty list; `mirror_urls` makes that an
+    error.
     """
-    found: Dict[str, List[str]] = {name: os.environ.get(variable, "").split() for name, variable in ARCHIVES.items()}
+    found: dict[str, list[str]] = {name: os.environ.get(variable, "").split() for name, variable in ARCHIVES.items()}
     if not all(found.values()):
         for name, url in _apt_mirrors():
             if not os.environ.get(ARCHIVES[name]):
@@ -57,7 +61,7 @@ def mirrors() -> Dict[str, List[str]]:
     return {name: list(dict.fromkeys(url.rstrip("/") for url in urls)) for name, urls in found.items()}
 
 
-def mirror_urls(archive: str) -> List[str]:
+def mirror_urls(archive: str) -> list[str]:
     """The mirrors of one archive; an error that says what to set where there is none."""
     urls = mirrors()[archive]
     if not urls:
@@ -68,8 +72,8 @@ def mirror_urls(archive: str) -> List[str]:
     return urls
 
 
-@functools.lru_cache(maxsize=None)
-def _apt_mirrors() -> Tuple[Tuple[str, str], ...]:
+@functools.cache
+def _apt_mirrors() -> tuple[tuple[str, str], ...]:
     apt = shutil.which("apt-get")
     if not apt:
         return ()
@@ -112,25 +116,40 @@ def verified_text(signed: bytes, what: str) -> str:
     ring = keyring()
     verifier = shutil.which("gpgv") or shutil.which("sqv")
     if not verifier:
-        raise DebianError(f"{what}: neither gpgv nor sqv is there to check its signature with. Install the package gpgv.")
+        raise DebianError(
+            f"{what}: neither gpgv nor sqv is there to check its signature with. Install the package gpgv."
+        )
     with tempfile.TemporaryDirectory() as folder:
         source, text = Path(folder, "InRelease"), Path(folder, "Release")
         source.write_bytes(signed)
         if Path(verifier).name == "gpgv":
-            command = [verifier, "--homedir", folder, "--status-fd", "1", "--keyring", str(ring), "--output", str(text), str(source)]
+            command = [
+                verifier,
+                "--homedir",
+                folder,
+                "--status-fd",
+                "1",
+                "--keyring",
+                str(ring),
+                "--output",
+                str(text),
+                str(source),
+            ]
         else:
             command = [verifier, "--keyring", str(ring), "--cleartext", "--output", str(text), str(source)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if Path(verifier).name == "gpgv":
-            # Releases are signed by several keys; the machine may be too old to know the newest: one good one is enough.
+            # Releases are signed by several keys; the machine may be too old to know the newest: one good one is
+            # enough.
             status = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("[GNUPG:] ")}
             good = "VALIDSIG" in status and not status & {"BADSIG", "REVKEYSIG", "EXPKEYSIG"}
         else:
             good = done.returncode == 0
         if not good or not text.exists():
             raise SignatureError(
-                f"{what}: bad signature. Expected one by a key in {ring}; {Path(verifier).name} says:\n"
-                f"{done.stderr.strip()}\nThe mirror is broken or not to be trusted: set MLC_DEBIAN_MIRROR to another one."
+                f"{what}: bad signature. Expected one by a key in {ring}; {Path(verifier).name}"
+                f" says:\n{done.stderr.strip()}\nThe mirror is broken or not to be trusted: set MLC_DEBIAN_MIRROR to"
+                " another one."
             )
         return text.read_text(encoding="utf-8")
 
@@ -150,20 +169,20 @@ class Package:
     fields: Mapping[str, str] = field(repr=False, compare=False)
 
     @property
-    def source(self) -> Tuple[str, str]:
+    def source(self) -> tuple[str, str]:
         """Name and version of the source package."""
         match = re.fullmatch(r"(\S+)(?: \((.+)\))?", self.fields.get("Source", self.name))
         assert match, self.fields
         return match.group(1), match.group(2) or self.version
 
-    def urls(self) -> List[str]:
+    def urls(self) -> list[str]:
         """Where the .deb is, on each mirror."""
         return [f"{mirror}/{self.path}" for mirror in mirror_urls(self.archive)]
 
 
-def parse_stanza(text: str) -> Dict[str, str]:
+def parse_stanza(text: str) -> dict[str, str]:
     """Fields of one control stanza (deb822); continuation lines stay joined by newlines."""
-    fields: Dict[str, str] = {}
+    fields: dict[str, str] = {}
     name = ""
     for line in text.splitlines():
         if line[:1] in " \t":
@@ -177,14 +196,14 @@ def parse_stanza(text: str) -> Dict[str, str]:
 class Index:
     """The packages of one or more suites by name; of several versions the newest counts."""
 
-    def __init__(self, text: str = "", suite: str = "", archive: str = "debian"):
-        self._stanzas: Dict[str, List[Tuple[str, str, str]]] = {}
-        self._parsed: Dict[str, Package] = {}
+    def __init__(self, text: str = "", suite: str = "", archive: str = "debian") -> None:
+        self._stanzas: dict[str, list[tuple[str, str, str]]] = {}
+        self._parsed: dict[str, Package] = {}
         for stanza in text.split("\n\n"):
             if stanza.startswith("Package: "):
                 self._stanzas.setdefault(stanza[9 : stanza.index("\n")], []).append((stanza, suite, archive))
 
-    def merge(self, other: "Index") -> "Index":
+    def merge(self, other: Index) -> Index:
         """Both indexes in one; of a package that both have the newer version is found."""
         merged = Index()
         for index in (self, other):
@@ -223,9 +242,9 @@ class Index:
         return self._parsed[name]
 
     @functools.cached_property
-    def providers(self) -> Dict[str, List[str]]:
+    def providers(self) -> dict[str, list[str]]:
         """Virtual package → the real ones that provide it, sorted."""
-        found: Dict[str, List[str]] = {}
+        found: dict[str, list[str]] = {}
         for name, stanzas in self._stanzas.items():
             for stanza, _, _ in stanzas:
                 match = re.search(r"^Provides: (.*)$", stanza, re.MULTILINE)
@@ -265,8 +284,9 @@ def fetch_index(
             continue
         return Index(lzma.decompress(packed).decode("utf-8"), suite, archive)
     raise DebianError(
-        f"no mirror has the suite '{suite}' of the archive '{archive}':\n  " + "\n  ".join(failures) + "\n"
-        f"Check the network (tools/bazel doctor), or set {ARCHIVES[archive]} to a mirror that answers."
+        f"no mirror has the suite '{suite}' of the archive '{archive}':\n  "
+        + "\n  ".join(failures)
+        + f"\nCheck the network (tools/bazel doctor), or set {ARCHIVES[archive]} to a mirror that answers."
     )
 
 
@@ -294,45 +314,46 @@ def _read_index(base: str, name: str, sha256: str, progress: Callable[[int], Non
 class version_key:
     """Orders version strings as Debian Policy 5.6.12 says."""
 
-    def __init__(self, version: str):
+    def __init__(self, version: str) -> None:
         epoch, colon, rest = version.partition(":")
         self._epoch, rest = (int(epoch), rest) if colon else (0, version)
         upstream, dash, revision = rest.rpartition("-")
         self._parts = (upstream, revision) if dash else (rest, "0")
 
     @staticmethod
-    def _weights(text: str) -> List[Tuple]:
+    def _weights(text: str) -> list[tuple]:
         # Alternating non-digits and digits; '~' sorts before the end of the part, letters before other characters.
-        pieces: List[Tuple] = []
+        pieces: list[tuple] = []
         for letters, digits in re.findall(r"(\D*)(\d*)", text):
             weights = [-1 if c == "~" else ord(c) if c.isalpha() else ord(c) + 256 for c in letters]
             pieces.append((tuple(weights) + (0,), int(digits or 0)))
         return pieces
 
-    def _key(self) -> Tuple:
+    def _key(self) -> tuple:
         return (self._epoch, *(self._weights(part) for part in self._parts))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, version_key) and self._key() == other._key()
 
-    def __lt__(self, other: "version_key") -> bool:
+    def __lt__(self, other: version_key) -> bool:
         return self._key() < other._key()
 
 
 _RELATION = re.compile(r"^(?P<name>[a-z0-9][a-z0-9.+-]*)(?::\w+)?(?: *\((?P<op><<|<=|=|>=|>>) *(?P<version>[^)]+)\))?")
 
 
-def _satisfies(version: str, op: Optional[str], wanted: Optional[str]) -> bool:
+def _satisfies(version: str, op: str | None, wanted: str | None) -> bool:
     if not op or not wanted:
         return True
     have, want = version_key(version), version_key(wanted.strip())
     return {"<<": have < want, "<=": have <= want, "=": have == want, ">=": have >= want, ">>": have > want}[op]
 
 
-def resolve(packages: Index, roots: Iterable[str], exclude: Collection[str] = ()) -> List[Package]:
+def resolve(packages: Index, roots: Iterable[str], exclude: Collection[str] = ()) -> list[Package]:
     """The roots and everything they (pre-)depend on, sorted by name.
 
-    Of alternatives (`a | b`) the first that is already chosen counts, else the first that the index has; a virtual package is met
+    Of alternatives (`a | b`) the first that is already chosen counts, else the first that the index has; a virtual
+    package is met
     by an already chosen provider, else by the first by name.
 
     Args:
@@ -343,7 +364,7 @@ def resolve(packages: Index, roots: Iterable[str], exclude: Collection[str] = ()
     Raises:
       DebianError: a root or a dependency that the index cannot meet.
     """
-    chosen: Dict[str, Package] = {}
+    chosen: dict[str, Package] = {}
     queue = list(roots)
     while queue:
         name = queue.pop(0)
@@ -356,8 +377,15 @@ def resolve(packages: Index, roots: Iterable[str], exclude: Collection[str] = ()
     return [chosen[name] for name in sorted(chosen)]
 
 
-def _choose(packages: Index, clause: str, chosen: Collection[str], queued: Collection[str], exclude: Collection[str], of: Package) -> str:
-    candidates: List[str] = []
+def _choose(
+    packages: Index,
+    clause: str,
+    chosen: Collection[str],
+    queued: Collection[str],
+    exclude: Collection[str],
+    of: Package,
+) -> str:
+    candidates: list[str] = []
     for alternative in clause.split("|"):
         match = _RELATION.match(alternative.strip())
         if not match:
@@ -386,15 +414,17 @@ def _choose(packages: Index, clause: str, chosen: Collection[str], queued: Colle
 class Deb:
     """A .deb file (deb(5): an ar archive of debian-binary, control.tar.*, data.tar.*)."""
 
-    def __init__(self, path: os.PathLike):
+    def __init__(self, path: os.PathLike) -> None:
         self.path = Path(path)
-        self._members: Dict[str, Tuple[int, int]] = {}
+        self._members: dict[str, tuple[int, int]] = {}
         with open(self.path, "rb") as file:
             if file.read(8) != b"!<arch>\n":
                 raise DebianError(f"{self.path}: not a Debian package (no ar archive)")
             while header := file.read(60):
                 if len(header) < 60 or header[58:] != b"`\n":
-                    raise DebianError(f"{self.path}: damaged Debian package (ar header at byte {file.tell() - len(header)})")
+                    raise DebianError(
+                        f"{self.path}: damaged Debian package (ar header at byte {file.tell() - len(header)})"
+                    )
                 size = int(header[48:58])
                 self._members[header[:16].decode().rstrip(" /")] = (file.tell(), size)
                 file.seek(size + size % 2, os.SEEK_CUR)
@@ -411,11 +441,14 @@ class Deb:
                     return tarfile.open(fileobj=gzip.GzipFile(fileobj=packed))
                 if name.endswith(".tar"):
                     return tarfile.open(fileobj=packed)
-                raise DebianError(f"{self.path}: {name} is compressed in a way that Python's standard library cannot read (expected xz or gz)")
+                raise DebianError(
+                    f"{self.path}: {name} is compressed in a way that Python's standard library cannot read (expected"
+                    " xz or gz)"
+                )
         raise DebianError(f"{self.path}: damaged Debian package (no {stem}.tar.*)")
 
     @functools.cached_property
-    def control(self) -> Dict[str, str]:
+    def control(self) -> dict[str, str]:
         """The control file's fields."""
         with self._tar("control") as tar:
             for member in tar:
@@ -428,7 +461,7 @@ class Deb:
         return self._tar("data")
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("mirrors", help="base URLs of each archive, best first")

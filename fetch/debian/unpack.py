@@ -1,8 +1,10 @@
-"""Unpacks .deb files, and wheels that bring programs, into one folder whose programs run on the folder's own loader and libraries.
+"""Unpacks .deb files, and wheels that bring programs, into one folder whose programs run on the folder's own loader and
+libraries.
 
     python3 fetch/debian/unpack.py --root FOLDER --wrapper usr/bin/python3=usr/bin/python3.11 *.deb
 
-The result depends on the packages alone: no times, no owners, no absolute link, no path of this machine. Runs in a repository rule,
+The result depends on the packages alone: no times, no owners, no absolute link, no path of this machine. Runs in a
+repository rule,
 so on the machine's Python: standard library only.
 """
 
@@ -16,13 +18,13 @@ import re
 import shutil
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the workspace root: this runs from a repository rule
 
-from fetch.pypi.extract import extract
 from fetch.debian import archive as debian
+from fetch.pypi.extract import extract
 
 # What no program here reads; licences stay with the packages, which the images take whole.
 UNUSED = re.compile(r"usr/share/(bash-completion|bug|doc|doc-base|info|lintian|locale|man|menu)/|etc/")
@@ -67,7 +69,9 @@ def unpack(deb: Path, root: Path) -> None:
                 continue
             target = root / name
             if name.startswith(("/", "../")) or target.is_symlink() or target.exists():
-                raise debian.DebianError(f"{deb.name}: {name} is outside of the folder or was unpacked before, from another package")
+                raise debian.DebianError(
+                    f"{deb.name}: {name} is outside of the folder or was unpacked before, from another package"
+                )
             target.parent.mkdir(parents=True, exist_ok=True)
             if member.issym():
                 target.symlink_to(relative_link(name, member.linkname))
@@ -104,7 +108,8 @@ def remove_dangling_links(root: Path) -> None:
 def relocate_linker_scripts(root: Path) -> None:
     """Makes libc.so and the like name other libraries without a folder.
 
-    The linker takes an absolute path in a script to be below the sysroot only if the script itself, links resolved, is. In Bazel's sandbox it
+    The linker takes an absolute path in a script to be below the sysroot only if the script itself, links resolved, is.
+    In Bazel's sandbox it
     is not, since there every input is a link to elsewhere, and the host's C library would be linked.
     """
     for folder in LIBRARIES:
@@ -119,8 +124,10 @@ def write_wrapper(root: Path, script: str, command: str, drop: str = "") -> None
 
     Args:
       root: the folder.
-      script: path of the script below the folder. If a program of that name is what it runs, the program moves to `<name>.unwrapped`.
-      command: path of the program below the folder, then arguments separated by spaces, in which {root} is the folder; before it, variables that the
+      script: path of the script below the folder. If a program of that name is what it runs, the program moves to
+        `<name>.unwrapped`.
+      command: path of the program below the folder, then arguments separated by spaces, in which {root} is the folder;
+        before it, variables that the
         program is to see, as NAME=VALUE.
       drop: an option that the program is not given, nor the argument after it.
     """
@@ -140,7 +147,8 @@ def write_wrapper(root: Path, script: str, command: str, drop: str = "") -> None
     loader = next((name for name in LOADERS if (root / name).exists()), None)
     if not loader:
         raise debian.DebianError(f"wrapper {script}: the packages have no loader, {LOADERS[0]}; add libc6 to the set")
-    # Older loaders show the program its own path as argv[0]; with the script's, a program finds again how to start itself.
+    # Older loaders show the program its own path as argv[0]; with the script's, a program finds again how to start
+    # itself.
     has_argv0 = b"--argv0" in (root / loader).read_bytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
@@ -159,11 +167,19 @@ def write_wrapper(root: Path, script: str, command: str, drop: str = "") -> None
     path.chmod(0o755)
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="folder to unpack into")
-    parser.add_argument("--wrapper", action="append", default=[], metavar="SCRIPT=PROGRAM", help="see write_wrapper; may be repeated")
-    parser.add_argument("--drop", action="append", default=[], metavar="SCRIPT=OPTION", help="an option that the wrapper keeps from its program")
+    parser.add_argument(
+        "--wrapper", action="append", default=[], metavar="SCRIPT=PROGRAM", help="see write_wrapper; may be repeated"
+    )
+    parser.add_argument(
+        "--drop",
+        action="append",
+        default=[],
+        metavar="SCRIPT=OPTION",
+        help="an option that the wrapper keeps from its program",
+    )
     parser.add_argument("archives", nargs="+", type=Path, help=".deb and .whl files")
     options = parser.parse_args(arguments)
     try:

@@ -3,7 +3,8 @@
     tools/bazel run //locks:update_debian              # write the lock
     tools/bazel run //locks:update_debian -- --check   # only compare: exit status 1 if it would change
 
-Each set takes the newest version among its suite, the suite's point-release updates and its security archive. The lock names versions,
+Each set takes the newest version among its suite, the suite's point-release updates and its security archive. The lock
+names versions,
 hashes and pool paths, never a host: the mirrors are those of the machine (fetch/debian/archive.py).
 """
 

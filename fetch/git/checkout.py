@@ -1,13 +1,18 @@
 """Takes the files of one locked commit out of a git checkout on this machine, its upstream repository, or a tar of it.
 
-    python3 fetch/git/checkout.py mlc-llm --repository URL --commit COMMIT --sha256 SHA256 --checkouts FOLDER --to . LICENSE cpp
+    python3 fetch/git/checkout.py mlc-llm --repository URL --commit COMMIT --sha256 SHA256 --checkouts FOLDER --to .
+    LICENSE cpp
     python3 fetch/git/checkout.py mlc-llm --repository URL --commit COMMIT --sha256 SHA256 --upstream --to . LICENSE cpp
-    python3 fetch/git/checkout.py mlc-llm --repository URL --commit COMMIT --sha256 SHA256 --tar mlc-llm.tar --to . LICENSE cpp
+    python3 fetch/git/checkout.py mlc-llm --repository URL --commit COMMIT --sha256 SHA256 --tar mlc-llm.tar --to .
+    LICENSE cpp
 
-The files' names are printed. What is taken is what git has recorded for the commit, never the work tree's files. A checkout at another
-commit, or with changes in the named paths, is refused all the same: whoever made them would wait in vain for their effect.
+The files' names are printed. What is taken is what git has recorded for the commit, never the work tree's files. A
+checkout at another
+commit, or with changes in the named paths, is refused all the same: whoever made them would wait in vain for their
+effect.
 
-The hash is that of the tar that `git archive` writes, so that the content does not hang on SHA-1 alone. A mirror in place of the upstream
+The hash is that of the tar that `git archive` writes, so that the content does not hang on SHA-1 alone. A mirror in
+place of the upstream
 repository is git's own setting: git config --global url.MIRROR.insteadOf URL.
 
 Standard library only: repository rules run it with whatever Python 3 the machine has.
@@ -27,13 +32,31 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 # Where a git command that a hook or another git started would look instead of in the folder that it is told.
-_REDIRECTIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_PREFIX")
+_REDIRECTIONS = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_COMMON_DIR",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
+)
 
 # The tar must not depend on what this user's git is set up with.
-_ARCHIVE = ["-c", "tar.umask=0022", "-c", "core.attributesFile=/dev/null", "-c", "core.autocrlf=false", "-c", "core.eol=lf"]
+_ARCHIVE = [
+    "-c",
+    "tar.umask=0022",
+    "-c",
+    "core.attributesFile=/dev/null",
+    "-c",
+    "core.autocrlf=false",
+    "-c",
+    "core.eol=lf",
+]
 
 _UPDATE = "tools/bazel run //locks:update_sources"
 _NAMED = 3
@@ -42,7 +65,7 @@ _NAMED = 3
 class SourceError(Exception):
     """A source is not as locked; one line: which, what was expected, what was found, and the command that mends it."""
 
-    def __init__(self, source: Source, expected: str, found: str, remedy: str):
+    def __init__(self, source: Source, expected: str, found: str, remedy: str) -> None:
         super().__init__(f"{source.name}: expected {expected}, found {found}: {remedy}")
         self.found = found
         self.remedy = remedy
@@ -63,7 +86,7 @@ class Source:
     name: str
     repository: str
     commit: str
-    paths: Tuple[str, ...]
+    paths: tuple[str, ...]
     sha256: str = ""
 
 
@@ -73,7 +96,9 @@ def from_entry(name: str, entry: Mapping[str, Any]) -> Source:
 
 
 def folder_of_checkouts(workspace: pathlib.Path) -> str:
-    """What MLC_SOURCES is for a build in this workspace, as far as can be seen outside of Bazel; empty if it is not set."""
+    """What MLC_SOURCES is for a build in this workspace, as far as can be seen outside of Bazel; empty if it is not
+    set.
+    """
     settings = workspace / "user.bazelrc"
     text = settings.read_text(encoding="utf-8") if settings.exists() else ""
     # Bazel takes the last one, and takes it before the environment.
@@ -85,7 +110,8 @@ def from_checkout(source: Source, checkouts: pathlib.Path) -> bytes:
     """The source as a tar, out of the checkout `checkouts`/<name>; a bare repository with the commit will do.
 
     Raises:
-        SourceError: there is no such checkout, it is at another commit, its paths have changes, or the content has another hash.
+        SourceError: there is no such checkout, it is at another commit, its paths have changes, or the content has
+          another hash.
     """
     if not checkouts.is_absolute():
         raise SourceError(source, "an absolute path in MLC_SOURCES", str(checkouts), "give all of it, from / on")
@@ -116,12 +142,16 @@ def from_checkout(source: Source, checkouts: pathlib.Path) -> bytes:
     options = ["--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=all"]
     status = _git(source, folder, "status", *options, "--", *source.paths)
     if status.returncode:
-        raise SourceError(source, expected, f"one that git cannot read ({_said(status)})", f"move it away, then {clone}")
+        raise SourceError(
+            source, expected, f"one that git cannot read ({_said(status)})", f"move it away, then {clone}"
+        )
     changed = [entry[3:].decode("utf-8", "replace") for entry in status.stdout.split(b"\0") if entry]
     if changed:
         more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
         stash = f"git -C {quoted} stash push --include-untracked"
-        raise SourceError(source, expected, f"changes to {', '.join(changed[:_NAMED])}{more}", f"commit them elsewhere, or {stash}")
+        raise SourceError(
+            source, expected, f"changes to {', '.join(changed[:_NAMED])}{more}", f"commit them elsewhere, or {stash}"
+        )
     return archive(source, folder)
 
 
@@ -135,7 +165,9 @@ def from_upstream(source: Source) -> bytes:
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
         _git(source, folder, "init", "--quiet", "--bare")
-        fetched = _git(source, folder, "fetch", "--quiet", "--no-tags", "--depth", "1", source.repository, source.commit)
+        fetched = _git(
+            source, folder, "fetch", "--quiet", "--no-tags", "--depth", "1", source.repository, source.commit
+        )
         if fetched.returncode:
             if b"not our ref" in fetched.stderr:
                 remedy = f"name one that it has in locks/sources.packages.json, then {_UPDATE}"
@@ -154,7 +186,9 @@ def from_tar(source: Source, tar: pathlib.Path) -> bytes:
     content = tar.read_bytes() if tar.is_file() else None
     found = sha256(content) if content is not None else "no such file"
     if content is None or found != source.sha256:
-        raise SourceError(source, f"a tar of commit {source.commit} with sha256 {source.sha256} in {tar}", found, "make the pack anew")
+        raise SourceError(
+            source, f"a tar of commit {source.commit} with sha256 {source.sha256} in {tar}", found, "make the pack anew"
+        )
     return content
 
 
@@ -198,7 +232,7 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def export(source: Source, content: bytes, to: pathlib.Path) -> List[str]:
+def export(source: Source, content: bytes, to: pathlib.Path) -> list[str]:
     """Unpacks a tar of `archive` into a folder; returns the files' names.
 
     Raises:
@@ -210,7 +244,10 @@ def export(source: Source, content: bytes, to: pathlib.Path) -> List[str]:
         for member in tar:
             target = (root / member.name).resolve()
             if root not in (target, *target.parents) or not (member.isreg() or member.isdir()):
-                expected, found = "files and folders below the repository's root", f"{member.name}, which is a link or leads out"
+                expected, found = (
+                    "files and folders below the repository's root",
+                    f"{member.name}, which is a link or leads out",
+                )
                 raise SourceError(source, expected, found, "name other paths in locks/sources.packages.json")
             if member.isreg():
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -221,11 +258,11 @@ def export(source: Source, content: bytes, to: pathlib.Path) -> List[str]:
 
 
 def _git(source: Source, folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    environment: Dict[str, str] = {name: value for name, value in os.environ.items() if name not in _REDIRECTIONS}
+    environment: dict[str, str] = {name: value for name, value in os.environ.items() if name not in _REDIRECTIONS}
     # Nothing is asked, nothing is written into somebody's checkout, and a path is a path.
     environment.update(GIT_TERMINAL_PROMPT="0", GIT_OPTIONAL_LOCKS="0", GIT_LITERAL_PATHSPECS="1", LC_ALL="C")
     try:
-        return subprocess.run(["git", "-C", str(folder), *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return subprocess.run(["git", "-C", str(folder), *arguments], env=environment, capture_output=True)
     except FileNotFoundError as error:
         raise SourceError(source, "git on PATH", "none", "apt-get install git") from error
 
@@ -235,7 +272,7 @@ def _said(done: subprocess.CompletedProcess[bytes]) -> str:
     return " ".join(done.stderr.decode("utf-8", "replace").split())
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="the source's name in locks/sources.lock.json")
     parser.add_argument("paths", nargs="+", help="files and folders to take")

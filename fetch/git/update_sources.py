@@ -1,11 +1,14 @@
-"""Updates locks/sources.lock.json: what pins the sources in locks/sources.packages.json, archives and git repositories, by hash.
+"""Updates locks/sources.lock.json: what pins the sources in locks/sources.packages.json, archives and git repositories,
+by hash.
 
     tools/bazel run //locks:update_sources              # write the lock
     MLC_SOURCES=FOLDER tools/bazel run //locks:update_sources
     tools/bazel run //locks:update_sources -- --check   # only compare: exit status 1 if it would change
 
-Archives: file name, size and hash, from the index that this machine's pip is set up with (fetch/pypi/index.py). Git repositories: the
-hash of the named paths at the commit (fetch/git/checkout.py), from the checkouts in MLC_SOURCES, else from upstream. Where neither
+Archives: file name, size and hash, from the index that this machine's pip is set up with (fetch/pypi/index.py). Git
+  repositories: the
+hash of the named paths at the commit (fetch/git/checkout.py), from the checkouts in MLC_SOURCES, else from upstream.
+Where neither
 answers, an entry whose commit and paths are the locked ones stays, and a line says that it was not verified.
 """
 
@@ -36,8 +39,17 @@ def source_archive(project: str, version: str, files: list[dict[str, Any]]) -> d
     name = f"{project.replace('-', '_').replace('.', '_').lower()}-{version}.tar.gz"
     found = [file for file in files if file["filename"] == name]
     if not found or "sha256" not in found[0]["hashes"]:
-        sys.exit(f"{project} {version}: expected {name} with its sha256 in the index, found neither or only one; see locks/{ASKED}")
-    return {"registry": "pypi", "version": version, "file": name, "size": found[0].get("size"), "sha256": found[0]["hashes"]["sha256"]}
+        sys.exit(
+            f"{project} {version}: expected {name} with its sha256 in the index, found neither or only one; see"
+            f" locks/{ASKED}"
+        )
+    return {
+        "registry": "pypi",
+        "version": version,
+        "file": name,
+        "size": found[0].get("size"),
+        "sha256": found[0]["hashes"]["sha256"],
+    }
 
 
 def git_source(name: str, wanted: Mapping[str, Any], locked: Mapping[str, Any], checkouts: str) -> dict[str, Any]:
@@ -70,7 +82,9 @@ def main() -> int:
         else:
             print(f"asking the index for {name} {wanted['version']} …", file=sys.stderr)
             lock[name] = source_archive(name, wanted["version"], pypi.files(name))
-    return lock_file.write(LOCK, lock_file.as_json({"sources": lock}), check=options.check, command="//locks:update_sources")
+    return lock_file.write(
+        LOCK, lock_file.as_json({"sources": lock}), check=options.check, command="//locks:update_sources"
+    )
 
 
 if __name__ == "__main__":

@@ -2,13 +2,17 @@
 
     tools/bazel run //locks:update_licenses                     # write the lock
     tools/bazel run //locks:update_licenses -- --check          # only compare: exit status 1 if it would change
-    tools/bazel run //locks:update_licenses -- --cache FOLDER   # reuse, and keep, downloads: FOLDER/content_addressable/sha256/…
+    tools/bazel run //locks:update_licenses -- --cache FOLDER   # reuse, and keep, downloads:
+    FOLDER/content_addressable/sha256/…
 
-Only entries of another version are fetched, by hash; those of git repositories from the checkouts in MLC_SOURCES, else from upstream.
+Only entries of another version are fetched, by hash; those of git repositories from the checkouts in MLC_SOURCES, else
+from upstream.
 FOLDER may be Bazel's repository cache (`tools/bazel info repository_cache`).
 
-A licence is an SPDX 2.3 licence expression (annex D). Of a Debian package it joins all that its copyright file names, which is what its
-source package holds: more than reaches the binary package. A copyright file that is prose is searched for well-known words, and may state
+A licence is an SPDX 2.3 licence expression (annex D). Of a Debian package it joins all that its copyright file names,
+which is what its
+source package holds: more than reaches the binary package. A copyright file that is prose is searched for well-known
+words, and may state
 more than they tell. Names that SPDX does not know become LicenseRef-debian-<name>.
 """
 
@@ -25,12 +29,13 @@ import sys
 import tarfile
 import tempfile
 import threading
-import tomllib
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import tomllib
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the workspace root, so that this also runs without Bazel
 
@@ -38,13 +43,12 @@ from debian import copyright as dep5  # python-debian
 from license_expression import ExpressionError, Licensing, get_spdx_licensing
 from packaging.metadata import RawMetadata, parse_email
 
-from fetch import lock_file
+from fetch import download, errors, lock_file
 from fetch import locks as inputs
-from fetch.locks import Input
 from fetch.crates import registry
-from fetch.git import checkout
-from fetch import download, errors
 from fetch.debian import archive as debian
+from fetch.git import checkout
+from fetch.locks import Input
 from fetch.pypi import index as pypi
 
 LOCK = inputs.LICENSES_LOCK
@@ -55,7 +59,8 @@ PUBLIC_DOMAIN = "LicenseRef-public-domain"
 # Licences in the files of such a distribution are those of what it contains, not its own.
 PROPRIETARY = "License :: Other/Proprietary License"
 
-# Names in DEP-5 files (copyright-format 1.0, "License specification") and on PyPI that are neither SPDX identifiers nor of the GNU family.
+# Names in DEP-5 files (copyright-format 1.0, "License specification") and on PyPI that are neither SPDX identifiers nor
+# of the GNU family.
 SPDX_OF = {
     "apache 2.0": "Apache-2.0",
     "apache license 2.0": "Apache-2.0",
@@ -102,7 +107,8 @@ EXCEPTIONS = {
     "texinfo": "Texinfo-exception",
 }
 
-# Well-known wording in copyright files that are prose, in text with single spaces. What matches is taken out before the next is looked for.
+# Well-known wording in copyright files that are prose, in text with single spaces. What matches is taken out before the
+# next is looked for.
 TEXTS = [
     (
         r"GNU Lesser General Public License.{0,80}version 3 of.{0,100}"
@@ -114,18 +120,30 @@ TEXTS = [
     (r"common-licenses/Artistic", "Artistic-1.0-Perl"),
     (r"common-licenses/CC0-1\.0|CC0 1\.0 Universal", "CC0-1.0"),
     (r"Permission is hereby granted, free of charge, to any person obtaining a copy of this software", "MIT"),
-    (r"Permission to use, copy, modify, and(?:/or)? distribute this software for any purpose with or without fee", "ISC"),
-    (r"Permission to use, copy, modify,? and distribute this software and its documentation for any purpose (?:and )?without fee", "HPND"),
+    (
+        r"Permission to use, copy, modify, and(?:/or)? distribute this software for any purpose with or without fee",
+        "ISC",
+    ),
+    (
+        (
+            r"Permission to use, copy, modify,? and distribute this software and its documentation for any purpose"
+            r" (?:and )?without fee"
+        ),
+        "HPND",
+    ),
     (r"Python Software Foundation License Version 2|PSF License Agreement", "Python-2.0"),
     (r"\bpublic domain\b", PUBLIC_DOMAIN),
 ]
 
 _GNU_NAME = re.compile(
-    r"(?P<family>A?GPL|LGPL|GFDL)(?P<niv>-NIV)?(?:-?v?(?P<version>\d(?:\.\d)?))?(?P<later>\+)?(?P<niv2>-no-invariants?)?", re.I
+    r"(?P<family>A?GPL|LGPL|GFDL)(?P<niv>-NIV)?(?:-?v?(?P<version>\d(?:\.\d)?))?(?P<later>\+)?(?P<niv2>-no-invariants?)?",
+    re.I,
 )
 _GNU_NOTICE = re.compile(
-    r"(?<!text of the )GNU (?P<kind>Lesser General Public|Library General Public|General Public|Free Documentation) License(?: \(\w+\))?"
-    r"(?: as published by the Free Software Foundation)?[,;:]? ?\(?(?:either )?version (?P<version>\d(?:\.\d)?)(?=(?P<rest>.{0,60}))",
+    r"(?<!text of the )GNU (?P<kind>Lesser General Public|Library General Public|General Public|Free Documentation)"
+    r" License(?: \(\w+\))?"
+    r"(?: as published by the Free Software Foundation)?[,;:]? ?\(?(?:either )?version"
+    r" (?P<version>\d(?:\.\d)?)(?=(?P<rest>.{0,60}))",
     re.I,
 )
 _GNU_KINDS = {
@@ -149,9 +167,13 @@ def licensing() -> Licensing:
 
 @functools.cache
 def _identifiers() -> dict[str, str]:
-    """SPDX's identifiers of licences by their lower-case form; not ScanCode's own LicenseRef-…, which are among the known symbols too."""
+    """SPDX's identifiers of licences by their lower-case form; not ScanCode's own LicenseRef-…, which are among the
+    known symbols too.
+    """
     known = licensing().known_symbols.items()
-    return {name.lower(): name for name, symbol in known if not symbol.is_exception and not name.startswith("LicenseRef-")}
+    return {
+        name.lower(): name for name, symbol in known if not symbol.is_exception and not name.startswith("LicenseRef-")
+    }
 
 
 def license_ref(name: str) -> str:
@@ -162,14 +184,19 @@ def license_ref(name: str) -> str:
 def gnu(family: str, version: str | None, *, later: bool, no_invariants: bool = False) -> str:
     """SPDX's identifier of a licence of the GNU project; without a version any version applies."""
     number = f"{version}.0" if version and "." not in version else version or _FIRST_VERSION[family]
-    return f"{family}-{number}{'-no-invariants' if no_invariants else ''}-{'or-later' if later or not version else 'only'}"
+    return (
+        f"{family}-{number}{'-no-invariants' if no_invariants else ''}-{'or-later' if later or not version else 'only'}"
+    )
 
 
 def known_name(name: str) -> str | None:
     """The SPDX expression of one licence's name, or None where SPDX has none for it."""
     if match := _GNU_NAME.fullmatch(name):
         identifier = gnu(
-            match["family"].upper(), match["version"], later=bool(match["later"]), no_invariants=bool(match["niv"] or match["niv2"])
+            match["family"].upper(),
+            match["version"],
+            later=bool(match["later"]),
+            no_invariants=bool(match["niv"] or match["niv2"]),
         )
         return _identifiers().get(identifier.lower())
     return SPDX_OF.get(name.lower()) or _identifiers().get(name.lower())
@@ -187,8 +214,12 @@ def debian_name(name: str) -> str:
 
 
 def debian_expression(synopsis: str) -> str:
-    """The SPDX expression of a DEP-5 license synopsis (copyright-format 1.0, "Syntax"): "and" before "or", a comma after both."""
-    synopsis = re.sub(r" (?:and/or|OR) |(?<=[\d+])-or-(?!later)", " or ", " ".join(synopsis.split())).replace(" AND ", " and ")
+    """The SPDX expression of a DEP-5 license synopsis (copyright-format 1.0, "Syntax"): "and" before "or", a comma
+    after both.
+    """
+    synopsis = re.sub(r" (?:and/or|OR) |(?<=[\d+])-or-(?!later)", " or ", " ".join(synopsis.split())).replace(
+        " AND ", " and "
+    )
     head, *rest = re.split(r", ?(?:(and|or) )?", synopsis)
     joined = _debian_alternatives(head)
     for operator, part in zip(rest[::2], rest[1::2]):
@@ -216,7 +247,9 @@ def join(expressions: Iterable[str]) -> str:
 
 
 def prose(text: str) -> set[str]:
-    """The licences that a text for people states in well-known words, or by the name of a file in /usr/share/common-licenses."""
+    """The licences that a text for people states in well-known words, or by the name of a file in
+    /usr/share/common-licenses.
+    """
     # What comments in quoted source files start their lines with is not part of the sentence.
     text = re.sub(r"[\s*#>]+", " ", text)
     found: set[str] = set()
@@ -269,7 +302,8 @@ def copyright_file(path: Path, package: str) -> tuple[str, str]:
     """A Debian package's copyright file (Debian policy 12.5).
 
     Returns:
-        The package that it belongs to, and its text; the text is empty if that is another package, to which a link leads.
+        The package that it belongs to, and its text; the text is empty if that is another package, to which a link
+        leads.
 
     Raises:
         DebianError: the package has none.
@@ -285,11 +319,14 @@ def copyright_file(path: Path, package: str) -> tuple[str, str]:
                 return target.removeprefix("/usr/share/doc/").split("/")[0], ""
             if member.isreg():
                 return package, data.extractfile(member).read().decode("utf-8", "replace")  # type: ignore[union-attr]
-    raise debian.DebianError(f"{package}: expected /{folder}/copyright or a link there, found neither: dpkg-deb --contents {path}")
+    raise debian.DebianError(
+        f"{package}: expected /{folder}/copyright or a link there, found neither: dpkg-deb --contents {path}"
+    )
 
 
 def pypi_licenses(metadata: RawMetadata, texts: Iterator[str]) -> str:
-    """The SPDX expression of a distribution (core metadata): License-Expression, else License, else classifiers, else its licence files.
+    """The SPDX expression of a distribution (core metadata): License-Expression, else License, else classifiers, else
+    its licence files.
 
     Args:
         metadata: of METADATA or PKG-INFO.
@@ -313,7 +350,8 @@ def _valid(expression: str) -> str | None:
         return expression.strip()
     try:
         return expression if not licensing().validate(expression).errors else None
-    except (ExpressionError, AttributeError):  # The library's own `validate` asks some of its errors for what they lack (30.4.4).
+    # The library's own `validate` asks some of its errors for what they lack (30.4.4).
+    except (ExpressionError, AttributeError):
         return None
 
 
@@ -322,8 +360,14 @@ def wheel_license(path: Path) -> str:
     with zipfile.ZipFile(path) as wheel:
         names = sorted(wheel.namelist())
         (metadata,) = [name for name in names if re.fullmatch(r"[^/]+\.dist-info/METADATA", name)]
-        files = [name for name in names if re.fullmatch(r"[^/]+\.dist-info/(?:licenses/.*|(?:LICEN[CS]E|COPYING)[^/]*)", name)]
-        return pypi_licenses(parse_email(wheel.read(metadata))[0], (wheel.read(name).decode("utf-8", "replace") for name in files))
+        files = [
+            name
+            for name in names
+            if re.fullmatch(r"[^/]+\.dist-info/(?:licenses/.*|(?:LICEN[CS]E|COPYING)[^/]*)", name)
+        ]
+        return pypi_licenses(
+            parse_email(wheel.read(metadata))[0], (wheel.read(name).decode("utf-8", "replace") for name in files)
+        )
 
 
 def sdist_license(path: Path) -> str:
@@ -337,12 +381,16 @@ def sdist_license(path: Path) -> str:
             elif member.isreg() and re.fullmatch(r"[^/]+/(?:LICEN[CS]E|COPYING)[^/]*", member.name):
                 texts.append(archive.extractfile(member).read().decode("utf-8", "replace"))  # type: ignore[union-attr]
     if metadata is None:
-        raise pypi.PyPIError(f"{path}: expected PKG-INFO in the source archive, found none: choose another in locks/sources.packages.json")
+        raise pypi.PyPIError(
+            f"{path}: expected PKG-INFO in the source archive, found none: choose another in"
+            " locks/sources.packages.json"
+        )
     return pypi_licenses(metadata, iter(texts))
 
 
 def crate_license(path: Path) -> str:
-    """The licence that a crate states in its Cargo.toml (The Cargo Book, "The Manifest Format"), or else in its licence files.
+    """The licence that a crate states in its Cargo.toml (The Cargo Book, "The Manifest Format"), or else in its licence
+    files.
 
     In a manifest "/", which Cargo used to take, stands for OR.
     """
@@ -367,7 +415,9 @@ def git_license(content: bytes, name: str) -> str:
         name: names the licence where the files do not: LicenseRef-<name>.
     """
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
-        files = [member for member in archive if member.isreg() and re.fullmatch(r"(?:LICEN[CS]E|COPYING)[^/]*", member.name)]
+        files = [
+            member for member in archive if member.isreg() and re.fullmatch(r"(?:LICEN[CS]E|COPYING)[^/]*", member.name)
+        ]
         texts = [archive.extractfile(member).read().decode("utf-8", "replace") for member in files]  # type: ignore[union-attr]
     return join(set().union(*map(prose, texts)) or {license_ref(name)})
 
@@ -383,7 +433,7 @@ class Updater:
         keep: whether they stay there.
     """
 
-    def __init__(self, cache: Path, *, keep: bool):
+    def __init__(self, cache: Path, *, keep: bool) -> None:
         self._cache = cache
         self._keep = keep
         self._debian = lock_file.read_json(inputs.DEBIAN_LOCK)["packages"]
@@ -404,7 +454,9 @@ class Updater:
             if locked.ecosystem == inputs.DEBIAN:
                 owner, text = copyright_file(path, locked.name)
                 return owner, debian_licenses(text, owner) if text else ""
-            read = {inputs.CRATE: crate_license, inputs.PYPI: wheel_license, inputs.SOURCE: sdist_license}[locked.ecosystem]
+            read = {inputs.CRATE: crate_license, inputs.PYPI: wheel_license, inputs.SOURCE: sdist_license}[
+                locked.ecosystem
+            ]
             return locked.name, read(path)
         finally:
             if not self._keep:
@@ -421,7 +473,9 @@ class Updater:
             urls = [f"{mirror}/{entry['path']}" for mirror in debian.mirror_urls(entry["archive"])]
         elif locked.ecosystem == inputs.CRATE:
             with self._asking:
-                self._crates = self._crates or registry.template(os.environ.get("CARGO", "cargo"), locked.name, locked.version)
+                self._crates = self._crates or registry.template(
+                    os.environ.get("CARGO", "cargo"), locked.name, locked.version
+                )
             urls = [registry.download_url(self._crates, locked.name, locked.version, sha256)]
         else:
             urls = [file["url"] for file in pypi.files(locked.name) if file["hashes"].get("sha256") == sha256]
@@ -433,7 +487,9 @@ class Updater:
         return download.fetch(urls, path, sha256)
 
 
-def updated(locked: list[Input], old: Mapping[str, Mapping[str, Mapping[str, str]]], updater: Updater) -> dict[str, Any]:
+def updated(
+    locked: list[Input], old: Mapping[str, Mapping[str, Mapping[str, str]]], updater: Updater
+) -> dict[str, Any]:
     """The lock's content: entries of the same version as they are, the others read from their packages.
 
     Raises:

@@ -12,7 +12,8 @@ import shutil
 import sys
 import tarfile
 import zipfile
-from typing import IO, Iterator, cast
+from collections.abc import Iterator
+from typing import IO, cast
 
 
 def members(archive: pathlib.Path) -> Iterator[tuple[str, bool, IO[bytes]]]:
@@ -50,7 +51,7 @@ def extract(archive: pathlib.Path, to: pathlib.Path, prefix: str, patterns: list
     for name, executable, content in members(archive):
         if not name.startswith(prefix):
             continue
-        name = name[len(prefix):]
+        name = name[len(prefix) :]
         if patterns and not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
             continue
         target = (to / name).resolve()
@@ -63,7 +64,9 @@ def extract(archive: pathlib.Path, to: pathlib.Path, prefix: str, patterns: list
         unpacked.append(name)
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in unpacked):
-            raise ValueError(f"{archive.name}: nothing below {prefix!r} matches {pattern!r}; has the release been laid out anew?")
+            raise ValueError(
+                f"{archive.name}: nothing below {prefix!r} matches {pattern!r}; has the release been laid out anew?"
+            )
     return unpacked
 
 

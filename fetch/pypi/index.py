@@ -1,4 +1,5 @@
-"""The Python package index that this machine's pip is configured with, and single files from it by hash; standard library only.
+"""The Python package index that this machine's pip is configured with, and single files from it by hash; standard
+library only.
 
     python3 fetch/pypi/index.py index-url        # JSON: the address of the simple index
     python3 fetch/pypi/index.py files PROJECT    # JSON: the project's files, each with filename, url, hashes
@@ -15,14 +16,15 @@ import subprocess
 import sys
 import tempfile
 import urllib.parse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable
 
 _ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(_ROOT))  # repository rules run this file by path
 
-from fetch import download, errors  # noqa: E402
-from fetch.debian import archive as debian  # noqa: E402
+from fetch import download, errors
+from fetch.debian import archive as debian
 
 _SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
 
@@ -31,7 +33,7 @@ class PyPIError(errors.UserError):
     """The index or a file of it is not to be had; the message says what to set."""
 
 
-def configuration_files() -> List[Path]:
+def configuration_files() -> list[Path]:
     """The files that pip reads its configuration from, in pip's order: the last one wins."""
     override = os.environ.get("PIP_CONFIG_FILE")
     if override == os.devnull:
@@ -45,7 +47,7 @@ def configuration_files() -> List[Path]:
     return files + ([Path(override)] if override else [])
 
 
-def configured(name: str) -> Optional[str]:
+def configured(name: str) -> str | None:
     """One global option of pip: from PIP_<NAME>, else from the configuration files."""
     value = os.environ.get("PIP_" + name.upper().replace("-", "_"))
     if value:
@@ -66,7 +68,8 @@ def configured(name: str) -> Optional[str]:
 def index_url() -> str:
     """The address of the simple index, without a trailing slash.
 
-    What pip is configured with (PIP_INDEX_URL, pip.conf), else pip's own default, asked of pip itself: the machine's, else the one in
+    What pip is configured with (PIP_INDEX_URL, pip.conf), else pip's own default, asked of pip itself: the machine's,
+    else the one in
     Debian's package python3-pip-whl (pinned in locks/debian.lock.json, so known by hash).
     """
     chosen = configured("index-url")
@@ -76,13 +79,17 @@ def index_url() -> str:
         # In a child: importing pip costs time and imports much, and a wheel must come before an installed pip.
         code = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
         environment = {**os.environ, "PYTHONPATH": str(path)} if path else dict(os.environ)
-        done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         if done.returncode == 0 and done.stdout.strip():
             return done.stdout.strip().rstrip("/")
-    raise PyPIError("no Python package index is known: pip is not configured and pip itself is not to be had. Set PIP_INDEX_URL.")
+    raise PyPIError(
+        "no Python package index is known: pip is not configured and pip itself is not to be had. Set PIP_INDEX_URL."
+    )
 
 
-def _pips() -> Iterator[Optional[Path]]:
+def _pips() -> Iterator[Path | None]:
     """Places to import pip from: as installed, the wheel that ensurepip has, the wheel in Debian's package."""
     yield None
     yield from sorted(Path("/usr/share/python-wheels").glob("pip-*.whl"))
@@ -109,20 +116,25 @@ def _pip_from_debian(folder: Path) -> Path:
     raise PyPIError(f"{deb.path}: expected a wheel of pip in it, found none")
 
 
-def _pip_package() -> Tuple[List[str], str]:
+def _pip_package() -> tuple[list[str], str]:
     lock_file = _ROOT / "locks/debian.lock.json"
     try:
         lock = json.loads(lock_file.read_text(encoding="utf-8"))
         for key in lock["sets"]["pip"]:
             package = lock["packages"][key]
             if key.endswith("/python3-pip-whl"):
-                return [f"{mirror}/{package['path']}" for mirror in debian.mirror_urls(package["archive"])], package["sha256"]
+                return [f"{mirror}/{package['path']}" for mirror in debian.mirror_urls(package["archive"])], package[
+                    "sha256"
+                ]
     except (OSError, KeyError, ValueError) as error:
-        raise PyPIError(f"{lock_file}: expected the set 'pip' with python3-pip-whl in it: {error!r}. Set PIP_INDEX_URL to do without.") from error
+        raise PyPIError(
+            f"{lock_file}: expected the set 'pip' with python3-pip-whl in it: {error!r}. Set PIP_INDEX_URL to do"
+            " without."
+        ) from error
     raise PyPIError(f"{lock_file}: the set 'pip' has no python3-pip-whl. Set PIP_INDEX_URL to do without.")
 
 
-def files(project: str) -> List[Dict]:
+def files(project: str) -> list[dict]:
     """The files of a project as the index lists them: dictionaries with at least filename, url (absolute), hashes."""
     page = f"{index_url()}/{re.sub(r'[-_.]+', '-', project).lower()}/"
     if page.startswith("file:"):
@@ -130,14 +142,16 @@ def files(project: str) -> List[Dict]:
     try:
         body = download.read(page, {"Accept": f"{_SIMPLE_JSON}, text/html;q=0.1"})
     except download.DownloadError as error:
-        raise PyPIError(f"the Python package index does not answer for '{project}': {error}\nIf it has moved, set PIP_INDEX_URL.") from error
+        raise PyPIError(
+            f"the Python package index does not answer for '{project}': {error}\nIf it has moved, set PIP_INDEX_URL."
+        ) from error
     if body.lstrip()[:1] == b"{":
         listed = json.loads(body)["files"]
         return [{**file, "url": urllib.parse.urljoin(page, file["url"])} for file in listed]
     return list(_html_files(page, body.decode("utf-8", "replace")))
 
 
-def _html_files(page: str, text: str) -> Iterator[Dict]:
+def _html_files(page: str, text: str) -> Iterator[dict]:
     """The older form of the simple API (PEP 503), which private indexes still have."""
     import html
 
@@ -147,17 +161,22 @@ def _html_files(page: str, text: str) -> Iterator[Dict]:
         yield {"filename": html.unescape(name), "url": url, "hashes": {kind: value} if value else {}}
 
 
-def fetch(project: str, filename: str, sha256: str, destination: Path, progress: Callable[[int], None] = lambda received: None) -> Path:
+def fetch(
+    project: str, filename: str, sha256: str, destination: Path, progress: Callable[[int], None] = lambda received: None
+) -> Path:
     """Downloads one file of a project, verified."""
     if destination.exists():
         return download.fetch([], destination, sha256, progress=progress)
     urls = [file["url"] for file in files(project) if file["filename"] == filename]
     if not urls:
-        raise PyPIError(f"the index that pip is configured with has no '{filename}' of '{project}'. Set PIP_INDEX_URL to one that has.")
+        raise PyPIError(
+            f"the index that pip is configured with has no '{filename}' of '{project}'. Set PIP_INDEX_URL to one that"
+            " has."
+        )
     return download.fetch(urls, destination, sha256, progress=progress)
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("index-url", help="the address of the simple index")

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Writes the wheels that this image was made of, byte for byte.
 
-An image holds each wheel's files once, installed. A recipe beside them holds the rest: the archive's order, times and modes, and the
+An image holds each wheel's files once, installed. A recipe beside them holds the rest: the archive's order, times and
+modes, and the
 few entries that installation rewrites, among them RECORD with the sha256 of every file.
 """
 
@@ -83,11 +84,14 @@ def _copy(source: pathlib.Path, target, wheel: str, expected: str | None) -> Non
                 digest.update(chunk)
                 target.write(chunk)
     except FileNotFoundError:
-        raise WheelError(f"{wheel}: expected its file {source}, found none. Start a fresh container of this image.") from None
+        raise WheelError(
+            f"{wheel}: expected its file {source}, found none. Start a fresh container of this image."
+        ) from None
     found = "sha256=" + base64.urlsafe_b64encode(digest.digest()).decode().rstrip("=")
     if found != expected:
         raise WheelError(
-            f"{wheel}: {source}: expected {expected}, found {found}: it is no longer what was installed. Start a fresh container of this image."
+            f"{wheel}: {source}: expected {expected}, found {found}: it is no longer what was installed. Start a fresh"
+            " container of this image."
         )
 
 
@@ -97,7 +101,9 @@ def sha256(path: pathlib.Path) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", type=pathlib.Path, default=OUTPUT, help="folder to write to (default: %(default)s)")
     output = parser.parse_args().output
     try:
@@ -113,8 +119,9 @@ def main() -> int:
         return 1
     except OSError as error:
         print(
-            f"build: cannot write to {output} as uid {os.getuid()}: {error.strerror}. If it is mounted from outside, give that "
-            f"folder to uid {os.getuid()}, run the container as its owner (docker run --user UID), or choose another with --output.",
+            f"build: cannot write to {output} as uid {os.getuid()}: {error.strerror}. If it is mounted from outside,"
+            f" give that folder to uid {os.getuid()}, run the container as its owner (docker run --user UID), or choose"
+            " another with --output.",
             file=sys.stderr,
         )
         return 1

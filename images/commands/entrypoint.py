@@ -1,12 +1,12 @@
 #!/usr/bin/python3 -IS
 """The images' entrypoint: a shell, or whatever command is given.
 
-    docker run --rm IMAGE                  # a shell in /workspace (add -it)
-    docker run --rm IMAGE smoke            # what works in here, and where it is loaded from
-    docker run --rm IMAGE pytest /tests    # the test suite
-    docker run --rm IMAGE build            # the wheels that this image was made of, to /src/mlc-llm/python/dist
-    docker run --rm IMAGE serve MODEL      # images with mlc-llm: an OpenAI-compatible server on port 8000
-    docker run --rm IMAGE python x.py      # any other command runs as given
+docker run --rm IMAGE                  # a shell in /workspace (add -it)
+docker run --rm IMAGE smoke            # what works in here, and where it is loaded from
+docker run --rm IMAGE pytest /tests    # the test suite
+docker run --rm IMAGE build            # the wheels that this image was made of, to /src/mlc-llm/python/dist
+docker run --rm IMAGE serve MODEL      # images with mlc-llm: an OpenAI-compatible server on port 8000
+docker run --rm IMAGE python x.py      # any other command runs as given
 """
 
 import os

@@ -6,7 +6,8 @@
     curl http://localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\
         -d '{"messages": [{"role": "user", "content": "Hello"}]}'
 
-MODEL is a folder with mlc-chat-config.json. The compiled library is the one that --model-lib names, else MODEL.so beside the folder, else the one
+MODEL is a folder with mlc-chat-config.json. The compiled library is the one that --model-lib names, else MODEL.so
+beside the folder, else the one
 *.so within it.
 """
 
@@ -29,7 +30,10 @@ def model_library(model: pathlib.Path) -> pathlib.Path:
         ModelError: the folder is none of a model, or there is no library, or more than one.
     """
     if not (model / "mlc-chat-config.json").is_file():
-        raise ModelError(f"{model}: expected a folder with mlc-chat-config.json, found none: make one with mlc_llm gen_config and convert_weight")
+        raise ModelError(
+            f"{model}: expected a folder with mlc-chat-config.json, found none: make one with mlc_llm gen_config and"
+            " convert_weight"
+        )
     beside = model.parent / f"{model.name}.so"
     if beside.is_file():
         return beside
@@ -37,8 +41,9 @@ def model_library(model: pathlib.Path) -> pathlib.Path:
     if len(within) != 1:
         found = ", ".join(path.name for path in within) or "none"
         raise ModelError(
-            f"{model}: expected the compiled library {beside}, or one *.so in the folder, found {found}: name it with --model-lib, or make it with "
-            f"mlc_llm compile {model} --output {beside} in the image mlc_llm_dev, which has a linker"
+            f"{model}: expected the compiled library {beside}, or one *.so in the folder, found {found}: name it with"
+            f" --model-lib, or make it with mlc_llm compile {model} --output {beside} in the image mlc_llm_dev, which"
+            " has a linker"
         )
     return within[0]
 
@@ -53,7 +58,9 @@ def main() -> int:
     )
     parser.add_argument("model", type=pathlib.Path, metavar="MODEL", help="the model's folder")
     parser.add_argument("--model-lib", type=pathlib.Path, help="the compiled library")
-    parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: %(default)s, all of the container's)")
+    parser.add_argument(
+        "--host", default="0.0.0.0", help="address to listen on (default: %(default)s, all of the container's)"
+    )
     options, rest = parser.parse_known_args()
     try:
         model = options.model.absolute()

@@ -19,7 +19,13 @@ _HAS_MLC_LLM = any(_RECIPES.glob("mlc_llm-*.json"))
 _HAS_CUDA = any(_RECIPES.glob("apache_tvm_cuda-*.json"))
 _TINY_MODEL = pathlib.Path("/tests/mlc_llm/tiny")
 
-_DISTRIBUTIONS = ("apache-tvm", "apache-tvm-ffi", "numpy", *(["apache-tvm-cuda"] if _HAS_CUDA else []), *(["mlc-llm"] if _HAS_MLC_LLM else []))
+_DISTRIBUTIONS = (
+    "apache-tvm",
+    "apache-tvm-ffi",
+    "numpy",
+    *(["apache-tvm-cuda"] if _HAS_CUDA else []),
+    *(["mlc-llm"] if _HAS_MLC_LLM else []),
+)
 _REQUIRED_LIBRARIES = ("libtvm_ffi.so", "libtvm_runtime.so", "libtvm_runtime_extra.so", "libtvm_compiler.so")
 
 
@@ -38,7 +44,6 @@ def versions() -> Iterator[str]:
 
 
 def libraries() -> Iterator[str]:
-    import tvm  # noqa: F401: loads the libraries
 
     with open("/proc/self/maps") as maps:
         paths = {line.split()[-1] for line in maps if "/libtvm" in line}
@@ -51,6 +56,7 @@ def libraries() -> Iterator[str]:
 
 def compiled_add() -> Iterator[str]:
     import numpy as np
+
     import tvm
     from tvm import te
 
@@ -76,8 +82,10 @@ def devices() -> Iterator[str]:
     if not _HAS_CUDA:
         yield "cuda: none; this image does not carry it, tvm_runtime_cuda and mlc_llm_cuda do"
         return
+    from tvm_cuda.__main__ import devices as gpus
+    from tvm_cuda.__main__ import table
+
     from tvm_cuda import status
-    from tvm_cuda.__main__ import devices as gpus, table
 
     found = gpus()
     yield from table(status(), found).splitlines()
@@ -92,7 +100,9 @@ def _matrix_product(tvm) -> str:
     size = 512
     a, b = (np.random.default_rng(seed).standard_normal((size, size), "float32") for seed in (0, 1))
     result = tvm.runtime.empty((size, size), "float32", tvm.cuda(0))
-    tvm.get_global_func("tvm.contrib.cublas.matmul")(tvm.runtime.tensor(a, tvm.cuda(0)), tvm.runtime.tensor(b, tvm.cuda(0)), result, False, False)
+    tvm.get_global_func("tvm.contrib.cublas.matmul")(
+        tvm.runtime.tensor(a, tvm.cuda(0)), tvm.runtime.tensor(b, tvm.cuda(0)), result, False, False
+    )
     error = np.linalg.norm(result.numpy() - a @ b) / np.linalg.norm(a @ b)
     # float32 sums of 512 products; cuBLAS may use TF32, whose products have 10 bits.
     if not error < 2e-3:
@@ -112,7 +122,10 @@ def engine() -> Iterator[str]:
     first, second = (answer.choices[0].message.content for answer in answers)
     if first != second or not first:
         raise Failure(f"the same question at temperature 0 was answered with {first!r}, then {second!r}")
-    yield f"mlc-llm answers {answers[0].usage.prompt_tokens} tokens with {answers[0].usage.completion_tokens}, on the CPU, with a tiny model"
+    yield (
+        f"mlc-llm answers {answers[0].usage.prompt_tokens} tokens with {answers[0].usage.completion_tokens}, on the"
+        " CPU, with a tiny model"
+    )
 
 
 CHECKS: dict[str, Callable[[], Iterator[str]]] = {
@@ -125,7 +138,9 @@ CHECKS: dict[str, Callable[[], Iterator[str]]] = {
 
 
 def main() -> int:
-    argparse.ArgumentParser(prog="smoke", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(
+        prog="smoke", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     failures = 0
     for name, check in CHECKS.items():
         print(f"{name}:")

@@ -1,6 +1,7 @@
 """Makes the recipe by which an image's `build` command packs a wheel again from its installed files.
 
-    python3 -m images.private.make_wheel_recipe --unversioned x.whl --identity x.identity.json --installed site-packages --output x.json
+python3 -m images.private.make_wheel_recipe --unversioned x.whl --identity x.identity.json --installed site-packages
+--output x.json
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 from images.commands import build
 from wheels.finished import FinishedWheel, Identity, WheelError
 
-# Installation rewrites small files (RECORD, scripts); a larger one that differs means that the folder is of another wheel.
+# Installation rewrites small files (RECORD, scripts); a larger one that differs means that the folder is of another
+# wheel.
 _MOST_STORED = 1 << 20
 
 
@@ -38,8 +40,8 @@ def wheel_recipe(wheel: FinishedWheel, installed: pathlib.Path) -> dict[str, Any
         if not _is_installed(installed / info.filename, content):
             if len(content) > _MOST_STORED:
                 raise build.WheelError(
-                    f"{wheel.filename}: {info.filename} ({len(content):,} bytes) differs from what {installed} has installed: "
-                    "is that folder made from this wheel?"
+                    f"{wheel.filename}: {info.filename} ({len(content):,} bytes) differs from what {installed} has"
+                    " installed: is that folder made from this wheel?"
                 )
             entry["content"] = base64.b64encode(content).decode()
         entries.append(entry)
@@ -47,14 +49,24 @@ def wheel_recipe(wheel: FinishedWheel, installed: pathlib.Path) -> dict[str, Any
 
 
 def _is_installed(path: pathlib.Path, content: bytes) -> bool:
-    return path.is_file() and path.stat().st_size == len(content) and build.sha256(path) == hashlib.sha256(content).hexdigest()
+    return (
+        path.is_file()
+        and path.stat().st_size == len(content)
+        and build.sha256(path) == hashlib.sha256(content).hexdigest()
+    )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--unversioned", type=pathlib.Path, required=True, metavar="WHEEL", help="the wheel before it has its build id")
-    parser.add_argument("--identity", type=pathlib.Path, required=True, metavar="FILE", help="its version and pins (wheels/finished.py)")
-    parser.add_argument("--installed", type=pathlib.Path, required=True, help="the site-packages folder that the wheel is installed in")
+    parser.add_argument(
+        "--unversioned", type=pathlib.Path, required=True, metavar="WHEEL", help="the wheel before it has its build id"
+    )
+    parser.add_argument(
+        "--identity", type=pathlib.Path, required=True, metavar="FILE", help="its version and pins (wheels/finished.py)"
+    )
+    parser.add_argument(
+        "--installed", type=pathlib.Path, required=True, help="the site-packages folder that the wheel is installed in"
+    )
     parser.add_argument("--output", type=pathlib.Path, required=True, help="the recipe to write, JSON")
     arguments = parser.parse_args()
     try:

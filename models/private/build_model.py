@@ -33,11 +33,17 @@ def mlc_llm(command: list[str], environments: list[Path], cuda_target: str | Non
         ModelError: it exits with another status than 0.
     """
     if cuda_target:
-        done = run_python(["-m", "models.private.cuda_modules", cuda_target, "mlc_llm", *command], [*environments, REPOSITORY], **variables)
+        done = run_python(
+            ["-m", "models.private.cuda_modules", cuda_target, "mlc_llm", *command],
+            [*environments, REPOSITORY],
+            **variables,
+        )
     else:
         done = run_python(["-m", "mlc_llm", *command], environments, **variables)
     if done.returncode:
-        raise ModelError(f"{done.stdout.rstrip()}\nmlc_llm {command[0]} failed with exit status {done.returncode}, see above")
+        raise ModelError(
+            f"{done.stdout.rstrip()}\nmlc_llm {command[0]} failed with exit status {done.returncode}, see above"
+        )
 
 
 def checkpoint_folder(path: Path) -> Path:
@@ -48,13 +54,22 @@ def checkpoint_folder(path: Path) -> Path:
     """
     folder = path if path.is_dir() else path.parent
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder}: expected a model folder as Hugging Face's hub has them, found no config.json in it")
+        raise ModelError(
+            f"{folder}: expected a model folder as Hugging Face's hub has them, found no config.json in it"
+        )
     return folder
 
 
 def make_config(options: argparse.Namespace, rest: list[str]) -> None:
     """Writes configuration and tokenizer, if there is one, into the folder options.output."""
-    command = ["gen_config", str(checkpoint_folder(options.model)), "--quantization", options.quantization, "--output", str(options.output)]
+    command = [
+        "gen_config",
+        str(checkpoint_folder(options.model)),
+        "--quantization",
+        options.quantization,
+        "--output",
+        str(options.output),
+    ]
     mlc_llm(command + rest, options.environment)
 
 
@@ -70,14 +85,27 @@ def make_library(options: argparse.Namespace, rest: list[str]) -> None:
     """Compiles the model that options.model configures into the shared library options.output."""
     variables = target_variables(options.target, options.compiler, options.nvcc)
     cuda_target = options.target if json.loads(options.target)["kind"] == "cuda" else None
-    command = ["compile", str(options.model / "mlc-chat-config.json"), "--device", options.target, "--output", str(options.output)]
+    command = [
+        "compile",
+        str(options.model / "mlc-chat-config.json"),
+        "--device",
+        options.target,
+        "--output",
+        str(options.output),
+    ]
     # Its environment may be without the engine's library.
     mlc_llm(command + rest, options.environment, cuda_target, SKIP_LOADING_MLCLLM_SO="1", **variables)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--environment", type=Path, action="append", default=[], help="folder of installed packages, the first wins; repeated")
+    parser.add_argument(
+        "--environment",
+        type=Path,
+        action="append",
+        default=[],
+        help="folder of installed packages, the first wins; repeated",
+    )
     parser.add_argument("--output", type=Path, required=True, help="the folder or library to write")
     steps = parser.add_subparsers(required=True)
     for name, make, what in [
@@ -90,7 +118,9 @@ def main() -> int:
         step.set_defaults(make=make)
     library = steps.add_parser("library", help="compile a model; more options are those of mlc_llm compile")
     library.add_argument("model", type=Path, help="folder that the step weights or config made")
-    library.add_argument("--target", required=True, help="TVM target as JSON; without a host in it, this machine's would be taken")
+    library.add_argument(
+        "--target", required=True, help="TVM target as JSON; without a host in it, this machine's would be taken"
+    )
     library.add_argument("--compiler", type=Path, required=True, help="C++ compiler that links")
     library.add_argument("--nvcc", type=Path, help="nvcc, for a target of kind cuda")
     library.set_defaults(make=make_library)

@@ -1,6 +1,7 @@
 """Compiles the Relax module that a function in a Python file returns into a shared library.
 
-    build_relax --environment site-packages --output add.so --source add.py --function module --target '{"kind": "llvm"}' --compiler g++
+    build_relax --environment site-packages --output add.so --source add.py --function module --target '{"kind":
+    "llvm"}' --compiler g++
 
 What TVM says is shown only when it fails.
 """
@@ -16,7 +17,13 @@ from models.private.compile_environment import REPOSITORY, TargetError, run_pyth
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--environment", type=Path, action="append", default=[], help="folder of installed packages, the first wins; repeated")
+    parser.add_argument(
+        "--environment",
+        type=Path,
+        action="append",
+        default=[],
+        help="folder of installed packages, the first wins; repeated",
+    )
     parser.add_argument("--output", type=Path, required=True, help="the library to write")
     parser.add_argument("--source", type=Path, required=True, help="Python file")
     parser.add_argument("--function", required=True, help="name of the function in it, which returns a tvm.IRModule")

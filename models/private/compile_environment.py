@@ -1,4 +1,6 @@
-"""What a compiler of models runs in: a Python of its own with nothing of the machine in reach, and nvcc where the target is a GPU."""
+"""What a compiler of models runs in: a Python of its own with nothing of the machine in reach, and nvcc where the
+target is a GPU.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def run_python(arguments: list[str], environments: list[Path], **variables: str)
             **variables,
         }
         command = [sys.executable, "-s", *arguments]
-        return subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        return subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
 
 
 def architectures(nvcc: Path) -> list[str]:
@@ -55,16 +59,25 @@ def architectures(nvcc: Path) -> list[str]:
         TargetError: nvcc does not run.
     """
     try:
-        done = subprocess.run([nvcc.absolute(), "--list-gpu-code"], env={"PATH": str(nvcc.absolute().parent)}, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [nvcc.absolute(), "--list-gpu-code"],
+            env={"PATH": str(nvcc.absolute().parent)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     except (OSError, subprocess.CalledProcessError) as error:
         said = f": {error.stderr.strip()}" if isinstance(error, subprocess.CalledProcessError) else ""
-        raise TargetError(f"{nvcc}: expected nvcc, which lists its architectures; found that it does not run ({error}{said})") from None
+        raise TargetError(
+            f"{nvcc}: expected nvcc, which lists its architectures; found that it does not run ({error}{said})"
+        ) from None
     listed = [line.strip() for line in done.stdout.splitlines() if line.startswith("sm_")]
     return sorted(listed, key=lambda architecture: int(architecture.removeprefix("sm_")))
 
 
 def target_variables(target: str, compiler: Path, nvcc: Path | None) -> dict[str, str]:
-    """The environment variables by which TVM finds what it calls to compile for a target: the linker, and nvcc if it is a GPU.
+    """The environment variables by which TVM finds what it calls to compile for a target: the linker, and nvcc if it is
+    a GPU.
 
     Args:
         target: TVM target as JSON.
@@ -90,9 +103,13 @@ def target_variables(target: str, compiler: Path, nvcc: Path | None) -> dict[str
     found, known = attributes.get("arch"), architectures(nvcc)
     # sm_90a and sm_100f are sm_90 and sm_100 with instructions that only they have; nvcc lists them without.
     if not isinstance(found, str) or found.rstrip("af") not in known:
-        raise TargetError(f"target of kind cuda: expected one of the architectures {', '.join(known)}, found {found}; give cuda_target(arch = ...) one of them")
+        raise TargetError(
+            f"target of kind cuda: expected one of the architectures {', '.join(known)}, found {found}; give"
+            " cuda_target(arch = ...) one of them"
+        )
     return variables | {
-        # nvcc alone: its steps are programs of its own folders, and it starts them by the C library's system(), whose /bin/sh needs no PATH.
+        # nvcc alone: its steps are programs of its own folders, and it starts them by the C library's system(), whose
+        # /bin/sh needs no PATH.
         "PATH": str(nvcc.absolute().parent),
         "NVCC_PREPEND_FLAGS": f"-ccbin={compiler.absolute()}",
         # TVM's other way, NVRTC, needs a Python package with CUDA's bindings.

@@ -1,6 +1,6 @@
 """The part of build_relax that imports TVM, in the interpreter that build_relax starts for it.
 
-    python -m models.private.compile_relax SOURCE FUNCTION ARGUMENTS TARGET PASS_CONFIG OUTPUT
+python -m models.private.compile_relax SOURCE FUNCTION ARGUMENTS TARGET PASS_CONFIG OUTPUT
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from tvm.s_tir import dlight
+
 import tvm
 from models.private import cuda_modules
 from src.tvm import shape_functions
-from tvm.s_tir import dlight
 
 
 class RelaxError(Exception):
@@ -56,30 +57,49 @@ def make_module(source: Path, function: str, arguments: dict[str, Any]) -> tvm.I
         specification.loader.exec_module(module)
     except Exception as error:
         traceback.print_exc()
-        raise RelaxError(f"{source}: expected a Python file that TVM's Python can import, found that it raises {summary(error)}; see above") from None
+        raise RelaxError(
+            f"{source}: expected a Python file that TVM's Python can import, found that it raises {summary(error)}; see"
+            " above"
+        ) from None
     if not callable(getattr(module, function, None)):
-        functions = sorted(key for key, value in vars(module).items() if callable(value) and getattr(value, "__module__", None) == name)
-        raise RelaxError(f"{source}: expected a function {function}, found {', '.join(functions) or 'none'}; give relax_library(function = ...) one of them")
+        functions = sorted(
+            key for key, value in vars(module).items() if callable(value) and getattr(value, "__module__", None) == name
+        )
+        raise RelaxError(
+            f"{source}: expected a function {function}, found {', '.join(functions) or 'none'}; give"
+            " relax_library(function = ...) one of them"
+        )
     try:
         made = getattr(module, function)(**arguments)
     except Exception as error:
         traceback.print_exc()
-        raise RelaxError(f"{source}: expected {function}(**{arguments}) to return a tvm.IRModule, found that it raises {summary(error)}; see above") from None
+        raise RelaxError(
+            f"{source}: expected {function}(**{arguments}) to return a tvm.IRModule, found that it raises"
+            f" {summary(error)}; see above"
+        ) from None
     if not isinstance(made, tvm.IRModule):
-        raise RelaxError(f"{source}: expected {function}(**{arguments}) to return a tvm.IRModule, found {type(made).__name__}")
+        raise RelaxError(
+            f"{source}: expected {function}(**{arguments}) to return a tvm.IRModule, found {type(made).__name__}"
+        )
     return made
 
 
 def schedule(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
     """Gives kernels of a module without Relax their threads on a GPU; with Relax, the target's pipeline does that."""
-    if target.kind.name != "cuda" or any(isinstance(function, tvm.relax.Function) for _, function in module.functions_items()):
+    if target.kind.name != "cuda" or any(
+        isinstance(function, tvm.relax.Function) for _, function in module.functions_items()
+    ):
         return module
     gpu = dlight.gpu
     with target:
-        return dlight.ApplyDefaultSchedule(gpu.Matmul(), gpu.GEMV(), gpu.Reduction(), gpu.GeneralReduction(), gpu.Fallback())(module)
+        return dlight.ApplyDefaultSchedule(
+            gpu.Matmul(), gpu.GEMV(), gpu.Reduction(), gpu.GeneralReduction(), gpu.Fallback()
+        )(module)
 
 
-def compile_module(source: Path, module: tvm.IRModule, target: tvm.target.Target, pass_config: dict[str, Any]) -> tvm.runtime.Executable:
+def compile_module(
+    source: Path, module: tvm.IRModule, target: tvm.target.Target, pass_config: dict[str, Any]
+) -> tvm.runtime.Executable:
     """Compiles a module by the target's default pipeline.
 
     Raises:
@@ -90,7 +110,9 @@ def compile_module(source: Path, module: tvm.IRModule, target: tvm.target.Target
             return tvm.compile(schedule(module, target), target=target)
     except Exception as error:
         traceback.print_exc()
-        raise RelaxError(f"{source}: TVM failed to compile it for the target {target.kind.name} ({summary(error)}); see above") from None
+        raise RelaxError(
+            f"{source}: TVM failed to compile it for the target {target.kind.name} ({summary(error)}); see above"
+        ) from None
 
 
 def export(source: Path, executable: tvm.runtime.Executable, output: str) -> None:
@@ -118,7 +140,9 @@ def main() -> int:
         cuda_modules.install(target)
     try:
         module = make_module(Path(source), function, json_object("arguments", arguments))
-        export(Path(source), compile_module(Path(source), module, target, json_object("pass_config", pass_config)), output)
+        export(
+            Path(source), compile_module(Path(source), module, target, json_object("pass_config", pass_config)), output
+        )
     except RelaxError as error:
         print(f"build_relax: {error}")
         return 1

@@ -1,7 +1,9 @@
 """Libraries with machine code for a GPU from a machine without one.
 
-TVM compiles its CUDA source in its CUDA runtime, which needs a driver to load. Without, it saves the source for the machine that loads the library to
-compile, with a compiler that a server does not have. Here nvcc compiles it when the library is made; the bytes are those that the CUDA runtime would have saved.
+TVM compiles its CUDA source in its CUDA runtime, which needs a driver to load. Without, it saves the source for the
+machine that loads the library to
+compile, with a compiler that a server does not have. Here nvcc compiles it when the library is made; the bytes are
+those that the CUDA runtime would have saved.
 
     python -m models.private.cuda_modules TARGET mlc_llm compile ...
 """
@@ -13,9 +15,10 @@ import runpy
 import struct
 import sys
 
-import tvm
 import tvm_ffi
 from tvm.support import nvcc  # noqa: F401 - registers what is called by its name below
+
+import tvm
 
 LENGTH = struct.Struct("<Q")
 """How TVM writes a length (src/support/bytes_io.h)."""
@@ -70,7 +73,8 @@ def with_machine_code(module: bytes, target: tvm.target.Target) -> bytes:
     """A saved CUDA module with machine code in place of source.
 
     Args:
-        module: form, table of functions, code (CUDAModuleNode::SaveToBytes in TVM's src/backend/cuda/runtime/cuda_module.cc).
+        module: form, table of functions, code (CUDAModuleNode::SaveToBytes in TVM's
+          src/backend/cuda/runtime/cuda_module.cc).
         target: what to compile for.
 
     Raises:
@@ -80,7 +84,8 @@ def with_machine_code(module: bytes, target: tvm.target.Target) -> bytes:
     if reader.block() != SOURCE:
         return module
     start = reader.position
-    # The table, of FunctionInfo in src/runtime/metadata.h: twice the name, types of the arguments, tags of the launch, tags of the arguments.
+    # The table, of FunctionInfo in src/runtime/metadata.h: twice the name, types of the arguments, tags of the launch,
+    # tags of the arguments.
     for _ in range(reader.number()):
         reader.block()
         reader.block()
@@ -91,7 +96,9 @@ def with_machine_code(module: bytes, target: tvm.target.Target) -> bytes:
     table = module[start : reader.position]
     source = reader.block()
     if reader.position != len(module):
-        raise ValueError("a saved CUDA module of another form than TVM 0.26 writes: see SaveToBytes in its cuda_module.cc")
+        raise ValueError(
+            "a saved CUDA module of another form than TVM 0.26 writes: see SaveToBytes in its cuda_module.cc"
+        )
     return block(MACHINE_CODE) + table + block(compile_source(source, target))
 
 
@@ -99,7 +106,8 @@ def compile_imports(blob: bytes, target: tvm.target.Target) -> bytes:
     """What a library carries beside its host code, with machine code in place of CUDA source.
 
     Args:
-        blob: length; import tree in two vectors; kind and content of each module (ModuleSerializer in TVM's src/target/codegen.cc).
+        blob: length; import tree in two vectors; kind and content of each module (ModuleSerializer in TVM's
+          src/target/codegen.cc).
         target: what to compile for.
     """
     reader = Reader(blob)
@@ -121,7 +129,9 @@ def compile_imports(blob: bytes, target: tvm.target.Target) -> bytes:
 
 def install(target: tvm.target.Target) -> None:
     """Every library that is exported from now on has machine code for a target."""
-    pack_to_tensor, write_object = map(tvm_ffi.get_global_func, ("runtime.ModulePackImportsToTensor", "codegen.codegen_blob"))
+    pack_to_tensor, write_object = map(
+        tvm_ffi.get_global_func, ("runtime.ModulePackImportsToTensor", "codegen.codegen_blob")
+    )
 
     def pack(module: tvm.runtime.Module, system_library: bool, host: str, prefix: str) -> tvm.runtime.Module:
         blob = pack_to_tensor(module).numpy().tobytes()

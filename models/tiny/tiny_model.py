@@ -131,11 +131,7 @@ def tokenizer_json(model: bytes) -> dict[str, Any]:
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
     specials = (UNK, BOS, EOS, *CHAT_SYMBOLS)
-    mergeable = {
-        piece: i
-        for i, piece in enumerate(pieces)
-        if piece not in specials and not processor.is_byte(i)
-    }
+    mergeable = {piece: i for i, piece in enumerate(pieces) if piece not in specials and not processor.is_byte(i)}
     bos = {"SpecialToken": {"id": BOS, "type_id": 0}}
     return {
         "version": "1.0",
@@ -264,9 +260,7 @@ def write_model(folder: Path, config: TinyConfig, seed: int) -> None:
     model = train_tokenizer(config.vocab_size, seed)
     random = np.random.RandomState(seed)
     write_json(folder / "config.json", config.to_json())
-    write_json(
-        folder / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "max_length": 64}
-    )
+    write_json(folder / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "max_length": 64})
     write_json(folder / "tokenizer_config.json", TOKENIZER_CONFIG)
     write_json(folder / "tokenizer.json", tokenizer_json(model))
     (folder / "tokenizer.model").write_bytes(model)
@@ -280,9 +274,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="the folder to write")
     parser.add_argument("--seed", type=int, default=0)
     for field in dataclasses.fields(TinyConfig):
-        parser.add_argument(
-            "--" + field.name.replace("_", "-"), type=type(field.default), default=field.default
-        )
+        parser.add_argument("--" + field.name.replace("_", "-"), type=type(field.default), default=field.default)
     arguments = vars(parser.parse_args())
     folder, seed = arguments.pop("folder"), arguments.pop("seed")
     write_model(folder, TinyConfig(**arguments), seed)

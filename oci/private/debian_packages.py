@@ -1,4 +1,6 @@
-"""Debian packages as layer content: what `dpkg --unpack` would lay down on a merged-/usr system, and no maintainer script."""
+"""Debian packages as layer content: what `dpkg --unpack` would lay down on a merged-/usr system, and no maintainer
+script.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ import pathlib
 import posixpath
 import tarfile
 
-from oci.layer import Entry, Layer
 from fetch.debian.archive import Deb
+from oci.layer import Entry, Layer
 
 # Debian 12 is merged-/usr: these are symbolic links into /usr, while packages may still ship /bin/sh or /lib/x.
 _MERGED = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
@@ -76,5 +78,7 @@ def _left_out(path: str, member: tarfile.TarInfo, exclude: tuple[str, ...]) -> b
     folder, _, below = path.partition(_DOC_FOLDER + "/")
     if not folder and below:
         # /usr/share/doc/<package>/copyright, or /usr/share/doc/<package> as a link to the package that carries it.
-        return not (posixpath.basename(below) == "copyright" and below.count("/") == 1 or member.issym() and "/" not in below)
+        return not (
+            posixpath.basename(below) == "copyright" and below.count("/") == 1 or member.issym() and "/" not in below
+        )
     return any(fnmatch.fnmatchcase(path, glob) for glob in _DOCUMENTATION + exclude)

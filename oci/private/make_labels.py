@@ -1,4 +1,6 @@
-"""Writes an image's labels, one key=value a line, and the source revision from Bazel's workspace status where one is given."""
+"""Writes an image's labels, one key=value a line, and the source revision from Bazel's workspace status where one is
+given.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Makes one image layer from a description: Debian packages, folders, files, links, and what installation scripts would make.
+"""Makes one image layer from a description: Debian packages, folders, files, links, and what installation scripts would
+make.
 
     python3 -m images.private.make_layer --spec layer.json --output layer.tar.gz
 
@@ -25,8 +26,8 @@ import os
 import pathlib
 import sys
 
-from oci.private.debian_packages import add_package
 from oci.layer import Layer, LayerError
+from oci.private.debian_packages import add_package
 
 _CONSOLE_SCRIPT = """#!/usr/bin/python3
 # Runs {module}:{attribute} of {distribution}, as its entry_points.txt says.

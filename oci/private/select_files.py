@@ -1,6 +1,6 @@
 """Copies the files of a folder whose paths match into another folder.
 
-    python3 -m images.private.select_files --from site-packages --to selected --exclude 'bin/*'
+python3 -m images.private.select_files --from site-packages --to selected --exclude 'bin/*'
 """
 
 from __future__ import annotations

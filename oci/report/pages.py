@@ -1,4 +1,6 @@
-"""The common look of the project's HTML pages, and how sizes and digests are written: jinja2 with the macros of page_macros.html.jinja."""
+"""The common look of the project's HTML pages, and how sizes and digests are written: jinja2 with the macros of
+page_macros.html.jinja.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""Writes a picture of an image as one self-contained HTML page: layers, folders, packages, largest files, difference to another image.
+"""Writes a picture of an image as one self-contained HTML page: layers, folders, packages, largest files, difference to
+another image.
 
 tools/bazel run //images:report                                                        # of the runtime image
 tools/bazel run //images:report -- --image tvm_runtime_dev --against tvm_runtime       # of two images of this build
-tools/bazel run //images:report -- --against registry.example.org/tvm_runtime:0.1.0    # of this build and a published tag
+tools/bazel run //images:report -- --against registry.example.org/tvm_runtime:0.1.0    # of this build and a published
+tag
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ import subprocess
 import sys
 import tempfile
 
-from oci import image_facts, reference
-from oci.report import pages, treemap
-from oci.image_facts import ImageError, ImageFacts, LayerContent
 from fetch import arguments
+from oci import image_facts, reference
+from oci.image_facts import ImageError, ImageFacts, LayerContent
+from oci.report import pages, treemap
 
-# OCI distribution-spec, "Pulling manifests". A registry is always named: by a dot, a port or localhost, as container tools tell it from a
+# OCI distribution-spec, "Pulling manifests". A registry is always named: by a dot, a port or localhost, as container
+# tools tell it from a
 # part of the name. skopeo takes a tag or a digest, not both.
 # Rows that are there to be read at once, and all that a page has of the files that differ.
 _SHOWN = 12
@@ -37,7 +40,10 @@ def page(image: ImageFacts, other: ImageFacts | None = None) -> str:
         difference=image_facts.compare(other, image) if other else None,
         duplicates=image.duplicates(),
         # One for screens, one for phones.
-        drawings=[(treemap.tiles(image.files, *size), *size, kind) for size, kind in (((1160, 580), "wide"), ((380, 620), "tall"))],
+        drawings=[
+            (treemap.tiles(image.files, *size), *size, kind)
+            for size, kind in (((1160, 580), "wide"), ((380, 620), "tall"))
+        ],
         shown=_SHOWN,
         listed=_LISTED,
     )
@@ -72,7 +78,12 @@ def pull(name: str, image: ImageFacts, skopeo: pathlib.Path, folder: pathlib.Pat
     ]
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
         )
     except OSError as error:
         raise ImageError(f"--against {name}: cannot start {skopeo}: {error.strerror}") from error
@@ -86,7 +97,9 @@ def _facts(options: argparse.Namespace) -> tuple[ImageFacts, ImageFacts | None]:
     layouts = dict(options.layout)
     name = options.image or options.layout[0][0]
     if name not in layouts:
-        raise ImageError(f"--image {name}: expected an image of this build ({', '.join(layouts)}), found none of that name")
+        raise ImageError(
+            f"--image {name}: expected an image of this build ({', '.join(layouts)}), found none of that name"
+        )
     known: dict[str, LayerContent] = {}
     image = image_facts.read(name, layouts[name], known)
     against = options.against
@@ -112,7 +125,10 @@ def main() -> int:
     parser.add_argument(
         "--against",
         metavar="OTHER",
-        help="what to compare it with: another image of this build, a folder with an OCI layout, REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST",
+        help=(
+            "what to compare it with: another image of this build, a folder with an OCI layout, REGISTRY/NAME:TAG or"
+            " REGISTRY/NAME@DIGEST"
+        ),
     )
     parser.add_argument("--output", type=arguments.user_path, help="the page to write (default: NAME.html)")
     options = parser.parse_args()
@@ -124,7 +140,9 @@ def main() -> int:
         print(f"report: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"report: cannot write {error.filename}: {error.strerror}; name another file with --output", file=sys.stderr)
+        print(
+            f"report: cannot write {error.filename}: {error.strerror}; name another file with --output", file=sys.stderr
+        )
         return 1
     print(output)
     return 0

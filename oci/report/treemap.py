@@ -90,8 +90,11 @@ def _draw(node: _Node, x: float, y: float, width: float, height: float) -> Itera
         yield from _draw(child, *rectangle)
 
 
-def squarify(areas: list[float], x: float, y: float, width: float, height: float) -> Iterator[tuple[float, float, float, float]]:
-    """Divides a rectangle into rectangles that are as square as can be: Bruls, Huizing, van Wijk, "Squarified Treemaps", 2000.
+def squarify(
+    areas: list[float], x: float, y: float, width: float, height: float
+) -> Iterator[tuple[float, float, float, float]]:
+    """Divides a rectangle into rectangles that are as square as can be: Bruls, Huizing, van Wijk, "Squarified
+    Treemaps", 2000.
 
     Args:
         areas: of the parts; together the rectangle's.

@@ -2,7 +2,8 @@
 
     python3 -m release.private.dist --output dist --version 0.1.0 --status stable-status.txt *.whl sbom.json notes.md
 
-Everything lies flat, under its own name, as the host of releases shows it. SHA256SUMS has every file but itself, sorted, in the format of
+Everything lies flat, under its own name, as the host of releases shows it. SHA256SUMS has every file but itself,
+sorted, in the format of
 coreutils' sha256sum.
 """
 
@@ -15,9 +16,9 @@ import shutil
 import sys
 from collections.abc import Iterable
 
+from oci import status
 from release.private import stamp
 from release.private.publish import FACTS, SUMS
-from oci import status
 
 
 class DistError(Exception):
@@ -43,7 +44,9 @@ def gather(files: Iterable[pathlib.Path], output: pathlib.Path, version: str, co
         if file.name in (FACTS, SUMS):
             raise DistError(f"{file}: {file.name} is made here; give the file another name")
         if file.name in named:
-            raise DistError(f"{file}: {named[file.name]} has the same name, and a release has one folder; rename one of them")
+            raise DistError(
+                f"{file}: {named[file.name]} has the same name, and a release has one folder; rename one of them"
+            )
         named[file.name] = file
     output.mkdir(parents=True, exist_ok=True)
     if left := sorted(path.name for path in output.iterdir()):

@@ -1,9 +1,11 @@
 """Writes down what goes into a release, as JSON.
 
-    python3 -m release.private.inputs --locks locks/crates.lock.json locks/debian.lock.json locks/requirements.lock.txt \\
+    python3 -m release.private.inputs --locks locks/crates.lock.json locks/debian.lock.json locks/requirements.lock.txt
+    \\
         locks/sources.lock.json locks/licenses.lock.json --release v0.1.0 --output inputs.json
 
-writes {"release": "v0.1.0", "inputs": [{"ecosystem": …, "name": …, …}, …]}: the fields of `fetch.locks.Input`, sorted by `Input.identity`.
+writes {"release": "v0.1.0", "inputs": [{"ecosystem": …, "name": …, …}, …]}: the fields of `fetch.locks.Input`, sorted
+by `Input.identity`.
 """
 
 from __future__ import annotations

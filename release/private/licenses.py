@@ -1,9 +1,11 @@
-"""Writes the page of licences of a release: every component that ships, where, under which licence, and the texts themselves.
+"""Writes the page of licences of a release: every component that ships, where, under which licence, and the texts
+themselves.
 
     python3 -m release.private.licenses --locks FILE... --version 0.1.0 --wheel FILE... --made-of FILE... \\
         --image NAME=LAYOUT... --html licenses.html
 
-The texts are those that ship: read from the layers of the images and from the wheels. A component without any is an error, so that an image or a
+The texts are those that ship: read from the layers of the images and from the wheels. A component without any is an
+error, so that an image or a
 wheel that does not carry what its parts' licences ask for cannot be released.
 """
 
@@ -22,20 +24,21 @@ from pathlib import Path
 from packaging.metadata import parse_email
 from packaging.utils import canonicalize_name
 
-from oci.report import pages
-from oci.layout import Image
 from fetch import locks as inputs
-from release.private import sbom, stamp
-from fetch.locks import Input, Made
-from release.private.sbom import Wheel
 from fetch.arguments import named_path
+from fetch.locks import Input, Made
+from oci.layout import Image
+from oci.report import pages
+from release.private import sbom, stamp
+from release.private.sbom import Wheel
 
 _HTML = Path(__file__).with_name("licenses.html.jinja")
 
 # Wheels of PyPI that bring no text at all: it is the one of their licence in the image's /usr/share/common-licenses.
 WITHOUT_TEXT = ("sentencepiece", "tokenizers")
 
-# Crates whose packages bring no text, and why none is needed: Cargo.lock names them for other systems, and nothing of them is compiled here.
+# Crates whose packages bring no text, and why none is needed: Cargo.lock names them for other systems, and nothing of
+# them is compiled here.
 NOT_COMPILED = {
     "r-efi": "of UEFI only, not compiled on Linux",
     "wasip2": "of WebAssembly only, not compiled on Linux",
@@ -108,7 +111,9 @@ class Texts:
                 content = data.decode("utf-8", "replace")
                 if match := _DOC.fullmatch(path):
                     if entry.issym():
-                        links[match["package"]] = posixpath.normpath(posixpath.join(posixpath.dirname(path), entry.linkname)).split("/")[3]
+                        links[match["package"]] = posixpath.normpath(
+                            posixpath.join(posixpath.dirname(path), entry.linkname)
+                        ).split("/")[3]
                     elif match["file"] and entry.isreg():
                         found.debian[match["package"]] = content
                 elif entry.isreg() and (match := _COMMON.fullmatch(path)):
@@ -142,7 +147,11 @@ class Texts:
 
     def of_distribution(self, name: str) -> list[str]:
         """The texts that a distribution brings, but for those of what is linked into it."""
-        return [text for file, text in sorted(self.distributions.get(name, {}).items()) if posixpath.basename(file) != LINKED and text.strip()]
+        return [
+            text
+            for file, text in sorted(self.distributions.get(name, {}).items())
+            if posixpath.basename(file) != LINKED and text.strip()
+        ]
 
     def linked(self, name: str) -> dict[str, list[str]]:
         """The parts that are linked into a wheel of ours, by their names in its text of licences."""
@@ -224,8 +233,9 @@ def check(rows: Iterable[Row]) -> None:
     if lacking := missing(rows):
         names = ", ".join(f"{row.name} {row.version} in {row.place}" for row in lacking[:5])
         raise LicensesError(
-            f"expected the text of the licence of all that ships, found none of {names}{' and others' if len(lacking) > 5 else ''}: keep its copyright "
-            "file or .dist-info/licenses, or name it in `linked` of its wheel (wheels/<wheel>/BUILD.bazel)"
+            "expected the text of the licence of all that ships, found none of"
+            f" {names}{' and others' if len(lacking) > 5 else ''}: keep its copyright file or .dist-info/licenses, or"
+            " name it in `linked` of its wheel (wheels/<wheel>/BUILD.bazel)"
         )
 
 
@@ -236,7 +246,10 @@ def merged(rows: Iterable[Row]) -> list[tuple[Row, list[str]]]:
         known, places = together.setdefault((row.name, row.version, row.license), (row, []))
         # The first of several copies that differ in line ends and indentation.
         texts = {text.key: text for text in reversed((*known.texts, *row.texts))}
-        together[row.name, row.version, row.license] = dataclasses.replace(known, texts=tuple(reversed(texts.values()))), sorted({*places, row.place})
+        together[row.name, row.version, row.license] = (
+            dataclasses.replace(known, texts=tuple(reversed(texts.values()))),
+            sorted({*places, row.place}),
+        )
     return [together[key] for key in sorted(together, key=lambda key: (key[0].lower(), key))]
 
 
@@ -256,7 +269,9 @@ def main() -> int:
     inputs.add_made_of_arguments(parser)
     parser.add_argument("--version", required=True, help="the release's version, for example 0.1.0")
     parser.add_argument("--wheel", type=Path, action="append", default=[], help="a wheel of the build; repeated")
-    parser.add_argument("--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="an OCI layout; repeated")
+    parser.add_argument(
+        "--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="an OCI layout; repeated"
+    )
     parser.add_argument("--html", type=Path, required=True, help="the page to write")
     arguments = parser.parse_args()
     try:

@@ -13,9 +13,9 @@ import os
 import pathlib
 import sys
 
+from fetch import arguments
 from oci import container_tool
 from release.private import stamp
-from fetch import arguments
 
 
 def main() -> int:
@@ -24,7 +24,9 @@ def main() -> int:
     parser.add_argument("--layout", type=arguments.named_path, action="append", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--loader", type=arguments.named_path, action="append", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--image", help="the image to load (default: the first)")
-    parser.add_argument("--tool", choices=container_tool.ENGINES, help="load into this one (default: the first that works)")
+    parser.add_argument(
+        "--tool", choices=container_tool.ENGINES, help="load into this one (default: the first that works)"
+    )
     options = parser.parse_args()
     layouts, loaders = dict(options.layout), dict(options.loader)
     name = options.image or next(iter(layouts))

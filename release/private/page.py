@@ -1,9 +1,11 @@
 """Writes what people read of a release: a self-contained page (HTML) and the notes that its host shows (Markdown).
 
     python3 -m release.private.page --version 0.1.0 --status stable-status.txt --wheel apache_tvm-….whl \\
-        --image tvm_runtime=LAYOUT --inputs inputs.json --previous previous_inputs.json --gate gate.json --html index.html --notes notes.md
+        --image tvm_runtime=LAYOUT --inputs inputs.json --previous previous_inputs.json --gate gate.json --html
+        index.html --notes notes.md
 
-They say what is in the release, how to install and verify it, which tests it passed, and how its inputs differ from those of the release
+They say what is in the release, how to install and verify it, which tests it passed, and how its inputs differ from
+those of the release
 before. A wheel or image that the gate's tests did not pass on is an error.
 """
 
@@ -17,13 +19,12 @@ import pathlib
 import sys
 from typing import Any
 
-from oci import image_facts
-from oci.report import pages
-from oci.image_facts import ImageFacts, LayerContent
-from release.private import stamp
-from fetch.locks import CRATE, DEBIAN, PYPI, SOURCE, Input
-from oci import status
 from fetch.arguments import named_path
+from fetch.locks import CRATE, DEBIAN, PYPI, SOURCE, Input
+from oci import image_facts, status
+from oci.image_facts import ImageFacts, LayerContent
+from oci.report import pages
+from release.private import stamp
 
 ECOSYSTEMS = {DEBIAN: "Debian packages", PYPI: "Python distributions", SOURCE: "Sources", CRATE: "Rust crates"}
 
@@ -103,7 +104,9 @@ def changes(before: list[Input], after: list[Input]) -> list[InputChange]:
 
     old, new = ({one.identity: one for one in inputs} for inputs in (before, after))
     pairs = [(old.get(identity), new.get(identity)) for identity in sorted(old.keys() | new.keys())]
-    return [InputChange(one, other) for one, other in pairs if one is None or other is None or facts(one) != facts(other)]
+    return [
+        InputChange(one, other) for one, other in pairs if one is None or other is None or facts(one) != facts(other)
+    ]
 
 
 def licenses(inputs: list[Input]) -> list[tuple[str, int]]:
@@ -135,7 +138,8 @@ def release_facts(
         "version": version,
         "revision": commit,
         "wheels": sorted(
-            (Wheel(path.name, path.stat().st_size, digests[path].removeprefix("sha256:")) for path in wheels), key=lambda one: one.name
+            (Wheel(path.name, path.stat().st_size, digests[path].removeprefix("sha256:")) for path in wheels),
+            key=lambda one: one.name,
         ),
         "images": images,
         # What a machine that has the first image fetches to have another one, too.
@@ -156,10 +160,16 @@ def main() -> int:
     parser.add_argument("--version", required=True, help="of the release, without v")
     parser.add_argument("--status", type=pathlib.Path, help="Bazel's stable-status.txt, for a stamped build")
     parser.add_argument("--wheel", type=pathlib.Path, action="append", default=[], help="may be repeated")
-    parser.add_argument("--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="may be repeated")
-    parser.add_argument("--inputs", type=pathlib.Path, required=True, help="inputs of this build, as inputs.py writes them")
+    parser.add_argument(
+        "--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="may be repeated"
+    )
+    parser.add_argument(
+        "--inputs", type=pathlib.Path, required=True, help="inputs of this build, as inputs.py writes them"
+    )
     parser.add_argument("--previous", type=pathlib.Path, required=True, help="the same of the release before")
-    parser.add_argument("--gate", type=pathlib.Path, required=True, help="what the tests passed on: the output of //release:gate")
+    parser.add_argument(
+        "--gate", type=pathlib.Path, required=True, help="what the tests passed on: the output of //release:gate"
+    )
     parser.add_argument("--html", type=pathlib.Path, required=True, help="the page to write")
     parser.add_argument("--notes", type=pathlib.Path, required=True, help="the notes to write, Markdown")
     options = parser.parse_args()

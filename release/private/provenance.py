@@ -1,9 +1,11 @@
 """Writes where wheels and images come from: an in-toto statement (v1) with SLSA provenance (v1), unsigned.
 
-    python3 -m release.private.provenance --locks FILE... --version 0.1.0 --target //release:dist --bazel-version .bazelversion \\
+    python3 -m release.private.provenance --locks FILE... --version 0.1.0 --target //release:dist --bazel-version
+    .bazelversion \\
         --status stable-status.txt --wheel FILE... --image NAME=LAYOUT... --output provenance.json
 
-One statement is about all wheels and images that it is given: run it for the whole release, or for one image. A statement says nothing by
+One statement is about all wheels and images that it is given: run it for the whole release, or for one image. A
+statement says nothing by
 itself: it is worth what the signature over it is worth, and the builder's name is what the builder says of itself.
 """
 
@@ -17,18 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from fetch import locks as inputs
-from release.private import stamp
+from fetch.arguments import named_path
 from fetch.locks import Input
 from oci import status
-from fetch.arguments import named_path
 from oci.status import UNSTAMPED
+from release.private import stamp
 
 # in-toto attestation framework, spec/v1/statement.md; SLSA 1.0, provenance.
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 
-# Must tell a reader how to repeat the build. This repository has no address of its own that would stay true in a fork or a mirror; Bazel's
-# page of the command that was run does: externalParameters are arguments of `bazel build` (targets, options) and the release that version.bzl
+# Must tell a reader how to repeat the build. This repository has no address of its own that would stay true in a fork
+# or a mirror; Bazel's
+# page of the command that was run does: externalParameters are arguments of `bazel build` (targets, options) and the
+# release that version.bzl
 # names (version).
 BUILD_TYPE = "https://bazel.build/reference/command-line-reference#build"
 
@@ -75,7 +79,10 @@ def statement(
         dependencies.insert(0, {"name": "this repository", "digest": {"gitCommit": revision}})
     return {
         "_type": STATEMENT_TYPE,
-        "subject": [{"name": name, "digest": {"sha256": digest.removeprefix("sha256:")}} for name, digest in sorted(subjects.items())],
+        "subject": [
+            {"name": name, "digest": {"sha256": digest.removeprefix("sha256:")}}
+            for name, digest in sorted(subjects.items())
+        ],
         "predicateType": PREDICATE_TYPE,
         "predicate": {
             "buildDefinition": {
@@ -93,12 +100,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     inputs.add_locks_argument(parser)
     parser.add_argument("--version", required=True, help="the release's version, for example 0.1.0")
-    parser.add_argument("--target", action="append", required=True, help="what is built, for example //release:dist; repeated")
-    parser.add_argument("--option", action="append", default=[], help="an option that it is built with, for example --config=cuda; repeated")
+    parser.add_argument(
+        "--target", action="append", required=True, help="what is built, for example //release:dist; repeated"
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        help="an option that it is built with, for example --config=cuda; repeated",
+    )
     parser.add_argument("--bazel-version", type=Path, required=True, help="the file .bazelversion")
     parser.add_argument("--status", type=Path, help="Bazel's stable-status.txt, for a stamped build")
     parser.add_argument("--wheel", type=Path, action="append", default=[], help="a wheel of the build; repeated")
-    parser.add_argument("--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="an OCI layout; repeated")
+    parser.add_argument(
+        "--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="an OCI layout; repeated"
+    )
     parser.add_argument("--output", type=Path, required=True, help="the statement to write, JSON")
     arguments = parser.parse_args()
     try:

@@ -1,12 +1,16 @@
-"""Uploads a release to its page on GitHub with the host's own tool, gh, only from a clean checkout of a tag that matches the version.
+"""Uploads a release to its page on GitHub with the host's own tool, gh, only from a clean checkout of a tag that
+matches the version.
 
     tools/bazel run --config=release //release:publish -- [--tag vX.Y.Z] [--repository OWNER/REPO] [--dry-run]
 
-The files go into a draft, which becomes public when the host was seen to have every file with its sha256. An upload that breaks off leaves
+The files go into a draft, which becomes public when the host was seen to have every file with its sha256. An upload
+that breaks off leaves
 the draft, and the same command goes on with it. A release that is public already is never changed.
 
-SHA256SUMS is signed with a cosign key (--key, or the content of $COSIGN_PRIVATE_KEY; password $COSIGN_PASSWORD), and with it every file.
-Credentials are those that gh knows: GH_TOKEN or GITHUB_TOKEN, or its own login. GH_HOST names another host than github.com.
+SHA256SUMS is signed with a cosign key (--key, or the content of $COSIGN_PRIVATE_KEY; password $COSIGN_PASSWORD), and
+with it every file.
+Credentials are those that gh knows: GH_TOKEN or GITHUB_TOKEN, or its own login. GH_HOST names another host than
+github.com.
 """
 
 from __future__ import annotations
@@ -26,8 +30,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from release.private import signing
 from fetch import arguments
+from release.private import signing
 
 SUMS, FACTS, NOTES = "SHA256SUMS", "release.json", "notes.md"
 SIGNATURE = SUMS + ".sig"
@@ -54,7 +58,7 @@ class HostError(Exception):
         reason: what gh said, in one line.
     """
 
-    def __init__(self, text: str):
+    def __init__(self, text: str) -> None:
         self.reason = " ".join(text.split()).removeprefix("gh: ") or "gh said nothing"
         codes = re.search(r"HTTP (\d{3})|status code: (\d{3})", self.reason)
         self.status = int(codes[1] or codes[2]) if codes else None
@@ -100,7 +104,9 @@ class Distribution:
             tag, revision = facts["tag"], facts["revision"]
             present = sorted(path.name for path in folder.iterdir())
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Refused(f"{folder}: expected a release with {SUMS} and {FACTS}, found {error!r}. {_MAKE_AGAIN}") from None
+            raise Refused(
+                f"{folder}: expected a release with {SUMS} and {FACTS}, found {error!r}. {_MAKE_AGAIN}"
+            ) from None
         listed = {}
         for line in lines:
             match = _SUM_LINE.fullmatch(line)
@@ -111,10 +117,13 @@ class Distribution:
             path = folder / name
             found = _sha256(path) if path.is_file() else "no such file"
             if listed.get(name) != found:
-                raise Refused(f"{name}: expected {listed.get(name, 'no such file')}, as {SUMS} says, found {found}. {_MAKE_AGAIN}")
+                raise Refused(
+                    f"{name}: expected {listed.get(name, 'no such file')}, as {SUMS} says, found {found}. {_MAKE_AGAIN}"
+                )
             if not _FILE_NAME.fullmatch(name):
                 raise Refused(
-                    f"{name}: expected a name that the host keeps (letters, digits, . _ + @ -), found others. Rename it in //release"
+                    f"{name}: expected a name that the host keeps (letters, digits, . _ + @ -), found others. Rename it"
+                    " in //release"
                 )
         if NOTES not in listed:
             raise Refused(f"{NOTES}: expected the release's text, found no such file. {_MAKE_AGAIN}")
@@ -130,7 +139,8 @@ def check_checkout(workspace: pathlib.Path, tag: str) -> str:
     """The commit that is checked out, once it is clean and the tag is on it.
 
     Raises:
-        Refused: files differ from the commit, untracked ones too; the tag is missing or elsewhere; there is no git or no commit.
+        Refused: files differ from the commit, untracked ones too; the tag is missing or elsewhere; there is no git or
+          no commit.
     """
     program = shutil.which("git")
     if not program:
@@ -139,23 +149,38 @@ def check_checkout(workspace: pathlib.Path, tag: str) -> str:
     def git(*words: str, or_nothing: bool = False) -> str:
         done = subprocess.run([program, "-C", str(workspace), *words], capture_output=True, text=True)
         if done.returncode and not or_nothing:
-            raise Refused(f"{workspace}: expected a git checkout, found {' '.join(done.stderr.split())!r}. A release is made in a clone")
+            raise Refused(
+                f"{workspace}: expected a git checkout, found {' '.join(done.stderr.split())!r}. A release is made in a"
+                " clone"
+            )
         return done.stdout.strip()
 
     # A copy of the sources in a folder of another repository is no checkout: git would answer for that one.
     top = pathlib.Path(git("rev-parse", "--show-toplevel")).resolve()
     if top != workspace.resolve():
-        raise Refused(f"{workspace}: expected a git checkout, found a folder in that of {top}. A release is made in a clone")
+        raise Refused(
+            f"{workspace}: expected a git checkout, found a folder in that of {top}. A release is made in a clone"
+        )
     changed = git("status", "--porcelain").splitlines()
     if changed:
-        files = ", ".join(line[2:].strip() for line in changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
-        raise Refused(f"checkout: expected no file that differs from its commit, found {files}. To mend: git stash --include-untracked")
+        files = ", ".join(line[2:].strip() for line in changed[:5]) + (
+            f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        )
+        raise Refused(
+            f"checkout: expected no file that differs from its commit, found {files}. To mend: git stash"
+            " --include-untracked"
+        )
     head = git("rev-parse", "HEAD")
     tagged = git("rev-parse", "--quiet", "--verify", f"refs/tags/{tag}^{{commit}}", or_nothing=True)
     if not tagged:
-        raise Refused(f"tag {tag}: expected on {head}, found no such tag. To mend: git tag {tag} && git push origin {tag}")
+        raise Refused(
+            f"tag {tag}: expected on {head}, found no such tag. To mend: git tag {tag} && git push origin {tag}"
+        )
     if tagged != head:
-        raise Refused(f"tag {tag}: expected on {head}, which is checked out, found on {tagged}. To mend: git checkout {tag} && {_COMMAND}")
+        raise Refused(
+            f"tag {tag}: expected on {head}, which is checked out, found on {tagged}. To mend: git checkout {tag} &&"
+            f" {_COMMAND}"
+        )
     return head
 
 
@@ -168,14 +193,18 @@ class ReleasePage:
         tag: the release's tag.
     """
 
-    def __init__(self, gh: pathlib.Path, repository: str, tag: str):
+    def __init__(self, gh: pathlib.Path, repository: str, tag: str) -> None:
         self.gh, self.repository, self.tag = gh, repository, tag
         self._hashes: dict[int, str] = {}
 
     def _start(self, *words: str) -> subprocess.Popen:
         environment = os.environ | {"GH_NO_UPDATE_NOTIFIER": "1", "GH_PROMPT_DISABLED": "1", "NO_COLOR": "1"}
         return subprocess.Popen(
-            [str(self.gh), *words], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [str(self.gh), *words],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
 
     def _run(self, *words: str) -> str:
@@ -262,15 +291,21 @@ def first_difference(expected: dict[str, str], found: dict[str, str]) -> str | N
     return None
 
 
-def sign(page: ReleasePage, releases: list[dict], distribution: Distribution, key: signing.Key, scratch: pathlib.Path) -> Distribution:
-    """The distribution with the signature of its sums: the host's, if it has a good one, since no two signatures are the same bytes."""
+def sign(
+    page: ReleasePage, releases: list[dict], distribution: Distribution, key: signing.Key, scratch: pathlib.Path
+) -> Distribution:
+    """The distribution with the signature of its sums: the host's, if it has a good one, since no two signatures are
+    the same bytes.
+    """
     there = page.read(releases, SIGNATURE)
     sums, signature = distribution.folder / SUMS, scratch / SIGNATURE
     signature.write_bytes(there if there and key.has_signed(sums, there) else key.sign_file(sums))
     return distribution.signed(signature)
 
 
-def upload(page: ReleasePage, distribution: Distribution, head: str, key: signing.Key | None, scratch: pathlib.Path) -> None:
+def upload(
+    page: ReleasePage, distribution: Distribution, head: str, key: signing.Key | None, scratch: pathlib.Path
+) -> None:
     """Makes the release public with exactly the distribution's files and their signature, or finds that it is.
 
     Args:
@@ -287,7 +322,10 @@ def upload(page: ReleasePage, distribution: Distribution, head: str, key: signin
     tag = page.tag
     tagged = page.tagged_commit()
     if tagged != head:
-        raise Refused(f"tag {tag} in {page.repository}: expected on {head}, found {tagged or 'none'}. To mend: git push origin {tag}")
+        raise Refused(
+            f"tag {tag} in {page.repository}: expected on {head}, found {tagged or 'none'}. To mend: git push origin"
+            f" {tag}"
+        )
     releases = page.find()
     if key:
         distribution = sign(page, releases, distribution, key, scratch)
@@ -318,7 +356,9 @@ def upload(page: ReleasePage, distribution: Distribution, head: str, key: signin
             page.upload(distribution.file(name))
             print(f"uploaded  {name} ({distribution.file(name).stat().st_size / 1e6:.1f} MB)", flush=True)
     if difference := first_difference(sums, page.sums(page.again(draft))):
-        raise Refused(f"draft of {tag}, after the upload: {difference}. It is not published; to replace the file: {_COMMAND}")
+        raise Refused(
+            f"draft of {tag}, after the upload: {difference}. It is not published; to replace the file: {_COMMAND}"
+        )
     page.publish(notes)
     published = page.again(draft)
     if published["draft"]:
@@ -332,11 +372,20 @@ def remedy(error: HostError, repository: str) -> str:
     if error.status == 429 or "rate limit" in error.reason:
         return f"wait until the limit is reset (`gh api rate_limit` says when), then {again}"
     if error.status == 401:
-        return f"expected a valid token: set GH_TOKEN to one that may write the contents of {repository}, or run gh auth login"
+        return (
+            f"expected a valid token: set GH_TOKEN to one that may write the contents of {repository}, or run gh auth"
+            " login"
+        )
     if error.status == 403:
-        return f"expected a token that may write the contents of {repository} (in a workflow: permissions: contents: write)"
+        return (
+            f"expected a token that may write the contents of {repository} (in a workflow: permissions: contents:"
+            " write)"
+        )
     if error.status == 404:
-        return f"expected the repository {repository}: mend --repository, or set GH_TOKEN to a token that may read and write it"
+        return (
+            f"expected the repository {repository}: mend --repository, or set GH_TOKEN to a token that may read and"
+            " write it"
+        )
     if error.status == 422:
         return f"a broken upload leaves such a file, and a second run replaces it; {again}"
     if error.status:
@@ -353,11 +402,20 @@ def publish(options: argparse.Namespace) -> None:
     """
     environment = os.environ
     if "BUILD_WORKSPACE_DIRECTORY" not in environment:
-        raise Refused(f"publish: expected to be run by Bazel in a checkout, found no BUILD_WORKSPACE_DIRECTORY. To run it: {_COMMAND}")
+        raise Refused(
+            "publish: expected to be run by Bazel in a checkout, found no BUILD_WORKSPACE_DIRECTORY. To run it:"
+            f" {_COMMAND}"
+        )
     distribution = Distribution.read(options.dist)
-    tag = options.tag or (environment.get("GITHUB_REF_NAME") if environment.get("GITHUB_REF_TYPE") == "tag" else None) or distribution.tag
+    tag = (
+        options.tag
+        or (environment.get("GITHUB_REF_NAME") if environment.get("GITHUB_REF_TYPE") == "tag" else None)
+        or distribution.tag
+    )
     if not _TAG.fullmatch(tag):
-        raise Refused(f"tag {tag}: expected vX.Y.Z with three plain numbers, found {tag!r}. To mend: git tag {distribution.tag}")
+        raise Refused(
+            f"tag {tag}: expected vX.Y.Z with three plain numbers, found {tag!r}. To mend: git tag {distribution.tag}"
+        )
     if tag != distribution.tag:
         raise Refused(
             f"tag {tag}: expected {distribution.tag}, the version in version.bzl, found {tag}. "
@@ -365,11 +423,16 @@ def publish(options: argparse.Namespace) -> None:
         )
     head = check_checkout(pathlib.Path(environment["BUILD_WORKSPACE_DIRECTORY"]), tag)
     if distribution.revision != head:
-        raise Refused(f"{FACTS}: expected files made of {head}, found {distribution.revision}. To make them of it: {_COMMAND}")
+        raise Refused(
+            f"{FACTS}: expected files made of {head}, found {distribution.revision}. To make them of it: {_COMMAND}"
+        )
     set_here = json.loads(options.settings.read_text())["release_repository"]
     repository = options.repository or set_here or environment.get("GITHUB_REPOSITORY", "")
     if not _REPOSITORY.fullmatch(repository):
-        raise Refused(f"repository: expected OWNER/REPO, found {repository or 'none'}. To name it: {_COMMAND} -- --repository OWNER/REPO")
+        raise Refused(
+            f"repository: expected OWNER/REPO, found {repository or 'none'}. To name it: {_COMMAND} -- --repository"
+            " OWNER/REPO"
+        )
     if not os.access(options.gh, os.X_OK):
         raise Refused(f"gh: expected at {options.gh}, found none. To fetch it: {_COMMAND}")
     page = ReleasePage(options.gh.absolute(), repository, tag)
@@ -380,7 +443,8 @@ def publish(options: argparse.Namespace) -> None:
         return
     if not page.has_credentials():
         raise Refused(
-            "credentials: expected GH_TOKEN, GITHUB_TOKEN or gh's own login, found none. To mend: export GH_TOKEN, or gh auth login"
+            "credentials: expected GH_TOKEN, GITHUB_TOKEN or gh's own login, found none. To mend: export GH_TOKEN, or"
+            " gh auth login"
         )
     try:
         with signing.key(options, dict(environment)) as key, tempfile.TemporaryDirectory() as scratch:
@@ -388,7 +452,9 @@ def publish(options: argparse.Namespace) -> None:
     except signing.SigningError as error:
         raise Refused(str(error)) from None
     except HostError as error:
-        raise Refused(f"{repository}: the host failed: {error.reason.rstrip('.')}; {remedy(error, repository)}") from None
+        raise Refused(
+            f"{repository}: the host failed: {error.reason.rstrip('.')}; {remedy(error, repository)}"
+        ) from None
 
 
 def main() -> int:
@@ -397,8 +463,12 @@ def main() -> int:
         parser.add_argument(flag, type=pathlib.Path, required=True, help=argparse.SUPPRESS)
     signing.add_arguments(parser)
     parser.add_argument("--tag", help="vX.Y.Z; else the tag that a workflow runs for, else that of the version")
-    parser.add_argument("--repository", help="OWNER/REPO; else `release_repository` of the settings, else $GITHUB_REPOSITORY")
-    parser.add_argument("--dry-run", action="store_true", help="check all that this machine can, say what would be sent, ask nobody")
+    parser.add_argument(
+        "--repository", help="OWNER/REPO; else `release_repository` of the settings, else $GITHUB_REPOSITORY"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check all that this machine can, say what would be sent, ask nobody"
+    )
     try:
         publish(parser.parse_args())
     except Refused as refusal:

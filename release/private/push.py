@@ -1,9 +1,12 @@
-"""Pushes images that passed the tests to a registry: image by digest, then bills of materials, provenance, signature; tags last.
+"""Pushes images that passed the tests to a registry: image by digest, then bills of materials, provenance, signature;
+tags last.
 
     tools/bazel run //images:push -- --repository HOST/NAME --tag TAG --key cosign.key
 
-Credentials are those of `podman login` or `docker login`. The signing key is a file (--key) or the content of $COSIGN_PRIVATE_KEY, its
-password $COSIGN_PASSWORD. A push that fails or is interrupted sets no tag; run again, it sends only what the registry lacks.
+Credentials are those of `podman login` or `docker login`. The signing key is a file (--key) or the content of
+$COSIGN_PRIVATE_KEY, its
+password $COSIGN_PASSWORD. A push that fails or is interrupted sets no tag; run again, it sends only what the registry
+lacks.
 """
 
 from __future__ import annotations
@@ -21,9 +24,10 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from oci import credentials, layout as oci_layout, reference
-from release.private import signing, stamp
 from fetch import arguments
+from oci import credentials, reference
+from oci import layout as oci_layout
+from release.private import signing, stamp
 
 _RELEASE_TAG = re.compile(r"v?[0-9]+\.[0-9]+\.[0-9]+")
 _REVISION = "org.opencontainers.image.revision"
@@ -31,29 +35,49 @@ _REVISION = "org.opencontainers.image.revision"
 # An attachment's manifest names a time; a fixed one makes it the same manifest on every push.
 _CREATED = "org.opencontainers.image.created=2000-01-01T00:00:00Z"
 
-# How often to do again what another push at the same moment has overwritten or kept from being written, and the first pause between, in seconds.
+# How often to do again what another push at the same moment has overwritten or kept from being written, and the first
+# pause between, in seconds.
 _ATTEMPTS = 5
 _PAUSE = 0.2
 
 # What a registry says of a blob that another push is writing: a half of it is there.
 _HALF_WRITTEN = r"digest.invalid|blob.unknown"
 
-# oras 1.2.0 may panic, and not say why it failed, when two uploads fail at once (https://github.com/oras-project/oras-go/issues/916).
+# oras 1.2.0 may panic, and not say why it failed, when two uploads fail at once
+# (https://github.com/oras-project/oras-go/issues/916).
 _PANIC = r"panic:"
 
 # What a registry or the network says → what it means and what to do; the first that matches counts.
 _EXPLANATIONS = [
-    (_PANIC, f"the client broke off {_ATTEMPTS} times by an error of its own, which hides why: run again; if it stays so, look into the registry's log"),
-    (r"status code 401|unauthorized|authentication required|credential not found", "the registry wants other credentials"),
+    (
+        _PANIC,
+        (
+            f"the client broke off {_ATTEMPTS} times by an error of its own, which hides why: run again; if it stays"
+            " so, look into the registry's log"
+        ),
+    ),
+    (
+        r"status code 401|unauthorized|authentication required|credential not found",
+        "the registry wants other credentials",
+    ),
     (r"status code 403|denied", "these credentials may not push here: ask for write access to the repository"),
-    (r"status code 404|NAME_UNKNOWN", "the registry does not know this repository: make it first, or mend --repository"),
+    (
+        r"status code 404|NAME_UNKNOWN",
+        "the registry does not know this repository: make it first, or mend --repository",
+    ),
     (r"status code 429|TOOMANYREQUESTS", "the registry limits requests: wait, then run again"),
     (r"no space left|QUOTA|status code 507", "the registry's disk is full: make room there, then run again"),
     (r"status code 5\d\d|unknown error", "the registry has failed: run again; if it stays so, look into its log"),
     (_HALF_WRITTEN, "another push at the same moment was in the way: run again"),
     (r"x509|certificate", "its certificate is not trusted: set SSL_CERT_FILE to the authority's certificate"),
-    (r"server gave HTTP response to HTTPS client", "the registry speaks plain http: pass --insecure if you trust the network"),
-    (r"no such host|connection refused|no route|i/o timeout|Temporary failure", "the registry does not answer: mend --repository or the network"),
+    (
+        r"server gave HTTP response to HTTPS client",
+        "the registry speaks plain http: pass --insecure if you trust the network",
+    ),
+    (
+        r"no such host|connection refused|no route|i/o timeout|Temporary failure",
+        "the registry does not answer: mend --repository or the network",
+    ),
     (r"EOF|connection reset|broken pipe", "the connection broke: run again"),
 ]
 
@@ -81,12 +105,15 @@ class Image:
         return oci_layout.Image(self.layout).config["config"].get("Labels", {})
 
     def blob_sizes(self) -> dict[str, int]:
-        """Sizes of manifest, configuration and layers in bytes, by the first twelve digits of the digest, as oras names them."""
+        """Sizes of manifest, configuration and layers in bytes, by the first twelve digits of the digest, as oras names
+        them.
+        """
         return {blob.name[:12]: blob.stat().st_size for blob in (self.layout / "blobs/sha256").iterdir()}
 
 
 class Registry:
-    """One repository of a registry, driven by oras and cosign: the field's own clients, pinned in locks/debian.lock.json.
+    """One repository of a registry, driven by oras and cosign: the field's own clients, pinned in
+    locks/debian.lock.json.
 
     Args:
         repository: HOST/NAME.
@@ -104,14 +131,21 @@ class Registry:
 
     def oras(self, what: str, *command: str, flag: str = "--plain-http", **options) -> str:
         # oras reads a flag only after its command.
-        return self._again(lambda: self.run(what, "oras", command[0], *([flag] if self.plain else []), *command[1:], **options), _PANIC)
+        return self._again(
+            lambda: self.run(what, "oras", command[0], *([flag] if self.plain else []), *command[1:], **options), _PANIC
+        )
 
     def cosign(self, what: str, *command: str, **options) -> str:
         flags = ["--allow-http-registry", "--allow-insecure-registry"] if self.plain else []
         return self.run(what, "cosign", command[0], *flags, *command[1:], **options)
 
     def run(
-        self, what: str, tool: str, *command: str, progress: Callable[[str], None] = lambda line: None, cwd: pathlib.Path | None = None
+        self,
+        what: str,
+        tool: str,
+        *command: str,
+        progress: Callable[[str], None] = lambda line: None,
+        cwd: pathlib.Path | None = None,
     ) -> str:
         """Runs a tool; returns its standard output.
 
@@ -168,9 +202,15 @@ class Registry:
 
     def explain(self, said: str) -> str:
         """One line out of what a tool said: the reason and what to do."""
-        reasons = [line for line in said.splitlines() if line.startswith("Error") and not line.endswith("command execution:")]
+        reasons = [
+            line for line in said.splitlines() if line.startswith("Error") and not line.endswith("command execution:")
+        ]
         reason = (reasons or said.strip().splitlines() or ["no reason given"])[0]
-        reason = reason.removeprefix("Error response from registry: ").removeprefix("Error: ").removeprefix("recognizable error message not found: ")
+        reason = (
+            reason.removeprefix("Error response from registry: ")
+            .removeprefix("Error: ")
+            .removeprefix("recognizable error message not found: ")
+        )
         for pattern, meaning in _EXPLANATIONS:
             if re.search(pattern, said, re.IGNORECASE):
                 if "credentials" in meaning:
@@ -202,7 +242,16 @@ class Registry:
         self._again(
             lambda: self.oras(
                 f"sending {image.name}",
-                *("cp", "--no-tty", "-v", "--concurrency", "1", "--from-oci-layout", f"{image.layout}@{digest}", f"{self.repository}@{digest}"),
+                *(
+                    "cp",
+                    "--no-tty",
+                    "-v",
+                    "--concurrency",
+                    "1",
+                    "--from-oci-layout",
+                    f"{image.layout}@{digest}",
+                    f"{self.repository}@{digest}",
+                ),
                 flag="--to-plain-http",
                 progress=progress,
             ),
@@ -212,16 +261,22 @@ class Registry:
     def attach(self, image: Image, digest: str) -> list[str]:
         """Attaches the image's documents as referrers (OCI distribution specification 1.1); returns their digests."""
         attached = {media_type: self._attach(digest, media_type, path, 1) for media_type, path in image.documents}
-        # Registries without the referrers API keep the list as a tag's manifest, which two pushes at once overwrite for each other.
+        # Registries without the referrers API keep the list as a tag's manifest, which two pushes at once overwrite for
+        # each other.
         for attempt in range(2, _ATTEMPTS + 2):
-            listed = json.loads(self.oras("listing what is attached", "discover", "--format", "json", f"{self.repository}@{digest}"))
+            listed = json.loads(
+                self.oras("listing what is attached", "discover", "--format", "json", f"{self.repository}@{digest}")
+            )
             known = {entry["digest"] for entry in listed.get("manifests") or []}
             missing = [(media_type, path) for media_type, path in image.documents if attached[media_type] not in known]
             if not missing:
                 return list(attached.values())
             for media_type, path in missing:
                 attached[media_type] = self._attach(digest, media_type, path, attempt)
-        raise PushError(f"{self.repository}: the registry does not list what was attached {_ATTEMPTS} times: run again when no other push runs")
+        raise PushError(
+            f"{self.repository}: the registry does not list what was attached {_ATTEMPTS} times: run again when no"
+            " other push runs"
+        )
 
     def _attach(self, digest: str, media_type: str, path: pathlib.Path, attempt: int) -> str:
         # oras does not list a manifest that the registry has already; one that says which attempt it was is a new one.
@@ -241,7 +296,8 @@ class Registry:
     def sign(self, digests: list[str], key: signing.Key) -> None:
         """Signs manifests; cosign adds nothing where this key has signed before."""
         for digest in digests:
-            # Signatures share a manifest: another push at the same moment makes the registry refuse one of the two, in whatever words.
+            # Signatures share a manifest: another push at the same moment makes the registry refuse one of the two, in
+            # whatever words.
             command = ("sign", "--yes", "--tlog-upload=false", "--key", key.reference, f"{self.repository}@{digest}")
             self._again(lambda: self.cosign("signing", *command), "")  # noqa: B023: it is called at once
 
@@ -261,11 +317,13 @@ def check_repository(repository: str) -> str:
         PushError: it is not HOST/NAME.
     """
     if not repository:
-        raise PushError('no repository: pass --repository HOST/NAME, or set "image_repository" in release/settings.json')
+        raise PushError(
+            'no repository: pass --repository HOST/NAME, or set "image_repository" in release/settings.json'
+        )
     if not re.fullmatch(f"{reference.HOST}/{reference.NAME}", repository.replace("{image}", "image")):
         raise PushError(
-            f"--repository: expected HOST/NAME (host with a dot or a port, name in lower case, no tag, no digest), found {repository!r}; "
-            "tags are set with --tag"
+            "--repository: expected HOST/NAME (host with a dot or a port, name in lower case, no tag, no digest),"
+            f" found {repository!r}; tags are set with --tag"
         )
     return repository
 
@@ -278,11 +336,15 @@ def check_tags(tags: list[str], version: str, image: Image) -> list[str]:
     """
     for tag in tags:
         if not re.fullmatch(reference.TAG, tag):
-            raise PushError(f"--tag: expected up to 128 letters, digits, '_', '.', '-', not starting with '.' or '-', found {tag!r}")
+            raise PushError(
+                f"--tag: expected up to 128 letters, digits, '_', '.', '-', not starting with '.' or '-', found {tag!r}"
+            )
     if tags:
         return tags
     if image.labels().get(_REVISION, "unstamped") == "unstamped":
-        raise PushError(f"no tag: pass --tag TAG; the version, {version}, is the default of a release build only (--config=release)")
+        raise PushError(
+            f"no tag: pass --tag TAG; the version, {version}, is the default of a release build only (--config=release)"
+        )
     return [version]
 
 
@@ -323,8 +385,8 @@ def check_release_tags(registry: Registry, digest: str, tags: list[str]) -> None
         there = registry.resolve(tag)
         if there and there != digest:
             raise PushError(
-                f"{registry.repository}:{tag}: a release's tag does not move: the registry has {there}, this build is {digest}; "
-                "raise VERSION in version.bzl, or pass another --tag"
+                f"{registry.repository}:{tag}: a release's tag does not move: the registry has {there}, this build is"
+                f" {digest}; raise VERSION in version.bzl, or pass another --tag"
             )
 
 
@@ -332,7 +394,8 @@ def push(options: argparse.Namespace) -> None:
     """Pushes as planned.
 
     Raises:
-        PushError, stamp.Untested, signing.SigningError: see `plan`; there is no good key; or the registry refuses. No tag is set then.
+        PushError, stamp.Untested, signing.SigningError: see `plan`; there is no good key; or the registry refuses. No
+        tag is set then.
     """
     planned = plan(options)
     if options.dry_run:
@@ -368,16 +431,33 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         parser.add_argument(fixed, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--layout", type=arguments.named_path, action="append", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--document", action="append", default=[], help=argparse.SUPPRESS)
-    parser.add_argument("-r", "--repository", help="HOST/NAME; with {image} in NAME, which stands for the image's name, all images are pushed")
-    parser.add_argument("-t", "--tag", action="append", default=[], help="tag to set; may be repeated (default of a release build: the version)")
-    parser.add_argument("--image", help="the one image to push (default: the first, or all if the repository has {image} in it)")
+    parser.add_argument(
+        "-r",
+        "--repository",
+        help="HOST/NAME; with {image} in NAME, which stands for the image's name, all images are pushed",
+    )
+    parser.add_argument(
+        "-t",
+        "--tag",
+        action="append",
+        default=[],
+        help="tag to set; may be repeated (default of a release build: the version)",
+    )
+    parser.add_argument(
+        "--image", help="the one image to push (default: the first, or all if the repository has {image} in it)"
+    )
     signing.add_arguments(parser)
     parser.add_argument("--insecure", action="store_true", help="plain http; registries on this machine always get it")
-    parser.add_argument("--dry-run", action="store_true", help="check everything, say what would be pushed, send nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, say what would be pushed, send nothing"
+    )
     options = parser.parse_args(words)
     options.images = dict(options.layout)
     # IMAGE=MEDIA_TYPE=PATH
-    options.documents = {(image, kind): pathlib.Path(path).absolute() for image, kind, path in (entry.split("=", 2) for entry in options.document)}
+    options.documents = {
+        (image, kind): pathlib.Path(path).absolute()
+        for image, kind, path in (entry.split("=", 2) for entry in options.document)
+    }
     if options.image and options.image not in options.images:
         parser.error(f"--image: expected {' or '.join(options.images)}, found {options.image!r}")
     return options

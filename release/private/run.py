@@ -3,7 +3,8 @@
     tools/bazel run //images:run                                    # a shell
     tools/bazel run //images:run -- smoke
     tools/bazel run //images:run -- --volume "$PWD":/workspace -- pytest /tests
-    tools/bazel run //images:run -- --image mlc_llm --volume "$PWD":/workspace --publish 8000:8000 -- serve /workspace/MODEL
+    tools/bazel run //images:run -- --image mlc_llm --volume "$PWD":/workspace --publish 8000:8000 -- serve
+    /workspace/MODEL
 
 Nothing is kept of the container. With runc it has no network.
 """
@@ -19,8 +20,9 @@ import subprocess
 import sys
 import tempfile
 
-from oci import container_tool, layout as oci_layout
 from fetch import arguments
+from oci import container_tool
+from oci import layout as oci_layout
 
 
 class RunError(Exception):
@@ -32,7 +34,9 @@ def volume(text: str) -> tuple[str, str]:
     outside, _, inside = text.partition(":")
     folder = arguments.user_path(outside).absolute()
     if not inside.startswith("/"):
-        raise argparse.ArgumentTypeError(f"expected HOST:CONTAINER with an absolute path in the container, found {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"expected HOST:CONTAINER with an absolute path in the container, found {text!r}"
+        )
     if not folder.is_dir():
         raise argparse.ArgumentTypeError(f"expected a folder, found none at {folder}")
     return str(folder), inside
@@ -46,15 +50,21 @@ def ports(text: str) -> str:
     return text
 
 
-def run_in_engine(tool: str, path: str, options: argparse.Namespace, image: oci_layout.Image, reference: str, loader: pathlib.Path) -> int:
+def run_in_engine(
+    tool: str, path: str, options: argparse.Namespace, image: oci_layout.Image, reference: str, loader: pathlib.Path
+) -> int:
     """Becomes `podman run` or `docker run`; loads the image first, unless the engine has this very one.
 
     Raises:
         RunError: it cannot be loaded.
     """
-    inspect = subprocess.run([path, "image", "inspect", "--format", "{{.Id}}", reference], capture_output=True, text=True)
+    inspect = subprocess.run(
+        [path, "image", "inspect", "--format", "{{.Id}}", reference], capture_output=True, text=True
+    )
     # An image is known by its configuration's digest, or by its manifest's where Docker stores images with containerd.
-    if inspect.stdout.strip().removeprefix("sha256:") not in {digest.removeprefix("sha256:") for digest in (image.manifest["config"]["digest"], image.digest)}:
+    if inspect.stdout.strip().removeprefix("sha256:") not in {
+        digest.removeprefix("sha256:") for digest in (image.manifest["config"]["digest"], image.digest)
+    }:
         print(f"run: loading {reference} into {tool}", file=sys.stderr, flush=True)
         if subprocess.run([str(loader.absolute())], env=container_tool.environment(tool), stdout=sys.stderr).returncode:
             raise RunError(f"{tool} could not load {reference}; what it says stands above")
@@ -78,7 +88,9 @@ def run_in_runc(path: str, options: argparse.Namespace, image: oci_layout.Image,
     if options.publish:
         raise RunError("runc alone gives a container no network: install podman or docker to publish a port")
     if options.gpus:
-        raise RunError("runc alone gives a container no GPU: install podman or docker with the NVIDIA Container Toolkit")
+        raise RunError(
+            "runc alone gives a container no GPU: install podman or docker with the NVIDIA Container Toolkit"
+        )
     rootless = os.geteuid() != 0
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="run-"))
     try:
@@ -91,13 +103,28 @@ def run_in_runc(path: str, options: argparse.Namespace, image: oci_layout.Image,
         index = json.loads((image.folder / "index.json").read_text())
         index["manifests"][0]["annotations"] = {"org.opencontainers.image.ref.name": "image"}
         (layout / "index.json").write_text(json.dumps(index))
-        unpack = [umoci, "unpack", *(["--rootless"] if rootless else []), "--image", f"{layout}:image", str(scratch / "bundle")]
+        unpack = [
+            umoci,
+            "unpack",
+            *(["--rootless"] if rootless else []),
+            "--image",
+            f"{layout}:image",
+            str(scratch / "bundle"),
+        ]
         unpacked = subprocess.run(unpack, capture_output=True, text=True)
         if unpacked.returncode:
             raise RunError(f"umoci cannot unpack the image: {unpacked.stderr.strip()}")
         file = scratch / "bundle/config.json"
         file.write_text(json.dumps(container_config(json.loads(file.read_text()), image, options, rootless)))
-        command = [path, "--root", str(scratch / "state"), "run", "--bundle", str(scratch / "bundle"), f"run-{os.getpid()}"]
+        command = [
+            path,
+            "--root",
+            str(scratch / "state"),
+            "run",
+            "--bundle",
+            str(scratch / "bundle"),
+            f"run-{os.getpid()}",
+        ]
         return subprocess.run(command).returncode
     finally:
         subprocess.run(["chmod", "-R", "u+rwX", str(scratch)], check=False)
@@ -125,9 +152,27 @@ def main() -> int:
     parser.add_argument("--layout", type=arguments.named_path, action="append", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--loader", type=arguments.named_path, action="append", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--image", help="the image to start (default: the first)")
-    parser.add_argument("--tool", choices=[*container_tool.ENGINES, "runc"], help="start it with this one (default: the first that works)")
-    parser.add_argument("--volume", type=volume, action="append", default=[], metavar="HOST:CONTAINER", help="show a folder inside; may be repeated")
-    parser.add_argument("--publish", type=ports, action="append", default=[], metavar="HOST:CONTAINER", help="reach a port from outside; may be repeated")
+    parser.add_argument(
+        "--tool",
+        choices=[*container_tool.ENGINES, "runc"],
+        help="start it with this one (default: the first that works)",
+    )
+    parser.add_argument(
+        "--volume",
+        type=volume,
+        action="append",
+        default=[],
+        metavar="HOST:CONTAINER",
+        help="show a folder inside; may be repeated",
+    )
+    parser.add_argument(
+        "--publish",
+        type=ports,
+        action="append",
+        default=[],
+        metavar="HOST:CONTAINER",
+        help="reach a port from outside; may be repeated",
+    )
     parser.add_argument("--gpus", action="store_true", help="give it all GPUs (NVIDIA Container Toolkit)")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments (default: a shell)")
     options = parser.parse_args()

@@ -89,7 +89,9 @@ def run(test: pathlib.Path, arguments: list[str], environment: dict[str, str], l
             return cases(report, done.stdout)
         except NotPassed as failure:
             log = "\n".join(done.stdout.splitlines()[-_LINES_SHOWN:])
-            raise NotPassed(f"{log}\n{label}: {failure}. Nothing is published. To see more: tools/bazel test {label}") from None
+            raise NotPassed(
+                f"{log}\n{label}: {failure}. Nothing is published. To see more: tools/bazel test {label}"
+            ) from None
         finally:
             # Tests may leave folders without write permission, which cannot be removed.
             for folder, folders, _ in os.walk(scratch):
@@ -103,7 +105,9 @@ def main() -> int:
     parser.add_argument("--test", type=pathlib.Path, required=True, help="the test's executable")
     parser.add_argument("--label", required=True, help="its name")
     parser.add_argument("--output", type=pathlib.Path, required=True, help="JSON file to write if it passed")
-    parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="a variable of the test; may be repeated")
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="NAME=VALUE", help="a variable of the test; may be repeated"
+    )
     parser.add_argument("arguments", nargs="*", help="the test's own arguments, after --")
     options = parser.parse_args()
     arguments = [word for argument in options.arguments for word in shlex.split(argument)]

@@ -4,14 +4,18 @@
         --image NAME=LAYOUT... --spdx OUT --cyclonedx OUT
     python3 -m release.private.sbom … --only-image NAME
 
-The whole build: the release contains its wheels and images; each image contains the packages that were found in its layers; every other
-entry of the locks is a source of a wheel or a build tool. With --only-image: what that image's layers hold, and the sources of the wheels
+The whole build: the release contains its wheels and images; each image contains the packages that were found in its
+layers; every other
+entry of the locks is a source of a wheel or a build tool. With --only-image: what that image's layers hold, and the
+sources of the wheels
 in it.
 
-What is in an image is read from its layers, not from what was meant to be there: Debian packages from /var/lib/dpkg/status.d, Python
+What is in an image is read from its layers, not from what was meant to be there: Debian packages from
+/var/lib/dpkg/status.d, Python
 distributions from *.dist-info/METADATA. One that is neither in the locks nor among the wheels is an error.
 
-Licences are those that the packages declare (fetch/licenses/update_licenses.py); none is a conclusion of ours. Equal content is equal bytes: the
+Licences are those that the packages declare (fetch/licenses/update_licenses.py); none is a conclusion of ours. Equal
+content is equal bytes: the
 time is fixed, and serial number and namespace are UUIDs of the content.
 """
 
@@ -57,13 +61,13 @@ from spdx_tools.spdx.model import (
 from spdx_tools.spdx.model import Document as SpdxDocument
 from spdx_tools.spdx.writer.json.json_writer import write_document_to_stream
 
-from oci.layer import SOURCE_DATE_EPOCH
-from oci.layout import Image
 from fetch import locks as inputs
-from release.private import stamp
-from fetch.locks import Input, Made
 from fetch.arguments import named_path
 from fetch.debian.archive import parse_stanza
+from fetch.locks import Input, Made
+from oci.layer import SOURCE_DATE_EPOCH
+from oci.layout import Image
+from release.private import stamp
 
 PROJECT = "mlc_bazel"
 RELEASE = "release"
@@ -146,7 +150,9 @@ class Bill:
     def uuid(self) -> uuid.UUID:
         """The same for the same content, another for other content."""
         relations = [(one, relation.name, other) for one, relation, other in self.sorted_relations]
-        content = json.dumps([self.name, self.root, [dataclasses.astuple(each) for each in self.sorted_components], relations])
+        content = json.dumps(
+            [self.name, self.root, [dataclasses.astuple(each) for each in self.sorted_components], relations]
+        )
         return uuid.uuid5(uuid.NAMESPACE_URL, content)
 
 
@@ -174,7 +180,10 @@ class Wheel:
         path = stamp.artifact_file(path)
         name, version, _, _ = parse_wheel_filename(path.name)
         if name not in made:
-            raise SbomError(f"{path.name}: expected what it is made of, found that of {', '.join(sorted(made)) or 'nothing'}: pass its made_of with --made-of")
+            raise SbomError(
+                f"{path.name}: expected what it is made of, found that of {', '.join(sorted(made)) or 'nothing'}: pass"
+                " its made_of with --made-of"
+            )
         return cls(path.name, name, str(version), stamp.sha256(path).removeprefix("sha256:"), made[name])
 
 
@@ -225,10 +234,14 @@ def contents(name: str, image: Image, locked: Iterable[Input], wheels: Iterable[
     found: dict[str, Input | Wheel] = {}
     for ecosystem, package, version, path in installed(image):
         if (ecosystem, package, version) not in known:
-            lock = f"an image set of locks/{inputs.DEBIAN_LOCK}" if ecosystem == inputs.DEBIAN else f"locks/{inputs.REQUIREMENTS_LOCK}"
+            lock = (
+                f"an image set of locks/{inputs.DEBIAN_LOCK}"
+                if ecosystem == inputs.DEBIAN
+                else f"locks/{inputs.REQUIREMENTS_LOCK}"
+            )
             raise SbomError(
-                f"image {name}: /{path} is {package} {version}: expected that in {lock} or among the wheels of this build, "
-                "found it in neither: lock it, or take it out of the image"
+                f"image {name}: /{path} is {package} {version}: expected that in {lock} or among the wheels of this"
+                " build, found it in neither: lock it, or take it out of the image"
             )
         found[path] = known[ecosystem, package, version]
     return list(dict.fromkeys(found[path] for path in sorted(found)))
@@ -256,7 +269,9 @@ def whole_build(version: str, locked: list[Input], wheels: list[Wheel], images: 
     for name, image in sorted(images.items()):
         bill.relate(RELEASE, _CONTAINS, bill.add(_image_component(name, version, image)))
         for each in contents(name, image, locked, wheels):
-            bill.relate(_id("image", name), _CONTAINS, _id("wheel", each.name) if isinstance(each, Wheel) else _input_id(each))
+            bill.relate(
+                _id("image", name), _CONTAINS, _id("wheel", each.name) if isinstance(each, Wheel) else _input_id(each)
+            )
             if isinstance(each, Input):
                 shipped.add(each.identity)
                 roles[each.identity].append(f"in image {name}")
@@ -266,7 +281,11 @@ def whole_build(version: str, locked: list[Input], wheels: list[Wheel], images: 
             roles[source.identity].append(f"source of wheel {wheel.name}")
     compiled = frozenset[tuple[str, str]]().union(*(wheel.made.content.sets for wheel in wheels))
     for each in locked:
-        tool = [f"build tool ({use})" for use in each.uses if not use.startswith(_IMAGE_SETS) and (each.ecosystem, use) not in compiled]
+        tool = [
+            f"build tool ({use})"
+            for use in each.uses
+            if not use.startswith(_IMAGE_SETS) and (each.ecosystem, use) not in compiled
+        ]
         if not tool and not each.uses and not roles[each.identity]:
             tool = ["build tool"]
         if tool:
@@ -274,8 +293,9 @@ def whole_build(version: str, locked: list[Input], wheels: list[Wheel], images: 
         all_roles = sorted(roles[each.identity]) + tool
         if not all_roles:
             raise SbomError(
-                f"{each.name} {each.version}: locks/{inputs.DEBIAN_LOCK} has it for {', '.join(each.uses)}, and it is in none of the "
-                f"images {', '.join(sorted(images)) or '(none)'}: pass every image with --image, or take it out of debian.packages.json"
+                f"{each.name} {each.version}: locks/{inputs.DEBIAN_LOCK} has it for {', '.join(each.uses)}, and it is"
+                f" in none of the images {', '.join(sorted(images)) or '(none)'}: pass every image with --image, or"
+                " take it out of debian.packages.json"
             )
         bill.add(_input_component(each, all_roles, shipped=each.identity in shipped))
     return bill
@@ -308,12 +328,21 @@ def one_image(name: str, version: str, locked: list[Input], wheels: list[Wheel],
 def _image_component(name: str, version: str, image: Image) -> Component:
     purl = PackageURL("oci", None, name, image.digest, {"arch": image.config["architecture"]})
     sha256 = (image.digest.removeprefix("sha256:"),)
-    return Component(_id("image", name), name, version, purl.to_string(), "", sha256, ComponentType.CONTAINER, roles=("product",))
+    return Component(
+        _id("image", name), name, version, purl.to_string(), "", sha256, ComponentType.CONTAINER, roles=("product",)
+    )
 
 
 def _input_component(locked: Input, roles: list[str], *, shipped: bool) -> Component:
     return Component(
-        _input_id(locked), locked.name, locked.version, locked.purl, locked.license, locked.sha256, shipped=shipped, roles=tuple(roles)
+        _input_id(locked),
+        locked.name,
+        locked.version,
+        locked.purl,
+        locked.license,
+        locked.sha256,
+        shipped=shipped,
+        roles=tuple(roles),
     )
 
 
@@ -322,7 +351,11 @@ def _add_wheel(bill: Bill, wheel: Wheel, locked: list[Input]) -> str:
     license = next((each.license for each in sources if (each.ecosystem, each.name) == wheel.made.licensed_as), "")
     # Only a version without local part can be on the index that the purl type stands for (PEP 440).
     purl = PackageURL("pypi", None, wheel.name, wheel.version, {"file_name": wheel.file}).to_string()
-    id = bill.add(Component(_id("wheel", wheel.name), wheel.name, wheel.version, purl, license, (wheel.sha256,), roles=("product",)))
+    id = bill.add(
+        Component(
+            _id("wheel", wheel.name), wheel.name, wheel.version, purl, license, (wheel.sha256,), roles=("product",)
+        )
+    )
     for source in sources:
         bill.relate(id, _GENERATED_FROM, _input_id(source))
     return id
@@ -330,7 +363,7 @@ def _add_wheel(bill: Bill, wheel: Wheel, locked: list[Input]) -> str:
 
 # Formats ---------------------------------------------------------------------------------------------------------
 
-_CREATED = datetime.datetime.fromtimestamp(SOURCE_DATE_EPOCH, datetime.timezone.utc)
+_CREATED = datetime.datetime.fromtimestamp(SOURCE_DATE_EPOCH, datetime.UTC)
 
 _PURPOSES = {
     ComponentType.APPLICATION: PackagePurpose.APPLICATION,
@@ -355,7 +388,9 @@ def spdx(bill: Bill) -> SpdxDocument:
             license_concluded=SpdxNoAssertion(),
             license_declared=licensing.parse(each.license) if each.license else SpdxNoAssertion(),
             copyright_text=SpdxNoAssertion(),
-            external_references=[ExternalPackageRef(ExternalPackageRefCategory.PACKAGE_MANAGER, "purl", each.purl)] if each.purl else [],
+            external_references=(
+                [ExternalPackageRef(ExternalPackageRefCategory.PACKAGE_MANAGER, "purl", each.purl)] if each.purl else []
+            ),
             primary_package_purpose=_PURPOSES[each.kind],
             comment="; ".join(each.roles) or None,
         )
@@ -373,7 +408,10 @@ def spdx(bill: Bill) -> SpdxDocument:
         packages=[package(each) for each in bill.sorted_components],
         relationships=[
             Relationship("SPDXRef-DOCUMENT", RelationshipType.DESCRIBES, f"SPDXRef-{bill.root}"),
-            *(Relationship(f"SPDXRef-{one}", relation, f"SPDXRef-{other}") for one, relation, other in bill.sorted_relations),
+            *(
+                Relationship(f"SPDXRef-{one}", relation, f"SPDXRef-{other}")
+                for one, relation, other in bill.sorted_relations
+            ),
         ],
         extracted_licensing_info=list(_extracted(bill)),
     )
@@ -390,7 +428,10 @@ def _extracted(bill: Bill) -> Iterator[ExtractedLicensingInfo]:
         yield ExtractedLicensingInfo(
             license_id=reference,
             license_name=name,
-            extracted_text=f"'{name}', as the package has it: in /usr/share/doc/<package>/copyright, or in its *.dist-info (Python).",
+            extracted_text=(
+                f"'{name}', as the package has it: in /usr/share/doc/<package>/copyright, or in its *.dist-info"
+                " (Python)."
+            ),
             comment=f"Used by {', '.join(sorted(names))}.",
         )
 
@@ -403,7 +444,9 @@ def spdx_json(bill: Bill) -> str:
 
 
 def cyclonedx(bill: Bill) -> Bom:
-    """The bill as a CycloneDX BOM: what is contained as dependency, a wheel's sources as ancestors (pedigree), tools as "excluded"."""
+    """The bill as a CycloneDX BOM: what is contained as dependency, a wheel's sources as ancestors (pedigree), tools as
+    "excluded".
+    """
 
     def component(each: Component, bom_ref: str, ancestors: Iterable[CycloneDxComponent] = ()) -> CycloneDxComponent:
         return CycloneDxComponent(
@@ -411,9 +454,15 @@ def cyclonedx(bill: Bill) -> Bom:
             bom_ref=bom_ref,
             name=each.name,
             version=each.version,
-            scope=None if each.id == bill.root else ComponentScope.REQUIRED if each.shipped else ComponentScope.EXCLUDED,
+            scope=(
+                None if each.id == bill.root else ComponentScope.REQUIRED if each.shipped else ComponentScope.EXCLUDED
+            ),
             hashes=[HashType(alg=HashAlgorithm.SHA_256, content=sha256) for sha256 in each.sha256],
-            licenses=[LicenseExpression(each.license, acknowledgement=LicenseAcknowledgement.DECLARED)] if each.license else [],
+            licenses=(
+                [LicenseExpression(each.license, acknowledgement=LicenseAcknowledgement.DECLARED)]
+                if each.license
+                else []
+            ),
             purl=PackageURL.from_string(each.purl) if each.purl else None,
             properties=[Property(name=f"{PROJECT}:role", value=role) for role in each.roles],
             pedigree=Pedigree(ancestors=ancestors) if ancestors else None,
@@ -431,7 +480,8 @@ def cyclonedx(bill: Bill) -> Bom:
     bom.metadata.component = rendered[bill.root]
     bom.metadata.timestamp = _CREATED
     bom.dependencies = [
-        Dependency(rendered[id].bom_ref, (Dependency(rendered[child].bom_ref) for child in ids)) for id, ids in children.items()
+        Dependency(rendered[id].bom_ref, (Dependency(rendered[child].bom_ref) for child in ids))
+        for id, ids in children.items()
     ]
     return bom
 
@@ -447,7 +497,9 @@ def main() -> int:
     inputs.add_made_of_arguments(parser)
     parser.add_argument("--version", required=True, help="the release's version, for example 0.1.0")
     parser.add_argument("--wheel", type=Path, action="append", default=[], help="a wheel of the build; repeated")
-    parser.add_argument("--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="an OCI layout; repeated")
+    parser.add_argument(
+        "--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="an OCI layout; repeated"
+    )
     parser.add_argument("--only-image", metavar="NAME", help="describe this one of the images, not the whole build")
     parser.add_argument("--spdx", type=Path, required=True, help="the SPDX document to write")
     parser.add_argument("--cyclonedx", type=Path, required=True, help="the CycloneDX document to write")
@@ -458,7 +510,9 @@ def main() -> int:
         images = {name: Image(layout) for name, layout in arguments.image}
         if arguments.only_image and arguments.only_image not in images:
             given = ", ".join(images) or "(none)"
-            raise SbomError(f"--only-image {arguments.only_image}: expected one of the images {given}: pass it with --image")
+            raise SbomError(
+                f"--only-image {arguments.only_image}: expected one of the images {given}: pass it with --image"
+            )
         if arguments.only_image:
             bill = one_image(arguments.only_image, arguments.version, locked, wheels, images[arguments.only_image])
         else:

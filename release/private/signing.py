@@ -1,6 +1,7 @@
 """Signatures by cosign, with a key of one's own: read once, known to be good before anything is sent.
 
-The key is a file or the content of $COSIGN_PRIVATE_KEY, never a secret on a command line; its password is $COSIGN_PASSWORD, else cosign asks.
+The key is a file or the content of $COSIGN_PRIVATE_KEY, never a secret on a command line; its password is
+$COSIGN_PASSWORD, else cosign asks.
 Nothing goes to a transparency log: a build must be publishable inside a closed network.
 """
 
@@ -42,12 +43,22 @@ class Key:
     environment: dict[str, str]
 
     def sign_file(self, file: pathlib.Path) -> bytes:
-        """A signature of a file's content: base64 of ECDSA over its sha256, as `cosign verify-blob --signature` takes it.
+        """A signature of a file's content: base64 of ECDSA over its sha256, as `cosign verify-blob --signature` takes
+        it.
 
         Raises:
             SigningError: cosign fails.
         """
-        return _run(self.cosign, self.environment, "sign-blob", "--yes", "--tlog-upload=false", "--key", self.reference, str(file)).encode()
+        return _run(
+            self.cosign,
+            self.environment,
+            "sign-blob",
+            "--yes",
+            "--tlog-upload=false",
+            "--key",
+            self.reference,
+            str(file),
+        ).encode()
 
     def has_signed(self, file: pathlib.Path, signature: bytes) -> bool:
         """Whether a signature is this key's, of this file's content."""
@@ -67,10 +78,13 @@ def _run(cosign: str, environment: dict[str, str], *command: str) -> str:
     stdin = None if sys.stdin and sys.stdin.isatty() else subprocess.DEVNULL
     done = subprocess.run([cosign, *command], env=environment, stdin=stdin, capture_output=True, text=True)
     if done.returncode:
-        reason = next((line for line in done.stderr.splitlines() if line.startswith("Error: ")), done.stderr.strip() or "no reason given")
+        reason = next(
+            (line for line in done.stderr.splitlines() if line.startswith("Error: ")),
+            done.stderr.strip() or "no reason given",
+        )
         raise SigningError(
-            f"signing key: expected a cosign private key, and its password in COSIGN_PASSWORD; cosign says: {reason.removeprefix('Error: ')}; "
-            f"to {_HOW_TO_MAKE}"
+            "signing key: expected a cosign private key, and its password in COSIGN_PASSWORD; cosign says:"
+            f" {reason.removeprefix('Error: ')}; to {_HOW_TO_MAKE}"
         )
     return done.stdout
 
@@ -78,7 +92,11 @@ def _run(cosign: str, environment: dict[str, str], *command: str) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options --key, --unsigned and, from the BUILD file, --cosign."""
     parser.add_argument("--cosign", required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--key", type=arguments.user_path, help="file with the cosign private key (default: the content of $COSIGN_PRIVATE_KEY)")
+    parser.add_argument(
+        "--key",
+        type=arguments.user_path,
+        help="file with the cosign private key (default: the content of $COSIGN_PRIVATE_KEY)",
+    )
     parser.add_argument("--unsigned", action="store_true", help="publish without signatures")
 
 
@@ -99,12 +117,16 @@ def key(options: argparse.Namespace, environment: dict[str, str]) -> Iterator[Ke
         return
     if options.key:
         if not options.key.is_file():
-            raise SigningError(f"--key: expected a file with a cosign private key, found none at {options.key}; {_HOW_TO_MAKE}")
+            raise SigningError(
+                f"--key: expected a file with a cosign private key, found none at {options.key}; {_HOW_TO_MAKE}"
+            )
         reference = str(options.key.absolute())
     elif environment.get("COSIGN_PRIVATE_KEY"):
         reference = "env://COSIGN_PRIVATE_KEY"
     else:
-        raise SigningError(f"no signing key: pass --key FILE or set COSIGN_PRIVATE_KEY ({_HOW_TO_MAKE}); --unsigned does without")
+        raise SigningError(
+            f"no signing key: pass --key FILE or set COSIGN_PRIVATE_KEY ({_HOW_TO_MAKE}); --unsigned does without"
+        )
     cosign = os.path.abspath(options.cosign)
     with tempfile.TemporaryDirectory() as scratch:
         public_key = pathlib.Path(scratch, "cosign.pub")

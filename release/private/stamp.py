@@ -1,4 +1,6 @@
-"""The stamp of a gate: which wheels and images, by digest, the tests passed on; what publishes compares before it sends."""
+"""The stamp of a gate: which wheels and images, by digest, the tests passed on; what publishes compares before it
+sends.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ def sha256(path: pathlib.Path) -> str:
 
 
 def image_digest(layout: pathlib.Path) -> str:
-    """The digest of the one manifest in an OCI layout, once every blob below it was found to have the digest that names it.
+    """The digest of the one manifest in an OCI layout, once every blob below it was found to have the digest that names
+    it.
 
     Raises:
         Untested: a blob is damaged or missing, or the layout holds other than one manifest.
@@ -36,7 +39,10 @@ def image_digest(layout: pathlib.Path) -> str:
         blob = layout / "blobs" / name.replace(":", "/")
         found = sha256(blob) if blob.exists() else "none"
         if found != name:
-            raise Untested(f"{layout.name}: expected the blob {name}, found {found}; build it again: tools/bazel clean && tools/bazel build")
+            raise Untested(
+                f"{layout.name}: expected the blob {name}, found {found}; build it again: tools/bazel clean &&"
+                " tools/bazel build"
+            )
         if name == digest:
             manifest = json.loads(blob.read_bytes())
             pending += [manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])]
@@ -44,7 +50,8 @@ def image_digest(layout: pathlib.Path) -> str:
 
 
 def artifact_file(path: pathlib.Path) -> pathlib.Path:
-    """The artifact at the path of a Bazel output: a wheel is alone in a folder, since Bazel cannot know its name before it builds it.
+    """The artifact at the path of a Bazel output: a wheel is alone in a folder, since Bazel cannot know its name before
+    it builds it.
 
     Args:
         path: a file, an OCI layout, or a folder that holds one wheel.

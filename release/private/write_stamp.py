@@ -13,12 +13,19 @@ from release.private import stamp
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=pathlib.Path, required=True, help="the stamp, a JSON file")
-    parser.add_argument("--result", type=pathlib.Path, action="append", required=True, help="what run_test.py wrote; may be repeated")
-    parser.add_argument("artifacts", type=pathlib.Path, nargs="+", help="wheels, folders that hold one each, and OCI layouts")
+    parser.add_argument(
+        "--result", type=pathlib.Path, action="append", required=True, help="what run_test.py wrote; may be repeated"
+    )
+    parser.add_argument(
+        "artifacts", type=pathlib.Path, nargs="+", help="wheels, folders that hold one each, and OCI layouts"
+    )
     arguments = parser.parse_args()
     tests = sorted((json.loads(path.read_text()) for path in arguments.result), key=lambda test: test["label"])
     try:
-        artifacts = {artifact.name: stamp.describe(artifact) for artifact in sorted(map(stamp.artifact_file, arguments.artifacts))}
+        artifacts = {
+            artifact.name: stamp.describe(artifact)
+            for artifact in sorted(map(stamp.artifact_file, arguments.artifacts))
+        }
     except stamp.Untested as error:
         print(error, file=sys.stderr)
         return 1

@@ -6,10 +6,11 @@ from . import pairing
 
 pairing.check()
 
-# ruff: noqa: E402 - these import TVM, which must be the right one.
+
 import tvm_ffi.registry
 
-# Upstream's variable, for what needs no engine, a compiler of models: the classes that the library would have registered are unknown then.
+# Upstream's variable, for what needs no engine, a compiler of models: the classes that the library would have
+# registered are unknown then.
 if os.environ.get("SKIP_LOADING_MLCLLM_SO", "0") != "0":
     tvm_ffi.registry._SKIP_UNKNOWN_OBJECTS = True
 

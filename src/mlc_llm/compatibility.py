@@ -1,6 +1,7 @@
 """What the pinned mlc-llm needs from this build to run on the pinned TVM, and to come out the same every time.
 
-Importing this module changes nothing; `install` applies every change. Each is one function or class that says why it is there and when it can
+Importing this module changes nothing; `install` applies every change. Each is one function or class that says why it is
+there and when it can
 go. No file of upstream is edited.
 """
 
@@ -14,14 +15,16 @@ from typing import Any
 
 import ml_dtypes  # noqa: F401 - registers the types' names with NumPy
 import numpy as np
-import tvm
 
-# It registers a function that mlc-llm registers too, with leave to take another's place: whoever imports TVM's after mlc-llm gets an error.
-import tvm.runtime.disco  # noqa: F401
-from mlc_llm import libinfo
-from tvm import s_tir, tirx
+# It registers a function that mlc-llm registers too, with leave to take another's place: whoever imports TVM's after
+# mlc-llm gets an error.
+import tvm.runtime.disco
 from tvm.relax.frontend import nn
 from tvm.s_tir import dlight
+
+import tvm
+from mlc_llm import libinfo
+from tvm import s_tir, tirx
 
 from . import pairing, shape_functions, versions  # type: ignore[attr-defined]  # written by the build
 from .model_check import METADATA_KEY
@@ -46,17 +49,22 @@ def restore_var_name_hint() -> None:
 def restore_buffer_map() -> None:
     """Give kernels their former attribute ``buffer_map`` back.
 
-    It told the buffer of a parameter; since release 0.26 a parameter is its buffer. The passes of the pinned mlc_llm for GPUs, and those for
+    It told the buffer of a parameter; since release 0.26 a parameter is its buffer. The passes of the pinned mlc_llm
+    for GPUs, and those for
     quantised weights, read the old map. Can go once they read the parameters.
     """
     if not hasattr(tirx.PrimFunc, "buffer_map"):
-        tirx.PrimFunc.buffer_map = property(lambda function: {parameter: parameter for parameter in function.params if tirx.is_buffer_var(parameter)})
+        tirx.PrimFunc.buffer_map = property(
+            lambda function: {parameter: parameter for parameter in function.params if tirx.is_buffer_var(parameter)}
+        )
 
 
 def lift_global_buffers(function: tirx.PrimFunc) -> tuple[tirx.PrimFunc, list[tvm.relax.TensorType]]:
-    """Turn the buffers in global memory that a kernel allocates into parameters, after its outputs: a GPU has no allocator inside kernels.
+    """Turn the buffers in global memory that a kernel allocates into parameters, after its outputs: a GPU has no
+    allocator inside kernels.
 
-    In place of mlc_llm's own, which makes the kernel with TVM's former `buffer_map`. Can go when `restore_buffer_map` goes.
+    In place of mlc_llm's own, which makes the kernel with TVM's former `buffer_map`. Can go when `restore_buffer_map`
+    goes.
 
     Returns:
         The kernel, and the type of each new parameter; the same kernel and nothing if there is none.
@@ -128,7 +136,8 @@ class RowGEMV(dlight.cpu.GEMV):
 
 
 def read_safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the tensors of a safetensors file: mlc-llm goes through torch, a gigabyte of dependency, only to turn its tensors into NumPy's.
+    """Yields the tensors of a safetensors file: mlc-llm goes through torch, a gigabyte of dependency, only to turn its
+    tensors into NumPy's.
 
     Types that NumPy has not, bfloat16 and float8, are those of ml_dtypes, which registers their names.
     """
@@ -140,7 +149,9 @@ def read_safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def find_safetensors(folder: Path) -> Path | None:
-    """The weights of a checkpoint: the index of several files, else the one file. mlc-llm writes an index beside the one, by way of torch."""
+    """The weights of a checkpoint: the index of several files, else the one file. mlc-llm writes an index beside the
+    one, by way of torch.
+    """
     for name in ("model.safetensors.index.json", "model.safetensors"):
         if (folder / name).is_file():
             return folder / name
@@ -173,19 +184,27 @@ def widen_numbers(function: tirx.PrimFunc, arguments: list[Any]) -> tirx.PrimFun
     parameters = list(function.params)
     narrowed = {}
     for position, (parameter, argument) in enumerate(zip(parameters, arguments)):
-        if tvm.ir.is_prim_expr(argument) and isinstance(parameter.ty, tvm.ir.PrimType) and argument.ty.dtype != parameter.ty.dtype:
+        if (
+            tvm.ir.is_prim_expr(argument)
+            and isinstance(parameter.ty, tvm.ir.PrimType)
+            and argument.ty.dtype != parameter.ty.dtype
+        ):
             parameters[position] = tirx.Var(parameter.name, argument.ty.dtype)
             narrowed[parameter] = parameters[position].astype(parameter.ty.dtype)
     if not narrowed:
         return function
-    return tirx.PrimFunc(parameters, tirx.stmt_functor.substitute(function.body, narrowed), function.ret_type, function.attrs)
+    return tirx.PrimFunc(
+        parameters, tirx.stmt_functor.substitute(function.body, narrowed), function.ret_type, function.attrs
+    )
 
 
 def call_with_numbers_as_kernels_take_them(upstream: Callable[..., Any]) -> Callable[..., Any]:
     """TVM's `tensor_ir_op` for mlc-llm's kernels of mixtures of experts, and for its sampler on GPUs.
 
-    Since release 0.26 it passes numbers before outputs; the pinned mlc-llm's kernels take them last, and Mixtral, DeepSeek, Qwen2-MoE and Phi-3-vision
-    do not compile. Since the same release a number must have the type of the parameter; the sampler passes 64 bits for 32. Can go once
+    Since release 0.26 it passes numbers before outputs; the pinned mlc-llm's kernels take them last, and Mixtral,
+    DeepSeek, Qwen2-MoE and Phi-3-vision
+    do not compile. Since the same release a number must have the type of the parameter; the sampler passes 64 bits for
+    32. Can go once
     mlc-llm's do as TVM's.
     """
 

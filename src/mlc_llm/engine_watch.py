@@ -1,8 +1,11 @@
 """An engine that fails says so, where upstream waits for ever.
 
-Upstream runs its engine in a thread of its own. What fails there ends the thread, and whoever waits for it (the constructor, every
-request) waits for ever. Seen at the pinned commit: a missing or truncated weight shard, a library that is none, no memory for the KV cache;
-and while it serves: a JSON schema that cannot be compiled, more than five best tokens, a request that fills the KV cache. A library cut
+Upstream runs its engine in a thread of its own. What fails there ends the thread, and whoever waits for it (the
+constructor, every
+request) waits for ever. Seen at the pinned commit: a missing or truncated weight shard, a library that is none, no
+memory for the KV cache;
+and while it serves: a JSON schema that cannot be compiled, more than five best tokens, a request that fills the KV
+cache. A library cut
 short kills the process by SIGBUS.
 
 `install` has `model_check` look at a model before an engine loads it, and watches every engine's thread.
@@ -33,11 +36,15 @@ PAGE_SIZE = 16
 """Tokens in a page of the KV cache; upstream allows no other."""
 
 TOP_LOGPROBS = 5
-"""The most that upstream's samplers give; at more of them they end the engine. Its server lets 20 pass, as OpenAI's does."""
+"""The most that upstream's samplers give; at more of them they end the engine. Its server lets 20 pass, as OpenAI's
+does.
+"""
 
 
 class EngineError(fastapi.HTTPException, RuntimeError):
-    """The engine failed while it served: the requests that it held are lost, which the server says with status 500; the next are served."""
+    """The engine failed while it served: the requests that it held are lost, which the server says with status 500; the
+    next are served.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(status_code=500, detail=message)  # type: ignore[call-arg]
@@ -88,7 +95,7 @@ class _Engine:
             try:
                 self.native["run_background_loop"]()
                 return
-            except Exception as error:  # noqa: BLE001 - whatever it is, it must not get lost
+            except Exception as error:
                 failures += 1
                 if not self.loaded:
                     self.outcome.put(error)
@@ -215,7 +222,8 @@ class _Functions:
 def _room(config: Any) -> int:
     """Tokens that one request may have, prompt and answer.
 
-    One page less than the KV cache has. Upstream decodes only while as many pages are free as sequences run, even if their last pages have
+    One page less than the KV cache has. Upstream decodes only while as many pages are free as sequences run, even if
+    their last pages have
     room: a single request in the last page is taken out, nothing is left to run, and that ends the engine.
     """
     return min(int(config.max_single_sequence_length), int(config.max_total_sequence_length) - PAGE_SIZE)
@@ -238,12 +246,17 @@ def _why_not_loaded(config: dict[str, Any], error: BaseException) -> str:
     if isinstance(error, MemoryError) or "bad_alloc" in str(error):
         tokens = config.get("max_total_sequence_length")
         asked = f"a KV cache of {tokens} tokens" if tokens else "the KV cache"
-        return f"{what}: not enough memory for weights and {asked}; ask for less: mlc_llm serve --overrides max_total_seq_length=TOKENS"
+        return (
+            f"{what}: not enough memory for weights and {asked}; ask for less: mlc_llm serve --overrides"
+            " max_total_seq_length=TOKENS"
+        )
     return f"{what}: cannot be loaded: {_last_line(error)}"
 
 
 def install() -> None:
-    """Puts the check before every engine, and watches every engine. Imports mlc_llm's engine, and with it the native library."""
+    """Puts the check before every engine, and watches every engine. Imports mlc_llm's engine, and with it the native
+    library.
+    """
     from mlc_llm.serve import engine_base
 
     upstream_arguments = engine_base._process_model_args
@@ -270,7 +283,8 @@ def install() -> None:
         engines.add(engine)
         engine.max_input_sequence_length = min(engine.max_input_sequence_length, _room(engine.engine_config) - 1)
 
-    # A program that ends by an error still holds its engine, and Python would wait for the engine's threads before it lets go.
+    # A program that ends by an error still holds its engine, and Python would wait for the engine's threads before it
+    # lets go.
     engines: weakref.WeakSet[Any] = weakref.WeakSet()
     engine_base.threading = types.SimpleNamespace(Thread=functools.partial(threading.Thread, daemon=True))
 

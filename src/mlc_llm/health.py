@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fastapi
+
 from mlc_llm.serve.entrypoints import metrics_entrypoints
 from mlc_llm.serve.server import ServerContext
 

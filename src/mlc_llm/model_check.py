@@ -1,4 +1,5 @@
-"""Looks at a model's files before anything of them is loaded: one clear error, where upstream waits for ever or is killed by a signal.
+"""Looks at a model's files before anything of them is loaded: one clear error, where upstream waits for ever or is
+killed by a signal.
 
 As a command it reads every byte, which an engine's start should not:
 
@@ -25,10 +26,14 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_mode
 """Any of these is a tokenizer, as cpp/tokenizers/tokenizers.cc looks for them."""
 
 LIBRARY_SYMBOL = b"__tvm_ffi__library_bin"
-"""What libraries hold that are compiled for a TVM with tvm_ffi, which is every one since 0.22; older ones have `__tvm_dev_mblob`."""
+"""What libraries hold that are compiled for a TVM with tvm_ffi, which is every one since 0.22; older ones have
+`__tvm_dev_mblob`.
+"""
 
 METADATA_KEY = "tvm_version"
-"""In the metadata of a model: the version of TVM that compiled it. mlc-llm of this build writes it, upstream's does not."""
+"""In the metadata of a model: the version of TVM that compiled it. mlc-llm of this build writes it, upstream's does
+not.
+"""
 
 ELF_MACHINES = {"aarch64": 183, "x86_64": 62}
 """What `uname -m` says, as e_machine says it."""
@@ -50,10 +55,14 @@ def check_model(folder: Path, library: Path | None = None, hashes: bool = False)
         ModelError: it cannot; the first thing that is wrong.
     """
     if not folder.is_dir():
-        raise ModelError(f"{folder}: expected the folder of a model, found {'a file' if folder.exists() else 'nothing'}")
+        raise ModelError(
+            f"{folder}: expected the folder of a model, found {'a file' if folder.exists() else 'nothing'}"
+        )
     _read_json(folder / CONFIG, f"mlc_llm gen_config CHECKPOINT --output {folder}")
     convert = f"copy it again or make it: mlc_llm convert_weight CHECKPOINT --output {folder}"
-    for shard in _read_json(folder / WEIGHTS, f"mlc_llm convert_weight CHECKPOINT --output {folder}").get("records", []):
+    for shard in _read_json(folder / WEIGHTS, f"mlc_llm convert_weight CHECKPOINT --output {folder}").get(
+        "records", []
+    ):
         path = folder / shard["dataPath"]
         if not path.is_file():
             raise ModelError(f"{path}: expected a weight shard of {shard['nbytes']} bytes, found nothing; {convert}")
@@ -66,7 +75,9 @@ def check_model(folder: Path, library: Path | None = None, hashes: bool = False)
             if found != shard["md5sum"]:
                 raise ModelError(f"{path}: expected md5 {shard['md5sum']}, found {found}; {convert}")
     if not any((folder / name).is_file() for name in TOKENIZERS):
-        raise ModelError(f"{folder}: expected a tokenizer ({', '.join(TOKENIZERS)}), found none; copy it there: mlc_llm gen_config")
+        raise ModelError(
+            f"{folder}: expected a tokenizer ({', '.join(TOKENIZERS)}), found none; copy it there: mlc_llm gen_config"
+        )
     if library is not None:
         check_library(library, f"mlc_llm compile {folder / CONFIG} --device cpu --output {library}")
 
@@ -74,7 +85,8 @@ def check_model(folder: Path, library: Path | None = None, hashes: bool = False)
 def check_library(library: Path, mend: str) -> None:
     """Looks whether a file is the library of a model, without loading it: a truncated one would kill the process.
 
-    The ELF-64 header and program headers are read (System V ABI, chapters 4 and 5). Symbols are looked for by name in the file's bytes.
+    The ELF-64 header and program headers are read (System V ABI, chapters 4 and 5). Symbols are looked for by name in
+    the file's bytes.
 
     Args:
         library: the file.
@@ -88,28 +100,45 @@ def check_library(library: Path, mend: str) -> None:
     with library.open("rb") as file:
         header = file.read(64)
         if len(header) < 64 or header[:6] != b"\x7fELF\x02\x01":
-            raise ModelError(f"{library}: expected the library of a model, an ELF file of 64 bits, found {header[:8]!r}; make it: {mend}")
+            raise ModelError(
+                f"{library}: expected the library of a model, an ELF file of 64 bits, found {header[:8]!r}; make it:"
+                f" {mend}"
+            )
         (machine,) = struct.unpack_from("<H", header, 0x12)
         here = platform.machine()
         if machine != ELF_MACHINES.get(here, machine):
-            raise ModelError(f"{library}: expected a library for {here}, found one for ELF machine {machine}; make it: {mend}")
+            raise ModelError(
+                f"{library}: expected a library for {here}, found one for ELF machine {machine}; make it: {mend}"
+            )
         start, section_start = struct.unpack_from("<QQ", header, 0x20)
         size, count, section_size, section_count = struct.unpack_from("<HHHH", header, 0x36)
         file.seek(start)
         segments = file.read(size * count)
-        ends = [sum(struct.unpack_from("<Q16xQ", segments, index * size + 8)) for index in range(len(segments) // size if size else 0)]
+        ends = [
+            sum(struct.unpack_from("<Q16xQ", segments, index * size + 8))
+            for index in range(len(segments) // size if size else 0)
+        ]
         expected = max([start + size * count, section_start + section_size * section_count, *ends])
         if library.stat().st_size < expected:
-            raise ModelError(f"{library}: expected {expected} bytes, found {library.stat().st_size}, it is cut short; make it: {mend}")
+            raise ModelError(
+                f"{library}: expected {expected} bytes, found {library.stat().st_size}, it is cut short; make it:"
+                f" {mend}"
+            )
         file.seek(0)
         content = file.read()
     if LIBRARY_SYMBOL not in content:
         what = "one for an older TVM" if b"__tvm_dev_mblob" in content else "a library without models"
-        raise ModelError(f"{library}: expected a model compiled for this TVM ({LIBRARY_SYMBOL.decode()}), found {what}; make it: {mend}")
+        raise ModelError(
+            f"{library}: expected a model compiled for this TVM ({LIBRARY_SYMBOL.decode()}), found {what}; make it:"
+            f" {mend}"
+        )
     # The metadata is JSON in the library's data, as it is. Builds of one release of TVM run each other's models.
     stamp = re.search(rb'"%s": "([^"]*)"' % METADATA_KEY.encode(), content)
     if stamp and _release(stamp[1].decode()) != _release(versions.TVM):
-        raise ModelError(f"{library}: expected a model compiled for TVM {versions.TVM}, found one for {stamp[1].decode()}; make it again: {mend}")
+        raise ModelError(
+            f"{library}: expected a model compiled for TVM {versions.TVM}, found one for {stamp[1].decode()}; make it"
+            f" again: {mend}"
+        )
 
 
 def _release(version: str) -> str:

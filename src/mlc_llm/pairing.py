@@ -10,7 +10,9 @@ from . import versions  # type: ignore[attr-defined]  # written by the build
 
 
 class MismatchError(ImportError):
-    """mlc-llm and TVM come from different builds: one line with both versions, TVM's folder, and the command that fixes it."""
+    """mlc-llm and TVM come from different builds: one line with both versions, TVM's folder, and the command that fixes
+    it.
+    """
 
 
 def check() -> None:
@@ -26,8 +28,9 @@ def check() -> None:
         folder, found = _found(package, distribution)
         if found != expected:
             raise MismatchError(
-                f"mlc-llm {own_version() or '(a copy without metadata)'} was built with {distribution} {expected}, found {found or 'none'}{f' in {folder}' if folder else ''}: "
-                f"install the {distribution} wheel of the same build: pip install {distribution}=={expected}"
+                f"mlc-llm {own_version() or '(a copy without metadata)'} was built with {distribution} {expected},"
+                f" found {found or 'none'}{f' in {folder}' if folder else ''}: install the {distribution} wheel of the"
+                f" same build: pip install {distribution}=={expected}"
             )
 
 
@@ -44,7 +47,9 @@ def _version(distribution: str, folder: pathlib.Path) -> str | None:
 
 
 def _found(package: str, distribution: str) -> tuple[str, str]:
-    """The folder that Python would import a package from, and the version of the distribution there; empty where there is none."""
+    """The folder that Python would import a package from, and the version of the distribution there; empty where there
+    is none.
+    """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.origin:
         return "", ""

@@ -1,6 +1,8 @@
-"""Compiled modules that are the same from run to run: what TVM's lowering of symbolic shapes leaves to chance is put in order.
+"""Compiled modules that are the same from run to run: what TVM's lowering of symbolic shapes leaves to chance is put in
+order.
 
-For whoever compiles with the pinned TVM: `//models/private:build_relax`, and mlc-llm's wheel, which carries this module.
+For whoever compiles with the pinned TVM: `//models/private:build_relax`, and mlc-llm's wheel, which carries this
+module.
 """
 
 from __future__ import annotations

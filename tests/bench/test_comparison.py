@@ -1,4 +1,6 @@
-"""Two builds are compared only if they build the same: sources and flags as Bazel and CMake state them, and where they differ."""
+"""Two builds are compared only if they build the same: sources and flags as Bazel and CMake state them, and where they
+differ.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,10 @@ BAZEL_ARGUMENTS = [
 ]
 CMAKE_ENTRY = {
     "file": "/sources/tvm/src/runtime/a.cc",
-    "command": '/gcc/g++ -DNDEBUG -DTVM_VERSION=\\"0.26.0\\" -isystem /a/include -O2 -g1 -fPIC -std=c++20 -fvisibility=hidden -w -o a.o -c /sources/tvm/src/runtime/a.cc',
+    "command": (
+        '/gcc/g++ -DNDEBUG -DTVM_VERSION=\\"0.26.0\\" -isystem /a/include -O2 -g1 -fPIC -std=c++20 -fvisibility=hidden'
+        " -w -o a.o -c /sources/tvm/src/runtime/a.cc"
+    ),
 }
 EXPECTED = {
     "_main~sources~tvm/tvm/src/runtime/a.cc": frozenset(

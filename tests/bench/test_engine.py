@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import sys
 
-import pytest
-
 import engine
 import engine_process
+import pytest
 
 FOUND = {
     "start": 2.0,

@@ -1,4 +1,6 @@
-"""Sizes come from the archives themselves, download volume from the kernel's counters, test counts from Bazel's last lines."""
+"""Sizes come from the archives themselves, download volume from the kernel's counters, test counts from Bazel's last
+lines.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The GPU half of TVM loads where there is a driver, says in one line why it does not elsewhere, and never stands in the way of the CPU."""
+"""The GPU half of TVM loads where there is a driver, says in one line why it does not elsewhere, and never stands in
+the way of the CPU.
+"""
 
 import json
 import os
@@ -52,19 +54,24 @@ def one_line(reason: str) -> bool:
     return bool(reason) and "\n" not in reason and "Traceback" not in reason
 
 
-def test_without_a_driver_nothing_loads_and_nothing_is_said_unasked(tmp_path):
+def test_without_a_driver_nothing_loads_and_nothing_is_said_unasked(tmp_path) -> None:
     found = report(environment(str(tmp_path)))
     assert not any(part["loaded"] for part in found["parts"].values())
-    assert found["parts"]["driver"]["reason"] == f"no NVIDIA driver on this machine: libcuda.so.1 is not in MLC_NVIDIA_DRIVER={tmp_path}"
+    assert (
+        found["parts"]["driver"]["reason"]
+        == f"no NVIDIA driver on this machine: libcuda.so.1 is not in MLC_NVIDIA_DRIVER={tmp_path}"
+    )
     assert not found["exists"]
     assert found["log"] == ""
 
 
 @pytest.mark.parametrize("runtime_only", ["0", "1"])
 @pytest.mark.parametrize("name", ["OLDEST_DRIVER_THAT_DOES", "NEWER_DRIVER"])
-def test_with_a_driver_everything_loads(name, runtime_only):
+def test_with_a_driver_everything_loads(name, runtime_only) -> None:
     found = report(environment(driver(name), TVM_USE_RUNTIME_LIB=runtime_only))
-    assert {part: found["parts"][part]["reason"] for part in ["driver", *PARTS]} == dict.fromkeys(["driver", *PARTS], "")
+    assert {part: found["parts"][part]["reason"] for part in ["driver", *PARTS]} == dict.fromkeys(
+        ["driver", *PARTS], ""
+    )
     assert all(found["parts"][part]["loaded"] for part in PARTS)
     # The driver of these tests has no GPU.
     assert not found["exists"]
@@ -82,7 +89,7 @@ def test_with_a_driver_everything_loads(name, runtime_only):
     } <= functions
 
 
-def test_versions_are_those_of_the_lock():
+def test_versions_are_those_of_the_lock() -> None:
     parts = report(environment(driver("OLDEST_DRIVER_THAT_DOES")))["parts"]
     assert {name: part["version"] for name, part in parts.items()} == {
         "driver": "13.0",
@@ -94,7 +101,7 @@ def test_versions_are_those_of_the_lock():
     }
 
 
-def test_an_old_driver_is_named_with_what_is_needed():
+def test_an_old_driver_is_named_with_what_is_needed() -> None:
     found = report(environment(driver("OLD_DRIVER")))
     reason = "the NVIDIA driver has CUDA 12.8, expected 13.0 or newer: install driver 580 or newer"
     assert found["parts"]["driver"]["reason"] == reason
@@ -102,12 +109,12 @@ def test_an_old_driver_is_named_with_what_is_needed():
     assert found["log"].strip() == f"TVM runs without GPU: {reason}"
 
 
-def test_a_stub_is_not_taken_for_a_driver():
+def test_a_stub_is_not_taken_for_a_driver() -> None:
     reason = report(environment(driver("STUB")))["parts"]["driver"]["reason"]
     assert one_line(reason) and "status 34" in reason and "stub" in reason
 
 
-def test_a_damaged_driver_library_is_named(tmp_path):
+def test_a_damaged_driver_library_is_named(tmp_path) -> None:
     (tmp_path / "libcuda.so.1").write_bytes(b"\x7fELF damaged")
     reason = report(environment(str(tmp_path)))["parts"]["driver"]["reason"]
     assert one_line(reason) and str(tmp_path / "libcuda.so.1") in reason and "reinstall the driver" in reason
@@ -122,24 +129,30 @@ def test_a_damaged_driver_library_is_named(tmp_path):
         ("nccl", "nvidia_nccl_cu13", "libnccl.so.2", "nvidia-nccl-cu13"),
     ],
 )
-def test_a_missing_library_takes_only_its_own_part_along(part, folder, library, wheel):
+def test_a_missing_library_takes_only_its_own_part_along(part, folder, library, wheel) -> None:
     libraries = [path for path in NVIDIA_LIBRARIES if pathlib.Path(path).name != folder]
     assert len(libraries) == len(NVIDIA_LIBRARIES) - 1
     found = report(environment(driver("OLDEST_DRIVER_THAT_DOES"), libraries))
     # cuDNN links with nothing of cuBLAS's at load: each part stands alone.
     assert [name for name in PARTS if not found["parts"][name]["loaded"]] == [part]
     reason = found["parts"][part]["reason"]
-    assert one_line(reason) and reason.startswith(f"{library} is not in MLC_NVIDIA_LIBRARIES=") and f"pip install --target FOLDER {wheel}" in reason
+    assert (
+        one_line(reason)
+        and reason.startswith(f"{library} is not in MLC_NVIDIA_LIBRARIES=")
+        and f"pip install --target FOLDER {wheel}" in reason
+    )
     assert f"{part} is not loaded: " in found["log"]
 
 
-def test_without_the_cuda_runtime_nothing_else_is_tried(tmp_path):
+def test_without_the_cuda_runtime_nothing_else_is_tried(tmp_path) -> None:
     found = report(environment(driver("OLDEST_DRIVER_THAT_DOES"), [str(tmp_path)]))
     assert "libcudart.so.13 is not in" in found["parts"]["device runtime"]["reason"]
-    assert {found["parts"][name]["reason"] for name in PARTS[1:]} == {"it needs the device runtime, which is not loaded"}
+    assert {found["parts"][name]["reason"] for name in PARTS[1:]} == {
+        "it needs the device runtime, which is not loaded"
+    }
 
 
-def test_a_damaged_library_is_named_with_how_to_mend_it(tmp_path):
+def test_a_damaged_library_is_named_with_how_to_mend_it(tmp_path) -> None:
     damaged = tmp_path / "nvidia/cu13/lib/libcurand.so.10"
     damaged.parent.mkdir(parents=True)
     damaged.write_bytes(b"\x7fELF half a download")
@@ -149,7 +162,7 @@ def test_a_damaged_library_is_named_with_how_to_mend_it(tmp_path):
     assert one_line(reason) and str(damaged) in reason and "pip install --force-reinstall nvidia-curand" in reason
 
 
-def test_tvm_of_another_build_is_refused(tmp_path):
+def test_tvm_of_another_build_is_refused(tmp_path) -> None:
     # The folder comes first on the path, so its metadata is what Python finds of apache-tvm.
     metadata = tmp_path / "apache_tvm-9.9.9.dist-info"
     metadata.mkdir()
@@ -161,16 +174,20 @@ def test_tvm_of_another_build_is_refused(tmp_path):
     assert not any(part["loaded"] for part in found["parts"].values())
 
 
-def test_autoload_can_be_turned_off():
+def test_autoload_can_be_turned_off() -> None:
     found = report(environment(driver("OLDEST_DRIVER_THAT_DOES"), TVM_DEVICE_BACKEND_AUTOLOAD="0"))
-    assert {part["reason"] for part in found["parts"].values()} == {"not tried: TVM loads it at `import tvm`, unless TVM_DEVICE_BACKEND_AUTOLOAD=0 is set"}
+    assert {part["reason"] for part in found["parts"].values()} == {
+        "not tried: TVM loads it at `import tvm`, unless TVM_DEVICE_BACKEND_AUTOLOAD=0 is set"
+    }
 
 
 def command(*arguments: str, variables: dict[str, str]) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "tvm_cuda", *arguments], env=variables, capture_output=True, text=True, timeout=1200)
+    return subprocess.run(
+        [sys.executable, "-m", "tvm_cuda", *arguments], env=variables, capture_output=True, text=True, timeout=1200
+    )
 
 
-def test_the_command_shows_every_part_and_fails_without_a_gpu():
+def test_the_command_shows_every_part_and_fails_without_a_gpu() -> None:
     done = command(variables=environment(driver("OLDEST_DRIVER_THAT_DOES")))
     lines = done.stdout.splitlines()
     assert [line[:15].strip() for line in lines[:6]] == ["driver", *PARTS]
@@ -179,16 +196,19 @@ def test_the_command_shows_every_part_and_fails_without_a_gpu():
     assert done.returncode == 1
 
 
-def test_the_command_speaks_json():
+def test_the_command_speaks_json() -> None:
     done = command("--json", variables=environment(driver("OLD_DRIVER")))
     found = json.loads(done.stdout)
     assert found["devices"] == [] and list(found["parts"]) == ["driver", *PARTS]
     assert done.returncode == 1
 
 
-def test_a_process_that_imported_tvm_can_still_fork():
+def test_a_process_that_imported_tvm_can_still_fork() -> None:
     # CUDA that is initialised does not survive a fork: importing must not initialise it.
-    program = "import os, tvm\npid = os.fork()\nif pid == 0:\n    os._exit(0 if not tvm.runtime.cuda(0).exist else 3)\nprint(os.waitpid(pid, 0)[1])"
+    program = (
+        "import os, tvm\npid = os.fork()\nif pid == 0:\n    os._exit(0 if not tvm.runtime.cuda(0).exist else"
+        " 3)\nprint(os.waitpid(pid, 0)[1])"
+    )
     done = run(program, environment(driver("OLDEST_DRIVER_THAT_DOES")))
     assert done.stdout.strip() == "0", done.stderr
 
@@ -214,15 +234,18 @@ def alive(process: int) -> bool:
         return False
 
 
-def test_workers_that_wait_for_ever_end_with_their_controller(tmp_path):
+def test_workers_that_wait_for_ever_end_with_their_controller(tmp_path) -> None:
     (tmp_path / "started").mkdir()
     (tmp_path / "never_ends.py").write_text(
-        f"import os, pathlib, time\npathlib.Path({str(tmp_path)!r}, 'started', str(os.getpid())).touch()\nwhile True:\n    time.sleep(100)\n"
+        f"import os, pathlib, time\npathlib.Path({str(tmp_path)!r}, 'started', str(os.getpid())).touch()\nwhile True:\n"
+        "    time.sleep(100)\n"
     )
     # The runtime alone: with all of TVM its workers import no module by name, as they lack the function for it.
     variables = environment(driver("OLDEST_DRIVER_THAT_DOES"), TVM_USE_RUNTIME_LIB="1")
     variables["PYTHONPATH"] += os.pathsep + str(tmp_path)
-    with subprocess.Popen([sys.executable, "-c", CONTROLLER], env=variables, stdout=subprocess.PIPE, text=True) as controller:
+    with subprocess.Popen(
+        [sys.executable, "-c", CONTROLLER], env=variables, stdout=subprocess.PIPE, text=True
+    ) as controller:
         workers = [int(process) for process in controller.stdout.readline().split()]
         try:
             assert len(workers) == 2

@@ -1,6 +1,7 @@
 """The stub of the driver's library has the names that programs link with."""
 
 import pytest
+
 from toolchains.cuda.private import make_driver_stub
 
 HEADER = """
@@ -14,22 +15,27 @@ CUresult CUDAAPI cuMemcpyHtoD(CUdeviceptr dst, const void *src, size_t count);
 """
 
 
-def test_names_are_those_declared_and_those_that_macros_make_of_them():
+def test_names_are_those_declared_and_those_that_macros_make_of_them() -> None:
     assert make_driver_stub.functions(HEADER) == [
-        "cuDeviceTotalMem", "cuDeviceTotalMem_v2", "cuDriverGetVersion", "cuInit", "cuMemcpyHtoD", "cuMemcpyHtoD_v2",
+        "cuDeviceTotalMem",
+        "cuDeviceTotalMem_v2",
+        "cuDriverGetVersion",
+        "cuInit",
+        "cuMemcpyHtoD",
+        "cuMemcpyHtoD_v2",
     ]
 
 
-def test_another_header_is_refused():
+def test_another_header_is_refused() -> None:
     with pytest.raises(ValueError, match="is this cuda.h"):
         make_driver_stub.functions("int main(void);")
 
 
-def test_a_stub_says_so_from_every_function():
+def test_a_stub_says_so_from_every_function() -> None:
     assert "int cuInit(void) { return 34; }" in make_driver_stub.source(["cuInit"])
 
 
-def test_a_driver_for_tests_has_a_version_and_no_gpu():
+def test_a_driver_for_tests_has_a_version_and_no_gpu() -> None:
     text = make_driver_stub.source(["cuDriverGetVersion", "cuInit"], 12080)
     assert "*version = 12080; return 0;" in text
     assert "int cuInit(void) { return 100; }" in text

@@ -26,7 +26,8 @@ FLOORS = [
 ]
 FLOOR_OF = {folder: number for number, folders in enumerate(FLOORS) for folder in folders}
 
-# The arrows up, by folder and label: what is published has passed the tests, and images hold their test suite (`pytest /tests`).
+# The arrows up, by folder and label: what is published has passed the tests, and images hold their test suite (`pytest
+# /tests`).
 ALLOWED = {
     ("images", "//tests/mlc_llm:files"),
     ("images", "//tests/runtime/dev:files"),
@@ -105,17 +106,17 @@ def arrows() -> Iterator[tuple[Path, str, str]]:
 ARROWS = [(path, used, place) for path, used, place in arrows() if len(path.parts) > 1 and folder(place) in FLOOR_OF]
 
 
-def test_there_are_arrows_of_every_folder():
+def test_there_are_arrows_of_every_folder() -> None:
     """A reader that finds nothing would let everything pass."""
     assert {folder(str(path)) for path, _, _ in ARROWS} >= set(FLOOR_OF) - {"locks", "docs"}
     assert len(ARROWS) > 500
 
 
-def test_every_folder_is_on_a_floor():
+def test_every_folder_is_on_a_floor() -> None:
     assert {path.parts[0] for path in sources("*/**") if not path.parts[0].startswith(".")} <= set(FLOOR_OF)
 
 
-def test_arrows_point_down():
+def test_arrows_point_down() -> None:
     up = [
         f"{path}: {used}"
         for path, used, place in ARROWS
@@ -124,12 +125,16 @@ def test_arrows_point_down():
     assert not up, "these use a folder on a floor above theirs:\n" + "\n".join(sorted(set(up)))
 
 
-def test_only_tests_use_tests():
-    wrong = [f"{path}: {used}" for path, used, place in ARROWS if folder(place) == "tests" != path.parts[0] and (path.parts[0], used) not in ALLOWED]
+def test_only_tests_use_tests() -> None:
+    wrong = [
+        f"{path}: {used}"
+        for path, used, place in ARROWS
+        if folder(place) == "tests" != path.parts[0] and (path.parts[0], used) not in ALLOWED
+    ]
     assert not wrong, "only tests may use tests:\n" + "\n".join(sorted(set(wrong)))
 
 
-def test_private_is_used_by_its_own_folder_and_by_tests_only():
+def test_private_is_used_by_its_own_folder_and_by_tests_only() -> None:
     wrong = []
     for path, used, place in ARROWS:
         owner, private, _ = f"/{place}/".partition("/private/")
@@ -138,14 +143,18 @@ def test_private_is_used_by_its_own_folder_and_by_tests_only():
     assert not wrong, "private folders are used from elsewhere:\n" + "\n".join(sorted(set(wrong)))
 
 
-def test_every_allowed_arrow_is_there():
-    assert ALLOWED <= {(path.parts[0], used) for path, used, _ in ARROWS}
+def test_every_allowed_arrow_is_there() -> None:
+    assert {(path.parts[0], used) for path, used, _ in ARROWS} >= ALLOWED
 
 
-def test_no_module_imports_itself_in_a_circle():
+def test_no_module_imports_itself_in_a_circle() -> None:
     modules = {".".join(path.with_suffix("").parts): path for path in sources("*.py", "**/*.py")}
     graph = {
-        name: {target for target in (each if each in modules else each.rpartition(".")[0] for each in imports(path)) if target in modules and target != name}
+        name: {
+            target
+            for target in (each if each in modules else each.rpartition(".")[0] for each in imports(path))
+            if target in modules and target != name
+        }
         for name, path in modules.items()
     }
     done: set[str] = set()

@@ -26,7 +26,9 @@ def git(folder: pathlib.Path, *arguments: str) -> str:
     people = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     dates = {f"GIT_{who}_DATE": "2000-01-01T00:00:00Z" for who in ("AUTHOR", "COMMITTER")}
     environment = {"PATH": PATH, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", **people, **dates}
-    return subprocess.run([GIT, "-C", str(folder), *arguments], env=environment, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        [GIT, "-C", str(folder), *arguments], env=environment, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 @dataclasses.dataclass(frozen=True)

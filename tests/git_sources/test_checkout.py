@@ -1,4 +1,6 @@
-"""checkout.py takes the locked commit's files and nothing else, and says in one line what it refuses, why, and what mends it."""
+"""checkout.py takes the locked commit's files and nothing else, and says in one line what it refuses, why, and what
+mends it.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,12 @@ import tarfile
 
 import pytest
 
-from fetch.git import update_sources
+from fetch.git import checkout, update_sources
 from tests.git_sources.repositories import CONTENT, PATH, PATHS, Repository, git
-from fetch.git import checkout
 
 
 @pytest.fixture(autouse=True)
-def machine(monkeypatch, tmp_path):
+def machine(monkeypatch, tmp_path) -> None:
     """The machine's git, on settings of nobody, and no checkouts that the user has."""
     monkeypatch.setenv("PATH", PATH)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
@@ -68,20 +69,29 @@ def refused(run, *parts: str, place: tuple[str, ...] = (), **changes) -> str:
     return said
 
 
-def test_the_named_paths_of_the_commit_are_taken(run, repository, tmp_path):
+def test_the_named_paths_of_the_commit_are_taken(run, repository, tmp_path) -> None:
     assert run() == (0, "")
     assert taken(tmp_path) == wanted()
     assert (tmp_path / "to/cpp/engine.cc").stat().st_mode & 0o777 == 0o755
     assert (tmp_path / "to/LICENSE").stat().st_mode & 0o777 == 0o644
 
 
-def test_the_hash_is_of_what_git_archive_writes(repository):
-    command = ["-c", "tar.umask=0022", "archive", "--format=tar", f"--output={repository.folder.parent}/tar", "HEAD", "--", *PATHS]
+def test_the_hash_is_of_what_git_archive_writes(repository) -> None:
+    command = [
+        "-c",
+        "tar.umask=0022",
+        "archive",
+        "--format=tar",
+        f"--output={repository.folder.parent}/tar",
+        "HEAD",
+        "--",
+        *PATHS,
+    ]
     git(repository.folder, *command)
     assert repository.entry()["sha256"] == hashlib.sha256((repository.folder.parent / "tar").read_bytes()).hexdigest()
 
 
-def test_the_hash_does_not_hang_on_the_users_settings(run, repository, tmp_path, monkeypatch):
+def test_the_hash_does_not_hang_on_the_users_settings(run, repository, tmp_path, monkeypatch) -> None:
     attributes = tmp_path / "attributes"
     attributes.write_text("*.cc export-ignore\n* text=auto\n")
     settings = tmp_path / "gitconfig"
@@ -91,45 +101,50 @@ def test_the_hash_does_not_hang_on_the_users_settings(run, repository, tmp_path,
     assert taken(tmp_path) == wanted()
 
 
-def test_a_git_that_starts_the_build_redirects_nothing(run, monkeypatch):
+def test_a_git_that_starts_the_build_redirects_nothing(run, monkeypatch) -> None:
     monkeypatch.setenv("GIT_DIR", "/nonexistent")
     monkeypatch.setenv("GIT_INDEX_FILE", "/nonexistent")
     assert run() == (0, "")
 
 
-def test_a_bare_repository_with_the_commit_will_do(run, repository, tmp_path):
+def test_a_bare_repository_with_the_commit_will_do(run, repository, tmp_path) -> None:
     bare = tmp_path / "bare/engine"
     git(tmp_path, "clone", "--quiet", "--bare", str(repository.folder), str(bare))
     place = ("--checkouts", str(bare.parent))
     assert run(*place) == (0, "")
     assert taken(tmp_path) == wanted()
-    refused(run, "a repository without that commit", f"git -C {bare} fetch file://", "2" * 40, place=place, commit="2" * 40)
+    refused(
+        run, "a repository without that commit", f"git -C {bare} fetch file://", "2" * 40, place=place, commit="2" * 40
+    )
 
 
-def test_what_is_changed_elsewhere_does_not_matter(run, repository, tmp_path):
+def test_what_is_changed_elsewhere_does_not_matter(run, repository, tmp_path) -> None:
     (repository.folder / "other/file").unlink()
     (repository.folder / "new").write_text("new")
     assert run() == (0, "")
 
 
-def test_a_missing_folder(run, repository, tmp_path):
+def test_a_missing_folder(run, repository, tmp_path) -> None:
     place = ("--checkouts", str(tmp_path / "none"))
-    clone = f"git clone file://{repository.folder} {tmp_path}/none/engine && git -C {tmp_path}/none/engine checkout {repository.commit}"
+    clone = (
+        f"git clone file://{repository.folder} {tmp_path}/none/engine && git -C {tmp_path}/none/engine checkout"
+        f" {repository.commit}"
+    )
     assert refused(run, "found no such folder", place=place).endswith(f": {clone}\n")
 
 
-def test_a_relative_folder(run):
+def test_a_relative_folder(run) -> None:
     refused(run, "an absolute path in MLC_SOURCES", "found sources", place=("--checkouts", "sources"))
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["of nothing", "of another checkout"])
-def test_a_folder_that_is_no_checkout(run, repository, tmp_path, inside):
+def test_a_folder_that_is_no_checkout(run, repository, tmp_path, inside) -> None:
     place = repository.folder if inside else tmp_path / "folders"
     (place / "engine").mkdir(parents=True)
     refused(run, "found a folder that is not one", "move it away, then git clone", place=("--checkouts", str(place)))
 
 
-def test_a_checkout_of_another_user(run, tmp_path, monkeypatch):
+def test_a_checkout_of_another_user(run, tmp_path, monkeypatch) -> None:
     """As where a folder of the machine is mounted into a container."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     # Git's own means to test this.
@@ -139,7 +154,7 @@ def test_a_checkout_of_another_user(run, tmp_path, monkeypatch):
     assert run() == (0, "")
 
 
-def test_another_commit(run, repository):
+def test_another_commit(run, repository) -> None:
     locked = repository.commit
     moved = repository.move_on()
     said = refused(run, f"at {locked}", f"found {moved}")
@@ -148,13 +163,16 @@ def test_another_commit(run, repository):
     assert run() == (0, "")
 
 
-def test_a_commit_that_the_checkout_does_not_have(run, repository):
+def test_a_commit_that_the_checkout_does_not_have(run, repository) -> None:
     missing = "2" * 40
-    fetch = f"git -C '{repository.folder}' fetch file://{repository.folder} {missing} && git -C '{repository.folder}' checkout {missing}"
+    fetch = (
+        f"git -C '{repository.folder}' fetch file://{repository.folder} {missing} && git -C '{repository.folder}'"
+        f" checkout {missing}"
+    )
     assert refused(run, f"found {repository.commit}", commit=missing).endswith(f": {fetch}\n")
 
 
-def test_a_repository_without_commits(run, tmp_path):
+def test_a_repository_without_commits(run, tmp_path) -> None:
     (tmp_path / "fresh/engine").mkdir(parents=True)
     git(tmp_path / "fresh/engine", "init", "--quiet")
     refused(run, "found no commit", place=("--checkouts", str(tmp_path / "fresh")))
@@ -178,9 +196,10 @@ def add(folder: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "name"), [(edit, "cpp/engine.cc"), (stage, "cpp/engine.cc"), (remove, "cpp/engine.cc"), (add, "cpp/deep/new.cc")]
+    ("change", "name"),
+    [(edit, "cpp/engine.cc"), (stage, "cpp/engine.cc"), (remove, "cpp/engine.cc"), (add, "cpp/deep/new.cc")],
 )
-def test_a_change_in_the_named_paths(run, repository, tmp_path, change, name):
+def test_a_change_in_the_named_paths(run, repository, tmp_path, change, name) -> None:
     change(repository.folder)
     said = refused(run, f"found changes to {name}:")
     # The command that mends it does, and loses nothing.
@@ -192,41 +211,43 @@ def test_a_change_in_the_named_paths(run, repository, tmp_path, change, name):
     assert git(repository.folder, "stash", "list")
 
 
-def test_many_changes_are_counted(run, repository):
+def test_many_changes_are_counted(run, repository) -> None:
     for number in range(5):
         (repository.folder / f"cpp/{number}").touch()
     refused(run, "found changes to cpp/0, cpp/1, cpp/2 and 2 more:")
 
 
-def test_another_hash(run, tmp_path):
+def test_another_hash(run, tmp_path) -> None:
     refused(run, f"with sha256 {'0' * 64}, found ", "tools/bazel run //locks:update_sources", sha256="0" * 64)
     assert not (tmp_path / "to").exists()
 
 
-def test_a_path_that_the_commit_does_not_have(run):
+def test_a_path_that_the_commit_does_not_have(run) -> None:
     refused(run, "LICENSE, nowhere in commit", "locks/sources.packages.json", paths=["LICENSE", "nowhere"])
 
 
-def test_paths_are_no_patterns(run):
+def test_paths_are_no_patterns(run) -> None:
     refused(run, "*.cc in commit", paths=["*.cc"])
 
 
-def test_no_git(run, monkeypatch, tmp_path):
+def test_no_git(run, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     refused(run, "expected git on PATH, found none: apt-get install git")
 
 
-def test_a_link_is_refused(repository, tmp_path):
+def test_a_link_is_refused(repository, tmp_path) -> None:
     (repository.folder / "cpp/link").symlink_to("../../outside")
     git(repository.folder, "add", ".")
     git(repository.folder, "commit", "--quiet", "--message=link")
     source = checkout.from_entry("engine", repository.entry())
-    with pytest.raises(checkout.SourceError, match="engine: expected files and folders .*, found cpp/link, which is a link"):
+    with pytest.raises(
+        checkout.SourceError, match="engine: expected files and folders .*, found cpp/link, which is a link"
+    ):
         checkout.export(source, checkout.from_checkout(source, repository.folder.parent), tmp_path / "to")
 
 
 @pytest.mark.parametrize("name", ["../outside", "cpp/../../outside", "/outside"])
-def test_a_name_that_leads_out_is_refused(repository, tmp_path, name):
+def test_a_name_that_leads_out_is_refused(repository, tmp_path, name) -> None:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         tar.addfile(tarfile.TarInfo(name))
@@ -236,32 +257,38 @@ def test_a_name_that_leads_out_is_refused(repository, tmp_path, name):
     assert not (tmp_path / "outside").exists()
 
 
-def test_upstream(run, repository, tmp_path):
+def test_upstream(run, repository, tmp_path) -> None:
     assert run("--upstream") == (0, "")
     assert taken(tmp_path) == wanted()
 
 
-def test_upstream_by_way_of_a_mirror(run, repository, tmp_path, monkeypatch):
+def test_upstream_by_way_of_a_mirror(run, repository, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
     monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.file://{repository.folder.parent}/.insteadOf")
     monkeypatch.setenv("GIT_CONFIG_VALUE_0", "https://git.example.org/some/")
     assert run("--upstream", repository="https://git.example.org/some/engine") == (0, "")
 
 
-def test_upstream_without_the_commit(run):
+def test_upstream_without_the_commit(run) -> None:
     parts = (f"expected commit {'2' * 40} in file://", "found a repository without it", "locks/sources.packages.json")
     refused(run, *parts, place=("--upstream",), commit="2" * 40)
 
 
-def test_upstream_that_does_not_answer(run, tmp_path):
-    refused(run, "found that it does not answer (", "set MLC_SOURCES", place=("--upstream",), repository=f"file://{tmp_path}/none")
+def test_upstream_that_does_not_answer(run, tmp_path) -> None:
+    refused(
+        run,
+        "found that it does not answer (",
+        "set MLC_SOURCES",
+        place=("--upstream",),
+        repository=f"file://{tmp_path}/none",
+    )
 
 
-def test_upstream_with_other_content(run):
+def test_upstream_with_other_content(run) -> None:
     refused(run, f"with sha256 {'0' * 64}", place=("--upstream",), sha256="0" * 64)
 
 
-def test_the_setting_is_the_one_that_bazel_takes(tmp_path, monkeypatch):
+def test_the_setting_is_the_one_that_bazel_takes(tmp_path, monkeypatch) -> None:
     assert checkout.folder_of_checkouts(tmp_path) == ""
     monkeypatch.setenv("MLC_SOURCES", "/environment")
     assert checkout.folder_of_checkouts(tmp_path) == "/environment"
@@ -278,7 +305,7 @@ def test_the_setting_is_the_one_that_bazel_takes(tmp_path, monkeypatch):
 class Locks:
     """A workspace whose locks have the repository alone."""
 
-    def __init__(self, folder: pathlib.Path, entry: dict):
+    def __init__(self, folder: pathlib.Path, entry: dict) -> None:
         self.folder = folder / "locks"
         self.folder.mkdir(parents=True)
         self.asked = {"about": "why", **{name: value for name, value in entry.items() if name != "sha256"}}
@@ -304,7 +331,7 @@ def update(monkeypatch, *arguments: str) -> int:
 
 
 @pytest.mark.parametrize("place", ["checkouts", "upstream"])
-def test_an_update_finds_the_hash(monkeypatch, locks, repository, place):
+def test_an_update_finds_the_hash(monkeypatch, locks, repository, place) -> None:
     right = locks.entry()
     locks.write("sources.lock.json", {**right, "sha256": "0" * 64})
     if place == "checkouts":
@@ -318,14 +345,14 @@ def test_an_update_finds_the_hash(monkeypatch, locks, repository, place):
     assert update(monkeypatch, "--check") == 0
 
 
-def test_an_update_to_another_commit(monkeypatch, locks, repository):
+def test_an_update_to_another_commit(monkeypatch, locks, repository) -> None:
     moved = repository.move_on()
     locks.write("sources.packages.json", {**locks.asked, "commit": moved})
     assert update(monkeypatch) == 0
     assert locks.entry() == repository.entry()
 
 
-def test_a_source_that_cannot_be_had_stays_and_that_is_said(monkeypatch, locks, repository, capsys):
+def test_a_source_that_cannot_be_had_stays_and_that_is_said(monkeypatch, locks, repository, capsys) -> None:
     locked = locks.entry()
     shutil.rmtree(repository.folder)
     assert update(monkeypatch) == 0
@@ -334,7 +361,7 @@ def test_a_source_that_cannot_be_had_stays_and_that_is_said(monkeypatch, locks, 
 
 
 @pytest.mark.parametrize("change", [{"commit": "2" * 40}, {"paths": ["LICENSE"]}], ids=["commit", "paths"])
-def test_a_changed_source_that_cannot_be_had_stops_the_update(monkeypatch, locks, repository, change):
+def test_a_changed_source_that_cannot_be_had_stops_the_update(monkeypatch, locks, repository, change) -> None:
     locked = locks.entry()
     shutil.move(repository.folder, repository.folder.parent / "away")
     locks.write("sources.packages.json", {**locks.asked, **change})
@@ -344,7 +371,7 @@ def test_a_changed_source_that_cannot_be_had_stops_the_update(monkeypatch, locks
     assert locks.entry() == locked
 
 
-def test_where_both_fail_the_checkout_is_what_is_spoken_of(monkeypatch, locks, repository):
+def test_where_both_fail_the_checkout_is_what_is_spoken_of(monkeypatch, locks, repository) -> None:
     monkeypatch.setenv("MLC_SOURCES", str(repository.folder.parent))
     changed = {**locks.asked, "commit": "2" * 40}
     locks.write("sources.packages.json", changed)
@@ -352,7 +379,7 @@ def test_where_both_fail_the_checkout_is_what_is_spoken_of(monkeypatch, locks, r
         update(monkeypatch)
 
 
-def test_a_tar_of_another_machine_gives_the_same(run, repository, tmp_path):
+def test_a_tar_of_another_machine_gives_the_same(run, repository, tmp_path) -> None:
     tar = tmp_path / "engine.tar"
     tar.write_bytes(checkout.archive(checkout.from_entry("engine", repository.entry()), repository.folder))
     shutil.rmtree(repository.folder)
@@ -360,7 +387,7 @@ def test_a_tar_of_another_machine_gives_the_same(run, repository, tmp_path):
     assert taken(tmp_path) == wanted()
 
 
-def test_a_tar_with_other_content_or_that_is_not_there_is_refused(run, repository, tmp_path):
+def test_a_tar_with_other_content_or_that_is_not_there_is_refused(run, repository, tmp_path) -> None:
     tar, locked = tmp_path / "engine.tar", repository.entry()["sha256"]
     code, error = run("--tar", str(tar))
     assert code == 1 and re.search(f"expected a tar of commit .* with sha256 {locked} in .*, found no such file", error)

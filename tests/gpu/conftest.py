@@ -3,7 +3,8 @@
 Environment variables; paths are relative to the folder in which pytest runs:
     MLC_GPU_MODULES: folder with the compiled modules.py (default: the folder of this file).
     MLC_NVIDIA_LIBRARIES: folders with NVIDIA's `nvidia/cu13/lib` and so on; tvm_cuda searches only these.
-    MLC_GPU_RESULTS: file for the record of the run, which results.py reads (default: none; under Bazel one of the test's outputs).
+    MLC_GPU_RESULTS: file for the record of the run, which results.py reads (default: none; under Bazel one of the
+      test's outputs).
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tvm
-import tvm_cuda
 from comparison import poison, relative_error
 from tvm.runtime.vm import VirtualMachine
+
+import tvm
+import tvm_cuda
 
 Machine = Callable[[str], VirtualMachine]
 Within = Callable[[float, float], None]

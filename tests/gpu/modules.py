@@ -1,6 +1,8 @@
-"""Programs that the GPU tests run, as Relax modules. The build compiles what each function returns (`relax_library` in BUILD.bazel).
+"""Programs that the GPU tests run, as Relax modules. The build compiles what each function returns (`relax_library` in
+BUILD.bazel).
 
-The machine with the GPU calls none of these functions, since its TVM may lack the compiler; the tests only read the shapes.
+The machine with the GPU calls none of these functions, since its TVM may lack the compiler; the tests only read the
+shapes.
 """
 
 from __future__ import annotations
@@ -10,9 +12,10 @@ from collections.abc import Callable
 import tvm
 
 if not tvm.base._RUNTIME_ONLY:
-    from tvm import relax
     from tvm.contrib import cublas, cudnn
     from tvm.script import tirx as T
+
+    from tvm import relax
 
 # Shape of the matrix products; the number of rows is free.
 INNER, COLUMNS = 1024, 768
@@ -43,7 +46,8 @@ def _tensor(name: str, shape: tuple[object, ...], dtype: str) -> relax.Var:
 
 
 def generated_kernels() -> tvm.IRModule:
-    """Kernels that TVM generates for symbolic n and m: add_DTYPE, softmax_DTYPE, and matmul_DTYPE, which sums in float32.
+    """Kernels that TVM generates for symbolic n and m: add_DTYPE, softmax_DTYPE, and matmul_DTYPE, which sums in
+    float32.
 
     add: x, y: (n,) → (n,).
     softmax: x: (n, m) → (n, m), over the last axis.
@@ -62,7 +66,9 @@ def generated_kernels() -> tvm.IRModule:
 
 
 def library_calls() -> tvm.IRModule:
-    """product_then_softmax(x, w) = softmax(x @ w) through cuBLAS, then cuDNN. x: (n, INNER), w: (INNER, COLUMNS), all float32."""
+    """product_then_softmax(x, w) = softmax(x @ w) through cuBLAS, then cuDNN. x: (n, INNER), w: (INNER, COLUMNS), all
+    float32.
+    """
     builder = relax.BlockBuilder()
     n = T.Var("n", "int64")
 
@@ -76,7 +82,8 @@ def library_calls() -> tvm.IRModule:
 
 
 def captured_network() -> tvm.IRModule:
-    """forward(x, w0, ..., w3) = relu(... relu(x @ w0) ... @ w3) + 1 in float32; a CUDA graph captures the layers between first and last.
+    """forward(x, w0, ..., w3) = relu(... relu(x @ w0) ... @ w3) + 1 in float32; a CUDA graph captures the layers
+    between first and last.
 
     x: (GRAPH_ROWS, GRAPH_WIDTH); each w: (GRAPH_WIDTH, GRAPH_WIDTH). Compile it with relax.backend.use_cuda_graph.
     """
@@ -95,10 +102,13 @@ def captured_network() -> tvm.IRModule:
 
 
 def tensor_parallel() -> tvm.IRModule:
-    """A two-layer block on one GPU, `whole`, and a worker's share of it, `part`: relu(x @ w1) @ w2 in float16, with sums in float32.
+    """A two-layer block on one GPU, `whole`, and a worker's share of it, `part`: relu(x @ w1) @ w2 in float16, with
+    sums in float32.
 
-    x: (n, BLOCK_WIDTH); w1: (BLOCK_WIDTH, m), for `part` some of the columns; w2: (m, BLOCK_WIDTH), for `part` the matching rows. `part` sums
-    the results of all workers of its session, so that each returns the whole. n and m are symbolic: any number of workers can share the block.
+    x: (n, BLOCK_WIDTH); w1: (BLOCK_WIDTH, m), for `part` some of the columns; w2: (m, BLOCK_WIDTH), for `part` the
+      matching rows. `part` sums
+    the results of all workers of its session, so that each returns the whole. n and m are symbolic: any number of
+    workers can share the block.
     """
     builder = relax.BlockBuilder()
 

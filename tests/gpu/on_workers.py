@@ -1,11 +1,14 @@
-"""Functions that test_nccl.py runs on the workers of a session, next to their tensors, so that gigabytes need not pass through the controller's pipes.
+"""Functions that test_nccl.py runs on the workers of a session, next to their tensors, so that gigabytes need not pass
+through the controller's pipes.
 
     import on_workers                                 # for workers that are threads
     ProcessSession(workers, entrypoint="on_workers")  # for workers that are processes
 
-TVM's own entry point, tvm.exec.disco_worker, cannot import modules (Session.import_python_module) unless TVM is the runtime alone.
+TVM's own entry point, tvm.exec.disco_worker, cannot import modules (Session.import_python_module) unless TVM is the
+runtime alone.
 
-Row i of a tensor holds `pattern(seed + i)`. Functions are called on every worker; the tensor is None on workers without one. All return a number, since
+Row i of a tensor holds `pattern(seed + i)`. Functions are called on every worker; the tensor is None on workers without
+one. All return a number, since
 None cannot pass through the pipe from a worker process.
 """
 
@@ -80,7 +83,9 @@ def wrong_own(tensor: Tensor, seed: int) -> int:
 
 @tvm_ffi.register_global_func("tests.gpu.error_of_reduction", override=True)
 def error_of_reduction(tensor: Tensor, operation: str, seed: int, workers: int) -> float:
-    """Relative error of a row with the sum, max or avg of what `fill_own` wrote: the largest over its blocks, infinite if one is not finite."""
+    """Relative error of a row with the sum, max or avg of what `fill_own` wrote: the largest over its blocks, infinite
+    if one is not finite.
+    """
     (got,) = tensor.numpy()
     stacked = np.stack([block(seed + worker, got.size, str(tensor.dtype)) for worker in range(workers)]).astype(
         "float64"
@@ -93,7 +98,8 @@ def error_of_reduction(tensor: Tensor, operation: str, seed: int, workers: int) 
         wanted = expected if stop - start == expected.size else np.resize(expected, stop - start)
         difference = got[start:stop].astype("float64")
         difference -= wanted
-        # Not np.linalg.norm as in `comparison`: each worker would start one thread per core, and they would wait for each other.
+        # Not np.linalg.norm as in `comparison`: each worker would start one thread per core, and they would wait for
+        # each other.
         squares.append(np.square(difference, out=difference).sum() / np.square(wanted).sum())
     error = math.sqrt(np.max(squares))
     return error if math.isfinite(error) else math.inf

@@ -1,9 +1,11 @@
 """Turns the records of `run tests`, or those of `run bench`, into a Markdown page.
 
     tools/bazel run //tests/gpu:results -- results.json --write tests/gpu/RESULTS.md
-    tools/bazel run //tests/gpu:results -- other.json --append bench/gpu/results.md     # another machine's, or other parts
+    tools/bazel run //tests/gpu:results -- other.json --append bench/gpu/results.md     # another machine's, or other
+    parts
 
-Records of tests (conftest.py writes them, also for Bazel's tests) make one section per device; if several records have a test, the last one counts.
+Records of tests (conftest.py writes them, also for Bazel's tests) make one section per device; if several records have
+a test, the last one counts.
 Records of measurements (bench/gpu/measure.py) make one section each.
 """
 

@@ -1,4 +1,5 @@
-"""Runs the GPU tests of the bundle on a Linux machine with an NVIDIA driver and NVIDIA's libraries; it needs nothing else.
+"""Runs the GPU tests of the bundle on a Linux machine with an NVIDIA driver and NVIDIA's libraries; it needs nothing
+else.
 
     ./run tests --results results.json
     ./run tests --filter "nccl or paged" --nvidia-libraries /usr/lib/python3/dist-packages

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-import tvm
 from comparison import numpy_dtype, random_array
 from conftest import Machine, device_count, poisoned
+
+import tvm
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "float16", "bfloat16", "float32", "float8_e4m3fn"])

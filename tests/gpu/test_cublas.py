@@ -5,14 +5,17 @@ import json
 
 import numpy as np
 import pytest
-import tvm
 from comparison import ROUNDING, numpy_dtype, random_array, softmax
 from conftest import Compare, Machine, compute_capability, poisoned, run_poisoned
 from modules import COLUMNS, INNER
 
+import tvm
+
 # Input type, output type → bound of the relative error.
-#   float16 to float16: cuBLAS's Hgemm also sums in float16, whose rounding errors grow with the root of the number of summands.
-#   To float32: products of float16 or bfloat16 are exact there; the error comes from the sum, which tensor cores truncate instead of rounding.
+#   float16 to float16: cuBLAS's Hgemm also sums in float16, whose rounding errors grow with the root of the number of
+# summands.
+#   To float32: products of float16 or bfloat16 are exact there; the error comes from the sum, which tensor cores
+# truncate instead of rounding.
 _TYPES = {
     ("float64", "float64"): 64 * ROUNDING["float64"],
     ("float32", "float32"): 64 * ROUNDING["float32"],
@@ -96,7 +99,8 @@ def _cublaslt(name: str, inputs: list[tvm.runtime.Tensor], output: tvm.runtime.T
     """Runs one operation of TVM's cuBLASLt runtime from its JSON graph, which a compiler with that backend would write.
 
     Args:
-        name: name of the operation, which tells the runtime what to do: transposed (the second matrix), bias, relu, gelu, multiply (by scales).
+        name: name of the operation, which tells the runtime what to do: transposed (the second matrix), bias, relu,
+          gelu, multiply (by scales).
         inputs: two matrices, then a bias or two scales.
         output: tensor for the result.
         **attributes: further attributes of the operation.
@@ -173,7 +177,8 @@ def test_cublaslt_adds_bias_and_cuts_negatives_off(device: tvm.runtime.Device, c
     compare(c.numpy(), np.maximum(_product(a, b, False, False) + bias.astype("float64"), 0), 2 * ROUNDING["float16"])
 
 
-# Tensor cores multiply float8 from compute capability 8.9 on. On other GPUs the test does not exist: a skipped test would fail.
+# Tensor cores multiply float8 from compute capability 8.9 on. On other GPUs the test does not exist: a skipped test
+# would fail.
 if compute_capability() >= (8, 9):
 
     @pytest.mark.parametrize("output_type", ["float16", "bfloat16", "float32"])
@@ -189,7 +194,8 @@ if compute_capability() >= (8, 9):
         _cublaslt(
             "cublas.matmul_transposed_multiply", [tvm.runtime.tensor(array, device) for array in (a, b, *scales)], c
         )
-        # Hopper's float8 tensor cores keep about 14 bits of a partial sum before adding it to the float32 sum, and lose some in each addition.
+        # Hopper's float8 tensor cores keep about 14 bits of a partial sum before adding it to the float32 sum, and lose
+        # some in each addition.
         compare(c.numpy(), 1.5 * _product(a, b, False, True), 2.0**-9 + ROUNDING[output_type])
 
 

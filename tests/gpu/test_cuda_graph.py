@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import tvm
 from comparison import ROUNDING, random_array
 from conftest import Compare, Machine
 from modules import GRAPH_LAYERS, GRAPH_ROWS, GRAPH_WIDTH
+
+import tvm
 
 
 def _network(x: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
@@ -50,7 +51,8 @@ def test_captured_layers_run_without_being_started_one_by_one(
         compare(forward(tvm.runtime.tensor(x, device), *on_device).numpy(), _network(x, weights), tolerance)
         counts.append(len(launches))
         launches.clear()
-    # The result needs all layers, but the machine only launches the first, which reads the input, and the last, which writes the output.
+    # The result needs all layers, but the machine only launches the first, which reads the input, and the last, which
+    # writes the output.
     # The first run executes the captured layers twice: once to warm up, once to capture.
     captured = GRAPH_LAYERS - 2
     assert counts == [2 + 2 * captured] + [2] * 5

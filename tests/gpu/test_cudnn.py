@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-import tvm
 from comparison import ROUNDING, random_array, softmax
 from conftest import Compare, poisoned
+
+import tvm
 
 _CROSS_CORRELATION = 1  # cudnnConvolutionMode_t: the convolution of neural networks, which does not mirror the kernel.
 _NCHW = 0  # cudnnTensorFormat_t
@@ -63,7 +64,8 @@ def test_conv2d(
         "float32",  # Type of the sums.
         groups,
     )
-    # The output's rounding; cuDNN also rounds float32 inputs to TF32, whose mantissa is as long as float16's, for the tensor cores.
+    # The output's rounding; cuDNN also rounds float32 inputs to TF32, whose mantissa is as long as float16's, for the
+    # tensor cores.
     compare(y.numpy(), expected, 4 * ROUNDING["float16"])
 
 

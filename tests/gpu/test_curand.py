@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-import tvm
 from conftest import poisoned
+
+import tvm
 
 DEVIATION = 5.0
 

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 import tvm
 import tvm_cuda
 

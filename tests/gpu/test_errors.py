@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tvm
 from child import run_python
 from comparison import random_array
 from conftest import Machine, poisoned
 from tvm.runtime.vm import VirtualMachine
 
-# A child prints tvm_cuda's status of each part, whether there is a GPU, the error of an allocation on it, and a sum from the CPU.
+import tvm
+
+# A child prints tvm_cuda's status of each part, whether there is a GPU, the error of an allocation on it, and a sum
+# from the CPU.
 REPORT = """
 import json
 import numpy as np

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-import tvm
 from comparison import ROUNDING, random_array, softmax
 from conftest import Compare, Machine, run_poisoned
 from modules import COLUMNS, INNER
+
+import tvm
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -26,7 +27,8 @@ def test_softmax(
 ) -> None:
     x = (4 * random_array(3, shape, "float32")).astype(dtype)
     got = run_poisoned(machine("generated_kernels"), f"softmax_{dtype}", tvm.runtime.tensor(x, device))
-    # The kernel keeps exponentials and their sum in the input's type, which adds roundings; its fast exponential is off by a few of float32's.
+    # The kernel keeps exponentials and their sum in the input's type, which adds roundings; its fast exponential is off
+    # by a few of float32's.
     compare(got, softmax(x), 16 * ROUNDING[dtype] + 64 * ROUNDING["float32"])
 
 
@@ -37,5 +39,6 @@ def test_matmul(device: tvm.runtime.Device, machine: Machine, compare: Compare, 
     got = run_poisoned(
         machine("generated_kernels"), f"matmul_{dtype}", tvm.runtime.tensor(x, device), tvm.runtime.tensor(w, device)
     )
-    # Products of two such numbers are exact in float32; the error comes from the sum, which tensor cores truncate instead of rounding.
+    # Products of two such numbers are exact in float32; the error comes from the sum, which tensor cores truncate
+    # instead of rounding.
     compare(got, x.astype("float64") @ w.astype("float64"), 512 * ROUNDING["float32"])

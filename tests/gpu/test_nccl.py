@@ -1,4 +1,6 @@
-"""Collectives over NCCL match NumPy in sessions of threads and of processes, over all GPUs of the machine; one is enough."""
+"""Collectives over NCCL match NumPy in sessions of threads and of processes, over all GPUs of the machine; one is
+enough.
+"""
 
 import os
 import re
@@ -12,12 +14,13 @@ import comparison
 import numpy as np
 import on_workers  # Registers its functions for workers that are threads, as the first one always is.
 import pytest
-import tvm
 from child import start_python
 from comparison import ROUNDING, numpy_dtype, random_array, relative_error
 from conftest import MODULES, Compare, Machine, Within, device_count
 from modules import BLOCK_WIDTH
 from tvm.runtime.disco import DRef, ProcessSession, Session, ThreadedSession
+
+import tvm
 
 WORKERS = max(1, device_count())
 
@@ -203,7 +206,8 @@ def test_workers_share_a_block_of_two_layers(
         compare(got, whole, tolerance + alone)
 
 
-# A controller with worker processes, one of which is killed while the controller waits. It reports the outcome and must not hang.
+# A controller with worker processes, one of which is killed while the controller waits. It reports the outcome and must
+# not hang.
 DYING = """
 import os
 import time
@@ -263,7 +267,8 @@ def test_a_dying_worker_is_an_error_at_once_and_leaves_no_process(prepare: str, 
         os.kill(workers[0], signal.SIGKILL)
         while _alive(workers[0]):
             time.sleep(0.01)
-        # TVM 0.26 then aborts the controller when it notifies the dead worker (README.md), and tvm_cuda ends the other workers.
+        # TVM 0.26 then aborts the controller when it notifies the dead worker (README.md), and tvm_cuda ends the other
+        # workers.
         output, errors = controller.communicate("\n", timeout=30)
         # Whether the write to the worker or the read fails first is random.
         found = re.match(r"error after (\S+) s: ", output)

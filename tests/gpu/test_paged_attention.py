@@ -1,4 +1,6 @@
-"""The paged KV cache on the GPU, with the attention kernels that TVM generates for it: the tests of tests/runtime, and a long sequence."""
+"""The paged KV cache on the GPU, with the attention kernels that TVM generates for it: the tests of tests/runtime, and
+a long sequence.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +8,23 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-import tvm
 from comparison import relative_error
 from conftest import Machine
 from tvm.runtime import ShapeTuple
 
+import tvm
+
 pytest.register_assert_rewrite("kv_cache_model", "kv_cache_scenarios")
 
-from kv_cache_model import CacheUnderTest, Heads, RopeMode  # noqa: E402
-from kv_cache_scenarios import *  # noqa: E402, F403
-from kv_cache_scenarios import NewCache, decode  # noqa: E402
+from kv_cache_model import CacheUnderTest, Heads, RopeMode
+from kv_cache_scenarios import *  # noqa: F403
+from kv_cache_scenarios import NewCache, decode
 
 # As BUILD.bazel compiles the modules.
 HEADS = {"float16": Heads(layers=2, kv=2, qo=8, dim=128), "float32": Heads(layers=2, kv=2, qo=8, dim=64)}
 
-# float32: sines of large angles and exponentials are the fast ones (nvcc --use_fast_math). float16: keys and values are rounded once
+# float32: sines of large angles and exponentials are the fast ones (nvcc --use_fast_math). float16: keys and values are
+# rounded once
 # when they are stored, probabilities once when they are multiplied, the output once.
 TOLERANCE = {"float32": 2e-4, "float16": 4e-3}
 

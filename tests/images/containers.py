@@ -1,6 +1,7 @@
 """Containers as tests start them: runc runs them, from a bundle that umoci unpacks.
 
-With root, the container's users are the machine's and the test sees what a user of Docker sees. Without, there is one user, who is
+With root, the container's users are the machine's and the test sees what a user of Docker sees. Without, there is one
+user, who is
 root in the container's user namespace: all but the image's own user is tested.
 """
 
@@ -23,8 +24,9 @@ IMAGE = pathlib.Path(os.environ["IMAGE"])
 THREADS = ("OMP_NUM_THREADS", "TVM_NUM_THREADS")
 
 HOW_TO_EXCLUDE = (
-    "This machine could not start a container. It needs root, or user namespaces (sysctl kernel.unprivileged_userns_clone, "
-    "kernel.apparmor_restrict_unprivileged_userns). To leave such tests out: --test_tag_filters=-container"
+    "This machine could not start a container. It needs root, or user namespaces (sysctl"
+    " kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns). To leave such tests out:"
+    " --test_tag_filters=-container"
 )
 
 
@@ -45,7 +47,9 @@ class Bundle:
         (layout / "index.json").chmod(0o644)
         (layout / "index.json").write_text(json.dumps(index))
         options = ["--rootless"] if self.rootless else []
-        unpacked = self.tool("/usr/bin/umoci.unwrapped", "unpack", *options, "--image", f"{layout}:image", str(folder / "bundle"))
+        unpacked = self.tool(
+            "/usr/bin/umoci.unwrapped", "unpack", *options, "--image", f"{layout}:image", str(folder / "bundle")
+        )
         assert unpacked.returncode == 0, f"umoci could not unpack {IMAGE}:\n{unpacked.stderr}\n{HOW_TO_EXCLUDE}"
         self.config = json.loads((folder / "bundle/config.json").read_text())
 
@@ -58,8 +62,20 @@ class Bundle:
 
     def tool(self, *command: str, **options: Any) -> subprocess.CompletedProcess:
         """Runs a program of the container tools with nothing of the machine but its kernel and the test's folders."""
-        enter = [sys.executable, enter_root.__file__, "--root", str(self.tools), f"--bind={self.folder}={self.folder}", "--"]
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True} | options
+        enter = [
+            sys.executable,
+            enter_root.__file__,
+            "--root",
+            str(self.tools),
+            f"--bind={self.folder}={self.folder}",
+            "--",
+        ]
+        options = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "stdin": subprocess.DEVNULL,
+            "text": True,
+        } | options
         return subprocess.run([*enter, *command], check=False, **options)
 
     def run(
@@ -86,16 +102,28 @@ class Bundle:
         process["env"] += [f"{name}={os.environ[name]}" for name in THREADS]
         config["root"]["readonly"] = read_only
         if read_only:
-            config["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"]})
+            config["mounts"].append(
+                {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"]}
+            )
         for inside, outside in (mounts or {}).items():
-            config["mounts"].append({"destination": inside, "type": "bind", "source": str(outside), "options": ["rbind", "rw"]})
+            config["mounts"].append(
+                {"destination": inside, "type": "bind", "source": str(outside), "options": ["rbind", "rw"]}
+            )
         if self.rootless:
             process["user"] = {"uid": 0, "gid": 0}
         elif user is not None:
             process["user"] = {"uid": user, "gid": user}
         (self.folder / "bundle/config.json").write_text(json.dumps(config))
         state = ["--root", str(self.folder / "state"), "--rootless", "true" if self.rootless else "false"]
-        return self.tool("/usr/sbin/runc.unwrapped", *state, "run", "--bundle", str(self.folder / "bundle"), f"test-{uuid.uuid4().hex}", **options)
+        return self.tool(
+            "/usr/sbin/runc.unwrapped",
+            *state,
+            "run",
+            "--bundle",
+            str(self.folder / "bundle"),
+            f"test-{uuid.uuid4().hex}",
+            **options,
+        )
 
     @property
     def entrypoint(self) -> list[str]:

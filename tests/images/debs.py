@@ -7,7 +7,9 @@ import pathlib
 import tarfile
 
 
-def write_deb(path: pathlib.Path, name: str, members: list[tarfile.TarInfo], contents: dict[str, bytes], mtime: int = 0) -> pathlib.Path:
+def write_deb(
+    path: pathlib.Path, name: str, members: list[tarfile.TarInfo], contents: dict[str, bytes], mtime: int = 0
+) -> pathlib.Path:
     """Writes a .deb (deb(5)): an ar archive of debian-binary, control.tar.xz and data.tar.xz.
 
     Args:

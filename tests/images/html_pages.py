@@ -21,7 +21,7 @@ class Page(HTMLParser):
         AssertionError: an element is not closed, or closed where it is not open.
     """
 
-    def __init__(self, html: str):
+    def __init__(self, html: str) -> None:
         super().__init__()
         self.rows: list[list[str]] = []
         self.elements: list[tuple[str, dict[str, str]]] = []
@@ -32,7 +32,7 @@ class Page(HTMLParser):
         assert self._open == [], f"never closed: {self._open}"
         self.text = " ".join("".join(self._text).split())
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag, attrs) -> None:
         self.elements.append((tag, dict(attrs)))
         if tag not in _VOID:
             self._open.append(tag)
@@ -41,14 +41,14 @@ class Page(HTMLParser):
         if tag in ("td", "th"):
             self.rows[-1].append("")
 
-    def handle_startendtag(self, tag, attrs):
+    def handle_startendtag(self, tag, attrs) -> None:
         self.elements.append((tag, dict(attrs)))
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag) -> None:
         assert self._open and self._open[-1] == tag, f"</{tag}> closes {self._open}"
         self._open.pop()
 
-    def handle_data(self, data):
+    def handle_data(self, data) -> None:
         if "style" not in self._open:
             self._text.append(data + " ")
             if self.rows and {"td", "th"} & set(self._open):
@@ -63,6 +63,8 @@ def assert_nothing_is_loaded(html: str) -> None:
         assert tag == "a" or not _LOADING & attributes.keys(), (tag, attributes)
     assert not re.search(r"url\(|@import", html)
     policies = [
-        attributes["content"] for tag, attributes in Page(html).elements if attributes.get("http-equiv") == "Content-Security-Policy"
+        attributes["content"]
+        for tag, attributes in Page(html).elements
+        if attributes.get("http-equiv") == "Content-Security-Policy"
     ]
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]

@@ -13,7 +13,10 @@ Content = dict[str, bytes | None]
 
 
 def write_layout(
-    folder: pathlib.Path, layers: list[Content | Layer], config: dict | None = None, labels: dict[str, str] | None = None
+    folder: pathlib.Path,
+    layers: list[Content | Layer],
+    config: dict | None = None,
+    labels: dict[str, str] | None = None,
 ) -> pathlib.Path:
     """Writes an image and returns the folder.
 
@@ -28,13 +31,18 @@ def write_layout(
     for content in layers:
         layer = content if isinstance(content, Layer) else _layer(content)
         layer.write(folder / "layer.tar.gz")
-        descriptors.append(_blob(folder, (folder / "layer.tar.gz").read_bytes(), "application/vnd.oci.image.layer.v1.tar+gzip"))
+        descriptors.append(
+            _blob(folder, (folder / "layer.tar.gz").read_bytes(), "application/vnd.oci.image.layer.v1.tar+gzip")
+        )
         (folder / "layer.tar.gz").unlink()
     configuration = {
         "os": "linux",
         "architecture": "amd64",
         "created": "2000-01-01T00:00:00Z",
-        "config": {**(config or {}), "Labels": {f"org.opencontainers.image.{key}": value for key, value in (labels or {}).items()}},
+        "config": {
+            **(config or {}),
+            "Labels": {f"org.opencontainers.image.{key}": value for key, value in (labels or {}).items()},
+        },
         "history": [{"created_by": f"bazel build @@//image:layer{number}"} for number in range(len(layers))],
         "rootfs": {"type": "layers", "diff_ids": []},
     }

@@ -77,7 +77,7 @@ def test_help_names_the_commands(container: Container) -> None:
 
 
 def test_any_other_command_runs_as_given_and_its_exit_code_is_the_containers(container: Container) -> None:
-    assert container.said("sh", "-c", "echo $0 \"$@\"; exit 7", "one", "two three", code=7) == "one two three\n"
+    assert container.said("sh", "-c", 'echo $0 "$@"; exit 7', "one", "two three", code=7) == "one two three\n"
     assert "entrypoint: nosuch: no such command" in container.said("nosuch", code=127)
 
 

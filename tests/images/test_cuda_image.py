@@ -44,17 +44,25 @@ def test_libraries_are_those_that_are_needed_and_nothing_else_of_cuda_is_there(n
         files = [path for path, file in layer.items() if file.entry.isreg()]
         others = [path for path in files if ".dist-info/" not in path and posixpath.basename(path) not in libraries]
         assert others == []
-        assert sorted(posixpath.basename(path) for path in files if path.startswith(f"{SITE_PACKAGES}/nvidia/")) == sorted(libraries)
+        assert sorted(
+            posixpath.basename(path) for path in files if path.startswith(f"{SITE_PACKAGES}/nvidia/")
+        ) == sorted(libraries)
 
 
 def test_no_compiler_headers_or_static_libraries_of_cuda(name: str) -> None:
-    assert [path for layer in added(name) for path in layer if re.search(r"nvcc|ptxas|cicc|/include/|\.a$|\.h$", path)] == []
+    assert [
+        path for layer in added(name) for path in layer if re.search(r"nvcc|ptxas|cicc|/include/|\.a$|\.h$", path)
+    ] == []
 
 
 def test_each_of_nvidias_distributions_brings_its_licence(name: str) -> None:
     for layer in added(name)[:-1]:
         (metadata,) = [path for path in layer if path.endswith(".dist-info/METADATA")]
-        licences = [path for path in layer if path.startswith(posixpath.dirname(metadata)) and "icense" in posixpath.basename(path)]
+        licences = [
+            path
+            for path in layer
+            if path.startswith(posixpath.dirname(metadata)) and "icense" in posixpath.basename(path)
+        ]
         assert licences and all(layer[path].data for path in licences if layer[path].entry.isreg()), metadata
 
 

@@ -47,7 +47,14 @@ def test_no_command_is_a_shell(tmp_path: pathlib.Path) -> None:
 def test_help_names_every_command() -> None:
     ran = run_entrypoint("--help")
     assert ran.returncode == 0
-    for word in ("smoke", "build", "/src/mlc-llm/python/dist", "pytest /tests", "/workspace", "any other command runs as given"):
+    for word in (
+        "smoke",
+        "build",
+        "/src/mlc-llm/python/dist",
+        "pytest /tests",
+        "/workspace",
+        "any other command runs as given",
+    ):
         assert word in ran.stdout
 
 

@@ -17,7 +17,17 @@ mlc:*:1000:1000:default user of this image:/home/mlc:/bin/bash
 nobody:*:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
 """
 
-GROUPS = {"root": 0, "tty": 5, "mail": 8, "shadow": 42, "utmp": 43, "video": 44, "staff": 50, "mlc": 1000, "nogroup": 65534}
+GROUPS = {
+    "root": 0,
+    "tty": 5,
+    "mail": 8,
+    "shadow": 42,
+    "utmp": 43,
+    "video": 44,
+    "staff": 50,
+    "mlc": 1000,
+    "nogroup": 65534,
+}
 
 
 @pytest.fixture(params=UNDER_TEST, ids=[promise.name for promise in UNDER_TEST])
@@ -44,7 +54,9 @@ def test_configuration(promise: Promise) -> None:
         "WorkingDir": "/workspace",
     }
     prefix = "org.opencontainers.image."
-    assert set(labels) == {prefix + key for key in ("description", "licenses", "revision", "source", "title", "version")}
+    assert set(labels) == {
+        prefix + key for key in ("description", "licenses", "revision", "source", "title", "version")
+    }
     assert labels[prefix + "title"] == promise.name
     assert labels[prefix + "licenses"] == promise.licenses
     # A commit without new content must not change the digest: only a release build names it.
@@ -54,7 +66,9 @@ def test_configuration(promise: Promise) -> None:
 
 
 def test_layers_are_in_the_order_of_how_often_they_change(promise: Promise) -> None:
-    assert [[n for n, layer in enumerate(promise.image.layers) if path in layer] for path in promise.layers] == [[n] for n in range(len(promise.layers))]
+    assert [[n for n, layer in enumerate(promise.image.layers) if path in layer] for path in promise.layers] == [
+        [n] for n in range(len(promise.layers))
+    ]
     assert len(promise.image.layers) == len(promise.layers)
 
 
@@ -66,7 +80,9 @@ def test_no_layer_overwrites_another(promise: Promise) -> None:
             facts = (file.entry.type, file.entry.mode, file.entry.uid, file.entry.gid)
             before = seen.setdefault(path, (number, facts, file.entry.isdir()))
             if before[0] != number:
-                assert file.entry.isdir() and before[1] == facts, f"/{path} of layer {number} differs from layer {before[0]}'s"
+                assert file.entry.isdir() and before[1] == facts, (
+                    f"/{path} of layer {number} differs from layer {before[0]}'s"
+                )
 
 
 def test_users_and_groups(promise: Promise) -> None:
@@ -89,8 +105,14 @@ def test_nobody_gains_rights(promise: Promise) -> None:
     files = promise.image.files.items()
     assert [path for path, file in files if file.entry.mode & 0o6000] == [], "set-user-id or set-group-id"
     writable = {path for path, file in files if file.entry.mode & 0o002 and not file.entry.issym()}
-    assert {(path, oct(promise.image.files[path].entry.mode)) for path in writable} == {(path, "0o1777") for path in ("tmp", "var/lock", "var/tmp")}
-    special = [path for path, file in files if not (file.entry.isreg() or file.entry.isdir() or file.entry.issym() or file.entry.islnk())]
+    assert {(path, oct(promise.image.files[path].entry.mode)) for path in writable} == {
+        (path, "0o1777") for path in ("tmp", "var/lock", "var/tmp")
+    }
+    special = [
+        path
+        for path, file in files
+        if not (file.entry.isreg() or file.entry.isdir() or file.entry.issym() or file.entry.islnk())
+    ]
     assert special == []
 
 
@@ -100,8 +122,16 @@ def test_every_entry_has_the_fixed_time_and_no_builders_name(promise: Promise) -
 
 
 def test_packages_are_those_of_the_lock(promise: Promise) -> None:
-    expected = {key.split("/")[1]: lock()["packages"][key]["version"] for name in promise.package_sets for key in lock()["sets"][name]}
-    status = {path for path in promise.image.files if posixpath.dirname(path) == "var/lib/dpkg/status.d" and not path.endswith(".md5sums")}
+    expected = {
+        key.split("/")[1]: lock()["packages"][key]["version"]
+        for name in promise.package_sets
+        for key in lock()["sets"][name]
+    }
+    status = {
+        path
+        for path in promise.image.files
+        if posixpath.dirname(path) == "var/lib/dpkg/status.d" and not path.endswith(".md5sums")
+    }
     found = {}
     for path in status:
         fields = dict(re.findall(r"^(\S+): (.*)$", promise.image.text(path), re.MULTILINE))
@@ -137,7 +167,11 @@ def test_nothing_of_the_build_is_left(promise: Promise) -> None:
 
 
 def test_installed_commands_start_the_images_python(promise: Promise) -> None:
-    scripts = {path: file.data.split(b"\n", 1)[0] for path, file in promise.image.files.items() if path.startswith("usr/local/bin/")}
+    scripts = {
+        path: file.data.split(b"\n", 1)[0]
+        for path, file in promise.image.files.items()
+        if path.startswith("usr/local/bin/")
+    }
     scripts = {path: line for path, line in scripts.items() if line}
     assert {"usr/local/bin/" + name for name in ("build", "entrypoint", "pytest", "smoke")} <= set(scripts)
     for path, line in scripts.items():
@@ -148,6 +182,10 @@ def test_installed_commands_start_the_images_python(promise: Promise) -> None:
 def test_certificates_are_bundled_where_openssl_looks(promise: Promise) -> None:
     bundle = promise.image.resolve("usr/lib/ssl/cert.pem")
     assert bundle == "etc/ssl/certs/ca-certificates.crt"
-    sources = [path for path in promise.image.files if path.startswith("usr/share/ca-certificates/mozilla/") and path.endswith(".crt")]
+    sources = [
+        path
+        for path in promise.image.files
+        if path.startswith("usr/share/ca-certificates/mozilla/") and path.endswith(".crt")
+    ]
     assert len(sources) > 100
     assert promise.image.text(bundle).count("BEGIN CERTIFICATE") == len(sources)

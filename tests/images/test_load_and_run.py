@@ -1,4 +1,6 @@
-"""//images:load and //images:run take the container tool that works, load what was tested, start what was asked for, and say what is missing."""
+"""//images:load and //images:run take the container tool that works, load what was tested, start what was asked for,
+and say what is missing.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,7 @@ import sys
 import pytest
 
 from oci import container_tool
-from release.private import load, run
-from release.private import stamp
+from release.private import load, run, stamp
 from tests.images import layouts
 from tests.private import python_program
 
@@ -40,9 +41,13 @@ class Machine:
         self.folder = folder
         self.bin = folder / "bin"
         self.bin.mkdir()
-        self.images = {name: layouts.write_layout(folder / name, [{f"usr/{name}": name.encode()}]) for name in ("first", "second")}
+        self.images = {
+            name: layouts.write_layout(folder / name, [{f"usr/{name}": name.encode()}]) for name in ("first", "second")
+        }
         self.gate = folder / "gate.json"
-        self.gate.write_text(json.dumps({"artifacts": {name: stamp.describe(path) for name, path in self.images.items()}, "tests": []}))
+        self.gate.write_text(
+            json.dumps({"artifacts": {name: stamp.describe(path) for name, path in self.images.items()}, "tests": []})
+        )
         self.loader = folder / "loader"
         python_program.write(self.loader, "import os\nprint('loading into', os.environ['MLC_CONTAINER_TOOL'])\n")
 
@@ -60,7 +65,9 @@ class Machine:
         fixed += [f"--gate={self.gate}"] if program is load else ["--umoci=umoci", "--version=1.2.3"]
         environment = {"PATH": str(self.bin), "PYTHONPATH": os.pathsep.join(sys.path), **environment}
         command = [sys.executable, program.__file__, *fixed, *arguments]
-        return subprocess.run(command, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        return subprocess.run(
+            command, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
 
     def config_digest(self, name: str) -> str:
         layout = self.images[name]
@@ -76,7 +83,7 @@ def machine(tmp_path: pathlib.Path) -> Machine:
 # load ---------------------------------------------------------------------------------------------------------------
 
 
-def test_load_hands_the_tested_image_to_the_first_tool_that_works(machine):
+def test_load_hands_the_tested_image_to_the_first_tool_that_works(machine) -> None:
     machine.install("podman", "docker")
     done = machine.call(load)
     assert (done.returncode, done.stdout) == (0, "loading into podman\n"), done.stderr
@@ -84,16 +91,18 @@ def test_load_hands_the_tested_image_to_the_first_tool_that_works(machine):
     assert machine.call(load, "--tool", "docker", "--image", "second").stdout == "loading into docker\n"
 
 
-def test_load_refuses_what_was_not_tested(machine):
+def test_load_refuses_what_was_not_tested(machine) -> None:
     machine.install("podman")
-    machine.gate.write_text(machine.gate.read_text().replace(stamp.image_digest(machine.images["first"]), "sha256:" + "0" * 64))
+    machine.gate.write_text(
+        machine.gate.read_text().replace(stamp.image_digest(machine.images["first"]), "sha256:" + "0" * 64)
+    )
     done = machine.call(load)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("load: first: the tests passed on sha256:000") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("program", [load, run])
-def test_without_a_tool_one_line_says_what_was_tried(machine, program):
+def test_without_a_tool_one_line_says_what_was_tried(machine, program) -> None:
     machine.install("docker")
     (machine.bin / "no-daemon").touch()
     done = machine.call(program)
@@ -112,21 +121,21 @@ def test_without_a_tool_one_line_says_what_was_tried(machine, program):
         (("--imag", "first"), "unrecognized arguments: --imag"),
     ],
 )
-def test_bad_arguments_get_one_line(machine, program, arguments, expected):
+def test_bad_arguments_get_one_line(machine, program, arguments, expected) -> None:
     machine.install("podman")
     done = machine.call(program, *arguments)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert expected in done.stderr and machine.log() == []
 
 
-def test_the_tool_may_be_named_by_the_environment(machine):
+def test_the_tool_may_be_named_by_the_environment(machine) -> None:
     machine.install("podman", "docker")
     assert machine.call(load, MLC_CONTAINER_TOOL="docker").stdout == "loading into docker\n"
     done = machine.call(load, MLC_CONTAINER_TOOL="kubectl")
     assert done.returncode == 1 and "expected podman or docker as the container tool, found 'kubectl'" in done.stderr
 
 
-def test_the_loader_of_every_image_becomes_the_tool_that_works(machine):
+def test_the_loader_of_every_image_becomes_the_tool_that_works(machine) -> None:
     machine.install("podman", "docker")
     done = subprocess.run(
         [sys.executable, container_tool.__file__, "load", "--input", "x"],
@@ -139,27 +148,40 @@ def test_the_loader_of_every_image_becomes_the_tool_that_works(machine):
 # run ----------------------------------------------------------------------------------------------------------------
 
 
-def test_run_publishes_ports(machine):
+def test_run_publishes_ports(machine) -> None:
     machine.install("docker")
     machine.call(run, "--publish", "8000:8000", "--publish", "127.0.0.1:80:8001", "--", "serve", "/workspace/m")
-    assert machine.log()[-1][2:] == ["--rm", "--interactive", "--publish", "8000:8000", "--publish", "127.0.0.1:80:8001", "first:1.2.3", "serve", "/workspace/m"]
+    assert machine.log()[-1][2:] == [
+        "--rm",
+        "--interactive",
+        "--publish",
+        "8000:8000",
+        "--publish",
+        "127.0.0.1:80:8001",
+        "first:1.2.3",
+        "serve",
+        "/workspace/m",
+    ]
 
 
 @pytest.mark.parametrize("ports", ["8000", "8000:", ":80", "a:80", ""])
-def test_run_refuses_what_are_no_ports(machine, ports):
+def test_run_refuses_what_are_no_ports(machine, ports) -> None:
     machine.install("docker")
     done = machine.call(run, f"--publish={ports}")
     assert (done.returncode, machine.log()) == (2, [])
     assert f"argument --publish: expected HOST:CONTAINER, two ports, found {ports!r}" in done.stderr
 
 
-def test_runc_cannot_publish_a_port(machine):
+def test_runc_cannot_publish_a_port(machine) -> None:
     machine.install("runc")
     done = machine.call(run, "--publish", "8000:8000")
-    assert done.returncode == 1 and done.stderr == "run: runc alone gives a container no network: install podman or docker to publish a port\n"
+    assert (
+        done.returncode == 1
+        and done.stderr == "run: runc alone gives a container no network: install podman or docker to publish a port\n"
+    )
 
 
-def test_run_loads_an_image_that_the_engine_does_not_have_and_gives_its_exit_status(machine):
+def test_run_loads_an_image_that_the_engine_does_not_have_and_gives_its_exit_status(machine) -> None:
     machine.install("podman")
     done = machine.call(run, "smoke", "--verbose")
     assert (done.returncode, done.stdout) == (7, "ran\n"), done.stderr
@@ -168,7 +190,7 @@ def test_run_loads_an_image_that_the_engine_does_not_have_and_gives_its_exit_sta
 
 
 @pytest.mark.parametrize("by", ["configuration", "manifest"])
-def test_run_does_not_load_what_the_engine_has(machine, by):
+def test_run_does_not_load_what_the_engine_has(machine, by) -> None:
     machine.install("podman")
     digest = machine.config_digest("first") if by == "configuration" else stamp.image_digest(machine.images["first"])
     (machine.bin / "known").write_text(digest.removeprefix("sha256:"))
@@ -176,13 +198,13 @@ def test_run_does_not_load_what_the_engine_has(machine, by):
     assert done.returncode == 7 and "loading" not in done.stderr
 
 
-def test_run_loads_again_when_the_engine_has_another_image_of_that_name(machine):
+def test_run_loads_again_when_the_engine_has_another_image_of_that_name(machine) -> None:
     machine.install("podman")
     (machine.bin / "known").write_text("0" * 64)
     assert "run: loading first:1.2.3 into podman" in machine.call(run).stderr
 
 
-def test_run_shows_folders_and_gpus_to_the_container(machine):
+def test_run_shows_folders_and_gpus_to_the_container(machine) -> None:
     machine.install("docker")
     (machine.folder / "models").mkdir()
     arguments = ("--image", "second", "--gpus", "--volume", "models:/workspace", "--", "ls", "-l")
@@ -199,14 +221,14 @@ def test_run_shows_folders_and_gpus_to_the_container(machine):
         ("bin", "expected HOST:CONTAINER with an absolute path in the container, found 'bin'"),
     ],
 )
-def test_run_refuses_a_volume_that_cannot_be(machine, value, expected):
+def test_run_refuses_a_volume_that_cannot_be(machine, value, expected) -> None:
     machine.install("podman")
     done = machine.call(run, "--volume", value, BUILD_WORKING_DIRECTORY=str(machine.folder))
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and expected in done.stderr
     assert machine.log() == []
 
 
-def test_runc_alone_has_no_gpus(machine):
+def test_runc_alone_has_no_gpus(machine) -> None:
     machine.install("runc")
     done = machine.call(run, "--gpus")
     assert done.returncode == 1 and "runc alone gives a container no GPU: install podman or docker" in done.stderr

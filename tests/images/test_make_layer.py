@@ -93,8 +93,15 @@ def test_owners_and_modes_are_the_packages_but_no_set_id_bit_survives(maker: Mak
         contents={},
     )
     found = maker.layer(packages=[package])
-    facts = {path: (oct(found[path].mode), found[path].gid) for path in ("usr/bin/su", "usr/bin/wall", "tmp", "var/local")}
-    assert facts == {"usr/bin/su": ("0o755", 0), "usr/bin/wall": ("0o755", 5), "tmp": ("0o1777", 0), "var/local": ("0o775", 0)}
+    facts = {
+        path: (oct(found[path].mode), found[path].gid) for path in ("usr/bin/su", "usr/bin/wall", "tmp", "var/local")
+    }
+    assert facts == {
+        "usr/bin/su": ("0o755", 0),
+        "usr/bin/wall": ("0o755", 5),
+        "tmp": ("0o1777", 0),
+        "var/local": ("0o775", 0),
+    }
 
 
 def test_copyright_files_stay_and_other_documentation_goes(maker: Maker) -> None:
@@ -112,19 +119,29 @@ def test_copyright_files_stay_and_other_documentation_goes(maker: Maker) -> None
         },
     )
     found = maker.layer(packages=[package])
-    assert sorted(path for path in found if path.startswith("usr/share") and not found[path].isdir()) == \
-        ["usr/share/doc/libp", "usr/share/doc/p/copyright", "usr/share/documents/x"]
+    assert sorted(path for path in found if path.startswith("usr/share") and not found[path].isdir()) == [
+        "usr/share/doc/libp",
+        "usr/share/doc/p/copyright",
+        "usr/share/documents/x",
+    ]
 
 
 def test_each_package_is_on_record_with_its_files(maker: Maker) -> None:
     maker.layer(packages=[maker.deb("p", contents={"./etc/p": b"p", "./usr/share/man/p": b"gone"})])
-    assert maker.data["var/lib/dpkg/status.d/p"].decode() == \
-        "Package: p\nStatus: install ok installed\nVersion: 1.0\nArchitecture: all\nDescription: a package\n of the test\n"
+    assert (
+        maker.data["var/lib/dpkg/status.d/p"].decode()
+        == "Package: p\nStatus: install ok installed\nVersion: 1.0\nArchitecture: all\nDescription: a package\n of the"
+        " test\n"
+    )
     assert maker.data["var/lib/dpkg/status.d/p.md5sums"].decode() == f"{hashlib.md5(b'p').hexdigest()}  etc/p\n"
 
 
 def test_what_scripts_would_make_is_stated(maker: Maker) -> None:
-    package = maker.deb("p", debs.symlink("./usr/share/t", "t1"), contents={"./usr/share/t1": b"template", "./certs/b": b"B\n", "./certs/a": b"A\n"})
+    package = maker.deb(
+        "p",
+        debs.symlink("./usr/share/t", "t1"),
+        contents={"./usr/share/t1": b"template", "./certs/b": b"B\n", "./certs/a": b"A\n"},
+    )
     found = maker.layer(
         packages=[package],
         copies={"etc/t": "usr/share/t"},
@@ -175,7 +192,9 @@ def test_trees_take_modes_that_do_not_depend_on_the_build(maker: Maker) -> None:
         ({"include": ["nothing"]}, set()),
     ],
 )
-def test_files_are_selected_by_globs_and_copied(tmp_path: pathlib.Path, globs: dict[str, list[str]], expected: set[str]) -> None:
+def test_files_are_selected_by_globs_and_copied(
+    tmp_path: pathlib.Path, globs: dict[str, list[str]], expected: set[str]
+) -> None:
     tree, to = tmp_path / "tree", tmp_path / "selected"
     for path in ("bin/tool", "lib/deep/a.so", "lib/b.py"):
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
@@ -189,14 +208,22 @@ def test_files_are_selected_by_globs_and_copied(tmp_path: pathlib.Path, globs: d
 def test_console_scripts_run_what_the_distributions_name(maker: Maker) -> None:
     site = maker.folder / "site"
     (site / "tool-1.0.dist-info").mkdir(parents=True)
-    (site / "tool.py").write_text("class Main:\n    @staticmethod\n    def run():\n        print('ran')\n        return 3\n")
-    (site / "tool-1.0.dist-info/entry_points.txt").write_text("[console_scripts]\nTool = tool:Main.run [extra]\n\n[other]\nx = y:z\n")
+    (site / "tool.py").write_text(
+        "class Main:\n    @staticmethod\n    def run():\n        print('ran')\n        return 3\n"
+    )
+    (site / "tool-1.0.dist-info/entry_points.txt").write_text(
+        "[console_scripts]\nTool = tool:Main.run [extra]\n\n[other]\nx = y:z\n"
+    )
     found = maker.layer(trees=[[str(site), "site"]], console_scripts="usr/local/bin")
     assert {path for path in found if path.startswith("usr/local/bin/")} == {"usr/local/bin/Tool"}
     assert found["usr/local/bin/Tool"].mode == 0o755
     assert maker.data["usr/local/bin/Tool"].startswith(b"#!/usr/bin/python3\n")
     ran = subprocess.run(
-        [sys.executable, "-c", maker.data["usr/local/bin/Tool"]], env={"PYTHONPATH": str(site)}, capture_output=True, text=True, check=False
+        [sys.executable, "-c", maker.data["usr/local/bin/Tool"]],
+        env={"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (ran.returncode, ran.stdout) == (3, "ran\n"), ran.stderr
 
@@ -220,7 +247,9 @@ def test_same_content_gives_the_same_bytes(tmp_path: pathlib.Path, umask: None) 
             os.utime(path, (mtime, mtime))
         package = debs.write_deb(folder / "p.deb", "p", [debs.directory("./etc")], {"./etc/p": b"p" * 100_000}, mtime)
         spec = folder / "spec.json"
-        spec.write_text(json.dumps({"packages": [str(package)], "trees": [[str(folder / "tree"), "opt"]], "symlinks": {"x": "opt"}}))
+        spec.write_text(
+            json.dumps({"packages": [str(package)], "trees": [[str(folder / "tree"), "opt"]], "symlinks": {"x": "opt"}})
+        )
         output = folder / "layer.tar.gz"
         command = [sys.executable, make_layer.__file__, "--spec", spec, "--output", output]
         subprocess.run(command, check=True, env={"PYTHONPATH": os.pathsep.join(sys.path), **environment})
@@ -239,4 +268,6 @@ def test_entries_are_sorted_and_carry_one_time_and_no_names(maker: Maker) -> Non
     maker.layer(packages=[maker.deb("p", mtime=5, contents={"./z": b"", "./a/b": b""})], symlinks={"m": "a"})
     names = [member.name for member in maker.members]
     assert names == sorted(names)
-    assert {(member.mtime, member.uname, member.gname) for member in maker.members} == {(layer.SOURCE_DATE_EPOCH, "", "")}
+    assert {(member.mtime, member.uname, member.gname) for member in maker.members} == {
+        (layer.SOURCE_DATE_EPOCH, "", "")
+    }

@@ -6,4 +6,7 @@ from tests.images.image_promises import CUDA_LAYERS, image
 
 
 def test_it_adds_to_mlc_llm_what_tvm_runtime_cuda_adds_to_tvm_runtime() -> None:
-    assert image("mlc_llm_cuda").layer_digests[-len(CUDA_LAYERS) :] == image("tvm_runtime_cuda").layer_digests[-len(CUDA_LAYERS) :]
+    assert (
+        image("mlc_llm_cuda").layer_digests[-len(CUDA_LAYERS) :]
+        == image("tvm_runtime_cuda").layer_digests[-len(CUDA_LAYERS) :]
+    )

@@ -1,4 +1,6 @@
-"""//images:push sends what the tests passed on, tags last, or says why not: against a real registry, with the real oras, cosign and skopeo."""
+"""//images:push sends what the tests passed on, tags last, or says why not: against a real registry, with the real
+oras, cosign and skopeo.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from release.private import push
-from release.private import stamp
-from tests.images.push_under_test import DOCUMENTS, LARGE, REGISTRY, TOOLS, Release, one_line, write_image
 from oci.registry_server import PASSWORD, USER, Fault, Proxy, registry
+from release.private import push, stamp
+from tests.images.push_under_test import DOCUMENTS, LARGE, REGISTRY, TOOLS, Release, one_line, write_image
+
 
 @pytest.fixture
 def release(tmp_path: pathlib.Path) -> Release:
@@ -31,7 +33,7 @@ def server(tmp_path: pathlib.Path) -> Iterator[Proxy]:
         yield proxy
 
 
-def test_what_arrives_is_what_was_tested(release: Release, server: Proxy, tmp_path: pathlib.Path):
+def test_what_arrives_is_what_was_tested(release: Release, server: Proxy, tmp_path: pathlib.Path) -> None:
     repository = f"{server.host}/team/small"
     done = release.push("--repository", repository, "--tag", "one", "--tag", "two")
     digest = release.digests["small"]
@@ -51,16 +53,20 @@ def test_what_arrives_is_what_was_tested(release: Release, server: Proxy, tmp_pa
         assert blobs == {blob.name: blob.read_bytes() for blob in (release.layouts["small"] / "blobs/sha256").iterdir()}
 
 
-def test_documents_are_attached_and_everything_is_signed_with_the_key_given(release: Release, server: Proxy):
+def test_documents_are_attached_and_everything_is_signed_with_the_key_given(release: Release, server: Proxy) -> None:
     repository = f"{server.host}/team/small"
     assert release.push("--repository", repository, "--tag", "one").returncode == 0
     attached = release.referrers(f"{repository}:one")
     assert set(attached) == set(DOCUMENTS)
     for kind, digest in attached.items():
-        manifest = json.loads(release.tool("oras", "manifest", "fetch", "--plain-http", f"{repository}@{digest}").stdout)
+        manifest = json.loads(
+            release.tool("oras", "manifest", "fetch", "--plain-http", f"{repository}@{digest}").stdout
+        )
         assert manifest["subject"]["digest"] == release.digests["small"]
         (layer,) = manifest["layers"]
-        content = release.tool("oras", "blob", "fetch", "--plain-http", "--output", "-", f"{repository}@{layer['digest']}").stdout
+        content = release.tool(
+            "oras", "blob", "fetch", "--plain-http", "--output", "-", f"{repository}@{layer['digest']}"
+        ).stdout
         assert content == (release.folder / DOCUMENTS[kind]).read_text()
         assert layer["annotations"]["org.opencontainers.image.title"] == DOCUMENTS[kind]
     verified = release.verify(f"{repository}:one")
@@ -73,7 +79,7 @@ def test_documents_are_attached_and_everything_is_signed_with_the_key_given(rele
     assert release.verify(f"{repository}:one", stranger).returncode != 0
 
 
-def test_tags_come_last(release: Release, server: Proxy):
+def test_tags_come_last(release: Release, server: Proxy) -> None:
     assert release.push("--repository", f"{server.host}/team/small", "--tag", "one").returncode == 0
     writes = [request.path.rpartition("/")[2] for request in server.sent("PUT", "/manifests/")]
     digest = release.digests["small"]
@@ -81,10 +87,12 @@ def test_tags_come_last(release: Release, server: Proxy):
     assert writes[-1] == "one" and writes.count("one") == 1
     # Between them: three documents, each with its list of referrers, and four signatures.
     assert sum(name.endswith(".sig") for name in writes) == 4
-    assert writes.index(digest.replace(":", "-") + ".sig") > max(n for n, name in enumerate(writes) if name == digest.replace(":", "-"))
+    assert writes.index(digest.replace(":", "-") + ".sig") > max(
+        n for n, name in enumerate(writes) if name == digest.replace(":", "-")
+    )
 
 
-def test_a_second_push_sends_nothing_again(release: Release, server: Proxy):
+def test_a_second_push_sends_nothing_again(release: Release, server: Proxy) -> None:
     arguments = ("--repository", f"{server.host}/team/small", "--tag", "one")
     assert release.push(*arguments).returncode == 0
     before = release.referrers(f"{server.host}/team/small:one")
@@ -97,21 +105,25 @@ def test_a_second_push_sends_nothing_again(release: Release, server: Proxy):
     assert release.referrers(f"{server.host}/team/small:one") == before
 
 
-def test_the_key_may_come_from_the_environment(release: Release, server: Proxy):
+def test_the_key_may_come_from_the_environment(release: Release, server: Proxy) -> None:
     repository = f"{server.host}/team/small"
-    done = release.push("--repository", repository, "--tag", "one", signed=False, COSIGN_PRIVATE_KEY=release.key.read_text())
+    done = release.push(
+        "--repository", repository, "--tag", "one", signed=False, COSIGN_PRIVATE_KEY=release.key.read_text()
+    )
     assert done.returncode == 0, done.stderr
     assert release.verify(f"{repository}:one").returncode == 0
 
 
-def test_unsigned_is_said_and_is_unsigned(release: Release, server: Proxy):
+def test_unsigned_is_said_and_is_unsigned(release: Release, server: Proxy) -> None:
     repository = f"{server.host}/team/small"
     done = release.push("--repository", repository, "--tag", "one", "--unsigned", signed=False)
     assert done.returncode == 0 and "not signed" in done.stderr
     assert "no signatures found" in release.verify(f"{repository}:one").stderr
 
 
-def test_image_in_the_repository_pushes_all_and_tags_none_before_the_last_arrived(release: Release, server: Proxy):
+def test_image_in_the_repository_pushes_all_and_tags_none_before_the_last_arrived(
+    release: Release, server: Proxy
+) -> None:
     server.faults.append(Fault("PUT", f"team/other/manifests/{release.digests['other']}", 403))
     arguments = ("--repository", f"{server.host}/team/{{image}}", "--tag", "one")
     assert "team/other" in one_line(release.push(*arguments))
@@ -119,10 +131,14 @@ def test_image_in_the_repository_pushes_all_and_tags_none_before_the_last_arrive
     server.faults.clear()
     assert release.push(*arguments).returncode == 0
     for name, digest in release.digests.items():
-        assert release.tool("oras", "resolve", "--plain-http", f"{server.host}/team/{name}:one").stdout.strip() == digest
+        assert (
+            release.tool("oras", "resolve", "--plain-http", f"{server.host}/team/{name}:one").stdout.strip() == digest
+        )
 
 
-def test_defaults_come_from_the_settings_file_and_from_a_release_builds_version(server: Proxy, tmp_path: pathlib.Path):
+def test_defaults_come_from_the_settings_file_and_from_a_release_builds_version(
+    server: Proxy, tmp_path: pathlib.Path
+) -> None:
     (tmp_path / "release").mkdir()
     release = Release(tmp_path / "release", revision="0123abc")
     release.settings.write_text(json.dumps({"image_repository": f"{server.host}/team/{{image}}"}))
@@ -131,7 +147,7 @@ def test_defaults_come_from_the_settings_file_and_from_a_release_builds_version(
     assert release.tags(f"{server.host}/team/small") == release.tags(f"{server.host}/team/other") == {"1.2.3"}
 
 
-def test_a_dry_run_sends_nothing(release: Release, server: Proxy):
+def test_a_dry_run_sends_nothing(release: Release, server: Proxy) -> None:
     done = release.push("--repository", f"{server.host}/team/small", "--tag", "one", "--dry-run")
     assert done.returncode == 0
     assert done.stdout == f"would push small {release.digests['small']} to {server.host}/team/small as one\n"
@@ -142,7 +158,7 @@ def test_a_dry_run_sends_nothing(release: Release, server: Proxy):
 
 
 @pytest.mark.parametrize("part", ["layer", "manifest", "index"])
-def test_other_bytes_than_the_tested_are_not_sent(release: Release, server: Proxy, part: str):
+def test_other_bytes_than_the_tested_are_not_sent(release: Release, server: Proxy, part: str) -> None:
     layout = release.layouts["small"]
     manifest = layout / "blobs" / release.digests["small"].replace(":", "/")
     if part == "index":  # Another image, whole in itself.
@@ -159,14 +175,14 @@ def test_other_bytes_than_the_tested_are_not_sent(release: Release, server: Prox
     assert server.requests == []
 
 
-def test_an_image_that_the_gate_does_not_list_is_not_sent(release: Release, server: Proxy):
+def test_an_image_that_the_gate_does_not_list_is_not_sent(release: Release, server: Proxy) -> None:
     release.gate.write_text('{"artifacts": {}, "tests": []}')
     said = one_line(release.push("--repository", f"{server.host}/team/small", "--tag", "one"))
     assert "small: the tests passed on nothing of that name" in said
     assert server.requests == []
 
 
-def test_a_releases_tag_does_not_move(release: Release, server: Proxy):
+def test_a_releases_tag_does_not_move(release: Release, server: Proxy) -> None:
     repository = f"{server.host}/team/x"
     assert release.push("--repository", repository, "--tag", "1.2.3", "--tag", "main").returncode == 0
     assert release.push("--repository", repository, "--tag", "1.2.3").returncode == 0
@@ -181,7 +197,7 @@ def test_a_releases_tag_does_not_move(release: Release, server: Proxy):
 # Faults -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_connection_cut_in_a_blob_leaves_no_tag_and_the_next_push_goes_on(release: Release, server: Proxy):
+def test_a_connection_cut_in_a_blob_leaves_no_tag_and_the_next_push_goes_on(release: Release, server: Proxy) -> None:
     manifest = json.loads((release.layouts["small"] / "blobs" / release.digests["small"].replace(":", "/")).read_text())
     little, large = (layer["digest"] for layer in manifest["layers"])
     cut = Fault("PUT", f"uploads/.*{large.replace(':', '%3A')}", "cut")
@@ -197,7 +213,9 @@ def test_a_connection_cut_in_a_blob_leaves_no_tag_and_the_next_push_goes_on(rele
     assert release.push(*arguments).returncode == 0
     uploads = [request.path for request in server.sent("PUT", "uploads/")]
     assert any(large.replace(":", "%3A") in path for path in uploads)
-    assert not any(little.replace(":", "%3A") in path for path in uploads), "a blob that the registry has was sent again"
+    assert not any(little.replace(":", "%3A") in path for path in uploads), (
+        "a blob that the registry has was sent again"
+    )
     assert release.tags(repository) == {"one"}
 
 
@@ -211,7 +229,9 @@ def test_a_connection_cut_in_a_blob_leaves_no_tag_and_the_next_push_goes_on(rele
         (500, "/manifests/sha256:", "the registry has failed: run again"),
     ],
 )
-def test_a_registry_that_refuses_gets_no_tag_and_the_reason_is_said(release: Release, server: Proxy, status: int, where: str, meaning: str):
+def test_a_registry_that_refuses_gets_no_tag_and_the_reason_is_said(
+    release: Release, server: Proxy, status: int, where: str, meaning: str
+) -> None:
     server.faults.append(Fault("PUT|POST", where, status))
     repository = f"{server.host}/team/small"
     said = one_line(release.push("--repository", repository, "--tag", "one"))
@@ -221,14 +241,16 @@ def test_a_registry_that_refuses_gets_no_tag_and_the_reason_is_said(release: Rel
 
 
 @pytest.mark.parametrize("status", [429, 500])
-def test_a_passing_fault_is_retried(release: Release, server: Proxy, status: int):
+def test_a_passing_fault_is_retried(release: Release, server: Proxy, status: int) -> None:
     server.faults.append(Fault("POST", "uploads/", status, times=2))
     assert release.push("--repository", f"{server.host}/team/small", "--tag", "one").returncode == 0
     assert len([request for request in server.sent("POST", "uploads/") if request.status == status]) == 2
 
 
 @pytest.mark.parametrize(("where", "step"), [("sha256-.*sig$", "signing"), ("/manifests/two$", "setting the tag two")])
-def test_a_fault_after_the_image_says_which_tags_are_set(release: Release, server: Proxy, where: str, step: str):
+def test_a_fault_after_the_image_says_which_tags_are_set(
+    release: Release, server: Proxy, where: str, step: str
+) -> None:
     server.faults.append(Fault("PUT", where, 403))
     repository = f"{server.host}/team/small"
     said = one_line(release.push("--repository", repository, "--tag", "one", "--tag", "two"))
@@ -239,11 +261,13 @@ def test_a_fault_after_the_image_says_which_tags_are_set(release: Release, serve
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_push_leaves_no_tag(release: Release, server: Proxy, sent: signal.Signals):
+def test_an_interrupted_push_leaves_no_tag(release: Release, server: Proxy, sent: signal.Signals) -> None:
     server.faults.append(Fault("PUT", "uploads/", "stall"))
     repository = f"{server.host}/team/small"
     command = release.command("--repository", repository, "--tag", "one", "--key", str(release.key))
-    process = subprocess.Popen(command, env=release.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=release.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert server.stalled.wait(60)
     process.send_signal(sent)
     _, said = process.communicate(timeout=600)
@@ -252,10 +276,13 @@ def test_an_interrupted_push_leaves_no_tag(release: Release, server: Proxy, sent
     assert release.tags(repository) == set()
 
 
-def test_two_pushes_at_once_both_succeed_and_lose_nothing(release: Release, server: Proxy):
+def test_two_pushes_at_once_both_succeed_and_lose_nothing(release: Release, server: Proxy) -> None:
     repository = f"{server.host}/team/small"
     command = release.command("--repository", repository, "--tag", "one", "--key", str(release.key))
-    both = [subprocess.Popen(command, env=release.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(command, env=release.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     for process in both:
         _, said = process.communicate(timeout=600)
         assert process.returncode == 0, said
@@ -264,9 +291,14 @@ def test_two_pushes_at_once_both_succeed_and_lose_nothing(release: Release, serv
     assert release.verify(f"{repository}:one").returncode == 0
 
 
-# The second is the digest of {}, which every attachment has for its configuration (OCI image specification, "Guidance for an Empty Descriptor").
-@pytest.mark.parametrize("blob", ["uploads/", "uploads/.*44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"], ids=["image", "attachment"])
-def test_what_another_push_keeps_from_being_written_is_sent_again(release: Release, server: Proxy, blob: str):
+# The second is the digest of {}, which every attachment has for its configuration (OCI image specification, "Guidance
+# for an Empty Descriptor").
+@pytest.mark.parametrize(
+    "blob",
+    ["uploads/", "uploads/.*44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"],
+    ids=["image", "attachment"],
+)
+def test_what_another_push_keeps_from_being_written_is_sent_again(release: Release, server: Proxy, blob: str) -> None:
     """What a race does to a blob that both send, done on purpose."""
     server.faults.append(Fault("PUT", blob, 400, times=2))
     repository = f"{server.host}/team/small"
@@ -275,7 +307,7 @@ def test_what_another_push_keeps_from_being_written_is_sent_again(release: Relea
     assert set(release.referrers(f"{repository}:one")) == set(DOCUMENTS)
 
 
-def test_what_the_registry_never_takes_is_an_error(release: Release, server: Proxy):
+def test_what_the_registry_never_takes_is_an_error(release: Release, server: Proxy) -> None:
     server.faults.append(Fault("PUT", "uploads/", 400))
     said = one_line(release.push("--repository", f"{server.host}/team/small", "--tag", "one"))
     assert "another push at the same moment was in the way: run again" in said and said.endswith("Tags set: none.")
@@ -284,43 +316,54 @@ def test_what_the_registry_never_takes_is_an_error(release: Release, server: Pro
 def _oras_that_panics(folder: pathlib.Path, times: int) -> str:
     """A program that does what oras 1.2.0 does when two uploads fail at once, so many times; then it is oras."""
     wrapper = folder / "oras"
-    wrapper.write_text(
-        f"""#!/bin/sh
+    wrapper.write_text(f"""#!/bin/sh
 echo "$1" >> {folder}/calls
 if [ $(wc -l < {folder}/calls) -le {times} ]; then
     printf 'panic: sync/atomic: compare and swap of inconsistently typed value into Value\\n\\ngoroutine 83 [running]:\\nEOF\\n' >&2
     exit 2
 fi
 exec {TOOLS["oras"]} "$@"
-"""
-    )
+""")
     wrapper.chmod(0o755)
     return f"--oras={wrapper}"
 
 
-def test_a_panic_of_oras_is_no_reason_to_stop(release: Release, server: Proxy):
+def test_a_panic_of_oras_is_no_reason_to_stop(release: Release, server: Proxy) -> None:
     repository = f"{server.host}/team/small"
     done = release.push("--repository", repository, "--tag", "one", _oras_that_panics(release.folder, times=3))
     assert done.returncode == 0, done.stderr
     assert set(release.referrers(f"{repository}:one")) == set(DOCUMENTS)
 
 
-def test_panics_without_end_are_an_error(release: Release, server: Proxy):
-    said = one_line(release.push("--repository", f"{server.host}/team/small", "--tag", "one", _oras_that_panics(release.folder, times=1000)))
+def test_panics_without_end_are_an_error(release: Release, server: Proxy) -> None:
+    said = one_line(
+        release.push(
+            "--repository", f"{server.host}/team/small", "--tag", "one", _oras_that_panics(release.folder, times=1000)
+        )
+    )
     assert "the client broke off 5 times" in said and "run again" in said and said.endswith("Tags set: none.")
     assert len((release.folder / "calls").read_text().splitlines()) == 5
 
 
-def test_an_attachment_that_another_push_has_overwritten_in_the_list_is_attached_again(release: Release, server: Proxy):
+def test_an_attachment_that_another_push_has_overwritten_in_the_list_is_attached_again(
+    release: Release, server: Proxy
+) -> None:
     """What a race does to the list of referrers, done on purpose: the registry has the manifests, the list lacks them."""
     repository = f"{server.host}/team/small"
     arguments = ("--repository", repository, "--tag", "one")
     assert release.push(*arguments).returncode == 0
-    listed = release.tool("oras", "manifest", "fetch", "--plain-http", f"{repository}:{release.digests['small'].replace(':', '-')}").stdout
+    listed = release.tool(
+        "oras", "manifest", "fetch", "--plain-http", f"{repository}:{release.digests['small'].replace(':', '-')}"
+    ).stdout
     empty = release.folder / "empty.json"
     empty.write_text(json.dumps({**json.loads(listed), "manifests": []}))
     emptied = release.tool(
-        "oras", "manifest", "push", "--plain-http", f"{repository}:{release.digests['small'].replace(':', '-')}", str(empty)
+        "oras",
+        "manifest",
+        "push",
+        "--plain-http",
+        f"{repository}:{release.digests['small'].replace(':', '-')}",
+        str(empty),
     )
     assert emptied.returncode == 0, emptied.stderr
     assert release.referrers(f"{repository}:one") == {}
@@ -343,8 +386,13 @@ def guarded(folder: pathlib.Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("place", ["REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "DOCKER_CONFIG", "HOME"])
-def test_credentials_are_those_of_podman_and_docker(release: Release, tmp_path: pathlib.Path, place: str):
-    names = {"REGISTRY_AUTH_FILE": "", "XDG_RUNTIME_DIR": "containers/auth.json", "DOCKER_CONFIG": "config.json", "HOME": ".docker/config.json"}
+def test_credentials_are_those_of_podman_and_docker(release: Release, tmp_path: pathlib.Path, place: str) -> None:
+    names = {
+        "REGISTRY_AUTH_FILE": "",
+        "XDG_RUNTIME_DIR": "containers/auth.json",
+        "DOCKER_CONFIG": "config.json",
+        "HOME": ".docker/config.json",
+    }
     with guarded(tmp_path) as host:
         where = tmp_path / "login"
         file = where / names[place] if names[place] else where
@@ -366,18 +414,28 @@ def test_credentials_are_those_of_podman_and_docker(release: Release, tmp_path: 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "wants other credentials: found no file with any; log in with `podman login {host}` or `docker login {host}`"),
+        (
+            None,
+            (
+                "wants other credentials: found no file with any; log in with `podman login {host}` or `docker login"
+                " {host}`"
+            ),
+        ),
         ("wrong password", "wants other credentials: those in {file} do not do; log in"),
         ("not json", "{file}: expected credentials as `podman login` writes them"),
         ('{"auths": []}', "{file}: expected credentials as `podman login` writes them"),
     ],
 )
-def test_missing_and_wrong_credentials_are_said_in_one_line(release: Release, tmp_path: pathlib.Path, content: str | None, expected: str):
+def test_missing_and_wrong_credentials_are_said_in_one_line(
+    release: Release, tmp_path: pathlib.Path, content: str | None, expected: str
+) -> None:
     with guarded(tmp_path) as host:
         file = tmp_path / "auth.json"
         if content:
             file.write_text(logged_in(host, "mistyped") if content == "wrong password" else content)
-        said = one_line(release.push("--repository", f"{host}/team/small", "--tag", "one", REGISTRY_AUTH_FILE=str(file)))
+        said = one_line(
+            release.push("--repository", f"{host}/team/small", "--tag", "one", REGISTRY_AUTH_FILE=str(file))
+        )
         assert expected.format(host=host, file=file) in said
         assert "mistyped" not in said
 
@@ -404,15 +462,22 @@ TO = ("--repository", "127.0.0.1:9/team/small")
         ((*TO, "--tag", "a" * 129), "--tag: expected up to 128 letters"),
         ((*TO, "--tag", "one", "--image", "none"), "--image: expected small or other, found 'none'"),
         ((*TO, "--tag", "one", "--force"), "unrecognized arguments: --force"),
-        ((*TO, "--tag", "one", "--key", "no-such-file"), "--key: expected a file with a cosign private key, found none at no-such-file"),
+        (
+            (*TO, "--tag", "one", "--key", "no-such-file"),
+            "--key: expected a file with a cosign private key, found none at no-such-file",
+        ),
         ((*TO, "--tag", "one"), "the registry does not answer: mend --repository or the network"),
     ],
 )
-def test_bad_input_gets_one_line_and_a_non_zero_exit(release: Release, arguments: tuple[str, ...], expected: str):
+def test_bad_input_gets_one_line_and_a_non_zero_exit(
+    release: Release, arguments: tuple[str, ...], expected: str
+) -> None:
     done = release.push(*arguments, signed="--key" not in arguments)
     said = one_line(done)
     assert expected in said
-    assert len([line for line in done.stderr.splitlines() if not line.startswith("push: small sha256:")]) == 1, done.stderr
+    assert len([line for line in done.stderr.splitlines() if not line.startswith("push: small sha256:")]) == 1, (
+        done.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -420,18 +485,40 @@ def test_bad_input_gets_one_line_and_a_non_zero_exit(release: Release, arguments
     [
         ({}, "no signing key: pass --key FILE or set COSIGN_PRIVATE_KEY"),
         ({"COSIGN_PRIVATE_KEY": "no key"}, "signing key: expected a cosign private key"),
-        ({"COSIGN_PASSWORD": "another", "KEY": "its own"}, "signing key: expected a cosign private key, and its password in COSIGN_PASSWORD; cosign says: decrypt"),
+        (
+            {"COSIGN_PASSWORD": "another", "KEY": "its own"},
+            "signing key: expected a cosign private key, and its password in COSIGN_PASSWORD; cosign says: decrypt",
+        ),
     ],
 )
-def test_without_a_good_key_nothing_is_sent(release: Release, server: Proxy, environment: dict[str, str], expected: str):
-    done = release.push("--repository", f"{server.host}/team/small", "--tag", "one", signed="KEY" in environment, **environment)
+def test_without_a_good_key_nothing_is_sent(
+    release: Release, server: Proxy, environment: dict[str, str], expected: str
+) -> None:
+    done = release.push(
+        "--repository", f"{server.host}/team/small", "--tag", "one", signed="KEY" in environment, **environment
+    )
     assert expected in one_line(done)
     assert server.requests == []
 
 
-def test_help_names_every_option():
-    done = subprocess.run([sys.executable, push.__file__, "--help"], env={"PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True)
+def test_help_names_every_option() -> None:
+    done = subprocess.run(
+        [sys.executable, push.__file__, "--help"],
+        env={"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0
-    for option in ("--repository", "--tag", "--image", "--key", "--unsigned", "--insecure", "--dry-run", "COSIGN_PRIVATE_KEY", "podman login"):
+    for option in (
+        "--repository",
+        "--tag",
+        "--image",
+        "--key",
+        "--unsigned",
+        "--insecure",
+        "--dry-run",
+        "COSIGN_PRIVATE_KEY",
+        "podman login",
+    ):
         assert option in done.stdout
     assert "--gate" not in done.stdout

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pathlib
 
-from tests.images.push_under_test import REGISTRY, Release, one_line
 from oci.registry_server import registry
+from tests.images.push_under_test import REGISTRY, Release, one_line
 
 
-def test_a_full_disk_leaves_no_tag_and_is_said(tmp_path: pathlib.Path):
+def test_a_full_disk_leaves_no_tag_and_is_said(tmp_path: pathlib.Path) -> None:
     (tmp_path / "release").mkdir()
     (tmp_path / "registry").mkdir()
     release = Release(tmp_path / "release")

@@ -1,4 +1,6 @@
-"""The picture of an image: right numbers, one page that loads nothing, the same bytes each time, and one line if there is none."""
+"""The picture of an image: right numbers, one page that loads nothing, the same bytes each time, and one line if there
+is none.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,10 @@ import sys
 import pytest
 
 from oci import image_facts
+from oci.registry_server import registry
 from oci.report import pages, report
 from tests.images.html_pages import Page, assert_nothing_is_loaded
 from tests.images.layouts import write_layout
-from oci.registry_server import registry
 
 HOSTILE = "<script>alert('x')<b>&\"'.so"
 
@@ -27,7 +29,11 @@ def layouts(tmp_path):
         "var/lib/dpkg/status.d/dash": b"Package: dash\nVersion: 0.5\n",
         "var/lib/dpkg/status.d/dash.md5sums": b"0  usr/lib/big.so\n",
     }
-    upper = {f"usr/lib/{HOSTILE}": b"h" * 7_000, "etc/.wh.old": b"", "var/lib/dpkg/status.d/dash": b"Package: dash\nVersion: 0.6\n"}
+    upper = {
+        f"usr/lib/{HOSTILE}": b"h" * 7_000,
+        "etc/.wh.old": b"",
+        "var/lib/dpkg/status.d/dash": b"Package: dash\nVersion: 0.6\n",
+    }
     labels = {"version": "1.0", "description": f"it's {HOSTILE}"}
     return {
         "one": write_layout(tmp_path / "layouts/one", [base], config={"User": "mlc"}, labels=labels),
@@ -72,16 +78,30 @@ def facts(layouts, name):
         (3 * 10**12, "3.0 TB"),
     ],
 )
-def test_sizes_have_the_unit_that_leaves_three_digits(count, text):
+def test_sizes_have_the_unit_that_leaves_three_digits(count, text) -> None:
     assert pages.size(count) == text
 
 
-def test_numbers(layouts):
+def test_numbers(layouts) -> None:
     image = facts(layouts, "two")
     page = Page(report.page(image))
     assert image.digest in page.text and "linux/amd64" in page.text
-    assert ["1", "//image:layer0", f"{image.layers[0].compressed} B", "249 kB", "5", image.layers[0].digest[7:19]] in page.rows
-    assert ["2", "//image:layer1", f"{image.layers[1].compressed} B", "7.0 kB", "3", image.layers[1].digest[7:19]] in page.rows
+    assert [
+        "1",
+        "//image:layer0",
+        f"{image.layers[0].compressed} B",
+        "249 kB",
+        "5",
+        image.layers[0].digest[7:19],
+    ] in page.rows
+    assert [
+        "2",
+        "//image:layer1",
+        f"{image.layers[1].compressed} B",
+        "7.0 kB",
+        "3",
+        image.layers[1].digest[7:19],
+    ] in page.rows
     assert ["dash", "0.6", "123 kB", ""] in page.rows
     assert ["1", "/usr/lib/big.so", "123 kB", ""] in page.rows
     assert ["123 kB", "1 /usr/lib/big.so 1 /usr/lib/copy.so"] in page.rows
@@ -89,7 +109,7 @@ def test_numbers(layouts):
     assert "Difference" not in page.text
 
 
-def test_difference(layouts):
+def test_difference(layouts) -> None:
     one, two = facts(layouts, "one"), facts(layouts, "two")
     page = Page(report.page(two, one))
     assert "Difference to one" in page.text and one.digest in page.text
@@ -103,12 +123,12 @@ def test_difference(layouts):
     assert state[f"/usr/lib/{HOSTILE}"] == "added"
 
 
-def test_the_same_image_does_not_differ(layouts):
+def test_the_same_image_does_not_differ(layouts) -> None:
     assert "nothing differs" in Page(report.page(facts(layouts, "one"), facts(layouts, "one"))).text
 
 
 @pytest.mark.parametrize("other", [None, "one"])
-def test_one_page_that_loads_nothing_whatever_files_are_called(layouts, other):
+def test_one_page_that_loads_nothing_whatever_files_are_called(layouts, other) -> None:
     html = report.page(facts(layouts, "two"), other and facts(layouts, other))
     assert_nothing_is_loaded(html)
     page = Page(html)
@@ -116,7 +136,7 @@ def test_one_page_that_loads_nothing_whatever_files_are_called(layouts, other):
     assert f"it's {HOSTILE}" in page.text
 
 
-def test_it_can_be_read_aloud(layouts):
+def test_it_can_be_read_aloud(layouts) -> None:
     elements = Page(report.page(facts(layouts, "two"), facts(layouts, "one"))).elements
     assert dict(elements)["html"] == {"lang": "en"}
     assert all("aria-label" in attributes for _, attributes in elements if attributes.get("role") == "img")
@@ -126,7 +146,7 @@ def test_it_can_be_read_aloud(layouts):
     assert all(attributes["aria-labelledby"] in names for tag, attributes in elements if tag == "section")
 
 
-def test_the_same_image_gives_the_same_page(run, tmp_path):
+def test_the_same_image_gives_the_same_page(run, tmp_path) -> None:
     pages = set()
     for seed in "12":
         done = run("--image=two", "--against=one", PYTHONHASHSEED=seed)
@@ -135,13 +155,13 @@ def test_the_same_image_gives_the_same_page(run, tmp_path):
     assert len(pages) == 1
 
 
-def test_the_first_image_is_shown_where_the_user_is(run, tmp_path):
+def test_the_first_image_is_shown_where_the_user_is(run, tmp_path) -> None:
     done = run()
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path}/user/one.html\n", "")
     assert "<h1>one " in (tmp_path / "user/one.html").read_text()
 
 
-def test_against_a_folder(run, layouts, tmp_path):
+def test_against_a_folder(run, layouts, tmp_path) -> None:
     os.symlink(layouts["one"], tmp_path / "user/previous")
     assert run("--image=two", "--against=previous", "--output=page.html").returncode == 0
     assert "Difference to previous" in Page((tmp_path / "user/page.html").read_text()).text
@@ -166,7 +186,7 @@ def published(layouts, tmp_path):
         yield f"127.0.0.1:{port}"
 
 
-def test_against_a_tag_and_a_digest_in_a_registry(run, layouts, published, tmp_path):
+def test_against_a_tag_and_a_digest_in_a_registry(run, layouts, published, tmp_path) -> None:
     for reference in f"{published}/test/one:1.0", f"{published}/test/one@{facts(layouts, 'one').digest}":
         done = run("--image=two", f"--against={reference}", "--output=page.html", skopeo=os.environ["SKOPEO"])
         assert (done.returncode, done.stderr) == (0, "")
@@ -182,7 +202,10 @@ def test_against_a_tag_and_a_digest_in_a_registry(run, layouts, published, tmp_p
         (["--against=/nonexistent"], "expected the name of an image of this build"),
         (
             ["--against=three"],
-            "--against three: expected the name of an image of this build, a folder with an OCI layout, or REGISTRY/NAME:TAG",
+            (
+                "--against three: expected the name of an image of this build, a folder with an OCI layout, or"
+                " REGISTRY/NAME:TAG"
+            ),
         ),
         (["--against=three:1.0"], "expected the name of an image of this build"),
         (["--against=library/three:1.0"], "expected the name of an image of this build"),
@@ -191,18 +214,21 @@ def test_against_a_tag_and_a_digest_in_a_registry(run, layouts, published, tmp_p
         (["--against=registry.example.org/three@sha256:123"], "expected the name of an image of this build"),
         (["--against=registry.example.org/three:1.0"], "cannot start /nonexistent/skopeo: No such file or directory"),
         (["--against=."], ".: expected an OCI image layout in "),
-        (["--output=missing/page.html"], "missing/page.html: No such file or directory; name another file with --output"),
+        (
+            ["--output=missing/page.html"],
+            "missing/page.html: No such file or directory; name another file with --output",
+        ),
         (["--output=."], "user: Is a directory; name another file with --output"),
     ],
 )
-def test_one_line_says_what_is_wrong(run, arguments, message):
+def test_one_line_says_what_is_wrong(run, arguments, message) -> None:
     done = run(*arguments)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("report: ") and done.stderr.count("\n") == 1
     assert message in done.stderr
 
 
-def test_one_line_says_that_a_registry_does_not_give_it(run, published):
+def test_one_line_says_that_a_registry_does_not_give_it(run, published) -> None:
     for reference, message in [
         (f"{published}/test/one:2.0", "manifest unknown"),
         (f"{published}/test/other:1.0", "manifest unknown"),
@@ -210,10 +236,13 @@ def test_one_line_says_that_a_registry_does_not_give_it(run, published):
     ]:
         done = run(f"--against={reference}", skopeo=os.environ["SKOPEO"])
         assert done.returncode == 1 and done.stderr.count("\n") == 1
-        assert done.stderr.startswith(f"report: --against {reference}: skopeo could not pull it: ") and message in done.stderr
+        assert (
+            done.stderr.startswith(f"report: --against {reference}: skopeo could not pull it: ")
+            and message in done.stderr
+        )
 
 
-def test_usage(run):
+def test_usage(run) -> None:
     done = run("--help")
     assert done.returncode == 0 and "--against" in done.stdout and "--skopeo" not in done.stdout
     assert run("--unknown").returncode == 2

@@ -10,15 +10,17 @@ import sys
 
 import pytest
 
-from release.private import run
 from oci import enter_root
+from release.private import run
 
 IMAGE = pathlib.Path(os.environ["IMAGE"])
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory) -> str:
-    """A PATH on which runc is the one of the locked packages, in a root of its own, since it starts itself again by its path."""
+    """A PATH on which runc is the one of the locked packages, in a root of its own, since it starts itself again by its
+    path.
+    """
     tools, commands = tmp_path_factory.mktemp("tools"), tmp_path_factory.mktemp("bin")
     source = pathlib.Path(os.environ["RUNC"]).parents[2]
     for part in ("lib", "lib64", "usr"):
@@ -26,7 +28,8 @@ def path(tmp_path_factory) -> str:
     temporary = os.environ["TEST_TMPDIR"]
     wrapper = commands / "runc"
     wrapper.write_text(
-        f'#!/bin/sh\nexec {sys.executable} {enter_root.__file__} --root {tools} --bind {temporary}={temporary} -- /usr/sbin/runc.unwrapped "$@"\n'
+        f"#!/bin/sh\nexec {sys.executable} {enter_root.__file__} --root {tools} --bind {temporary}={temporary} --"
+        ' /usr/sbin/runc.unwrapped "$@"\n'
     )
     wrapper.chmod(0o755)
     return f"{commands}:/usr/bin:/bin"
@@ -39,13 +42,23 @@ def path(tmp_path_factory) -> str:
         (["python", "-c", "import tvm; print(tvm.runtime.tensor([1.0, 2.0]).numpy().sum())"], 0, "3.0\n"),
     ],
 )
-def test_a_command_runs_in_the_image(path, tmp_path, command, status, expected):
+def test_a_command_runs_in_the_image(path, tmp_path, command, status, expected) -> None:
     (tmp_path / "model").write_text("weights\n")
     tmp_path.chmod(0o755)
-    fixed = [f"--layout=tvm_runtime={IMAGE}", "--loader=tvm_runtime=unused", f"--umoci={os.environ['UMOCI']}", "--version=1.2.3"]
+    fixed = [
+        f"--layout=tvm_runtime={IMAGE}",
+        "--loader=tvm_runtime=unused",
+        f"--umoci={os.environ['UMOCI']}",
+        "--version=1.2.3",
+    ]
     done = subprocess.run(
         [sys.executable, run.__file__, *fixed, "--tool", "runc", "--volume", f"{tmp_path}:/workspace", "--", *command],
-        env={"PATH": path, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": os.environ["TEST_TMPDIR"], "HOME": os.environ["TEST_TMPDIR"]},
+        env={
+            "PATH": path,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "TMPDIR": os.environ["TEST_TMPDIR"],
+            "HOME": os.environ["TEST_TMPDIR"],
+        },
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

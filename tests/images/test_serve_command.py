@@ -42,7 +42,13 @@ def test_the_library_beside_the_folder_goes_before_one_in_it(place: Place) -> No
 
 
 def test_without_a_library_the_command_that_makes_one_is_named(place: Place) -> None:
-    with pytest.raises(serve.ModelError, match=r"expected the compiled library .*/model\.so, or one \*\.so .* found none: .*mlc_llm compile .*/model --output"):
+    with pytest.raises(
+        serve.ModelError,
+        match=(
+            r"expected the compiled library .*/model\.so, or one \*\.so .* found none: .*mlc_llm compile .*/model"
+            r" --output"
+        ),
+    ):
         serve.model_library(place.model)
 
 
@@ -64,7 +70,17 @@ def test_mlc_llm_serves_it_to_all_who_reach_the_container(place: Place) -> None:
     ran = place.run_serve("model", "--port", "80", "--mode=server")
     # macOS and some others reach a temporary folder by way of links.
     folder = place.folder.resolve()
-    expected = ["serve", f"{folder}/model", "--model-lib", f"{folder}/model.so", "--host", "0.0.0.0", "--port", "80", "--mode=server"]
+    expected = [
+        "serve",
+        f"{folder}/model",
+        "--model-lib",
+        f"{folder}/model.so",
+        "--host",
+        "0.0.0.0",
+        "--port",
+        "80",
+        "--mode=server",
+    ]
     assert (ran.returncode, ran.stdout) == (0, f"{expected}\n"), ran.stderr
 
 

@@ -9,7 +9,9 @@ from tests.images.image_promises import BUILD_TOOLS, PROMISES, image
 
 def test_no_build_tools() -> None:
     assert PROMISES["tvm_runtime"].build_tools() == []
-    assert [path for path in image("tvm_runtime").files if re.search(r"/cc1(plus)?$|^usr/include/(?!python)", path)] == []
+    assert [
+        path for path in image("tvm_runtime").files if re.search(r"/cc1(plus)?$|^usr/include/(?!python)", path)
+    ] == []
 
 
 def test_nothing_of_cuda() -> None:

@@ -33,7 +33,10 @@ FILES = {
 def write_wheel(path: pathlib.Path) -> pathlib.Path:
     """A wheel without build id, whose entries differ in time, mode and header."""
     compression = zipfile.ZIP_STORED
-    record = [f"{name},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip('=')},{len(data)}" for name, data in FILES.items()]
+    record = [
+        f"{name},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip('=')},{len(data)}"
+        for name, data in FILES.items()
+    ]
     path.parent.mkdir()
     with zipfile.ZipFile(path, "w", compression) as archive:
         executable = zipfile.ZipInfo("tool/library.so", (2020, 2, 2, 2, 2, 2))
@@ -105,7 +108,10 @@ def test_a_recipe_holds_only_what_installation_changed(place: Place) -> None:
 def test_a_changed_or_missing_file_leaves_no_wheel(place: Place) -> None:
     recipe = place.recipe()
     (place.installed / "tool/__init__.py").write_text("x = 2\n")
-    with pytest.raises(build.WheelError, match=f"{place.wheel.name}: .*tool/__init__.py: expected sha256=\\S+, found sha256=\\S+: it is no longer"):
+    with pytest.raises(
+        build.WheelError,
+        match=f"{place.wheel.name}: .*tool/__init__.py: expected sha256=\\S+, found sha256=\\S+: it is no longer",
+    ):
         build.write_wheel(recipe, place.installed, place.output)
     (place.installed / "tool/__init__.py").unlink()
     with pytest.raises(build.WheelError, match="expected its file .*tool/__init__.py, found none"):

@@ -1,6 +1,7 @@
 """Runs tools/bazel's launcher with parts of the machine replaced: driver.py <workspace root> <arguments…>.
 
-The environment variable FAKE is a JSON object: wheels (the pins), upstream (URLs to probe), needed_bytes, machine (architecture), file_limit (bytes).
+The environment variable FAKE is a JSON object: wheels (the pins), upstream (URLs to probe), needed_bytes, machine
+(architecture), file_limit (bytes).
 """
 
 import json
@@ -11,8 +12,8 @@ import sys
 
 sys.path.insert(0, sys.argv[1])
 
-from fetch.debian import archive as debian  # noqa: E402
-from tools.launcher import bootstrap, launcher, probe  # noqa: E402
+from fetch.debian import archive as debian
+from tools.launcher import bootstrap, launcher, probe
 
 fake = json.loads(os.environ["FAKE"])
 bootstrap.WHEELS = [tuple(pin) for pin in fake["wheels"]]

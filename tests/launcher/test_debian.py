@@ -9,14 +9,21 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-
 from fake_machine import TESTDATA, Server, deb
+
 from fetch import errors
 from fetch.debian import archive as debian
 
 
 def stanza(name: str, version: str = "1", **fields: str) -> str:
-    lines = {"Package": name, "Version": version, "Architecture": "amd64", "Filename": f"pool/{name}.deb", "Size": "1", "SHA256": "0" * 64}
+    lines = {
+        "Package": name,
+        "Version": version,
+        "Architecture": "amd64",
+        "Filename": f"pool/{name}.deb",
+        "Size": "1",
+        "SHA256": "0" * 64,
+    }
     return "\n".join(f"{key.replace('_', '-')}: {value}" for key, value in {**lines, **fields}.items()) + "\n"
 
 
@@ -36,7 +43,9 @@ def test_orders_as_policy_says() -> None:
 
 
 def test_follows_depends_and_pre_depends_once() -> None:
-    packages = index(stanza("a", Depends="b, c (>= 1)"), stanza("b", Pre_Depends="c"), stanza("c", Depends="a"), stanza("d"))
+    packages = index(
+        stanza("a", Depends="b, c (>= 1)"), stanza("b", Pre_Depends="c"), stanza("c", Depends="a"), stanza("d")
+    )
     assert names(debian.resolve(packages, ["a"])) == ["a", "b", "c"]
 
 
@@ -47,7 +56,9 @@ def test_takes_the_first_alternative_that_exists_unless_another_is_chosen() -> N
 
 
 def test_meets_a_virtual_package_by_a_provider() -> None:
-    packages = index(stanza("a", Depends="mail"), stanza("exim", Provides="mail"), stanza("postfix", Provides="other, mail (= 2)"))
+    packages = index(
+        stanza("a", Depends="mail"), stanza("exim", Provides="mail"), stanza("postfix", Provides="other, mail (= 2)")
+    )
     assert names(debian.resolve(packages, ["a"])) == ["a", "exim"]
     assert names(debian.resolve(packages, ["postfix", "a"])) == ["a", "postfix"]
 
@@ -71,7 +82,9 @@ def test_an_unmet_dependency_is_an_error_that_names_both() -> None:
 
 
 def test_merged_indexes_give_the_newer_version() -> None:
-    merged = index(stanza("a", "1-1"), suite="bookworm").merge(index(stanza("a", "1-1+deb12u1"), suite="bookworm-security"))
+    merged = index(stanza("a", "1-1"), suite="bookworm").merge(
+        index(stanza("a", "1-1+deb12u1"), suite="bookworm-security")
+    )
     assert (merged["a"].version, merged["a"].suite) == ("1-1+deb12u1", "bookworm-security")
 
 
@@ -146,7 +159,10 @@ def test_a_missing_suite_names_the_mirror_and_the_variable(mirror: Mirror) -> No
 
 def test_no_keyring_says_which_package_has_it(mirror: Mirror) -> None:
     mirror.use(MLC_DEBIAN_KEYRING="")
-    with mock.patch("os.path.isfile", return_value=False), pytest.raises(debian.DebianError, match="debian-archive-keyring"):
+    with (
+        mock.patch("os.path.isfile", return_value=False),
+        pytest.raises(debian.DebianError, match="debian-archive-keyring"),
+    ):
         debian.verified_text(mirror.signed, "InRelease")
 
 
@@ -182,8 +198,9 @@ def test_damage_is_an_error(tmp_path: Path) -> None:
 
 
 LISTING = (
-    "http://a.test/debian/ bookworm Packages\nhttp://a.test/debian/ bookworm-updates Packages\nhttp://a.test/debian/ bookworm DEP-11\n"
-    "http://a.test/debian-security/ bookworm-security Packages\nhttp://vendor.test/apt/ nodistro Packages"
+    "http://a.test/debian/ bookworm Packages\nhttp://a.test/debian/ bookworm-updates Packages\nhttp://a.test/debian/"
+    " bookworm DEP-11\nhttp://a.test/debian-security/ bookworm-security Packages\nhttp://vendor.test/apt/ nodistro"
+    " Packages"
 )
 
 
@@ -207,7 +224,10 @@ def apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[s
 
 def test_mirrors_come_from_apt(apt: Callable[[str], None]) -> None:
     apt(LISTING)
-    assert debian.mirrors() == {"debian": ["http://a.test/debian"], "debian-security": ["http://a.test/debian-security"]}
+    assert debian.mirrors() == {
+        "debian": ["http://a.test/debian"],
+        "debian-security": ["http://a.test/debian-security"],
+    }
 
 
 def test_the_environment_decides_on_mirrors(apt: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,6 @@
-"""Promises of tools/bazel: it becomes the right Bazel, passes everything through, chooses the profile, and says what a machine lacks."""
+"""Promises of tools/bazel: it becomes the right Bazel, passes everything through, chooses the profile, and says what a
+machine lacks.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from fake_machine import BAZEL_SCRIPT, TESTDATA, FakeMachine
+
 from fetch import trust
 from tests.git_sources.repositories import Repository
 
@@ -40,7 +42,9 @@ class Launcher(FakeMachine):
         """What `build` makes of its arguments, where the registry answers or does not, and the launcher's own lines."""
         self.server.files["/registry.json"] = b"{}"
         upstream = {"The registry": self.server.url + ("/registry.json" if answers else "/absent")}
-        got, message = self.arguments("build", *given, "//x", fake={"upstream": upstream}, BAZEL_REAL=self.real, **environment)
+        got, message = self.arguments(
+            "build", *given, "//x", fake={"upstream": upstream}, BAZEL_REAL=self.real, **environment
+        )
         return got[got.index("build") :], message
 
     def doctor(self, *given: str, **environment: str) -> subprocess.CompletedProcess:
@@ -57,7 +61,9 @@ class Launcher(FakeMachine):
         names = [name for name, entry in json.loads(lock.read_text())["sources"].items() if entry["registry"] == "git"]
         assert {"mlc-llm", "xgrammar", "tokenizers-cpp"} <= set(names)
         repositories = {name: Repository.make(self.folder / "sources" / name) for name in names}
-        lock.write_text(json.dumps({"sources": {name: repository.entry() for name, repository in repositories.items()}}))
+        lock.write_text(
+            json.dumps({"sources": {name: repository.entry() for name, repository in repositories.items()}})
+        )
         return repositories
 
 
@@ -70,31 +76,62 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launche
 
 
 def test_every_argument_as_it_was(machine: Launcher) -> None:
-    given = ["--output_base", "/x y", "--host_jvm_args=-Xmx1g", "run", "--config=upstream", "//a:b", "--", "--flag", "", "a  b", "*"]
+    given = [
+        "--output_base",
+        "/x y",
+        "--host_jvm_args=-Xmx1g",
+        "run",
+        "--config=upstream",
+        "//a:b",
+        "--",
+        "--flag",
+        "",
+        "a  b",
+        "*",
+    ]
     got, _ = machine.arguments(*given, BAZEL_REAL=machine.real)
     assert got[-len(given) :] == given
 
 
 def test_a_release_reads_no_cache_whatever_a_user_bazelrc_says(machine: Launcher) -> None:
     flags = ["--disk_cache=", "--remote_cache=", "--remote_executor="]
-    for given, rest in ((["build", "--config=upstream", "--config=release", "//x"], []), (["run", "--config=upstream", "//x", "--config=release"], ["--", "--flag"])):
+    for given, rest in (
+        (["build", "--config=upstream", "--config=release", "//x"], []),
+        (["run", "--config=upstream", "//x", "--config=release"], ["--", "--flag"]),
+    ):
         got, _ = machine.arguments(*given, *rest, BAZEL_REAL=machine.real)
         assert got[-len(given + flags + rest) :] == given + flags + rest
-    for given in (["build", "--config=upstream", "//x"], ["info", "--config=upstream", "--config=release"], ["run", "--config=upstream", "//x", "--", "--config=release"]):
+    for given in (
+        ["build", "--config=upstream", "//x"],
+        ["info", "--config=upstream", "--config=release"],
+        ["run", "--config=upstream", "//x", "--", "--config=release"],
+    ):
         got, _ = machine.arguments(*given, BAZEL_REAL=machine.real)
         assert got[-len(given) :] == given
 
 
 def test_a_release_has_an_output_base_of_its_own(machine: Launcher) -> None:
     bases = set()
-    for given in (["build", "--config=upstream", "--config=release", "//x"], ["info", "--config=upstream", "--config=release"], ["clean", "--config=release"]):
+    for given in (
+        ["build", "--config=upstream", "--config=release", "//x"],
+        ["info", "--config=upstream", "--config=release"],
+        ["clean", "--config=release"],
+    ):
         got, message = machine.arguments("--max_idle_secs=1", *given, BAZEL_REAL=machine.real)
-        (base,) = [argument.removeprefix("--output_base=") for argument in got[: got.index("--max_idle_secs=1")] if argument.startswith("--output_base=")]
+        (base,) = [
+            argument.removeprefix("--output_base=")
+            for argument in got[: got.index("--max_idle_secs=1")]
+            if argument.startswith("--output_base=")
+        ]
         assert f"nothing came from a cache: {base}\n" in message
         bases.add(base)
     (base,) = bases
     assert str(machine.cache / "release") == base.rpartition("/")[0]
-    for given in (["build", "--config=upstream", "//x"], ["run", "--config=upstream", "//x", "--", "--config=release"], ["--output_base=/x", "info", "--config=upstream", "--config=release"]):
+    for given in (
+        ["build", "--config=upstream", "//x"],
+        ["run", "--config=upstream", "//x", "--", "--config=release"],
+        ["--output_base=/x", "info", "--config=upstream", "--config=release"],
+    ):
         got, message = machine.arguments(*given, BAZEL_REAL=machine.real)
         assert not [argument for argument in got if argument.startswith("--output_base=" + str(machine.cache))], got
         assert "output base" not in message
@@ -134,7 +171,10 @@ def test_a_bazel_real_that_is_not_there_is_an_error(machine: Launcher) -> None:
 
 
 def test_a_bazel_on_path_of_the_right_version_is_taken(machine: Launcher) -> None:
-    machine.program(machine.folder / "bin/bazel", "#!/bin/sh\n[ \"$1\" != --version ] || { echo bazel 7.7.1; exit; }\necho argument installed\n")
+    machine.program(
+        machine.folder / "bin/bazel",
+        '#!/bin/sh\n[ "$1" != --version ] || { echo bazel 7.7.1; exit; }\necho argument installed\n',
+    )
     got, _ = machine.arguments("version", PATH=f"{machine.folder}/bin:/usr/bin:/bin")
     assert got == ["installed"]
     assert not machine.prefix.exists()
@@ -224,18 +264,38 @@ def test_it_is_made_anew_when_the_bundle_changes(machine: Launcher) -> None:
     stores = set()
     for text in ((TESTDATA / "ca.pem").read_text(), (TESTDATA / "ca.pem").read_text() + "\n# changed\n"):
         bundle.write_text(text)
-        stores |= {each for each in machine.arguments("version", BAZEL_REAL=real, SSL_CERT_FILE=str(bundle))[0] if "trustStore" in each}
+        stores |= {
+            each
+            for each in machine.arguments("version", BAZEL_REAL=real, SSL_CERT_FILE=str(bundle))[0]
+            if "trustStore" in each
+        }
     assert len(stores) == 2
 
 
 def test_lists_what_there_is(machine: Launcher) -> None:
     # What the doctor asks of each source.
-    for path in ("/debian/dists/bookworm/InRelease", "/debian-security/dists/bookworm-security/InRelease", "/simple/pip/"):
+    for path in (
+        "/debian/dists/bookworm/InRelease",
+        "/debian-security/dists/bookworm-security/InRelease",
+        "/simple/pip/",
+    ):
         machine.server.files[path] = b"{}"
     done = machine.doctor()
     rows = machine.rows(done.stdout)
-    assert {"Bazel", "profile", "Debian mirror", "Debian security", "PyPI index", "CA bundle", "disk", "cores", "memory", "container tools", "user namespaces", "GPU"} <= \
-        set(rows)
+    assert {
+        "Bazel",
+        "profile",
+        "Debian mirror",
+        "Debian security",
+        "PyPI index",
+        "CA bundle",
+        "disk",
+        "cores",
+        "memory",
+        "container tools",
+        "user namespaces",
+        "GPU",
+    } <= set(rows)
     assert "the first command installs it" in rows["Bazel"]
     assert "HTTP 404" in rows["The registry"]
 
@@ -250,7 +310,11 @@ def test_says_what_to_do_about_a_gap_and_fails(machine: Launcher) -> None:
 
 
 def test_git_sources_that_nobody_gave_are_no_gap(machine: Launcher) -> None:
-    for path in ("/debian/dists/bookworm/InRelease", "/debian-security/dists/bookworm-security/InRelease", "/simple/pip/"):
+    for path in (
+        "/debian/dists/bookworm/InRelease",
+        "/debian-security/dists/bookworm-security/InRelease",
+        "/simple/pip/",
+    ):
         machine.server.files[path] = b"{}"
     done = machine.doctor()
     assert done.returncode == 0, done.stdout
@@ -271,7 +335,9 @@ def test_what_is_wrong_with_a_git_source_and_what_mends_it(machine: Launcher) ->
     rows = machine.rows(machine.doctor(MLC_SOURCES=str(machine.folder / "sources")).stdout)
     folder = machine.folder / "sources"
     assert re.search(f"  {moved}  +git -C {folder}/mlc-llm checkout {locked}$", rows["source mlc-llm"])
-    assert re.search("  changes to cpp/engine.cc  .*git -C .* stash push --include-untracked$", rows["source tokenizers-cpp"])
+    assert re.search(
+        "  changes to cpp/engine.cc  .*git -C .* stash push --include-untracked$", rows["source tokenizers-cpp"]
+    )
     assert re.search(f"  {repositories['xgrammar'].commit} in {folder}/xgrammar$", rows["source xgrammar"])
     shutil.rmtree(folder / "xgrammar")
     (machine.root / "user.bazelrc").write_text(f"common --repo_env=MLC_SOURCES={folder}\n")
@@ -282,5 +348,13 @@ def test_what_is_wrong_with_a_git_source_and_what_mends_it(machine: Launcher) ->
 def test_help_names_the_environment(machine: Launcher) -> None:
     done = machine.doctor("--help")
     assert done.returncode == 0
-    for name in ("BAZEL_REAL", "MLC_PROFILE", "MLC_BAZEL_CACHE", "MLC_DEBIAN_MIRROR", "MLC_SOURCES", "PIP_INDEX_URL", "SSL_CERT_FILE"):
+    for name in (
+        "BAZEL_REAL",
+        "MLC_PROFILE",
+        "MLC_BAZEL_CACHE",
+        "MLC_DEBIAN_MIRROR",
+        "MLC_SOURCES",
+        "PIP_INDEX_URL",
+        "SSL_CERT_FILE",
+    ):
         assert re.search(rf"(?m)^  {name}\b", done.stdout)

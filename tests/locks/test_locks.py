@@ -36,8 +36,10 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-@pytest.mark.parametrize("name", ["crates.lock.json", "debian.lock.json", "licenses.lock.json", "requirements.lock.txt", "sources.lock.json"])
-def test_no_lock_names_a_host(name):
+@pytest.mark.parametrize(
+    "name", ["crates.lock.json", "debian.lock.json", "licenses.lock.json", "requirements.lock.txt", "sources.lock.json"]
+)
+def test_no_lock_names_a_host(name) -> None:
     # A git repository's address is its name; git's own settings say what stands in for it.
     text = re.sub(r'"repository": "https://github.com/[^"/]+/[^"/]+"', "", FILES[name].read_text())
     assert "://" not in text
@@ -45,12 +47,12 @@ def test_no_lock_names_a_host(name):
     assert not re.findall(r"[\w-]+\.(?:com|dev|io|net|org)\b", text)
 
 
-def test_sets_are_those_asked_for():
+def test_sets_are_those_asked_for() -> None:
     assert set(DEBIAN["sets"]) == set(ASKED["sets"])
 
 
 @pytest.mark.parametrize("name", sorted(ASKED["sets"]))
-def test_a_set_holds_its_roots_and_nothing_left_out(name):
+def test_a_set_holds_its_roots_and_nothing_left_out(name) -> None:
     asked, locked = ASKED["sets"][name], DEBIAN["sets"][name]
     below = [key for base in asked.get("on_top_of", []) for key in DEBIAN["sets"][base]]
     for root in asked["packages"]:
@@ -61,49 +63,59 @@ def test_a_set_holds_its_roots_and_nothing_left_out(name):
     assert len(set(locked)) == len(locked)
 
 
-def test_every_locked_package_is_in_a_set_and_the_other_way_round():
+def test_every_locked_package_is_in_a_set_and_the_other_way_round() -> None:
     assert {key for keys in DEBIAN["sets"].values() for key in keys} == set(DEBIAN["packages"])
 
 
-def test_every_package_is_pinned_by_hash_size_and_place():
+def test_every_package_is_pinned_by_hash_size_and_place() -> None:
     for key, package in DEBIAN["packages"].items():
         assert set(package) - {"source_version"} == {"version", "sha256", "size", "path", "archive"}, key
         assert SHA256.fullmatch(package["sha256"]), key
         assert package["size"] > 0, key
         assert package["archive"] in ("debian", "debian-security"), key
-        assert re.fullmatch(r"pool/(updates/)?main/[a-z0-9]+/[a-z0-9+.-]+/[a-z0-9+.-]+_[^/]+_(amd64|all)\.deb", package["path"]), key
+        assert re.fullmatch(
+            r"pool/(updates/)?main/[a-z0-9]+/[a-z0-9+.-]+/[a-z0-9+.-]+_[^/]+_(amd64|all)\.deb", package["path"]
+        ), key
         # Epochs are not part of file names (Debian policy, 5.6.12).
         version = package["version"].split(":")[-1]
         assert f"/{key.split('/')[1]}_{version}_" in package["path"], key
 
 
-def test_every_repository_in_the_module_file_has_its_set_and_every_set_is_used():
-    used = {tag["set"] for function in ("debian.packages", "debian.root") for tag in module_files.tags(MODULE_FILES, function)}
+def test_every_repository_in_the_module_file_has_its_set_and_every_set_is_used() -> None:
+    used = {
+        tag["set"]
+        for function in ("debian.packages", "debian.root")
+        for tag in module_files.tags(MODULE_FILES, function)
+    }
     # The launcher takes pip from its set, without a repository.
     assert used | {"pip"} == set(DEBIAN["sets"])
 
 
-def test_requirements_are_pinned_by_hash():
+def test_requirements_are_pinned_by_hash() -> None:
     lines = [line for line in FILES["requirements.lock.txt"].read_text().splitlines() if "==" in line]
     assert len(lines) == len(REQUIREMENTS) > 10
     for name, (_, hashes) in REQUIREMENTS.items():
         assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", entry) for entry in hashes), name
 
 
-def test_what_is_required_is_locked():
-    wanted = [Requirement(line) for line in FILES["requirements.in"].read_text().splitlines() if line and not line.startswith("#")]
+def test_what_is_required_is_locked() -> None:
+    wanted = [
+        Requirement(line)
+        for line in FILES["requirements.in"].read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     assert wanted
     for requirement in wanted:
         version, _ = REQUIREMENTS[canonical(requirement.name)]
         assert requirement.specifier.contains(version, prereleases=True), requirement
 
 
-def test_tvm_is_the_version_that_the_build_says():
+def test_tvm_is_the_version_that_the_build_says() -> None:
     assert REQUIREMENTS["apache-tvm"][0] == VERSIONS["TVM_VERSION"]
     assert REQUIREMENTS["apache-tvm-ffi"][0] == VERSIONS["TVM_FFI_VERSION"]
 
 
-def test_sources_are_pinned_by_hash():
+def test_sources_are_pinned_by_hash() -> None:
     for name, source in SOURCES.items():
         assert SHA256.fullmatch(source["sha256"]), name
         if source["registry"] == "git":
@@ -114,38 +126,40 @@ def test_sources_are_pinned_by_hash():
             assert source["file"] == f"{name}-{source['version']}.tar.gz", name
 
 
-def test_sources_are_those_asked_for():
+def test_sources_are_those_asked_for() -> None:
     assert list(SOURCES) == sorted(SOURCES_ASKED)
     for name, asked in SOURCES_ASKED.items():
         assert asked.pop("about"), name
         assert asked.items() <= SOURCES[name].items(), name
 
 
-def test_every_source_is_a_repository():
+def test_every_source_is_a_repository() -> None:
     git = {name for name, source in SOURCES.items() if source["registry"] == "git"}
     assert sorted(tag["source"] for tag in module_files.tags(MODULE_FILES, "git_sources.source")) == sorted(git)
     archives = [tag["sdist"] for tag in module_files.tags(MODULE_FILES, "sources.distribution") if "sdist" in tag]
     assert sorted(archives) == sorted(set(SOURCES) - git)
 
 
-def test_the_readme_checks_out_what_is_locked():
+def test_the_readme_checks_out_what_is_locked() -> None:
     commands = re.findall(r"^    git clone (\S+)(?: +# .*)?\n    git -C (\S+) checkout (\S+)$", README, re.MULTILINE)
     git = {name: source for name, source in SOURCES.items() if source["registry"] == "git"}
-    assert sorted(commands, key=lambda command: command[1]) == [(source["repository"], name, source["commit"]) for name, source in git.items()]
+    assert sorted(commands, key=lambda command: command[1]) == [
+        (source["repository"], name, source["commit"]) for name, source in git.items()
+    ]
 
 
 def installed() -> dict[str, importlib.metadata.Distribution]:
     return {canonical(each.name): each for each in importlib.metadata.distributions(path=ENVIRONMENTS)}
 
 
-def test_installed_distributions_are_the_locked_ones():
+def test_installed_distributions_are_the_locked_ones() -> None:
     found = installed()
     assert {"numpy", "pytest", "apache-tvm"} <= set(found)
     for name, distribution in found.items():
         assert distribution.version.split("+")[0] == REQUIREMENTS[name][0], name
 
 
-def test_environments_are_complete():
+def test_environments_are_complete() -> None:
     """Every requirement of what is installed is installed too: no environment in wheels/BUILD.bazel lacks a wheel."""
     found = installed()
     for name, distribution in found.items():
@@ -154,4 +168,6 @@ def test_environments_are_complete():
             if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
                 continue
             assert canonical(requirement.name) in found, f"{name} requires {line}"
-            assert requirement.specifier.contains(found[canonical(requirement.name)].version, prereleases=True), f"{name} requires {line}"
+            assert requirement.specifier.contains(found[canonical(requirement.name)].version, prereleases=True), (
+                f"{name} requires {line}"
+            )

@@ -1,6 +1,8 @@
-"""What is not as locked is refused, and the error says which package or file, what was expected and found, and what to do.
+"""What is not as locked is refused, and the error says which package or file, what was expected and found, and what to
+do.
 
-The files under test are Starlark that is Python as well; they are evaluated as such, on a downloader that serves from a folder.
+The files under test are Starlark that is Python as well; they are evaluated as such, on a downloader that serves from a
+folder.
 """
 
 import hashlib
@@ -43,7 +45,7 @@ CRATES, DOWNLOAD, PYPI = starlark("CRATES_BZL"), starlark("DOWNLOAD_BZL"), starl
 class Repository:
     """A repository context: downloads by URL out of a dict, with Bazel's check of the hash."""
 
-    def __init__(self, content: dict[str, bytes], answers: dict[str, object] | None = None):
+    def __init__(self, content: dict[str, bytes], answers: dict[str, object] | None = None) -> None:
         self.content = content
         self.answers = answers or {}
         self.os = types.SimpleNamespace(environ={})
@@ -80,7 +82,15 @@ class Repository:
         return types.SimpleNamespace(return_code=0, stdout=json.dumps(answer), stderr="")
 
 
-PACKAGES = {"bookworm/x": {"version": "1-1", "sha256": EXPECTED, "size": len(GOOD), "path": "pool/main/x/x_1-1_all.deb", "archive": "debian"}}
+PACKAGES = {
+    "bookworm/x": {
+        "version": "1-1",
+        "sha256": EXPECTED,
+        "size": len(GOOD),
+        "path": "pool/main/x/x_1-1_all.deb",
+        "archive": "debian",
+    }
+}
 MIRRORS = types.SimpleNamespace(urls={"debian": ["m:1", "m:2"]}, problem="")
 
 
@@ -91,24 +101,29 @@ def debian(content: dict[str, bytes], mirrors=MIRRORS):
     return DOWNLOAD["download_packages"](Repository(content), PACKAGES, mirrors)
 
 
-def test_a_package_as_locked_is_taken_from_any_mirror():
+def test_a_package_as_locked_is_taken_from_any_mirror() -> None:
     done = debian({"m:2/pool/main/x/x_1-1_all.deb": GOOD})
     assert (done.error, done.files) == (None, ["x_1-1_all.deb"])
 
 
-def test_a_wrong_package_names_package_expected_and_found():
+def test_a_wrong_package_names_package_expected_and_found() -> None:
     error = debian({"m:1/pool/main/x/x_1-1_all.deb": WRONG, "m:2/pool/main/x/x_1-1_all.deb": WRONG}).error
     for part in ("bookworm/x 1-1", f"expected sha256 {EXPECTED}", f"found {FOUND}", "//locks:update_debian"):
         assert part in error
 
 
-def test_a_package_that_no_mirror_has_names_where_it_was_looked_for():
+def test_a_package_that_no_mirror_has_names_where_it_was_looked_for() -> None:
     error = debian({}).error
-    for part in ("bookworm/x 1-1", "m:1/pool/main/x/x_1-1_all.deb", "m:2/pool/main/x/x_1-1_all.deb", "//locks:update_debian"):
+    for part in (
+        "bookworm/x 1-1",
+        "m:1/pool/main/x/x_1-1_all.deb",
+        "m:2/pool/main/x/x_1-1_all.deb",
+        "//locks:update_debian",
+    ):
         assert part in error
 
 
-def test_no_mirror_names_the_variable_to_set():
+def test_no_mirror_names_the_variable_to_set() -> None:
     error = debian({}, types.SimpleNamespace(urls={}, problem="apt is not here")).error
     for part in ("bookworm/x 1-1", "apt is not here", "MLC_DEBIAN_MIRROR"):
         assert part in error
@@ -119,26 +134,28 @@ def listed(data: bytes) -> list[dict]:
 
 
 def pypi(content: dict[str, bytes], answer):
-    return PYPI["pypi_download"](Repository(content, {"files": answer}), "x", [EXPECTED], "tools/bazel run //locks:update_sources")
+    return PYPI["pypi_download"](
+        Repository(content, {"files": answer}), "x", [EXPECTED], "tools/bazel run //locks:update_sources"
+    )
 
 
-def test_a_source_as_locked_is_taken():
+def test_a_source_as_locked_is_taken() -> None:
     assert pypi({"i:x": GOOD}, listed(GOOD)) == "x-1.tar.gz"
 
 
-def test_a_source_that_the_index_has_otherwise_names_expected_and_found():
+def test_a_source_that_the_index_has_otherwise_names_expected_and_found() -> None:
     with pytest.raises(Stopped) as refused:
         pypi({"i:x": WRONG}, listed(WRONG))
     for part in ("x: expected a file with sha256 " + EXPECTED, f"x-1.tar.gz {FOUND}", "//locks:update_sources"):
         assert part in str(refused.value)
 
 
-def test_a_source_whose_bytes_are_not_what_the_index_says_is_refused():
+def test_a_source_whose_bytes_are_not_what_the_index_says_is_refused() -> None:
     with pytest.raises(Stopped, match=EXPECTED):
         pypi({"i:x": WRONG}, listed(GOOD))
 
 
-def test_without_an_index_the_repository_cache_is_enough():
+def test_without_an_index_the_repository_cache_is_enough() -> None:
     assert pypi({"file:///dev/null": GOOD}, OSError("no network")) == "x"
     with pytest.raises(Stopped, match=f"x .sha256 {EXPECTED}. is not in the repository cache, and: no network"):
         pypi({}, OSError("no network"))
@@ -148,28 +165,32 @@ def crates(content: dict[str, bytes], answer):
     return CRATES["download_crates"](Repository(content, {"--cargo": answer}), [CRATE])
 
 
-def test_a_crate_as_locked_is_taken():
+def test_a_crate_as_locked_is_taken() -> None:
     assert crates({"r:x": GOOD}, {"x-1.0.0.crate": "r:x"}) == ["x-1.0.0.crate"]
 
 
 @pytest.mark.parametrize("content", [{}, {"r:x": WRONG}])
-def test_a_crate_that_the_registry_has_otherwise_names_expected_and_place(content):
+def test_a_crate_that_the_registry_has_otherwise_names_expected_and_place(content) -> None:
     with pytest.raises(Stopped) as refused:
         crates(content, {"x-1.0.0.crate": "r:x"})
     for part in (f"x-1.0.0.crate: expected a file with sha256 {EXPECTED} at r:x", "//locks:update_crates"):
         assert part in str(refused.value)
 
 
-def test_without_a_registry_the_repository_cache_is_enough_for_crates():
+def test_without_a_registry_the_repository_cache_is_enough_for_crates() -> None:
     assert crates({"file:///dev/null": GOOD}, OSError("no network")) == ["x-1.0.0.crate"]
-    with pytest.raises(Stopped, match=f"x-1.0.0.crate .sha256 {EXPECTED}. is not in the repository cache, and: no network"):
+    with pytest.raises(
+        Stopped, match=f"x-1.0.0.crate .sha256 {EXPECTED}. is not in the repository cache, and: no network"
+    ):
         crates({}, OSError("no network"))
 
 
 class AirGap(Repository):
-    """Of a build out of a pack (tools/bazel --airgap): no machine's settings and no network are asked, except for the pack's own index."""
+    """Of a build out of a pack (tools/bazel --airgap): no machine's settings and no network are asked, except for the
+    pack's own index.
+    """
 
-    def __init__(self, content: dict[str, bytes], index: object = OSError("no such file")):
+    def __init__(self, content: dict[str, bytes], index: object = OSError("no such file")) -> None:
         super().__init__(content, {"files": index})
         self.os.environ["MLC_NO_NETWORK"] = "the pack lacks it"
 
@@ -178,14 +199,16 @@ class AirGap(Repository):
         return super().execute(arguments, environment)
 
 
-def test_in_the_air_gap_what_the_pack_has_is_taken():
-    packages = DOWNLOAD["download_packages"](AirGap({"file:///no-mirror/pool/main/x/x_1-1_all.deb": GOOD}), PACKAGES, DOWNLOAD["debian_mirrors"](AirGap({})))
+def test_in_the_air_gap_what_the_pack_has_is_taken() -> None:
+    packages = DOWNLOAD["download_packages"](
+        AirGap({"file:///no-mirror/pool/main/x/x_1-1_all.deb": GOOD}), PACKAGES, DOWNLOAD["debian_mirrors"](AirGap({}))
+    )
     assert (packages.error, packages.files) == (None, ["x_1-1_all.deb"])
     assert PYPI["pypi_download"](AirGap({"i:x": GOOD}, listed(GOOD)), "x", [EXPECTED], "update") == "x-1.tar.gz"
     assert CRATES["download_crates"](AirGap({"file:///dev/null": GOOD}), [CRATE]) == ["x-1.0.0.crate"]
 
 
-def test_in_the_air_gap_what_the_pack_lacks_is_named_with_its_hash():
+def test_in_the_air_gap_what_the_pack_lacks_is_named_with_its_hash() -> None:
     said = [DOWNLOAD["download_packages"](AirGap({}), PACKAGES, DOWNLOAD["debian_mirrors"](AirGap({}))).error]
     for take in (
         lambda: PYPI["pypi_download"](AirGap({}), "x", [EXPECTED], "update"),
@@ -197,11 +220,15 @@ def test_in_the_air_gap_what_the_pack_lacks_is_named_with_its_hash():
             take()
         said.append(str(refused.value))
     for error in said:
-        assert error.startswith(("Debian package bookworm/x 1-1 ", "x ", "x-1.0.0.crate ")) and EXPECTED in error and error.endswith("the pack lacks it")
+        assert (
+            error.startswith(("Debian package bookworm/x 1-1 ", "x ", "x-1.0.0.crate "))
+            and EXPECTED in error
+            and error.endswith("the pack lacks it")
+        )
 
 
 @pytest.mark.parametrize(("text", "message"), [("y==1 --hash=sha256:00\n", "x: not in"), ("x==1\n", "x: no --hash in")])
-def test_a_requirement_without_lock_or_hash_is_refused(text, message):
+def test_a_requirement_without_lock_or_hash_is_refused(text, message) -> None:
     repository = Repository({})
     repository.read = lambda label: text
     with pytest.raises(Stopped, match=message):
@@ -212,7 +239,7 @@ def run_extract(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, os.environ["EXTRACT"], *map(str, arguments)], capture_output=True, text=True)
 
 
-def test_an_archive_that_leads_out_of_the_folder_is_refused(tmp_path):
+def test_an_archive_that_leads_out_of_the_folder_is_refused(tmp_path) -> None:
     import tarfile
 
     (tmp_path / "file").write_text("x")
@@ -223,7 +250,7 @@ def test_an_archive_that_leads_out_of_the_folder_is_refused(tmp_path):
     assert not (tmp_path / "to" / "outside").exists()
 
 
-def test_a_truncated_archive_and_a_missing_file_are_refused(tmp_path):
+def test_a_truncated_archive_and_a_missing_file_are_refused(tmp_path) -> None:
     import tarfile
 
     (tmp_path / "file").write_bytes(os.urandom(1 << 16))

@@ -1,6 +1,7 @@
 """Llama in NumPy and float64, to compare the compiled model with.
 
-Written for clarity: no cache, no batch, every position is computed anew. What a float32 model differs by is its rounding error.
+Written for clarity: no cache, no batch, every position is computed anew. What a float32 model differs by is its
+rounding error.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ class Llama:
         x = self.weights["model.embed_tokens.weight"][np.asarray(tokens)]
         for index in range(self.config["num_hidden_layers"]):
             prefix = f"model.layers.{index}."
-            layer = {name.removeprefix(prefix): weight for name, weight in self.weights.items() if name.startswith(prefix)}
+            layer = {
+                name.removeprefix(prefix): weight for name, weight in self.weights.items() if name.startswith(prefix)
+            }
             x = x + self._attention(rms_norm(x, layer["input_layernorm.weight"], epsilon), layer)
             x = x + feed_forward(rms_norm(x, layer["post_attention_layernorm.weight"], epsilon), layer)
         return rms_norm(x, self.weights["model.norm.weight"], epsilon) @ self.weights["lm_head.weight"].T
@@ -46,7 +49,9 @@ class Llama:
     def _attention(self, x: np.ndarray, layer: dict[str, np.ndarray]) -> np.ndarray:
         """Causal self-attention of x: (positions, hidden); groups of query heads share a key and value head."""
         size, positions = self.config["head_dim"], len(x)
-        query, key, value = ((x @ layer[f"self_attn.{name}_proj.weight"].T).reshape(positions, -1, size) for name in "qkv")
+        query, key, value = (
+            (x @ layer[f"self_attn.{name}_proj.weight"].T).reshape(positions, -1, size) for name in "qkv"
+        )
         query, key = rotate(query, self.config["rope_theta"]), rotate(key, self.config["rope_theta"])
         shared = query.shape[1] // key.shape[1]
         key, value = key.repeat(shared, axis=1), value.repeat(shared, axis=1)
@@ -84,7 +89,9 @@ def rotate(x: np.ndarray, theta: float) -> np.ndarray:
     half = x.shape[-1] // 2
     angle = np.arange(len(x))[:, None, None] * theta ** (-np.arange(half) / half)
     first, second = x[..., :half], x[..., half:]
-    return np.concatenate([first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle)], axis=-1)
+    return np.concatenate(
+        [first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle)], axis=-1
+    )
 
 
 def log_softmax(x: np.ndarray) -> np.ndarray:

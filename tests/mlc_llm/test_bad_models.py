@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mlc_llm import MLCEngine
 from mlc_llm._mlc_bazel import model_check, versions
 from tiny_model_files import CHECKPOINT, LIBRARY, WEIGHTS, child_environment
+
+from mlc_llm import MLCEngine
 
 CONFIG, SHARD, CACHE = "mlc-chat-config.json", "params_shard_0.bin", "tensor-cache.json"
 EXPECTED_SHARD = f"{SHARD}: expected a weight shard of 254592 bytes"
@@ -43,9 +44,16 @@ def folder(tmp_path: Path) -> Path:
 def run(home: Path, *arguments: object) -> subprocess.CompletedProcess:
     """Python, to its end. No error is a signal, and none needs more than a look at the last line."""
     done = subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=home, env=child_environment(home), capture_output=True, text=True, timeout=PATIENCE
+        [sys.executable, *map(str, arguments)],
+        cwd=home,
+        env=child_environment(home),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
-    assert done.returncode > 0, f"{'killed by ' + signal.Signals(-done.returncode).name if done.returncode else 'no error'}\n{done.stderr}"
+    assert done.returncode > 0, (
+        f"{'killed by ' + signal.Signals(-done.returncode).name if done.returncode else 'no error'}\n{done.stderr}"
+    )
     return done
 
 
@@ -67,8 +75,16 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "configuration cut short": (lambda folder: truncate(folder / CONFIG, 99), f"{CONFIG}: expected JSON", "gen_config"),
     "no list of weights": (lambda folder: (folder / CACHE).unlink(), f"{CACHE}: expected a file", "convert_weight"),
     "no shard": (lambda folder: (folder / SHARD).unlink(), f"{EXPECTED_SHARD}, found nothing", "convert_weight"),
-    "shard cut short": (lambda folder: truncate(folder / SHARD, 100), f"{EXPECTED_SHARD}, found 100;", "convert_weight"),
-    "no tokenizer": (lambda folder: [path.unlink() for path in folder.glob("tokenizer*")], "expected a tokenizer", "gen_config"),
+    "shard cut short": (
+        lambda folder: truncate(folder / SHARD, 100),
+        f"{EXPECTED_SHARD}, found 100;",
+        "convert_weight",
+    ),
+    "no tokenizer": (
+        lambda folder: [path.unlink() for path in folder.glob("tokenizer*")],
+        "expected a tokenizer",
+        "gen_config",
+    ),
 }
 
 
@@ -98,9 +114,18 @@ SPOILT_LIBRARIES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "for another processor": (elf(0x12, b"\xf3\x00"), "found one for ELF machine 243"),
     # Loading it would kill the process by SIGBUS.
     "cut short": (lambda content: content[:400_000], "bytes, found 400000, it is cut short"),
-    "for an older TVM": (lambda content: content.replace(SYMBOL, b"__tvm_dev_mblob\0______"), "found one for an older TVM"),
-    "of another release": (lambda content: content.replace(STAMP, STAMP.replace(b"0.26", b"0.25")), "found one for 0.25.0+mlc"),
-    "something else": (lambda content: content.replace(SYMBOL, b"__tvm_ffi__something__"), "found a library without models"),
+    "for an older TVM": (
+        lambda content: content.replace(SYMBOL, b"__tvm_dev_mblob\0______"),
+        "found one for an older TVM",
+    ),
+    "of another release": (
+        lambda content: content.replace(STAMP, STAMP.replace(b"0.26", b"0.25")),
+        "found one for 0.25.0+mlc",
+    ),
+    "something else": (
+        lambda content: content.replace(SYMBOL, b"__tvm_ffi__something__"),
+        "found a library without models",
+    ),
 }
 
 
@@ -156,26 +181,57 @@ def test_what_only_the_native_code_finds_is_an_error_too(folder: Path, tmp_path:
 def test_no_memory_for_the_kv_cache_is_an_error(tmp_path: Path) -> None:
     """512 TB of it. Upstream waits for ever."""
     done = run(tmp_path, "-c", START, WEIGHTS, LIBRARY, 10**12)
-    assert "not enough memory for weights and a KV cache of 1000000000000 tokens; ask for less" in done.stderr.splitlines()[-1]
+    assert (
+        "not enough memory for weights and a KV cache of 1000000000000 tokens; ask for less"
+        in done.stderr.splitlines()[-1]
+    )
 
 
 def test_serve_ends_with_the_error(folder: Path, tmp_path: Path) -> None:
     (folder / SHARD).unlink()
-    done = run(tmp_path, "-m", "mlc_llm", "serve", folder, "--model-lib", LIBRARY, "--device", "cpu", "--host", "127.0.0.1", "--port", 0)
+    done = run(
+        tmp_path,
+        "-m",
+        "mlc_llm",
+        "serve",
+        folder,
+        "--model-lib",
+        LIBRARY,
+        "--device",
+        "cpu",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        0,
+    )
     assert f"{EXPECTED_SHARD}, found nothing" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
     ("arguments", "wrong", "known"),
     [
-        (["gen_config", CHECKPOINT, "--quantization", "q5f99", "--conv-template", "chatml", "--output", "out"], "q5f99", "q4f16_1"),
-        (["convert_weight", CHECKPOINT, "--quantization", "q5f99", "--device", "cpu", "--output", "out"], "q5f99", "q4f16_1"),
+        (
+            ["gen_config", CHECKPOINT, "--quantization", "q5f99", "--conv-template", "chatml", "--output", "out"],
+            "q5f99",
+            "q4f16_1",
+        ),
+        (
+            ["convert_weight", CHECKPOINT, "--quantization", "q5f99", "--device", "cpu", "--output", "out"],
+            "q5f99",
+            "q4f16_1",
+        ),
         (["compile", WEIGHTS, "--quantization", "q5f99", "--device", "cpu", "--output", "out.so"], "q5f99", "q4f16_1"),
-        (["gen_config", CHECKPOINT, "--quantization", "q0f32", "--conv-template", "nobody", "--output", "out"], "nobody", "chatml"),
+        (
+            ["gen_config", CHECKPOINT, "--quantization", "q0f32", "--conv-template", "nobody", "--output", "out"],
+            "nobody",
+            "chatml",
+        ),
     ],
     ids=["gen_config", "convert_weight", "compile", "template"],
 )
-def test_an_unknown_name_is_refused_with_the_known_ones(tmp_path: Path, arguments: list[object], wrong: str, known: str) -> None:
+def test_an_unknown_name_is_refused_with_the_known_ones(
+    tmp_path: Path, arguments: list[object], wrong: str, known: str
+) -> None:
     line = run(tmp_path, "-m", "mlc_llm", *arguments).stderr.splitlines()[-1]
     assert "invalid choice" in line and wrong in line and known in line
     assert not list(tmp_path.glob("out*"))

@@ -1,4 +1,6 @@
-"""mlc-chat-config.json: what was written is what is read, defaults are upstream's, and a wrong value is refused by its name."""
+"""mlc-chat-config.json: what was written is what is read, defaults are upstream's, and a wrong value is refused by its
+name.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def test_the_tokenizer_files_that_it_names_are_beside_it(content: dict[str, Any]
 @pytest.mark.parametrize("name", sorted(REQUIRED))
 def test_a_missing_field_is_refused_by_its_name(content: dict[str, Any], name: str) -> None:
     del content[name]
-    with pytest.raises(pydantic.ValidationError, match=rf"(?s)1 validation error for MLCChatConfig\n{name}\n  Field required"):
+    with pytest.raises(
+        pydantic.ValidationError, match=rf"(?s)1 validation error for MLCChatConfig\n{name}\n  Field required"
+    ):
         load(content)
 
 
@@ -112,8 +116,12 @@ def test_an_unknown_field_is_passed_over(content: dict[str, Any]) -> None:
         ("conv_template", "chatml", "valid dictionary or instance of Conversation"),
     ],
 )
-def test_a_wrong_value_is_refused_by_the_fields_name(content: dict[str, Any], name: str, wrong: Any, reason: str) -> None:
-    with pytest.raises(pydantic.ValidationError, match=rf"1 validation error for MLCChatConfig\n{name}\n  Input should be .*{reason}"):
+def test_a_wrong_value_is_refused_by_the_fields_name(
+    content: dict[str, Any], name: str, wrong: Any, reason: str
+) -> None:
+    with pytest.raises(
+        pydantic.ValidationError, match=rf"1 validation error for MLCChatConfig\n{name}\n  Input should be .*{reason}"
+    ):
         load(content | {name: wrong})
 
 
@@ -125,7 +133,9 @@ def test_a_wrong_value_is_refused_by_the_fields_name(content: dict[str, Any], na
         ("roles", None, "valid dictionary"),
     ],
 )
-def test_a_wrong_value_within_the_template_is_refused_too(content: dict[str, Any], name: str, wrong: Any, reason: str) -> None:
+def test_a_wrong_value_within_the_template_is_refused_too(
+    content: dict[str, Any], name: str, wrong: Any, reason: str
+) -> None:
     content["conv_template"][name] = wrong
     with pytest.raises(pydantic.ValidationError, match=rf"(?s)conv_template.*{reason}"):
         load(content)

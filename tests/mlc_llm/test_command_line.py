@@ -21,9 +21,25 @@ from mlc_llm.__main__ import main
 COMMANDS = {
     "compile": ["--device", "--model-type", "--opt", "--output", "--overrides", "--quantization"],
     "convert_weight": ["--device", "--output", "--quantization", "--source", "--source-format"],
-    "gen_config": ["--context-window-size", "--conv-template", "--max-batch-size", "--output", "--prefill-chunk-size", "--quantization"],
+    "gen_config": [
+        "--context-window-size",
+        "--conv-template",
+        "--max-batch-size",
+        "--output",
+        "--prefill-chunk-size",
+        "--quantization",
+    ],
     "chat": ["--device", "--model-lib", "--overrides"],
-    "serve": ["--additional-models", "--api-key", "--device", "--host", "--mode", "--model-lib", "--overrides", "--port"],
+    "serve": [
+        "--additional-models",
+        "--api-key",
+        "--device",
+        "--host",
+        "--mode",
+        "--model-lib",
+        "--overrides",
+        "--port",
+    ],
     "package": ["--mlc-llm-source-dir", "--output", "--package-config"],
     "calibrate": ["--dataset", "--device", "--model-lib", "--num-calibration-samples", "--output", "--seed"],
 }
@@ -108,7 +124,9 @@ def test_router_needs_a_distribution_that_upstream_declares_nowhere(
     assert done.status == 0 and "--router-mode" in done.stdout, done.stderr
 
 
-def test_chat_without_its_extra_names_what_is_missing(mlc_llm: Callable[..., Done], without: Callable[[str], None]) -> None:
+def test_chat_without_its_extra_names_what_is_missing(
+    mlc_llm: Callable[..., Done], without: Callable[[str], None]
+) -> None:
     without("prompt_toolkit")
     mlc_llm("chat", "--help").refused("ModuleNotFoundError", "prompt_toolkit")
 
@@ -121,7 +139,9 @@ def test_an_unknown_sub_command_is_refused_and_the_known_are_named(mlc_llm: Call
 
 
 @pytest.mark.parametrize("command", ["compile", "convert_weight", "gen_config"])
-def test_an_unknown_quantisation_is_refused_and_the_known_are_named(mlc_llm: Callable[..., Done], command: str, tmp_path: Path) -> None:
+def test_an_unknown_quantisation_is_refused_and_the_known_are_named(
+    mlc_llm: Callable[..., Done], command: str, tmp_path: Path
+) -> None:
     model = tiny_model_files.WEIGHTS if command == "compile" else tiny_model_files.CHECKPOINT
     done = mlc_llm(command, model, "--quantization", "q5f17", "--output", tmp_path / "out.so")
     assert done.status == 2
@@ -135,8 +155,12 @@ def test_an_unknown_conversation_template_is_refused(mlc_llm: Callable[..., Done
 
 
 @pytest.mark.parametrize("command", ["compile", "convert_weight", "gen_config"])
-def test_a_folder_without_configuration_is_refused_by_its_name(mlc_llm: Callable[..., Done], command: str, tmp_path: Path) -> None:
-    """Upstream's detection says which file it misses, but argparse replaces the reason of a ValueError by its own words."""
+def test_a_folder_without_configuration_is_refused_by_its_name(
+    mlc_llm: Callable[..., Done], command: str, tmp_path: Path
+) -> None:
+    """Upstream's detection says which file it misses, but argparse replaces the reason of a ValueError by its own
+    words.
+    """
     (tmp_path / "empty").mkdir()
     done = mlc_llm(command, tmp_path / "empty", "--quantization", "q0f32", "--output", tmp_path / "out.so")
     assert done.status == 2
@@ -157,12 +181,17 @@ def test_conversion_makes_the_bytes_that_the_build_made(tmp_path: Path) -> None:
     sizes = []
     for name in ("context_window_size", "prefill_chunk_size", "max_batch_size"):
         sizes += ["--" + name.replace("_", "-"), made["model_config"][name]]
-    environment = tiny_model_files.child_environment(tmp_path / "home") | {"PYTHONHASHSEED": "20261124", "TVM_BIND_THREADS": "0"}
+    environment = tiny_model_files.child_environment(tmp_path / "home") | {
+        "PYTHONHASHSEED": "20261124",
+        "TVM_BIND_THREADS": "0",
+    }
     for command in (
         ["gen_config", tiny_model_files.CHECKPOINT, *options, "--conv-template", made["conv_template"]["name"], *sizes],
         ["convert_weight", tiny_model_files.CHECKPOINT, *options, "--device", "cpu"],
     ):
-        done = subprocess.run([sys.executable, "-m", "mlc_llm", *map(str, command)], capture_output=True, text=True, env=environment)
+        done = subprocess.run(
+            [sys.executable, "-m", "mlc_llm", *map(str, command)], capture_output=True, text=True, env=environment
+        )
         assert done.returncode == 0, done.stdout + done.stderr
     expected = {path.name: path.read_bytes() for path in tiny_model_files.WEIGHTS.iterdir()}
     assert {path.name for path in output.iterdir()} == set(expected)

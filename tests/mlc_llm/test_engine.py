@@ -1,4 +1,6 @@
-"""The engine answers: chat, streaming, JSON by schema, many at once, the same for the same seed, and what a request asks for is kept."""
+"""The engine answers: chat, streaming, JSON by schema, many at once, the same for the same seed, and what a request
+asks for is kept.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from mlc_llm import AsyncMLCEngine, MLCEngine
 from mlc_llm._mlc_bazel import engine_watch
 from mlc_llm.protocol.error_protocol import BadRequestError
 from tiny_model_files import LIBRARY, WEIGHTS, chatml
+
+from mlc_llm import AsyncMLCEngine, MLCEngine
 
 HELLO = [{"role": "user", "content": "hello world"}]
 
@@ -23,7 +26,12 @@ SCHEMA = {
         "kind": {"enum": ["fox", "dog"]},
         "nothing": {"type": "null"},
         "pair": {"type": "array", "prefixItems": [{"type": "boolean"}, {"enum": [1, 2]}], "items": False},
-        "inner": {"type": "object", "properties": {"x": {"const": "y"}}, "required": ["x"], "additionalProperties": False},
+        "inner": {
+            "type": "object",
+            "properties": {"x": {"const": "y"}},
+            "required": ["x"],
+            "additionalProperties": False,
+        },
     },
     "required": ["flag", "kind", "nothing", "pair", "inner"],
     "additionalProperties": False,
@@ -68,7 +76,9 @@ def text(answer: Any) -> str:
 def test_a_chat_is_answered(engine: MLCEngine, ask: Callable[..., Any]) -> None:
     answer = ask()
     assert answer.object == "chat.completion"
-    assert [(choice.index, choice.message.role, choice.finish_reason) for choice in answer.choices] == [(0, "assistant", "length")]
+    assert [(choice.index, choice.message.role, choice.finish_reason) for choice in answer.choices] == [
+        (0, "assistant", "length")
+    ]
     assert text(answer)
 
 
@@ -83,7 +93,8 @@ def test_several_choices_differ(engine: MLCEngine, ask: Callable[..., Any]) -> N
     answer = ask(n=3, temperature=1.0, seed=1, max_tokens=5)
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
     assert len({choice.message.content for choice in answer.choices}) == 3
-    # Upstream does not count the first token of each choice if there are several, 15 would be right. This says when that changes.
+    # Upstream does not count the first token of each choice if there are several, 15 would be right. This says when
+    # that changes.
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (prompt, 12)
 
 
@@ -100,7 +111,9 @@ def test_a_stream_is_the_answer_in_pieces(ask: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("mode", ["jump_forward", "constraint"])
 @pytest.mark.parametrize("seed", range(4))
 def test_an_answer_fits_the_schema(ask: Callable[..., Any], seed: int, mode: str) -> None:
-    """The model knows nothing of JSON: all of it comes from the grammar, with and without leaps over what it leaves no choice in."""
+    """The model knows nothing of JSON: all of it comes from the grammar, with and without leaps over what it leaves no
+    choice in.
+    """
     answer = ask(
         max_tokens=150,
         temperature=1.0,
@@ -127,12 +140,17 @@ def test_json_without_a_schema_has_no_error_before_its_end(ask: Callable[..., An
         except json.JSONDecodeError as error:
             assert answer.choices[0].finish_reason == "length", text(answer)
             # A string without an end is reported where it begins.
-            assert error.msg.startswith("Unterminated string") or error.pos >= len(error.doc.rstrip()) - 6, (error, text(answer))
+            assert error.msg.startswith("Unterminated string") or error.pos >= len(error.doc.rstrip()) - 6, (
+                error,
+                text(answer),
+            )
     assert finished and all(isinstance(value, (dict, list)) for value in finished)
 
 
 def test_upstream_does_not_know_the_schema_format_of_openai(ask: Callable[..., Any]) -> None:
-    """Its own is type json_object and the schema as text. There is no way to give a grammar. This says when that changes."""
+    """Its own is type json_object and the schema as text. There is no way to give a grammar. This says when that
+    changes.
+    """
     with pytest.raises(ValueError, match="'text' or 'json_object'"):
         ask(response_format={"type": "json_schema", "json_schema": {"name": "flag", "schema": {"type": "boolean"}}})
 
@@ -151,7 +169,9 @@ def test_a_schema_that_cannot_be_compiled_fails_that_request_and_no_later_one(as
     assert text(ask()) == before
 
 
-def test_what_is_left_of_a_failed_request_does_not_reach_the_next_one(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_left_of_a_failed_request_does_not_reach_the_next_one(
+    ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The engine fails in the middle of a request and then ends it, when the next one may be waiting for its own end."""
     before = text(ask())
     monkeypatch.setattr(engine_watch, "TOP_LOGPROBS", 20)
@@ -167,14 +187,21 @@ def test_requests_beside_one_that_fails_the_engine_are_told() -> None:
 
     async def answers(engine: AsyncMLCEngine, *options: dict[str, Any]) -> list[Any]:
         default = {"messages": HELLO, "max_tokens": 250, "temperature": 0.0}
-        return await asyncio.gather(*(engine.chat.completions.create(**{**default, **each}) for each in options), return_exceptions=True)
+        return await asyncio.gather(
+            *(engine.chat.completions.create(**{**default, **each}) for each in options), return_exceptions=True
+        )
 
     async def talk() -> None:
         engine = AsyncMLCEngine(str(WEIGHTS), model_lib=str(LIBRARY), device="cpu")
         try:
             lost = await answers(engine, {}, {}, bad)
-            assert [str(error) for error in lost] == ["the engine failed, and with it this request: the server's log says why"] * 3
-            assert [answer.usage.completion_tokens for answer in await answers(engine, {"max_tokens": 30}, {"max_tokens": 31})] == [30, 31]
+            assert [str(error) for error in lost] == [
+                "the engine failed, and with it this request: the server's log says why"
+            ] * 3
+            assert [
+                answer.usage.completion_tokens
+                for answer in await answers(engine, {"max_tokens": 30}, {"max_tokens": 31})
+            ] == [30, 31]
         finally:
             engine.terminate()
 
@@ -190,7 +217,8 @@ def test_the_same_seed_gives_the_same_answer(ask: Callable[..., Any]) -> None:
 def test_requests_at_once_are_answered_as_one_by_one(engine: MLCEngine) -> None:
     """More of them than the engine runs together (4), of different lengths, greedy and sampled.
 
-    The asynchronous engine, since upstream's synchronous one has one queue for all answers: it is not for several threads.
+    The asynchronous engine, since upstream's synchronous one has one queue for all answers: it is not for several
+    threads.
     """
     requests: list[dict[str, Any]] = [
         {
@@ -208,7 +236,10 @@ def test_requests_at_once_are_answered_as_one_by_one(engine: MLCEngine) -> None:
     async def all_at_once() -> list[str]:
         engine = AsyncMLCEngine(str(WEIGHTS), model_lib=str(LIBRARY), device="cpu")
         try:
-            return [text(answer) for answer in await asyncio.gather(*(engine.chat.completions.create(**request) for request in requests))]
+            return [
+                text(answer)
+                for answer in await asyncio.gather(*(engine.chat.completions.create(**request) for request in requests))
+            ]
         finally:
             engine.terminate()
 
@@ -262,7 +293,9 @@ def test_each_token_has_its_log_probability(ask: Callable[..., Any], pieces: dic
 
 
 def test_upstream_loses_log_probabilities_of_tokens_that_are_not_yet_text(ask: Callable[..., Any]) -> None:
-    """Such as the first bytes of a character: a delta without text is dropped, with all that it holds. This says when that changes."""
+    """Such as the first bytes of a character: a delta without text is dropped, with all that it holds. This says when
+    that changes.
+    """
     answer = ask(temperature=1.0, seed=2, logprobs=True)
     assert len(answer.choices[0].logprobs.content) < answer.usage.completion_tokens
 
@@ -297,7 +330,9 @@ def test_a_prompt_longer_than_the_context_is_refused(ask: Callable[..., Any]) ->
 
 
 def test_an_answer_that_fills_the_context_ends(engine: MLCEngine, ask: Callable[..., Any]) -> None:
-    """By default upstream gives the KV cache as many tokens as the context has; its engine ends when a request gets to the last page."""
+    """By default upstream gives the KV cache as many tokens as the context has; its engine ends when a request gets to
+    the last page.
+    """
     before = text(ask())
     words = 60
     while len(engine.tokenizer.encode(chatml(("user", "river " * words)))) < 485:

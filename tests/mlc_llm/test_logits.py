@@ -1,4 +1,6 @@
-"""The compiled model computes what a NumPy reference computes from the same weights: its functions alone, then through the engine."""
+"""The compiled model computes what a NumPy reference computes from the same weights: its functions alone, then through
+the engine.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tvm
 import tvm_ffi
-from mlc_llm import MLCEngine
 from mlc_llm.protocol.generation_config import GenerationConfig
 from mlc_llm.tokenizers import TextStreamer
 from numpy_llama import Llama, log_softmax
 from tiny_model_files import CHECKPOINT, LIBRARY, WEIGHTS, chatml
-from tvm import relax
 from tvm.contrib import tvmjs
 
-# A rotary angle of position 511 is 511 * 2**-24 = 3e-5 off in float32; logits are up to 8 in size, and two layers pass the error on:
-# the largest seen is 1.2e-4, at the end of the context, 2e-5 within the first 100 positions. What the last test calls wrong is off by 8e-3
+import tvm
+from mlc_llm import MLCEngine
+from tvm import relax
+
+# A rotary angle of position 511 is 511 * 2**-24 = 3e-5 off in float32; logits are up to 8 in size, and two layers pass
+# the error on:
+# the largest seen is 1.2e-4, at the end of the context, 2e-5 within the first 100 positions. What the last test calls
+# wrong is off by 8e-3
 # and more.
 TOLERANCE = 3e-4
 
@@ -39,7 +44,13 @@ class CompiledModel:
 
     def reset(self) -> None:
         """An empty cache with two sequences, 0 and 1."""
-        sizes = [self.metadata["max_batch_size"], self.metadata["context_window_size"], self.metadata["prefill_chunk_size"], PAGE_SIZE, 0]
+        sizes = [
+            self.metadata["max_batch_size"],
+            self.metadata["context_window_size"],
+            self.metadata["prefill_chunk_size"],
+            PAGE_SIZE,
+            0,
+        ]
         self.cache = self.vm["create_tir_paged_kv_cache"](*(tvm_ffi.Shape([size]) for size in sizes))
         for sequence in range(2):
             self._state("add_sequence", sequence)
@@ -102,7 +113,9 @@ def test_decode(compiled: CompiledModel, reference: Llama) -> None:
         check(compiled.forward("decode", {0: tokens[-1:]}), reference.next_logits(tokens))
 
 
-@pytest.mark.parametrize("pieces", [[20, 25], [1, 1, 44], [16, 16, 16], [CHUNK, CHUNK, 44], [100, 120, 80, 127, 85]], ids=str)
+@pytest.mark.parametrize(
+    "pieces", [[20, 25], [1, 1, 44], [16, 16, 16], [CHUNK, CHUNK, 44], [100, 120, 80, 127, 85]], ids=str
+)
 def test_chunked_prefill(compiled: CompiledModel, reference: Llama, pieces: list[int]) -> None:
     """Later pieces attend to the pages of the earlier ones, which is another kernel."""
     tokens = random_tokens(sum(pieces))
@@ -115,7 +128,11 @@ def test_chunked_prefill(compiled: CompiledModel, reference: Llama, pieces: list
 
 def test_a_batch_is_the_same_as_each_alone(compiled: CompiledModel, reference: Llama) -> None:
     long, short = random_tokens(45, seed=1), random_tokens(7, seed=2)
-    check(compiled.forward("batch_prefill", {0: long, 1: short}), reference.next_logits(long), reference.next_logits(short))
+    check(
+        compiled.forward("batch_prefill", {0: long, 1: short}),
+        reference.next_logits(long),
+        reference.next_logits(short),
+    )
     long, short = [*long, 5], [*short, 9]
     check(compiled.forward("batch_decode", {0: [5], 1: [9]}), reference.next_logits(long), reference.next_logits(short))
     # In another order than in the cache, and with lengths exchanged.
@@ -140,7 +157,9 @@ def test_the_engine_takes_the_best_token_of_the_reference(engine: MLCEngine, ref
     # Written out token by token: a run of bytes that is no UTF-8 is another text when it is decoded at once.
     streamer = TextStreamer(engine.tokenizer)
     expected = streamer.put(reference.continued(prompt, 10)) + streamer.finish()
-    answer = engine.chat.completions.create(messages=[{"role": "user", "content": text}], temperature=0.0, max_tokens=10)
+    answer = engine.chat.completions.create(
+        messages=[{"role": "user", "content": text}], temperature=0.0, max_tokens=10
+    )
     assert answer.choices[0].finish_reason == "length"
     assert answer.choices[0].message.content == expected
 
@@ -149,7 +168,8 @@ def test_the_engine_takes_the_best_token_of_the_reference(engine: MLCEngine, ref
 def test_log_probabilities_of_the_engine(engine: MLCEngine, reference: Llama, words: int) -> None:
     """Of sampled tokens: each step is compared given the tokens before it.
 
-    At temperature 0 upstream says 0 for the best token and -23 for all others: logarithms of the distribution sampled from, plus 1e-10.
+    At temperature 0 upstream says 0 for the best token and -23 for all others: logarithms of the distribution sampled
+    from, plus 1e-10.
     """
     tokens = engine.tokenizer.encode(chatml(("user", " ".join(["story"] * words))))
     # Not by a chat, which loses the log probabilities of tokens that are not yet text.
@@ -160,7 +180,9 @@ def test_log_probabilities_of_the_engine(engine: MLCEngine, reference: Llama, wo
     for step in steps:
         expected = log_softmax(reference.next_logits(tokens))
         # Upstream writes six digits.
-        np.testing.assert_allclose([best["logprob"] for best in step["top_logprobs"]], np.sort(expected)[::-1][:5], atol=TOLERANCE)
+        np.testing.assert_allclose(
+            [best["logprob"] for best in step["top_logprobs"]], np.sort(expected)[::-1][:5], atol=TOLERANCE
+        )
         # A byte and a letter may be written alike: the score tells which of them it is.
         tokens.append(int(np.abs(expected - step["logprob"]).argmin()))
         assert step["logprob"] == pytest.approx(expected[tokens[-1]], abs=TOLERANCE)

@@ -1,4 +1,6 @@
-"""`import mlc_llm` loads this build's libraries and nothing else, and needs no distribution beyond those that its wheel requires."""
+"""`import mlc_llm` loads this build's libraries and nothing else, and needs no distribution beyond those that its wheel
+requires.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import mlc_llm
 import pytest
-import tvm
 import tvm_ffi
 from mlc_llm._mlc_bazel import versions
 from packaging.requirements import Requirement
 
-# Modules that the required distributions are not enough for: module → the import that is missing, and the extra of ours that brings it.
+import mlc_llm
+import tvm
+
+# Modules that the required distributions are not enough for: module → the import that is missing, and the extra of ours
+# that brings it.
 # None: upstream declares it nowhere, and no extra of ours does.
 EXTRAS: dict[str, tuple[str, str | None]] = {
     "mlc_llm.bench.__main__": ("transformers", "bench"),
@@ -44,7 +48,17 @@ EXTRAS: dict[str, tuple[str, str | None]] = {
 }
 
 # Imports that only extras may bring: heavy, or only for one command.
-HEAVY = ["datasets", "flashinfer", "openai", "pandas", "prompt_toolkit", "safetensors", "tiktoken", "torch", "transformers"]
+HEAVY = [
+    "datasets",
+    "flashinfer",
+    "openai",
+    "pandas",
+    "prompt_toolkit",
+    "safetensors",
+    "tiktoken",
+    "torch",
+    "transformers",
+]
 
 # The library for C++ programs and a TVM without compiler is not what a Python with the compiler loads.
 LIBRARIES = ["libmlc_llm_module.so", "libtvm_ffi.so", "libtvm_runtime.so", "libtvm_runtime_extra.so"]
@@ -53,7 +67,12 @@ LIBRARIES = ["libmlc_llm_module.so", "libtvm_ffi.so", "libtvm_runtime.so", "libt
 def run(program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
     """Runs a program in a fresh interpreter that finds the same packages."""
     # HOME: tvm.contrib.pickle_memoize asks for it when it is imported, and not every sandbox has a list of users.
-    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1", "TVM_BIND_THREADS": "0", "HOME": os.environ["HOME"]}
+    environment = {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TVM_BIND_THREADS": "0",
+        "HOME": os.environ["HOME"],
+    }
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert not check or done.returncode == 0, done.stderr
@@ -84,7 +103,11 @@ def required(name: str) -> set[str]:
 
 def mapped(maps: str) -> set[str]:
     """The files in the text of /proc/self/maps."""
-    return {fields[5] for line in maps.splitlines() if len(fields := line.split(maxsplit=5)) == 6 and fields[5].startswith("/")}
+    return {
+        fields[5]
+        for line in maps.splitlines()
+        if len(fields := line.split(maxsplit=5)) == 6 and fields[5].startswith("/")
+    }
 
 
 def modules() -> list[str]:
@@ -95,7 +118,8 @@ def modules() -> list[str]:
     return sorted(name for name in names if name != "mlc_llm.__main__")
 
 
-# Imports mlc_llm, then the modules named in its arguments, where no top-level module can be found but the allowed ones; then reports.
+# Imports mlc_llm, then the modules named in its arguments, where no top-level module can be found but the allowed ones;
+# then reports.
 IMPORT_ALL = """
 import importlib, json, sys
 
@@ -174,7 +198,9 @@ def test_no_other_library_of_these_projects_is_loaded(maps: set[str]) -> None:
     assert found - set(LIBRARIES) == {"libtvm_compiler.so", "libtvm_ffi_testing.so"}
 
 
-@pytest.mark.parametrize("symbol", ["tokenizers_new_from_str", "tokenizers_encode", "tokenizers_decode", "onig_new", "rust_eh_personality"])
+@pytest.mark.parametrize(
+    "symbol", ["tokenizers_new_from_str", "tokenizers_encode", "tokenizers_decode", "onig_new", "rust_eh_personality"]
+)
 def test_what_is_linked_into_the_library_is_not_visible_outside(symbol: str) -> None:
     """Python's tokenizers and sentencepiece hold the same code at other versions."""
     assert not hasattr(mlc_llm.base._LIB, symbol)
@@ -195,7 +221,11 @@ def test_every_required_distribution_is_used(imported: dict) -> None:
     """Each direct requirement is loaded by some module, or it should not be one."""
     providers = importlib.metadata.packages_distributions()
     used = {canonical(name) for module in imported["later"] for name in providers.get(module, [])}
-    direct = {canonical(Requirement(line).name) for line in importlib.metadata.requires("mlc-llm") or [] if not Requirement(line).marker}
+    direct = {
+        canonical(Requirement(line).name)
+        for line in importlib.metadata.requires("mlc-llm") or []
+        if not Requirement(line).marker
+    }
     assert direct <= used, direct - used
 
 
@@ -248,7 +278,9 @@ print("agree")
 
 
 def test_the_library_does_not_load_without_tvm(tmp_path: Path) -> None:
-    """`import tvm` brings its libraries into the process, from wherever it is; else they must be in the folders beside this one's."""
+    """`import tvm` brings its libraries into the process, from wherever it is; else they must be in the folders beside
+    this one's.
+    """
     (tmp_path / "mlc_llm").mkdir()
     alone = shutil.copy(mlc_llm.base._LIB_PATH, tmp_path / "mlc_llm")
     done = run(f"import ctypes; ctypes.CDLL({str(alone)!r})", check=False)
@@ -270,12 +302,16 @@ def test_the_library_finds_a_tvm_that_is_installed_beside_it(tmp_path: Path) -> 
 
 def test_the_library_for_cpp_programs_loads_too() -> None:
     library = Path(mlc_llm.base._LIB_PATH).with_name("libmlc_llm.so")
-    program = f"import tvm, ctypes; ctypes.CDLL({str(library)!r}); print(tvm.get_global_func('mlc.tokenizers.Tokenizer'))"
+    program = (
+        f"import tvm, ctypes; ctypes.CDLL({str(library)!r}); print(tvm.get_global_func('mlc.tokenizers.Tokenizer'))"
+    )
     assert "Function" in run(program).stdout
 
 
 def test_both_libraries_in_one_process_are_refused() -> None:
-    """Both register the same functions with TVM, which lets none be registered twice; upstream ends the process where it could raise."""
+    """Both register the same functions with TVM, which lets none be registered twice; upstream ends the process where
+    it could raise.
+    """
     library = Path(mlc_llm.base._LIB_PATH).with_name("libmlc_llm.so")
     no_core_file = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))"
     done = run(f"{no_core_file}; import mlc_llm, ctypes; ctypes.CDLL({str(library)!r})", check=False)

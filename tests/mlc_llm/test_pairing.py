@@ -1,4 +1,6 @@
-"""mlc_llm refuses to be imported beside a TVM of another build: one line with both versions, before any library is loaded."""
+"""mlc_llm refuses to be imported beside a TVM of another build: one line with both versions, before any library is
+loaded.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import tvm
 import tvm_ffi
 from mlc_llm._mlc_bazel import versions
+
+import tvm
 
 PACKAGES = {"tvm": ("apache-tvm", versions.TVM), "tvm_ffi": ("apache-tvm-ffi", versions.TVM_FFI)}
 
@@ -84,7 +87,10 @@ def assert_refused(lines: list[str], package: str, found: str) -> None:
     error, libraries, modules = lines
     distribution, expected = PACKAGES[package]
     assert error.startswith("mlc_llm._mlc_bazel.pairing.MismatchError: ")
-    assert f"mlc-llm {importlib.metadata.version('mlc-llm')} was built with {distribution} {expected}, found {found}" in error
+    assert (
+        f"mlc-llm {importlib.metadata.version('mlc-llm')} was built with {distribution} {expected}, found {found}"
+        in error
+    )
     assert error.endswith(f"pip install {distribution}=={expected}")
     assert (libraries, modules) == ("[]", "[]")
 
@@ -104,7 +110,9 @@ def test_the_right_pair_is_imported(site: Site) -> None:
     ],
     ids=["official TVM", "newer TVM", "TVM of another build", "official FFI", "FFI of another build"],
 )
-def test_a_foreign_version_is_refused_with_both_named_before_anything_is_loaded(site: Site, package: str, version: str) -> None:
+def test_a_foreign_version_is_refused_with_both_named_before_anything_is_loaded(
+    site: Site, package: str, version: str
+) -> None:
     assert version != PACKAGES[package][1]
     site.add(package, version)
     assert_refused(site.import_mlc_llm(), package, f"{version} in {site.folder}: ")
@@ -118,7 +126,9 @@ def test_a_copy_without_metadata_is_refused(site: Site, package: str) -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_metadata_of_the_right_version_elsewhere_does_not_excuse_another_copy(site: Site, tmp_path: Path, package: str) -> None:
+def test_metadata_of_the_right_version_elsewhere_does_not_excuse_another_copy(
+    site: Site, tmp_path: Path, package: str
+) -> None:
     """What counts is the metadata beside the package that Python would import, not what pip would list first."""
     site.add(package, None)
     first = Site(tmp_path / "first")
@@ -139,13 +149,17 @@ def test_a_sub_module_is_refused_like_the_package(site: Site) -> None:
     """The check is in the package's first import, which no import of a part of it can pass by."""
     site.add("tvm", "0.26.0")
     program = f"import sys; sys.path[:] = {[str(site.folder), *sys.path]!r}; import mlc_llm.protocol.mlc_chat_config"
-    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, env={"PYTHONDONTWRITEBYTECODE": "1"})
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program], capture_output=True, text=True, env={"PYTHONDONTWRITEBYTECODE": "1"}
+    )
     assert done.returncode == 1
     assert re.match(r"mlc_llm\._mlc_bazel\.pairing\.MismatchError: .* found 0\.26\.0 in ", done.stderr.splitlines()[-1])
 
 
 def test_the_versions_compiled_in_are_those_of_the_distributions_in_use() -> None:
     assert Path(tvm.__file__).parent.parent == Path(str(importlib.metadata.distribution("apache-tvm").locate_file("")))
-    assert Path(tvm_ffi.__file__).parent.parent == Path(str(importlib.metadata.distribution("apache-tvm-ffi").locate_file("")))
+    assert Path(tvm_ffi.__file__).parent.parent == Path(
+        str(importlib.metadata.distribution("apache-tvm-ffi").locate_file(""))
+    )
     assert importlib.metadata.version("apache-tvm") == versions.TVM
     assert importlib.metadata.version("apache-tvm-ffi") == versions.TVM_FFI

@@ -1,4 +1,6 @@
-"""What mlc_llm knows by name is complete: model families, conversation templates, quantisations, and each does what its entry says."""
+"""What mlc_llm knows by name is complete: model families, conversation templates, quantisations, and each does what its
+entry says.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +16,27 @@ import ml_dtypes
 import mlc_llm.model
 import numpy as np
 import pytest
-import tvm
 from mlc_llm.conversation_template import ConvTemplateRegistry
 from mlc_llm.interface.gen_config import CONV_TEMPLATES
 from mlc_llm.loader import LOADER
 from mlc_llm.model import MODEL_PRESETS, MODELS
 from mlc_llm.protocol.conversation_protocol import Conversation, MessagePlaceholders
 from mlc_llm.quantization import QUANTIZATION
+
+import tvm
 from tvm import relax
 
 TEMPLATES = ConvTemplateRegistry._conv_templates
 
-# Folders of upstream's that hold no family of their own: parts that others are made of, and one that upstream has not registered yet.
+# Folders of upstream's that hold no family of their own: parts that others are made of, and one that upstream has not
+# registered yet.
 NO_FAMILY = {"qwen2_5_vl", "vision"}
 
 # One preset of each family that has any.
 PRESETS = {preset["model_type"]: name for name, preset in reversed(MODEL_PRESETS.items())}
 
-# Families that upstream wrote for an older TVM: exporting one fails on TVM 0.26 with this. All of them need a change of mlc_llm's own code.
+# Families that upstream wrote for an older TVM: exporting one fails on TVM 0.26 with this. All of them need a change of
+# mlc_llm's own code.
 NEEDS_OLDER_TVM = {
     # TVM's script parser has become stricter.
     "llava": r"T\.writes must be called at the top of a T\.sblock",
@@ -63,7 +68,14 @@ def quiet() -> Iterator[None]:
 
 def small(config: dict[str, Any]) -> dict[str, Any]:
     """A preset with two layers and a few experts: the code runs once per layer, and is the same in each."""
-    limits = {"num_hidden_layers": 2, "n_layer": 2, "num_layers": 2, "num_experts": 8, "n_routed_experts": 8, "num_local_experts": 8}
+    limits = {
+        "num_hidden_layers": 2,
+        "n_layer": 2,
+        "num_layers": 2,
+        "num_experts": 8,
+        "n_routed_experts": 8,
+        "num_local_experts": 8,
+    }
     smaller = {}
     for key, value in config.items():
         if isinstance(value, dict):
@@ -87,7 +99,9 @@ def test_entry_of_a_family_is_complete(name: str) -> None:
     assert model.name == name
     assert callable(model.model) and dataclasses.is_dataclass(model.config)
     assert {"huggingface-safetensor", "huggingface-torch"} <= set(model.source) <= set(LOADER)
-    assert "no-quant" in model.quantize and set(model.quantize) <= {quantization.kind for quantization in QUANTIZATION.values()}
+    assert "no-quant" in model.quantize and set(model.quantize) <= {
+        quantization.kind for quantization in QUANTIZATION.values()
+    }
     assert all(map(callable, [*model.source.values(), *model.quantize.values()]))
     assert (model.model_task == "embedding") == (model.embedding_metadata is not None)
 
@@ -102,13 +116,16 @@ def test_preset_is_a_configuration_of_its_family(name: str) -> None:
     assert config.prefill_chunk_size > 0
     again = type(config).from_dict(config.asdict()).asdict()
     if preset["model_type"] == "gemma2":
-        # Upstream takes the sliding window for the window after it took the chunk from the latter: read again, the chunk is smaller.
+        # Upstream takes the sliding window for the window after it took the chunk from the latter: read again, the
+        # chunk is smaller.
         assert again.pop("prefill_chunk_size") * 2 == config.prefill_chunk_size
     assert again == {key: value for key, value in config.asdict().items() if key in again}
 
 
 def export(name: str) -> tuple[set[str], set[str], tvm.IRModule]:
-    """Names of a family's parameters, those that its loader fills, and its functions, for the family's preset made small."""
+    """Names of a family's parameters, those that its loader fills, and its functions, for the family's preset made
+    small.
+    """
     model, quantization = MODELS[name], QUANTIZATION["q0f16"]
     config = model.config.from_dict(small(MODEL_PRESETS[PRESETS[name]]))
     module, _ = model.quantize["no-quant"](config, quantization)
@@ -147,7 +164,9 @@ def test_a_configuration_without_a_needed_number_is_refused_by_its_name(missing:
 
 @pytest.mark.parametrize("name", [name for name, each in QUANTIZATION.items() if each.kind in MODELS["llama"].quantize])
 def test_every_quantisation_of_llama_fills_every_parameter(name: str) -> None:
-    """From the checkpoint's names to the parameters before quantisation, and from these to what the compiled model takes."""
+    """From the checkpoint's names to the parameters before quantisation, and from these to what the compiled model
+    takes.
+    """
     quantization = dataclasses.replace(QUANTIZATION[name])
     model = MODELS["llama"]
     config = model.config.from_dict(dict(LLAMA))
@@ -163,7 +182,9 @@ def test_every_quantisation_of_llama_fills_every_parameter(name: str) -> None:
 
 
 def test_templates_that_the_command_offers_are_registered() -> None:
-    """But for one: upstream took the template llama_default away and left its name in the list; gen_config then fails in validation."""
+    """But for one: upstream took the template llama_default away and left its name in the list; gen_config then fails
+    in validation.
+    """
     assert set(CONV_TEMPLATES) - set(TEMPLATES) == {"llama_default"}
     assert set(TEMPLATES) <= set(CONV_TEMPLATES)
 
@@ -171,7 +192,12 @@ def test_templates_that_the_command_offers_are_registered() -> None:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_template_renders_a_conversation_in_order(name: str) -> None:
     conversation = TEMPLATES[name].model_copy(deep=True)
-    conversation.messages = [("user", "QUESTION-1"), ("assistant", "ANSWER-1"), ("user", "QUESTION-2"), ("assistant", None)]
+    conversation.messages = [
+        ("user", "QUESTION-1"),
+        ("assistant", "ANSWER-1"),
+        ("user", "QUESTION-2"),
+        ("assistant", None),
+    ]
     (prompt,) = conversation.as_prompt()
     assert re.findall(r"(?:QUESTION|ANSWER)-\d", prompt) == ["QUESTION-1", "ANSWER-1", "QUESTION-2"]
     assert prompt.endswith(conversation.roles["assistant"] + conversation.role_empty_sep)
@@ -257,7 +283,9 @@ def unpack(words: np.ndarray, bits: int, columns: int) -> np.ndarray:
     """The numbers in rows of 32-bit words, lowest bits first, as integers of (rows, columns)."""
     per_word = 32 // bits
     shifts = (np.arange(per_word) * bits).astype(np.uint32)
-    return ((words[:, :, None] >> shifts) & np.uint32(2**bits - 1)).reshape(len(words), -1)[:, :columns].astype(np.int64)
+    return (
+        ((words[:, :, None] >> shifts) & np.uint32(2**bits - 1)).reshape(len(words), -1)[:, :columns].astype(np.int64)
+    )
 
 
 # One for each pair of types.
@@ -266,7 +294,9 @@ COMPUTED = {QUANTIZATION[name].quantize_dtype + QUANTIZATION[name].model_dtype: 
 
 @pytest.mark.parametrize("name", COMPUTED.values())
 def test_quantised_weights_are_near_the_weights(name: str) -> None:
-    """Each number is within half a step; a group's step is its largest number over the largest integer. The last group is not full."""
+    """Each number is within half a step; a group's step is its largest number over the largest integer. The last group
+    is not full.
+    """
     quantization = dataclasses.replace(QUANTIZATION[name])
     bits, limit, group = BITS[quantization.quantize_dtype], quantization.max_int_value, quantization.group_size
     dtype = numpy_dtype(quantization.model_dtype)
@@ -294,7 +324,10 @@ def test_quantised_weights_are_near_the_weights(name: str) -> None:
 
     # What the compiled model computes from them is the same.
     builder = relax.BlockBuilder()
-    arguments = [relax.Var("words", relax.TensorType(words.shape, "uint32")), relax.Var("scale", relax.TensorType(scale.shape, dtype.name))]
+    arguments = [
+        relax.Var("words", relax.TensorType(words.shape, "uint32")),
+        relax.Var("scale", relax.TensorType(scale.shape, dtype.name)),
+    ]
     with builder.function("main", arguments):
         shape = [tvm.tirx.IntImm("int64", size) for size in (rows, columns)]
         builder.emit_func_output(builder.emit_te(quantization._dequantize, *arguments, axis=1, out_shape=shape))

@@ -32,10 +32,26 @@ class Server:
             self.address = f"http://127.0.0.1:{free.getsockname()[1]}"
             port = str(free.getsockname()[1])
         self.log = folder / "log.txt"
-        command = ["serve", str(WEIGHTS), "--model-lib", str(LIBRARY), "--device", "cpu", "--host", "127.0.0.1", "--port", port, *options]
+        command = [
+            "serve",
+            str(WEIGHTS),
+            "--model-lib",
+            str(LIBRARY),
+            "--device",
+            "cpu",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            port,
+            *options,
+        ]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mlc_llm", *command], cwd=folder, env=child_environment(folder), stdout=log, stderr=log
+                [sys.executable, "-m", "mlc_llm", *command],
+                cwd=folder,
+                env=child_environment(folder),
+                stdout=log,
+                stderr=log,
             )
 
     def wait(self) -> None:
@@ -84,7 +100,9 @@ def client(server: Server) -> Iterator[openai.OpenAI]:
 
 
 def create(client: openai.OpenAI, **options: Any) -> Any:
-    return client.chat.completions.create(**{"model": str(WEIGHTS), "messages": HELLO, "max_tokens": 12, "temperature": 0.0, **options})
+    return client.chat.completions.create(
+        **{"model": str(WEIGHTS), "messages": HELLO, "max_tokens": 12, "temperature": 0.0, **options}
+    )
 
 
 def test_health_names_the_model(server: Server) -> None:
@@ -101,7 +119,11 @@ def test_a_chat_is_answered_and_streamed(client: openai.OpenAI) -> None:
     assert answer.usage.completion_tokens == 12
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + 12
     pieces = list(create(client, stream=True, stream_options={"include_usage": True}))
-    assert "".join(piece.choices[0].delta.content for piece in pieces if piece.choices) == answer.choices[0].message.content != ""
+    assert (
+        "".join(piece.choices[0].delta.content for piece in pieces if piece.choices)
+        == answer.choices[0].message.content
+        != ""
+    )
     assert pieces[-1].usage.total_tokens == answer.usage.total_tokens
 
 
@@ -111,8 +133,15 @@ def test_a_completion_is_answered(client: openai.OpenAI) -> None:
 
 
 def test_json_fits_its_schema(client: openai.OpenAI) -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": False}
-    answer = create(client, max_tokens=60, extra_body={"response_format": {"type": "json_object", "schema": json.dumps(schema)}})
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "boolean"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    answer = create(
+        client, max_tokens=60, extra_body={"response_format": {"type": "json_object", "schema": json.dumps(schema)}}
+    )
     value = json.loads(answer.choices[0].message.content)
     assert list(value) == ["a"] and isinstance(value["a"], bool)
 
@@ -127,20 +156,46 @@ def test_metrics_count_requests(server: Server, client: openai.OpenAI) -> None:
     ("options", "status", "message"),
     [
         ({"messages": "hello"}, 422, "Input should be a valid list"),
-        ({"messages": [{"role": "nobody", "content": "hello"}]}, 422, "Input should be 'system', 'user', 'assistant' or 'tool'"),
-        ({"messages": [*HELLO, {"role": "system", "content": "late"}]}, 400, "System prompt at position 1 in the message list is invalid"),
+        (
+            {"messages": [{"role": "nobody", "content": "hello"}]},
+            422,
+            "Input should be 'system', 'user', 'assistant' or 'tool'",
+        ),
+        (
+            {"messages": [*HELLO, {"role": "system", "content": "late"}]},
+            400,
+            "System prompt at position 1 in the message list is invalid",
+        ),
         ({"messages": [{"role": "user", "content": "hello " * 600}]}, 400, "larger than the model input length limit"),
         ({"response_format": {"type": "json_object", "schema": "{"}}, 400, "response_format: expected a JSON schema"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, 422, "Input should be 'text' or 'json_object'"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+            422,
+            "Input should be 'text' or 'json_object'",
+        ),
         ({"n": 0}, 400, '"n" should be at least 1'),
         ({"top_p": 2.0}, 400, '"top_p" should be in range'),
         ({"logit_bias": {"320": 1}}, 400, "expected tokens from 0 to 319, found 320"),
         ({"logprobs": True, "top_logprobs": 20}, 400, "top_logprobs: expected 0 to 5, found 20"),
         ({"logprobs": True, "top_logprobs": 21}, 422, "must be in range [0, 20]"),
     ],
-    ids=["no_list", "role", "late_system", "long", "schema", "openai_schema", "n", "top_p", "bias", "logprobs", "many_logprobs"],
+    ids=[
+        "no_list",
+        "role",
+        "late_system",
+        "long",
+        "schema",
+        "openai_schema",
+        "n",
+        "top_p",
+        "bias",
+        "logprobs",
+        "many_logprobs",
+    ],
 )
-def test_a_wrong_request_is_told_what_is_wrong(client: openai.OpenAI, options: dict[str, Any], status: int, message: str) -> None:
+def test_a_wrong_request_is_told_what_is_wrong(
+    client: openai.OpenAI, options: dict[str, Any], status: int, message: str
+) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
         # As they are: the client would refuse some by itself.
         create(client, extra_body=options)

@@ -1,4 +1,6 @@
-"""mlc_llm's tokenizers give what Python's `tokenizers` and `sentencepiece` give for the same files, and stream whole characters."""
+"""mlc_llm's tokenizers give what Python's `tokenizers` and `sentencepiece` give for the same files, and stream whole
+characters.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,10 @@ import pytest
 import sentencepiece
 import tiny_model_files
 import tokenizers
-import tvm
 from mlc_llm.tokenizers import StopStrHandler, TextStreamer, Tokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
+
+import tvm
 
 SPECIAL = ["<|user|>", "<|end|>"]
 
@@ -59,7 +62,8 @@ def byte_level(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tokenize
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
-        CORPUS, trainers.BpeTrainer(vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+        CORPUS,
+        trainers.BpeTrainer(vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False),
     )
     folder = tmp_path_factory.mktemp("byte_level")
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -67,7 +71,9 @@ def byte_level(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tokenize
 
 
 @pytest.fixture(scope="module", params=["bpe", "unigram"])
-def pieces(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, sentencepiece.SentencePieceProcessor]:
+def pieces(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, sentencepiece.SentencePieceProcessor]:
     """sentencepiece's two models with byte fallback, as Llama 2's and T5's are, and the folder that it is saved in."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -121,7 +127,9 @@ def test_the_tiny_models_tokenizer_is_that_of_pythons_tokenizers(tiny: Tokenizer
 
 def test_a_batch_is_its_texts_one_by_one(byte_level: tuple[Path, tokenizers.Tokenizer]) -> None:
     ours = Tokenizer(str(byte_level[0]))
-    assert [list(ids) for ids in ours.encode_batch(list(TEXTS.values()))] == [ours.encode(text) for text in TEXTS.values()]
+    assert [list(ids) for ids in ours.encode_batch(list(TEXTS.values()))] == [
+        ours.encode(text) for text in TEXTS.values()
+    ]
     assert ours.encode_batch([]) == []
 
 
@@ -129,7 +137,9 @@ def test_many_threads_may_encode_with_one_tokenizer(byte_level: tuple[Path, toke
     ours = Tokenizer(str(byte_level[0]))
     expected = ours.encode(TEXTS["long"])
     results: list[list[int]] = []
-    threads = [threading.Thread(target=lambda: results.extend(ours.encode(TEXTS["long"]) for _ in range(5))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: results.extend(ours.encode(TEXTS["long"]) for _ in range(5))) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -141,8 +151,16 @@ def test_many_threads_may_encode_with_one_tokenizer(byte_level: tuple[Path, toke
     ("normalizer", "decoder", "expected"),
     [
         (None, {"type": "ByteLevel"}, ("byte_level", False, False)),
-        (None, {"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "ByteLevel"}]}, ("byte_level", False, False)),
-        (None, {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}, ("byte_fallback", False, False)),
+        (
+            None,
+            {"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "ByteLevel"}]},
+            ("byte_level", False, False),
+        ),
+        (
+            None,
+            {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
+            ("byte_fallback", False, False),
+        ),
         ({"type": "Prepend", "prepend": "\u2581"}, {"type": "ByteFallback"}, ("byte_fallback", True, False)),
         ({"type": "Prepend", "prepend": "_"}, {"type": "ByteFallback"}, ("byte_fallback", False, False)),
         ({"type": "Sequence", "normalizers": [{"type": "NFC"}]}, {"type": "ByteLevel"}, ("byte_level", False, False)),
@@ -160,10 +178,16 @@ def test_what_the_engine_must_know_of_a_tokenizer_is_detected(
     assert type(info).from_json(info.asjson()) == info
 
 
-def test_without_a_tokenizer_json_the_defaults_are_taken(pieces: tuple[Path, sentencepiece.SentencePieceProcessor]) -> None:
+def test_without_a_tokenizer_json_the_defaults_are_taken(
+    pieces: tuple[Path, sentencepiece.SentencePieceProcessor],
+) -> None:
     """Upstream does not look into tokenizer.model: a prompt's later parts get a space before them, as the first does."""
     info = Tokenizer.detect_tokenizer_info(str(pieces[0]))
-    assert (info.token_postproc_method, info.prepend_space_in_encode, info.strip_space_in_decode) == ("byte_fallback", False, False)
+    assert (info.token_postproc_method, info.prepend_space_in_encode, info.strip_space_in_decode) == (
+        "byte_fallback",
+        False,
+        False,
+    )
 
 
 def test_what_was_detected_for_the_tiny_model_is_in_its_configuration() -> None:
@@ -181,7 +205,9 @@ STREAMED = {name: text for name, text in TEXTS.items() if "\ufffd" not in text a
 
 
 @pytest.fixture(params=["byte level", "byte fallback"])
-def streaming(request: pytest.FixtureRequest, byte_level: tuple[Path, tokenizers.Tokenizer], tiny: Tokenizer) -> Tokenizer:
+def streaming(
+    request: pytest.FixtureRequest, byte_level: tuple[Path, tokenizers.Tokenizer], tiny: Tokenizer
+) -> Tokenizer:
     return Tokenizer(str(byte_level[0])) if request.param == "byte level" else tiny
 
 
@@ -247,7 +273,9 @@ def until_stopped(tokenizer: Tokenizer, stops: list[str], text: str) -> tuple[st
         (["日本"], "東京、日本", ("東京、", True)),
     ],
 )
-def test_a_stop_string_ends_the_text_before_it(stops: list[str], text: str, expected: tuple[str, bool], tiny: Tokenizer) -> None:
+def test_a_stop_string_ends_the_text_before_it(
+    stops: list[str], text: str, expected: tuple[str, bool], tiny: Tokenizer
+) -> None:
     """Also where it begins within a character's tokens, or after a beginning of itself."""
     assert until_stopped(tiny, stops, text) == expected
 
@@ -275,7 +303,9 @@ def test_an_empty_stop_string_is_refused(tiny: Tokenizer) -> None:
     ],
     ids=["no folder", "no tokenizer in it"],
 )
-def test_a_missing_tokenizer_is_an_error_that_names_the_path(make: Callable[[Path], Path], message: str, tmp_path: Path) -> None:
+def test_a_missing_tokenizer_is_an_error_that_names_the_path(
+    make: Callable[[Path], Path], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(tvm.error.InternalError, match=message):
         Tokenizer(str(make(tmp_path)))
 
@@ -289,7 +319,9 @@ def test_a_truncated_tokenizer_json_is_an_error(tmp_path: Path) -> None:
 
 
 def test_json_that_is_no_tokenizer_ends_the_process(tmp_path: Path) -> None:
-    """Upstream's Rust part unwraps the parser's error, and a panic cannot cross into C++; an exception that names the file it should be."""
+    """Upstream's Rust part unwraps the parser's error, and a panic cannot cross into C++; an exception that names the
+    file it should be.
+    """
     (tmp_path / "tokenizer.json").write_text('{"model": {}}')
     no_core_file = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))"
     program = f"{no_core_file}; from mlc_llm.tokenizers import Tokenizer; Tokenizer({str(tmp_path)!r})"

@@ -1,4 +1,6 @@
-"""Where the tiny model lies: what //models/tiny builds, under Bazel and in the image; and how a test starts a Python of its own."""
+"""Where the tiny model lies: what //models/tiny builds, under Bazel and in the image; and how a test starts a Python of
+its own.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +12,26 @@ HERE = Path(__file__).parent
 
 
 def _place(variable: str, name: str) -> Path:
-    """Under Bazel a variable says it, relative to the runfiles, in which tests run; in the image it lies beside this file."""
+    """Under Bazel a variable says it, relative to the runfiles, in which tests run; in the image it lies beside this
+    file.
+    """
     path = Path(os.environ.get(variable, HERE / name)).absolute()
     assert path.exists(), f"{path}: expected a part of //models/tiny there, found nothing; {variable} says where it is"
     return path
 
 
 WEIGHTS = _place("MLC_TINY_WEIGHTS", "tiny")
-"""Folder of mlc-chat-config.json, weight shards and tokenizer: quantisation q0f32, template chatml, context 512, batch 4, chunk 128."""
+"""Folder of mlc-chat-config.json, weight shards and tokenizer: quantisation q0f32, template chatml, context 512, batch
+4, chunk 128.
+"""
 
 LIBRARY = _place("MLC_TINY_LIBRARY", "tiny.so")
 CHECKPOINT = _place("MLC_TINY_CHECKPOINT", "checkpoint")
 """Folder of config.json and model.safetensors."""
 
-SYSTEM_MESSAGE = "A conversation between a user and an LLM-based AI assistant. The assistant gives helpful and honest answers."
+SYSTEM_MESSAGE = (
+    "A conversation between a user and an LLM-based AI assistant. The assistant gives helpful and honest answers."
+)
 """Of the template chatml, as mlc-llm has it."""
 
 

@@ -1,4 +1,6 @@
-"""A program for relax_library: y = relu(x·w + b) for any number of rows, in its rows sorted; and functions that make no module."""
+"""A program for relax_library: y = relu(x·w + b) for any number of rows, in its rows sorted; and functions that make no
+module.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ def module(width: int = 8, dtype: str = "float32") -> tvm.IRModule:
         dtype: of all tensors.
 
     Returns:
-        A module whose `main` takes x of shape (n, m, width), w of (width, width) and b of (width,) and returns y of (n, m, width).
+        A module whose `main` takes x of shape (n, m, width), w of (width, width) and b of (width,) and returns y of (n,
+        m, width).
     """
     builder = relax.BlockBuilder()
     rows, columns = tirx.Var("n", "int64"), tirx.Var("m", "int64")

@@ -1,4 +1,6 @@
-"""build_model runs mlc-llm's commands with nothing of the machine in reach, is silent when they succeed, and says what failed."""
+"""build_model runs mlc-llm's commands with nothing of the machine in reach, is silent when they succeed, and says what
+failed.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from models.private import build_model
 
 # An mlc_llm that writes down how it was called, speaks, and fails at the sub-command that a file beside it names.
@@ -91,7 +94,9 @@ def test_weights_are_configured_then_converted_and_nothing_is_said(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_checkpoint_may_be_given_by_its_configuration(run: Callable[..., int], environment: Environment, checkpoint: Path) -> None:
+def test_a_checkpoint_may_be_given_by_its_configuration(
+    run: Callable[..., int], environment: Environment, checkpoint: Path
+) -> None:
     """So that a filegroup of a checkpoint's files will do."""
     assert run("--output", "out", "weights", checkpoint / "config.json", "--quantization", "q0f32") == 0
     assert {call["arguments"][1] for call in environment.calls()} == {str(checkpoint)}
@@ -101,25 +106,64 @@ def test_library_is_compiled_for_the_target_by_the_given_compiler(
     run: Callable[..., int], environment: Environment, tmp_path: Path
 ) -> None:
     target = '{"kind": "llvm", "mcpu": "x86-64-v3"}'
-    assert run("--output", "model.so", "library", tmp_path, "--target", target, "--compiler", "bin/g++", "--opt", "O2") == 0
+    assert (
+        run("--output", "model.so", "library", tmp_path, "--target", target, "--compiler", "bin/g++", "--opt", "O2")
+        == 0
+    )
     (call,) = environment.calls()
-    assert call["arguments"] == ["compile", f"{tmp_path}/mlc-chat-config.json", "--device", target, "--output", "model.so", "--opt", "O2"]
+    assert call["arguments"] == [
+        "compile",
+        f"{tmp_path}/mlc-chat-config.json",
+        "--device",
+        target,
+        "--output",
+        "model.so",
+        "--opt",
+        "O2",
+    ]
     # TVM runs it from another folder.
     assert call["environment"]["CXX"] == str(Path.cwd() / "bin/g++")
     # It may be compiled without the engine (test_compiler.py).
     assert call["environment"]["SKIP_LOADING_MLCLLM_SO"] == "1"
 
 
-def test_library_for_a_gpu_has_machine_code_by_the_given_nvcc(run: Callable[..., int], environment: Environment, tmp_path: Path) -> None:
+def test_library_for_a_gpu_has_machine_code_by_the_given_nvcc(
+    run: Callable[..., int], environment: Environment, tmp_path: Path
+) -> None:
     nvcc = tmp_path / "cuda/bin/nvcc"
     nvcc.parent.mkdir(parents=True)
     nvcc.write_text("#!/bin/sh\necho sm_80\necho sm_90\n")
     nvcc.chmod(0o755)
     target = '{"kind": "cuda", "arch": "sm_90"}'
-    assert run("--output", "model.so", "library", tmp_path, "--target", target, "--compiler", "bin/g++", "--nvcc", nvcc, "--opt", "O0") == 0
+    assert (
+        run(
+            "--output",
+            "model.so",
+            "library",
+            tmp_path,
+            "--target",
+            target,
+            "--compiler",
+            "bin/g++",
+            "--nvcc",
+            nvcc,
+            "--opt",
+            "O0",
+        )
+        == 0
+    )
     assert (environment.folder / "target").read_text() == target
     (call,) = environment.calls()
-    assert call["arguments"] == ["compile", f"{tmp_path}/mlc-chat-config.json", "--device", target, "--output", "model.so", "--opt", "O0"]
+    assert call["arguments"] == [
+        "compile",
+        f"{tmp_path}/mlc-chat-config.json",
+        "--device",
+        target,
+        "--output",
+        "model.so",
+        "--opt",
+        "O0",
+    ]
     assert call["environment"]["PATH"] == str(nvcc.parent)
 
 
@@ -130,15 +174,42 @@ def test_an_architecture_that_nvcc_has_not_is_refused_before_anything_runs(
     nvcc.write_text("#!/bin/sh\necho sm_90\n")
     nvcc.chmod(0o755)
     target = '{"kind": "cuda", "arch": "sm_999"}'
-    assert run("--output", "model.so", "library", tmp_path, "--target", target, "--compiler", "g++", "--nvcc", nvcc) == 1
+    assert (
+        run("--output", "model.so", "library", tmp_path, "--target", target, "--compiler", "g++", "--nvcc", nvcc) == 1
+    )
     assert environment.calls() == []
-    assert capfd.readouterr().err.startswith("build_model: target of kind cuda: expected one of the architectures sm_90, found sm_999; ")
+    assert capfd.readouterr().err.startswith(
+        "build_model: target of kind cuda: expected one of the architectures sm_90, found sm_999; "
+    )
 
 
-def test_a_model_without_weights_is_only_configured(run: Callable[..., int], environment: Environment, checkpoint: Path) -> None:
-    assert run("--output", "out", "config", checkpoint / "config.json", "--quantization", "q0f16", "--conv-template", "chatml") == 0
+def test_a_model_without_weights_is_only_configured(
+    run: Callable[..., int], environment: Environment, checkpoint: Path
+) -> None:
+    assert (
+        run(
+            "--output",
+            "out",
+            "config",
+            checkpoint / "config.json",
+            "--quantization",
+            "q0f16",
+            "--conv-template",
+            "chatml",
+        )
+        == 0
+    )
     (call,) = environment.calls()
-    assert call["arguments"] == ["gen_config", str(checkpoint), "--quantization", "q0f16", "--output", "out", "--conv-template", "chatml"]
+    assert call["arguments"] == [
+        "gen_config",
+        str(checkpoint),
+        "--quantization",
+        "q0f16",
+        "--output",
+        "out",
+        "--conv-template",
+        "chatml",
+    ]
 
 
 def test_commands_see_nothing_of_the_machine(
@@ -151,14 +222,22 @@ def test_commands_see_nothing_of_the_machine(
         seen = call["environment"]
         # Of its own accord, Python adds the locale (PEP 538), and a shell script that starts it the others.
         assert set(seen) - {"LC_CTYPE", "PWD", "SHLVL", "_"} == {
-            "HOME", "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONPATH", "TMPDIR", "TVM_BIND_THREADS",
+            "HOME",
+            "PATH",
+            "PYTHONDONTWRITEBYTECODE",
+            "PYTHONHASHSEED",
+            "PYTHONPATH",
+            "TMPDIR",
+            "TVM_BIND_THREADS",
         }
         assert (seen["PATH"], seen["PYTHONHASHSEED"]) == ("/nonexistent", "0")
         assert call["home"] == []
         assert not os.path.exists(seen["HOME"]) and not os.path.exists(seen["TMPDIR"])
 
 
-def test_the_first_environment_wins(run: Callable[..., int], environment: Environment, checkpoint: Path, tmp_path: Path) -> None:
+def test_the_first_environment_wins(
+    run: Callable[..., int], environment: Environment, checkpoint: Path, tmp_path: Path
+) -> None:
     second = Environment(tmp_path / "second")
     assert run("--environment", second.folder, "--output", "out", "weights", checkpoint, "--quantization", "q0f32") == 0
     assert len(environment.calls()) == 2 and second.calls() == []
@@ -167,7 +246,12 @@ def test_the_first_environment_wins(run: Callable[..., int], environment: Enviro
 
 @pytest.mark.parametrize(("failing", "calls"), [("gen_config", 1), ("convert_weight", 2)])
 def test_a_failed_command_ends_it_and_is_shown_with_what_it_said(
-    run: Callable[..., int], environment: Environment, checkpoint: Path, capfd: pytest.CaptureFixture, failing: str, calls: int
+    run: Callable[..., int],
+    environment: Environment,
+    checkpoint: Path,
+    capfd: pytest.CaptureFixture,
+    failing: str,
+    calls: int,
 ) -> None:
     environment.fail_at(failing)
     assert run("--output", "out", "weights", checkpoint, "--quantization", "q0f32") == 1
@@ -184,7 +268,9 @@ def test_a_folder_without_configuration_is_refused_before_anything_runs(
     empty.mkdir()
     assert run("--output", "out", "weights", empty, "--quantization", "q0f32") == 1
     assert environment.calls() == []
-    expected = f"build_model: {empty}: expected a model folder as Hugging Face's hub has them, found no config.json in it\n"
+    expected = (
+        f"build_model: {empty}: expected a model folder as Hugging Face's hub has them, found no config.json in it\n"
+    )
     assert capfd.readouterr().err == expected
 
 
@@ -198,7 +284,9 @@ def test_a_folder_without_configuration_is_refused_before_anything_runs(
         (["--output", "out", "library", "model", "--target", "llvm"], "--compiler"),
     ],
 )
-def test_a_missing_option_is_named(run: Callable[..., int], arguments: list[str], missing: str, capfd: pytest.CaptureFixture) -> None:
+def test_a_missing_option_is_named(
+    run: Callable[..., int], arguments: list[str], missing: str, capfd: pytest.CaptureFixture
+) -> None:
     with pytest.raises(SystemExit):
         run(*arguments)
     assert f"the following arguments are required: {missing}" in capfd.readouterr().err

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from models.private import build_relax
 
 SOURCE = Path(__file__).with_name("affine.py")
@@ -21,7 +22,16 @@ EXPECTED = "to return a tvm.IRModule, found"
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     def call(*arguments: str | Path, source: Path = SOURCE, target: str = TARGET) -> int:
-        options = ["--output", tmp_path / "library.so", "--source", source, "--target", target, "--compiler", os.environ["CXX"]]
+        options = [
+            "--output",
+            tmp_path / "library.so",
+            "--source",
+            source,
+            "--target",
+            target,
+            "--compiler",
+            os.environ["CXX"],
+        ]
         for folder in os.environ["PYTHONPATH"].split(os.pathsep):
             options += ["--environment", folder]
         monkeypatch.setattr(sys, "argv", ["build_relax", *map(str, options), *map(str, arguments)])
@@ -36,9 +46,14 @@ def last_line(capfd: pytest.CaptureFixture) -> str:
     return error.splitlines()[-1]
 
 
-def test_a_function_that_is_not_there_is_said_with_those_that_are(run: Callable[..., int], capfd: pytest.CaptureFixture) -> None:
+def test_a_function_that_is_not_there_is_said_with_those_that_are(
+    run: Callable[..., int], capfd: pytest.CaptureFixture
+) -> None:
     assert run("--function", "modul") == 1
-    expected = "expected a function modul, found kernel, module, number, raises, unknown_function; give relax_library(function = ...) one of them"
+    expected = (
+        "expected a function modul, found kernel, module, number, raises, unknown_function; give relax_library(function"
+        " = ...) one of them"
+    )
     assert last_line(capfd) == f"build_relax: {SOURCE}: {expected}"
 
 
@@ -47,7 +62,11 @@ def test_a_function_that_is_not_there_is_said_with_those_that_are(run: Callable[
     [
         ("raises", {}, "that it raises ValueError: width must be positive; see above"),
         ("number", {}, "int"),
-        ("module", {"height": 8}, "that it raises TypeError: module() got an unexpected keyword argument 'height'; see above"),
+        (
+            "module",
+            {"height": 8},
+            "that it raises TypeError: module() got an unexpected keyword argument 'height'; see above",
+        ),
     ],
 )
 def test_a_function_that_makes_no_module_is_said(
@@ -59,26 +78,38 @@ def test_a_function_that_makes_no_module_is_said(
 
 @pytest.mark.parametrize(("option", "name"), [("--arguments", "arguments"), ("--pass-config", "pass_config")])
 @pytest.mark.parametrize("value", ["3", "{", "[]"])
-def test_options_that_are_no_objects_are_said(run: Callable[..., int], capfd: pytest.CaptureFixture, option: str, name: str, value: str) -> None:
+def test_options_that_are_no_objects_are_said(
+    run: Callable[..., int], capfd: pytest.CaptureFixture, option: str, name: str, value: str
+) -> None:
     assert run("--function", "module", option, value) == 1
     assert last_line(capfd) == f"build_relax: {name}: expected a JSON object, found {value!r}"
 
 
-def test_a_source_that_cannot_be_imported_is_said(run: Callable[..., int], capfd: pytest.CaptureFixture, tmp_path: Path) -> None:
+def test_a_source_that_cannot_be_imported_is_said(
+    run: Callable[..., int], capfd: pytest.CaptureFixture, tmp_path: Path
+) -> None:
     source = tmp_path / "source.py"
     source.write_text("import no_such_module\n")
     assert run("--function", "module", source=source) == 1
-    expected = "expected a Python file that TVM's Python can import, found that it raises ModuleNotFoundError: No module named 'no_such_module'; see above"
+    expected = (
+        "expected a Python file that TVM's Python can import, found that it raises ModuleNotFoundError: No module named"
+        " 'no_such_module'; see above"
+    )
     assert last_line(capfd) == f"build_relax: {source}: {expected}"
 
 
 def test_an_unknown_option_of_a_pass_is_said(run: Callable[..., int], capfd: pytest.CaptureFixture) -> None:
     assert run("--function", "module", "--pass-config", '{"relax.no_such_option": 1}') == 1
     line = last_line(capfd)
-    assert line.startswith(f"build_relax: {SOURCE}: TVM failed to compile it for the target llvm (") and "relax.no_such_option" in line
+    assert (
+        line.startswith(f"build_relax: {SOURCE}: TVM failed to compile it for the target llvm (")
+        and "relax.no_such_option" in line
+    )
 
 
-def test_a_linker_that_fails_is_said(run: Callable[..., int], capfd: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_linker_that_fails_is_said(
+    run: Callable[..., int], capfd: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     linker = tmp_path / "g++"
     linker.write_text("#!/bin/sh\necho ld: no space left\nexit 1\n")
     linker.chmod(0o755)
@@ -94,7 +125,9 @@ def test_a_target_is_checked_first(run: Callable[..., int], capfd: pytest.Captur
     assert last_line(capfd).startswith("build_relax: target 'llvm': expected a TVM target as JSON")
 
 
-def test_the_same_library_from_another_folder(run: Callable[..., int], capfd: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_library_from_another_folder(
+    run: Callable[..., int], capfd: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run("--function", "module") == 0
     assert capfd.readouterr() == ("", "")
     first = (tmp_path / "library.so").read_bytes()
@@ -104,7 +137,10 @@ def test_the_same_library_from_another_folder(run: Callable[..., int], capfd: py
     temporary.mkdir()
     source = Path(shutil.copy(SOURCE, other / "renamed.py"))
     monkeypatch.setenv("CXX", str(Path(os.environ["CXX"]).absolute()))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(str(Path(folder).absolute()) for folder in os.environ["PYTHONPATH"].split(os.pathsep)))
+    monkeypatch.setenv(
+        "PYTHONPATH",
+        os.pathsep.join(str(Path(folder).absolute()) for folder in os.environ["PYTHONPATH"].split(os.pathsep)),
+    )
     monkeypatch.chdir(other)
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     assert run("--function", "module", source=source) == 0

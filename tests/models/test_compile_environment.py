@@ -1,4 +1,6 @@
-"""What compiles models gets a linker, and nvcc for a GPU; a target that cannot be compiled for is refused by one line that says what can."""
+"""What compiles models gets a linker, and nvcc for a GPU; a target that cannot be compiled for is refused by one line
+that says what can.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from models.private.compile_environment import TargetError, architectures, run_python, target_variables
 
 CPU = json.dumps({"kind": "llvm", "mcpu": "x86-64-v3"})
@@ -34,7 +37,9 @@ def test_a_cpu_needs_the_linker_alone() -> None:
 
 
 @pytest.mark.parametrize("arch", ["sm_75", "sm_90", "sm_90a", "sm_100f"])
-def test_a_gpu_needs_nvcc_and_its_host_compiler_by_whole_path(nvcc: Path, arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_needs_nvcc_and_its_host_compiler_by_whole_path(
+    nvcc: Path, arch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(nvcc.parent)
     compiler = str(Path.cwd() / "bin/g++")
     assert target_variables(cuda(arch), Path("bin/g++"), Path("nvcc")) == {
@@ -49,8 +54,10 @@ def test_a_gpu_needs_nvcc_and_its_host_compiler_by_whole_path(nvcc: Path, arch: 
 def test_another_architecture_is_refused_and_those_that_there_are_named(nvcc: Path, arch: str | None) -> None:
     with pytest.raises(TargetError) as caught:
         target_variables(cuda(arch), Path("g++"), nvcc)
-    assert str(caught.value) == (
-        f"target of kind cuda: expected one of the architectures sm_75, sm_90, sm_100, found {arch}; give cuda_target(arch = ...) one of them"
+    assert (
+        str(caught.value)
+        == f"target of kind cuda: expected one of the architectures sm_75, sm_90, sm_100, found {arch}; give"
+        " cuda_target(arch = ...) one of them"
     )
 
 
@@ -58,7 +65,11 @@ def test_another_architecture_is_refused_and_those_that_there_are_named(nvcc: Pa
 def test_a_target_that_is_none_is_refused(target: str) -> None:
     with pytest.raises(TargetError) as caught:
         target_variables(target, Path("g++"), None)
-    assert str(caught.value) == f"target {target!r}: expected a TVM target as JSON, as cpu_target() and cuda_target() of //models:defs.bzl give it"
+    assert (
+        str(caught.value)
+        == f"target {target!r}: expected a TVM target as JSON, as cpu_target() and cuda_target() of //models:defs.bzl"
+        " give it"
+    )
 
 
 def test_a_gpu_without_nvcc_is_refused() -> None:
@@ -80,19 +91,28 @@ def test_nvcc_that_does_not_run_is_said(tmp_path: Path, content: str | None) -> 
         nvcc.chmod(0o755)
     with pytest.raises(TargetError) as caught:
         target_variables(cuda("sm_90"), Path("g++"), nvcc)
-    assert str(caught.value).startswith(f"{nvcc}: expected nvcc, which lists its architectures; found that it does not run (")
+    assert str(caught.value).startswith(
+        f"{nvcc}: expected nvcc, which lists its architectures; found that it does not run ("
+    )
     assert ("no libc" if content else "No such file") in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_python_gets_folders_of_its_own_and_what_it_says_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_gets_folders_of_its_own_and_what_it_says_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    program = "import json, os, sys; print(json.dumps(dict(os.environ)), flush=True); print('error', file=sys.stderr); sys.exit(3)"
+    program = (
+        "import json, os, sys; print(json.dumps(dict(os.environ)), flush=True); print('error', file=sys.stderr);"
+        " sys.exit(3)"
+    )
     done = run_python(["-c", program], [Path("first"), Path("second")], TVM_CUDA_COMPILE_MODE="nvcc")
     environment, error = done.stdout.splitlines()
     seen = json.loads(environment)
     assert (done.returncode, error) == (3, "error")
     assert seen["PYTHONPATH"] == f"{Path.cwd()}/first{os.pathsep}{Path.cwd()}/second"
     assert (seen["PYTHONHASHSEED"], seen["TVM_CUDA_COMPILE_MODE"]) == ("0", "nvcc")
-    assert Path(seen["TMPDIR"]).parents[1] == Path(seen["HOME"]).parents[1] == tmp_path and seen["TMPDIR"] != seen["HOME"]
+    assert (
+        Path(seen["TMPDIR"]).parents[1] == Path(seen["HOME"]).parents[1] == tmp_path and seen["TMPDIR"] != seen["HOME"]
+    )
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,6 @@
-"""What compiles models is mlc-llm without its engine: a change of the engine's C++ compiles no library again (models/README.md)."""
+"""What compiles models is mlc-llm without its engine: a change of the engine's C++ compiles no library again
+(models/README.md).
+"""
 
 from __future__ import annotations
 

@@ -1,15 +1,20 @@
-"""What a library carries for a GPU is machine code in place of the source that TVM leaves where there is no driver, and else what TVM writes."""
+"""What a library carries for a GPU is machine code in place of the source that TVM leaves where there is no driver, and
+else what TVM writes.
+"""
 
 from __future__ import annotations
 
 import affine
 import pytest
-import tvm
 import tvm_ffi
+
+import tvm
 from models.private import compile_relax, cuda_modules
 
 HOST = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu"}
-TARGET = tvm.target.Target({"kind": "cuda", "arch": "sm_90", "max_threads_per_block": 1024, "max_shared_memory_per_block": 49152, "host": HOST})
+TARGET = tvm.target.Target(
+    {"kind": "cuda", "arch": "sm_90", "max_threads_per_block": 1024, "max_shared_memory_per_block": 49152, "host": HOST}
+)
 CODE = b"\x7fELF machine code"
 
 

@@ -14,6 +14,7 @@ import pytest
 import safetensors
 import sentencepiece
 import tokenizers
+
 from models.tiny import tiny_model
 
 CONFIG = tiny_model.TinyConfig()
@@ -33,7 +34,9 @@ TEXTS = [
 def write(folder: Path, *options: str, hash_seed: str = "0") -> dict[str, bytes]:
     """The files that a process of its own writes, as the build runs it."""
     environment = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": hash_seed, "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, tiny_model.__file__, folder, *options], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, tiny_model.__file__, folder, *options], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stderr
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -62,11 +65,17 @@ def test_the_builds_checkpoint_is_these_bytes(files: dict[str, bytes]) -> None:
 
 def test_another_seed_differs(files: dict[str, bytes], tmp_path: Path) -> None:
     other = write(tmp_path / "other", "--seed", "1")
-    assert {name for name in files if other[name] != files[name]} == {"model.safetensors", "tokenizer.json", "tokenizer.model"}
+    assert {name for name in files if other[name] != files[name]} == {
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer.model",
+    }
 
 
 def test_no_file_names_the_folder(files: dict[str, bytes], folder: Path) -> None:
-    assert not [name for name, content in files.items() if str(folder).encode() in content or folder.name.encode() in content]
+    assert not [
+        name for name, content in files.items() if str(folder).encode() in content or folder.name.encode() in content
+    ]
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -82,13 +91,17 @@ def test_both_tokenizer_libraries_have_one_vocabulary(folder: Path) -> None:
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     assert pieces.get_piece_size() == tokenizer.get_vocab_size() == CONFIG.vocab_size
-    assert [tokenizer.id_to_token(i) for i in range(CONFIG.vocab_size)] == [pieces.id_to_piece(i) for i in range(CONFIG.vocab_size)]
+    assert [tokenizer.id_to_token(i) for i in range(CONFIG.vocab_size)] == [
+        pieces.id_to_piece(i) for i in range(CONFIG.vocab_size)
+    ]
     assert [pieces.piece_to_id(name) for name in (tiny_model.UNK, tiny_model.BOS, tiny_model.EOS)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("symbol", tiny_model.CHAT_SYMBOLS)
 def test_a_delimiter_of_the_chat_template_is_one_token(folder: Path, symbol: str) -> None:
-    """Both agree on its number. Only tokenizers cuts it out before it puts a space before the text, as with every Llama 2."""
+    """Both agree on its number. Only tokenizers cuts it out before it puts a space before the text, as with every Llama
+    2.
+    """
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     number = pieces.piece_to_id(symbol)

@@ -19,7 +19,13 @@ def tags(files: Iterable[Path], function: str) -> list[dict[str, Any]]:
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == function:
-                found.append({keyword.arg: value for keyword in node.keywords if (value := _literal(keyword.value)) is not None and keyword.arg})
+                found.append(
+                    {
+                        keyword.arg: value
+                        for keyword in node.keywords
+                        if (value := _literal(keyword.value)) is not None and keyword.arg
+                    }
+                )
     return found
 
 

@@ -23,7 +23,13 @@ def rule(name: str, *tags: str, kind: str = "py_test", compatible: bool = True) 
 
 
 def test_tagged_tests_that_this_build_can_run_are_chosen() -> None:
-    rules = [rule("b", "gate"), rule("a", "gate"), rule("cuda", "gate", compatible=False), rule("c", "manual"), rule("d", kind="filegroup")]
+    rules = [
+        rule("b", "gate"),
+        rule("a", "gate"),
+        rule("cuda", "gate", compatible=False),
+        rule("c", "manual"),
+        rule("d", kind="filegroup"),
+    ]
     assert CHOOSE(rules, ["test_a.py", "test_b.py", "test_c.py", "test_cuda.py"], {}) == (["a", "b"], [])
 
 

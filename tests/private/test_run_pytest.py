@@ -68,7 +68,9 @@ def test_results_are_written_where_bazel_asks(tmp_path: Path) -> None:
 def test_shards_split_the_tests_and_lose_none(tmp_path: Path) -> None:
     source = "".join(f"def test_{number}(): pass\n" for number in range(7))
     shards = [
-        run(tmp_path, source, TEST_TOTAL_SHARDS="3", TEST_SHARD_INDEX=str(index), TEST_SHARD_STATUS_FILE=f"{tmp_path}/s")
+        run(
+            tmp_path, source, TEST_TOTAL_SHARDS="3", TEST_SHARD_INDEX=str(index), TEST_SHARD_STATUS_FILE=f"{tmp_path}/s"
+        )
         for index in range(3)
     ]
     assert [shard.stdout.splitlines()[-1].split()[1] for shard in shards] == ["3", "2", "2"]

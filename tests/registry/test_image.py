@@ -1,4 +1,6 @@
-"""Promise: an image made by oci_image follows the OCI specification and says what its BUILD file says; other tools read it."""
+"""Promise: an image made by oci_image follows the OCI specification and says what its BUILD file says; other tools read
+it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ def runfile(variable: str) -> Path:
 class Image:
     """An image of a layout, with every blob checked against its descriptor."""
 
-    def __init__(self, layout: Path, descriptor: dict | None = None):
+    def __init__(self, layout: Path, descriptor: dict | None = None) -> None:
         self.layout = layout
         marker = json.loads((layout / "oci-layout").read_bytes())
         assert marker == {"imageLayoutVersion": "1.0.0"}, marker
@@ -51,7 +53,9 @@ class Image:
 def run_tool(folder: Path, variable: str, *arguments: str | Path) -> str:
     """Runs a container tool that keeps its files in a folder; returns what it prints."""
     environment = {"HOME": str(folder), "PATH": "", "TMPDIR": str(folder)}
-    done = subprocess.run([runfile(variable), *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        [runfile(variable), *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -99,8 +103,10 @@ def test_attributes_become_configuration() -> None:
     assert config["WorkingDir"] == "/base"
     assert config["ExposedPorts"] == {"8080/tcp": {}}
     assert config["Volumes"] == {"/models": {}}
-    assert config["Labels"] == \
-        {"org.opencontainers.image.source": "https://example.invalid/base?a=b", "org.opencontainers.image.version": "1.0"}
+    assert config["Labels"] == {
+        "org.opencontainers.image.source": "https://example.invalid/base?a=b",
+        "org.opencontainers.image.version": "1.0",
+    }
     assert image.manifest["annotations"] == {"org.opencontainers.image.title": "application"}
     derived = Image(runfile("DERIVED")).config["config"]
     assert derived["Entrypoint"] == ["/bin/application", "two words"]
@@ -130,7 +136,15 @@ def test_skopeo_reads_image_index_and_archive(tmp_path: Path) -> None:
     assert seen["Labels"]["org.opencontainers.image.version"] == "1.0"
     raw = json.loads(run_tool(tmp_path, "SKOPEO", "inspect", "--raw", f"oci:{runfile('INDEX')}"))
     assert raw["manifests"][0]["digest"] == expected
-    loaded = json.loads(run_tool(tmp_path, "SKOPEO", "inspect", "--config", f"docker-archive:{runfile('ARCHIVE')}:example.invalid/application:1.0"))
+    loaded = json.loads(
+        run_tool(
+            tmp_path,
+            "SKOPEO",
+            "inspect",
+            "--config",
+            f"docker-archive:{runfile('ARCHIVE')}:example.invalid/application:1.0",
+        )
+    )
     assert loaded == Image(runfile("APPLICATION")).config
 
 

@@ -88,9 +88,22 @@ def test_bytes_depend_on_content_alone(tmp_path: Path) -> None:
             (folder / "inputs" / name).rename(folder / name)
             os.utime(folder / name, (number, number))
         (folder / "spec.json").write_text(json.dumps(dict(SPEC if number else reversed(SPEC.items()))))
-        command = [sys.executable, "-I", "-B", runfile("LAYOUT").resolve(), "image", "--spec=spec.json", "--output=out", "--digest=digest"]
+        command = [
+            sys.executable,
+            "-I",
+            "-B",
+            runfile("LAYOUT").resolve(),
+            "image",
+            "--spec=spec.json",
+            "--output=out",
+            "--digest=digest",
+        ]
         subprocess.run(command, check=True, cwd=folder, env={"TZ": zone}, umask=umask)
-        files = {str(path.relative_to(folder / "out")): path.read_bytes() for path in (folder / "out").rglob("*") if path.is_file()}
+        files = {
+            str(path.relative_to(folder / "out")): path.read_bytes()
+            for path in (folder / "out").rglob("*")
+            if path.is_file()
+        }
         trees.append({**files, "digest": (folder / "digest").read_bytes()})
     assert trees[0] == trees[1]
 

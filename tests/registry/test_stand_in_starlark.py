@@ -36,7 +36,9 @@ def test_says_nothing_when_all_is_supported() -> None:
 
 
 def test_names_target_attribute_way_out_and_what_is_supported() -> None:
-    error = STAND_IN["unsupported"]("@rules_oci//oci:defs.bzl%oci_image", "app", {"tars": [], "resource_set": "x"}, ["tars", "base"])
+    error = STAND_IN["unsupported"](
+        "@rules_oci//oci:defs.bzl%oci_image", "app", {"tars": [], "resource_set": "x"}, ["tars", "base"]
+    )
     for part in ("@rules_oci//oci:defs.bzl%oci_image", '"app"', "resource_set", "--config=upstream", "base, tars"):
         assert part in error
 
@@ -51,7 +53,10 @@ def test_check_stops_the_build() -> None:
 
 
 def test_reads_names_versions_extras_and_hashes() -> None:
-    text = f"# Comment\nMarkup_Safe.x==1.0 \\\n    --hash=sha256:{A} \\\n    --hash=sha256:{B}\n    # via something\ncoverage[toml]==7 ; python_version < '4' --hash=sha256:{A}\n"
+    text = (
+        f"# Comment\nMarkup_Safe.x==1.0 \\\n    --hash=sha256:{A} \\\n    --hash=sha256:{B}\n    # via"
+        f" something\ncoverage[toml]==7 ; python_version < '4' --hash=sha256:{A}\n"
+    )
     packages, error = LOCK["parse_lock"](text, "lock.txt")
     assert error is None
     assert packages["markup_safe_x"] == {"name": "Markup_Safe.x", "version": "1.0", "extras": [], "hashes": [A, B]}
@@ -103,7 +108,9 @@ def test_ranks_wheels() -> None:
 
 
 def test_wrong_hash_names_expected_and_found() -> None:
-    file, error = LOCK["choose"](package(), [listed("numpy-2.0-py3-none-any.whl", B), listed("numpy-1.0-py3-none-any.whl", B)], 11)
+    file, error = LOCK["choose"](
+        package(), [listed("numpy-2.0-py3-none-any.whl", B), listed("numpy-1.0-py3-none-any.whl", B)], 11
+    )
     assert file is None
     assert f"numpy==2.0: expected a file with sha256 {A}" in error
     assert f"numpy-2.0-py3-none-any.whl {B}" in error

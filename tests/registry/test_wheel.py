@@ -1,4 +1,6 @@
-"""Promise: a wheel made by py_wheel installs with pip, says what its BUILD file says, and has the same bytes everywhere."""
+"""Promise: a wheel made by py_wheel installs with pip, says what its BUILD file says, and has the same bytes
+everywhere.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,14 @@ def runfile(variable: str) -> Path:
 
 def python(*arguments: str | Path, **kwargs: object) -> subprocess.CompletedProcess[str]:
     """Runs this interpreter with this test's packages and nothing else of the environment; the output is in the result."""
-    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONDONTWRITEBYTECODE": "1", "HOME": os.environ["TEST_TMPDIR"]}
+    environment = {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": os.environ["TEST_TMPDIR"],
+    }
     return subprocess.run(
-        [sys.executable, *arguments], **{"env": environment, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **kwargs}
+        [sys.executable, *arguments],
+        **{"env": environment, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **kwargs},
     )
 
 
@@ -95,7 +102,9 @@ def test_platform_tag_is_one_that_auditwheel_grants() -> None:
     done = python("-m", "auditwheel", "show", runfile("ANSWER_WHEEL"))
     assert done.returncode == 0, done.stdout
     # The library needs no symbol of glibc, so that auditwheel grants the oldest tag there is.
-    assert re.search(r'consistent with the following platform tag: "manylinux_2_5_x86_64"', " ".join(done.stdout.split()))
+    assert re.search(
+        r'consistent with the following platform tag: "manylinux_2_5_x86_64"', " ".join(done.stdout.split())
+    )
 
 
 SPEC = {
@@ -126,7 +135,9 @@ def make(folder: Path, files: list[str], spec: dict, **kwargs: object) -> subpro
 
 def test_bytes_depend_on_content_alone(tmp_path: Path) -> None:
     wheels = []
-    for number, (umask, zone, mode, time) in enumerate([(0o022, "UTC", 0o644, 0), (0o077, "Asia/Tokyo", 0o555, 1_700_000_000)]):
+    for number, (umask, zone, mode, time) in enumerate(
+        [(0o022, "UTC", 0o644, 0), (0o077, "Asia/Tokyo", 0o555, 1_700_000_000)]
+    ):
         folder = tmp_path / str(number)
         names = ["in/a.py", "in/b/c.txt", "in/d.sh"]
         for name in names:
@@ -142,10 +153,14 @@ def test_bytes_depend_on_content_alone(tmp_path: Path) -> None:
     assert wheels[0] == wheels[1]
     with zipfile.ZipFile(io.BytesIO(wheels[0])) as archive:
         assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
-        # As upstream writes them, so that both profiles give the same bytes: modes, and room for large sizes in the local header.
+        # As upstream writes them, so that both profiles give the same bytes: modes, and room for large sizes in the
+        # local header.
         assert {info.external_attr for info in archive.infolist()} == {(stat.S_IFREG | 0o777) << 16}
         # The length of its extra field (APPNOTE, 4.3.7): 20 bytes for two sizes.
-        room = {info.filename: int.from_bytes(wheels[0][info.header_offset + 28 : info.header_offset + 30], "little") for info in archive.infolist()}
+        room = {
+            info.filename: int.from_bytes(wheels[0][info.header_offset + 28 : info.header_offset + 30], "little")
+            for info in archive.infolist()
+        }
         assert (room["a.py"], room["same-1.dist-info/METADATA"]) == (20, 0)
         assert "Generator: bazel-wheelmaker 1.0\n" in archive.read("same-1.dist-info/WHEEL").decode()
         assert "Tag: py2-none-any\nTag: py3-none-any\n" in archive.read("same-1.dist-info/WHEEL").decode()

@@ -1,6 +1,8 @@
-"""A release page on loopback: the part of GitHub's REST and GraphQL APIs that releases need, as documented, with faults on demand.
+"""A release page on loopback: the part of GitHub's REST and GraphQL APIs that releases need, as documented, with faults
+on demand.
 
-gh speaks plain HTTP with one host only, github.localhost, which a proxy variable leads here: see `FakeGitHub.environment`.
+gh speaks plain HTTP with one host only, github.localhost, which a proxy variable leads here: see
+`FakeGitHub.environment`.
 
 REST: https://docs.github.com/en/rest/releases (releases, assets), https://docs.github.com/en/rest/commits (tags).
 """
@@ -15,7 +17,11 @@ import re
 import threading
 import urllib.parse
 
-API, UPLOADS, STORE = "http://api.github.localhost", "http://uploads.github.localhost", "http://objects.storage.localhost"
+API, UPLOADS, STORE = (
+    "http://api.github.localhost",
+    "http://uploads.github.localhost",
+    "http://objects.storage.localhost",
+)
 TOKEN = "token-of-the-test"
 _TIME = "2000-01-01T00:00:00Z"
 
@@ -46,7 +52,7 @@ class FakeGitHub:
         digests: whether assets have the field `digest`, which hosts were late to get.
     """
 
-    def __init__(self, repository: str, tags: dict[str, str], digests: bool = True):
+    def __init__(self, repository: str, tags: dict[str, str], digests: bool = True) -> None:
         self.repository, self.tags, self.digests = repository, tags, digests
         self.releases: list[dict] = []
         self.faults: list[Fault] = []
@@ -66,7 +72,11 @@ class FakeGitHub:
     @property
     def environment(self) -> dict[str, str]:
         """What a client is to be run with; gh is otherwise as on any machine."""
-        return {"HTTP_PROXY": f"http://127.0.0.1:{self._http.server_port}", "GH_HOST": "github.localhost", "GH_TOKEN": TOKEN}
+        return {
+            "HTTP_PROXY": f"http://127.0.0.1:{self._http.server_port}",
+            "GH_HOST": "github.localhost",
+            "GH_TOKEN": TOKEN,
+        }
 
     def close(self) -> None:
         self._http.shutdown()
@@ -110,9 +120,15 @@ class FakeGitHub:
 
     def add_asset(self, release: dict, name: str, data: bytes, state: str = "uploaded") -> dict:
         number = self.new_id()
-        # "GitHub renames asset filenames that have special characters, non-alphanumeric characters, and leading or trailing periods."
+        # "GitHub renames asset filenames that have special characters, non-alphanumeric characters, and leading or
+        # trailing periods."
         name = re.sub(r"[^A-Za-z0-9_+@-]+", ".", name).strip(".")
-        asset = {"url": f"{API}/repos/{self.repository}/releases/assets/{number}", "id": number, "node_id": f"A{number}", "name": name}
+        asset = {
+            "url": f"{API}/repos/{self.repository}/releases/assets/{number}",
+            "id": number,
+            "node_id": f"A{number}",
+            "name": name,
+        }
         asset |= {"state": state, "size": len(data), "data": data, "created_at": _TIME, "updated_at": _TIME}
         if self.digests:
             asset["digest"] = "sha256:" + hashlib.sha256(data).hexdigest() if state == "uploaded" else None
@@ -123,7 +139,7 @@ class FakeGitHub:
 class _Answer(Exception):
     """Ends a request with a status, a JSON body and headers."""
 
-    def __init__(self, status: int, body: object = None, headers: dict[str, str] | None = None):
+    def __init__(self, status: int, body: object = None, headers: dict[str, str] | None = None) -> None:
         self.status, self.body, self.headers = status, body, headers or {}
 
 
@@ -153,9 +169,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self._rest(url.path.removeprefix(prefix))
             raise _Answer(404, {"message": "Not Found"})
         except _Answer as answer:
-            body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body, default=lambda _: None).encode()
+            body = (
+                answer.body
+                if isinstance(answer.body, bytes)
+                else json.dumps(answer.body, default=lambda _: None).encode()
+            )
             self.send_response(answer.status)
-            for name, value in ({"Content-Type": "application/json", "Content-Length": str(len(body))} | answer.headers).items():
+            for name, value in (
+                {"Content-Type": "application/json", "Content-Length": str(len(body))} | answer.headers
+            ).items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
@@ -225,7 +247,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._list() if self.command == "GET" else self._create()
         if match := re.fullmatch(r"releases/tags/(.+)", path):
             # Drafts have no tag yet, and are not found by it.
-            published = [release for release in self.github.releases if release["tag_name"] == match[1] and not release["draft"]]
+            published = [
+                release for release in self.github.releases if release["tag_name"] == match[1] and not release["draft"]
+            ]
             raise _Answer(200, published[0]) if published else _Answer(404, {"message": "Not Found"})
         if match := re.fullmatch(r"releases/(\d+)", path):
             release = self._release(int(match[1]))
@@ -247,13 +271,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         page, size = int(self.query.get("page", 1)), self.github.page_size
         shown = self.github.releases[(page - 1) * size : page * size]
         more = len(self.github.releases) > page * size
-        following = {"Link": f'<{API}/repos/{self.github.repository}/releases?page={page + 1}>; rel="next"'} if more else {}
+        following = (
+            {"Link": f'<{API}/repos/{self.github.repository}/releases?page={page + 1}>; rel="next"'} if more else {}
+        )
         raise _Answer(200, shown, following)
 
     def _create(self) -> None:
         fields = json.loads(self.body)
         if not fields["draft"] and any(release["tag_name"] == fields["tag_name"] for release in self.github.releases):
-            raise _Answer(422, {"message": "Validation Failed", "errors": [{"code": "already_exists", "field": "tag_name"}]})
+            raise _Answer(
+                422, {"message": "Validation Failed", "errors": [{"code": "already_exists", "field": "tag_name"}]}
+            )
         raise _Answer(201, self.github.make_release(fields))
 
     def _upload(self, release: dict) -> None:

@@ -43,11 +43,18 @@ def run(tmp_path):
 FILES = ("b/notes.md", "a/thing.whl", "b/Zed.json", "b/link.txt")
 
 
-def test_every_file_and_its_sum(run, tmp_path):
+def test_every_file_and_its_sum(run, tmp_path) -> None:
     done = run(*FILES)
     assert (done.returncode, done.stderr) == (0, "")
     folder = tmp_path / "dist"
-    assert sorted(path.name for path in folder.iterdir()) == ["SHA256SUMS", "Zed.json", "link.txt", "notes.md", "release.json", "thing.whl"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "SHA256SUMS",
+        "Zed.json",
+        "link.txt",
+        "notes.md",
+        "release.json",
+        "thing.whl",
+    ]
     assert (folder / "thing.whl").read_bytes() == b"\0\1\n" * 1000
     assert not (folder / "link.txt").is_symlink() and (folder / "link.txt").read_text() == "notes\n"
     lines = (folder / "SHA256SUMS").read_text().splitlines()
@@ -57,7 +64,7 @@ def test_every_file_and_its_sum(run, tmp_path):
     assert publish.Distribution.read(folder).tag == "v0.1.0"
 
 
-def test_of_a_folder_that_holds_one_wheel_the_wheel_is_taken(run, tmp_path):
+def test_of_a_folder_that_holds_one_wheel_the_wheel_is_taken(run, tmp_path) -> None:
     """That is how Bazel makes the wheels of this build."""
     (tmp_path / "wheel").mkdir()
     (tmp_path / "wheel/b-1-py3-none-any.whl").write_bytes(b"wheel")
@@ -68,52 +75,58 @@ def test_of_a_folder_that_holds_one_wheel_the_wheel_is_taken(run, tmp_path):
     assert refused.returncode == 1 and "wheel: expected a file, found a folder" in refused.stderr
 
 
-def test_the_revision(run, tmp_path):
+def test_the_revision(run, tmp_path) -> None:
     run(*FILES)
-    assert json.loads((tmp_path / "dist/release.json").read_text()) == {"version": "0.1.0", "tag": "v0.1.0", "revision": "unstamped"}
+    assert json.loads((tmp_path / "dist/release.json").read_text()) == {
+        "version": "0.1.0",
+        "tag": "v0.1.0",
+        "revision": "unstamped",
+    }
     run(*FILES, options=[f"--status={tmp_path / 'status.txt'}"], output="stamped")
     assert json.loads((tmp_path / "stamped/release.json").read_text())["revision"] == COMMIT
 
 
-def test_the_same_files_in_any_order_give_the_same_folder(run, tmp_path):
+def test_the_same_files_in_any_order_give_the_same_folder(run, tmp_path) -> None:
     run(*FILES)
     run(*reversed(FILES), output="again")
     contents = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("dist", "again")]
     assert contents[0] == contents[1]
 
 
-def test_a_name_that_is_there_twice(run, tmp_path):
+def test_a_name_that_is_there_twice(run, tmp_path) -> None:
     (tmp_path / "a/notes.md").write_text("others")
     done = run(*FILES, "a/notes.md")
     assert done.returncode == 1
     assert (
         done.stderr
-        == f"dist: {tmp_path}/a/notes.md: {tmp_path}/b/notes.md has the same name, and a release has one folder; rename one of them\n"
+        == f"dist: {tmp_path}/a/notes.md: {tmp_path}/b/notes.md has the same name, and a release has one folder; rename"
+        " one of them\n"
     )
     assert not (tmp_path / "dist").exists()
 
 
-def test_a_name_that_is_made_here(run, tmp_path):
+def test_a_name_that_is_made_here(run, tmp_path) -> None:
     for name in "SHA256SUMS", "release.json":
         (tmp_path / "a" / name).write_text("mine")
         done = run(*FILES, f"a/{name}")
         assert done.returncode == 1 and f"{name} is made here" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_what_is_no_file(run, tmp_path):
+def test_what_is_no_file(run, tmp_path) -> None:
     assert run("b").stderr == f"dist: {tmp_path}/b: expected a file, found a folder\n"
     assert run("missing").stderr == f"dist: {tmp_path}/missing: expected a file, found nothing\n"
 
 
-def test_a_folder_that_has_something_in_it(run, tmp_path):
+def test_a_folder_that_has_something_in_it(run, tmp_path) -> None:
     assert run(*FILES).returncode == 0
     done = run(*FILES)
     assert (
-        done.returncode == 1 and done.stderr == f"dist: {tmp_path}/dist: expected an empty folder, found SHA256SUMS; remove what is in it\n"
+        done.returncode == 1
+        and done.stderr == f"dist: {tmp_path}/dist: expected an empty folder, found SHA256SUMS; remove what is in it\n"
     )
 
 
-def test_a_stamp_without_revision(run, tmp_path):
+def test_a_stamp_without_revision(run, tmp_path) -> None:
     (tmp_path / "status.txt").write_text("STABLE_REVISION \n")
     done = run(*FILES, options=[f"--status={tmp_path / 'status.txt'}"])
     assert done.returncode == 1 and "no STABLE_REVISION: build with --config=release" in done.stderr

@@ -1,4 +1,6 @@
-"""The gate runs tests as Bazel would, takes nothing for passed that did not pass, and its stamp is about the very bytes that were tested."""
+"""The gate runs tests as Bazel would, takes nothing for passed that did not pass, and its stamp is about the very bytes
+that were tested.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ STAMP = json.loads(pathlib.Path(os.environ["STAMP"]).read_text())
 ARTIFACTS = [pathlib.Path(path) for path in os.environ["ARTIFACTS"].split()]
 
 
-def test_the_stamp_has_the_digest_of_every_artifact():
+def test_the_stamp_has_the_digest_of_every_artifact() -> None:
     expected = {}
     for artifact in ARTIFACTS:
         if (artifact / "index.json").exists():
@@ -27,12 +29,15 @@ def test_the_stamp_has_the_digest_of_every_artifact():
         else:
             # A wheel is alone in a folder.
             (artifact,) = artifact.iterdir() if artifact.is_dir() else [artifact]
-            expected[artifact.name] = {"kind": "wheel", "digest": f"sha256:{hashlib.sha256(artifact.read_bytes()).hexdigest()}"}
+            expected[artifact.name] = {
+                "kind": "wheel",
+                "digest": f"sha256:{hashlib.sha256(artifact.read_bytes()).hexdigest()}",
+            }
     assert STAMP["artifacts"] == expected
     assert {entry["kind"] for entry in expected.values()} == {"image", "wheel"}
 
 
-def test_the_stamp_names_each_test_and_how_many_cases_passed():
+def test_the_stamp_names_each_test_and_how_many_cases_passed() -> None:
     assert [test["label"] for test in STAMP["tests"]] == ["//tests/registry:image", "//tests/registry:wheel"]
     assert all(test["tests"] > 3 for test in STAMP["tests"])
 
@@ -47,8 +52,19 @@ class Test:
         self.output = folder / "result.json"
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, run_test.__file__, "--test", str(self.program), "--label", "//a:b", "--output", str(self.output)]
-        return subprocess.run([*command, *arguments], env={"PATH": "/usr/bin", "LEAKED": "x"}, capture_output=True, text=True)
+        command = [
+            sys.executable,
+            run_test.__file__,
+            "--test",
+            str(self.program),
+            "--label",
+            "//a:b",
+            "--output",
+            str(self.output),
+        ]
+        return subprocess.run(
+            [*command, *arguments], env={"PATH": "/usr/bin", "LEAKED": "x"}, capture_output=True, text=True
+        )
 
 
 UNITTEST = """
@@ -65,7 +81,7 @@ pathlib.Path(os.environ["XML_OUTPUT_FILE"]).write_text('<testsuites><testsuite t
 
 
 @pytest.mark.parametrize(("source", "cases"), [(UNITTEST.format(one="pass"), 2), (JUNIT.format(tests=3, skipped=0), 3)])
-def test_a_test_that_passes_leaves_its_count(tmp_path, source, cases):
+def test_a_test_that_passes_leaves_its_count(tmp_path, source, cases) -> None:
     test = Test(tmp_path, source)
     done = test.run()
     assert done.returncode == 0, done.stderr
@@ -86,7 +102,7 @@ def test_a_test_that_passes_leaves_its_count(tmp_path, source, cases):
     ],
     ids=["fails", "skips", "skips in JUnit", "none in JUnit", "no case", "nothing said", "lies", "killed"],
 )
-def test_anything_else_leaves_nothing_and_says_why(tmp_path, source, said):
+def test_anything_else_leaves_nothing_and_says_why(tmp_path, source, said) -> None:
     test = Test(tmp_path, source)
     done = test.run()
     assert done.returncode == 1
@@ -95,12 +111,12 @@ def test_anything_else_leaves_nothing_and_says_why(tmp_path, source, said):
     assert not test.output.exists()
 
 
-def test_the_log_of_a_failed_test_is_shown(tmp_path):
+def test_the_log_of_a_failed_test_is_shown(tmp_path) -> None:
     done = Test(tmp_path, "print('first')\nprint('the reason')\nsys.exit(1)").run()
     assert "first\nthe reason\n" in done.stderr
 
 
-def test_a_test_gets_its_arguments_and_what_bazel_promises(tmp_path):
+def test_a_test_gets_its_arguments_and_what_bazel_promises(tmp_path) -> None:
     checks = """
 assert sys.argv[1:] == ["--one=1", "two words", "three"], sys.argv
 assert os.environ["OWN"] == "value=with equals" and "LEAKED" not in os.environ and os.environ["TEST_TARGET"] == "//a:b"

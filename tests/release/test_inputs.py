@@ -1,4 +1,6 @@
-"""The inputs of a build are those of the locks: each once, with version, hash and licence; locks that disagree are refused."""
+"""The inputs of a build are those of the locks: each once, with version, hash and licence; locks that disagree are
+refused.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def small(tmp_path):
         },
         "debian.lock.json": {
             "sets": {"cc": ["bullseye/g++"], "image_dev": ["bullseye/g++"]},
-            "packages": {"bullseye/g++": {"version": "1:2+b3", "sha256": "a" * 64, "path": "pool/main/g/g/g++_2+b3_all.deb"}},
+            "packages": {
+                "bullseye/g++": {"version": "1:2+b3", "sha256": "a" * 64, "path": "pool/main/g/g/g++_2+b3_all.deb"}
+            },
         },
         "sources.lock.json": {
             "sources": {
@@ -79,24 +83,29 @@ def small(tmp_path):
     return {name: tmp_path / name for name in inputs.LOCKS}
 
 
-def test_every_debian_package_is_there_once(loaded):
+def test_every_debian_package_is_there_once(loaded) -> None:
     found = {each.key: (each.version, each.sha256, each.license) for each in loaded if each.ecosystem == "debian"}
     assert len(found) == sum(each.ecosystem == "debian" for each in loaded) > 100
     packages = DEBIAN["packages"]
-    assert found == {key: (entry["version"], (entry["sha256"],), LICENSES["debian"][key]["license"]) for key, entry in packages.items()}
+    assert found == {
+        key: (entry["version"], (entry["sha256"],), LICENSES["debian"][key]["license"])
+        for key, entry in packages.items()
+    }
 
 
-def test_every_requirement_is_there_once(loaded):
+def test_every_requirement_is_there_once(loaded) -> None:
     text = LOCKS["requirements.lock.txt"].read_text()
     found = {each.name: each for each in loaded if each.ecosystem == "pypi"}
     assert len(found) == sum(each.ecosystem == "pypi" for each in loaded) == text.count("==") > 10
-    for name, version, sha256 in re.findall(r"^([a-z0-9-]+)==(\S+) \\\n    --hash=sha256:([0-9a-f]{64})$", text, re.MULTILINE):
+    for name, version, sha256 in re.findall(
+        r"^([a-z0-9-]+)==(\S+) \\\n    --hash=sha256:([0-9a-f]{64})$", text, re.MULTILINE
+    ):
         each = found.pop(name)
         assert (each.version, each.sha256, each.license) == (version, (sha256,), LICENSES["pypi"][name]["license"])
     assert not found
 
 
-def test_every_source_is_there_once(loaded):
+def test_every_source_is_there_once(loaded) -> None:
     found = {each.name: (each.version, each.sha256, each.license) for each in loaded if each.ecosystem == "source"}
     assert len(found) == sum(each.ecosystem == "source" for each in loaded)
     assert found == {
@@ -106,8 +115,10 @@ def test_every_source_is_there_once(loaded):
     assert found["mlc-llm"][0] == SOURCES["mlc-llm"]["commit"]
 
 
-def test_every_crate_is_there_once(loaded):
-    found = {each.key: (each.name, each.version, each.sha256, each.license) for each in loaded if each.ecosystem == "crate"}
+def test_every_crate_is_there_once(loaded) -> None:
+    found = {
+        each.key: (each.name, each.version, each.sha256, each.license) for each in loaded if each.ecosystem == "crate"
+    }
     assert len(found) == sum(each.ecosystem == "crate" for each in loaded) > 10
     assert found == {
         key: (entry["name"], entry["version"], (entry["sha256"],), LICENSES["crates"][key]["license"])
@@ -115,7 +126,7 @@ def test_every_crate_is_there_once(loaded):
     }
 
 
-def test_uses_are_the_sets(loaded):
+def test_uses_are_the_sets(loaded) -> None:
     used = {(each.ecosystem, each.key, use) for each in loaded for use in each.uses}
     assert used == {
         (ecosystem, key, name)
@@ -125,12 +136,12 @@ def test_uses_are_the_sets(loaded):
     }
 
 
-def test_order_and_identity(loaded):
+def test_order_and_identity(loaded) -> None:
     identities = [each.identity for each in loaded]
     assert identities == sorted(set(identities))
 
 
-def test_package_urls(loaded):
+def test_package_urls(loaded) -> None:
     """Each is another one and reads back as the input that it is of."""
     assert len({each.purl for each in loaded}) == len(loaded)
     for each in loaded:
@@ -141,11 +152,15 @@ def test_package_urls(loaded):
         else:
             git = each.ecosystem == "source" and SOURCES[each.name]["registry"] == "git"
             assert each.from_git == git
-            expected = ("github", SOURCES[each.name]["repository"].split("/")[-2]) if git else ("cargo" if each.ecosystem == "crate" else "pypi", None)
+            expected = (
+                ("github", SOURCES[each.name]["repository"].split("/")[-2])
+                if git
+                else ("cargo" if each.ecosystem == "crate" else "pypi", None)
+            )
             assert (purl.type, purl.namespace) == expected, each
 
 
-def test_small_locks(small):
+def test_small_locks(small) -> None:
     assert inputs.load(small) == [
         inputs.Input("crate", "rand", "0.3.1", ("e" * 64,), "Zlib", "pkg:cargo/rand@0.3.1", ("tokenizers",), "0.3"),
         inputs.Input(
@@ -182,34 +197,40 @@ def test_small_locks(small):
         ("sources", "tree", "5"),
     ],
 )
-def test_a_missing_licence_is_refused(small, section, key, version):
+def test_a_missing_licence_is_refused(small, section, key, version) -> None:
     licenses = json.loads(small["licenses.lock.json"].read_text())
     del licenses[section][key]
     small["licenses.lock.json"].write_text(json.dumps(licenses))
     with pytest.raises(inputs.InputsError) as refused:
         inputs.load(small)
-    assert str(refused.value) == (
-        f"locks/licenses.lock.json: expected {section} '{key}' {version}, found no entry: run tools/bazel run //locks:update_licenses"
+    assert (
+        str(refused.value)
+        == f"locks/licenses.lock.json: expected {section} '{key}' {version}, found no entry: run tools/bazel run"
+        " //locks:update_licenses"
     )
 
 
-def test_the_licence_of_another_version_is_refused(small):
-    small["licenses.lock.json"].write_text(small["licenses.lock.json"].read_text().replace('"version": "4"', '"version": "3"'))
+def test_the_licence_of_another_version_is_refused(small) -> None:
+    small["licenses.lock.json"].write_text(
+        small["licenses.lock.json"].read_text().replace('"version": "4"', '"version": "3"')
+    )
     message = r"expected pypi 'one' 4, found the licence of 3: run tools/bazel run //locks:update_licenses$"
     with pytest.raises(inputs.InputsError, match=message):
         inputs.load(small)
 
 
-def test_the_licence_of_nothing_is_refused(small):
+def test_the_licence_of_nothing_is_refused(small) -> None:
     licenses = json.loads(small["licenses.lock.json"].read_text())
     licenses["pypi"]["gone"] = {"version": "1", "license": "MIT"}
     small["licenses.lock.json"].write_text(json.dumps(licenses))
-    with pytest.raises(inputs.InputsError, match=r"has pypi 'gone', which locks/requirements.lock.txt has not: run tools/bazel"):
+    with pytest.raises(
+        inputs.InputsError, match=r"has pypi 'gone', which locks/requirements.lock.txt has not: run tools/bazel"
+    ):
         inputs.load(small)
 
 
 @pytest.mark.parametrize("name", inputs.LOCKS)
-def test_a_missing_lock_is_refused(small, name):
+def test_a_missing_lock_is_refused(small, name) -> None:
     del small[name]
     with pytest.raises(inputs.InputsError, match=f"expected locks/{name} among the locks"):
         inputs.load(small)
@@ -228,10 +249,14 @@ PYPI_CUDA = {
     "nvidia-nvvm",
 }
 
-# What each wheel is made of, and what its bill of materials says: a change of the graph that changes this is a change of what is published.
+# What each wheel is made of, and what its bill of materials says: a change of the graph that changes this is a change
+# of what is published.
 CONTENT: dict[str, tuple[set[tuple[str, str]], set[tuple[str, str]]]] = {
     "apache-tvm": ({("pypi", "apache-tvm"), ("source", "tilelang")}, set()),
-    "apache-tvm-cuda": ({("pypi", "apache-tvm"), ("source", "tilelang")} | ({("source", "tvm")} if WITH_SOURCES else set()), set()),
+    "apache-tvm-cuda": (
+        {("pypi", "apache-tvm"), ("source", "tilelang")} | ({("source", "tvm")} if WITH_SOURCES else set()),
+        set(),
+    ),
     "apache-tvm-ffi": ({("pypi", "apache-tvm-ffi")}, set()),
     "mlc-llm": (
         {("source", "mlc-llm"), ("source", "sentencepiece"), ("source", "tokenizers-cpp"), ("source", "xgrammar")},
@@ -242,16 +267,22 @@ LICENSED_AS = {"apache-tvm-cuda": ("pypi", "apache-tvm"), "mlc-llm": ("source", 
 
 
 @pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution)
-def test_the_build_graph_says_what_a_wheel_is_made_of(made):
+def test_the_build_graph_says_what_a_wheel_is_made_of(made) -> None:
     assert (made.content.entries, made.content.sets) == CONTENT[made.distribution]
     assert made.licensed_as == LICENSED_AS.get(made.distribution, ("pypi", made.distribution))
     # Its licence and notice are those of its project, and of the rest none.
-    own = {("pypi", "apache-tvm"), ("pypi", "apache-tvm-ffi"), ("source", "tilelang"), ("source", "tvm"), ("source", "mlc-llm")}
+    own = {
+        ("pypi", "apache-tvm"),
+        ("pypi", "apache-tvm-ffi"),
+        ("source", "tilelang"),
+        ("source", "tvm"),
+        ("source", "mlc-llm"),
+    }
     assert made.of_the_project & made.content.entries == own & made.content.entries
 
 
 @pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution)
-def test_compilers_and_called_libraries_are_tools(made):
+def test_compilers_and_called_libraries_are_tools(made) -> None:
     tools = {name for ecosystem, name in made.tools.entries if ecosystem == "pypi" and name.startswith("nvidia-")}
     assert tools == (PYPI_CUDA if made.distribution == "apache-tvm-cuda" else set())
     assert (("debian", "cuda") in made.tools.sets) == (made.distribution == "apache-tvm-cuda")
@@ -261,17 +292,19 @@ def test_compilers_and_called_libraries_are_tools(made):
 
 
 @pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution)
-def test_what_a_wheel_is_made_of_is_locked(made, loaded):
+def test_what_a_wheel_is_made_of_is_locked(made, loaded) -> None:
     names = {(each.ecosystem, each.name) for each in loaded}
     sets = {(each.ecosystem, use) for each in loaded for use in each.uses}
     for parts in (made.content, made.tools):
         assert parts.entries <= names and parts.sets <= sets
     sources = made.sources(loaded)
     assert {(each.ecosystem, each.name) for each in sources if not each.uses} == made.content.entries
-    assert {each.key for each in sources if each.ecosystem == "crate"} == {key for ecosystem, name in made.content.sets if ecosystem == "crate" for key in CRATES["sets"][name]}
+    assert {each.key for each in sources if each.ecosystem == "crate"} == {
+        key for ecosystem, name in made.content.sets if ecosystem == "crate" for key in CRATES["sets"][name]
+    }
 
 
-def test_what_a_build_cannot_take_depends_on_its_options(loaded):
+def test_what_a_build_cannot_take_depends_on_its_options(loaded) -> None:
     entries, sets = set(), set()
     if not WITH_CUDA:
         entries |= {("pypi", name) for name in PYPI_CUDA}
@@ -286,35 +319,47 @@ def test_what_a_build_cannot_take_depends_on_its_options(loaded):
     assert not [each for each in taken if each in UNAVAILABLE]
     # Debian packages that other sets have too stay.
     gone = {each.identity for each in loaded} - {each.identity for each in taken}
-    assert not [each for each in loaded if each.identity in gone and any((each.ecosystem, use) not in sets for use in each.uses)]
+    assert not [
+        each for each in loaded if each.identity in gone and any((each.ecosystem, use) not in sets for use in each.uses)
+    ]
 
 
-def test_unavailable_inputs_are_left_out_and_their_sets_forgotten(small):
+def test_unavailable_inputs_are_left_out_and_their_sets_forgotten(small) -> None:
     crate, debian, pypi, *sources = inputs.load(small)
-    unavailable = inputs.Parts(frozenset({("pypi", "one"), ("source", "tree")}), frozenset({("crate", "tokenizers"), ("debian", "cc")}))
+    unavailable = inputs.Parts(
+        frozenset({("pypi", "one"), ("source", "tree")}), frozenset({("crate", "tokenizers"), ("debian", "cc")})
+    )
     found = inputs.available([crate, debian, pypi, *sources], unavailable)
     assert [each.name for each in found] == ["g++", "engine", "yard"]
     assert found[0].uses == ("image_dev",)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"distribution": "a", "licensed_as": ["pypi"]}'])
-def test_a_malformed_made_of_is_refused(tmp_path, content):
+def test_a_malformed_made_of_is_refused(tmp_path, content) -> None:
     (tmp_path / "made_of.json").write_text(content)
-    with pytest.raises(inputs.InputsError, match="made_of.json: expected what a target made_of of //wheels writes, found .*: build it again"):
+    with pytest.raises(
+        inputs.InputsError,
+        match="made_of.json: expected what a target made_of of //wheels writes, found .*: build it again",
+    ):
         inputs.Made.read(tmp_path / "made_of.json")
 
 
 def run(monkeypatch, locks, output) -> int:
-    monkeypatch.setattr(sys, "argv", ["inputs", "--locks", *map(str, locks), "--release", "v1", "--output", str(output)])
+    monkeypatch.setattr(
+        sys, "argv", ["inputs", "--locks", *map(str, locks), "--release", "v1", "--output", str(output)]
+    )
     return written_inputs.main()
 
 
-def test_the_program_writes_json(monkeypatch, small, tmp_path, capsys):
+def test_the_program_writes_json(monkeypatch, small, tmp_path, capsys) -> None:
     output = tmp_path / "inputs.json"
     assert run(monkeypatch, small.values(), output) == 0
     written = json.loads(output.read_text())
     assert written["release"] == "v1"
-    read = [inputs.Input(**{**each, "sha256": tuple(each["sha256"]), "uses": tuple(each["uses"])}) for each in written["inputs"]]
+    read = [
+        inputs.Input(**{**each, "sha256": tuple(each["sha256"]), "uses": tuple(each["uses"])})
+        for each in written["inputs"]
+    ]
     assert read == inputs.load(small)
     small["licenses.lock.json"].unlink()
     assert run(monkeypatch, small.values(), output) == 1

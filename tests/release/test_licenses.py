@@ -1,4 +1,6 @@
-"""The licences' lock says what packages state, in SPDX's terms, for exactly what is locked; its update reads only what changed."""
+"""The licences' lock says what packages state, in SPDX's terms, for exactly what is locked; its update reads only what
+changed.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,10 @@ import pytest
 from license_expression import get_spdx_licensing
 from packaging.metadata import parse_email
 
-from fetch.licenses import update_licenses
 from fetch import locks as inputs
-from release.private import stamp
 from fetch.debian.archive import DebianError
+from fetch.licenses import update_licenses
+from release.private import stamp
 
 LOCKS = inputs.by_name([pathlib.Path(path) for path in os.environ["LOCKS"].split()])
 DEBS = [pathlib.Path(path) for path in os.environ["DEBS"].split()]
@@ -37,7 +39,10 @@ GPL_NOTICE = """\
 BSD = "Redistribution and use in source and binary forms, with or without modification, are permitted"
 BINARY = "2. Redistributions in binary form must reproduce the above copyright notice"
 NAMES = "3. Neither the name of X may be used to endorse or promote products"
-MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy\nof this software and associated documentation files"
+MIT = (
+    "Permission is hereby granted, free of charge, to any person obtaining a copy\nof this software and associated"
+    " documentation files"
+)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +88,7 @@ MIT = "Permission is hereby granted, free of charge, to any person obtaining a c
         ("GPL-9", "LicenseRef-debian-GPL-9"),
     ],
 )
-def test_names_of_debian(synopsis, expected):
+def test_names_of_debian(synopsis, expected) -> None:
     assert update_licenses.join([update_licenses.debian_expression(synopsis)]) == expected
 
 
@@ -94,13 +99,25 @@ def test_names_of_debian(synopsis, expected):
         (GPL_NOTICE.replace("\n", "\n * "), {"GPL-2.0-or-later"}),
         ("under the GNU General Public License, version 2.", {"GPL-2.0-only"}),
         ("the GNU Lesser General Public License (LGPL) version 2.1 (or later), except", {"LGPL-2.1-or-later"}),
-        ("GNU Free Documentation License, Version 1.3 or any later version; no Invariant Sections", {"GFDL-1.3-no-invariants-or-later"}),
+        (
+            "GNU Free Documentation License, Version 1.3 or any later version; no Invariant Sections",
+            {"GFDL-1.3-no-invariants-or-later"},
+        ),
         ("see /usr/share/common-licenses/GPL-3.", {"GPL-3.0-only"}),
         ("see /usr/share/common-licenses/LGPL", {"LGPL-2.0-or-later"}),
         # Where the text is says nothing of "or later" once the notice has said it.
-        (GPL_NOTICE + "The text of the GNU General Public License, version 2 is in /usr/share/common-licenses/GPL-2", {"GPL-2.0-or-later"}),
+        (
+            GPL_NOTICE + "The text of the GNU General Public License, version 2 is in /usr/share/common-licenses/GPL-2",
+            {"GPL-2.0-or-later"},
+        ),
         (MIT, {"MIT"}),
-        ("Permission to use, copy, modify, and/or distribute this software for any purpose with or without fee is hereby granted", {"ISC"}),
+        (
+            (
+                "Permission to use, copy, modify, and/or distribute this software for any purpose with or without fee"
+                " is hereby granted"
+            ),
+            {"ISC"},
+        ),
         (f"{BSD} AS IS", set()),
         (f"{BSD} {BINARY} AS IS {NAMES}", {"BSD-2-Clause"}),
         (f"{BSD} {BINARY} {NAMES} AS IS", {"BSD-3-Clause"}),
@@ -111,7 +128,7 @@ def test_names_of_debian(synopsis, expected):
         ("do what you like", set()),
     ],
 )
-def test_words_of_prose(text, expected):
+def test_words_of_prose(text, expected) -> None:
     assert update_licenses.prose(text) == expected
 
 
@@ -143,12 +160,15 @@ License: Expat
     [
         # Whoever meets GPL-2.0-or-later meets "GPL-2.0-or-later OR MIT".
         (DEP5, "GPL-2.0-or-later AND LicenseRef-debian-home-made"),
-        (DEP5.replace("License: home-made\n Text.", f"License:\n {MIT.replace(chr(10), ' ')}"), "GPL-2.0-or-later AND MIT"),
+        (
+            DEP5.replace("License: home-made\n Text.", f"License:\n {MIT.replace(chr(10), ' ')}"),
+            "GPL-2.0-or-later AND MIT",
+        ),
         (GPL_NOTICE + MIT, "GPL-2.0-or-later AND MIT"),
         ("do what you like", "LicenseRef-libthing-plus1"),
     ],
 )
-def test_copyright_files(text, expected):
+def test_copyright_files(text, expected) -> None:
     assert update_licenses.debian_licenses(text, "libthing-plus1") == expected
 
 
@@ -158,7 +178,11 @@ def test_copyright_files(text, expected):
         ("License-Expression: MIT OR Apache-2.0\nLicense: other", "", "Apache-2.0 OR MIT"),
         ("License: Apache 2.0\nClassifier: License :: OSI Approved :: MIT License", "", "Apache-2.0"),
         ("License: BSD\nClassifier: License :: OSI Approved :: MIT License", "", "MIT"),
-        ("License: BSD\nClassifier: License :: OSI Approved :: BSD License", f"{BSD} {BINARY} {NAMES} AS IS", "BSD-3-Clause"),
+        (
+            "License: BSD\nClassifier: License :: OSI Approved :: BSD License",
+            f"{BSD} {BINARY} {NAMES} AS IS",
+            "BSD-3-Clause",
+        ),
         ("License: Public domain", "", "LicenseRef-public-domain"),
         ("Classifier: License :: Public Domain", "", "LicenseRef-public-domain"),
         ("License: BSD", "", "LicenseRef-some-thing"),
@@ -171,12 +195,12 @@ def test_copyright_files(text, expected):
         ("License-Expression: LicenseRef-a b", MIT, "MIT"),
     ],
 )
-def test_metadata_of_distributions(fields, text, expected):
+def test_metadata_of_distributions(fields, text, expected) -> None:
     metadata, _ = parse_email(f"Metadata-Version: 2.4\nName: Some_Thing\nVersion: 1\n{fields}\n")
     assert update_licenses.pypi_licenses(metadata, iter([text] if text else [])) == expected
 
 
-def test_the_lock_is_of_the_other_locks_and_in_spdx_terms():
+def test_the_lock_is_of_the_other_locks_and_in_spdx_terms() -> None:
     assert [each.key for each in inputs.load(LOCKS)] == [each.key for each in PINNED]
     assert set(LICENSES) == {"crates", "debian", "pypi", "sources"}
     licensing = get_spdx_licensing()
@@ -186,10 +210,14 @@ def test_the_lock_is_of_the_other_locks_and_in_spdx_terms():
             assert set(entry) == {"version", "license"}
             unknown = licensing.unknown_license_keys(entry["license"])
             assert all(re.fullmatch(r"LicenseRef-[A-Za-z0-9][A-Za-z0-9.-]*", each) for each in unknown), key
-            assert licensing.parse(entry["license"]).render() == update_licenses.join([entry["license"]]) == entry["license"], key
+            assert (
+                licensing.parse(entry["license"]).render()
+                == update_licenses.join([entry["license"]])
+                == entry["license"]
+            ), key
 
 
-def test_the_lock_names_no_host():
+def test_the_lock_names_no_host() -> None:
     text = LOCKS["licenses.lock.json"].read_text()
     assert "://" not in text
     assert not re.findall(r"[\w-]+\.(?:com|dev|io|net|org)\b", text)
@@ -203,7 +231,7 @@ def by_hash(path: pathlib.Path) -> list[inputs.Input]:
 
 
 @pytest.mark.parametrize("path", DEBS, ids=lambda path: path.name)
-def test_a_debian_package_states_what_the_lock_says(path):
+def test_a_debian_package_states_what_the_lock_says(path) -> None:
     for locked in by_hash(path):
         owner, text = update_licenses.copyright_file(path, locked.name)
         entry = LICENSES["debian"][locked.key]
@@ -215,7 +243,7 @@ def test_a_debian_package_states_what_the_lock_says(path):
 
 
 @pytest.mark.parametrize("path", WHEELS, ids=lambda path: path.name)
-def test_a_wheel_states_what_the_lock_says(path):
+def test_a_wheel_states_what_the_lock_says(path) -> None:
     for locked in by_hash(path):
         assert update_licenses.wheel_license(path) == LICENSES["pypi"][locked.name]["license"]
 
@@ -230,7 +258,7 @@ def test_a_wheel_states_what_the_lock_says(path):
         ("", {"src/LICENSE": MIT}, "LicenseRef-some-thing"),
     ],
 )
-def test_manifests_of_crates(tmp_path, manifest, files, expected):
+def test_manifests_of_crates(tmp_path, manifest, files, expected) -> None:
     crate = tmp_path / "some_thing-1.0.0.crate"
     files = {"Cargo.toml": f'[package]\nname = "some_thing"\n{manifest}\n', **files}
     crate.write_bytes(tar_bytes({f"some_thing-1.0.0/{name}": content for name, content in files.items()}, "w:gz"))
@@ -245,7 +273,7 @@ def test_manifests_of_crates(tmp_path, manifest, files, expected):
         ({"NOTICE": MIT}, "LicenseRef-some-thing"),
     ],
 )
-def test_licence_files_of_git_repositories(files, expected):
+def test_licence_files_of_git_repositories(files, expected) -> None:
     assert update_licenses.git_license(tar_bytes(files, "w"), "some-thing") == expected
 
 
@@ -269,9 +297,17 @@ def tar_bytes(files: dict[str, str], mode: str) -> bytes:
 
 def deb_bytes(files: dict[str, str]) -> bytes:
     deb = b"!<arch>\n"
-    members = {"debian-binary": b"2.0\n", "control.tar.gz": tar_bytes({}, "w:gz"), "data.tar.xz": tar_bytes(files, "w:xz")}
+    members = {
+        "debian-binary": b"2.0\n",
+        "control.tar.gz": tar_bytes({}, "w:gz"),
+        "data.tar.xz": tar_bytes(files, "w:xz"),
+    }
     for name, content in members.items():
-        deb += f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode() + content + b"\n" * (len(content) % 2)
+        deb += (
+            f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode()
+            + content
+            + b"\n" * (len(content) % 2)
+        )
     return deb
 
 
@@ -285,7 +321,7 @@ def wheel_bytes(metadata: str) -> bytes:
 class Workspace:
     """Locks and a folder of downloads with everything that they name; there is no network, so nothing else can be read."""
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: pathlib.Path) -> None:
         self.locks = folder / "workspace/locks"
         self.locks.mkdir(parents=True)
         self.cache = folder / "cache"
@@ -303,7 +339,9 @@ class Workspace:
         sha256 = self.keep(name, deb_bytes(files))
         path = f"pool/{name}_{version}_amd64.deb"
         self.debian[f"stable/{name}"] = {"version": version, "sha256": sha256, "path": path, "archive": "debian"}
-        (self.locks / "debian.lock.json").write_text(json.dumps({"sets": {"all": sorted(self.debian)}, "packages": self.debian}))
+        (self.locks / "debian.lock.json").write_text(
+            json.dumps({"sets": {"all": sorted(self.debian)}, "packages": self.debian})
+        )
 
     def others(self) -> None:
         wheel = self.keep("one", wheel_bytes("Metadata-Version: 2.4\nName: one\nVersion: 1\nLicense-Expression: MIT\n"))
@@ -312,7 +350,10 @@ class Workspace:
         sdist = self.keep("tree", tar_bytes({"tree-2/PKG-INFO": information}, "w:gz"))
         source = {"registry": "pypi", "version": "2", "file": "tree-2.tar.gz", "sha256": sdist}
         (self.locks / "sources.lock.json").write_text(json.dumps({"sources": {"tree": source}}))
-        crate = self.keep("rand", tar_bytes({"rand-0.3.1/Cargo.toml": '[package]\nname = "rand"\nlicense = "MIT/Apache-2.0"\n'}, "w:gz"))
+        crate = self.keep(
+            "rand",
+            tar_bytes({"rand-0.3.1/Cargo.toml": '[package]\nname = "rand"\nlicense = "MIT/Apache-2.0"\n'}, "w:gz"),
+        )
         crates = {"0.3/rand": {"name": "rand", "version": "0.3.1", "sha256": crate}}
         (self.locks / "crates.lock.json").write_text(json.dumps({"sets": {"all": list(crates)}, "crates": crates}))
 
@@ -339,7 +380,7 @@ def update(monkeypatch, workspace, *arguments) -> int:
     return update_licenses.main()
 
 
-def test_an_update_follows_links_and_keeps_what_it_read(monkeypatch, workspace, capsys):
+def test_an_update_follows_links_and_keeps_what_it_read(monkeypatch, workspace, capsys) -> None:
     assert update(monkeypatch, workspace) == 0
     gpl = {"version": "1", "license": "GPL-2.0-or-later"}
     assert workspace.lock() == {
@@ -363,9 +404,15 @@ def test_an_update_follows_links_and_keeps_what_it_read(monkeypatch, workspace, 
     assert update(monkeypatch, workspace, "--check") == 0
 
 
-def test_the_licence_of_a_git_source_is_read_only_when_its_commit_changes(monkeypatch, workspace, capsys):
+def test_the_licence_of_a_git_source_is_read_only_when_its_commit_changes(monkeypatch, workspace, capsys) -> None:
     path = workspace.locks / "sources.lock.json"
-    source = {"registry": "git", "repository": "file:///nonexistent", "commit": "1" * 40, "paths": ["LICENSE"], "sha256": "0" * 64}
+    source = {
+        "registry": "git",
+        "repository": "file:///nonexistent",
+        "commit": "1" * 40,
+        "paths": ["LICENSE"],
+        "sha256": "0" * 64,
+    }
     path.write_text(json.dumps({"sources": {"engine": source}}))
     monkeypatch.setattr(update_licenses.checkout, "from_anywhere", lambda source, _: tar_bytes({"LICENSE": MIT}, "w"))
     assert update(monkeypatch, workspace) == 0
@@ -382,7 +429,7 @@ def test_the_licence_of_a_git_source_is_read_only_when_its_commit_changes(monkey
     assert error.startswith("update_licenses: engine: expected commit " + "2" * 40) and "MLC_SOURCES" in error
 
 
-def test_what_is_no_longer_locked_leaves_the_lock(monkeypatch, workspace):
+def test_what_is_no_longer_locked_leaves_the_lock(monkeypatch, workspace) -> None:
     assert update(monkeypatch, workspace) == 0
     del workspace.debian["stable/a-plug"]
     workspace.deb("other", "1", {"./usr/share/doc/other/copyright": MIT})
@@ -390,22 +437,26 @@ def test_what_is_no_longer_locked_leaves_the_lock(monkeypatch, workspace):
     assert sorted(workspace.lock()["debian"]) == ["stable/base", "stable/lib", "stable/other"]
 
 
-def test_a_damaged_download_is_not_read(monkeypatch, workspace, capsys):
+def test_a_damaged_download_is_not_read(monkeypatch, workspace, capsys) -> None:
     workspace.files["base"].write_bytes(deb_bytes({"./usr/share/doc/base/copyright": MIT}))
     assert update(monkeypatch, workspace) == 1
     assert "update_licenses: cannot download" in capsys.readouterr().err
     assert not (workspace.locks / "licenses.lock.json").exists()
 
 
-def test_a_link_out_of_the_lock_is_refused(monkeypatch, workspace, capsys):
+def test_a_link_out_of_the_lock_is_refused(monkeypatch, workspace, capsys) -> None:
     workspace.deb("lost", "1", {"./usr/share/doc/lost": "->elsewhere"})
     assert update(monkeypatch, workspace) == 1
-    message = "stable/lost: its copyright file is a link into stable/elsewhere, which locks/debian.lock.json does not have"
+    message = (
+        "stable/lost: its copyright file is a link into stable/elsewhere, which locks/debian.lock.json does not have"
+    )
     assert message in capsys.readouterr().err
 
 
-def test_a_package_without_copyright_file_is_refused(tmp_path):
+def test_a_package_without_copyright_file_is_refused(tmp_path) -> None:
     path = tmp_path / "bare.deb"
     path.write_bytes(deb_bytes({"./usr/bin/bare": ""}))
-    with pytest.raises(DebianError, match="bare: expected /usr/share/doc/bare/copyright or a link there, found neither"):
+    with pytest.raises(
+        DebianError, match="bare: expected /usr/share/doc/bare/copyright or a link there, found neither"
+    ):
         update_licenses.copyright_file(path, "bare")

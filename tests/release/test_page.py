@@ -1,4 +1,6 @@
-"""The release page and the notes say what is in a release, how to verify it, what it passed and what changed; untested files get none."""
+"""The release page and the notes say what is in a release, how to verify it, what it passed and what changed; untested
+files get none.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,7 @@ TESTS = [{"label": "//tests/runtime:tensors", "tests": 23}, {"label": "//tests/i
 class Release:
     """The files that a page is made of."""
 
-    def __init__(self, folder):
+    def __init__(self, folder) -> None:
         self.folder = folder
         self.wheels = [folder / "thing-1.0+mlc-py3-none-any.whl", folder / "other-2.0-py3-none-any.whl"]
         for wheel in self.wheels:
@@ -58,8 +60,14 @@ class Release:
             wheel.write_bytes(wheel.name.encode() * 1001)
         base = {"a": b"a" * 5000}
         labels = {"description": HOSTILE}
-        self.images = [write_layout(folder / "small", [base], labels=labels), write_layout(folder / "large", [base, {"b": b"b" * 9000}])]
-        self.write("gate.json", {"artifacts": {path.name: stamp.describe(path) for path in [*self.wheels, *self.images]}, "tests": TESTS})
+        self.images = [
+            write_layout(folder / "small", [base], labels=labels),
+            write_layout(folder / "large", [base, {"b": b"b" * 9000}]),
+        ]
+        self.write(
+            "gate.json",
+            {"artifacts": {path.name: stamp.describe(path) for path in [*self.wheels, *self.images]}, "tests": TESTS},
+        )
         self.write("inputs.json", {"release": "v0.2.0", "inputs": NOW})
         self.write("previous.json", {"release": "v0.1.0", "inputs": BEFORE})
 
@@ -68,7 +76,9 @@ class Release:
 
     def run(self, *options: str, **variables: str) -> subprocess.CompletedProcess:
         command = [sys.executable, page.__file__, "--version=0.2.0", *options]
-        command += [f"--wheel={wheel}" for wheel in self.wheels] + [f"--image={image.name}={image}" for image in self.images]
+        command += [f"--wheel={wheel}" for wheel in self.wheels] + [
+            f"--image={image.name}={image}" for image in self.images
+        ]
         command += [f"--{option}={self.folder / option}.json" for option in ("inputs", "previous", "gate")]
         command += [f"--html={self.folder / 'index.html'}", f"--notes={self.folder / 'notes.md'}"]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
@@ -86,7 +96,7 @@ def release(tmp_path):
     return Release(tmp_path)
 
 
-def test_what_is_in_it(release):
+def test_what_is_in_it(release) -> None:
     html, notes = release.pages()
     shown = Page(html)
     assert "Release v0.2.0" in shown.text and "unstamped" in shown.text and "`unstamped`" in notes
@@ -104,7 +114,7 @@ def test_what_is_in_it(release):
     assert f"A machine that has small pulls {manifest['layers'][1]['size']} B more." in shown.text
 
 
-def test_how_to_install_and_verify_it(release):
+def test_how_to_install_and_verify_it(release) -> None:
     html, notes = release.pages()
     shown = Page(html)
     small = f"REGISTRY/small@{stamp.image_digest(release.images[0])}"
@@ -122,7 +132,7 @@ def test_how_to_install_and_verify_it(release):
     assert links == ["other-2.0-py3-none-any.whl", "thing-1.0%2Bmlc-py3-none-any.whl"]
 
 
-def test_which_tests_it_passed(release):
+def test_which_tests_it_passed(release) -> None:
     html, notes = release.pages()
     shown = Page(html)
     assert "1,223 test cases in 2 targets" in shown.text
@@ -130,7 +140,7 @@ def test_which_tests_it_passed(release):
     assert "1,223 test cases in 2 targets" in notes and "`//tests/runtime:tensors` (23)" in notes
 
 
-def test_what_changed(release):
+def test_what_changed(release) -> None:
     html, notes = release.pages()
     shown = Page(html)
     assert "compared with v0.1.0" in shown.text and "Compared with v0.1.0" in notes
@@ -146,7 +156,11 @@ def test_what_changed(release):
     ]
     assert "7 not as in v0.1.0" in shown.text
     assert "Sources No change." in shown.text
-    assert [line for line in notes.splitlines() if line.startswith(("### ", "| updated", "| removed", "| added", "No change"))] == [
+    assert [
+        line
+        for line in notes.splitlines()
+        if line.startswith(("### ", "| updated", "| removed", "| added", "No change"))
+    ] == [
         "### Debian packages",
         "| updated | bookworm/bash | 5.2 → 5.3 |",
         "| updated | bullseye/bash | 5.1 → 5.1.1 |",
@@ -162,7 +176,7 @@ def test_what_changed(release):
     ]
 
 
-def test_the_first_release(release):
+def test_the_first_release(release) -> None:
     release.write("previous.json", {"release": None, "inputs": []})
     html, notes = release.pages()
     for text in Page(html).text, notes:
@@ -171,7 +185,7 @@ def test_the_first_release(release):
     assert "bookworm/new" not in notes
 
 
-def test_many_changes_are_cut_in_the_notes_and_complete_on_the_page(release):
+def test_many_changes_are_cut_in_the_notes_and_complete_on_the_page(release) -> None:
     many = [entry("pypi", f"package{number:03}", "1") for number in range(150)]
     release.write("inputs.json", {"release": "v0.2.0", "inputs": BEFORE + many})
     html, notes = release.pages()
@@ -179,7 +193,7 @@ def test_many_changes_are_cut_in_the_notes_and_complete_on_the_page(release):
     assert notes.count("| added |") == 100 and "and 50 more changes: see `index.html`." in notes
 
 
-def test_licences(release):
+def test_licences(release) -> None:
     html, notes = release.pages()
     assert [row for row in Page(html).rows if row[0] in ("MIT", "BSD-3-Clause", "Apache-2.0")] == [
         ["MIT", "5"],
@@ -190,13 +204,13 @@ def test_licences(release):
     assert "7 inputs: 3 Debian packages, 2 Python distributions, 1 Sources, 1 Rust crates" in Page(html).text
 
 
-def test_one_page_that_loads_nothing_whatever_versions_are_called(release):
+def test_one_page_that_loads_nothing_whatever_versions_are_called(release) -> None:
     html, _ = release.pages()
     assert_nothing_is_loaded(html)
     assert HOSTILE in Page(html).text
 
 
-def test_notes_are_markdown_tables(release):
+def test_notes_are_markdown_tables(release) -> None:
     _, notes = release.pages()
     lines = notes.splitlines()
     for number, line in enumerate(lines):
@@ -205,20 +219,20 @@ def test_notes_are_markdown_tables(release):
     assert "{{" not in notes and "\n\n\n\n" not in notes
 
 
-def test_the_same_release_gives_the_same_files(release):
+def test_the_same_release_gives_the_same_files(release) -> None:
     first = release.pages()
     release.wheels.reverse()
     assert release.run(PYTHONHASHSEED="7").returncode == 0
     assert ((release.folder / "index.html").read_text(), (release.folder / "notes.md").read_text()) == first
 
 
-def test_a_stamped_release_names_its_commit(release):
+def test_a_stamped_release_names_its_commit(release) -> None:
     (release.folder / "status.txt").write_text("STABLE_REVISION 0123abc\n")
     html, notes = release.pages(f"--status={release.folder / 'status.txt'}")
     assert "revision 0123abc" in Page(html).text and "Revision: `0123abc`" in notes
 
 
-def test_what_was_not_tested_gets_no_page(release):
+def test_what_was_not_tested_gets_no_page(release) -> None:
     release.wheels[0].write_bytes(b"other bytes")
     done = release.run()
     assert (
@@ -229,7 +243,7 @@ def test_what_was_not_tested_gets_no_page(release):
     assert not (release.folder / "index.html").exists()
 
 
-def test_an_image_that_was_not_tested_gets_no_page(release):
+def test_an_image_that_was_not_tested_gets_no_page(release) -> None:
     gate = json.loads((release.folder / "gate.json").read_text())
     del gate["artifacts"]["large"]
     release.write("gate.json", gate)
@@ -253,13 +267,18 @@ def test_an_image_that_was_not_tested_gets_no_page(release):
         ("previous.json", {"release": "v0.1.0", "inputs": [{**copy.deepcopy(BEFORE[0]), "colour": "red"}]}, "colour"),
     ],
 )
-def test_one_line_says_what_is_wrong(release, name, content, message):
+def test_one_line_says_what_is_wrong(release, name, content, message) -> None:
     release.write(name, content)
     done = release.run()
-    assert done.returncode == 1 and message in done.stderr and done.stderr.startswith("page: ") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 1
+        and message in done.stderr
+        and done.stderr.startswith("page: ")
+        and done.stderr.count("\n") == 1
+    )
 
 
-def test_a_file_that_is_not_there_is_named(release):
+def test_a_file_that_is_not_there_is_named(release) -> None:
     (release.folder / "gate.json").unlink()
     done = release.run()
     assert done.returncode == 1 and "gate.json" in done.stderr and done.stderr.count("\n") == 1

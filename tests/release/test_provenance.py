@@ -14,7 +14,6 @@ import pytest
 import tiny_image
 
 from fetch import locks as inputs
-from release.private import provenance
 
 LOCKS = inputs.by_name([pathlib.Path(path).absolute() for path in os.environ["LOCKS"].split()])
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -30,11 +29,31 @@ def products(tmp_path):
 
 def run(tmp_path, *arguments, **environment) -> subprocess.CompletedProcess:
     (tmp_path / ".bazelversion").write_text("7.7.1\n")
-    command = [sys.executable, "-m", "release.private.provenance", "--locks", *map(str, LOCKS.values()), "--version", "0.1.0"]
-    command += ["--target", "//release:dist", "--target", "//images:tvm_runtime", "--bazel-version", str(tmp_path / ".bazelversion"), *map(str, arguments)]
+    command = [
+        sys.executable,
+        "-m",
+        "release.private.provenance",
+        "--locks",
+        *map(str, LOCKS.values()),
+        "--version",
+        "0.1.0",
+    ]
+    command += [
+        "--target",
+        "//release:dist",
+        "--target",
+        "//images:tvm_runtime",
+        "--bazel-version",
+        str(tmp_path / ".bazelversion"),
+        *map(str, arguments),
+    ]
     paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
     return subprocess.run(
-        command, cwd=tmp_path, env={"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", **environment}, capture_output=True, text=True
+        command,
+        cwd=tmp_path,
+        env={"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        capture_output=True,
+        text=True,
     )
 
 
@@ -51,11 +70,25 @@ def status(tmp_path, text) -> pathlib.Path:
     return path
 
 
-def test_a_stamped_statement(tmp_path, products):
+def test_a_stamped_statement(tmp_path, products) -> None:
     wheel, layout = products
     text = f"BUILD_EMBED_LABEL \nSTABLE_BUILDER_ID {BUILDER}\nSTABLE_REVISION {COMMIT}\n"
-    content = json.loads(written(tmp_path, "--status", status(tmp_path, text), "--wheel", wheel, "--image", f"tvm_runtime={layout}", "--option=--config=cuda"))
-    assert (content["_type"], content["predicateType"]) == ("https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1")
+    content = json.loads(
+        written(
+            tmp_path,
+            "--status",
+            status(tmp_path, text),
+            "--wheel",
+            wheel,
+            "--image",
+            f"tvm_runtime={layout}",
+            "--option=--config=cuda",
+        )
+    )
+    assert (content["_type"], content["predicateType"]) == (
+        "https://in-toto.io/Statement/v1",
+        "https://slsa.dev/provenance/v1",
+    )
     manifest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
     assert content["subject"] == [
         {"name": wheel.name, "digest": {"sha256": hashlib.sha256(b"wheel").hexdigest()}},
@@ -74,7 +107,7 @@ def test_a_stamped_statement(tmp_path, products):
     assert urlsplit(definition["buildType"]).scheme == "https"
 
 
-def test_every_input_is_a_dependency(tmp_path, products):
+def test_every_input_is_a_dependency(tmp_path, products) -> None:
     content = json.loads(written(tmp_path, "--wheel", products[0]))
     dependencies = content["predicate"]["buildDefinition"]["resolvedDependencies"]
     found = [(each["uri"], each["digest"]) for each in dependencies]
@@ -83,11 +116,13 @@ def test_every_input_is_a_dependency(tmp_path, products):
     hashes = {each["digest"]["sha256"] for each in dependencies}
     debian = json.loads(LOCKS["debian.lock.json"].read_text())["packages"]
     assert {entry["sha256"] for entry in debian.values()} < hashes
-    others = [entry for name in ("crates", "sources") for entry in json.loads(LOCKS[f"{name}.lock.json"].read_text())[name]]
+    others = [
+        entry for name in ("crates", "sources") for entry in json.loads(LOCKS[f"{name}.lock.json"].read_text())[name]
+    ]
     assert len(hashes) == len(debian) + LOCKS["requirements.lock.txt"].read_text().count("--hash=") + len(others)
 
 
-def test_an_unstamped_statement_says_so(tmp_path, products):
+def test_an_unstamped_statement_says_so(tmp_path, products) -> None:
     content = json.loads(written(tmp_path, "--wheel", products[0]))
     definition = content["predicate"]["buildDefinition"]
     assert definition["internalParameters"]["revision"] == "unstamped"
@@ -96,7 +131,7 @@ def test_an_unstamped_statement_says_so(tmp_path, products):
     assert "gitCommit" not in json.dumps(content)
 
 
-def test_one_image(tmp_path, products):
+def test_one_image(tmp_path, products) -> None:
     content = json.loads(written(tmp_path, "--image", f"tvm_runtime={products[1]}"))
     assert [subject["name"] for subject in content["subject"]] == ["tvm_runtime"]
 
@@ -109,27 +144,31 @@ def test_one_image(tmp_path, products):
         (f"STABLE_BUILDER_ID {BUILDER}\nSTABLE_REVISION \n", "STABLE_REVISION"),
     ],
 )
-def test_a_status_without_commit_or_builder_is_refused(tmp_path, products, text, key):
+def test_a_status_without_commit_or_builder_is_refused(tmp_path, products, text, key) -> None:
     done = run(tmp_path, "--status", status(tmp_path, text), "--wheel", products[0], "--output", tmp_path / "none.json")
     assert done.returncode == 1
-    assert done.stderr == f"provenance: the workspace status has no {key}: build with --config=release, which sets it, not --stamp alone\n"
+    assert (
+        done.stderr
+        == f"provenance: the workspace status has no {key}: build with --config=release, which sets it, not --stamp"
+        " alone\n"
+    )
     assert not (tmp_path / "none.json").exists()
 
 
-def test_a_statement_about_nothing_is_refused(tmp_path):
+def test_a_statement_about_nothing_is_refused(tmp_path) -> None:
     done = run(tmp_path, "--output", tmp_path / "none.json")
     assert done.returncode == 1
     assert "expected at least one wheel or image, found none" in done.stderr
 
 
-def test_a_damaged_image_is_refused(tmp_path, products):
+def test_a_damaged_image_is_refused(tmp_path, products) -> None:
     next((products[1] / "blobs/sha256").iterdir()).write_bytes(b"other")
     done = run(tmp_path, "--image", f"tvm_runtime={products[1]}", "--output", tmp_path / "none.json")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert "expected the blob sha256:" in done.stderr
 
 
-def test_the_same_bytes_everywhere(tmp_path, products):
+def test_the_same_bytes_everywhere(tmp_path, products) -> None:
     other = tmp_path / "other"
     other.mkdir()
     arguments = ("--wheel", products[0], "--image", f"tvm_runtime={products[1]}")

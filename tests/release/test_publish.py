@@ -1,4 +1,5 @@
-"""A release page gets exactly the tested files of a clean, tagged commit, whole or not at all, and every refusal says what to do.
+"""A release page gets exactly the tested files of a clean, tagged commit, whole or not at all, and every refusal says
+what to do.
 
 The real gh and git run, against tests/release/fake_github.py.
 """
@@ -15,6 +16,7 @@ import sys
 
 import pytest
 from fake_github import TOKEN, FakeGitHub, Fault
+
 from release.private import publish
 
 GH = pathlib.Path(os.environ["GH"]).absolute()
@@ -33,7 +35,7 @@ def sha256(data: bytes) -> str:
 class Checkout:
     """A git checkout with the tag, a folder of files made of it, and the release page."""
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: pathlib.Path) -> None:
         self.folder, self.work, self.dist = folder, folder / "work", folder / "dist"
         self.settings = folder / "settings.json"
         self.set(release_repository=REPOSITORY)
@@ -54,8 +56,21 @@ class Checkout:
         return {path.name: path.read_bytes() for path in self.dist.iterdir()}
 
     def git(self, *arguments: str) -> str:
-        identity = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false")
-        environment = {"HOME": str(self.folder), "GIT_CONFIG_NOSYSTEM": "1", "GIT_COMMITTER_DATE": "2000-01-01T00:00:00Z"}
+        identity = (
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@example.org",
+            "-c",
+            "commit.gpgsign=false",
+            "-c",
+            "tag.gpgsign=false",
+        )
+        environment = {
+            "HOME": str(self.folder),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_COMMITTER_DATE": "2000-01-01T00:00:00Z",
+        }
         command = [GIT, "-C", str(self.work), *identity, *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
@@ -78,7 +93,9 @@ class Checkout:
 
     def write_sums(self) -> None:
         (self.dist / "SHA256SUMS").unlink(missing_ok=True)
-        (self.dist / "SHA256SUMS").write_text("".join(f"{sha256(data)}  {name}\n" for name, data in sorted(self.files.items())))
+        (self.dist / "SHA256SUMS").write_text(
+            "".join(f"{sha256(data)}  {name}\n" for name, data in sorted(self.files.items()))
+        )
 
     def publish(
         self, *arguments: str, gh: pathlib.Path = GH, keys: tuple[str, ...] = ("--unsigned",), **environment: str
@@ -94,9 +111,18 @@ class Checkout:
         }
         variables |= self.host.environment | environment
         command = [sys.executable, "-m", "release.private.publish"]
-        command += [f"--dist={self.dist}", f"--gh={gh}", f"--cosign={COSIGN}", f"--settings={self.settings}", *keys, *arguments]
+        command += [
+            f"--dist={self.dist}",
+            f"--gh={gh}",
+            f"--cosign={COSIGN}",
+            f"--settings={self.settings}",
+            *keys,
+            *arguments,
+        ]
         variables = {name: value for name, value in variables.items() if value}
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=600)
+        done = subprocess.run(
+            command, env=variables, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=600
+        )
         done.stderr = done.stderr.removeprefix(NOT_SIGNED)
         return done
 
@@ -133,7 +159,7 @@ def checkout(tmp_path):
 # What is published.
 
 
-def test_publishes_every_file_and_makes_it_public_last(checkout):
+def test_publishes_every_file_and_makes_it_public_last(checkout) -> None:
     printed = checkout.published()
     checkout.assert_published_whole()
     assert checkout.host.writes[0] == "POST /repos/owner/repo/releases"
@@ -143,21 +169,21 @@ def test_publishes_every_file_and_makes_it_public_last(checkout):
     assert printed.endswith(f"published {TAG}: http://github.localhost/{REPOSITORY}/releases/tag/{TAG}\n")
 
 
-def test_a_second_run_sends_nothing(checkout):
+def test_a_second_run_sends_nothing(checkout) -> None:
     checkout.published()
     checkout.host.requests.clear()
     assert "published already with the same 4 files" in checkout.published()
     assert checkout.host.writes == []
 
 
-def test_finds_a_release_beyond_the_first_page(checkout):
+def test_finds_a_release_beyond_the_first_page(checkout) -> None:
     checkout.host.add_release(TAG, checkout.files)
     checkout.host.add_release("v0.0.9", {})
     checkout.host.page_size = 1
     assert "published already" in checkout.published()
 
 
-def test_hashes_the_bytes_where_the_host_gives_no_digest(checkout):
+def test_hashes_the_bytes_where_the_host_gives_no_digest(checkout) -> None:
     checkout.host.digests = False
     checkout.published()
     checkout.assert_published_whole()
@@ -165,7 +191,7 @@ def test_hashes_the_bytes_where_the_host_gives_no_digest(checkout):
     assert f"found {sha256(b'other')}" in checkout.refusal()
 
 
-def test_a_dry_run_says_what_it_would_send_and_asks_nobody(checkout):
+def test_a_dry_run_says_what_it_would_send_and_asks_nobody(checkout) -> None:
     printed = checkout.published("--dry-run", GH_TOKEN="")
     for name, data in checkout.files.items():
         assert f"would upload  {sha256(data)}  {name}\n" in printed
@@ -180,7 +206,9 @@ def test_a_dry_run_says_what_it_would_send_and_asks_nobody(checkout):
         ([], "", "a/variable", "a/variable"),
     ],
 )
-def test_repository_is_the_flags_then_the_settings_then_the_workflows(checkout, arguments, setting, variable, asked):
+def test_repository_is_the_flags_then_the_settings_then_the_workflows(
+    checkout, arguments, setting, variable, asked
+) -> None:
     checkout.set(release_repository=setting)
     assert f"would publish {TAG} in {asked};" in checkout.published("--dry-run", *arguments, GITHUB_REPOSITORY=variable)
 
@@ -191,7 +219,7 @@ def test_repository_is_the_flags_then_the_settings_then_the_workflows(checkout, 
 class Key:
     """A cosign key, and the way to give it to the program: a file, or a variable."""
 
-    def __init__(self, folder: pathlib.Path, name: str):
+    def __init__(self, folder: pathlib.Path, name: str) -> None:
         self.prefix = folder / name
         self.environment = {"COSIGN_PASSWORD": "secret", "HOME": str(folder), "PATH": "/usr/bin:/bin"}
         self.cosign("generate-key-pair", "--output-key-prefix", str(self.prefix))
@@ -208,7 +236,13 @@ class Key:
         files = {name: self.prefix.with_name(name) for name in ("SHA256SUMS", "SHA256SUMS.sig")}
         for name, file in files.items():
             file.write_bytes(assets[name])
-        flags = ["--key", f"{self.prefix}.pub", "--insecure-ignore-tlog=true", "--signature", str(files["SHA256SUMS.sig"])]
+        flags = [
+            "--key",
+            f"{self.prefix}.pub",
+            "--insecure-ignore-tlog=true",
+            "--signature",
+            str(files["SHA256SUMS.sig"]),
+        ]
         return self.cosign("verify-blob", *flags, str(files["SHA256SUMS"])).returncode == 0
 
 
@@ -217,19 +251,19 @@ def key(tmp_path):
     return Key(tmp_path, "ours")
 
 
-def test_the_sums_are_signed_and_the_real_cosign_verifies_them(checkout, key, tmp_path):
+def test_the_sums_are_signed_and_the_real_cosign_verifies_them(checkout, key, tmp_path) -> None:
     assert "uploaded  SHA256SUMS.sig (" in key.publish(checkout)
     assert key.verifies(checkout)
     assert not Key(tmp_path, "stranger").verifies(checkout)
 
 
-def test_the_key_may_come_from_the_environment(checkout, key):
+def test_the_key_may_come_from_the_environment(checkout, key) -> None:
     content = pathlib.Path(f"{key.prefix}.key").read_text()
     checkout.published(keys=(), COSIGN_PRIVATE_KEY=content, COSIGN_PASSWORD="secret")
     assert key.verifies(checkout)
 
 
-def test_a_signature_that_is_there_is_kept(checkout, key):
+def test_a_signature_that_is_there_is_kept(checkout, key) -> None:
     checkout.host.faults = [Fault(r"PATCH .*", 500, "Server Error")]
     assert "HTTP 500" in checkout.refusal(keys=("--key", f"{key.prefix}.key"), COSIGN_PASSWORD="secret")
     checkout.host.faults = []
@@ -239,7 +273,7 @@ def test_a_signature_that_is_there_is_kept(checkout, key):
     assert checkout.host.writes == []
 
 
-def test_a_public_release_with_another_signature_is_refused(checkout, key, tmp_path):
+def test_a_public_release_with_another_signature_is_refused(checkout, key, tmp_path) -> None:
     Key(tmp_path, "stranger").publish(checkout)
     message = checkout.refusal(keys=("--key", f"{key.prefix}.key"), COSIGN_PASSWORD="secret")
     assert "with other files: SHA256SUMS.sig: expected " in message
@@ -251,10 +285,14 @@ def test_a_public_release_with_another_signature_is_refused(checkout, key, tmp_p
     [
         ((), {}, "no signing key: pass --key FILE or set COSIGN_PRIVATE_KEY"),
         (("--key", "nowhere"), {}, "--key: expected a file with a cosign private key, found none at nowhere"),
-        ((), {"COSIGN_PRIVATE_KEY": "no key", "COSIGN_PASSWORD": "secret"}, "signing key: expected a cosign private key"),
+        (
+            (),
+            {"COSIGN_PRIVATE_KEY": "no key", "COSIGN_PASSWORD": "secret"},
+            "signing key: expected a cosign private key",
+        ),
     ],
 )
-def test_without_a_good_key_the_host_is_not_asked(checkout, keys, environment, says):
+def test_without_a_good_key_the_host_is_not_asked(checkout, keys, environment, says) -> None:
     assert says in checkout.refusal(keys=keys, **environment)
     assert checkout.host.requests == []
 
@@ -262,7 +300,7 @@ def test_without_a_good_key_the_host_is_not_asked(checkout, keys, environment, s
 # What breaks off.
 
 
-def test_a_cut_upload_leaves_a_draft_and_the_next_run_ends_it(checkout):
+def test_a_cut_upload_leaves_a_draft_and_the_next_run_ends_it(checkout) -> None:
     checkout.host.faults = [Fault(r"POST .*/assets", None, times=1)]
     assert "run the same command again" in checkout.refusal()
     (release,) = checkout.host.releases
@@ -271,17 +309,23 @@ def test_a_cut_upload_leaves_a_draft_and_the_next_run_ends_it(checkout):
     checkout.assert_published_whole()
 
 
-def test_a_resumed_upload_keeps_whole_files_and_replaces_broken_ones(checkout):
-    draft = checkout.host.add_release(TAG, {"notes.md": checkout.files["notes.md"], "release.json": b"of an older build"}, draft=True)
+def test_a_resumed_upload_keeps_whole_files_and_replaces_broken_ones(checkout) -> None:
+    draft = checkout.host.add_release(
+        TAG, {"notes.md": checkout.files["notes.md"], "release.json": b"of an older build"}, draft=True
+    )
     checkout.host.add_asset(draft, WHEEL, b"half", state="starter")
     checkout.host.add_asset(draft, "SHA256SUMS", checkout.files["SHA256SUMS"], state="starter")
     printed = checkout.published()
     assert "kept      notes.md\n" in printed
-    assert [line.split()[1] for line in printed.splitlines() if line.startswith("uploaded")] == ["SHA256SUMS", WHEEL, "release.json"]
+    assert [line.split()[1] for line in printed.splitlines() if line.startswith("uploaded")] == [
+        "SHA256SUMS",
+        WHEEL,
+        "release.json",
+    ]
     checkout.assert_published_whole()
 
 
-def test_a_file_that_arrives_damaged_is_not_published(checkout):
+def test_a_file_that_arrives_damaged_is_not_published(checkout) -> None:
     draft = checkout.host.add_release(TAG, {}, draft=True)
     add = checkout.host.add_asset
     checkout.host.add_asset = lambda release, name, data: add(release, name, data[:-1] if name == WHEEL else data)
@@ -290,13 +334,13 @@ def test_a_file_that_arrives_damaged_is_not_published(checkout):
     assert draft["draft"]
 
 
-def test_a_draft_with_a_foreign_file_is_not_published(checkout):
+def test_a_draft_with_a_foreign_file_is_not_published(checkout) -> None:
     draft = checkout.host.add_release(TAG, {"virus.exe": b""}, draft=True)
     assert f"gh release delete-asset {TAG} virus.exe --repo {REPOSITORY}" in checkout.refusal()
     assert draft["draft"] and checkout.host.writes == []
 
 
-def test_two_drafts_are_refused(checkout):
+def test_two_drafts_are_refused(checkout) -> None:
     for _ in range(2):
         checkout.host.add_release(TAG, {}, draft=True)
     assert "expected one draft, found 2" in checkout.refusal()
@@ -314,7 +358,7 @@ def test_two_drafts_are_refused(checkout):
         ({"extra": b"more"}, f"extra: expected no such file, found {sha256(b'more')}"),
     ],
 )
-def test_a_public_release_with_other_files_is_refused(checkout, change, says):
+def test_a_public_release_with_other_files_is_refused(checkout, change, says) -> None:
     files = {name: data for name, data in (checkout.files | change).items() if data is not None}
     checkout.host.add_release(TAG, files)
     message = checkout.refusal()
@@ -325,101 +369,106 @@ def test_a_public_release_with_other_files_is_refused(checkout, change, says):
 # What is refused before anything is sent.
 
 
-def untracked(checkout):
+def untracked(checkout) -> str:
     (checkout.work / "new file").write_text("")
     return 'checkout: expected no file that differs from its commit, found "new file"'
 
 
-def changed(checkout):
+def changed(checkout) -> str:
     (checkout.work / "file").write_text("b")
     return "checkout: expected no file that differs from its commit, found file. To mend: git stash"
 
 
-def no_tag(checkout):
+def no_tag(checkout) -> str:
     checkout.git("tag", "--delete", TAG)
     return f"found no such tag. To mend: git tag {TAG} && git push origin {TAG}"
 
 
-def tag_elsewhere(checkout):
+def tag_elsewhere(checkout) -> str:
     (checkout.work / "file").write_text("b")
     tagged = checkout.head
     checkout.commit()
     checkout.write_dist()
-    return f"tag {TAG}: expected on {checkout.head}, which is checked out, found on {tagged}. To mend: git checkout {TAG}"
+    return (
+        f"tag {TAG}: expected on {checkout.head}, which is checked out, found on {tagged}. To mend: git checkout {TAG}"
+    )
 
 
-def unstamped(checkout):
+def unstamped(checkout) -> str:
     checkout.write_dist("unstamped")
     return "found unstamped. To make them of it: tools/bazel run --config=release //release:publish"
 
 
-def another_commit(checkout):
+def another_commit(checkout) -> str:
     checkout.write_dist("0" * 40)
     return f"expected files made of {checkout.head}, found {'0' * 40}"
 
 
-def other_bytes(checkout):
+def other_bytes(checkout) -> str:
     (checkout.dist / WHEEL).write_bytes(b"other")
     return f"{WHEEL}: expected {sha256(bytes(range(256)) * 4096)}, as SHA256SUMS says, found {sha256(b'other')}"
 
 
-def missing_file(checkout):
+def missing_file(checkout) -> str:
     (checkout.dist / WHEEL).unlink()
     return f"{WHEEL}: expected {sha256(bytes(range(256)) * 4096)}, as SHA256SUMS says, found no such file"
 
 
-def unlisted_file(checkout):
+def unlisted_file(checkout) -> str:
     (checkout.dist / "extra").write_bytes(b"more")
     return f"extra: expected no such file, as SHA256SUMS says, found {sha256(b'more')}"
 
 
-def no_notes(checkout):
+def no_notes(checkout) -> str:
     (checkout.dist / "notes.md").unlink()
     checkout.write_sums()
     return "notes.md: expected the release's text, found no such file"
 
 
-def no_sums(checkout):
+def no_sums(checkout) -> str:
     (checkout.dist / "SHA256SUMS").unlink()
     return "expected a release with SHA256SUMS and release.json, found FileNotFoundError"
 
 
-def not_sums(checkout):
+def not_sums(checkout) -> str:
     (checkout.dist / "SHA256SUMS").write_text("hello\n")
     return "SHA256SUMS: expected lines of sha256 and file name, found 'hello'"
 
 
-def renamed_by_the_host(checkout):
+def renamed_by_the_host(checkout) -> str:
     (checkout.dist / "a~b").write_bytes(b"")
     checkout.write_sums()
     return "a~b: expected a name that the host keeps"
 
 
-def no_repository(checkout):
+def no_repository(checkout) -> str:
     checkout.set(release_repository="")
     return "repository: expected OWNER/REPO, found none"
 
 
-def tag_elsewhere_on_the_host(checkout):
+def tag_elsewhere_on_the_host(checkout) -> str:
     checkout.host.tags[TAG] = "1" * 40
     return f"tag {TAG} in {REPOSITORY}: expected on {checkout.head}, found {'1' * 40}. To mend: git push origin {TAG}"
 
 
-def tag_not_on_the_host(checkout):
+def tag_not_on_the_host(checkout) -> str:
     checkout.host.tags.clear()
     return f"expected on {checkout.head}, found none. To mend: git push origin {TAG}"
 
 
-def no_checkout(checkout):
+def no_checkout(checkout) -> str:
     shutil.rmtree(checkout.work / ".git")
     # Where tests have their folders may be in a checkout, or not.
     return "expected a git checkout, found "
 
 
-def folder_of_another_checkout(checkout):
+def folder_of_another_checkout(checkout) -> str:
     shutil.rmtree(checkout.work / ".git")
     subprocess.run([GIT, "init", "--quiet", str(checkout.work.parent)], check=True)
-    return f"expected a git checkout, found a folder in that of {checkout.work.parent.resolve()}. A release is made in a clone"
+    return (
+        f"expected a git checkout, found a folder in that of {checkout.work.parent.resolve()}. A release is made in a"
+        " clone"
+    )
 
 
 @pytest.mark.parametrize(
@@ -430,19 +479,21 @@ def folder_of_another_checkout(checkout):
         folder_of_another_checkout,
     ],
 )  # fmt: skip
-def test_refuses(checkout, break_it):
+def test_refuses(checkout, break_it) -> None:
     expected = break_it(checkout)
     assert expected in checkout.refusal()
     assert checkout.host.writes == []
 
 
 @pytest.mark.parametrize("tag", ["0.1.0", "v0.1", "v0.1.0-rc1", "v0.1.00", "release", "v0.1.0\n"])
-def test_a_tag_that_is_no_version_is_refused(checkout, tag):
-    assert f"expected vX.Y.Z with three plain numbers, found {tag!r}" in " ".join(checkout.publish("--tag", tag).stderr.splitlines())
+def test_a_tag_that_is_no_version_is_refused(checkout, tag) -> None:
+    assert f"expected vX.Y.Z with three plain numbers, found {tag!r}" in " ".join(
+        checkout.publish("--tag", tag).stderr.splitlines()
+    )
     assert checkout.host.requests == []
 
 
-def test_a_tag_that_is_not_the_versions_is_refused(checkout):
+def test_a_tag_that_is_not_the_versions_is_refused(checkout) -> None:
     checkout.git("tag", "v0.2.0")
     assert "expected v0.1.0, the version in version.bzl, found v0.2.0" in checkout.refusal("--tag=v0.2.0")
     assert "found v0.2.0" in checkout.refusal(GITHUB_REF_TYPE="tag", GITHUB_REF_NAME="v0.2.0")
@@ -450,17 +501,17 @@ def test_a_tag_that_is_not_the_versions_is_refused(checkout):
     assert checkout.host.requests == []
 
 
-def test_an_annotated_tag_counts_as_on_its_commit(checkout):
+def test_an_annotated_tag_counts_as_on_its_commit(checkout) -> None:
     checkout.git("tag", "--force", "--annotate", "--message=m", TAG)
     assert "would publish" in checkout.published("--dry-run")
 
 
-def test_no_credentials(checkout):
+def test_no_credentials(checkout) -> None:
     assert "expected GH_TOKEN, GITHUB_TOKEN or gh's own login, found none" in checkout.refusal(GH_TOKEN="")
     assert checkout.host.requests == []
 
 
-def test_what_the_machine_must_have(checkout):
+def test_what_the_machine_must_have(checkout) -> None:
     assert "git: expected on PATH, found none" in checkout.refusal(PATH="/nonexistent")
     assert "gh: expected at /nonexistent/gh, found none" in checkout.refusal(gh=pathlib.Path("/nonexistent/gh"))
     assert "found no BUILD_WORKSPACE_DIRECTORY" in checkout.refusal(BUILD_WORKSPACE_DIRECTORY="")
@@ -482,25 +533,27 @@ def test_what_the_machine_must_have(checkout):
         ("PATCH .*", 500, "Server Error", "HTTP 500", "the host is in trouble"),
     ],
 )
-def test_a_failure_of_the_host_is_one_line_with_its_reason_and_what_to_do(checkout, request_, status, message, says, advice):
+def test_a_failure_of_the_host_is_one_line_with_its_reason_and_what_to_do(
+    checkout, request_, status, message, says, advice
+) -> None:
     checkout.host.faults = [Fault(request_, status, message)]
     line = checkout.refusal()
     assert says in line and advice in line
     assert all(release["draft"] for release in checkout.host.releases)
 
 
-def test_a_token_that_the_host_does_not_know(checkout):
+def test_a_token_that_the_host_does_not_know(checkout) -> None:
     line = checkout.refusal(GH_TOKEN="another")
     assert "Bad credentials" in line and "another" not in line
     assert checkout.host.writes == []
 
 
-def test_a_host_that_does_not_answer(checkout):
+def test_a_host_that_does_not_answer(checkout) -> None:
     line = checkout.refusal(HTTP_PROXY="http://127.0.0.1:1")
     assert "connection refused" in line and "look at the network and the proxy" in line
 
 
-def test_a_download_that_breaks_off_is_no_difference_of_bytes(checkout):
+def test_a_download_that_breaks_off_is_no_difference_of_bytes(checkout) -> None:
     checkout.host.digests = False
     checkout.host.add_release(TAG, checkout.files)
     checkout.host.faults = [Fault(r"GET /\d+", 503, "Slow down")]

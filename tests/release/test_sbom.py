@@ -1,4 +1,6 @@
-"""Bills of materials list every input of the locks and every product once, and of an image what its layers hold; others are refused."""
+"""Bills of materials list every input of the locks and every product once, and of an image what its layers hold; others
+are refused.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ from packaging.utils import canonicalize_name
 from spdx_tools.spdx.parser.json.json_parser import JsonLikeDictParser
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
-from oci.layout import Image
 from fetch import locks as inputs
+from oci.layout import Image
 from release.private import sbom, stamp
 
 LOCKS = inputs.by_name([pathlib.Path(path).absolute() for path in os.environ["LOCKS"].split()])
@@ -32,7 +34,9 @@ VERSION = "0.1.0"
 LOCKED = inputs.load(LOCKS)
 DEBIAN = json.loads(LOCKS["debian.lock.json"].read_text())
 REQUIREMENTS = re.findall(
-    r"^([a-z0-9-]+)==(\S+) \\\n    --hash=sha256:([0-9a-f]{64})$", LOCKS["requirements.lock.txt"].read_text(), re.MULTILINE
+    r"^([a-z0-9-]+)==(\S+) \\\n    --hash=sha256:([0-9a-f]{64})$",
+    LOCKS["requirements.lock.txt"].read_text(),
+    re.MULTILINE,
 )
 SOURCES = json.loads(LOCKS["sources.lock.json"].read_text())["sources"]
 CRATES_LOCK = json.loads(LOCKS["crates.lock.json"].read_text())
@@ -96,22 +100,35 @@ def build(tmp_path_factory):
     wheels = [folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl" for name, version in PRODUCED]
     for wheel in wheels:
         wheel.write_bytes(wheel.name.encode())
-    distributions = [TVM, TVM_FFI, ("numpy", version_of("numpy")), ("typing_extensions", version_of("typing-extensions"))]
+    distributions = [
+        TVM,
+        TVM_FFI,
+        ("numpy", version_of("numpy")),
+        ("typing_extensions", version_of("typing-extensions")),
+    ]
     gpu = [*distributions[:2], TVM_CUDA, ("nvidia_cublas", version_of("nvidia-cublas"))]
     images = {
         "small": tiny_image.make(folder / "small", image_packages("image_base", "image_python"), distributions),
-        "large": tiny_image.make(folder / "large", image_packages(*filter(re.compile("image_").match, DEBIAN["sets"])), [TVM_FFI]),
+        "large": tiny_image.make(
+            folder / "large", image_packages(*filter(re.compile("image_").match, DEBIAN["sets"])), [TVM_FFI]
+        ),
         "gpu": tiny_image.make(folder / "gpu", image_packages("image_base"), gpu),
     }
     return wheels, images
 
 
 @functools.cache
-def bills(wheels: tuple, images: tuple, only: str = "", unavailable: inputs.Parts = inputs.Parts()) -> tuple[dict, dict]:
+def bills(
+    wheels: tuple, images: tuple, only: str = "", unavailable: inputs.Parts = inputs.Parts()
+) -> tuple[dict, dict]:
     locked = inputs.available(LOCKED, unavailable)
     read = [sbom.Wheel.read(wheel, made()) for wheel in wheels]
     layouts = {name: Image(layout) for name, layout in images}
-    bill = sbom.one_image(only, VERSION, locked, read, layouts[only]) if only else sbom.whole_build(VERSION, locked, read, layouts)
+    bill = (
+        sbom.one_image(only, VERSION, locked, read, layouts[only])
+        if only
+        else sbom.whole_build(VERSION, locked, read, layouts)
+    )
     return json.loads(sbom.spdx_json(bill)), json.loads(sbom.cyclonedx_json(bill))
 
 
@@ -149,7 +166,10 @@ def spdx_lines(document: dict) -> list[tuple]:
 
 
 def cyclonedx_lines(document: dict) -> list[tuple]:
-    components = [*document["components"], *([document["metadata"]["component"]] if "purl" in document["metadata"]["component"] else [])]
+    components = [
+        *document["components"],
+        *([document["metadata"]["component"]] if "purl" in document["metadata"]["component"] else []),
+    ]
     return sorted(
         (
             each["name"],
@@ -174,38 +194,44 @@ def lock_lines() -> list[tuple]:
         for name, entry in SOURCES.items()
     ]
     lines += [
-        (entry["name"], entry["version"], LICENSES["crates"][key]["license"], (entry["sha256"],)) for key, entry in CRATES.items()
+        (entry["name"], entry["version"], LICENSES["crates"][key]["license"], (entry["sha256"],))
+        for key, entry in CRATES.items()
     ]
     return sorted(lines)
 
 
 def product_lines(build) -> list[tuple]:
     wheels, images = build
-    lines = [(*facts, "Apache-2.0", (hashlib.sha256(wheel.read_bytes()).hexdigest(),)) for facts, wheel in zip(PRODUCED, wheels)]
+    lines = [
+        (*facts, "Apache-2.0", (hashlib.sha256(wheel.read_bytes()).hexdigest(),))
+        for facts, wheel in zip(PRODUCED, wheels)
+    ]
     for name, layout in images.items():
         digest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
         lines.append((name, VERSION, "NOASSERTION", (digest.removeprefix("sha256:"),)))
     return lines
 
 
-def test_the_whole_build_is_the_locks_and_the_products_and_nothing_else(build, whole):
+def test_the_whole_build_is_the_locks_and_the_products_and_nothing_else(build, whole) -> None:
     expected = sorted(lock_lines() + product_lines(build))
     assert len(expected) > 200
     for lines in (spdx_lines(whole[0]), cyclonedx_lines(whole[1])):
         assert [line[:4] for line in lines] == expected
 
 
-def test_package_urls_are_the_inputs(whole):
+def test_package_urls_are_the_inputs(whole) -> None:
     for lines in (spdx_lines(whole[0]), cyclonedx_lines(whole[1])):
         found = collections.Counter(line[4] for line in lines)
         assert max(found.values()) == 1
         assert {each.purl for each in LOCKED} < set(found)
 
 
-def test_without_mlc_llm_its_sources_are_not_in_the_build(build):
+def test_without_mlc_llm_its_sources_are_not_in_the_build(build) -> None:
     wheels, images = build
     unavailable = inputs.Parts(*map(frozenset, CONTENT["mlc-llm"]))
-    document, _ = bills(tuple(wheel for wheel in wheels if "mlc_llm" not in wheel.name), tuple(images.items()), unavailable=unavailable)
+    document, _ = bills(
+        tuple(wheel for wheel in wheels if "mlc_llm" not in wheel.name), tuple(images.items()), unavailable=unavailable
+    )
     found = {each["SPDXID"].removeprefix("SPDXRef-") for each in document["packages"]}
     # The crates of the toolchain's own test.
     tools = {crate_id(key) for key in CRATE_SETS["tests"]}
@@ -214,12 +240,14 @@ def test_without_mlc_llm_its_sources_are_not_in_the_build(build):
     assert not any("mlc-llm" in each for each in found)
 
 
-def test_without_cuda_nothing_of_it_is_in_the_build(build):
+def test_without_cuda_nothing_of_it_is_in_the_build(build) -> None:
     wheels, images = build
     nvidia = [("pypi", name) for name, _, _ in REQUIREMENTS if name.startswith("nvidia-")]
     unavailable = inputs.Parts(frozenset([*nvidia, ("source", "tvm")]), frozenset({("debian", "cuda")}))
     without = tuple(wheel for wheel in wheels if "cuda" not in wheel.name)
-    document, _ = bills(without, tuple((name, layout) for name, layout in images.items() if name != "gpu"), unavailable=unavailable)
+    document, _ = bills(
+        without, tuple((name, layout) for name, layout in images.items() if name != "gpu"), unavailable=unavailable
+    )
     found = {each["SPDXID"]: each for each in document["packages"]}
     assert not any("nvidia" in id or "cuda" in id or id == "SPDXRef-source-tvm" for id in found)
     assert not any("(cuda)" in each.get("comment", "") for each in found.values())
@@ -232,23 +260,25 @@ def both(request):
     return request.getfixturevalue(request.param)
 
 
-def test_spdx_is_valid(both):
+def test_spdx_is_valid(both) -> None:
     document = JsonLikeDictParser().parse(both[0])
     assert [message.validation_message for message in validate_full_spdx_document(document)] == []
     assert document.creation_info.spdx_version == "SPDX-2.3"
     assert document.creation_info.created.isoformat() == "2000-01-01T00:00:00"
 
 
-def test_every_license_ref_is_explained_and_used(both):
+def test_every_license_ref_is_explained_and_used(both) -> None:
     used = {name for each in both[0]["packages"] for name in re.findall(r"LicenseRef-[\w.-]+", each["licenseDeclared"])}
     assert used == {each["licenseId"] for each in both[0].get("hasExtractedLicensingInfos", [])}
     assert used
 
 
-def test_cyclonedx_is_well_formed(both):
+def test_cyclonedx_is_well_formed(both) -> None:
     document = both[1]
     assert (document["bomFormat"], document["specVersion"], document["version"]) == ("CycloneDX", "1.6", 1)
-    assert re.fullmatch(r"urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", document["serialNumber"])
+    assert re.fullmatch(
+        r"urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", document["serialNumber"]
+    )
     assert document["metadata"]["timestamp"] == "2000-01-01T00:00:00+00:00"
     references = collections.Counter(re.findall(r'"bom-ref": "([^"]+)"', json.dumps(document)))
     assert max(references.values()) == 1
@@ -274,7 +304,9 @@ TVM_GENERATED_FROM = {
     ("wheel-apache-tvm", "source-tilelang"),
     ("wheel-apache-tvm-ffi", "pypi-apache-tvm-ffi"),
 }
-TVM_CUDA_GENERATED_FROM = {("wheel-apache-tvm-cuda", each) for each in ("pypi-apache-tvm", "source-tilelang", "source-tvm")}
+TVM_CUDA_GENERATED_FROM = {
+    ("wheel-apache-tvm-cuda", each) for each in ("pypi-apache-tvm", "source-tilelang", "source-tvm")
+}
 GENERATED_FROM = {
     *TVM_GENERATED_FROM,
     *TVM_CUDA_GENERATED_FROM,
@@ -282,10 +314,18 @@ GENERATED_FROM = {
     *(("wheel-mlc-llm", f"debian-bookworm-{name}") for name in ("libmsgpack-cxx-dev", "libstb-dev")),
     *(("wheel-mlc-llm", crate_id(key)) for key in CRATE_SETS["tokenizers_cpp"]),
 }
-PRODUCTS = {"image-small", "image-large", "image-gpu", "wheel-apache-tvm", "wheel-apache-tvm-cuda", "wheel-apache-tvm-ffi", "wheel-mlc-llm"}
+PRODUCTS = {
+    "image-small",
+    "image-large",
+    "image-gpu",
+    "wheel-apache-tvm",
+    "wheel-apache-tvm-cuda",
+    "wheel-apache-tvm-ffi",
+    "wheel-mlc-llm",
+}
 
 
-def test_relationships_of_the_whole_build(whole):
+def test_relationships_of_the_whole_build(whole) -> None:
     document = whole[0]
     assert related(document, "DESCRIBES") == {("DOCUMENT", "release")}
     assert related(document, "GENERATED_FROM") == GENERATED_FROM
@@ -298,10 +338,18 @@ def test_relationships_of_the_whole_build(whole):
         for key in DEBIAN["sets"][use]:
             assert "debian-" + key.replace("/", "-").replace("+", "-plus") in tools, key
     assert {"pypi-cyclonedx-python-lib", "pypi-nvidia-cuda-nvcc", "pypi-nvidia-cudnn-cu13"} <= tools
-    assert not tools & {"pypi-apache-tvm", "source-tilelang", "pypi-numpy", "debian-bookworm-git", "debian-bookworm-libstb-dev", "crate-0.21-tokenizers", "pypi-nvidia-cublas"}
+    assert not tools & {
+        "pypi-apache-tvm",
+        "source-tilelang",
+        "pypi-numpy",
+        "debian-bookworm-git",
+        "debian-bookworm-libstb-dev",
+        "crate-0.21-tokenizers",
+        "pypi-nvidia-cublas",
+    }
 
 
-def test_every_package_has_a_part(both):
+def test_every_package_has_a_part(both) -> None:
     """What a document lists is connected with what it describes."""
     document = both[0]
     relations = ("CONTAINS", "BUILD_TOOL_OF", "GENERATED_FROM", "DESCRIBES")
@@ -309,7 +357,7 @@ def test_every_package_has_a_part(both):
     assert {each["SPDXID"].removeprefix("SPDXRef-") for each in document["packages"]} == connected - {"DOCUMENT"}
 
 
-def test_cyclonedx_tells_what_is_shipped(whole):
+def test_cyclonedx_tells_what_is_shipped(whole) -> None:
     components = {each["bom-ref"]: each for each in whole[1]["components"]}
     assert components["debian-bookworm-libc6"]["scope"] == "required"
     assert components["debian-bullseye-libc6"]["scope"] == "excluded"
@@ -322,11 +370,13 @@ def test_cyclonedx_tells_what_is_shipped(whole):
     assert set(release["dependsOn"]) == PRODUCTS
 
 
-def test_one_image_is_what_its_layers_hold(build, small):
+def test_one_image_is_what_its_layers_hold(build, small) -> None:
     expected = {("numpy", version_of("numpy")), ("typing-extensions", version_of("typing-extensions")), TVM, TVM_FFI}
     expected |= set(image_packages("image_base", "image_python"))
     document = small[0]
-    packages = {each["SPDXID"].removeprefix("SPDXRef-"): (each["name"], each["versionInfo"]) for each in document["packages"]}
+    packages = {
+        each["SPDXID"].removeprefix("SPDXRef-"): (each["name"], each["versionInfo"]) for each in document["packages"]
+    }
     assert related(document, "DESCRIBES") == {("DOCUMENT", "image-small")}
     contained = [packages[other] for _, other in related(document, "CONTAINS")]
     assert len(contained) == len(expected) and set(contained) == expected
@@ -337,30 +387,34 @@ def test_one_image_is_what_its_layers_hold(build, small):
     assert set(spdx_lines(document)) == set(cyclonedx_lines(small[1]))
 
 
-def test_libraries_of_nvidia_are_components_under_their_own_licence(gpu):
+def test_libraries_of_nvidia_are_components_under_their_own_licence(gpu) -> None:
     document = gpu[0]
     packages = {each["SPDXID"].removeprefix("SPDXRef-"): each for each in document["packages"]}
     contained = {other for _, other in related(document, "CONTAINS")}
     assert {"pypi-nvidia-cublas", "wheel-apache-tvm-cuda"} <= contained
     assert packages["pypi-nvidia-cublas"]["licenseDeclared"] == "LicenseRef-NVIDIA-Proprietary"
     assert packages["wheel-apache-tvm-cuda"]["licenseDeclared"] == "Apache-2.0"
-    (text,) = [each for each in document["hasExtractedLicensingInfos"] if each["licenseId"] == "LicenseRef-NVIDIA-Proprietary"]
+    (text,) = [
+        each for each in document["hasExtractedLicensingInfos"] if each["licenseId"] == "LicenseRef-NVIDIA-Proprietary"
+    ]
     assert "nvidia-cublas" in text["comment"]
     # What is only compiled with or called stays out.
     assert [id for id in packages if "nvidia" in id] == ["pypi-nvidia-cublas"]
     assert related(document, "GENERATED_FROM") == TVM_GENERATED_FROM | TVM_CUDA_GENERATED_FROM
 
 
-def test_without_git_sources_the_wheel_for_gpus_is_not_made_of_them(tmp_path, build):
+def test_without_git_sources_the_wheel_for_gpus_is_not_made_of_them(tmp_path, build) -> None:
     unavailable = tmp_path / "unavailable.json"
     unavailable.write_text(json.dumps({"entries": [("source", "tvm")], "sets": []}))
     done = run(tmp_path / "folder", build, "--only-image", "gpu", f"--unavailable={unavailable}")
     assert (done.returncode, done.stderr) == (0, "")
     document = json.loads((tmp_path / "folder/sbom.spdx.json").read_text())
-    assert related(document, "GENERATED_FROM") == TVM_GENERATED_FROM | TVM_CUDA_GENERATED_FROM - {("wheel-apache-tvm-cuda", "source-tvm")}
+    assert related(document, "GENERATED_FROM") == TVM_GENERATED_FROM | TVM_CUDA_GENERATED_FROM - {
+        ("wheel-apache-tvm-cuda", "source-tvm")
+    }
 
 
-def test_the_real_image_is_what_its_layers_hold():
+def test_the_real_image_is_what_its_layers_hold() -> None:
     image = Image(TVM_RUNTIME)
     expected = set()
     for number in range(len(image.layer_digests)):
@@ -373,7 +427,10 @@ def test_the_real_image_is_what_its_layers_hold():
     document, _ = bills(tuple(WHEELS), (("tvm_runtime", TVM_RUNTIME),), "tvm_runtime")
     packages = {each["SPDXID"].removeprefix("SPDXRef-"): each for each in document["packages"]}
     contained = [packages[other] for _, other in related(document, "CONTAINS")]
-    named = [each["name"] + f" {each['versionInfo']}" * (not each["SPDXID"].startswith("SPDXRef-debian-")) for each in contained]
+    named = [
+        each["name"] + f" {each['versionInfo']}" * (not each["SPDXID"].startswith("SPDXRef-debian-"))
+        for each in contained
+    ]
     assert sorted(named) == sorted(expected)
     wheels = {hashlib.sha256(path.read_bytes()).hexdigest() for path in WHEELS}
     assert {each["checksums"][0]["checksumValue"] for each in contained if "+mlc" in each["versionInfo"]} == wheels
@@ -382,18 +439,28 @@ def test_the_real_image_is_what_its_layers_hold():
 @pytest.mark.parametrize(
     ("debian", "pypi", "message"),
     [
-        ([("emacs", "1:28")], [], "status.d/emacs is emacs 1:28: expected that in an image set of locks/debian.lock.json"),
+        (
+            [("emacs", "1:28")],
+            [],
+            "status.d/emacs is emacs 1:28: expected that in an image set of locks/debian.lock.json",
+        ),
         ([("bash", "1.0")], [], "status.d/bash is bash 1.0: expected"),
         ([("cosign", "VERSION")], [], "is cosign"),
-        ([], [("requests", "2.0")], r"requests-2.0.dist-info/METADATA is requests 2.0: expected that in locks/requirements.lock.txt"),
+        (
+            [],
+            [("requests", "2.0")],
+            r"requests-2.0.dist-info/METADATA is requests 2.0: expected that in locks/requirements.lock.txt",
+        ),
         ([], [("numpy", "1.0")], "is numpy 1.0: expected"),
         ([], [("apache-tvm", "0.26.0+mlc0.1.0.bother")], "is apache-tvm 0.26.0"),
     ],
 )
-def test_a_package_that_nothing_knows_of_is_refused(tmp_path, build, debian, pypi, message):
+def test_a_package_that_nothing_knows_of_is_refused(tmp_path, build, debian, pypi, message) -> None:
     # cosign is locked, but as a tool and not for an image.
     version = DEBIAN["packages"]["trixie/cosign"]["version"]
-    image = Image(tiny_image.make(tmp_path / "layout", [(name, each.replace("VERSION", version)) for name, each in debian], pypi))
+    image = Image(
+        tiny_image.make(tmp_path / "layout", [(name, each.replace("VERSION", version)) for name, each in debian], pypi)
+    )
     wheels = [sbom.Wheel.read(wheel, made()) for wheel in build[0]]
     with pytest.raises(sbom.SbomError, match=message) as refused:
         sbom.one_image("odd", VERSION, LOCKED, wheels, image)
@@ -402,24 +469,34 @@ def test_a_package_that_nothing_knows_of_is_refused(tmp_path, build, debian, pyp
         sbom.whole_build(VERSION, LOCKED, wheels, {"odd": image})
 
 
-def test_a_lock_entry_that_no_image_has_is_refused(build):
+def test_a_lock_entry_that_no_image_has_is_refused(build) -> None:
     wheels, images = build
     message = "locks/debian.lock.json has it for image_dev, and it is in none of the images small: pass every image"
     with pytest.raises(sbom.SbomError, match=message):
-        sbom.whole_build(VERSION, LOCKED, [sbom.Wheel.read(wheel, made()) for wheel in wheels], {"small": Image(images["small"])})
+        sbom.whole_build(
+            VERSION, LOCKED, [sbom.Wheel.read(wheel, made()) for wheel in wheels], {"small": Image(images["small"])}
+        )
 
 
-def test_a_wheel_of_unknown_sources_is_refused(tmp_path):
+def test_a_wheel_of_unknown_sources_is_refused(tmp_path) -> None:
     wheel = tmp_path / "other-1.0-py3-none-any.whl"
     wheel.write_bytes(b"")
-    with pytest.raises(sbom.SbomError, match="other-1.0-py3-none-any.whl: expected what it is made of, found that of apache-tvm, .*: pass its made_of with --made-of"):
+    with pytest.raises(
+        sbom.SbomError,
+        match=(
+            "other-1.0-py3-none-any.whl: expected what it is made of, found that of apache-tvm, .*: pass its made_of"
+            " with --made-of"
+        ),
+    ):
         sbom.whole_build(VERSION, LOCKED, [sbom.Wheel.read(wheel, made())], {})
 
 
 def run(folder: pathlib.Path, build, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     wheels, images = build
     command = [sys.executable, "-m", "release.private.sbom", "--locks", *map(str, LOCKS.values()), "--version", VERSION]
-    command += [f"--wheel={wheel}" for wheel in wheels] + [f"--image={name}={layout}" for name, layout in images.items()]
+    command += [f"--wheel={wheel}" for wheel in wheels] + [
+        f"--image={name}={layout}" for name, layout in images.items()
+    ]
     command += ["--spdx", "sbom.spdx.json", "--cyclonedx", "sbom.cdx.json", *arguments]
     paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
     folder.mkdir()
@@ -427,25 +504,32 @@ def run(folder: pathlib.Path, build, *arguments: str, **environment: str) -> sub
         (folder / f"{name}.json").write_text(json.dumps(made_of(name)))
         command.append(f"--made-of={name}.json")
     return subprocess.run(
-        command, cwd=folder, env={"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", **environment}, capture_output=True, text=True
+        command,
+        cwd=folder,
+        env={"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        capture_output=True,
+        text=True,
     )
 
 
 @pytest.mark.parametrize("arguments", [(), ("--only-image", "small")])
-def test_the_same_bytes_everywhere(tmp_path, build, arguments):
-    for name, environment in (("one", {"TZ": "UTC", "PYTHONHASHSEED": "1"}), ("two", {"TZ": "Asia/Tokyo", "PYTHONHASHSEED": "2"})):
+def test_the_same_bytes_everywhere(tmp_path, build, arguments) -> None:
+    for name, environment in (
+        ("one", {"TZ": "UTC", "PYTHONHASHSEED": "1"}),
+        ("two", {"TZ": "Asia/Tokyo", "PYTHONHASHSEED": "2"}),
+    ):
         done = run(tmp_path / name, build, *arguments, **environment)
         assert (done.returncode, done.stderr) == (0, "")
     for name in ("sbom.spdx.json", "sbom.cdx.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_other_content_has_another_identity(whole, small):
+def test_other_content_has_another_identity(whole, small) -> None:
     assert whole[0]["documentNamespace"] != small[0]["documentNamespace"]
     assert whole[1]["serialNumber"] != small[1]["serialNumber"]
 
 
-def test_an_image_that_is_not_given_is_an_error(tmp_path, build):
+def test_an_image_that_is_not_given_is_an_error(tmp_path, build) -> None:
     done = run(tmp_path / "folder", build, "--only-image", "other")
     assert (done.returncode, done.stderr) == (
         1,

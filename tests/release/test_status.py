@@ -33,7 +33,7 @@ def run(folder: pathlib.Path, **environment: str) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=folder, env={**GIT_ENVIRONMENT, **environment}, capture_output=True, text=True)
 
 
-def test_a_clean_checkout_gives_its_commit_and_a_workstation(checkout, tmp_path_factory):
+def test_a_clean_checkout_gives_its_commit_and_a_workstation(checkout, tmp_path_factory) -> None:
     done = run(checkout)
     assert done.returncode == 0, done.stderr
     written = tmp_path_factory.mktemp("status") / "stable-status.txt"
@@ -42,26 +42,30 @@ def test_a_clean_checkout_gives_its_commit_and_a_workstation(checkout, tmp_path_
     assert status.value(written, status.BUILDER) == "urn:mlc-bazel:workstation"
 
 
-def test_a_workflow_is_the_builder_where_one_runs(checkout):
+def test_a_workflow_is_the_builder_where_one_runs(checkout) -> None:
     workflow = "owner/repository/.github/workflows/main.yml@refs/tags/v0.1.0"
     done = run(checkout, GITHUB_SERVER_URL="https://github.com", GITHUB_WORKFLOW_REF=workflow)
     assert f"STABLE_BUILDER_ID https://github.com/{workflow}\n" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["file", "untracked"])
-def test_a_checkout_with_changes_is_no_release(checkout, name):
+def test_a_checkout_with_changes_is_no_release(checkout, name) -> None:
     (checkout / name).write_text("b")
     done = run(checkout)
     assert (done.returncode, done.stdout) == (1, "")
     assert "a release is made of a commit" in done.stderr and name in done.stderr
 
 
-def test_without_a_checkout_there_is_no_release(tmp_path):
+def test_without_a_checkout_there_is_no_release(tmp_path) -> None:
     done = run(tmp_path, GIT_CEILING_DIRECTORIES=str(tmp_path.parent))
-    assert done.returncode == 1 and "A release is built in a git checkout" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 1
+        and "A release is built in a git checkout" in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
-def test_a_copy_in_an_ignored_folder_of_another_checkout_is_no_release(checkout):
+def test_a_copy_in_an_ignored_folder_of_another_checkout_is_no_release(checkout) -> None:
     """Git would call it clean, and give the other one's commit."""
     (checkout / ".git/info/exclude").write_text("/copy/\n")
     (checkout / "copy").mkdir()
@@ -70,12 +74,12 @@ def test_a_copy_in_an_ignored_folder_of_another_checkout_is_no_release(checkout)
     assert f"expected a git checkout, found a folder in that of {checkout.resolve()}" in done.stderr
 
 
-def test_a_build_that_is_not_stamped_says_so():
+def test_a_build_that_is_not_stamped_says_so() -> None:
     assert status.value(None, status.REVISION) == status.value(None, status.BUILDER) == "unstamped"
 
 
 @pytest.mark.parametrize("text", ["", "STABLE_REVISION\n", "STABLE_REVISION \n", "OTHER x\n"])
-def test_a_stamp_without_the_value_is_an_error(tmp_path, text):
+def test_a_stamp_without_the_value_is_an_error(tmp_path, text) -> None:
     (tmp_path / "status").write_text(text)
     with pytest.raises(status.StatusError, match="no STABLE_REVISION: build with --config=release"):
         status.value(tmp_path / "status", status.REVISION)

@@ -10,7 +10,9 @@ from tests.images.layouts import write_layout
 SITE_PACKAGES = "usr/local/lib/python3.11/dist-packages"
 
 
-def make(folder: pathlib.Path, debian: Iterable[tuple[str, str]] = (), pypi: Iterable[tuple[str, str]] = ()) -> pathlib.Path:
+def make(
+    folder: pathlib.Path, debian: Iterable[tuple[str, str]] = (), pypi: Iterable[tuple[str, str]] = ()
+) -> pathlib.Path:
     """Writes an OCI layout.
 
     Args:
@@ -23,7 +25,9 @@ def make(folder: pathlib.Path, debian: Iterable[tuple[str, str]] = (), pypi: Ite
     """
     records = {"usr/bin/true": b"true"}
     for name, version in debian:
-        records[f"var/lib/dpkg/status.d/{name}"] = f"Package: {name}\nStatus: install ok installed\nVersion: {version}\n".encode()
+        records[f"var/lib/dpkg/status.d/{name}"] = (
+            f"Package: {name}\nStatus: install ok installed\nVersion: {version}\n".encode()
+        )
         records[f"var/lib/dpkg/status.d/{name}.md5sums"] = b""
     installed = {}
     for name, version in pypi:

@@ -1,7 +1,10 @@
-"""A paged KV cache and its NumPy twin: every step runs on both, so a test only says what happens, not how it is checked.
+"""A paged KV cache and its NumPy twin: every step runs on both, so a test only says what happens, not how it is
+checked.
 
-`CacheUnderTest` drives the cache inside libtvm_runtime with the attention kernels that TVM generates for LLVM; `Reference` is
-attention over plain token lists in float64, without pages. A difference means a wrong page, position or length in the runtime.
+`CacheUnderTest` drives the cache inside libtvm_runtime with the attention kernels that TVM generates for LLVM;
+`Reference` is
+attention over plain token lists in float64, without pages. A difference means a wrong page, position or length in the
+runtime.
 kv_cache_scenarios.py has the tests; tests/gpu/test_paged_attention.py runs them with kernels for a GPU.
 """
 
@@ -14,8 +17,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tvm
 from tvm.runtime import ShapeTuple
+
+import tvm
 
 PAGE_SIZE = 16  # The page size that the generated kernels are written for.
 ROPE_THETA = 10000.0
@@ -23,7 +27,9 @@ TOLERANCE = {"float32": 2e-5, "float16": 6e-3}
 
 
 class RopeMode(enum.IntEnum):
-    """What the cache does about positions, in the runtime's numbers. TVM's own class is the compiler's: it is not there where only the runtime is."""
+    """What the cache does about positions, in the runtime's numbers. TVM's own class is the compiler's: it is not there
+    where only the runtime is.
+    """
 
     NONE = 0
     NORMAL = 1
@@ -45,7 +51,7 @@ class Heads:
         return self.dim**-0.5
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def compiled_kernels(dtype: str, shape: Heads) -> tvm.runtime.Module:
     """The kernels of one data type, compiled once per process (about three seconds)."""
     from tvm.relax.frontend.nn.llm import kv_cache as kernels

@@ -1,6 +1,8 @@
-"""Tests of the paged KV cache that hold on every device: what it computes is what NumPy attention over plain token lists computes.
+"""Tests of the paged KV cache that hold on every device: what it computes is what NumPy attention over plain token
+lists computes.
 
-A test file imports all of them and defines the fixture `new_cache`, whose arguments are those of CacheUnderTest. The tests for the CPU are
+A test file imports all of them and defines the fixture `new_cache`, whose arguments are those of CacheUnderTest. The
+tests for the CPU are
 in test_paged_kv_cache.py, those for a GPU in tests/gpu/test_paged_attention.py.
 """
 

@@ -6,12 +6,13 @@ import weakref
 
 import numpy as np
 import pytest
-import tvm
 import tvm_ffi
-from tvm import relax
 from tvm.script import ir as I
 from tvm.script import relax as R
 from tvm.script import tirx as T
+
+import tvm
+from tvm import relax
 
 
 def call(name: str, *arguments: object) -> object:
@@ -21,7 +22,12 @@ def call(name: str, *arguments: object) -> object:
 @pytest.mark.parametrize(
     ("error", "message", "name", "arguments"),
     [
-        (ValueError, "Cannot find parameter in cache: absent", "vm.builtin.param_array_from_cache_by_name", [["absent"]]),
+        (
+            ValueError,
+            "Cannot find parameter in cache: absent",
+            "vm.builtin.param_array_from_cache_by_name",
+            [["absent"]],
+        ),
         (TypeError, "Expected `Array<str>` but got `int`", "vm.builtin.param_array_from_cache_by_name", [3]),
         (TypeError, "Expected 1 but got 0 arguments", "vm.builtin.kv_state_clear", []),
         (tvm.error.InternalError, "Cannot open .*tensor-cache.json", "vm.builtin.tensor_cache.load", ["absent", 1, 0]),

@@ -1,6 +1,7 @@
 """The runtime registers every function by the names that mlc-llm and the code it generates ask for."""
 
 import pytest
+
 import tvm
 
 # What mlc-llm (commit 79d603f085f50500e9509fa01785ffa7ecfaaa93, the pin of this project) looks up by name:

@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
-import tvm
 import tvm_ffi
+
+import tvm
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import struct
 from pathlib import Path
 
 import pytest
+
 import tvm  # noqa: F401  (loads the libraries)
 
 OURS = {
@@ -58,7 +59,9 @@ def test_library_is_the_one_its_distribution_recorded(name: str) -> None:
 def test_distributions_have_the_local_version_of_one_build() -> None:
     """Package indexes refuse local versions, so no upstream release can have one."""
     local = {name: importlib.metadata.version(name).partition("+")[2] for name in sorted(set(OURS.values()))}
-    assert all(re.fullmatch(r"mlc[0-9.]+\.b[0-9a-f]{8}", version) for version in local.values()), f"upstream wheels? {local}"
+    assert all(re.fullmatch(r"mlc[0-9.]+\.b[0-9a-f]{8}", version) for version in local.values()), (
+        f"upstream wheels? {local}"
+    )
     assert len(set(local.values())) == 1, f"wheels of different builds: {local}"
 
 

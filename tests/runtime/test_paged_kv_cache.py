@@ -8,9 +8,9 @@ import pytest
 
 pytest.register_assert_rewrite("kv_cache_model", "kv_cache_scenarios")
 
-from kv_cache_model import CacheUnderTest  # noqa: E402
-from kv_cache_scenarios import *  # noqa: E402, F403
-from kv_cache_scenarios import NewCache  # noqa: E402
+from kv_cache_model import CacheUnderTest
+from kv_cache_scenarios import *  # noqa: F403
+from kv_cache_scenarios import NewCache
 
 
 @pytest.fixture(params=["float32", "float16"])

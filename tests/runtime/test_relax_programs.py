@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-import tvm
-from tvm import relax
 from tvm.relax.frontend import nn
 from tvm.script import ir as I
 from tvm.script import relax as R
 from tvm.script import tirx as T
+
+import tvm
+from tvm import relax
 
 RANDOM = np.random.default_rng(11)
 TOLERANCE = {"float16": 2e-2, "float32": 2e-5, "float64": 1e-10}

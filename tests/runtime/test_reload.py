@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tvm
-from tvm import relax
 from tvm.script import ir as I
 from tvm.script import relax as R
+
+import tvm
+from tvm import relax
 
 
 @I.ir_module

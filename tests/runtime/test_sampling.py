@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 import tvm
 
 PROBABILITIES = np.array([[0.125, 0.0625, 0.5, 0.3125]], "float32")
@@ -54,5 +55,7 @@ def test_penalties_in_place() -> None:
     logits = tvm.runtime.tensor(np.array([[1.0, 2.0, -3.0, 4.0]], "float32"))
     call("apply_repetition_penalty", logits, np.array([1, 2], "int32"), 2.0)
     assert logits.numpy().tolist() == [[1, 1, -6, 4]]
-    call("apply_presence_and_frequency_penalty", logits, np.array([0, 3], "int32"), np.array([3, 1], "int32"), 0.5, 0.25)
+    call(
+        "apply_presence_and_frequency_penalty", logits, np.array([0, 3], "int32"), np.array([3, 1], "int32"), 0.5, 0.25
+    )
     assert logits.numpy().tolist() == [[1 - 0.5 - 3 * 0.25, 1, -6, 4 - 0.5 - 0.25]]

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import tvm
 import tvm.runtime.disco
 import tvm_ffi
-from tvm import rpc
 from tvm.runtime.disco import Session, ThreadedSession
+
+import tvm
+from tvm import rpc
 
 # TVM 0.26 binds these names while libtvm_runtime_extra, which registers them, is not loaded yet: bind them again.
 tvm_ffi.init_ffi_api("runtime.disco", "tvm.runtime.disco._ffi_api")

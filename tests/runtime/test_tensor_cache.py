@@ -6,8 +6,9 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-import tvm
 from tvm.contrib import tvmjs
+
+import tvm
 
 CPU = tvm.cpu().dlpack_device_type()
 

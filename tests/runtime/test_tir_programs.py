@@ -1,4 +1,6 @@
-"""TIR compiled for LLVM and run through the runtime gives NumPy's results, for every data type and on every thread count."""
+"""TIR compiled for LLVM and run through the runtime gives NumPy's results, for every data type and on every thread
+count.
+"""
 
 import ctypes
 import os
@@ -9,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tvm.script import tirx as T
+
 import tvm
 from tvm import te
-from tvm.script import tirx as T
 
 FLOATS = ["float16", "float32", "float64"]
 INTEGERS = ["int8", "uint8", "int16", "int32", "int64"]
@@ -114,7 +117,9 @@ def test_half_precision_helpers_agree_with_numpy() -> None:
     assert [widen(int(bits)) for bits in halves.view("uint16")] == halves.astype("float64").tolist()
     # Every value, every tie between two neighbours, and what is too large or too small.
     exact = halves[np.isfinite(halves)].astype("float64")
-    values = np.concatenate([exact, (np.sort(exact)[:-1] + np.sort(exact)[1:]) / 2, [65519, 65520, 1e30, 1e-30, -1e-30]])
+    values = np.concatenate(
+        [exact, (np.sort(exact)[:-1] + np.sort(exact)[1:]) / 2, [65519, 65520, 1e30, 1e-30, -1e-30]]
+    )
     with np.errstate(over="ignore"):
         expected = values.astype("float32").astype("float16").view("uint16").tolist()
     assert [narrow(value) for value in values] == expected

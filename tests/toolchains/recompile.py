@@ -15,7 +15,9 @@ def action(report: str, mnemonic: str, source: str) -> dict:
     return next(each for each in actions if each["mnemonic"] == mnemonic and source in each["arguments"])
 
 
-def compile_in(folder: Path, action: dict, files: tuple[str, ...], repositories: tuple[Path, ...], extra: list[str]) -> bytes:
+def compile_in(
+    folder: Path, action: dict, files: tuple[str, ...], repositories: tuple[Path, ...], extra: list[str]
+) -> bytes:
     """Runs the action in a folder laid out as Bazel's, and gives back the object.
 
     Args:
@@ -34,6 +36,12 @@ def compile_in(folder: Path, action: dict, files: tuple[str, ...], repositories:
     for name in files:
         # Newer in one folder than in the other: no time may get in.
         (folder / "tests/toolchains" / name).write_bytes((runfiles.HERE / name).read_bytes())
-    done = subprocess.run([*action["arguments"], *extra], cwd=folder, env={"PWD": "/proc/self/cwd", **action["environment"]}, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [*action["arguments"], *extra],
+        cwd=folder,
+        env={"PWD": "/proc/self/cwd", **action["environment"]},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return output.read_bytes()

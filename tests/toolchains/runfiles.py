@@ -21,5 +21,7 @@ def repository(name: str) -> Path:
 
 
 def is_inside(path: str | os.PathLike[str], repository: Path) -> bool:
-    """Whether a file, links followed, is one of a repository's: in the sandbox each file is a link to the repository's own."""
+    """Whether a file, links followed, is one of a repository's: in the sandbox each file is a link to the repository's
+    own.
+    """
     return repository.name in Path(os.path.realpath(path)).parts

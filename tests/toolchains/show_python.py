@@ -21,7 +21,9 @@ def main() -> None:
         "version": list(sys.version_info[:2]),
     }
     if "--child" not in sys.argv:
-        shown["child"] = json.loads(subprocess.run([sys.executable, __file__, "--child"], stdout=subprocess.PIPE, check=True).stdout)
+        shown["child"] = json.loads(
+            subprocess.run([sys.executable, __file__, "--child"], stdout=subprocess.PIPE, check=True).stdout
+        )
     json.dump(shown, sys.stdout)
 
 

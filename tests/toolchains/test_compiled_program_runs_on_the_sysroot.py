@@ -22,7 +22,14 @@ NEWEST = {"GLIBC": (2, 31), "GLIBCXX": (3, 4, 28), "CXXABI": (1, 3, 12), "GCC": 
 
 def on_the_sysroot(*arguments: str) -> str:
     folders = [CC / "lib/x86_64-linux-gnu", CC / "usr/lib/x86_64-linux-gnu", LIBRARY.parent]
-    command = [CC / "lib64/ld-linux-x86-64.so.2", "--inhibit-cache", "--library-path", ":".join(map(str, folders)), *arguments, HELLO]
+    command = [
+        CC / "lib64/ld-linux-x86-64.so.2",
+        "--inhibit-cache",
+        "--library-path",
+        ":".join(map(str, folders)),
+        *arguments,
+        HELLO,
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
     return done.stdout
@@ -44,7 +51,9 @@ def test_all_its_libraries_are_the_sysroots() -> None:
 def test_no_symbol_is_newer_than_the_sysroot(path: Path) -> None:
     with open(path, "rb") as file:
         sections = [section for section in ELFFile(file).iter_sections() if isinstance(section, GNUVerNeedSection)]
-        names = [auxiliary.name for section in sections for _, entries in section.iter_versions() for auxiliary in entries]
+        names = [
+            auxiliary.name for section in sections for _, entries in section.iter_versions() for auxiliary in entries
+        ]
     assert "GLIBCXX_3.4" in names, path
     for name in names:
         library, _, version = name.partition("_")
@@ -54,5 +63,9 @@ def test_no_symbol_is_newer_than_the_sysroot(path: Path) -> None:
 def test_a_librarys_run_path_is_what_its_target_asks_for() -> None:
     with open(LIBRARY, "rb") as file:
         dynamic = ELFFile(file).get_section_by_name(".dynamic")
-        paths = [tag.runpath if tag.entry.d_tag == "DT_RUNPATH" else tag.rpath for tag in dynamic.iter_tags() if tag.entry.d_tag in ("DT_RPATH", "DT_RUNPATH")]
+        paths = [
+            tag.runpath if tag.entry.d_tag == "DT_RUNPATH" else tag.rpath
+            for tag in dynamic.iter_tags()
+            if tag.entry.d_tag in ("DT_RPATH", "DT_RUNPATH")
+        ]
     assert paths == ["$ORIGIN"]

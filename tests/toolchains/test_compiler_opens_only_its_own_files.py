@@ -12,7 +12,10 @@ import pytest
 from tests.toolchains import runfiles
 
 CC = runfiles.repository("debian_cc")
-SOURCE = "#include <bits/stdc++.h>\n#include <linux/types.h>\n#include <pthread.h>\nint main() { std::thread([] { throw std::sin(1.0); }).join(); }\n"
+SOURCE = (
+    "#include <bits/stdc++.h>\n#include <linux/types.h>\n#include <pthread.h>\nint main() { std::thread([] { throw"
+    " std::sin(1.0); }).join(); }\n"
+)
 
 
 class Compiler:
@@ -37,7 +40,9 @@ class Compiler:
 
     def assert_own(self, paths: list[str], least: int) -> None:
         assert len(paths) >= least, paths
-        foreign = [path for path in paths if not os.path.normpath(os.path.join(self.scratch, path)).startswith(str(CC) + "/")]
+        foreign = [
+            path for path in paths if not os.path.normpath(os.path.join(self.scratch, path)).startswith(str(CC) + "/")
+        ]
         assert foreign == []
 
 

@@ -16,7 +16,11 @@ SYMBOLS = runfiles.HERE / "libgreeting/libgreeting.so.debug"
 
 def sections(path: Path) -> dict[str, bytes]:
     with open(path, "rb") as file:
-        return {section.name: section.data() for section in ELFFile(file).iter_sections() if section["sh_type"] != "SHT_NOBITS"}
+        return {
+            section.name: section.data()
+            for section in ELFFile(file).iter_sections()
+            if section["sh_type"] != "SHT_NOBITS"
+        }
 
 
 def test_the_library_has_none() -> None:

@@ -1,4 +1,6 @@
-"""What nvcc makes is the same, byte by byte, wherever work tree, cache and temporary folder are, and whatever process makes it."""
+"""What nvcc makes is the same, byte by byte, wherever work tree, cache and temporary folder are, and whatever process
+makes it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,11 @@ FILES = ("kernels.cu", "kernels.h")
 def test_two_folders_one_object(tmp_path: Path) -> None:
     action = recompile.action("kernels_actions.jsonl", "CudaCompile", "tests/toolchains/kernels.cu")
     # Machine code of one architecture and PTX: each further one takes as long again, and is made in the same way.
-    kept = [argument for argument in action["arguments"] if not argument.startswith("--generate-code=") or argument.endswith(("code=sm_90", "code=compute_120"))]
+    kept = [
+        argument
+        for argument in action["arguments"]
+        if not argument.startswith("--generate-code=") or argument.endswith(("code=sm_90", "code=compute_120"))
+    ]
     assert len(action["arguments"]) - len(kept) == 4
     action = action | {"arguments": kept}
     repositories = (runfiles.repository("debian_cc"), runfiles.repository("cuda_nvcc"))

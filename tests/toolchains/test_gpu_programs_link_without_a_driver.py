@@ -1,4 +1,6 @@
-"""A program with kernels is compiled and linked on a machine without GPU and driver; started there it says what is missing."""
+"""A program with kernels is compiled and linked on a machine without GPU and driver; started there it says what is
+missing.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,18 @@ def test_the_program_starts_and_says_that_there_is_no_driver() -> None:
     libraries = runfiles.repository("debian_cc")
     cudart = runfiles.repository("nvidia_cuda_runtime") / "nvidia/cu13/lib"
     path = f"{libraries}/lib/x86_64-linux-gnu:{libraries}/usr/lib/x86_64-linux-gnu:{cudart}"
-    program = [libraries / "lib64/ld-linux-x86-64.so.2", "--inhibit-cache", "--library-path", path, runfiles.HERE / "halve"]
+    program = [
+        libraries / "lib64/ld-linux-x86-64.so.2",
+        "--inhibit-cache",
+        "--library-path",
+        path,
+        runfiles.HERE / "halve",
+    ]
     done = subprocess.run(program, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (1, "halve: CUDA driver version is insufficient for CUDA runtime version\n")
+    assert (done.returncode, done.stdout) == (
+        1,
+        "halve: CUDA driver version is insufficient for CUDA runtime version\n",
+    )
 
 
 def test_device_code_is_in_it() -> None:
@@ -44,7 +55,14 @@ def test_what_calls_the_driver_is_linked_to_its_name() -> None:
 def test_architectures_are_those_of_the_setting() -> None:
     (compiled,) = [action for action in actions() if action["mnemonic"] == "CudaCompile"]
     found = re.findall(r"--generate-code=arch=compute_(\w+),code=(\w+)", " ".join(compiled["arguments"]))
-    assert found == [("75", "sm_75"), ("80", "sm_80"), ("90", "sm_90"), ("100", "sm_100"), ("120", "sm_120"), ("120", "compute_120")]
+    assert found == [
+        ("75", "sm_75"),
+        ("80", "sm_80"),
+        ("90", "sm_90"),
+        ("100", "sm_100"),
+        ("120", "sm_120"),
+        ("120", "compute_120"),
+    ]
 
 
 def test_no_action_names_anything_of_the_machine() -> None:

@@ -1,4 +1,6 @@
-"""Python programs run on the packaged CPython: its standard library, its shared libraries, with no Python on the host's PATH."""
+"""Python programs run on the packaged CPython: its standard library, its shared libraries, with no Python on the host's
+PATH.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ PYTHON = runfiles.repository("debian_python")
 
 def show(environment: dict[str, str]) -> dict:
     # Nothing of this test's own environment: neither PATH nor where its files are.
-    done = subprocess.run([runfiles.HERE / "show_python"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([runfiles.HERE / "show_python"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -1,4 +1,6 @@
-"""A Rust package gives the same static library, byte by byte, wherever it is built, and no folder of the build is in it."""
+"""A Rust package gives the same static library, byte by byte, wherever it is built, and no folder of the build is in
+it.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,23 @@ def build_in(folder: Path, jobs: int, *, broken: bool = False) -> subprocess.Com
     shutil.copytree(PACKAGE, folder / "package", ignore=shutil.ignore_patterns("libsum.a"))
     if broken:
         (folder / "package/src/lib.rs").write_text("fn broken( {}\n")
-    command = [sys.executable, TOOL, "--output=libsum.a", f"--jobs={jobs}", "--manifest=package/Cargo.toml", "--lock=package/Cargo.lock"]
+    command = [
+        sys.executable,
+        TOOL,
+        "--output=libsum.a",
+        f"--jobs={jobs}",
+        "--manifest=package/Cargo.toml",
+        "--lock=package/Cargo.lock",
+    ]
     command += [f"--{tool}=external/debian_rust/usr/bin/{tool}" for tool in ("cargo", "rustc")]
-    command += [f"--{option}=external/debian_cc/usr/bin/{tool}" for option, tool in {"cc": "gcc", "cxx": "g++", "ar": "ar", "strip": "strip"}.items()]
+    command += [
+        f"--{option}=external/debian_cc/usr/bin/{tool}"
+        for option, tool in {"cc": "gcc", "cxx": "g++", "ar": "ar", "strip": "strip"}.items()
+    ]
     command += [f"--source=package/{name}" for name in ("build.rs", "src/add.c", "src/lib.rs")]
-    command += [f"--crate={path.relative_to(folder)}" for path in sorted((folder / "external/crates_tests").glob("*.crate"))]
+    command += [
+        f"--crate={path.relative_to(folder)}" for path in sorted((folder / "external/crates_tests").glob("*.crate"))
+    ]
     return subprocess.run(command, cwd=folder, env={}, stderr=subprocess.PIPE, text=True)
 
 
@@ -38,7 +52,9 @@ def test_two_folders_one_library(tmp_path: Path) -> None:
         done = build_in(folder, jobs)
         assert done.returncode == 0, done.stderr
         assert sorted(path.name for path in folder.iterdir()) == ["external", "libsum.a", "package"]
-        assert (folder / "libsum.a").read_bytes() == LIBRARY.read_bytes(), f"not what Bazel built: {folder / 'libsum.a'}"
+        assert (folder / "libsum.a").read_bytes() == LIBRARY.read_bytes(), (
+            f"not what Bazel built: {folder / 'libsum.a'}"
+        )
 
 
 def test_no_folder_of_the_build_is_in_the_library() -> None:

@@ -16,7 +16,7 @@ from fetch.debian import unpack
 
 # What the wrappers' shell finds.
 SHELL = {"PATH": "/usr/bin:/bin"}
-LOADER = "#!/bin/sh\necho loader \"$@\"\n# --argv0\n"
+LOADER = '#!/bin/sh\necho loader "$@"\n# --argv0\n'
 
 
 def deb(path: Path, files: dict[str, str]) -> Path:
@@ -35,7 +35,11 @@ def deb(path: Path, files: dict[str, str]) -> Path:
     with open(path, "wb") as archive:
         archive.write(b"!<arch>\n")
         for name, content in (("debian-binary", b"2.0\n"), ("data.tar.xz", data.getvalue())):
-            archive.write(f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode() + content + b"\n" * (len(content) % 2))
+            archive.write(
+                f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode()
+                + content
+                + b"\n" * (len(content) % 2)
+            )
     return path
 
 
@@ -45,9 +49,13 @@ class Packages:
     def __init__(self, folder: Path) -> None:
         self.scratch = folder
 
-    def unpack(self, files: dict[str, str], *wrappers: str, more: dict[str, str] | None = None) -> tuple[int, str, Path]:
+    def unpack(
+        self, files: dict[str, str], *wrappers: str, more: dict[str, str] | None = None
+    ) -> tuple[int, str, Path]:
         root = Path(tempfile.mkdtemp(dir=self.scratch))
-        debs = [deb(self.scratch / "one_1_amd64.deb", files)] + ([deb(self.scratch / "two_1_amd64.deb", more)] if more else [])
+        debs = [deb(self.scratch / "one_1_amd64.deb", files)] + (
+            [deb(self.scratch / "two_1_amd64.deb", more)] if more else []
+        )
         arguments = [f"--wrapper={wrapper}" for wrapper in wrappers]
         with contextlib.redirect_stderr(io.StringIO()) as said:
             status = unpack.main(["--root", str(root), *arguments, *map(str, debs)])
@@ -68,7 +76,9 @@ def test_absolute_links_become_relative_and_dangling_ones_go(packages: Packages)
 
 
 def test_linker_scripts_name_no_folder(packages: Packages) -> None:
-    script = "/* GNU ld script */\nGROUP ( /lib/x/libc.so.6 /usr/lib/x/libc_nonshared.a AS_NEEDED ( /lib64/ld.so.2 ) )\n"
+    script = (
+        "/* GNU ld script */\nGROUP ( /lib/x/libc.so.6 /usr/lib/x/libc_nonshared.a AS_NEEDED ( /lib64/ld.so.2 ) )\n"
+    )
     status, said, root = packages.unpack({"usr/lib/x86_64-linux-gnu/libc.so": script})
     assert (status, said) == (0, "")
     text = (root / "usr/lib/x86_64-linux-gnu/libc.so").read_text()
@@ -80,11 +90,15 @@ def test_a_wrapper_runs_the_program_with_the_folders_loader(packages: Packages) 
     status, said, root = packages.unpack(files, "usr/bin/tool=usr/bin/tool --sysroot={root}")
     assert (status, said) == (0, "")
     assert (root / "usr/bin/tool.unwrapped").read_text() == "the program"
-    shown = subprocess.run(["usr/bin/tool", "a b"], cwd=root, env=SHELL, stdout=subprocess.PIPE, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["usr/bin/tool", "a b"], cwd=root, env=SHELL, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
     assert str(root) not in shown
     moved = packages.scratch / "moved"
     root.rename(moved)
-    shown = subprocess.run([moved / "usr/bin/tool", "a b"], env=SHELL, stdout=subprocess.PIPE, text=True, check=True).stdout
+    shown = subprocess.run(
+        [moved / "usr/bin/tool", "a b"], env=SHELL, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
     expected = f"loader --inhibit-cache --library-path {moved}/lib/x86_64-linux-gnu --argv0 {moved}/usr/bin/tool "
     assert shown.strip() == f"{expected}{moved}/usr/bin/tool.unwrapped --sysroot={moved} a b"
 
@@ -96,7 +110,9 @@ def test_a_wrapper_sets_what_the_program_is_to_see(packages: Packages) -> None:
     files = {unpack.LOADERS[0]: loader, "usr/bin/tool": "the program"}
     status, said, root = packages.unpack(files, "usr/bin/tool=PWD=/proc/self/cwd usr/bin/tool")
     assert (status, said) == (0, "")
-    shown = subprocess.run(["usr/bin/tool"], cwd=root, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
+    shown = subprocess.run(
+        ["usr/bin/tool"], cwd=root, stdout=subprocess.PIPE, text=True, check=True, env=environment
+    ).stdout
     assert shown.strip() == "/proc/self/cwd"
 
 

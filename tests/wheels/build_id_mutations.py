@@ -105,7 +105,8 @@ EDITS = (
         "the unpacker of PyPI",
         replaced(
             "        target.chmod(",
-            '        if name == "tvm_ffi/__init__.py":\n            target.open("a").write("#\\n")\n        target.chmod(',
+            '        if name == "tvm_ffi/__init__.py":\n            target.open("a").write("#\\n")\n       '
+            " target.chmod(",
             "*/pypi/extract.py",
         ),
     ),

@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+
 from wheels.private import collect_licenses
 
 MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy of this software: " + "words " * 20
@@ -38,7 +39,12 @@ def deb(folder: Path, name: str, files: dict[str, str]) -> Path:
             tar.addfile(entry, io.BytesIO(text.encode()))
     data = packed.getvalue()
     path = folder / f"{name}_1_all.deb"
-    path.write_bytes(b"!<arch>\n" + f"{'data.tar.gz':<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2))
+    path.write_bytes(
+        b"!<arch>\n"
+        + f"{'data.tar.gz':<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode()
+        + data
+        + b"\n" * (len(data) % 2)
+    )
     return path
 
 
@@ -50,7 +56,13 @@ def test_of_a_debian_package_the_copyright_file_is_taken(tmp_path: Path) -> None
 
 
 def test_all_licence_files_of_a_crate_are_taken_and_nothing_else(tmp_path: Path) -> None:
-    files = {"LICENSE-MIT": MIT, "bundled/COPYING": BSD, "README.md": MIT + "readme", "src/license.rs": BSD + "code", "LICENSE-LINK": "../LICENSE"}
+    files = {
+        "LICENSE-MIT": MIT,
+        "bundled/COPYING": BSD,
+        "README.md": MIT + "readme",
+        "src/license.rs": BSD + "code",
+        "LICENSE-LINK": "../LICENSE",
+    }
     assert collect_licenses.of_crate(crate(tmp_path, "one-1.0.0", files)) == [MIT, BSD]
 
 
@@ -78,7 +90,15 @@ def test_of_a_header_the_first_comment_is_taken(tmp_path: Path) -> None:
 def test_the_program_writes_the_text_or_says_in_one_line_why_not(tmp_path: Path) -> None:
     (tmp_path / "LICENSE").write_text(BSD)
     crate(tmp_path, "one-1.0.0", {"LICENSE": MIT})
-    command = [sys.executable, collect_licenses.__file__, "--part", "a part=LICENSE", "--output", "out.txt", "one-1.0.0.crate"]
+    command = [
+        sys.executable,
+        collect_licenses.__file__,
+        "--part",
+        "a part=LICENSE",
+        "--output",
+        "out.txt",
+        "one-1.0.0.crate",
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -16,8 +16,9 @@ OURS = {
 }
 OUR_LIBRARIES = [(package, name) for package, names in OURS.items() for name in names]
 
+
 @pytest.mark.parametrize("package", sorted(OURS))
-def test_auditwheel_agrees_with_the_tag(package):
+def test_auditwheel_agrees_with_the_tag(package) -> None:
     abi = analyze_wheel_abi(
         Libc.GLIBC, Architecture.x86_64, ours()[package].path, ELSEWHERE, disable_isa_ext_check=False, allow_graft=False
     )
@@ -27,12 +28,14 @@ def test_auditwheel_agrees_with_the_tag(package):
 
 
 @pytest.mark.parametrize(("package", "name"), OUR_LIBRARIES)
-def test_compiled_by_the_pinned_gcc(package, name):
-    assert b"GCC: (Debian 10.2.1-6) 10.2.1 20210110" in elf(ours()[package], name).get_section_by_name(".comment").data()
+def test_compiled_by_the_pinned_gcc(package, name) -> None:
+    assert (
+        b"GCC: (Debian 10.2.1-6) 10.2.1 20210110" in elf(ours()[package], name).get_section_by_name(".comment").data()
+    )
 
 
 @pytest.mark.parametrize(("package", "name"), OUR_LIBRARIES)
-def test_run_path_is_origin_and_nothing_else(package, name):
+def test_run_path_is_origin_and_nothing_else(package, name) -> None:
     library = elf(ours()[package], name)
     assert dynamic(library, "DT_RUNPATH") == ["$ORIGIN"]
     assert dynamic(library, "DT_RPATH") == []
@@ -40,13 +43,13 @@ def test_run_path_is_origin_and_nothing_else(package, name):
 
 
 @pytest.mark.parametrize(("package", "name"), OUR_LIBRARIES)
-def test_needs_only_the_system_and_its_siblings(package, name):
+def test_needs_only_the_system_and_its_siblings(package, name) -> None:
     needed = set(dynamic(elf(ours()[package], name), "DT_NEEDED"))
     assert needed - SYSTEM_LIBRARIES <= {"libtvm_ffi.so", "libtvm_runtime.so"} - {name.split("/")[-1]}
 
 
 @pytest.mark.parametrize(("package", "name"), OUR_LIBRARIES)
-def test_stripped_with_a_link_to_its_symbols(package, name):
+def test_stripped_with_a_link_to_its_symbols(package, name) -> None:
     library = elf(ours()[package], name)
     assert library.get_section_by_name(".symtab") is None
     assert not [section.name for section in library.iter_sections() if section.name.startswith(".debug_")]
@@ -54,14 +57,16 @@ def test_stripped_with_a_link_to_its_symbols(package, name):
 
 
 @pytest.mark.parametrize(("package", "name"), OUR_LIBRARIES)
-def test_names_no_path_of_the_machine_that_built_it(package, name):
+def test_names_no_path_of_the_machine_that_built_it(package, name) -> None:
     content = ours()[package].zip.read(name)
     for trace in (b"/execroot/", b"/sandbox/", b"bazel-out/", b"/home/", b"/root/", b"/tmp/"):
         assert trace not in content, trace
 
 
-def test_prebuilt_libraries_find_every_symbol_they_took_from_the_official_runtime():
-    """What the prebuilt compiler and CUDA runtime, which a build without TVM's repository ships, import from the libraries that we exchange, ours define too."""
+def test_prebuilt_libraries_find_every_symbol_they_took_from_the_official_runtime() -> None:
+    """What the prebuilt compiler and CUDA runtime, which a build without TVM's repository ships, import from the
+    libraries that we exchange, ours define too.
+    """
     theirs, mine = set(), set()
     for package, name in OUR_LIBRARIES:
         theirs |= symbols(elf(official()[package], name), defined=True)

@@ -1,4 +1,6 @@
-"""make_package puts one import of ours before all others of a package, where Python lets it be, and changes nothing else."""
+"""make_package puts one import of ours before all others of a package, where Python lets it be, and changes nothing
+else.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from third_party.mlc_llm import make_package
 
 FIRST = "from . import _first as _"
@@ -35,7 +38,12 @@ def test_the_import_runs_before_all_else(source: str, tmp_path: Path) -> None:
     seen = "print('os' in sys.modules['package'].__dict__, 'VALUE' in sys.modules['package'].__dict__)"
     (package / "_first.py").write_text(f"import sys\n{seen}\n")
     (package / "__init__.py").write_text(make_package.with_first_import(source, "_first"))
-    done = subprocess.run([sys.executable, "-B", "-c", "import package"], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", "import package"],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "False False\n", "")
 
 
@@ -68,7 +76,9 @@ def test_a_file_that_is_not_python_is_refused() -> None:
 def test_command_writes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     upstream, output = tmp_path / "upstream.py", tmp_path / "__init__.py"
     upstream.write_text('"""Paket – 包."""\nimport os\n', encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["make_package", f"--upstream={upstream}", "--import=_first", f"--output={output}"])
+    monkeypatch.setattr(
+        sys, "argv", ["make_package", f"--upstream={upstream}", "--import=_first", f"--output={output}"]
+    )
     assert make_package.main() == 0
     assert output.read_text(encoding="utf-8") == f'"""Paket – 包."""\n\n{FIRST}\nimport os\n'
 

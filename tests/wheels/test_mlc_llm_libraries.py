@@ -1,4 +1,6 @@
-"""The libraries in the wheel of mlc-llm run where its tag says, find TVM's where Python loaded them, and show nothing that they link."""
+"""The libraries in the wheel of mlc-llm run where its tag says, find TVM's where Python loaded them, and show nothing
+that they link.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def test_there_are_these_two_libraries_and_no_other() -> None:
 
 
 def test_auditwheel_agrees_with_the_tag() -> None:
-    abi = analyze_wheel_abi(Libc.GLIBC, Architecture.x86_64, WHEEL.path, TVM_LIBRARIES, disable_isa_ext_check=False, allow_graft=False)
+    abi = analyze_wheel_abi(
+        Libc.GLIBC, Architecture.x86_64, WHEEL.path, TVM_LIBRARIES, disable_isa_ext_check=False, allow_graft=False
+    )
     supported = {abi.overall_policy.name, *abi.overall_policy.aliases}
     newest = max(int(name.split("_")[2]) for name in supported if name.startswith("manylinux_2_"))
     stated = int(re.search(r"manylinux_2_(\d+)_", WHEEL.path.name)[1])
@@ -48,21 +52,28 @@ def test_needs_tvms_libraries_and_the_system(library: ELFFile) -> None:
 
 
 def test_run_path_is_its_own_folder_and_tvms_beside_it_and_nothing_else(name: str, library: ELFFile) -> None:
-    """Where pip puts TVM. In Python, `import tvm` has loaded it before, from wherever it is (see tests/mlc_llm/test_imports.py)."""
+    """Where pip puts TVM. In Python, `import tvm` has loaded it before, from wherever it is (see
+    tests/mlc_llm/test_imports.py).
+    """
     assert dynamic(library, "DT_RUNPATH") == ["$ORIGIN:$ORIGIN/../tvm/lib:$ORIGIN/../tvm_ffi/lib"]
     assert dynamic(library, "DT_RPATH") == []
     assert dynamic(library, "DT_SONAME") == [name.split("/")[-1]]
 
 
 def test_shows_only_its_cpp_interface(library: ELFFile) -> None:
-    """None of tokenizers, sentencepiece, xgrammar, protobuf, Oniguruma, Rust or libstdc++, which others in a process may hold too."""
+    """None of tokenizers, sentencepiece, xgrammar, protobuf, Oniguruma, Rust or libstdc++, which others in a process
+    may hold too.
+    """
     defined = symbols(library, defined=True)
     assert defined and all(re.match(r"_ZNK?3mlc3llm\d", symbol) for symbol in defined), defined
 
 
 def test_every_symbol_that_it_takes_from_tvm_is_defined_there(library: ELFFile) -> None:
     defined: set[str] = set()
-    for package, names in {"tvm": ["libtvm_runtime.so", "libtvm_runtime_extra.so"], "tvm_ffi": ["libtvm_ffi.so"]}.items():
+    for package, names in {
+        "tvm": ["libtvm_runtime.so", "libtvm_runtime_extra.so"],
+        "tvm_ffi": ["libtvm_ffi.so"],
+    }.items():
         for each in names:
             defined |= symbols(elf(ours()[package], f"{package}/lib/{each}"), defined=True)
     imported = {symbol for symbol in symbols(library, defined=False) if "tvm" in symbol or symbol.startswith("TVM")}

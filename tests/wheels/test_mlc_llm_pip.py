@@ -17,7 +17,11 @@ DEPENDENCIES = [pathlib.Path(path) for path in os.environ["DEPENDENCY_WHEELS"].s
 
 
 def pip(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
-    variables = {"PYTHONPATH": os.environ["PIP_SITE"], "PIP_CONFIG_FILE": os.devnull, "HOME": os.environ["TEST_TMPDIR"]} | environment
+    variables = {
+        "PYTHONPATH": os.environ["PIP_SITE"],
+        "PIP_CONFIG_FILE": os.devnull,
+        "HOME": os.environ["TEST_TMPDIR"],
+    } | environment
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=variables)
 
@@ -39,7 +43,10 @@ def links(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def install(links: pathlib.Path, *arguments: object) -> tuple[subprocess.CompletedProcess, pathlib.Path]:
     target = links.parent / "environment"
-    return pip("install", "--no-index", "--no-compile", f"--find-links={links}", f"--target={target}", *arguments), target
+    return (
+        pip("install", "--no-index", "--no-compile", f"--find-links={links}", f"--target={target}", *arguments),
+        target,
+    )
 
 
 def add(links: pathlib.Path, wheel: Wheel, name: str | None = None) -> None:
@@ -53,10 +60,15 @@ def test_installs_into_an_empty_environment_and_works(links: pathlib.Path) -> No
     assert done.returncode == 0, done.stderr
     # HOME: tvm.contrib.pickle_memoize asks for it when it is imported, and not every sandbox has a list of users.
     variables = {"PYTHONPATH": str(environment), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(environment)}
-    program = "import mlc_llm, tvm; print(mlc_llm.__file__); print(tvm.get_global_func('mlc.tokenizers.Tokenizer') is not None)"
+    program = (
+        "import mlc_llm, tvm; print(mlc_llm.__file__); print(tvm.get_global_func('mlc.tokenizers.Tokenizer') is not"
+        " None)"
+    )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=variables)
     assert (ran.returncode, ran.stdout) == (0, f"{environment}/mlc_llm/__init__.py\nTrue\n"), ran.stderr
-    command = subprocess.run([sys.executable, environment / "bin/mlc_llm", "--help"], capture_output=True, text=True, env=variables)
+    command = subprocess.run(
+        [sys.executable, environment / "bin/mlc_llm", "--help"], capture_output=True, text=True, env=variables
+    )
     assert command.returncode == 0 and "gen_config" in command.stdout, command.stderr
     checked = pip("check", PYTHONPATH=f"{os.environ['PIP_SITE']}:{environment}")
     assert (checked.returncode, checked.stdout) == (0, "No broken requirements found.\n")
@@ -69,7 +81,10 @@ def test_installs_into_an_empty_environment_and_works(links: pathlib.Path) -> No
     (metadata / "METADATA").write_bytes(official()["tvm"].zip.read(f"{official()['tvm'].dist_info}/METADATA"))
     checked = pip("check", PYTHONPATH=f"{os.environ['PIP_SITE']}:{environment}")
     assert checked.returncode != 0
-    assert f"requirement apache-tvm=={ours()['tvm'].metadata()['Version']}, but you have apache-tvm {theirs}" in checked.stdout
+    assert (
+        f"requirement apache-tvm=={ours()['tvm'].metadata()['Version']}, but you have apache-tvm {theirs}"
+        in checked.stdout
+    )
     ran = subprocess.run([sys.executable, "-c", "import mlc_llm"], capture_output=True, text=True, env=variables)
     assert ran.returncode == 1 and f"found {theirs} in {environment}" in ran.stderr.splitlines()[-1]
 
@@ -114,5 +129,8 @@ def test_prefers_the_right_pair_where_others_are_in_reach(links: pathlib.Path) -
     done, environment = install(links, "--dry-run", "mlc-llm")
     assert done.returncode == 0, done.stderr
     for wheel in [MLC_LLM, *ours().values()]:
-        assert f"{wheel.metadata()['Name']}-{wheel.metadata()['Version']}" in done.stdout.replace("_", "-").splitlines()[-1]
+        assert (
+            f"{wheel.metadata()['Name']}-{wheel.metadata()['Version']}"
+            in done.stdout.replace("_", "-").splitlines()[-1]
+        )
     assert not environment.exists()

@@ -34,7 +34,18 @@ EXTRAS = {
     "tiktoken": {"tiktoken", "transformers"},
 }
 
-REQUIRED = {"apache-tvm", "apache-tvm-ffi", "fastapi", "ml-dtypes", "numpy", "psutil", "requests", "shortuuid", "tqdm", "uvicorn"}
+REQUIRED = {
+    "apache-tvm",
+    "apache-tvm-ffi",
+    "fastapi",
+    "ml-dtypes",
+    "numpy",
+    "psutil",
+    "requests",
+    "shortuuid",
+    "tqdm",
+    "uvicorn",
+}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +76,16 @@ def requirements(wheel: Wheel) -> dict[str, str]:
 
 def test_holds_upstreams_files_and_ours_and_nothing_else(wheel: Wheel, upstream: dict[str, bytes]) -> None:
     payload = {name for name in wheel.names if not name.startswith(wheel.dist_info)}
-    modules = ("__init__", "compatibility", "engine_watch", "health", "model_check", "pairing", "shape_functions", "versions")
+    modules = (
+        "__init__",
+        "compatibility",
+        "engine_watch",
+        "health",
+        "model_check",
+        "pairing",
+        "shape_functions",
+        "versions",
+    )
     added = {f"{ADDED}{module}.py" for module in modules}
     assert payload - set(upstream) == added | LIBRARIES
     assert set(upstream) - payload == set()
@@ -89,7 +109,9 @@ def test_record_lists_every_file_with_its_hash(wheel: Wheel) -> None:
     for name, (digest, size) in record.items():
         content = wheel.zip.read(name)
         assert int(size) == len(content), name
-        assert digest == "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode(), name
+        assert digest == "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode(), (
+            name
+        )
 
 
 def test_version_is_upstreams_and_a_local_part_for_its_own_build(wheel: Wheel) -> None:
@@ -131,7 +153,9 @@ def test_extras_bring_the_rest(wheel: Wheel, requirements: dict[str, str]) -> No
 
 
 def test_tag_and_python(wheel: Wheel) -> None:
-    """Debian 11 is the oldest that the tag may ask for; test_mlc_llm_libraries.py holds auditwheel to what it does ask for."""
+    """Debian 11 is the oldest that the tag may ask for; test_mlc_llm_libraries.py holds auditwheel to what it does ask
+    for.
+    """
     (tag,) = wheel.metadata("WHEEL").get_all("Tag")
     assert int(re.fullmatch(r"py3-none-manylinux_2_(\d+)_x86_64", tag)[1]) <= 31
     assert wheel.path.name.endswith(f"-{tag}.whl")
@@ -155,8 +179,22 @@ def test_licence_is_there(wheel: Wheel) -> None:
 def test_licences_of_all_that_is_linked_into_the_library_are_there(wheel: Wheel) -> None:
     text = wheel.zip.read(f"{wheel.dist_info}/licenses/THIRD_PARTY_LICENSES.txt").decode()
     headings = {name for line in re.findall(r"^-{100}\n(.+)\n-{100}$", text, re.MULTILINE) for name in line.split(", ")}
-    parts = {"sentencepiece", "sentencepiece's part of Abseil", "Darts-clone", "Protocol Buffers", "tokenizers-cpp", "picojson", "xgrammar"}
-    parts |= {"dlpack", "msgpack-c (libmsgpack-cxx-dev)", "stb (libstb-dev)", "parts of GCC's C++ library", "Rust's standard library"}
+    parts = {
+        "sentencepiece",
+        "sentencepiece's part of Abseil",
+        "Darts-clone",
+        "Protocol Buffers",
+        "tokenizers-cpp",
+        "picojson",
+        "xgrammar",
+    }
+    parts |= {
+        "dlpack",
+        "msgpack-c (libmsgpack-cxx-dev)",
+        "stb (libstb-dev)",
+        "parts of GCC's C++ library",
+        "Rust's standard library",
+    }
     crates = {f"{entry['name']}-{entry['version']}" for entry in locked_crates()}
     # No licence file is in these two; both are of other systems only, UEFI and WebAssembly.
     assert headings == parts | crates - {name for name in crates if name.startswith(("r-efi-", "wasip2-"))}
@@ -174,7 +212,9 @@ def test_notice_is_there(wheel: Wheel) -> None:
 
 
 def test_names_no_path_of_the_machine_that_built_it(wheel: Wheel) -> None:
-    """In what this build writes; the libraries have a test of their own, and upstream's presets name folders of other people's machines."""
+    """In what this build writes; the libraries have a test of their own, and upstream's presets name folders of other
+    people's machines.
+    """
     for name in [name for name in wheel.names if name.startswith((wheel.dist_info, ADDED))]:
         content = wheel.zip.read(name)
         for trace in (b"/execroot/", b"/sandbox/", b"bazel-out/", b"/home/", b"/root/", b"/tmp/"):
@@ -194,6 +234,8 @@ IGNORED = "W002,W004"
 def test_check_wheel_contents_finds_nothing(wheel: Wheel) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "check_wheel_contents", f"--ignore={IGNORED}", str(wheel.path)],
-        capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": ":".join(sys.path)},
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -27,7 +27,9 @@ class Wheel:
 
 
 def open_wheel(variable: str) -> Wheel:
-    """The wheel at the path that an environment variable holds: a file, or the folder that a wheel of this build is alone in."""
+    """The wheel at the path that an environment variable holds: a file, or the folder that a wheel of this build is
+    alone in.
+    """
     path = pathlib.Path(os.environ[variable])
     if path.is_dir():
         (path,) = path.glob("*.whl")

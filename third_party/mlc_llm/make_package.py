@@ -1,6 +1,6 @@
 """Makes mlc_llm/__init__.py: upstream's, with one import of ours before all others.
 
-    make_package.py --upstream python/mlc_llm/__init__.py --import _mlc_bazel --output mlc_llm/__init__.py
+make_package.py --upstream python/mlc_llm/__init__.py --import _mlc_bazel --output mlc_llm/__init__.py
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def main() -> int:
     parser.add_argument("--import", dest="module", required=True, help="module of the package to import first")
     parser.add_argument("--output", type=Path, required=True, help="the file to write")
     options = parser.parse_args()
-    options.output.write_text(with_first_import(options.upstream.read_text(encoding="utf-8"), options.module), encoding="utf-8")
+    options.output.write_text(
+        with_first_import(options.upstream.read_text(encoding="utf-8"), options.module), encoding="utf-8"
+    )
     return 0
 
 

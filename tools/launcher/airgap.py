@@ -1,9 +1,11 @@
-"""Builds out of a pack (pack.py), on a machine without a network: imports it once, and tells Bazel to take everything from there.
+"""Builds out of a pack (pack.py), on a machine without a network: imports it once, and tells Bazel to take everything
+from there.
 
 Below the launcher's cache folder:
 
     airgap/blobs/<sha256>          every blob of every pack that was imported, verified
-    airgap/packs/<name>/           one pack: its documents, a repository cache for Bazel and a Python package index, links to the blobs
+    airgap/packs/<name>/           one pack: its documents, a repository cache for Bazel and a Python package index,
+    links to the blobs
     airgap/imported.json           which files were imported, so that they are not read again
 """
 
@@ -18,7 +20,8 @@ import os
 import re
 import shutil
 import tempfile
-from typing import IO, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from collections.abc import Mapping, Sequence
+from typing import IO, Callable
 
 from fetch import locked
 
@@ -29,10 +32,12 @@ VARIABLE = "MLC_AIRGAP"
 _CHUNK = 1 << 20
 
 
-def take_option(arguments: Sequence[str], environment: Mapping[str, str]) -> Tuple[List[str], List[str]]:
-    """The packs to build from, and the arguments without them: those of --airgap=FILE before Bazel's command, else those of MLC_AIRGAP.
+def take_option(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """The packs to build from, and the arguments without them: those of --airgap=FILE before Bazel's command, else
+    those of MLC_AIRGAP.
 
-    Several are imported in this order, and the last one is built from: a full pack, then an incremental one. In the variable ":" separates them.
+    Several are imported in this order, and the last one is built from: a full pack, then an incremental one. In the
+    variable ":" separates them.
     """
     packs, rest, position = [], [], 0
     while position < len(arguments) and arguments[position].startswith("-"):
@@ -80,7 +85,8 @@ class Store:
         """Imports packs that were not, and returns the last one, which suits the locks of the workspace `root`.
 
         Raises:
-          pack.PackError: one is damaged, incomplete, without its base, no pack at all, or the last one is of other locks.
+          pack.PackError: one is damaged, incomplete, without its base, no pack at all, or the last one is of other
+            locks.
         """
         found = None
         for path in paths:
@@ -89,7 +95,7 @@ class Store:
         check_locks(found, paths[-1], root)
         return found
 
-    def _known(self, path: str) -> Optional[pack.Pack]:
+    def _known(self, path: str) -> pack.Pack | None:
         """The pack, if this very file was imported."""
         try:
             with open(os.path.join(self.folder, "imported.json"), encoding="utf-8") as file:
@@ -125,20 +131,26 @@ class Store:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
                 raise pack.PackError(
-                    f"{error.filename or self.folder}: {os.strerror(error.errno)}. A pack is unpacked once below {self.folder}: free some space, or set "
-                    "MLC_BAZEL_CACHE to a folder with room, and run the same command again: it goes on from here."
+                    f"{error.filename or self.folder}: {os.strerror(error.errno)}. A pack is unpacked once below"
+                    f" {self.folder}: free some space, or set MLC_BAZEL_CACHE to a folder with room, and run the same"
+                    " command again: it goes on from here."
                 ) from error
             raise
 
     def _take(self, reader: pack.Reader) -> None:
-        """Copies what the store lacks, each blob verified before it gets its name; all that is wrong is found before the first complaint."""
+        """Copies what the store lacks, each blob verified before it gets its name; all that is wrong is found before
+        the first complaint.
+        """
         blobs = {blob.sha256: blob for blob in reader.pack.blobs}
         have = {sha256 for sha256, blob in blobs.items() if _size(self.blob(sha256)) == blob.size}
         carried, damaged, done, shown = set(), [], 0, 0
         for sha256, size, content in reader:
             blob = blobs.get(sha256)
             if blob is None or size != blob.size:
-                raise pack.PackError(f"{reader.path}: expected blobs of its own list only, found {sha256}: a damaged pack; copy it again, or {pack.REPACK}")
+                raise pack.PackError(
+                    f"{reader.path}: expected blobs of its own list only, found {sha256}: a damaged pack; copy it"
+                    f" again, or {pack.REPACK}"
+                )
             carried.add(sha256)
             done += size
             if sha256 not in have and not self._copy(content, blob):
@@ -160,8 +172,9 @@ class Store:
             )
         if missing:
             raise pack.PackError(
-                f"{reader.path}: an incremental pack, whose base (pack {reader.pack.about['base'][:12]}) this machine does not have. Name the base before it, once: "
-                f"tools/bazel {OPTION}=BASE {OPTION}={reader.path} …\nIt lacks {len(missing)} files that are there:\n{pack.listed(missing)}"
+                f"{reader.path}: an incremental pack, whose base (pack {reader.pack.about['base'][:12]}) this machine"
+                f" does not have. Name the base before it, once: tools/bazel {OPTION}=BASE {OPTION}={reader.path} …\nIt"
+                f" lacks {len(missing)} files that are there:\n{pack.listed(missing)}"
             )
 
     def _copy(self, content: IO[bytes], blob: pack.Blob) -> bool:
@@ -193,7 +206,7 @@ class Store:
         for name, data in zip(("manifest.json", "config.json"), reader.documents):
             with open(os.path.join(new, name), "wb") as file:
                 file.write(data)
-        index: Dict[str, List[pack.Blob]] = {}
+        index: dict[str, list[pack.Blob]] = {}
         for blob in reader.pack.blobs:
             if blob.kind == "bazel":
                 continue
@@ -208,11 +221,13 @@ class Store:
             with open(os.path.join(new, "simple", project, "index.html"), "w", encoding="utf-8") as file:
                 for blob in blobs:
                     name = html.escape(blob.file)
-                    file.write(f'<a href="../../repositories/content_addressable/sha256/{blob.sha256}/file#sha256={blob.sha256}">{name}</a>\n')
+                    file.write(
+                        f'<a href="../../repositories/content_addressable/sha256/{blob.sha256}/file#sha256={blob.sha256}">{name}</a>\n'
+                    )
         os.chmod(new, 0o755)
         os.rename(new, final)
 
-    def _remember(self, path: str, identity: List[int], name: str) -> None:
+    def _remember(self, path: str, identity: list[int], name: str) -> None:
         known = os.path.join(self.folder, "imported.json")
         try:
             with open(known, encoding="utf-8") as file:
@@ -224,18 +239,21 @@ class Store:
             json.dump(entries, file, indent=2)
         os.replace(known + ".part", known)
 
-    def flags(self, chosen: pack.Pack, path: str) -> List[str]:
+    def flags(self, chosen: pack.Pack, path: str) -> list[str]:
         """What Bazel gets after its command: where everything is, and that nothing is anywhere else."""
         view = self.view(chosen.name)
         return [
             f"--repository_cache={view}/repositories",
             "--repository_disable_download",
             f"--repo_env=PIP_INDEX_URL=file://{view}/simple",
-            f"--repo_env=MLC_NO_NETWORK=the pack {path} lacks it, and nothing is downloaded with {OPTION}: {pack.REPACK}",
+            (
+                f"--repo_env=MLC_NO_NETWORK=the pack {path} lacks it, and nothing is downloaded with {OPTION}:"
+                f" {pack.REPACK}"
+            ),
             *(["--repo_env=MLC_PACKED_SOURCES=1"] if chosen.about["sources"] else []),
         ]
 
-    def give_bazel(self, chosen: pack.Pack) -> Dict:
+    def give_bazel(self, chosen: pack.Pack) -> dict:
         """Puts what Bazel is made of where bootstrap.py looks first; returns the list of it."""
         bazel = chosen.about["bazel"]
         downloads = os.path.join(self.cache, "downloads")
@@ -257,16 +275,29 @@ def check_locks(chosen: pack.Pack, path: str, root: str) -> None:
     with open(os.path.join(root, ".bazelversion"), encoding="utf-8") as file:
         version = file.read().split()[0]
     if version != chosen.about["bazel"]["bazel"]:
-        raise pack.PackError(f"{path}: outdated: expected Bazel {version} (.bazelversion) in it, found {chosen.about['bazel']['bazel']}; {_UPDATE}")
+        raise pack.PackError(
+            f"{path}: outdated: expected Bazel {version} (.bazelversion) in it, found {chosen.about['bazel']['bazel']};"
+            f" {_UPDATE}"
+        )
     if locked.digests(root) == chosen.about["locks"]:
         return
     known = {blob.sha256 for blob in chosen.blobs} | set(chosen.about["left_out"])
-    new = [f"{kind} {name} {version} (sha256 {sha256})" for sha256, (kind, name, version) in locked.entries(root).items() if sha256 not in known]
+    new = [
+        f"{kind} {name} {version} (sha256 {sha256})"
+        for sha256, (kind, name, version) in locked.entries(root).items()
+        if sha256 not in known
+    ]
     if new:
-        raise pack.PackError(f"{path}: outdated: the locks have changed since, and it lacks what they pin now:\n{pack.listed(sorted(new))}\n{_UPDATE}")
+        raise pack.PackError(
+            f"{path}: outdated: the locks have changed since, and it lacks what they pin"
+            f" now:\n{pack.listed(sorted(new))}\n{_UPDATE}"
+        )
 
 
-_UPDATE = f"make one where there is a network: tools/bazel run //tools:pack -- FILE, with --since and this pack only what is new; or check out the commit that it is of"
+_UPDATE = (
+    "make one where there is a network: tools/bazel run //tools:pack -- FILE, with --since and this pack only what is"
+    " new; or check out the commit that it is of"
+)
 
 
 def check_command(chosen: pack.Pack, path: str, arguments: Sequence[str]) -> None:
@@ -278,10 +309,13 @@ def check_command(chosen: pack.Pack, path: str, arguments: Sequence[str]) -> Non
     if "--config=upstream" in arguments:
         raise pack.PackError(f"{path}: a pack is of the profile registries, found --config=upstream: leave it out")
     if "--config=cuda" in arguments and not chosen.about["cuda"]:
-        raise pack.PackError(f"{path}: a pack without CUDA, found --config=cuda: leave it out, or make one with: tools/bazel run --config=cuda //tools:pack -- FILE")
+        raise pack.PackError(
+            f"{path}: a pack without CUDA, found --config=cuda: leave it out, or make one with: tools/bazel run"
+            " --config=cuda //tools:pack -- FILE"
+        )
 
 
-def _identity(path: str) -> List[int]:
+def _identity(path: str) -> list[int]:
     status = os.stat(path)
     return [status.st_size, status.st_mtime_ns, status.st_ino]
 

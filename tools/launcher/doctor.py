@@ -9,9 +9,7 @@ import pathlib
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from typing import Tuple
 
 from fetch import errors, trust
 from fetch.debian import archive as debian
@@ -21,7 +19,7 @@ from fetch.pypi import index as pypi
 from . import airgap, installed, machine, pack, probe
 
 # What is looked at, what was found, what to do or "".
-Row = Tuple[str, str, str]
+Row = tuple[str, str, str]
 
 _SECONDS = 5.0
 _DISK_BYTES = 10 * 10**9
@@ -51,7 +49,10 @@ def main(arguments: Sequence[str], startup: Sequence[str] = ()) -> int:
       startup: what came before it, --airgap perhaps.
     """
     parser = argparse.ArgumentParser(
-        prog="tools/bazel doctor", description=__doc__, epilog=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="tools/bazel doctor",
+        description=__doc__,
+        epilog=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args(arguments)
     packs, _ = airgap.take_option(startup, os.environ)
@@ -85,7 +86,16 @@ def collect() -> tuple[list[Row], bool]:
         if problem and name in probe.UPSTREAM:
             missing = "needed by --config=upstream only: the registries profile does without"
         rows.append((name, problem or "answers", missing if problem else ""))
-    rows += [*_git_sources(profile), _certificates(), _disk(), _cores(), _memory(), _containers(), _namespaces(), _gpu()]
+    rows += [
+        *_git_sources(profile),
+        _certificates(),
+        _disk(),
+        _cores(),
+        _memory(),
+        _containers(),
+        _namespaces(),
+        _gpu(),
+    ]
     reachable = profile != "none" and not any(answers.get(name) for name in needed)
     return rows, have_bazel and reachable
 
@@ -100,13 +110,25 @@ def in_the_air_gap(packs: Sequence[str]) -> tuple[list[Row], bool]:
     except errors.UserError as error:
         found, _, advice = " ".join(str(error).split()).partition(": ")
         rows, able = [("pack", found, advice)], False
-    return [*rows, ("profile", "registries: the pack", ""), _disk(), _cores(), _memory(), _containers(), _namespaces(), _gpu()], able
+    return [
+        *rows,
+        ("profile", "registries: the pack", ""),
+        _disk(),
+        _cores(),
+        _memory(),
+        _containers(),
+        _namespaces(),
+        _gpu(),
+    ], able
 
 
 def _sources() -> dict[str, str]:
     """Name → URL to ask, or the reason why there is none."""
     found = {}
-    for name, archive, suite in (("Debian mirror", "debian", "bookworm"), ("Debian security", "debian-security", "bookworm-security")):
+    for name, archive, suite in (
+        ("Debian mirror", "debian", "bookworm"),
+        ("Debian security", "debian-security", "bookworm-security"),
+    ):
         try:
             found[name] = f"{debian.mirror_urls(archive)[0]}/dists/{suite}/InRelease"
         except errors.UserError as error:
@@ -133,7 +155,11 @@ def _bazel(answers: Mapping[str, str | None]) -> tuple[Row, bool]:
         advice = f"install Bazelisk or Bazel {version}, or set BAZEL_REAL: packages make one on Linux x86_64 only"
         return ("Bazel", f"none, and this is {platform.system()} {platform.machine()}", advice), False
     possible = not answers.get("Debian mirror") and not answers.get("PyPI index")
-    advice = "the first command installs it" if possible else "needs a Debian mirror and a PyPI index that answer, or BAZEL_REAL"
+    advice = (
+        "the first command installs it"
+        if possible
+        else "needs a Debian mirror and a PyPI index that answer, or BAZEL_REAL"
+    )
     return ("Bazel", f"none yet: {version} would go to {folder}", advice), possible
 
 
@@ -174,7 +200,11 @@ def _disk() -> Row:
     while not os.path.exists(folder):
         folder = os.path.dirname(folder)
     free = shutil.disk_usage(folder).free
-    advice = "" if free >= _DISK_BYTES else f"a build takes about {_DISK_BYTES / 1e9:.0f} GB: free some, or set MLC_BAZEL_CACHE and --output_user_root"
+    advice = (
+        ""
+        if free >= _DISK_BYTES
+        else f"a build takes about {_DISK_BYTES / 1e9:.0f} GB: free some, or set MLC_BAZEL_CACHE and --output_user_root"
+    )
     return "disk", f"{free / 1e9:.0f} GB free at {folder}", advice
 
 
@@ -199,18 +229,31 @@ def _containers() -> Row:
     if found and found != ["docker (without a daemon)"]:
         return "container tools", ", ".join(found), ""
     if found:
-        return "container tools", found[0], "only needed to run images yourself: start dockerd, or apt-get install podman"
+        return (
+            "container tools",
+            found[0],
+            "only needed to run images yourself: start dockerd, or apt-get install podman",
+        )
     return "container tools", "none", "only needed to run images yourself: apt-get install podman"
 
 
 def _namespaces() -> Row:
     try:
-        works = subprocess.run(["unshare", "--user", "true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+        works = (
+            subprocess.run(
+                ["unshare", "--user", "true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ).returncode
+            == 0
+        )
     except OSError:
         works = False
     if works:
         return "user namespaces", "yes", ""
-    return "user namespaces", "no", "Bazel then runs actions without linux-sandbox: builds work, but are less strictly isolated"
+    return (
+        "user namespaces",
+        "no",
+        "Bazel then runs actions without linux-sandbox: builds work, but are less strictly isolated",
+    )
 
 
 def _gpu() -> Row:

@@ -12,14 +12,17 @@ from . import installed, machine, options
 # Every command starts here: nothing is imported that only types need.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
 
 # Commands that resolve modules or read the build's options; the others (version, help, shutdown, …) need no profile.
-_PROFILED = frozenset("aquery build config coverage cquery fetch info mod print_action query run sync test vendor".split())
+_PROFILED = frozenset(
+    "aquery build config coverage cquery fetch info mod print_action query run sync test vendor".split()
+)
 
-# Commands that build, and what a release is built without: `build:release` of .bazelrc, repeated where no user.bazelrc comes after it.
+# Commands that build, and what a release is built without: `build:release` of .bazelrc, repeated where no user.bazelrc
+# comes after it.
 _BUILDING = frozenset("build coverage run test".split())
 RELEASE_FLAGS = ("--disk_cache=", "--remote_cache=", "--remote_executor=")
 
@@ -28,7 +31,8 @@ def ensure_installed(version: str, offer: Callable[[], Any] = lambda: None) -> s
     """The folder of the Bazel that is made of packages; installed now if it is not there.
 
     Args:
-      offer: brings the packages and returns the list of them, for a machine without a network; asked only if Bazel is installed.
+      offer: brings the packages and returns the list of them, for a machine without a network; asked only if Bazel is
+        installed.
     """
     folder = installed.prefix(machine.cache_folder(), version)
     if not os.path.exists(folder):
@@ -43,7 +47,8 @@ def ensure_installed(version: str, offer: Callable[[], Any] = lambda: None) -> s
 def for_release(arguments: list[str], position: int) -> list[str]:
     """What a release, a command with --config=release, is started with instead; the arguments themselves if it is none.
 
-    Its output base is its own: what others have taken from a cache stays in theirs. Who names an output base answers for it. A building command gets
+    Its output base is its own: what others have taken from a cache stays in theirs. Who names an output base answers
+    for it. A building command gets
     RELEASE_FLAGS behind all other options, where they count.
 
     Args:

@@ -1,4 +1,6 @@
-"""What the launcher knows of the workspace and this machine: folders, which network profile, which Bazel. Imports little, since each run pays for it."""
+"""What the launcher knows of the workspace and this machine: folders, which network profile, which Bazel. Imports
+little, since each run pays for it.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def wanted_version() -> str:
         with open(path, encoding="utf-8") as file:
             return file.read().split()[0]
     except (OSError, IndexError) as error:
-        raise errors.UserError(f"{path}: expected a version of Bazel, found none ({error}). Restore it: git checkout .bazelversion")
+        raise errors.UserError(
+            f"{path}: expected a version of Bazel, found none ({error}). Restore it: git checkout .bazelversion"
+        )
 
 
 def remembered(name: str, key: str) -> Any:
@@ -102,7 +106,9 @@ def find_bazel(version: str) -> tuple[str, str] | None:
     real = os.environ.get("BAZEL_REAL")
     if real:
         if not os.access(real, os.X_OK):
-            raise errors.UserError(f"BAZEL_REAL: expected the path of a Bazel program, found '{real}', which cannot be run. Unset it.")
+            raise errors.UserError(
+                f"BAZEL_REAL: expected the path of a Bazel program, found '{real}', which cannot be run. Unset it."
+            )
         return real, "BAZEL_REAL"
     ourselves = os.path.join(ROOT, "tools", "bazel")
     for name in ("bazelisk", "bazel"):

@@ -1,13 +1,17 @@
-"""Packs: one file with everything that a build needs from outside, for machines without a network. How one is read; //tools:pack writes them.
+"""Packs: one file with everything that a build needs from outside, for machines without a network. How one is read;
+//tools:pack writes them.
 
 A pack is a tar of an OCI image layout (image-spec 1.1, image-layout.md) that holds one artifact:
 
     oci-layout  index.json          which names the manifest by its digest
-    blobs/sha256/<manifest>         a layer for each blob: digest, size, and as annotations kind, name, version and file name
-    blobs/sha256/<configuration>    format, profile, whether with CUDA and with git sources, digests of the locks, which Bazel
+    blobs/sha256/<manifest>         a layer for each blob: digest, size, and as annotations kind, name, version and file
+    name
+    blobs/sha256/<configuration>    format, profile, whether with CUDA and with git sources, digests of the locks, which
+    Bazel
     blobs/sha256/…                  the blobs as they were downloaded, sorted by digest
 
-The digest of the manifest is the pack's name. An incremental pack lists all blobs and carries those that its base lacks.
+The digest of the manifest is the pack's name. An incremental pack lists all blobs and carries those that its base
+lacks.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ import dataclasses
 import hashlib
 import json
 import tarfile
-from typing import IO, Any, Dict, Iterator, List, Optional, Tuple
+from collections.abc import Iterator
+from typing import IO, Any
 
 from fetch import errors
 
@@ -59,15 +64,27 @@ class Blob:
     def __str__(self) -> str:
         return f"{self.kind} {self.name} {self.version} (sha256 {self.sha256})"
 
-    def layer(self) -> Dict[str, Any]:
+    def layer(self) -> dict[str, Any]:
         """Its descriptor in the manifest (image-spec 1.1, descriptor.md)."""
         about = {"kind": self.kind, "name": self.name, "version": self.version, TITLE: self.file}
-        return {"mediaType": "application/octet-stream", "digest": "sha256:" + self.sha256, "size": self.size, "annotations": about}
+        return {
+            "mediaType": "application/octet-stream",
+            "digest": "sha256:" + self.sha256,
+            "size": self.size,
+            "annotations": about,
+        }
 
     @classmethod
-    def from_layer(cls, layer: Dict[str, Any]) -> Blob:
+    def from_layer(cls, layer: dict[str, Any]) -> Blob:
         about = layer["annotations"]
-        return cls(layer["digest"].partition(":")[2], layer["size"], about["kind"], about["name"], about["version"], about[TITLE])
+        return cls(
+            layer["digest"].partition(":")[2],
+            layer["size"],
+            about["kind"],
+            about["name"],
+            about["version"],
+            about[TITLE],
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,14 +94,16 @@ class Pack:
     Args:
       name: sha256 of its manifest.
       blobs: all that a build needs, also those that only the base carries.
-      about: its configuration: format, profile, cuda, sources, locks (digests), left_out (hashes of the locks that no build with this
-        configuration needs), bazel (version, packages, wheels), base (name of the pack that this one adds to, or null) and from_base (hashes of
+      about: its configuration: format, profile, cuda, sources, locks (digests), left_out (hashes of the locks that no
+        build with this
+        configuration needs), bazel (version, packages, wheels), base (name of the pack that this one adds to, or null)
+        and from_base (hashes of
         blobs that are only there).
     """
 
     name: str
-    blobs: Tuple[Blob, ...]
-    about: Dict[str, Any]
+    blobs: tuple[Blob, ...]
+    about: dict[str, Any]
 
     def size(self) -> int:
         """Bytes of all blobs."""
@@ -92,7 +111,9 @@ class Pack:
 
 
 def decode(manifest: bytes, configuration: bytes) -> Pack:
-    """A pack from its two documents, which name each other by hash; raises ValueError or KeyError if they are not those of a pack."""
+    """A pack from its two documents, which name each other by hash; raises ValueError or KeyError if they are not those
+    of a pack.
+    """
     content = json.loads(manifest)
     if content["artifactType"] != TYPE or content["config"]["digest"] != "sha256:" + sha256(configuration):
         raise ValueError("another artifact, or a configuration that was changed")
@@ -104,7 +125,8 @@ def sha256(data: bytes) -> str:
 
 
 class Reader:
-    """An open pack: `pack` is what it says of itself, iterating gives each blob that it carries as hash, size and content.
+    """An open pack: `pack` is what it says of itself, iterating gives each blob that it carries as hash, size and
+    content.
 
     Raises:
       PackError: the file is no pack, of a later format, or damaged before its first blob.
@@ -112,11 +134,13 @@ class Reader:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.documents: Tuple[bytes, bytes] = (b"", b"")
+        self.documents: tuple[bytes, bytes] = (b"", b"")
         try:
             self._tar = tarfile.open(path, "r:")  # noqa: SIM115 (closed by `close`)
         except FileNotFoundError as error:
-            raise PackError(f"{path}: no such file; expected a pack: tools/bazel run //tools:pack -- FILE makes one") from error
+            raise PackError(
+                f"{path}: no such file; expected a pack: tools/bazel run //tools:pack -- FILE makes one"
+            ) from error
         except (OSError, tarfile.TarError) as error:
             raise self._no_pack(error) from error
         try:
@@ -131,11 +155,13 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         self._tar.close()
 
-    def __iter__(self) -> Iterator[Tuple[str, int, IO[bytes]]]:
+    def __iter__(self) -> Iterator[tuple[str, int, IO[bytes]]]:
         for member in self._members():
             content = self._tar.extractfile(member) if member.isreg() and member.name.startswith(BLOBS) else None
             if not content:
-                raise PackError(f"{self.path}: expected blobs, found {member.name!r}: a damaged pack; copy it again, or {REPACK}")
+                raise PackError(
+                    f"{self.path}: expected blobs, found {member.name!r}: a damaged pack; copy it again, or {REPACK}"
+                )
             yield member.name[len(BLOBS) :], member.size, content
 
     def _members(self) -> Iterator[tarfile.TarInfo]:
@@ -149,15 +175,23 @@ class Reader:
             yield member
 
     def _no_pack(self, found: object) -> PackError:
-        return PackError(f"{self.path}: expected a pack (tools/bazel run //tools:pack -- FILE makes one), found another file: {found}")
+        return PackError(
+            f"{self.path}: expected a pack (tools/bazel run //tools:pack -- FILE makes one), found another file:"
+            f" {found}"
+        )
 
     def _document(self, name: str) -> bytes:
         member = next(self._members(), None)
         if member is None or member.name != name or not member.isreg() or member.size > _SMALL_BYTES:
-            raise self._no_pack(f"{member.name!r} where {name!r} is expected" if member else f"it ends where {name!r} is expected")
+            raise self._no_pack(
+                f"{member.name!r} where {name!r} is expected" if member else f"it ends where {name!r} is expected"
+            )
         data = self._tar.extractfile(member).read()  # type: ignore[union-attr]
         if name.startswith(BLOBS) and sha256(data) != name[len(BLOBS) :]:
-            raise PackError(f"{self.path}: damaged: expected sha256 {name[len(BLOBS):]} of its list, found {sha256(data)}; copy it again, or {REPACK}")
+            raise PackError(
+                f"{self.path}: damaged: expected sha256 {name[len(BLOBS) :]} of its list, found {sha256(data)}; copy it"
+                f" again, or {REPACK}"
+            )
         return data
 
     def _read_documents(self) -> Pack:
@@ -173,18 +207,21 @@ class Reader:
         except (OSError, tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._no_pack(error) from error
         if pack.about["format"] != FORMAT:
-            raise PackError(f"{self.path}: expected a pack of format {FORMAT}, found format {pack.about['format']}: {REPACK} with this checkout")
+            raise PackError(
+                f"{self.path}: expected a pack of format {FORMAT}, found format {pack.about['format']}: {REPACK} with"
+                " this checkout"
+            )
         self.documents = (manifest, configuration)
         return pack
 
 
-def listed(blobs: List[Any], most: int = 5) -> str:
+def listed(blobs: list[Any], most: int = 5) -> str:
     """Lines that name the first of them and count the rest."""
     more = [f"  and {len(blobs) - most} more"] if len(blobs) > most else []
     return "\n".join([f"  {blob}" for blob in blobs[:most]] + more)
 
 
-def describe(pack: Pack, path: Optional[str] = None) -> str:
+def describe(pack: Pack, path: str | None = None) -> str:
     """One line about a pack, for the user."""
     about = pack.about
     parts = [

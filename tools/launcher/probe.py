@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from fetch import download
 
 # What the upstream profile cannot do without.
-UPSTREAM = {"Bazel Central Registry": "https://bcr.bazel.build/bazel_registry.json", "GitHub": "https://github.com/robots.txt"}
+UPSTREAM = {
+    "Bazel Central Registry": "https://bcr.bazel.build/bazel_registry.json",
+    "GitHub": "https://github.com/robots.txt",
+}
 
 
 def answers(urls: Mapping[str, str], seconds: float) -> dict[str, str | None]:
@@ -22,7 +25,7 @@ def answers(urls: Mapping[str, str], seconds: float) -> dict[str, str | None]:
       urls: name → URL.
       seconds: how long to wait for all together.
     """
-    found: dict[str, str | None] = {name: "no answer within %g s" % seconds for name in urls}
+    found: dict[str, str | None] = dict.fromkeys(urls, "no answer within %g s" % seconds)
 
     def ask(name: str) -> None:
         try:
@@ -51,11 +54,19 @@ def profile(seconds: float) -> tuple[str, str]:
 
 
 def bazel_version(path: str, folder: str) -> str:
-    """The version that a Bazel or Bazelisk names in this folder; "" where it names none (Bazelisk may have to download it)."""
+    """The version that a Bazel or Bazelisk names in this folder; "" where it names none (Bazelisk may have to download
+    it).
+    """
     environment = {**os.environ, "BAZELISK_SKIP_WRAPPER": "true"}
     try:
         done = subprocess.run(
-            [path, "--version"], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=120
+            [path, "--version"],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            timeout=120,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -5,7 +5,8 @@
     tools/bazel run //tools:lint                   # report faults, and files that are not formatted
     tools/bazel run //tools:lint -- FILE ...       # only these
 
-The tools are ruff, mypy, codespell, buildifier, shellcheck and actionlint; pyproject.toml has the settings. Without FILE
+The tools are ruff, mypy, codespell, buildifier, shellcheck and actionlint; pyproject.toml has the settings. Without
+FILE
 they take every file that git tracks. There is a line per tool with its time and result; exit status 0 means all clean.
 """
 
@@ -40,7 +41,8 @@ QUIET_WARNINGS = (
     "function-docstring-args",
     "function-docstring-header",
     "function-docstring-return",
-    # Bazel 7 has the rules for C++ built in; to load them from rules_cc, the `registries` profile needs one more module.
+    # Bazel 7 has the rules for C++ built in; to load them from rules_cc, the `registries` profile needs one more
+    # module.
     "native-cc-binary",
     "native-cc-common",
     "native-cc-import",

@@ -90,9 +90,15 @@ class Process:
         began = time.monotonic()
         while not self.ready():
             if self._running.poll() is not None:
-                raise ProcessError(f"{self.name} ended with status {self._running.returncode} instead of starting. The end of {self.log}:\n{last_lines(self.log)}")
+                raise ProcessError(
+                    f"{self.name} ended with status {self._running.returncode} instead of starting. The end of"
+                    f" {self.log}:\n{last_lines(self.log)}"
+                )
             if time.monotonic() - began > seconds:
-                raise ProcessError(f"{self.name}: expected it to be ready within {seconds:.0f} s, found it is not. The end of {self.log}:\n{last_lines(self.log)}")
+                raise ProcessError(
+                    f"{self.name}: expected it to be ready within {seconds:.0f} s, found it is not. The end of"
+                    f" {self.log}:\n{last_lines(self.log)}"
+                )
             time.sleep(0.1)
 
     def fallen(self) -> int | None:
@@ -110,8 +116,8 @@ class Process:
         self._falls = [fall for fall in self._falls if now - fall < 60] + [now]
         if len(self._falls) > _FALLS:
             raise ProcessError(
-                f"{self.name} ended {len(self._falls)} times within a minute, the last time with status {self._running.returncode}. "
-                f"The end of {self.log}:\n{last_lines(self.log)}"
+                f"{self.name} ended {len(self._falls)} times within a minute, the last time with status"
+                f" {self._running.returncode}. The end of {self.log}:\n{last_lines(self.log)}"
             )
         self._kill_group()  # What it left.
         self.start()

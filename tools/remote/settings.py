@@ -10,7 +10,8 @@ HOST = "127.0.0.1"
 # That of --config=remote in .bazelrc.
 PORT = 8980
 
-# Beside what a storage may hold, it leaves this much of the disk to others, and gives up old blobs earlier where there is less.
+# Beside what a storage may hold, it leaves this much of the disk to others, and gives up old blobs earlier where there
+# is less.
 RESERVED = 10**9
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -98,13 +99,34 @@ class Settings:
     # Command lines -------------------------------------------------------------------------------------------------
 
     def postgres_user(self) -> list[str]:
-        """PostgreSQL refuses to run as root: it gets a user namespace in which it is nobody in particular, and the files are its own."""
+        """PostgreSQL refuses to run as root: it gets a user namespace in which it is nobody in particular, and the
+        files are its own.
+        """
         if not self.as_root:
             return []
-        return [str(self.programs.bwrap), "--dev-bind", "/", "/", "--unshare-user", "--uid", "1000", "--gid", "1000", "--die-with-parent", "--"]
+        return [
+            str(self.programs.bwrap),
+            "--dev-bind",
+            "/",
+            "/",
+            "--unshare-user",
+            "--uid",
+            "1000",
+            "--gid",
+            "1000",
+            "--die-with-parent",
+            "--",
+        ]
 
     def initdb_command(self) -> list[str]:
-        initdb = [str(self.programs.initdb), f"--pgdata={self.state / 'database'}", "--username=buildgrid", "--auth=trust", "--encoding=UTF8", "--locale=C"]
+        initdb = [
+            str(self.programs.initdb),
+            f"--pgdata={self.state / 'database'}",
+            "--username=buildgrid",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+        ]
         return self.postgres_user() + initdb
 
     def postgres_command(self) -> list[str]:
@@ -148,7 +170,12 @@ class Settings:
 
     def _bgd(self, *arguments: str) -> list[str]:
         # What the installed command bgd does; an environment of wheels has no commands.
-        return [str(self.programs.python), "-c", "import sys; from buildgrid.server.app import cli; sys.exit(cli())", *arguments]
+        return [
+            str(self.programs.python),
+            "-c",
+            "import sys; from buildgrid.server.app import cli; sys.exit(cli())",
+            *arguments,
+        ]
 
     def _casd(self, limit: int, address: str, folder: Path, *arguments: str) -> list[str]:
         return [
@@ -165,7 +192,9 @@ class Settings:
     # Configuration -------------------------------------------------------------------------------------------------
 
     def scheduler_configuration(self) -> str:
-        """BuildGrid's configuration (its reference.yml). Blobs and results are in the storage; jobs are in the database."""
+        """BuildGrid's configuration (its reference.yml). Blobs and results are in the storage; jobs are in the
+        database.
+        """
         return f"""\
 # Written by tools/bazel run //tools/remote:up at every start.
 server:

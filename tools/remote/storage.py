@@ -10,10 +10,12 @@ from pathlib import Path
 def damaged(storage: Path) -> Iterator[Path]:
     """Files of blobs whose content does not have the hash that their path names: cas/objects/<2 digits>/<62 digits>.
 
-    buildbox-casd verifies what it is given, not what it reads: a damaged blob stays until it is deleted, and nobody can use it meanwhile.
+    buildbox-casd verifies what it is given, not what it reads: a damaged blob stays until it is deleted, and nobody can
+    use it meanwhile.
 
     Args:
-      storage: the folder that buildbox-casd was given. It must not be running, or be told to forget the file (a restart).
+      storage: the folder that buildbox-casd was given. It must not be running, or be told to forget the file (a
+        restart).
     """
     for path in sorted((storage / "cas/objects").glob("??/*")):
         with path.open("rb") as file:

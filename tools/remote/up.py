@@ -1,10 +1,12 @@
-"""Starts a remote execution service on this machine: BuildGrid, its database, a storage, and BuildBox workers; all out of the locks.
+"""Starts a remote execution service on this machine: BuildGrid, its database, a storage, and BuildBox workers; all out
+of the locks.
 
     tools/bazel run //tools/remote:up
     tools/bazel build --config=remote //wheels/tvm              # in another terminal
 
 It runs until Ctrl-C, and all it started ends with it. What was built stays in the state folder: the next start has it.
-Nobody but this machine is answered, and everybody on it is: this is for trying, not for a team (README.md beside this file).
+Nobody but this machine is answered, and everybody on it is: this is for trying, not for a team (README.md beside this
+file).
 """
 
 from __future__ import annotations
@@ -45,12 +47,43 @@ def _parser() -> arguments.Parser:
     parser = arguments.Parser("//tools/remote:up", __doc__)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     number = settings.PORT
-    parser.add_argument("--port", type=int, help=f"port on {settings.HOST} (default: {number}, or a free one where that is taken); 0: a free one")
-    parser.add_argument("--state", type=arguments.user_path, default=cache / "mlc-bazel-remote", help="folder for storage, database, logs (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="workers, each running one action at a time (default: %(default)s)")
-    parser.add_argument("--storage", type=_size, default=_size("20G"), metavar="SIZE", help="what the storage may hold, old goes first (default: 20G)")
-    parser.add_argument("--worker-storage", type=_size, default=_size("5G"), metavar="SIZE", help="what each worker keeps of it (default: 5G)")
-    parser.add_argument("--check", action="store_true", help="verify every stored blob first and delete damaged ones; by itself after a stop that was no stop")
+    parser.add_argument(
+        "--port",
+        type=int,
+        help=f"port on {settings.HOST} (default: {number}, or a free one where that is taken); 0: a free one",
+    )
+    parser.add_argument(
+        "--state",
+        type=arguments.user_path,
+        default=cache / "mlc-bazel-remote",
+        help="folder for storage, database, logs (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=2,
+        metavar="N",
+        help="workers, each running one action at a time (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--storage",
+        type=_size,
+        default=_size("20G"),
+        metavar="SIZE",
+        help="what the storage may hold, old goes first (default: 20G)",
+    )
+    parser.add_argument(
+        "--worker-storage",
+        type=_size,
+        default=_size("5G"),
+        metavar="SIZE",
+        help="what each worker keeps of it (default: 5G)",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="verify every stored blob first and delete damaged ones; by itself after a stop that was no stop",
+    )
     return parser
 
 
@@ -67,7 +100,9 @@ def _programs() -> settings.Programs:
     missing = [name for name in names if "REMOTE_" + name.upper() not in os.environ]
     if missing:
         raise RemoteError("expected to be started by Bazel: tools/bazel run //tools/remote:up")
-    return settings.Programs(python=Path(sys.executable), **{name: Path(os.environ["REMOTE_" + name.upper()]).absolute() for name in names})
+    return settings.Programs(
+        python=Path(sys.executable), **{name: Path(os.environ["REMOTE_" + name.upper()]).absolute() for name in names}
+    )
 
 
 def choose_port(wanted: int | None) -> int:
@@ -88,7 +123,10 @@ def choose_port(wanted: int | None) -> int:
                 return probe.getsockname()[1]
             except OSError as error:
                 reason = error.strerror
-    raise RemoteError(f"--port: expected port {wanted} of {settings.HOST} to be free, found: {reason}. Name another, or leave --port out for a free one.")
+    raise RemoteError(
+        f"--port: expected port {wanted} of {settings.HOST} to be free, found: {reason}. Name another, or leave --port"
+        " out for a free one."
+    )
 
 
 @contextlib.contextmanager
@@ -102,7 +140,10 @@ def locked(state: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RemoteError(f"{state}: another //tools/remote:up runs with this folder; stop it, or choose another folder with --state") from None
+            raise RemoteError(
+                f"{state}: another //tools/remote:up runs with this folder; stop it, or choose another folder with"
+                " --state"
+            ) from None
         yield
 
 
@@ -115,22 +156,30 @@ def require_space(state: Path, wanted: int) -> None:
     free = shutil.disk_usage(state).free
     if free < 2 * settings.RESERVED:
         raise RemoteError(
-            f"{state}: the disk is full: expected {2 * settings.RESERVED / 1e9:.0f} GB free to start with, found {free / 1e9:.1f} GB. Free some, or choose another folder with --state."
+            f"{state}: the disk is full: expected {2 * settings.RESERVED / 1e9:.0f} GB free to start with, found"
+            f" {free / 1e9:.1f} GB. Free some, or choose another folder with --state."
         )
     if free < wanted:
-        say(f"the disk of {state} has {free / 1e9:.1f} GB left: old blobs go before the storage holds {wanted / 1e9:.1f} GB")
+        say(
+            f"the disk of {state} has {free / 1e9:.1f} GB left: old blobs go before the storage holds"
+            f" {wanted / 1e9:.1f} GB"
+        )
 
 
 class Service:
     """All processes, in the order in which they need each other."""
 
-    def __init__(self, service: settings.Settings):
+    def __init__(self, service: settings.Settings) -> None:
         self.settings = service
         self.logs = service.state / "logs"
         self.logs.mkdir(exist_ok=True)
         programs = service.programs
         # buildbox-run looks for bwrap here.
-        self.environment = {"PATH": f"{programs.bwrap.parent}:/usr/bin:/bin", "HOME": str(service.state), "TMPDIR": str(service.state / "temporary")}
+        self.environment = {
+            "PATH": f"{programs.bwrap.parent}:/usr/bin:/bin",
+            "HOME": str(service.state),
+            "TMPDIR": str(service.state / "temporary"),
+        }
         (service.state / "temporary").mkdir(exist_ok=True)
         self.processes: list[processes.Process] = []
 
@@ -147,7 +196,9 @@ class Service:
         (service.state / "scheduler.yml").write_text(service.scheduler_configuration(), encoding="utf-8")
         python = self.environment | {"PYTHONPATH": str(service.programs.buildgrid)}
 
-        self._run("storage", service.storage_command(), self.environment, lambda: self._answers(service.storage_address()))
+        self._run(
+            "storage", service.storage_command(), self.environment, lambda: self._answers(service.storage_address())
+        )
         if not (service.state / "database/PG_VERSION").exists():
             say("making the database")
             shutil.rmtree(service.state / "database", ignore_errors=True)  # What a start that was killed left.
@@ -159,7 +210,12 @@ class Service:
         for number in range(1, service.workers + 1):
             command, address = service.worker_storage_command(number), service.worker_address(number)
             self._run(f"worker{number}_storage", command, self.environment, functools.partial(self._answers, address))
-            self._run(f"worker{number}", service.worker_command(number), self.environment, functools.partial(self._registered, number))
+            self._run(
+                f"worker{number}",
+                service.worker_command(number),
+                self.environment,
+                functools.partial(self._registered, number),
+            )
 
     def watch(self) -> None:
         """Starts again what falls, until it is interrupted.
@@ -180,7 +236,14 @@ class Service:
         for process in reversed(self.processes):
             process.stop()
 
-    def _run(self, name: str, command: list[str], environment: dict[str, str], ready: Callable[[], bool], stop_signal: int = signal.SIGTERM) -> None:
+    def _run(
+        self,
+        name: str,
+        command: list[str],
+        environment: dict[str, str],
+        ready: Callable[[], bool],
+        stop_signal: int = signal.SIGTERM,
+    ) -> None:
         say(f"starting {name}")
         process = processes.Process(name, command, self.logs / f"{name}.log", environment, ready, stop_signal)
         self.processes.append(process)
@@ -190,9 +253,13 @@ class Service:
     def _once(self, name: str, command: list[str], environment: dict[str, str]) -> None:
         log = self.logs / f"{name}.log"
         with open(log, "ab") as file:
-            status = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT).returncode
+            status = subprocess.run(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+            ).returncode
         if status:
-            raise processes.ProcessError(f"{name} cannot be set up, status {status}. The end of {log}:\n{processes.last_lines(log)}")
+            raise processes.ProcessError(
+                f"{name} cannot be set up, status {status}. The end of {log}:\n{processes.last_lines(log)}"
+            )
 
     @staticmethod
     def _answers(address: str) -> bool:
@@ -276,7 +343,11 @@ def main() -> int:
     except (RemoteError, processes.ProcessError) as error:
         say(str(error))
     except OSError as error:
-        full = " (the disk is full: free some, or choose another folder with --state)" if error.errno == errno.ENOSPC else ""
+        full = (
+            " (the disk is full: free some, or choose another folder with --state)"
+            if error.errno == errno.ENOSPC
+            else ""
+        )
         say(f"{error.filename or options.state}: {error.strerror}{full}")
     return 1
 

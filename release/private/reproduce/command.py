@@ -1,11 +1,17 @@
-"""Builds everything that is published a second time, elsewhere, and compares the bytes; records them; verifies published ones.
+"""Builds everything that is published a second time, elsewhere, and compares the bytes; records them; verifies
+published ones.
 
-tools/bazel run //release:reproduce                                            # two builds that share only sources and downloads
-tools/bazel run --config=release //release:reproduce -- --record               # and write their digests down, at a release's tag
-tools/bazel run --config=release //release:reproduce -- --verify FILE…         # is what I downloaded what the sources give?
+tools/bazel run //release:reproduce                                            # two builds that share only sources and
+downloads
+tools/bazel run --config=release //release:reproduce -- --record               # and write their digests down, at a
+release's tag
+tools/bazel run --config=release //release:reproduce -- --verify FILE…         # is what I downloaded what the sources
+give?
 
-The first build is this workspace's, the second one's user, group, host name, umask, locale, time zone, clock, number of jobs, workspace and
-output base are others, and it sees no toolchain of this machine. What cannot be varied here fails, unless --without names it.
+The first build is this workspace's, the second one's user, group, host name, umask, locale, time zone, clock, number of
+jobs, workspace and
+output base are others, and it sees no toolchain of this machine. What cannot be varied here fails, unless --without
+names it.
 """
 
 from __future__ import annotations
@@ -22,10 +28,10 @@ import tempfile
 import time
 from collections.abc import Collection
 
+from fetch import arguments
 from oci import reference
 from release.private import publish, stamp
 from release.private.reproduce import compare, record, second_build
-from fetch import arguments
 
 _TARGET = "//release:reproduce"
 _FACTS = "release/dist/release.json"
@@ -51,16 +57,25 @@ def _parser() -> argparse.ArgumentParser:
         metavar="VARIATION,…",
         help=f"what not to vary: {', '.join(second_build.NAMES[2:])}",
     )
-    parser.add_argument("--record", action="store_true", help="write the digests into release/digests.json, if both builds are the same")
+    parser.add_argument(
+        "--record", action="store_true", help="write the digests into release/digests.json, if both builds are the same"
+    )
     parser.add_argument(
         "--verify",
         nargs="+",
         metavar="FILE_OR_IMAGE",
-        help="published artifacts: a wheel, a bill of materials, a folder of a release, an OCI layout, REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST",
+        help=(
+            "published artifacts: a wheel, a bill of materials, a folder of a release, an OCI layout, REGISTRY/NAME:TAG"
+            " or REGISTRY/NAME@DIGEST"
+        ),
     )
     parser.add_argument("--tag", help="the release that what is verified belongs to (default: this version's)")
     parser.add_argument("--html", type=arguments.user_path, help="the page about differences (default: reproduce.html)")
-    parser.add_argument("--place", type=arguments.user_path, help="folder for the second build, removed afterwards (default: in the user's cache)")
+    parser.add_argument(
+        "--place",
+        type=arguments.user_path,
+        help="folder for the second build, removed afterwards (default: in the user's cache)",
+    )
     return parser
 
 
@@ -68,7 +83,9 @@ def _place(asked: pathlib.Path | None) -> pathlib.Path:
     """A new folder. Not in /tmp, which may be memory, and which Bazel's sandbox replaces."""
     if test := os.environ.get("TEST_TMPDIR"):
         return pathlib.Path(tempfile.mkdtemp(prefix="reproduce-", dir=test))
-    cache = os.environ.get("MLC_BAZEL_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "mlc-bazel")
+    cache = os.environ.get("MLC_BAZEL_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "mlc-bazel"
+    )
     folder = asked or pathlib.Path(cache)
     folder.mkdir(parents=True, exist_ok=True)
     return pathlib.Path(tempfile.mkdtemp(prefix="reproduce-", dir=folder)).resolve()
@@ -105,10 +122,16 @@ class Command:
 
     def images(self) -> dict[str, pathlib.Path]:
         """Of this build, those that are published: name → layout."""
-        return {path.name: path for name, path in self.first.items() if name.startswith("images/") and compare.is_layout(path)}
+        return {
+            path.name: path
+            for name, path in self.first.items()
+            if name.startswith("images/") and compare.is_layout(path)
+        }
 
     def _second(self, place: pathlib.Path, revision: str | None, without: Collection[str]) -> second_build.SecondBuild:
-        return second_build.SecondBuild(self.workspace, place, self.saw, self.options.libfaketime.resolve(), without, revision)
+        return second_build.SecondBuild(
+            self.workspace, place, self.saw, self.options.libfaketime.resolve(), without, revision
+        )
 
     def compare(self, place: pathlib.Path) -> bool:
         """Builds everything again and compares; returns whether nothing differs and every variation had an effect."""
@@ -126,27 +149,45 @@ class Command:
             saw["jobs"] = f"at most {second.concurrency()} of --jobs={second.jobs}"
             # However many the first build's Bazel chose: as many as there are processors, unless it was told a number.
             first_saw = self.saw | {"jobs": f"{os.cpu_count()} processors, Bazel's default"}
-            count, different = compare.differences(self.first, {artifact: binaries / artifact for artifact in self.first})
+            count, different = compare.differences(
+                self.first, {artifact: binaries / artifact for artifact in self.first}
+            )
             lines, failed = second_build.table(first_saw, saw, options.without)
             if different:
                 compare.tell(different, options.diffoscope, self.html)
             print("\n".join(["", *lines, ""]))
-            print(f"{count} files of {len(self.first)} artifacts compared, {len(different)} differ; the second build took {took:.0f} s")
+            print(
+                f"{count} files of {len(self.first)} artifacts compared, {len(different)} differ; the second build took"
+                f" {took:.0f} s"
+            )
             if failed:
-                print(f"no effect: {', '.join(failed)}. The comparison says nothing of that; to do without: --without {','.join(failed)}")
+                print(
+                    f"no effect: {', '.join(failed)}. The comparison says nothing of that; to do without: --without"
+                    f" {','.join(failed)}"
+                )
             return not different and not failed
 
     def record(self) -> None:
         tag = f"v{self.options.version}"
         record.write(
-            self.digests, tag, self.build, record.of_build(pathlib.Path("release/dist"), self.images()), self.workspace, self.revision
+            self.digests,
+            tag,
+            self.build,
+            record.of_build(pathlib.Path("release/dist"), self.images()),
+            self.workspace,
+            self.revision,
         )
-        print(f"{self.digests}: {tag}, {self.build}. To commit it: git commit -m 'The digests of {tag}' release/digests.json")
+        print(
+            f"{self.digests}: {tag}, {self.build}. To commit it: git commit -m 'The digests of {tag}'"
+            " release/digests.json"
+        )
 
     # Verifying ----------------------------------------------------------------------------------------------------
 
     def verify(self, place: pathlib.Path) -> bool:
-        """Compares published artifacts with the record and with a build of the same commit here; returns whether all are the same."""
+        """Compares published artifacts with the record and with a build of the same commit here; returns whether all
+        are the same.
+        """
         options = self.options
         content = record.read(self.digests)
         tag = options.tag or f"v{options.version}"
@@ -160,8 +201,13 @@ class Command:
         rebuilt = self._here(list(things)) if revision == self.revision else None
         where = "this build" if rebuilt is not None else "a build of it here"
         if rebuilt is None:
-            print(f"{tag} is of the commit {revision}, and this build is not ({self.revision}): building that one, elsewhere", flush=True)
-            # Nothing is varied: that commit's locks may name what has not been downloaded yet, and no certificate is valid in years to come.
+            print(
+                f"{tag} is of the commit {revision}, and this build is not ({self.revision}): building that one,"
+                " elsewhere",
+                flush=True,
+            )
+            # Nothing is varied: that commit's locks may name what has not been downloaded yet, and no certificate is
+            # valid in years to come.
             with self._second(place / "build", revision, second_build.NAMES[2:]) as second:
                 return self._verdict(tag, found, looked_up, things, self._build_at(second, list(things)), where)
         return self._verdict(tag, found, looked_up, things, rebuilt, where)
@@ -178,7 +224,11 @@ class Command:
         # Up to 0.1.0 a wheel was a file in this folder, now it is below.
         wheels = {path.name: path for path in binaries.glob("wheels/**/*.whl")}
         return {
-            (kind, name): wheels.get(name, binaries / "wheels" / name) if kind == "wheels" else binaries / outputs[kind].format(name)
+            (kind, name): (
+                wheels.get(name, binaries / "wheels" / name)
+                if kind == "wheels"
+                else binaries / outputs[kind].format(name)
+            )
             for kind, name in wanted
         }
 
@@ -205,8 +255,16 @@ class Command:
         for thing, digest in found.items():
             build, _, expected = looked_up[thing]
             made = record_digest(rebuilt[thing]) if rebuilt[thing].exists() else None
-            said = "as recorded" if digest == expected else f"NOT AS RECORDED: {expected or 'release/digests.json has none of that name'}"
-            same = "the same bytes in " + where if digest == made else f"OTHER BYTES in {where}: {made or 'it makes no such thing'}"
+            said = (
+                "as recorded"
+                if digest == expected
+                else f"NOT AS RECORDED: {expected or 'release/digests.json has none of that name'}"
+            )
+            same = (
+                "the same bytes in " + where
+                if digest == made
+                else f"OTHER BYTES in {where}: {made or 'it makes no such thing'}"
+            )
             print(f"{thing[1]}: {digest}\n    {said} for {tag}, {build}\n    {same}")
             if digest != made and build != self.build:
                 print(f"    this build is {self.build}: with the options of {build} it would be the same to compare")
@@ -227,10 +285,21 @@ class Command:
             record.artifacts(pathlib.Path(name))
         layout.mkdir(parents=True)
         plain = ["--src-tls-verify=false"] if reference.on_this_machine(match["host"]) else []
-        skopeo = [os.path.abspath(self.options.skopeo), "--insecure-policy", "copy", "--quiet", "--preserve-digests", *plain]
-        done = subprocess.run([*skopeo, f"docker://{name}", f"oci:{layout}"], capture_output=True, text=True, errors="replace")
+        skopeo = [
+            os.path.abspath(self.options.skopeo),
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            "--preserve-digests",
+            *plain,
+        ]
+        done = subprocess.run(
+            [*skopeo, f"docker://{name}", f"oci:{layout}"], capture_output=True, text=True, errors="replace"
+        )
         if done.returncode:
-            raise record.RecordError(f"{name}: skopeo could not pull it: {done.stderr.strip()}. To log in, see release/README.md")
+            raise record.RecordError(
+                f"{name}: skopeo could not pull it: {done.stderr.strip()}. To log in, see release/README.md"
+            )
         return layout
 
 
@@ -253,7 +322,10 @@ def main() -> int:
             # At once, not after minutes.
             publish.check_checkout(command.workspace, f"v{options.version}")
             if not command.stamped:
-                raise record.RecordError(f"--record: expected a stamped build. To mend: tools/bazel run --config=release {_TARGET} -- --record")
+                raise record.RecordError(
+                    f"--record: expected a stamped build. To mend: tools/bazel run --config=release {_TARGET} --"
+                    " --record"
+                )
         if not options.verify:
             second_build.check(options.without)
         place = _place(options.place)
@@ -264,7 +336,11 @@ def main() -> int:
     except (compare.CompareError, publish.Refused, record.RecordError, second_build.NotVaried, stamp.Untested) as error:
         print(f"reproduce: {error}", file=sys.stderr)
     except subprocess.CalledProcessError as error:
-        print(f"reproduce: the second build failed ({' '.join(map(str, error.cmd[-8:]))}): exit status {error.returncode}", file=sys.stderr)
+        print(
+            f"reproduce: the second build failed ({' '.join(map(str, error.cmd[-8:]))}): exit status"
+            f" {error.returncode}",
+            file=sys.stderr,
+        )
     finally:
         if place:
             shutil.rmtree(place, ignore_errors=True)

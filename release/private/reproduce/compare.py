@@ -45,8 +45,14 @@ class Difference:
     def __str__(self) -> str:
         if self.first and self.second:
             members = same_members(self.first, self.second)
-            how = {True: "the same members with the same content, in another container (order, modes, times, compression)", False: "other content"}
-            return f"{self.name}: {_sha256(self.first)} in the first build, {_sha256(self.second)} in the second: {how[members]}"
+            how = {
+                True: "the same members with the same content, in another container (order, modes, times, compression)",
+                False: "other content",
+            }
+            return (
+                f"{self.name}: {_sha256(self.first)} in the first build, {_sha256(self.second)} in the second:"
+                f" {how[members]}"
+            )
         return f"{self.name}: only in the {'first' if self.first else 'second'} build"
 
 
@@ -111,8 +117,14 @@ def differences(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path])
     names = sorted(one.keys() | other.keys())
     if not one:
         raise CompareError("expected files to compare, found none")
-    unequal = [name for name in names if name not in one or name not in other or _sha256(one[name]) != _sha256(other[name])]
-    images = [name for name, path in first.items() if path.is_dir() and is_layout(path) and name in second and is_layout(second[name])]
+    unequal = [
+        name for name in names if name not in one or name not in other or _sha256(one[name]) != _sha256(other[name])
+    ]
+    images = [
+        name
+        for name, path in first.items()
+        if path.is_dir() and is_layout(path) and name in second and is_layout(second[name])
+    ]
     different = []
     for image in images:
         if any(name.startswith(image + "/") for name in unequal):
@@ -122,7 +134,9 @@ def differences(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path])
                 if part not in ours or part not in theirs or _sha256(ours[part]) != _sha256(theirs[part]):
                     different.append(Difference(f"{image}/{part}", ours.get(part), theirs.get(part)))
             if manifest(first[image])[0] == manifest(second[image])[0]:
-                different.append(Difference(f"{image}/index.json", first[image] / "index.json", second[image] / "index.json"))
+                different.append(
+                    Difference(f"{image}/index.json", first[image] / "index.json", second[image] / "index.json")
+                )
     return len(names), different + [Difference(name, one.get(name), other.get(name)) for name in unequal]
 
 
@@ -135,20 +149,25 @@ def _record(data: bytes) -> str:
 
 
 def _members(path: pathlib.Path) -> dict[str, str] | None:
-    """Member → digest of its content, or where it leads, without all that is the container's; None where it is no zip and no tar."""
+    """Member → digest of its content, or where it leads, without all that is the container's; None where it is no zip
+    and no tar.
+    """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if not name.endswith("/")]
             content = {name: archive.read(name) for name in names}
         return {
-            name: _record(data) if name.endswith(".dist-info/RECORD") else hashlib.sha256(data).hexdigest() for name, data in content.items()
+            name: _record(data) if name.endswith(".dist-info/RECORD") else hashlib.sha256(data).hexdigest()
+            for name, data in content.items()
         }
     try:
         with tarfile.open(path) as archive:
             return {
-                os.path.normpath(member.name): hashlib.file_digest(archive.extractfile(member), "sha256").hexdigest()  # type: ignore[arg-type]
-                if member.isfile()
-                else f"{member.type!r} {member.linkname}"
+                os.path.normpath(member.name): (
+                    hashlib.file_digest(archive.extractfile(member), "sha256").hexdigest()  # type: ignore[arg-type]
+                    if member.isfile()
+                    else f"{member.type!r} {member.linkname}"
+                )
                 for member in archive
             }
     except (tarfile.TarError, gzip.BadGzipFile, OSError, EOFError):
@@ -156,7 +175,9 @@ def _members(path: pathlib.Path) -> dict[str, str] | None:
 
 
 def same_members(first: pathlib.Path, second: pathlib.Path) -> bool:
-    """Whether both are archives (zip, or tar in any compression that Python reads) whose members have the same names and content."""
+    """Whether both are archives (zip, or tar in any compression that Python reads) whose members have the same names
+    and content.
+    """
     one, other = _members(first), _members(second)
     return one is not None and one == other
 
@@ -199,7 +220,8 @@ def show(different: list[Difference], diffoscope: pathlib.Path, html: pathlib.Pa
     Raises:
         CompareError: diffoscope fails.
     """
-    # diffoscope and what it starts find each other by PATH; the libraries that Python loads by name, and the data of one, by these.
+    # diffoscope and what it starts find each other by PATH; the libraries that Python loads by name, and the data of
+    # one, by these.
     root = pathlib.Path(os.path.abspath(diffoscope)).parents[2]
     environment = {
         "LC_ALL": "C.UTF-8",
@@ -210,15 +232,30 @@ def show(different: list[Difference], diffoscope: pathlib.Path, html: pathlib.Pa
         "TMPDIR": tempfile.gettempdir(),
     }
     with _side_by_side(different) as folder:
-        options = ["--no-progress", "--exclude-directory-metadata=recursive", "--max-page-size=50000000", "--max-report-size=50000000"]
+        options = [
+            "--no-progress",
+            "--exclude-directory-metadata=recursive",
+            "--max-page-size=50000000",
+            "--max-report-size=50000000",
+        ]
         command = [os.path.abspath(diffoscope), *options, "--text=-", f"--html={html.absolute()}", "first", "second"]
         try:
-            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace", timeout=_TIME_LIMIT)
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_TIME_LIMIT,
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise CompareError(f"diffoscope: {error}") from None
     # 1: they differ.
     if done.returncode not in (0, 1):
-        raise CompareError(f"diffoscope: expected exit status 0 or 1, found {done.returncode}: {done.stderr.strip()[-2000:]}")
+        raise CompareError(
+            f"diffoscope: expected exit status 0 or 1, found {done.returncode}: {done.stderr.strip()[-2000:]}"
+        )
     lines = done.stdout.splitlines()
     if len(lines) > _SHOWN_LINES:
         lines = [*lines[:_SHOWN_LINES], f"… {len(lines) - _SHOWN_LINES} more lines in {html}"]

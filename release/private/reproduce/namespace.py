@@ -1,8 +1,11 @@
-"""Runs a command as another user, on a machine of another name, with files and folders replaced: Linux namespaces, no privilege needed.
+"""Runs a command as another user, on a machine of another name, with files and folders replaced: Linux namespaces, no
+privilege needed.
 
-    python3 namespace.py --uid 4242 --gid 4343 --hostname elsewhere --empty /usr/include --replace /usr/bin/gcc=/dev/null -- COMMAND
+    python3 namespace.py --uid 4242 --gid 4343 --hostname elsewhere --empty /usr/include --replace
+    /usr/bin/gcc=/dev/null -- COMMAND
 
-The new ids are those of this process, seen from inside (user_namespaces(7)): files stay this user's. Standard library only.
+The new ids are those of this process, seen from inside (user_namespaces(7)): files stay this user's. Standard library
+only.
 """
 
 from __future__ import annotations
@@ -31,7 +34,14 @@ def _call(what: str, name: str, *arguments: object) -> None:
         raise NamespaceError(f"{what}: {os.strerror(ctypes.get_errno())}")
 
 
-def enter(uid: int | None, gid: int | None, hostname: str | None, replaced: list[tuple[str, str]], empty: str, hidden: list[str]) -> None:
+def enter(
+    uid: int | None,
+    gid: int | None,
+    hostname: str | None,
+    replaced: list[tuple[str, str]],
+    empty: str,
+    hidden: list[str],
+) -> None:
     """Puts this process into namespaces of its own.
 
     Args:
@@ -67,9 +77,18 @@ def main() -> int:
     parser.add_argument("--uid", type=int, help="user id that the command sees as its own")
     parser.add_argument("--gid", type=int, help="group id that the command sees as its own")
     parser.add_argument("--hostname", help="name of the machine that the command sees")
-    parser.add_argument("--replace", type=_pair, action="append", default=[], metavar="PATH=OTHER", help="what the command sees at a path; repeated")
+    parser.add_argument(
+        "--replace",
+        type=_pair,
+        action="append",
+        default=[],
+        metavar="PATH=OTHER",
+        help="what the command sees at a path; repeated",
+    )
     parser.add_argument("--empty", help="an empty folder, for --hide")
-    parser.add_argument("--hide", action="append", default=[], metavar="FOLDER", help="folder that the command sees as empty; repeated")
+    parser.add_argument(
+        "--hide", action="append", default=[], metavar="FOLDER", help="folder that the command sees as empty; repeated"
+    )
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
     try:

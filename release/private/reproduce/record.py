@@ -2,8 +2,10 @@
 
     {"releases": {"v0.1.0": {"revision": COMMIT, "builds": {"registries": {"images": {}, "sboms": {}, "wheels": {}}}}}}
 
-A build's name is the network profile, since upstream's rules write archives in another way, and what was beside or not in it:
-"registries", "registries,cuda", "upstream,without-mlc-llm". Images have the digest of their manifest, files that of their bytes.
+A build's name is the network profile, since upstream's rules write archives in another way, and what was beside or not
+in it:
+"registries", "registries,cuda", "upstream,without-mlc-llm". Images have the digest of their manifest, files that of
+their bytes.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ Digests = dict[str, dict[str, str]]
 
 
 class RecordError(Exception):
-    """The record is malformed, or may not be written; the message says what was expected, what was found, and what mends it."""
+    """The record is malformed, or may not be written; the message says what was expected, what was found, and what
+    mends it.
+    """
 
 
 def kind(name: str) -> str | None:
@@ -54,7 +58,9 @@ def read(path: pathlib.Path) -> dict[str, Any]:
 def _check(path: pathlib.Path, content: Any) -> None:
     def expect(holds: bool, where: str, what: str, found: object) -> None:
         if not holds:
-            raise RecordError(f"{path}: {where}: expected {what}, found {found!r}. To have it back: git checkout {path.name}")
+            raise RecordError(
+                f"{path}: {where}: expected {what}, found {found!r}. To have it back: git checkout {path.name}"
+            )
 
     def members(value: Any, where: str, names: set[str]) -> None:
         expect(isinstance(value, dict) and set(value) == names, where, " and ".join(sorted(names)), value)
@@ -64,8 +70,15 @@ def _check(path: pathlib.Path, content: Any) -> None:
     for tag, release in content["releases"].items():
         expect(bool(_TAG.fullmatch(tag)), "releases", "tags vX.Y.Z", tag)
         members(release, tag, {"builds", "revision"})
-        expect(bool(_COMMIT.fullmatch(str(release["revision"]))), f"{tag}, revision", "a commit's id", release["revision"])
-        expect(isinstance(release["builds"], dict) and bool(release["builds"]), f"{tag}, builds", "at least one", release["builds"])
+        expect(
+            bool(_COMMIT.fullmatch(str(release["revision"]))), f"{tag}, revision", "a commit's id", release["revision"]
+        )
+        expect(
+            isinstance(release["builds"], dict) and bool(release["builds"]),
+            f"{tag}, builds",
+            "at least one",
+            release["builds"],
+        )
         for build, digests in release["builds"].items():
             where = f"{tag}, {build}"
             expect(bool(_BUILD.fullmatch(build)), f"{tag}, builds", "PROFILE[,cuda][,without-mlc-llm]", build)
@@ -73,7 +86,9 @@ def _check(path: pathlib.Path, content: Any) -> None:
             for name_of_kind, named in digests.items():
                 expect(isinstance(named, dict), f"{where}, {name_of_kind}", "name → digest", named)
                 for name, digest in named.items():
-                    expect(bool(_DIGEST.fullmatch(str(digest))), f"{where}, {name}", "sha256: and 64 hex digits", digest)
+                    expect(
+                        bool(_DIGEST.fullmatch(str(digest))), f"{where}, {name}", "sha256: and 64 hex digits", digest
+                    )
 
 
 def of_build(dist: pathlib.Path, images: Mapping[str, pathlib.Path]) -> Digests:
@@ -103,7 +118,8 @@ def write(path: pathlib.Path, tag: str, build: str, digests: Digests, workspace:
         revision: the commit that the build says it is made of.
 
     Raises:
-        RecordError: the checkout is not clean or not at the tag, the build is of another commit, or the record has other digests of it.
+        RecordError: the checkout is not clean or not at the tag, the build is of another commit, or the record has
+          other digests of it.
     """
     try:
         head = publish.check_checkout(workspace, tag)
@@ -117,13 +133,20 @@ def write(path: pathlib.Path, tag: str, build: str, digests: Digests, workspace:
     content = read(path)
     release = content["releases"].setdefault(tag, {"revision": head, "builds": {}})
     if release["revision"] != head:
-        raise RecordError(f"{path.name}: {tag}: expected the commit {head}, found {release['revision']}: a release's tag does not move")
+        raise RecordError(
+            f"{path.name}: {tag}: expected the commit {head}, found {release['revision']}: a release's tag does not"
+            " move"
+        )
     there = release["builds"].setdefault(build, digests)
     if difference := next((name for name in KINDS if there[name] != digests[name]), None):
         found = publish.first_difference(there[difference], digests[difference])
-        raise RecordError(f"{path.name}: {tag}, {build}: {found}. What is recorded stays: raise VERSION in version.bzl, and tag that")
+        raise RecordError(
+            f"{path.name}: {tag}, {build}: {found}. What is recorded stays: raise VERSION in version.bzl, and tag that"
+        )
     release["builds"] = dict(sorted(release["builds"].items()))
-    content["releases"] = dict(sorted(content["releases"].items(), key=lambda item: tuple(map(int, item[0][1:].split(".")))))
+    content["releases"] = dict(
+        sorted(content["releases"].items(), key=lambda item: tuple(map(int, item[0][1:].split("."))))
+    )
     path.write_text(json.dumps(content, indent=2, sort_keys=False) + "\n", encoding="utf-8")
 
 
@@ -142,15 +165,24 @@ def artifacts(thing: pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
     if compare.is_layout(thing):
         return {("images", title(thing)): thing}
     if thing.is_dir():
-        found = {(found, path.name): path for path in sorted(thing.iterdir()) if path.is_file() and (found := kind(path.name))}
-        layouts = {("images", title(path)): path for path in sorted(thing.iterdir()) if path.is_dir() and compare.is_layout(path)}
+        found = {
+            (found, path.name): path
+            for path in sorted(thing.iterdir())
+            if path.is_file() and (found := kind(path.name))
+        }
+        layouts = {
+            ("images", title(path)): path
+            for path in sorted(thing.iterdir())
+            if path.is_dir() and compare.is_layout(path)
+        }
         if found or layouts:
             return found | layouts
     elif thing.is_file() and (found_kind := kind(thing.name)):
         return {(found_kind, thing.name): thing}
     raise RecordError(
-        f"{thing}: expected a wheel, a bill of materials (*.spdx.json, *.cdx.json), a folder of them, an OCI image layout, or "
-        f"REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST; found {'a folder' if thing.is_dir() else 'a file' if thing.exists() else 'nothing'}"
+        f"{thing}: expected a wheel, a bill of materials (*.spdx.json, *.cdx.json), a folder of them, an OCI image"
+        " layout, or REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST; found"
+        f" {'a folder' if thing.is_dir() else 'a file' if thing.exists() else 'nothing'}"
     )
 
 
@@ -167,7 +199,9 @@ def title(layout: pathlib.Path) -> str:
         raise RecordError(f"{layout}: expected an image with a title among its labels, found {error!r}") from None
 
 
-def look_up(content: dict[str, Any], tag: str, preferred: str, kind_and_name: tuple[str, str], found: str) -> tuple[str, str, str | None]:
+def look_up(
+    content: dict[str, Any], tag: str, preferred: str, kind_and_name: tuple[str, str], found: str
+) -> tuple[str, str, str | None]:
     """Finds an artifact in the record.
 
     Args:
@@ -178,17 +212,23 @@ def look_up(content: dict[str, Any], tag: str, preferred: str, kind_and_name: tu
         found: its digest.
 
     Returns:
-        The build that has it with this digest, else one that has it with another; the commit; the digest that was expected (None: it has none).
+        The build that has it with this digest, else one that has it with another; the commit; the digest that was
+        expected (None: it has none).
 
     Raises:
         RecordError: the record has no such release.
     """
     if tag not in content["releases"]:
         have = ", ".join(content["releases"]) or "none"
-        raise RecordError(f"release/digests.json: expected {tag}, found {have}. Name another with --tag, or git pull: it is recorded after a release")
+        raise RecordError(
+            f"release/digests.json: expected {tag}, found {have}. Name another with --tag, or git pull: it is recorded"
+            " after a release"
+        )
     release = content["releases"][tag]
     group, name = kind_and_name
     builds = sorted(release["builds"], key=lambda build: build != preferred)
-    digests = {build: release["builds"][build][group][name] for build in builds if name in release["builds"][build][group]}
+    digests = {
+        build: release["builds"][build][group][name] for build in builds if name in release["builds"][build][group]
+    }
     build = next((build for build, digest in digests.items() if digest == found), next(iter(digests), preferred))
     return build, release["revision"], digests.get(build)

@@ -1,7 +1,9 @@
 """The second of two builds: from nothing, by another user on what looks like another machine, in a year to come.
 
-Bazel's server gets a mount namespace in which the programs that start actions (linux-sandbox, process-wrapper) are replaced by scripts which
-give each action another umask, clock, time zone and locale first. So every action sees them, also those that take nothing of --action_env, and
+Bazel's server gets a mount namespace in which the programs that start actions (linux-sandbox, process-wrapper) are
+replaced by scripts which
+give each action another umask, clock, time zone and locale first. So every action sees them, also those that take
+nothing of --action_env, and
 the server does not: it goes on telling changed files by their real times.
 """
 
@@ -31,7 +33,8 @@ _ZONES = {"+1345": "ELSE-13:45", "-0930": "ELSE+9:30"}
 _LOCALES = ("C.UTF-8", "POSIX")
 _UMASKS = ("077", "027")
 
-# Bazel's programs that start actions → how a shell knows the word after which, or before which, the action's command is.
+# Bazel's programs that start actions → how a shell knows the word after which, or before which, the action's command
+# is.
 _STARTERS = {
     "linux-sandbox": ('[ "$1" = -- ]', ""),
     "process-wrapper": ('[ "${1#-}" = "$1" ]', '"$1"'),
@@ -120,8 +123,12 @@ def shown(value: object) -> str:
     return str(value)
 
 
-def table(first: Mapping[str, object], second: Mapping[str, object], without: Collection[str]) -> tuple[list[str], list[str]]:
-    """What each build saw, a line for each variation, and the variations that had no effect although they were to have one."""
+def table(
+    first: Mapping[str, object], second: Mapping[str, object], without: Collection[str]
+) -> tuple[list[str], list[str]]:
+    """What each build saw, a line for each variation, and the variations that had no effect although they were to have
+    one.
+    """
     rows, failed = [("", "first build", "second build", "")], []
     for variation in VARIATIONS:
         one, other = (shown(seen.get(variation.name, "unknown")) for seen in (first, second))
@@ -134,7 +141,9 @@ def table(first: Mapping[str, object], second: Mapping[str, object], without: Co
             failed.append(variation.name)
         rows.append((variation.about, one, other, verdict))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return ["  ".join([cell.ljust(width) for cell, width in zip(row, widths)] + [row[3]]).rstrip() for row in rows], failed
+    return [
+        "  ".join([cell.ljust(width) for cell, width in zip(row, widths)] + [row[3]]).rstrip() for row in rows
+    ], failed
 
 
 def _namespace_command(*options: str) -> list[str]:
@@ -149,13 +158,19 @@ def check(without: Collection[str]) -> None:
     """
     if not {variation.name for variation in VARIATIONS if variation.namespaces} - set(without):
         return
-    command = [*_namespace_command(f"--uid={_UID}", f"--gid={_GID}", f"--hostname={_HOSTNAME}", "--replace=/dev/zero=/dev/null"), "true"]
+    command = [
+        *_namespace_command(
+            f"--uid={_UID}", f"--gid={_GID}", f"--hostname={_HOSTNAME}", "--replace=/dev/zero=/dev/null"
+        ),
+        "true",
+    ]
     tried = subprocess.run(command, capture_output=True, text=True)
     if tried.returncode:
         names = [variation.name for variation in VARIATIONS if variation.namespaces and variation.name not in without]
         raise NotVaried(
-            f"this machine allows no namespaces ({tried.stderr.strip().removeprefix('namespace: ')}), so these cannot be varied: {', '.join(names)}. "
-            f"Allow them (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, AppArmor), or do without: --without {','.join(names)}"
+            f"this machine allows no namespaces ({tried.stderr.strip().removeprefix('namespace: ')}), so these cannot"
+            f" be varied: {', '.join(names)}. Allow them (sysctl user.max_user_namespaces,"
+            f" kernel.unprivileged_userns_clone, AppArmor), or do without: --without {','.join(names)}"
         )
 
 
@@ -196,7 +211,9 @@ class SecondBuild(SecondWorkspace):
         if "user" not in without:
             # Bazel keeps downloads below a folder with the user's name: it stays where the first build has it.
             folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-            self.startup.append(f"--output_user_root={folder}/bazel/_bazel_{os.environ.get('USER') or getpass.getuser()}")
+            self.startup.append(
+                f"--output_user_root={folder}/bazel/_bazel_{os.environ.get('USER') or getpass.getuser()}"
+            )
             self.environment["USER"] = _USER
         self._profile = place / "profile.json.gz"
         self._libfaketime = self._copied(libfaketime, "libfaketime.so.1")
@@ -209,7 +226,7 @@ class SecondBuild(SecondWorkspace):
                 "NO_FAKE_STAT": "1",
             }
 
-    def __enter__(self) -> "SecondBuild":
+    def __enter__(self) -> SecondBuild:
         check(self._without)
         if {variation.name for variation in VARIATIONS if variation.namespaces} - set(self._without):
             # Where Bazel's programs are, only Bazel says; the server that answers has no namespace, so it must end.
@@ -254,7 +271,9 @@ class SecondBuild(SecondWorkspace):
         for name, (found, last) in _STARTERS.items():
             words = f"{shlex.quote(str(action))} {last}" if last else f'"$1" {shlex.quote(str(action))}'
             program = shlex.quote(str(self._copied(install_base / name, name)))
-            script = self._script(f"{name}.sh", _STARTER.format(name=name, action=action, found=found, before=words, program=program))
+            script = self._script(
+                f"{name}.sh", _STARTER.format(name=name, action=action, found=found, before=words, program=program)
+            )
             # Bazel looks whether its own files have been changed, by their times.
             status = (install_base / name).stat()
             os.utime(script, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -280,17 +299,33 @@ class SecondBuild(SecondWorkspace):
         jobs = [] if "jobs" in self._without else [f"--jobs={self.jobs}"]
         # libfaketime keeps things in shared memory by process id, and in each sandbox ids begin anew.
         sandbox = [] if "clock" in self._without else ["--sandbox_tmpfs_path=/dev/shm"]
-        self.bazel("build", *shared, "--show_progress_rate_limit=30", f"--profile={self._profile}", *uncached, *sandbox, *jobs, *options, *targets)
+        self.bazel(
+            "build",
+            *shared,
+            "--show_progress_rate_limit=30",
+            f"--profile={self._profile}",
+            *uncached,
+            *sandbox,
+            *jobs,
+            *options,
+            *targets,
+        )
         return pathlib.Path(self.bazel("info", *shared, *options, "bazel-bin", stderr=subprocess.PIPE).stdout.strip())
 
     def concurrency(self) -> int:
-        """How many actions ran at once, at most, in the last build: from Bazel's profile (Trace Event Format, complete events)."""
+        """How many actions ran at once, at most, in the last build: from Bazel's profile (Trace Event Format, complete
+        events).
+        """
         return most_at_once(json.loads(gzip.decompress(self._profile.read_bytes()))["traceEvents"])
 
 
 def most_at_once(events: list[dict]) -> int:
     """The most events of the category "action processing" that are under way at one time."""
-    spans = [(event["ts"], event["ts"] + event["dur"]) for event in events if event.get("cat") == "action processing" and "dur" in event]
+    spans = [
+        (event["ts"], event["ts"] + event["dur"])
+        for event in events
+        if event.get("cat") == "action processing" and "dur" in event
+    ]
     # At equal times ends come first.
     steps = sorted([(start, 1) for start, _ in spans] + [(end, -1) for _, end in spans])
     running = most = 0

@@ -1,4 +1,6 @@
-"""A copy of the workspace elsewhere with an output base of its own, for tests that build with Bazel themselves, and what they compare."""
+"""A copy of the workspace elsewhere with an output base of its own, for tests that build with Bazel themselves, and
+what they compare.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,10 @@ import pathlib
 import shutil
 import subprocess
 
-# Where the launcher and Bazel keep what they downloaded: `env_inherit` of the targets that use this. Where git sources come from, and whether CUDA
-# is part of it: in the `env` of those that build again what that decides, VARIABLES of @git_sources//:sources.bzl and MLC_CUDA.
+# Where the launcher and Bazel keep what they downloaded: `env_inherit` of the targets that use this. Where git sources
+# come from, and whether CUDA
+# is part of it: in the `env` of those that build again what that decides, VARIABLES of @git_sources//:sources.bzl and
+# MLC_CUDA.
 KEPT = ("HOME", "MLC_BAZEL_CACHE", "MLC_CUDA", "MLC_FETCH_SOURCES", "MLC_PROFILE", "MLC_SOURCES", "XDG_CACHE_HOME")
 
 
@@ -27,7 +31,9 @@ class SecondWorkspace:
         startup: Bazel's startup options, beside the output base.
     """
 
-    def __init__(self, workspace: pathlib.Path, place: pathlib.Path, revision: str | None = None, **environment: str) -> None:
+    def __init__(
+        self, workspace: pathlib.Path, place: pathlib.Path, revision: str | None = None, **environment: str
+    ) -> None:
         self.place = place
         self.prefix: list[str] = []
         self.startup: list[str] = []
@@ -41,7 +47,7 @@ class SecondWorkspace:
         inherited = {name: value for name, value in os.environ.items() if name in KEPT}
         self.environment = {**inherited, "PATH": "/usr/local/bin:/usr/bin:/bin", **environment}
 
-    def __enter__(self) -> "SecondWorkspace":
+    def __enter__(self) -> SecondWorkspace:
         return self
 
     def __exit__(self, *_) -> None:
@@ -49,8 +55,16 @@ class SecondWorkspace:
         subprocess.run(["chmod", "-R", "u+w", str(self.place)], check=False)
 
     def bazel(self, *arguments: str, check: bool = True, **options) -> subprocess.CompletedProcess:
-        """Runs tools/bazel; its standard output is returned, what it says goes to the test's log unless `options` (subprocess.run's) say otherwise."""
-        command = [*self.prefix, str(self.root / "tools/bazel"), f"--output_base={self.place / 'base'}", *self.startup, *arguments]
+        """Runs tools/bazel; its standard output is returned, what it says goes to the test's log unless `options`
+        (subprocess.run's) say otherwise.
+        """
+        command = [
+            *self.prefix,
+            str(self.root / "tools/bazel"),
+            f"--output_base={self.place / 'base'}",
+            *self.startup,
+            *arguments,
+        ]
         options = {"stdout": subprocess.PIPE} | options
         return subprocess.run(command, cwd=self.root, env=self.environment, text=True, check=check, **options)
 
@@ -62,7 +76,9 @@ def digests(artifacts: list[pathlib.Path]) -> dict[str, str]:
         for file in sorted(artifact.rglob("*")) if artifact.is_dir() else [artifact]:
             if file.is_file():
                 with file.open("rb") as content:
-                    found[file.relative_to(artifact.parent).as_posix()] = hashlib.file_digest(content, "sha256").hexdigest()
+                    found[file.relative_to(artifact.parent).as_posix()] = hashlib.file_digest(
+                        content, "sha256"
+                    ).hexdigest()
     return found
 
 

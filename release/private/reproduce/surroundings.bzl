@@ -2,6 +2,7 @@
 
 def _surroundings_impl(ctx):
     output = ctx.actions.declare_file(ctx.label.name + ".json")
+
     # As the actions that matter: without the environment that --action_env adds to, so that only what reaches those too is seen here.
     ctx.actions.run(
         executable = ctx.executable._tool,

@@ -1,4 +1,5 @@
-"""Writes down what an action of a build sees of the machine around it: the proof that two builds had different surroundings.
+"""Writes down what an action of a build sees of the machine around it: the proof that two builds had different
+surroundings.
 
     python3 surroundings.py --output surroundings.json
 
@@ -28,7 +29,9 @@ SEARCHED = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin
 
 
 def toolchain() -> list[str]:
-    """Paths of the host's compilers, linkers and the like that can be run, and of folders of their parts that hold something."""
+    """Paths of the host's compilers, linkers and the like that can be run, and of folders of their parts that hold
+    something.
+    """
     programs = {
         os.path.realpath(path)
         for folder in SEARCHED
@@ -55,7 +58,7 @@ def surroundings() -> dict[str, object]:
     """Variation → what this process sees of it; the names are those of second_build.VARIATIONS."""
     umask = os.umask(0)
     os.umask(umask)
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     return {
         "clock": now.strftime("%Y-%m-%d"),
         "hostname": os.uname().nodename,

@@ -1,13 +1,18 @@
-"""The GPU half of Apache TVM: device runtime, cuBLAS, cuDNN, cuRAND and NCCL, loaded at `import tvm` where an NVIDIA driver is.
+"""The GPU half of Apache TVM: device runtime, cuBLAS, cuDNN, cuRAND and NCCL, loaded at `import tvm` where an NVIDIA
+driver is.
 
-TVM itself calls `autoload` (entry point group "tvm.backends"); TVM_DEVICE_BACKEND_AUTOLOAD=0 turns that off. Without a driver nothing is loaded and TVM
+TVM itself calls `autoload` (entry point group "tvm.backends"); TVM_DEVICE_BACKEND_AUTOLOAD=0 turns that off. Without a
+driver nothing is loaded and TVM
 works on the CPU. What was loaded, and why the rest was not:
 
     python3 -m tvm_cuda
 
-NVIDIA's libraries are looked for where NVIDIA's wheels put them (nvidia/cu13/lib, nvidia/cudnn/lib, nvidia/nccl/lib below site-packages), then where the
-system's loader looks; MLC_NVIDIA_LIBRARIES=FOLDER[:FOLDER...] names other folders that have `nvidia` in them, and then only those count. The driver's
-libraries are looked for by the system's loader, then where drivers and container runtimes put them; MLC_NVIDIA_DRIVER=FOLDER names another folder, likewise.
+NVIDIA's libraries are looked for where NVIDIA's wheels put them (nvidia/cu13/lib, nvidia/cudnn/lib, nvidia/nccl/lib
+below site-packages), then where the
+system's loader looks; MLC_NVIDIA_LIBRARIES=FOLDER[:FOLDER...] names other folders that have `nvidia` in them, and then
+only those count. The driver's
+libraries are looked for by the system's loader, then where drivers and container runtimes put them;
+MLC_NVIDIA_DRIVER=FOLDER names another folder, likewise.
 """
 
 from __future__ import annotations
@@ -33,7 +38,8 @@ DISTRIBUTION = "apache-tvm-cuda"
 CUDA_VERSION = 13000
 DRIVER_BRANCH = 580
 
-# Where Debian's and Fedora's packages, container runtimes and WSL put the driver's libraries. A Python with a loader of its own does not look there.
+# Where Debian's and Fedora's packages, container runtimes and WSL put the driver's libraries. A Python with a loader of
+# its own does not look there.
 DRIVER_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/local/nvidia/lib64", "/usr/lib/wsl/lib")
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -59,7 +65,9 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class _Kind:
-    """What a part consists of: NVIDIA's libraries in the order in which they need each other, the wheel that has them, ours on top, and how to ask the version."""
+    """What a part consists of: NVIDIA's libraries in the order in which they need each other, the wheel that has them,
+    ours on top, and how to ask the version.
+    """
 
     nvidia: tuple[str, ...]
     wheel: str
@@ -89,14 +97,35 @@ def _dotted(number: int, *divisors: int) -> str:
 
 _KINDS = {
     "device runtime": _Kind(
-        ("libcudart.so.13",), "nvidia-cuda-runtime", "libtvm_runtime_cuda.so", lambda library: _dotted(_number(library, "cudaRuntimeGetVersion"), 1000, 10)
+        ("libcudart.so.13",),
+        "nvidia-cuda-runtime",
+        "libtvm_runtime_cuda.so",
+        lambda library: _dotted(_number(library, "cudaRuntimeGetVersion"), 1000, 10),
     ),
     "cublas": _Kind(
-        ("libcublasLt.so.13", "libcublas.so.13"), "nvidia-cublas", "libtvm_cublas.so", lambda library: _dotted(_cublas_version(library), 10000, 100, 1)
+        ("libcublasLt.so.13", "libcublas.so.13"),
+        "nvidia-cublas",
+        "libtvm_cublas.so",
+        lambda library: _dotted(_cublas_version(library), 10000, 100, 1),
     ),
-    "cudnn": _Kind(("libcudnn.so.9",), "nvidia-cudnn-cu13", "libtvm_cudnn.so", lambda library: _dotted(_cudnn_version(library), 10000, 100, 1)),
-    "curand": _Kind(("libcurand.so.10",), "nvidia-curand", "libtvm_curand.so", lambda library: _dotted(_number(library, "curandGetVersion"), 1000, 100, 1)),
-    "nccl": _Kind(("libnccl.so.2",), "nvidia-nccl-cu13", "libtvm_nccl.so", lambda library: _dotted(_number(library, "ncclGetVersion"), 10000, 100, 1)),
+    "cudnn": _Kind(
+        ("libcudnn.so.9",),
+        "nvidia-cudnn-cu13",
+        "libtvm_cudnn.so",
+        lambda library: _dotted(_cudnn_version(library), 10000, 100, 1),
+    ),
+    "curand": _Kind(
+        ("libcurand.so.10",),
+        "nvidia-curand",
+        "libtvm_curand.so",
+        lambda library: _dotted(_number(library, "curandGetVersion"), 1000, 100, 1),
+    ),
+    "nccl": _Kind(
+        ("libnccl.so.2",),
+        "nvidia-nccl-cu13",
+        "libtvm_nccl.so",
+        lambda library: _dotted(_number(library, "ncclGetVersion"), 10000, 100, 1),
+    ),
 }
 
 _parts = {name: Part() for name in ("driver", *_KINDS)}
@@ -124,7 +153,9 @@ def status() -> dict[str, Part]:
 
 
 def autoload() -> None:
-    """Loads what can be loaded; TVM's entry point. Never raises: what is missing is in `status`, and a warning in the log if there is a driver."""
+    """Loads what can be loaded; TVM's entry point. Never raises: what is missing is in `status`, and a warning in the
+    log if there is a driver.
+    """
     if any(part.loaded for part in _parts.values()):
         return
     if mismatch := _mismatch():
@@ -169,14 +200,17 @@ def _mismatch() -> str:
             found = importlib.metadata.version(distribution)
             if found != expected:
                 return (
-                    f"{DISTRIBUTION} {importlib.metadata.version(DISTRIBUTION)} was built with {distribution} {expected}, found {found}: "
-                    f"install the wheels of one build, pip install {distribution}=={expected}"
+                    f"{DISTRIBUTION} {importlib.metadata.version(DISTRIBUTION)} was built with {distribution}"
+                    f" {expected}, found {found}: install the wheels of one build, pip install"
+                    f" {distribution}=={expected}"
                 )
     return ""
 
 
 def _driver() -> tuple[str, str]:
-    """The CUDA version that the driver has, as "13.0", and why it will not do. Does not initialise CUDA: a process may still fork after this."""
+    """The CUDA version that the driver has, as "13.0", and why it will not do. Does not initialise CUDA: a process may
+    still fork after this.
+    """
     try:
         library = _load_driver("libcuda.so.1")
     except FileNotFoundError:
@@ -188,11 +222,23 @@ def _driver() -> tuple[str, str]:
     try:
         version = _number(library, "cuDriverGetVersion")
     except OSError as error:
-        return "", f"NVIDIA's driver library does not work: {error}; a stub instead of the driver? See `ldconfig -p | grep libcuda.so.1`"
+        return (
+            "",
+            (
+                f"NVIDIA's driver library does not work: {error}; a stub instead of the driver? See `ldconfig -p | grep"
+                " libcuda.so.1`"
+            ),
+        )
     found = _dotted(version, 1000, 10)
     if version < CUDA_VERSION:
         expected = _dotted(CUDA_VERSION, 1000, 10)
-        return found, f"the NVIDIA driver has CUDA {found}, expected {expected} or newer: install driver {DRIVER_BRANCH} or newer"
+        return (
+            found,
+            (
+                f"the NVIDIA driver has CUDA {found}, expected {expected} or newer: install driver {DRIVER_BRANCH} or"
+                " newer"
+            ),
+        )
     return found, ""
 
 
@@ -242,21 +288,30 @@ def _load_nvidia(library: str, wheel: str) -> ctypes.CDLL:
             try:
                 handle = ctypes.CDLL(str(path))
             except OSError as error:
-                raise OSError(f"{path} does not load: {error}; reinstall it: pip install --force-reinstall {wheel}") from error
+                raise OSError(
+                    f"{path} does not load: {error}; reinstall it: pip install --force-reinstall {wheel}"
+                ) from error
             _handles.append(handle)
             return handle
     if named := os.environ.get("MLC_NVIDIA_LIBRARIES"):
-        raise OSError(f"{library} is not in MLC_NVIDIA_LIBRARIES={named} (nvidia/*/lib): install {wheel} there, pip install --target FOLDER {wheel}")
+        raise OSError(
+            f"{library} is not in MLC_NVIDIA_LIBRARIES={named} (nvidia/*/lib): install {wheel} there, pip install"
+            f" --target FOLDER {wheel}"
+        )
     try:
         handle = ctypes.CDLL(library)
     except OSError as error:
-        raise OSError(f"{library} is not found: pip install {wheel}, or name the folder that has it with MLC_NVIDIA_LIBRARIES") from error
+        raise OSError(
+            f"{library} is not found: pip install {wheel}, or name the folder that has it with MLC_NVIDIA_LIBRARIES"
+        ) from error
     _handles.append(handle)
     return handle
 
 
 def _load_monitoring() -> None:
-    """Loads the driver's monitoring library, which NCCL then finds by its name; without it NCCL itself says what is missing."""
+    """Loads the driver's monitoring library, which NCCL then finds by its name; without it NCCL itself says what is
+    missing.
+    """
     try:
         _load_driver("libnvidia-ml.so.1")
     except OSError as error:
@@ -264,11 +319,14 @@ def _load_monitoring() -> None:
 
 
 def _load_runtime_extra() -> None:
-    """Loads libtvm_runtime_extra, which NCCL's part calls, and has its sessions work in Python; TVM does so itself, but only when it has its compiler."""
+    """Loads libtvm_runtime_extra, which NCCL's part calls, and has its sessions work in Python; TVM does so itself, but
+    only when it has its compiler.
+    """
     # Not at the top: TVM imports this module while it is itself being imported.
     import tvm_ffi
-    from tvm import _RUNTIME_ONLY
     from tvm.base import _LOADED_LIBS
+
+    from tvm import _RUNTIME_ONLY
 
     runtime = Path(_LOADED_LIBS["tvm_runtime"]._name).resolve()
     extra = runtime.with_name("libtvm_runtime_extra.so")
@@ -288,7 +346,8 @@ def _load_runtime_extra() -> None:
 def _end_workers_with_their_controller() -> None:
     """Has a worker process of a session, TVM's or mlc-llm's, end when the process that started it is gone.
 
-    It would read from a pipe that is closed; but one that waits in NCCL for a worker that has died never reads again, and keeps its GPU busy for ever.
+    It would read from a pipe that is closed; but one that waits in NCCL for a worker that has died never reads again,
+    and keeps its GPU busy for ever.
     """
     import tvm_ffi
 

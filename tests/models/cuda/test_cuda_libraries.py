@@ -1,4 +1,6 @@
-"""Libraries for a GPU that a machine without one compiles have its machine code and no source, and are the same from every folder."""
+"""Libraries for a GPU that a machine without one compiles have its machine code and no source, and are the same from
+every folder.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from models.private import build_relax
 
 LIBRARIES = {name: Path(os.environ[name]).absolute() for name in ("AFFINE", "KERNEL", "TINY") if name in os.environ}
@@ -32,8 +35,10 @@ class Code:
 
 
 def codes(data: bytes) -> Iterator[Code]:
-    """The parts of all fat binaries in a file. The form is undocumented, and has been this for many years: a header of magic number, version, own size
-    and size of the parts; each part with kind, version, own size, size of its content, and at byte 28 its architecture."""
+    """The parts of all fat binaries in a file. The form is undocumented, and has been this for many years: a header of
+    magic number, version, own size
+    and size of the parts; each part with kind, version, own size, size of its content, and at byte 28 its architecture.
+    """
     start = data.find(struct.pack("<I", MAGIC))
     while start >= 0:
         _, _, header, size = struct.unpack_from("<IHHQ", data, start)
@@ -71,7 +76,16 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
             "registers_per_block": 65536,
             "thread_warp_size": 32,
         }
-        command = ["--source", "renamed.py", "--function", function, "--arguments", json.dumps(arguments), "--target", json.dumps(target)]
+        command = [
+            "--source",
+            "renamed.py",
+            "--function",
+            function,
+            "--arguments",
+            json.dumps(arguments),
+            "--target",
+            json.dumps(target),
+        ]
         for environment in environments:
             command += ["--environment", environment]
         monkeypatch.setattr(sys, "argv", ["build_relax", *map(str, options + command)])
@@ -95,7 +109,9 @@ def test_says_nothing_of_where_it_was_compiled(name: str) -> None:
         assert trace not in data
 
 
-@pytest.mark.parametrize(("name", "function", "arguments"), [("AFFINE", "module", {"width": 16}), ("KERNEL", "kernel", {})])
+@pytest.mark.parametrize(
+    ("name", "function", "arguments"), [("AFFINE", "module", {"width": 16}), ("KERNEL", "kernel", {})]
+)
 def test_is_the_same_from_another_folder(
     build: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture, name: str, function: str, arguments: dict
 ) -> None:
@@ -104,7 +120,9 @@ def test_is_the_same_from_another_folder(
     assert (tmp_path / "library.so").read_bytes() == expected
 
 
-def test_a_kernel_that_nvcc_refuses_is_shown_with_what_it_said(build: Callable[..., int], capfd: pytest.CaptureFixture) -> None:
+def test_a_kernel_that_nvcc_refuses_is_shown_with_what_it_said(
+    build: Callable[..., int], capfd: pytest.CaptureFixture
+) -> None:
     assert build("unknown_function") == 1
     *above, line = capfd.readouterr().err.splitlines()
     assert 'error: identifier "no_such_function" is undefined' in "\n".join(above)
@@ -117,11 +135,16 @@ def test_an_architecture_that_nvcc_does_not_know_is_said_with_those_that_it_does
 ) -> None:
     assert build("kernel", {"kind": "cuda", "arch": arch, "host": LLVM}) == 1
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("build_relax: target of kind cuda: expected one of the architectures sm_75, ") and f", found {arch}; " in line
+    assert (
+        line.startswith("build_relax: target of kind cuda: expected one of the architectures sm_75, ")
+        and f", found {arch}; " in line
+    )
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
-def test_another_architecture_is_compiled_for_when_it_is_asked_for(build: Callable[..., int], tmp_path: Path, arch: str) -> None:
+def test_another_architecture_is_compiled_for_when_it_is_asked_for(
+    build: Callable[..., int], tmp_path: Path, arch: str
+) -> None:
     assert build("kernel", {"kind": "cuda", "arch": arch, "host": LLVM}) == 0
     expected = {Code(MACHINE_CODE, int(arch.removeprefix("sm_").rstrip("a")))}
     assert set(codes((tmp_path / "library.so").read_bytes())) == expected

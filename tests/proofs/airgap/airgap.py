@@ -1,6 +1,8 @@
-"""Packs this workspace, then builds, tests and pushes a copy of it out of the pack where there is no network, and compares the digests.
+"""Packs this workspace, then builds, tests and pushes a copy of it out of the pack where there is no network, and
+compares the digests.
 
-The second half runs in a network namespace that has nothing but loopback, with an empty home and empty caches: nothing is there but the
+The second half runs in a network namespace that has nothing but loopback, with an empty home and empty caches: nothing
+is there but the
 sources, the pack, and what any Linux machine has.
 """
 
@@ -77,16 +79,34 @@ def inside(options: argparse.Namespace) -> int:
         second.bazel("version", stdout=None)
         print(f"{time.monotonic() - began:.0f} s to import the pack and to install Bazel from it", flush=True)
         run("build", "//images:" + options.first_image, "//wheels/...")
-        # All of them: what needs a network is no test (tests read no network), and what has a Bazel of its own is manual.
+        # All of them: what needs a network is no test (tests read no network), and what has a Bazel of its own is
+        # manual.
         run("test", TIMEOUTS, "//tests/...")
-        run("run", "//images:push", "--", "--repository", f"127.0.0.1:{port}/team/{options.first_image}", "--tag", "airgap", "--unsigned")
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/v2/team/{options.first_image}/manifests/airgap", headers={"Accept": MANIFESTS})
+        run(
+            "run",
+            "//images:push",
+            "--",
+            "--repository",
+            f"127.0.0.1:{port}/team/{options.first_image}",
+            "--tag",
+            "airgap",
+            "--unsigned",
+        )
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v2/team/{options.first_image}/manifests/airgap", headers={"Accept": MANIFESTS}
+        )
         with urllib.request.urlopen(request) as answer:
             pushed = answer.headers["Docker-Content-Digest"]
         binaries = pathlib.Path(second.bazel("info", *config, "--color=no", "bazel-bin").stdout.strip())
-        layout = json.loads((binaries / "images" / options.first_image / options.first_image / "index.json").read_text())
-        assert pushed == layout["manifests"][0]["digest"], f"the registry has {pushed}, the build {layout['manifests'][0]['digest']}"
-        options.found.write_text(json.dumps({"pushed": pushed, "digests": digests([binaries / artifact for artifact in options.artifacts])}))
+        layout = json.loads(
+            (binaries / "images" / options.first_image / options.first_image / "index.json").read_text()
+        )
+        assert pushed == layout["manifests"][0]["digest"], (
+            f"the registry has {pushed}, the build {layout['manifests'][0]['digest']}"
+        )
+        options.found.write_text(
+            json.dumps({"pushed": pushed, "digests": digests([binaries / artifact for artifact in options.artifacts])})
+        )
     return 0
 
 
@@ -105,16 +125,23 @@ def outside(options: argparse.Namespace) -> int:
     shutil.rmtree(place / "packing")
     same = subprocess.run(["cmp", str(pack), str(again)]).returncode == 0
     again.unlink()
-    # Root's containers need a root that may do all; anyone else makes a user namespace to be allowed one of the network.
+    # Root's containers need a root that may do all; anyone else makes a user namespace to be allowed one of the
+    # network.
     enter = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--net"]
     more = [f"--place={place / 'inside'}", f"--pack={pack}", f"--found={found}", *(["--cuda"] if cuda else [])]
-    code = subprocess.run([*enter, sys.executable, __file__, *more, *sys.argv[1:]], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}).returncode
+    code = subprocess.run(
+        [*enter, sys.executable, __file__, *more, *sys.argv[1:]],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ).returncode
     if code:
         print(f"the half without a network failed ({code})")
         return 1
     second = json.loads(found.read_text())
     different = differences(first, second["digests"], "the one without a network")
-    print(f"two packs are {'the same' if same else 'different'}; pushed {second['pushed']}; {len(first)} files compared, {len(different)} differ")
+    print(
+        f"two packs are {'the same' if same else 'different'}; pushed {second['pushed']}; {len(first)} files compared,"
+        f" {len(different)} differ"
+    )
     print("\n".join(different))
     return 0 if first and same and not different else 1
 

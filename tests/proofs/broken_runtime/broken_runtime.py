@@ -1,6 +1,8 @@
-"""A runtime library that is broken stops `tools/bazel run //images:push` before any byte leaves; mended, the same command pushes.
+"""A runtime library that is broken stops `tools/bazel run //images:push` before any byte leaves; mended, the same
+command pushes.
 
-In a second workspace the sort functions are left out of libtvm_runtime_extra: it compiles, links and is packed into wheel and images, and
+In a second workspace the sort functions are left out of libtvm_runtime_extra: it compiles, links and is packed into
+wheel and images, and
 only the tests can tell.
 """
 
@@ -22,11 +24,15 @@ OPTIONS = ["--color=no", "--curses=no", "--show_progress_rate_limit=30"]
 
 
 class BrokenRuntimeTest(unittest.TestCase):
-    def test_a_broken_runtime_library_is_not_pushed(self):
+    def test_a_broken_runtime_library_is_not_pushed(self) -> None:
         place = pathlib.Path(os.environ["TEST_TMPDIR"])
         (place / "registry").mkdir()
         workspace = pathlib.Path(arguments.workspace_file).resolve().parent
-        with registry(arguments.registry, place / "registry") as port, Proxy(port) as server, SecondWorkspace(workspace, place) as second:
+        with (
+            registry(arguments.registry, place / "registry") as port,
+            Proxy(port) as server,
+            SecondWorkspace(workspace, place) as second,
+        ):
             overlay = second.root / OVERLAY
             whole = overlay.read_text()
             self.assertEqual(whole.count(LEFT_OUT), 1)
@@ -55,7 +61,10 @@ class BrokenRuntimeTest(unittest.TestCase):
         published.write_text(whole.split("\nTESTS = ")[0] + '\nTESTS = ["//tests/runtime:imports"]\n')
         refused = second.bazel("build", *OPTIONS, "--nobuild", "//release:gate", check=False, stderr=subprocess.PIPE)
         self.assertNotEqual(refused.returncode, 0)
-        self.assertIn("none of its tests takes images/tvm_runtime/tvm_runtime as data, so nothing would be tested of it", refused.stderr)
+        self.assertIn(
+            "none of its tests takes images/tvm_runtime/tvm_runtime as data, so nothing would be tested of it",
+            refused.stderr,
+        )
         published.write_text(whole)
 
 

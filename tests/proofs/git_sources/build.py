@@ -1,4 +1,5 @@
-"""Bazel's part of git sources: a build without them skips and says so; with a checkout it takes the locked commit, and sees every change.
+"""Bazel's part of git sources: a build without them skips and says so; with a checkout it takes the locked commit, and
+sees every change.
 
 In a second workspace small repositories stand in for the locked ones.
 """
@@ -13,8 +14,8 @@ import subprocess
 import sys
 import unittest
 
-from tests.git_sources.repositories import CONTENT, Repository, git
 from release.private.reproduce.second_workspace import SecondWorkspace
+from tests.git_sources.repositories import CONTENT, Repository, git
 
 NAMES = ("mlc-llm", "tokenizers-cpp", "xgrammar")
 ADDED = {"cpp/forwards/to.h": "int added;\n"}
@@ -42,7 +43,10 @@ genrule(
     cmd = "touch $@",
 )
 """
-SKIPPED = "targets that need the sources of mlc-llm are skipped: give a folder of checkouts with --repo_env=MLC_SOURCES=FOLDER"
+SKIPPED = (
+    "targets that need the sources of mlc-llm are skipped: give a folder of checkouts with"
+    " --repo_env=MLC_SOURCES=FOLDER"
+)
 INCOMPATIBLE = "constraint //fetch/git:no sources of mlc-llm here, give --repo_env=MLC_SOURCES=FOLDER"
 
 
@@ -50,7 +54,9 @@ class GitSourcesTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         place = pathlib.Path(os.environ["TEST_TMPDIR"]).resolve()
-        cls.second = cls.enterClassContext(SecondWorkspace(pathlib.Path(arguments.workspace_file).resolve().parent, place))
+        cls.second = cls.enterClassContext(
+            SecondWorkspace(pathlib.Path(arguments.workspace_file).resolve().parent, place)
+        )
         cls.checkouts = place / "checkouts"
         cls.repositories = {name: Repository.make(cls.checkouts / name) for name in NAMES}
         lock = cls.second.root / "locks/sources.lock.json"
@@ -60,10 +66,16 @@ class GitSourcesTest(unittest.TestCase):
         for name in (name.replace("-", "_") for name in NAMES):
             (cls.second.root / f"third_party/{name}/{name}.BUILD.bazel").write_text(OVERLAY)
         extension = cls.second.root / "fetch/git/extension.bzl"
-        extension.write_text(extension.read_text().replace('source("tokenizers-cpp", ', f'source("tokenizers-cpp", files = {json.dumps(ADDED)}, '))
+        extension.write_text(
+            extension.read_text().replace(
+                'source("tokenizers-cpp", ', f'source("tokenizers-cpp", files = {json.dumps(ADDED)}, '
+            )
+        )
         package = cls.second.root / "needs_sources"
         package.mkdir()
-        (package / "BUILD.bazel").write_text(PACKAGE.format(files=", ".join(f'"@{name.replace("-", "_")}//:files"' for name in NAMES)))
+        (package / "BUILD.bazel").write_text(
+            PACKAGE.format(files=", ".join(f'"@{name.replace("-", "_")}//:files"' for name in NAMES))
+        )
 
     def build(self, *arguments: str, sources: str = "", upstream: bool = False) -> subprocess.CompletedProcess:
         """A build with the sources from there, whatever the profile says."""
@@ -86,7 +98,7 @@ class GitSourcesTest(unittest.TestCase):
         for part in parts:
             self.assertIn(part, done.stderr)
 
-    def test_without_sources_a_wildcard_skips_and_says_how_to_supply_them(self):
+    def test_without_sources_a_wildcard_skips_and_says_how_to_supply_them(self) -> None:
         done = self.build("//needs_sources/...")
         self.assertEqual(done.returncode, 0)
         self.assertEqual(done.stderr.count(SKIPPED), 1)
@@ -94,7 +106,7 @@ class GitSourcesTest(unittest.TestCase):
         self.assert_refused(INCOMPATIBLE)
         self.assertIn(f"xgrammar is not here: {SKIPPED.partition(': ')[2]}", self.build("@xgrammar//:files").stderr)
 
-    def test_a_checkout_gives_the_locked_commit_and_every_change_is_seen(self):
+    def test_a_checkout_gives_the_locked_commit_and_every_change_is_seen(self) -> None:
         sources = str(self.checkouts)
         self.assert_built(sources=sources)
         repository = self.repositories["xgrammar"]
@@ -128,10 +140,10 @@ class GitSourcesTest(unittest.TestCase):
 
         self.assert_refused(INCOMPATIBLE)
 
-    def test_upstream_gives_the_locked_commit(self):
+    def test_upstream_gives_the_locked_commit(self) -> None:
         self.assert_built(upstream=True)
 
-    def test_checkouts_go_before_upstream(self):
+    def test_checkouts_go_before_upstream(self) -> None:
         self.assert_refused("found no such folder", sources=str(self.checkouts / "none"), upstream=True)
 
 

@@ -1,6 +1,8 @@
-"""Every action of every target, tests included, as Bazel itself tells it: none leaves the sandbox, has network or depends on who builds.
+"""Every action of every target, tests included, as Bazel itself tells it: none leaves the sandbox, has network or
+depends on who builds.
 
-The graph is read twice from a copy of the workspace, the second time by somebody with every odd variable set: no action may differ in its command, its
+The graph is read twice from a copy of the workspace, the second time by somebody with every odd variable set: no action
+may differ in its command, its
 environment or its key, the digest by which caches know it. Nothing is built.
 """
 
@@ -14,9 +16,9 @@ import pathlib
 import sys
 from typing import Any
 
+from release.private.reproduce.second_workspace import SecondWorkspace
 from tests.proofs.hermetic.odd_environment import ODD, PROXIES
 from tests.proofs.hermetic.rules import EXCEPTIONS, Action, problems
-from release.private.reproduce.second_workspace import SecondWorkspace
 
 # Both readings are of one profile: left to itself the launcher looks for what answers, through the proxies.
 OPTIONS = ["--config=registries", "--color=no", "--curses=no", "--show_progress_rate_limit=30"]
@@ -32,7 +34,12 @@ def read_graph(second: SecondWorkspace) -> tuple[list[Action], collections.Count
     # Tests with a command of their own are not among //...
     manual = second.bazel("query", *OPTIONS, "attr(tags, '[\\[ ]manual[,\\]]', tests(//...))").stdout.split()
     query = "deps(//... + set({}))".format(" ".join(manual))
-    wanted = ["--output=jsonproto", "--include_artifacts=false", "--include_param_files", "--skip_incompatible_explicit_targets"]
+    wanted = [
+        "--output=jsonproto",
+        "--include_artifacts=false",
+        "--include_param_files",
+        "--skip_incompatible_explicit_targets",
+    ]
     graph: dict[str, Any] = json.loads(second.bazel("aquery", *OPTIONS, *wanted, query).stdout)
     labels = {target["id"]: target["label"] for target in graph["targets"]}
     actions, keys = [], collections.Counter()
@@ -47,7 +54,12 @@ def read_graph(second: SecondWorkspace) -> tuple[list[Action], collections.Count
                 frozenset(pairs(each.get("executionInfo", []))),
             )
         )
-        keys[json.dumps([labels[each["targetId"]], {name: value for name, value in each.items() if not name.endswith("Id")}], sort_keys=True)] += 1
+        keys[
+            json.dumps(
+                [labels[each["targetId"]], {name: value for name, value in each.items() if not name.endswith("Id")}],
+                sort_keys=True,
+            )
+        ] += 1
     return actions, keys
 
 
@@ -62,7 +74,9 @@ def main() -> int:
         _, odd_keys = read_graph(second)
 
     found = [problem for action in actions for problem in problems(action)]
-    found += [f"is another action in another environment: {key[:2000]}" for key in (keys - odd_keys) + (odd_keys - keys)]
+    found += [
+        f"is another action in another environment: {key[:2000]}" for key in (keys - odd_keys) + (odd_keys - keys)
+    ]
     excepted = collections.Counter(action.test for action in actions if action.requirements)
     print(f"{len(actions)} actions, of {len({action.mnemonic for action in actions})} kinds; {len(found)} problems")
     print(f"with {len(ODD | PROXIES)} variables set, {(keys & odd_keys).total()} of them are the same")

@@ -1,4 +1,6 @@
-"""Writes down what the action that runs it sees of the machine: files, environment, network. Run by build.py, as a build action."""
+"""Writes down what the action that runs it sees of the machine: files, environment, network. Run by build.py, as a
+build action.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
-"""The environment of somebody who set every variable that a compiler, an interpreter or a tool of a build is known to obey."""
+"""The environment of somebody who set every variable that a compiler, an interpreter or a tool of a build is known to
+obey.
+"""
 
-# Two are not among them. No Python of the machine starts with a wrong PYTHONHOME, the launcher's included; and where crates are downloaded from is a
+# Two are not among them. No Python of the machine starts with a wrong PYTHONHOME, the launcher's included; and where
+# crates are downloaded from is a
 # setting in CARGO_HOME, so another one has them asked for again (fetch/crates).
 ODD = {
     "AR": "/nonexistent/ar",
@@ -67,4 +70,7 @@ ODD = {
 }
 
 # What the launcher and Bazel's downloads obey, as they should, and actions should not.
-PROXIES = {name: "http://127.0.0.1:9" for name in ("ALL_PROXY", "FTP_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "http_proxy", "https_proxy")}
+PROXIES = dict.fromkeys(
+    ("ALL_PROXY", "FTP_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "http_proxy", "https_proxy"),
+    "http://127.0.0.1:9",
+)

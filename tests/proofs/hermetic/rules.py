@@ -6,11 +6,16 @@ import dataclasses
 import re
 
 _STARTS_BAZEL = "starts its own Bazel, whose actions obey the same rules"
-_STARTS_CONTAINERS = "starts containers: in Bazel's sandbox there is only one user, and the image's own could not be tested"
+_STARTS_CONTAINERS = (
+    "starts containers: in Bazel's sandbox there is only one user, and the image's own could not be tested"
+)
 
-# Target → why it asks for something: a test to run outside of the sandbox, or with network. A new exception is a new line here, with its reason.
+# Target → why it asks for something: a test to run outside of the sandbox, or with network. A new exception is a new
+# line here, with its reason.
 EXCEPTIONS = {
-    "//release/private/reproduce:seen": "says what an action of this very build sees: no cache and no other machine may answer for it",
+    "//release/private/reproduce:seen": (
+        "says what an action of this very build sees: no cache and no other machine may answer for it"
+    ),
     "//tests/proofs/airgap:airgap": _STARTS_BAZEL,
     "//tests/proofs/git_sources:build": _STARTS_BAZEL,
     "//tests/proofs/hermetic:action_graph": _STARTS_BAZEL,
@@ -31,10 +36,12 @@ EXCEPTIONS = {
     "//tests/proofs/tampering:tampering": _STARTS_BAZEL,
 }
 
-# Tags of a target that become execution requirements and take an action out of the sandbox, or let it out to the network.
+# Tags of a target that become execution requirements and take an action out of the sandbox, or let it out to the
+# network.
 LOOSENING = {"local", "no-sandbox", "requires-fakeroot", "requires-network"}
 
-# All that an action's environment holds: what Bazel sets on every machine. What it finds in those folders: README.md, "What a machine must provide".
+# All that an action's environment holds: what Bazel sets on every machine. What it finds in those folders: README.md,
+# "What a machine must provide".
 ENVIRONMENT = {"PATH": "/bin:/usr/bin:/usr/local/bin", "PWD": "/proc/self/cwd"}
 
 # Also behind a flag without a space. Of one letter, or GCC's longer ones; -Iexternal/… is a relative one.
@@ -65,12 +72,19 @@ def problems(action: Action) -> list[str]:
     """One line for everything by which an action depends on the machine it runs on."""
     found = []
     if action.requirements and action.test not in EXCEPTIONS:
-        found.append(f"asks for {', '.join(sorted(action.requirements))}: only the tests in EXCEPTIONS (tests/proofs/hermetic/rules.py) may")
+        found.append(
+            f"asks for {', '.join(sorted(action.requirements))}: only the tests in EXCEPTIONS"
+            " (tests/proofs/hermetic/rules.py) may"
+        )
     for name, value in sorted(action.environment.items()):
         if ENVIRONMENT.get(name) != value:
-            found.append(f"has {name}={value!r} in its environment: expected {ENVIRONMENT.get(name, 'no such variable')!r}")
+            found.append(
+                f"has {name}={value!r} in its environment: expected {ENVIRONMENT.get(name, 'no such variable')!r}"
+            )
     if action.arguments and not re.match(r"(external|bazel-out)/", action.arguments[0]):
-        found.append(f"runs {action.arguments[0]}: expected a program that is one of its inputs, below external/ or bazel-out/")
+        found.append(
+            f"runs {action.arguments[0]}: expected a program that is one of its inputs, below external/ or bazel-out/"
+        )
     for argument in action.arguments:
         if _ABSOLUTE.search(argument) and not _NOT_OF_THE_MACHINE.fullmatch(argument):
             found.append(f"is given {argument}: expected no absolute path")

@@ -1,4 +1,6 @@
-"""From the action graph behind all that is published and its tests: no action names the machine, its environment or its network."""
+"""From the action graph behind all that is published and its tests: no action names the machine, its environment or its
+network.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,13 @@ from tests.proofs.hermetic.rules import EXCEPTIONS, LOOSENING, Action, problems
 def actions() -> list[Action]:
     report = pathlib.Path(os.environ["ACTIONS"]).read_text()
     return [
-        Action(each["target"], each["mnemonic"], tuple(each["arguments"]), each["environment"], LOOSENING & set(each["tags"]))
+        Action(
+            each["target"],
+            each["mnemonic"],
+            tuple(each["arguments"]),
+            each["environment"],
+            LOOSENING & set(each["tags"]),
+        )
         for each in map(json.loads, report.splitlines())
     ]
 
@@ -28,7 +36,17 @@ def test_none_of_the_graph() -> None:
 
 
 def test_the_graph_has_every_kind_of_action() -> None:
-    kinds = {"CppCompile", "CppLink", "GateTest", "ImageLayer", "InstallWheels", "OCIImage", "Objcopy", "PyWheel", "ReleaseDocument"}
+    kinds = {
+        "CppCompile",
+        "CppLink",
+        "GateTest",
+        "ImageLayer",
+        "InstallWheels",
+        "OCIImage",
+        "Objcopy",
+        "PyWheel",
+        "ReleaseDocument",
+    }
     assert kinds <= {each.mnemonic for each in actions()}
 
 
@@ -44,7 +62,13 @@ def test_every_exception_is_a_target_with_a_reason(label: str) -> None:
             *("external/gcc", "-ffile-prefix-map=/proc/self/cwd=.", "-Iinclude", "-Iexternal/a", "-isystemexternal/a"),
             PATH="/bin:/usr/bin:/usr/local/bin",
         ),
-        action_of("bazel-out/run_test", "--label", "//tests/images:push_full_disk", mnemonic="GateTest", requirements=("local",)),
+        action_of(
+            "bazel-out/run_test",
+            "--label",
+            "//tests/images:push_full_disk",
+            mnemonic="GateTest",
+            requirements=("local",),
+        ),
         action_of("bazel-out/make_labels", "source=https://example.org/x", "//a/...", "--env=TESTS_FOLDER=/tests"),
     ],
     ids=["compiler", "exception", "address and label"],
@@ -64,7 +88,10 @@ def test_what_is_allowed(action: Action) -> None:
         (action_of("external/gcc", PATH="/usr/lib/ccache:/bin"), "has PATH='/usr/lib/ccache:/bin'"),
         (action_of("external/gcc", HOME="/home/user"), "has HOME="),
         (action_of("external/gcc", requirements=("requires-network",)), "asks for requires-network"),
-        (action_of("bazel-out/run_test", "--label", "//tests:new", mnemonic="GateTest", requirements=("local",)), "asks for local"),
+        (
+            action_of("bazel-out/run_test", "--label", "//tests:new", mnemonic="GateTest", requirements=("local",)),
+            "asks for local",
+        ),
     ],
 )
 def test_what_is_not(action: Action, why: str) -> None:

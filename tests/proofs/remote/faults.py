@@ -33,21 +33,21 @@ class Faults(unittest.TestCase):
         second = cls.enterClassContext(SecondWorkspace(OPTIONS.workspace_file.resolve().parent, cls.place))
         cls.build = service.Build(second, OPTIONS.artifacts, TARGETS)
 
-    def tearDown(self):
+    def tearDown(self) -> None:
         # Gigabytes for each test would add up.
         shutil.rmtree(self.place / self._testMethodName, ignore_errors=True)
 
     def service(self, *arguments: str) -> service.RemoteService:
         return service.RemoteService(self.place / self._testMethodName, *arguments)
 
-    def assert_same_bytes(self):
+    def assert_same_bytes(self) -> None:
         self.assertTrue(self.expected)
         self.assertEqual(self.build.digests(), self.expected)
 
-    def interrupted(self, remote: service.RemoteService, last: str):
+    def interrupted(self, remote: service.RemoteService, last: str) -> None:
         """Builds, and kills the process with this last argument once a worker is at work."""
 
-        def kill():
+        def kill() -> None:
             staging = remote.state / "worker1/cas/staging"
             while not (staging.exists() and any(staging.iterdir())):
                 time.sleep(0.05)
@@ -62,19 +62,19 @@ class Faults(unittest.TestCase):
         self.assertGreater(self.build.runners()["remote"], 0)
         self.assert_same_bytes()
 
-    def test_a_killed_worker_loses_nothing(self):
+    def test_a_killed_worker_loses_nothing(self) -> None:
         with self.service() as remote:
             self.interrupted(remote, "worker1")
 
-    def test_a_killed_storage_of_a_worker_loses_nothing(self):
+    def test_a_killed_storage_of_a_worker_loses_nothing(self) -> None:
         with self.service() as remote:
             self.interrupted(remote, str(remote.state / "worker1"))
 
-    def test_a_killed_scheduler_loses_nothing(self):
+    def test_a_killed_scheduler_loses_nothing(self) -> None:
         with self.service() as remote:
             self.interrupted(remote, str(remote.state / "scheduler.yml"))
 
-    def test_a_service_that_was_stopped_and_started_has_everything(self):
+    def test_a_service_that_was_stopped_and_started_has_everything(self) -> None:
         with self.service() as remote:
             self.build.run(remote)
         with self.service() as remote:
@@ -82,11 +82,13 @@ class Faults(unittest.TestCase):
             self.assertNotIn("remote", self.build.runners())
             self.assert_same_bytes()
 
-    def test_a_full_storage_costs_another_try_and_no_bytes(self):
+    def test_a_full_storage_costs_another_try_and_no_bytes(self) -> None:
         with self.service(f"--storage={SMALL}") as remote:
             self.build.workspace.bazel("clean")
             for _ in range(ATTEMPTS):
-                done = self.build.workspace.bazel(*self.build.command(remote), check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                done = self.build.workspace.bazel(
+                    *self.build.command(remote), check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                )
                 if not done.returncode:
                     break
                 # The worker's own words; Bazel sends what it has again only in its next build.
@@ -96,7 +98,7 @@ class Faults(unittest.TestCase):
             self.assert_same_bytes()
             self.assertLess(sum(file.stat().st_size for file in remote.stored()), 1.2 * 250e6)
 
-    def test_damaged_blobs_are_refused_and_then_made_again(self):
+    def test_damaged_blobs_are_refused_and_then_made_again(self) -> None:
         with self.service() as remote:
             self.build.run(remote)
             for file in remote.stored():
@@ -106,7 +108,9 @@ class Faults(unittest.TestCase):
                     blob.seek(size // 2)
                     blob.write(b"?" * min(8, size - size // 2))
             self.build.workspace.bazel("clean")
-            done = self.build.workspace.bazel(*self.build.command(remote), check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            done = self.build.workspace.bazel(
+                *self.build.command(remote), check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
             if done.returncode:
                 self.assertRegex(done.stdout, "(?i)digest|hash|damaged")
             else:
@@ -116,7 +120,7 @@ class Faults(unittest.TestCase):
             self.build.run(remote)
             self.assert_same_bytes()
 
-    def test_damaged_results_of_actions_are_not_used(self):
+    def test_damaged_results_of_actions_are_not_used(self) -> None:
         with self.service() as remote:
             self.build.run(remote)
             for file in (remote.state / "storage/actioncache/objects").glob("??/*"):

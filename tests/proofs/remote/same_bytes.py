@@ -18,7 +18,10 @@ def main() -> int:
     here = digests([pathlib.Path(artifact) for artifact in options.artifacts])
     with service.place() as place:
         folder = pathlib.Path(place)
-        with SecondWorkspace(options.workspace_file.resolve().parent, folder) as second, service.RemoteService(folder / "state") as remote:
+        with (
+            SecondWorkspace(options.workspace_file.resolve().parent, folder) as second,
+            service.RemoteService(folder / "state") as remote,
+        ):
             build = service.Build(second, options.artifacts, TARGETS)
             began = time.monotonic()
             build.run(remote, clean=False)
@@ -28,10 +31,24 @@ def main() -> int:
             build.run(remote)
             cached, again, same = time.monotonic() - began, build.runners(), build.digests()
     print(f"cold: {cold:.0f} s, {runners}; from the cache: {cached:.0f} s, {again}; {len(here)} files compared")
-    errors = [f"{name}: {digest} here, {there.get(name, 'missing')} by workers" for name, digest in here.items() if there.get(name) != digest]
-    errors += [f"{name}: {digest} here, {same.get(name, 'missing')} from the cache" for name, digest in here.items() if same.get(name) != digest]
-    errors += [f"{count} actions ran as {name!r}, expected none" for name, count in runners.items() if name not in REMOTE]
-    errors += [f"{count} actions ran as {name!r} though all results were there" for name, count in again.items() if name not in REMOTE - {"remote"}]
+    errors = [
+        f"{name}: {digest} here, {there.get(name, 'missing')} by workers"
+        for name, digest in here.items()
+        if there.get(name) != digest
+    ]
+    errors += [
+        f"{name}: {digest} here, {same.get(name, 'missing')} from the cache"
+        for name, digest in here.items()
+        if same.get(name) != digest
+    ]
+    errors += [
+        f"{count} actions ran as {name!r}, expected none" for name, count in runners.items() if name not in REMOTE
+    ]
+    errors += [
+        f"{count} actions ran as {name!r} though all results were there"
+        for name, count in again.items()
+        if name not in REMOTE - {"remote"}
+    ]
     if not runners.get("remote"):
         errors.append("no action ran by workers")
     print("\n".join(errors))

@@ -32,10 +32,12 @@ class RemoteService:
         self.log = state.with_name(state.name + ".log")
         self.command = [sys.executable, up.__file__, f"--state={state}", "--port=0", *arguments]
 
-    def __enter__(self) -> "RemoteService":
+    def __enter__(self) -> RemoteService:
         self.log.write_bytes(b"")
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+            )
         began = time.monotonic()
         while not (found := re.search(r"--remote_executor=grpc://\S+", self.said())):
             if self.process.poll() is not None or time.monotonic() - began > STARTING:
@@ -94,7 +96,9 @@ class Build:
         self.workspace.bazel(*self.command(service, *flags))
 
     def runners(self) -> dict[str, int]:
-        """How many actions of the last build ran where, as Bazel counts them: "remote", "remote cache hit", "internal", and what else there was."""
+        """How many actions of the last build ran where, as Bazel counts them: "remote", "remote cache hit", "internal",
+        and what else there was.
+        """
         for line in self.events.read_text().splitlines():
             event = json.loads(line)
             if "buildMetrics" in event:
@@ -111,7 +115,9 @@ def arguments(about: str | None) -> argparse.Namespace:
     """What the BUILD file passes."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--workspace_file", type=pathlib.Path, required=True, help="a file at the workspace's root")
-    parser.add_argument("--artifacts", nargs="+", required=True, help="outputs of the local build, as paths below bazel-bin")
+    parser.add_argument(
+        "--artifacts", nargs="+", required=True, help="outputs of the local build, as paths below bazel-bin"
+    )
     return parser.parse_args()
 
 

@@ -31,19 +31,19 @@ def gone(pid: int) -> bool:
     return False
 
 
-def test_a_program_that_is_not_there_is_named(tmp_path):
+def test_a_program_that_is_not_there_is_named(tmp_path) -> None:
     with pytest.raises(processes.ProcessError, match="server: /no/program does not start: No such file"):
         processes.Process("server", ["/no/program"], tmp_path / "log", {}, lambda: True).start()
 
 
-def test_a_program_that_does_not_start_shows_what_it_said(tmp_path):
+def test_a_program_that_does_not_start_shows_what_it_said(tmp_path) -> None:
     server = process(tmp_path, "import sys; print('no licence'); sys.exit(3)", ready=lambda: False)
     server.start()
     with pytest.raises(processes.ProcessError, match="ended with status 3(.|\n)*no licence"):
         server.wait_until_ready(60)
 
 
-def test_a_program_that_never_is_ready_is_not_waited_for(tmp_path):
+def test_a_program_that_never_is_ready_is_not_waited_for(tmp_path) -> None:
     server = process(tmp_path, "import time; time.sleep(600)", ready=lambda: False)
     server.start()
     with pytest.raises(processes.ProcessError, match="within 0 s"):
@@ -51,9 +51,11 @@ def test_a_program_that_never_is_ready_is_not_waited_for(tmp_path):
     server.stop()
 
 
-def test_stopping_ends_what_it_started_too(tmp_path):
+def test_stopping_ends_what_it_started_too(tmp_path) -> None:
     sleep = "import time; time.sleep(600)"
-    program = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {sleep!r}]).pid, flush=True); {sleep}"
+    program = (
+        f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {sleep!r}]).pid, flush=True); {sleep}"
+    )
     server = process(tmp_path, program)
     server.start()
     while not (said := server.log.read_text()):
@@ -63,7 +65,7 @@ def test_stopping_ends_what_it_started_too(tmp_path):
     assert gone(child) and gone(pid)
 
 
-def test_one_that_falls_all_the_time_is_given_up(tmp_path):
+def test_one_that_falls_all_the_time_is_given_up(tmp_path) -> None:
     server = process(tmp_path, "import sys; sys.exit(1)")
     server.start()
     with pytest.raises(processes.ProcessError, match="server ended 6 times within a minute"):
@@ -73,7 +75,7 @@ def test_one_that_falls_all_the_time_is_given_up(tmp_path):
             server.start_again()
 
 
-def test_everything_ends_with_us_even_if_we_are_killed(tmp_path):
+def test_everything_ends_with_us_even_if_we_are_killed(tmp_path) -> None:
     program = f"""
 import pathlib, sys, time
 from tools.remote import processes

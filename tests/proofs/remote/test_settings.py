@@ -23,27 +23,32 @@ def service(tmp_path: pathlib.Path) -> settings.Settings:
     return settings.Settings(programs, tmp_path, pathlib.Path("/sockets"), 4321, 2, 10**9, 10**8, as_root=True)
 
 
-def test_sizes_are_read_in_powers_of_1000():
+def test_sizes_are_read_in_powers_of_1000() -> None:
     assert [settings.size(text) for text in ("1", "20K", "1.5G", "2T")] == [1, 20_000, 1_500_000_000, 2 * 10**12]
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1G", "1GB", "many"])
-def test_other_sizes_are_refused_with_an_example(text):
+def test_other_sizes_are_refused_with_an_example(text) -> None:
     with pytest.raises(ValueError, match="expected a size like 500M"):
         settings.size(text)
 
 
-def test_buildgrid_takes_the_configuration(service: settings.Settings):
+def test_buildgrid_takes_the_configuration(service: settings.Settings) -> None:
     """Its own check, by its own schema."""
     path = service.state / "scheduler.yml"
     path.write_text(service.scheduler_configuration())
     program = "import sys; from buildgrid.server.app import cli; sys.exit(cli())"
     command = [sys.executable, "-c", program, "server", "lint", str(path)]
-    done = subprocess.run(command, env={"PYTHONPATH": os.path.abspath(os.environ["BUILDGRID"]), "HOME": str(service.state)}, capture_output=True, text=True)
+    done = subprocess.run(
+        command,
+        env={"PYTHONPATH": os.path.abspath(os.environ["BUILDGRID"]), "HOME": str(service.state)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_only_this_machine_is_answered(service: settings.Settings):
+def test_only_this_machine_is_answered(service: settings.Settings) -> None:
     addresses = re.findall(r'address: "(\S+)"', service.scheduler_configuration())
     assert addresses == ["127.0.0.1:4321"]
     assert [word for word in service.postgres_command() if word.startswith("listen_addresses")] == ["listen_addresses="]
@@ -52,26 +57,26 @@ def test_only_this_machine_is_answered(service: settings.Settings):
         assert bound.startswith("--bind=unix:/sockets/")
 
 
-def test_no_two_schedulers_share_a_port(service: settings.Settings):
+def test_no_two_schedulers_share_a_port(service: settings.Settings) -> None:
     assert "grpc.so_reuseport: 0" in service.scheduler_configuration()
 
 
-def test_storages_are_limited(service: settings.Settings):
+def test_storages_are_limited(service: settings.Settings) -> None:
     assert "--quota-high=1000000000" in service.storage_command()
     assert "--quota-high=100000000" in service.worker_storage_command(2)
 
 
-def test_actions_see_one_folder_beside_their_inputs(service: settings.Settings):
+def test_actions_see_one_folder_beside_their_inputs(service: settings.Settings) -> None:
     mounts = [word for word in service.worker_command(1) if "mount" in word]
     assert mounts == [f"--runner-arg=--ro-bind-mount={service.state}/bin:/bin"]
 
 
-def test_the_database_runs_for_root_too(service: settings.Settings):
+def test_the_database_runs_for_root_too(service: settings.Settings) -> None:
     assert service.postgres_command()[0] == "/programs/bwrap"
     assert dataclasses.replace(service, as_root=False).postgres_command()[0] == "/programs/postgres"
 
 
-def test_the_usual_port_is_that_of_bazelrc(service: settings.Settings):
+def test_the_usual_port_is_that_of_bazelrc(service: settings.Settings) -> None:
     bazelrc = pathlib.Path(os.environ["BAZELRC"]).read_text()
     for flag in ("remote --remote_executor", "remote-cache --remote_cache"):
         assert f"build:{flag}=grpc://{settings.HOST}:{settings.PORT}\n" in bazelrc
@@ -79,7 +84,7 @@ def test_the_usual_port_is_that_of_bazelrc(service: settings.Settings):
     assert service.bazel_flags() == ["--config=remote", "--remote_executor=grpc://127.0.0.1:4321"]
 
 
-def test_a_taken_port_is_refused_if_it_was_asked_for():
+def test_a_taken_port_is_refused_if_it_was_asked_for() -> None:
     with socket.socket() as other:
         other.bind((settings.HOST, 0))
         other.listen()
@@ -89,7 +94,9 @@ def test_a_taken_port_is_refused_if_it_was_asked_for():
     assert up.choose_port(0) > 0
 
 
-def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture):
+def test_a_full_disk_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setattr(up.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**9}))
     with pytest.raises(up.RemoteError, match="the disk is full: expected 2 GB free to start with, found 1.0 GB"):
         up.require_space(tmp_path, 10**10)
@@ -98,13 +105,14 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib
     assert "has 5.0 GB left" in capsys.readouterr().err
 
 
-def test_a_state_folder_serves_one(tmp_path: pathlib.Path):
+def test_a_state_folder_serves_one(tmp_path: pathlib.Path) -> None:
     with up.locked(tmp_path), pytest.raises(up.RemoteError, match="another //tools/remote:up"), up.locked(tmp_path):
         pass
 
 
-def test_damaged_blobs_are_deleted_and_no_others(tmp_path: pathlib.Path):
-    good = tmp_path / "cas/objects/2c/f24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"  # sha256 of "hello"
+def test_damaged_blobs_are_deleted_and_no_others(tmp_path: pathlib.Path) -> None:
+    # sha256 of "hello"
+    good = tmp_path / "cas/objects/2c/f24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
     good.parent.mkdir(parents=True)
     good.write_bytes(b"hello")
     bad = good.with_name("0" * 62)

@@ -25,7 +25,7 @@ def digest(content: bytes) -> api.Digest:
 class Storage:
     """One that runs, in a folder of its own."""
 
-    def __init__(self, folder: pathlib.Path, address: str):
+    def __init__(self, folder: pathlib.Path, address: str) -> None:
         self.folder = folder
         channel = grpc.insecure_channel(address)
         self.blobs = services.ContentAddressableStorageStub(channel)
@@ -47,7 +47,13 @@ class Storage:
 @pytest.fixture
 def storage(tmp_path: pathlib.Path):
     with tempfile.TemporaryDirectory(dir="/tmp") as sockets:  # Its path must be short.
-        command = [os.path.abspath(os.environ["REMOTE_BUILDBOX_CASD"]), f"--bind=unix:{sockets}/s", "--quota-high=10M", "--reserved=1M", str(tmp_path)]
+        command = [
+            os.path.abspath(os.environ["REMOTE_BUILDBOX_CASD"]),
+            f"--bind=unix:{sockets}/s",
+            "--quota-high=10M",
+            "--reserved=1M",
+            str(tmp_path),
+        ]
         process = subprocess.Popen(command, env={"PATH": "/usr/bin:/bin"})
         with socket.socket(socket.AF_UNIX) as client:
             while client.connect_ex(f"{sockets}/s"):
@@ -58,12 +64,12 @@ def storage(tmp_path: pathlib.Path):
         process.wait()
 
 
-def test_bytes_of_another_digest_are_not_taken(storage: Storage):
+def test_bytes_of_another_digest_are_not_taken(storage: Storage) -> None:
     assert storage.upload(BLOB, digest(BLOB)) == 0
     assert storage.upload(b"x" * 110, digest(b"y" * 110)) == grpc.StatusCode.INVALID_ARGUMENT.value[0]
 
 
-def test_a_damaged_blob_is_sent_as_it_is(storage: Storage):
+def test_a_damaged_blob_is_sent_as_it_is(storage: Storage) -> None:
     """Bazel and the workers refuse it. Where this fails, storage.py may be no longer needed."""
     name = digest(BLOB)
     storage.upload(BLOB, name)
@@ -74,7 +80,7 @@ def test_a_damaged_blob_is_sent_as_it_is(storage: Storage):
     assert (read.status.code, read.data[:5]) == (0, b"Jello")
 
 
-def test_a_result_counts_only_if_its_blobs_are_there_and_it_is_whole(storage: Storage):
+def test_a_result_counts_only_if_its_blobs_are_there_and_it_is_whole(storage: Storage) -> None:
     action = digest(b"an action")
     result = api.ActionResult(output_files=[api.OutputFile(path="out", digest=digest(BLOB))])
     storage.results.UpdateActionResult(api.UpdateActionResultRequest(action_digest=action, action_result=result))

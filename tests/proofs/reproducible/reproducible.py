@@ -1,4 +1,6 @@
-"""Builds everything a second time, as another machine would, and compares the bytes with those of this build: //release:reproduce as a test."""
+"""Builds everything a second time, as another machine would, and compares the bytes with those of this build:
+//release:reproduce as a test.
+"""
 
 import sys
 

@@ -1,4 +1,6 @@
-"""A difference between two builds is found, named by file and member, and shown; archives that differ as containers only are told from others."""
+"""A difference between two builds is found, named by file and member, and shown; archives that differ as containers
+only are told from others.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from tests.images.layouts import write_layout
 DIFFOSCOPE = pathlib.Path(os.environ["DIFFOSCOPE"]).absolute()
 
 
-def wheel(path: pathlib.Path, members: dict[str, str], compression: int = zipfile.ZIP_STORED, mode: int = 0o644) -> pathlib.Path:
+def wheel(
+    path: pathlib.Path, members: dict[str, str], compression: int = zipfile.ZIP_STORED, mode: int = 0o644
+) -> pathlib.Path:
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, text in members.items():
             info = zipfile.ZipInfo(name)
@@ -43,7 +47,7 @@ def both(tmp_path):
     return tmp_path / "first", tmp_path / "second"
 
 
-def test_the_same_bytes(both):
+def test_the_same_bytes(both) -> None:
     for folder in both:
         wheel(folder / "a.whl", {"m.py": "1"})
         write_layout(folder / "image", [{"etc/x": b"1"}])
@@ -53,12 +57,12 @@ def test_the_same_bytes(both):
     assert (count, different) == (6, [])
 
 
-def test_nothing_to_compare(both):
+def test_nothing_to_compare(both) -> None:
     with pytest.raises(compare.CompareError, match="expected files to compare, found none"):
         compare.differences({}, {})
 
 
-def test_a_file_that_one_build_lacks(both):
+def test_a_file_that_one_build_lacks(both) -> None:
     for folder in both:
         (folder / "a").mkdir()
         (folder / "a/x").write_text("1")
@@ -69,13 +73,13 @@ def test_a_file_that_one_build_lacks(both):
     assert str(difference) == "a/y: only in the first build"
 
 
-def test_an_artifact_that_the_second_build_lacks(both):
+def test_an_artifact_that_the_second_build_lacks(both) -> None:
     wheel(both[0] / "a.whl", {"m.py": "1"})
     _, [difference] = compare.differences({"a.whl": both[0] / "a.whl"}, {"a.whl": both[1] / "a.whl"})
     assert str(difference) == "a.whl: only in the first build"
 
 
-def test_a_nondeterministic_wheel_is_named_with_its_member(both, capfd):
+def test_a_nondeterministic_wheel_is_named_with_its_member(both, capfd) -> None:
     for folder, text in zip(both, ("made on Monday\n", "made on Tuesday\n")):
         wheel(folder / "a.whl", {"same.py": "1", "pkg/about.txt": text})
     _, different = compare.differences({"a.whl": both[0] / "a.whl"}, {"a.whl": both[1] / "a.whl"})
@@ -89,7 +93,7 @@ def test_a_nondeterministic_wheel_is_named_with_its_member(both, capfd):
     assert "a.whl" in page and "pkg/about.txt" in page
 
 
-def test_the_differing_layer_of_an_image_is_named_by_its_place(both, capfd):
+def test_the_differing_layer_of_an_image_is_named_by_its_place(both, capfd) -> None:
     for folder, text in zip(both, (b"1\n", b"2\n")):
         write_layout(folder / "image", [{"etc/same": b"x"}, {"etc/other": text}])
     _, different = compare.differences({"images/i": both[0] / "image"}, {"images/i": both[1] / "image"})
@@ -100,14 +104,14 @@ def test_the_differing_layer_of_an_image_is_named_by_its_place(both, capfd):
     assert "-1" in told and "+2" in told
 
 
-def test_an_image_of_more_layers(both):
+def test_an_image_of_more_layers(both) -> None:
     for folder, layers in zip(both, ([{"a": b"1"}], [{"a": b"1"}, {"b": b"1"}])):
         write_layout(folder / "image", layers)
     _, different = compare.differences({"i": both[0] / "image"}, {"i": both[1] / "image"})
     assert "i/layer-01.tar.gz: only in the second build" in map(str, different)
 
 
-def test_only_the_index_of_an_image_differs(both):
+def test_only_the_index_of_an_image_differs(both) -> None:
     for folder in both:
         write_layout(folder / "image", [{"a": b"1"}])
     (both[1] / "image/index.json").write_text((both[1] / "image/index.json").read_text() + "\n")
@@ -115,7 +119,7 @@ def test_only_the_index_of_an_image_differs(both):
     assert difference.name == "i/index.json"
 
 
-def test_programs_are_compared_as_programs(both, capfd):
+def test_programs_are_compared_as_programs(both, capfd) -> None:
     """ELF files, in what the toolchain made: symbols and sections are shown, not bytes."""
     for folder, program in zip(both, ("cmp.unwrapped", "diff.unwrapped")):
         shutil.copyfile(DIFFOSCOPE.with_name(program), folder / "lib.so")
@@ -125,9 +129,13 @@ def test_programs_are_compared_as_programs(both, capfd):
 
 
 @pytest.mark.parametrize("name", ["a.whl", "a.tar.gz"])
-def test_the_same_members_in_another_container(both, name):
+def test_the_same_members_in_another_container(both, name) -> None:
     members = {"b.py": "1" * 1000, "a.py": "2", "x-1.dist-info/RECORD": "a.py,,\nb.py,,\n"}
-    other = {"a.py": "2", "b.py": "1" * 1000, "x-1.dist-info/RECORD": "b.py,,\na.py,,\n" if name.endswith("whl") else "a.py,,\nb.py,,\n"}
+    other = {
+        "a.py": "2",
+        "b.py": "1" * 1000,
+        "x-1.dist-info/RECORD": "b.py,,\na.py,,\n" if name.endswith("whl") else "a.py,,\nb.py,,\n",
+    }
     if name.endswith("whl"):
         paths = wheel(both[0] / name, members), wheel(both[1] / name, other, zipfile.ZIP_DEFLATED, 0o777)
     else:
@@ -138,7 +146,7 @@ def test_the_same_members_in_another_container(both, name):
 
 
 @pytest.mark.parametrize("make, name", [(wheel, "a.whl"), (layer, "a.tar.gz")])
-def test_other_members(both, make, name):
+def test_other_members(both, make, name) -> None:
     first = make(both[0] / name, {"a": "1", "b": "2"})
     assert not compare.same_members(first, make(both[1] / name, {"a": "1", "b": "3"}))
     assert compare.changed_members(first, both[1] / name) == ["b"]
@@ -146,13 +154,16 @@ def test_other_members(both, make, name):
     assert not compare.same_members(first, make(both[1] / name, {"a": "1", "c": "2"}))
 
 
-def test_files_that_are_no_archives_have_no_members(both):
+def test_files_that_are_no_archives_have_no_members(both) -> None:
     for folder in both:
         (folder / "x").write_text(str(folder))
-    assert not compare.same_members(both[0] / "x", both[1] / "x") and compare.changed_members(both[0] / "x", both[1] / "x") == []
+    assert (
+        not compare.same_members(both[0] / "x", both[1] / "x")
+        and compare.changed_members(both[0] / "x", both[1] / "x") == []
+    )
 
 
-def test_a_diffoscope_that_does_not_run(both):
+def test_a_diffoscope_that_does_not_run(both) -> None:
     for folder in both:
         (folder / "x").write_text(str(folder))
     different = compare.differences({"x": both[0] / "x"}, {"x": both[1] / "x"})[1]

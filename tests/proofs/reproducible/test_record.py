@@ -1,4 +1,6 @@
-"""Digests of a release are recorded only at its tag and never change; a published artifact that is another one is told from it."""
+"""Digests of a release are recorded only at its tag and never change; a published artifact that is another one is told
+from it.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,10 @@ import types
 
 import pytest
 
+from oci.registry_server import registry
 from release.private import stamp
 from release.private.reproduce import command, compare, record
 from tests.images.layouts import write_layout
-from oci.registry_server import registry
 
 DIFFOSCOPE = pathlib.Path(os.environ["DIFFOSCOPE"]).absolute()
 DIGESTS = pathlib.Path(os.environ["DIGESTS"])
@@ -42,8 +44,19 @@ class Release:
         write_layout(self.image, [{"etc/x": b"as built\n"}], labels={"title": "tiny", "version": "0.1.0"})
 
     def git(self, *words: str) -> str:
-        identity = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false")
-        done = subprocess.run(["git", "-C", str(self.work), *identity, *words], capture_output=True, text=True, check=True)
+        identity = (
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@example.org",
+            "-c",
+            "commit.gpgsign=false",
+            "-c",
+            "tag.gpgsign=false",
+        )
+        done = subprocess.run(
+            ["git", "-C", str(self.work), *identity, *words], capture_output=True, text=True, check=True
+        )
         return done.stdout.strip()
 
     @property
@@ -69,11 +82,11 @@ def release(tmp_path, monkeypatch):
     return Release(tmp_path)
 
 
-def test_the_committed_record_is_well_formed():
+def test_the_committed_record_is_well_formed() -> None:
     record.read(DIGESTS)
 
 
-def test_what_is_recorded(release):
+def test_what_is_recorded(release) -> None:
     release.write()
     written = record.read(release.record)["releases"][TAG]
     assert written["revision"] == release.head
@@ -86,7 +99,7 @@ def test_what_is_recorded(release):
     }
 
 
-def test_the_same_again_and_another_build_beside_it(release):
+def test_the_same_again_and_another_build_beside_it(release) -> None:
     release.write()
     release.git("commit", "--quiet", "--all", "--message=record")
     release.git("checkout", "--quiet", TAG)
@@ -97,26 +110,28 @@ def test_the_same_again_and_another_build_beside_it(release):
     assert release.record.read_bytes() == before
 
 
-def test_no_tag(release):
-    assert "tag v0.2.0: expected on" in release.refused(tag="v0.2.0") and "git tag v0.2.0" in release.refused(tag="v0.2.0")
+def test_no_tag(release) -> None:
+    assert "tag v0.2.0: expected on" in release.refused(tag="v0.2.0") and "git tag v0.2.0" in release.refused(
+        tag="v0.2.0"
+    )
 
 
-def test_a_tag_elsewhere(release):
+def test_a_tag_elsewhere(release) -> None:
     release.git("commit", "--quiet", "--allow-empty", "--message=two")
     assert f"found on {release.head}" in release.refused(revision=release.git("rev-parse", "HEAD"))
 
 
-def test_a_dirty_tree(release):
+def test_a_dirty_tree(release) -> None:
     (release.work / "new").write_text("1")
     assert "expected no file that differs from its commit, found new" in release.refused()
 
 
 @pytest.mark.parametrize("revision", ["unstamped", "0" * 40])
-def test_a_build_of_another_commit(release, revision):
+def test_a_build_of_another_commit(release, revision) -> None:
     assert f"found {revision}" in release.refused(revision=revision)
 
 
-def test_what_is_recorded_does_not_change(release):
+def test_what_is_recorded_does_not_change(release) -> None:
     release.write()
     release.git("update-index", "--assume-unchanged", "release/digests.json")
     (release.dist / "a-1-py3-none-any.whl").write_text("other")
@@ -130,12 +145,18 @@ def test_what_is_recorded_does_not_change(release):
         (lambda releases: releases[TAG].update(revision="main"), "expected a commit's id, found 'main'"),
         (lambda releases: releases[TAG].update(builds={}), "expected at least one"),
         (lambda releases: releases[TAG].pop("builds"), "expected builds and revision"),
-        (lambda releases: releases[TAG]["builds"].update(mine={}), "expected PROFILE[,cuda][,without-mlc-llm], found 'mine'"),
+        (
+            lambda releases: releases[TAG]["builds"].update(mine={}),
+            "expected PROFILE[,cuda][,without-mlc-llm], found 'mine'",
+        ),
         (lambda releases: releases[TAG]["builds"][BUILD].pop("wheels"), "expected images and sboms and wheels"),
-        (lambda releases: releases[TAG]["builds"][BUILD]["images"].update(tiny="abc"), "expected sha256: and 64 hex digits, found 'abc'"),
+        (
+            lambda releases: releases[TAG]["builds"][BUILD]["images"].update(tiny="abc"),
+            "expected sha256: and 64 hex digits, found 'abc'",
+        ),
     ],
 )
-def test_a_malformed_record(release, break_it, said):
+def test_a_malformed_record(release, break_it, said) -> None:
     release.write()
     content = json.loads(release.record.read_text())
     break_it(content["releases"])
@@ -145,7 +166,7 @@ def test_a_malformed_record(release, break_it, said):
     assert said in str(error.value) and "git checkout" in str(error.value)
 
 
-def test_a_record_that_is_no_json(release):
+def test_a_record_that_is_no_json(release) -> None:
     release.record.write_text("{")
     with pytest.raises(record.RecordError, match="expected JSON"):
         record.read(release.record)
@@ -154,12 +175,24 @@ def test_a_record_that_is_no_json(release):
 # Verifying --------------------------------------------------------------------------------------------------------
 
 
-def verify(release: Release, rebuilt: Release, things: list[pathlib.Path | str], build: str = BUILD, tag: str | None = None) -> bool:
+def verify(
+    release: Release, rebuilt: Release, things: list[pathlib.Path | str], build: str = BUILD, tag: str | None = None
+) -> bool:
     """The command's verification, with another folder in the place of this build."""
-    options = types.SimpleNamespace(tag=tag, version=TAG[1:], verify=list(map(str, things)), diffoscope=DIFFOSCOPE, skopeo=SKOPEO)
+    options = types.SimpleNamespace(
+        tag=tag, version=TAG[1:], verify=list(map(str, things)), diffoscope=DIFFOSCOPE, skopeo=SKOPEO
+    )
     this = command.Command.__new__(command.Command)
-    this.options, this.digests, this.revision, this.build, this.html = options, release.record, release.head, build, release.work / "page.html"
-    this._here = lambda wanted: {(kind, name): rebuilt.image if kind == "images" else rebuilt.dist / name for kind, name in wanted}
+    this.options, this.digests, this.revision, this.build, this.html = (
+        options,
+        release.record,
+        release.head,
+        build,
+        release.work / "page.html",
+    )
+    this._here = lambda wanted: {
+        (kind, name): rebuilt.image if kind == "images" else rebuilt.dist / name for kind, name in wanted
+    }
     with tempfile.TemporaryDirectory(dir=release.work) as place:
         return this.verify(pathlib.Path(place))
 
@@ -173,7 +206,7 @@ def published(release, tmp_path):
     return tmp_path / "downloaded"
 
 
-def test_the_published_bytes(release, published, capsys):
+def test_the_published_bytes(release, published, capsys) -> None:
     things = [published / "dist/a-1-py3-none-any.whl", published / "image"]
     assert verify(release, release, things)
     said = capsys.readouterr().out
@@ -181,12 +214,12 @@ def test_the_published_bytes(release, published, capsys):
     assert said.endswith("2 artifacts verified\n")
 
 
-def test_a_folder_of_a_release(release, published, capsys):
+def test_a_folder_of_a_release(release, published, capsys) -> None:
     assert verify(release, release, [published / "dist"])
     assert capsys.readouterr().out.endswith("3 artifacts verified\n")
 
 
-def test_a_tampered_wheel(release, published, capsys):
+def test_a_tampered_wheel(release, published, capsys) -> None:
     (published / "dist/a-1-py3-none-any.whl").write_text("tampered\n")
     assert not verify(release, release, [published / "dist"])
     said = capsys.readouterr().out
@@ -194,22 +227,24 @@ def test_a_tampered_wheel(release, published, capsys):
     assert "+a-1-py3-none-any.whl" in said and "-tampered" in said and "page.html" in said
 
 
-def test_a_tampered_image(release, published, capsys):
+def test_a_tampered_image(release, published, capsys) -> None:
     shutil.rmtree(published / "image")
     write_layout(published / "image", [{"etc/x": b"tampered\n"}], labels={"title": "tiny", "version": "0.1.0"})
     assert not verify(release, release, [published / "image"])
     said = capsys.readouterr().out
-    assert "NOT AS RECORDED" in said and "tiny/layer-00.tar.gz" in said and "      etc/x\n" in said and "-tampered" in said
+    assert (
+        "NOT AS RECORDED" in said and "tiny/layer-00.tar.gz" in said and "      etc/x\n" in said and "-tampered" in said
+    )
 
 
-def test_a_damaged_image(release, published):
+def test_a_damaged_image(release, published) -> None:
     blob = compare.parts(published / "image")["layer-00.tar.gz"]
     blob.write_bytes(blob.read_bytes() + b"1")
     with pytest.raises(stamp.Untested, match="expected the blob"):
         verify(release, release, [published / "image"])
 
 
-def test_a_record_that_no_build_gives(release, published, tmp_path, capsys):
+def test_a_record_that_no_build_gives(release, published, tmp_path, capsys) -> None:
     """As recorded, but the sources give something else: the record alone is not believed."""
     (tmp_path / "again").mkdir()
     rebuilt = Release(tmp_path / "again")
@@ -219,39 +254,51 @@ def test_a_record_that_no_build_gives(release, published, tmp_path, capsys):
     assert "as recorded for v0.1.0" in said and "OTHER BYTES in this build" in said
 
 
-def test_bytes_that_a_build_here_gives_and_the_record_does_not_have(release, published, capsys):
+def test_bytes_that_a_build_here_gives_and_the_record_does_not_have(release, published, capsys) -> None:
     for folder in release.dist, published / "dist":
         (folder / "a-1-py3-none-any.whl").write_text("of another compiler, say")
     assert not verify(release, release, [published / "dist/a-1-py3-none-any.whl"])
     said = capsys.readouterr().out
-    assert "NOT AS RECORDED" in said and "the same bytes in this build" in said and said.endswith("not verified: see above\n")
+    assert (
+        "NOT AS RECORDED" in said
+        and "the same bytes in this build" in said
+        and said.endswith("not verified: see above\n")
+    )
 
 
-def test_what_is_not_recorded(release, published, capsys):
+def test_what_is_not_recorded(release, published, capsys) -> None:
     (published / "dist/b-1-py3-none-any.whl").write_text("1")
     assert not verify(release, release, [published / "dist/b-1-py3-none-any.whl"])
     said = capsys.readouterr().out
     assert "NOT AS RECORDED: release/digests.json has none of that name" in said and "it makes no such thing" in said
 
 
-def test_another_profile_is_named(release, published, capsys):
+def test_another_profile_is_named(release, published, capsys) -> None:
     assert verify(release, release, [published / "dist/a-1-py3-none-any.whl"], build="upstream")
     assert "as recorded for v0.1.0, registries" in capsys.readouterr().out
 
 
-def test_a_release_that_is_not_recorded(release, published):
+def test_a_release_that_is_not_recorded(release, published) -> None:
     with pytest.raises(record.RecordError, match="expected v0.3.0, found v0.1.0"):
         verify(release, release, [published / "dist"], tag="v0.3.0")
 
 
-def test_an_image_in_a_registry(release, published, tmp_path, capsys):
+def test_an_image_in_a_registry(release, published, tmp_path, capsys) -> None:
     (tmp_path / "registry").mkdir()
     with registry(str(REGISTRY), tmp_path / "registry") as port:
         name = f"localhost:{port}/team/tiny"
         for tag, layout in ("right", release.image), ("wrong", tmp_path / "tampered"):
             if tag == "wrong":
                 write_layout(layout, [{"etc/x": b"tampered\n"}], labels={"title": "tiny"})
-            command_line = [str(SKOPEO), "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", f"oci:{layout}", f"docker://{name}:{tag}"]
+            command_line = [
+                str(SKOPEO),
+                "--insecure-policy",
+                "copy",
+                "--quiet",
+                "--dest-tls-verify=false",
+                f"oci:{layout}",
+                f"docker://{name}:{tag}",
+            ]
             subprocess.run(command_line, check=True)
         assert verify(release, release, [f"{name}:right"])
         assert verify(release, release, [f"{name}@{stamp.image_digest(release.image)}"])
@@ -262,7 +309,7 @@ def test_an_image_in_a_registry(release, published, tmp_path, capsys):
             verify(release, release, [f"{name}:missing"])
 
 
-def test_what_cannot_be_verified(release, published, tmp_path):
+def test_what_cannot_be_verified(release, published, tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     for thing in tmp_path / "empty", published / "dist/index.html", tmp_path / "nothing":
         with pytest.raises(record.RecordError, match="expected a wheel, a bill of materials"):

@@ -40,11 +40,11 @@ SECOND = {
 }
 
 
-def test_what_is_seen_is_what_can_be_varied():
+def test_what_is_seen_is_what_can_be_varied() -> None:
     assert {*surroundings.surroundings(), "jobs"} == set(second_build.NAMES)
 
 
-def test_every_variation_has_an_effect():
+def test_every_variation_has_an_effect() -> None:
     lines, failed = second_build.table(FIRST, SECOND, [])
     assert failed == []
     assert len(lines) == 1 + len(second_build.VARIATIONS)
@@ -53,7 +53,7 @@ def test_every_variation_has_an_effect():
 
 
 @pytest.mark.parametrize("name", sorted(FIRST))
-def test_a_variation_without_effect_is_found(name):
+def test_a_variation_without_effect_is_found(name) -> None:
     same = FIRST[name]
     lines, failed = second_build.table(FIRST, SECOND | {name: same}, [])
     assert failed == [name]
@@ -62,40 +62,61 @@ def test_a_variation_without_effect_is_found(name):
     assert failed == [] and sum(line.endswith("not varied (--without)") for line in lines) == 1
 
 
-def test_a_variation_of_which_nothing_is_known_has_no_effect():
+def test_a_variation_of_which_nothing_is_known_has_no_effect() -> None:
     seen = {name: value for name, value in SECOND.items() if name != "umask"}
-    assert second_build.table({name: value for name, value in FIRST.items() if name != "umask"}, seen, [])[1] == ["umask"]
+    assert second_build.table({name: value for name, value in FIRST.items() if name != "umask"}, seen, [])[1] == [
+        "umask"
+    ]
 
 
-def test_a_clock_of_tomorrow_is_not_another_year():
+def test_a_clock_of_tomorrow_is_not_another_year() -> None:
     assert second_build.table(FIRST, SECOND | {"clock": "2026-11-25"}, [])[1] == ["clock"]
 
 
-def test_a_machine_without_a_toolchain_has_nothing_to_hide():
+def test_a_machine_without_a_toolchain_has_nothing_to_hide() -> None:
     assert second_build.table(FIRST | {"toolchain": []}, SECOND, [])[1] == []
 
 
-def test_actions_at_once():
+def test_actions_at_once() -> None:
     def action(start, duration, category="action processing"):
         return {"cat": category, "ts": start, "dur": duration}
 
-    events = [action(0, 10), action(5, 10), action(10, 10), action(0, 100, "other"), {"cat": "action processing", "ts": 3}]
+    events = [
+        action(0, 10),
+        action(5, 10),
+        action(10, 10),
+        action(0, 100, "other"),
+        {"cat": "action processing", "ts": 3},
+    ]
     assert second_build.most_at_once(events) == 2
     assert second_build.most_at_once([]) == 0
 
 
-def test_a_toolchain_is_known_by_its_names():
-    known = "gcc g++ cc c++ gcc-12 x86_64-linux-gnu-gcc-12 ld ld.bfd x86_64-linux-gnu-ld.gold as ar clang clang-14 clang++ make cmake cargo rustc ninja nvcc"
+def test_a_toolchain_is_known_by_its_names() -> None:
+    known = (
+        "gcc g++ cc c++ gcc-12 x86_64-linux-gnu-gcc-12 ld ld.bfd x86_64-linux-gnu-ld.gold as ar clang clang-14 clang++"
+        " make cmake cargo rustc ninja nvcc"
+    )
     assert all(surroundings.PROGRAMS.fullmatch(name) for name in known.split())
-    assert not any(surroundings.PROGRAMS.fullmatch(name) for name in "sh python3 git ascii arch last ldd ldconfig env cat makepasswd".split())
+    assert not any(
+        surroundings.PROGRAMS.fullmatch(name)
+        for name in "sh python3 git ascii arch last ldd ldconfig env cat makepasswd".split()
+    )
 
 
 def fakes(command: str, **environment: str) -> str:
-    return subprocess.run([sys.executable, "-c", command], env={**os.environ, **environment}, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, "-c", command], env={**os.environ, **environment}, capture_output=True, text=True, check=True
+    ).stdout
 
 
-def test_libfaketime_is_loaded_into_the_packaged_python(tmp_path):
-    clock = {"LD_PRELOAD": str(LIBFAKETIME), "FAKETIME": f"+{second_build.DAYS_AHEAD}d", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
+def test_libfaketime_is_loaded_into_the_packaged_python(tmp_path) -> None:
+    clock = {
+        "LD_PRELOAD": str(LIBFAKETIME),
+        "FAKETIME": f"+{second_build.DAYS_AHEAD}d",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
+    }
     (tmp_path / "file").touch()
     code = f"import os, time; print(time.time(), os.stat({str(tmp_path / 'file')!r}).st_mtime)"
     now, file = map(float, fakes(code, **clock).split())
@@ -105,17 +126,24 @@ def test_libfaketime_is_loaded_into_the_packaged_python(tmp_path):
 
 @pytest.mark.parametrize(
     "name, before, after",
-    [("linux-sandbox", ["-W", "/tmp", "--"], ["a b", "--", "c"]), ("process-wrapper", ["--timeout=1", "--kill_delay=2"], ["a b", "--", "c"])],
+    [
+        ("linux-sandbox", ["-W", "/tmp", "--"], ["a b", "--", "c"]),
+        ("process-wrapper", ["--timeout=1", "--kill_delay=2"], ["a b", "--", "c"]),
+    ],
 )
-def test_the_action_starts_with_other_surroundings(tmp_path, name, before, after):
-    """The script in a starter's place hands on every argument, and puts the action's script in front of the action's command only."""
+def test_the_action_starts_with_other_surroundings(tmp_path, name, before, after) -> None:
+    """The script in a starter's place hands on every argument, and puts the action's script in front of the action's
+    command only.
+    """
     program = tmp_path / name
-    program.write_text(f"#!/bin/sh\nfor word in \"$@\"; do printf '%s\\n' \"$word\"; done\n")
+    program.write_text('#!/bin/sh\nfor word in "$@"; do printf \'%s\\n\' "$word"; done\n')
     program.chmod(0o755)
     found, last = second_build._STARTERS[name]
     words = f"/action {last}" if last else '"$1" /action'
     script = tmp_path / "script"
-    script.write_text(second_build._STARTER.format(name=name, action="/action", found=found, before=words, program=program))
+    script.write_text(
+        second_build._STARTER.format(name=name, action="/action", found=found, before=words, program=program)
+    )
     script.chmod(0o755)
     done = subprocess.run([str(script), *before, *after], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [*before, "/action", *after]
@@ -126,7 +154,7 @@ def enter(*options: str, command: str) -> subprocess.CompletedProcess:
     return subprocess.run(program, env={**os.environ, "PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
 
 
-def test_namespaces(tmp_path):
+def test_namespaces(tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").write_text("1")
@@ -146,14 +174,18 @@ def test_namespaces(tmp_path):
     assert (tmp_path / "one").read_text() == "one" and os.uname().nodename != "elsewhere"
 
 
-def test_a_namespace_that_is_refused(tmp_path):
+def test_a_namespace_that_is_refused(tmp_path) -> None:
     done = enter("--replace=/no/such/file=/dev/null", command="true")
     assert done.returncode == namespace.REFUSED
     assert done.stderr.startswith("namespace: replacing /no/such/file: ")
 
 
-def test_without_namespaces_the_command_says_what_is_not_varied(monkeypatch):
-    monkeypatch.setattr(second_build, "_namespace_command", lambda *options: ["/bin/sh", "-c", "echo 'namespace: not allowed' >&2; exit 77", "--"])
+def test_without_namespaces_the_command_says_what_is_not_varied(monkeypatch) -> None:
+    monkeypatch.setattr(
+        second_build,
+        "_namespace_command",
+        lambda *options: ["/bin/sh", "-c", "echo 'namespace: not allowed' >&2; exit 77", "--"],
+    )
     with pytest.raises(second_build.NotVaried) as refused:
         second_build.check(["clock"])
     assert "(not allowed)" in str(refused.value)
@@ -161,7 +193,7 @@ def test_without_namespaces_the_command_says_what_is_not_varied(monkeypatch):
     second_build.check(["user", "hostname", "umask", "locale", "time_zone", "clock", "toolchain"])
 
 
-def test_the_probe_writes_what_it_sees(tmp_path):
+def test_the_probe_writes_what_it_sees(tmp_path) -> None:
     subprocess.run([sys.executable, surroundings.__file__, f"--output={tmp_path}/seen.json"], check=True)
     assert json.loads((tmp_path / "seen.json").read_text())["hostname"] == os.uname().nodename
 
@@ -173,9 +205,12 @@ def test_the_probe_writes_what_it_sees(tmp_path):
         ("/base/sandbox/linux-sandbox/7/execroot/_main", "/base"),
         # A build within a test of another build.
         ("/base/execroot/_main/_tmp/0/second/execroot/_main", "/base/execroot/_main/_tmp/0/second"),
-        ("/base/execroot/_main/_tmp/0/second/sandbox/processwrapper-sandbox/12/execroot/_main", "/base/execroot/_main/_tmp/0/second"),
+        (
+            "/base/execroot/_main/_tmp/0/second/sandbox/processwrapper-sandbox/12/execroot/_main",
+            "/base/execroot/_main/_tmp/0/second",
+        ),
         ("/elsewhere", "/elsewhere"),
     ],
 )
-def test_the_output_base_is_the_action_s_own(folder, expected):
+def test_the_output_base_is_the_action_s_own(folder, expected) -> None:
     assert surroundings.output_base(folder) == expected

@@ -16,7 +16,13 @@ SDIST = "sentencepiece-0.2.0.tar.gz"
 CRATE = "itoa/1.0.15/download"
 
 # Of the package, which stands in for the headers and for Rust's, too: nothing is run of it.
-FILES = ("lib64/ld-linux-x86-64.so.2", "usr/bin/cargo", "usr/bin/rustc", "usr/include/small.h", "usr/share/doc/small/copyright")
+FILES = (
+    "lib64/ld-linux-x86-64.so.2",
+    "usr/bin/cargo",
+    "usr/bin/rustc",
+    "usr/include/small.h",
+    "usr/share/doc/small/copyright",
+)
 
 
 def sha256(data: bytes) -> str:
@@ -49,7 +55,9 @@ def deb() -> bytes:
     }
     archive = b"!<arch>\n"
     for name, data in members.items():
-        archive += f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2)
+        archive += (
+            f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2)
+        )
     return archive
 
 
@@ -58,14 +66,20 @@ def wheel() -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("installer/__init__.py", "VALUE = 1\n")
-        archive.writestr("installer-1.1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: installer\nVersion: 1.1.0\n")
-        archive.writestr("installer-1.1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            "installer-1.1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: installer\nVersion: 1.1.0\n"
+        )
+        archive.writestr(
+            "installer-1.1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         archive.writestr("installer-1.1.0.dist-info/RECORD", "")
     return packed.getvalue()
 
 
 class Server:
-    """Serves `files`, path → bytes, on loopback; a path that is not there is a 404. `index` lists a project's file as PEP 691 wants it."""
+    """Serves `files`, path → bytes, on loopback; a path that is not there is a 404. `index` lists a project's file as
+    PEP 691 wants it.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -79,7 +93,10 @@ class Server:
                 data = ours.files.get(path)
                 self.send_response(200 if data is not None else 404)
                 self.send_header("Content-Length", str(len(data or b"")))
-                self.send_header("Content-Type", "application/vnd.pypi.simple.v1+json" if path.startswith("simple/") else "application/octet-stream")
+                self.send_header(
+                    "Content-Type",
+                    "application/vnd.pypi.simple.v1+json" if path.startswith("simple/") else "application/octet-stream",
+                )
                 self.end_headers()
                 self.wfile.write(data or b"")
 
@@ -95,7 +112,13 @@ class Server:
 
     def index(self, project: str, filename: str, data: bytes) -> None:
         """Lists a file, with the hash that these bytes have, and serves it."""
-        page = {"meta": {"api-version": "1.0"}, "name": project, "files": [{"filename": filename, "url": f"{self.url}/files/{filename}", "hashes": {"sha256": sha256(data)}}]}
+        page = {
+            "meta": {"api-version": "1.0"},
+            "name": project,
+            "files": [
+                {"filename": filename, "url": f"{self.url}/files/{filename}", "hashes": {"sha256": sha256(data)}}
+            ],
+        }
         self.files[f"simple/{project}/"] = json.dumps(page).encode()
         self.files[f"files/{filename}"] = data
 

@@ -1,6 +1,8 @@
-"""What was tampered with is refused, by the real Bazel and the real repository rules: packages, wheels, sources, crates, git commits, caches.
+"""What was tampered with is refused, by the real Bazel and the real repository rules: packages, wheels, sources,
+crates, git commits, caches.
 
-In a second workspace the locks' entries are those of small files on a server on loopback. Each test first sees that the untampered file is accepted.
+In a second workspace the locks' entries are those of small files on a server on loopback. Each test first sees that the
+untampered file is accepted.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ import subprocess
 import sys
 import unittest
 
-from tests.git_sources.repositories import Repository, git
 from release.private.reproduce.second_workspace import SecondWorkspace
+from tests.git_sources.repositories import Repository, git
 from tests.proofs.tampering import small
 
 PACKAGE = """\
@@ -59,7 +61,13 @@ class TamperingTest(unittest.TestCase):
             (locks / name).write_text(json.dumps(content))
 
         def debian(lock) -> None:
-            entry = {"version": "1-1", "sha256": small.sha256(cls.deb), "size": len(cls.deb), "path": small.DEB, "archive": "debian"}
+            entry = {
+                "version": "1-1",
+                "sha256": small.sha256(cls.deb),
+                "size": len(cls.deb),
+                "path": small.DEB,
+                "archive": "debian",
+            }
             lock["packages"]["bookworm/small"] = entry
             # rust: the rule for crates asks where its cargo is.
             lock["sets"].update(dict.fromkeys(("cxx_headers", "image_python", "rust"), ["bookworm/small"]))
@@ -70,10 +78,17 @@ class TamperingTest(unittest.TestCase):
 
         change("debian.lock.json", debian)
         change("crates.lock.json", crates)
-        change("sources.lock.json", lambda lock: lock["sources"]["sentencepiece"].update(sha256=small.sha256(cls.sdist), file=small.SDIST))
+        change(
+            "sources.lock.json",
+            lambda lock: lock["sources"]["sentencepiece"].update(sha256=small.sha256(cls.sdist), file=small.SDIST),
+        )
         change("sources.lock.json", lambda lock: lock["sources"].update(xgrammar=cls.repository.entry()))
         requirements = locks / "requirements.lock.txt"
-        text = re.sub(r"(?m)^installer==.*\\\n.*$", f"installer==1.1.0 \\\\\n    --hash=sha256:{small.sha256(cls.wheel)}", requirements.read_text())
+        text = re.sub(
+            r"(?m)^installer==.*\\\n.*$",
+            f"installer==1.1.0 \\\\\n    --hash=sha256:{small.sha256(cls.wheel)}",
+            requirements.read_text(),
+        )
         requirements.write_text(text)
 
     def setUp(self) -> None:
@@ -106,7 +121,12 @@ class TamperingTest(unittest.TestCase):
             "MLC_SOURCES": str(self.repository.folder.parent),
             "PIP_INDEX_URL": f"{url}/simple",
         }
-        options = ["--color=no", "--curses=no", f"--repository_cache={self.cache / cache}", *(f"--repo_env={name}={value}" for name, value in settings.items())]
+        options = [
+            "--color=no",
+            "--curses=no",
+            f"--repository_cache={self.cache / cache}",
+            *(f"--repo_env={name}={value}" for name, value in settings.items()),
+        ]
         return self.run_bazel("fetch", "--force", *options, f"--repo={repository}")
 
     def accepted(self, repository: str, cache: str = "good") -> None:
@@ -120,45 +140,64 @@ class TamperingTest(unittest.TestCase):
 
     # What is downloaded.
 
-    def test_a_debian_package(self):
+    def test_a_debian_package(self) -> None:
         for repository in ("@debian_image_python", "@debian_cxx_headers"):
             with self.subTest(repository):
                 self.serve()
                 self.accepted(repository, "good" + repository)
                 tampered = small.flipped(self.deb)
                 self.serve(deb=tampered)
-                what = f"bookworm/small 1-1: the mirror has another file than locks/debian.lock.json: expected sha256 {small.sha256(self.deb)}, found {small.sha256(tampered)}"
+                what = (
+                    "bookworm/small 1-1: the mirror has another file than locks/debian.lock.json: expected sha256"
+                    f" {small.sha256(self.deb)}, found {small.sha256(tampered)}"
+                )
                 self.refused(repository, what, "//locks:update_debian", cache="bad" + repository)
 
-    def test_a_wheel_that_the_index_lists_as_it_is(self):
+    def test_a_wheel_that_the_index_lists_as_it_is(self) -> None:
         """The index was tampered with too: it gives the hash that the tampered wheel has."""
         self.accepted(WHEEL_REPOSITORY)
         tampered = small.flipped(self.wheel)
         self.serve(wheel=tampered)
-        self.refused(WHEEL_REPOSITORY, f"expected a file with sha256 {small.sha256(self.wheel)}, found in the index: {small.WHEEL} {small.sha256(tampered)}")
+        self.refused(
+            WHEEL_REPOSITORY,
+            f"expected a file with sha256 {small.sha256(self.wheel)}, found in the index: {small.WHEEL}"
+            f" {small.sha256(tampered)}",
+        )
 
-    def test_a_wheel_that_the_index_lists_as_locked(self):
+    def test_a_wheel_that_the_index_lists_as_locked(self) -> None:
         self.accepted(WHEEL_REPOSITORY)
         self.server.files[f"files/{small.WHEEL}"] = small.flipped(self.wheel)
-        self.refused(WHEEL_REPOSITORY, f"Checksum was {small.sha256(small.flipped(self.wheel))} but wanted {small.sha256(self.wheel)}")
+        self.refused(
+            WHEEL_REPOSITORY,
+            f"Checksum was {small.sha256(small.flipped(self.wheel))} but wanted {small.sha256(self.wheel)}",
+        )
 
-    def test_an_sdist(self):
+    def test_an_sdist(self) -> None:
         self.accepted("@sentencepiece")
         tampered = small.flipped(self.sdist)
         self.serve(sdist=tampered)
-        self.refused("@sentencepiece", f"expected a file with sha256 {small.sha256(self.sdist)}, found in the index: {small.SDIST} {small.sha256(tampered)}", "//locks:update_sources")
+        self.refused(
+            "@sentencepiece",
+            f"expected a file with sha256 {small.sha256(self.sdist)}, found in the index: {small.SDIST}"
+            f" {small.sha256(tampered)}",
+            "//locks:update_sources",
+        )
         self.serve()
         self.server.files[f"files/{small.SDIST}"] = tampered
         self.refused("@sentencepiece", f"Checksum was {small.sha256(tampered)} but wanted {small.sha256(self.sdist)}")
 
-    def test_a_crate(self):
+    def test_a_crate(self) -> None:
         self.accepted("@crates_tests")
         self.serve(crate=small.flipped(self.crate))
-        self.refused("@crates_tests", f"itoa-1.0.15.crate: expected a file with sha256 {small.sha256(self.crate)}", "//locks:update_crates")
+        self.refused(
+            "@crates_tests",
+            f"itoa-1.0.15.crate: expected a file with sha256 {small.sha256(self.crate)}",
+            "//locks:update_crates",
+        )
 
     # Git.
 
-    def test_a_git_commit_with_other_content(self):
+    def test_a_git_commit_with_other_content(self) -> None:
         """git itself is told to show another tree under the locked commit's id, as a broken SHA-1 would."""
         self.accepted("@xgrammar")
         folder, locked = self.repository.folder, self.repository.commit
@@ -177,7 +216,7 @@ class TamperingTest(unittest.TestCase):
             git(folder, "reset", "--quiet", "--hard", locked)
         self.assertEqual(file.read_text(), original)
 
-    def test_a_git_checkout_with_a_damaged_object(self):
+    def test_a_git_checkout_with_a_damaged_object(self) -> None:
         self.accepted("@xgrammar")
         folder = self.repository.folder
         name = git(folder, "rev-parse", "HEAD:cpp/engine.cc")
@@ -192,7 +231,7 @@ class TamperingTest(unittest.TestCase):
 
     # Caches.
 
-    def test_the_repository_cache(self):
+    def test_the_repository_cache(self) -> None:
         self.accepted("@debian_image_python")
         entry = self.cache / "good/content_addressable/sha256" / small.sha256(self.deb) / "file"
         entry.chmod(0o644)
@@ -238,7 +277,7 @@ class TamperingTest(unittest.TestCase):
                 swapped += 1
         self.assertEqual(swapped, 1)
 
-    def test_a_blob_of_the_disk_cache(self):
+    def test_a_blob_of_the_disk_cache(self) -> None:
         cache = self.filled()
         blob = self.blob(cache, GOOD)
         blob.chmod(0o644)
@@ -246,25 +285,33 @@ class TamperingTest(unittest.TestCase):
         # Bazel says so, and runs the action again.
         self.assertEqual(self.build(cache), GOOD)
 
-    def test_an_action_result_of_the_disk_cache_is_trusted(self):
-        """No client can know that a result is not the action's: whoever may write a cache decides what is built from it (locks/README.md)."""
+    def test_an_action_result_of_the_disk_cache_is_trusted(self) -> None:
+        """No client can know that a result is not the action's: whoever may write a cache decides what is built from it
+        (locks/README.md).
+        """
         cache = self.filled()
         self.swap(cache)
         self.assertEqual(self.build(cache), OTHER)
 
-    def test_a_release_takes_nothing_from_a_cache(self):
+    def test_a_release_takes_nothing_from_a_cache(self) -> None:
         cache = self.filled()
         self.swap(cache)
         status = "--workspace_status_command=/bin/true"
-        for line in (f"build --disk_cache={cache}", f"build:release --disk_cache={cache}", f"common:release --disk_cache={cache}"):
+        for line in (
+            f"build --disk_cache={cache}",
+            f"build:release --disk_cache={cache}",
+            f"common:release --disk_cache={cache}",
+        ):
             with self.subTest(line):
                 (self.root / "user.bazelrc").write_text(line + "\n")
                 if not line.startswith(("build:release", "common:release")):
                     self.assertEqual(self.build(None, status), OTHER)
                 self.assertEqual(self.build(None, "--config=release", status), GOOD)
 
-    def test_a_release_takes_nothing_that_another_build_took_from_a_cache(self):
-        """What Bazel does without an output base of the caller's: the release is not built in the one with the tampered result."""
+    def test_a_release_takes_nothing_that_another_build_took_from_a_cache(self) -> None:
+        """What Bazel does without an output base of the caller's: the release is not built in the one with the tampered
+        result.
+        """
         cache = self.filled()
         self.swap(cache)
 

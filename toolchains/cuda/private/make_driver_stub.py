@@ -1,9 +1,12 @@
-"""Prints C source of a library with the names of CUDA's driver API, so that programs can be linked where there is no driver.
+"""Prints C source of a library with the names of CUDA's driver API, so that programs can be linked where there is no
+driver.
 
     make_driver_stub cuda.h --output driver_stub.c
-    make_driver_stub cuda.h --driver-version 12080 --output old_driver.c    # for tests: a driver of CUDA 12.8 that has no GPU
+    make_driver_stub cuda.h --driver-version 12080 --output old_driver.c    # for tests: a driver of CUDA 12.8 that has
+    no GPU
 
-Each function returns CUDA_ERROR_STUB_LIBRARY (34), as NVIDIA's own stubs do: a program that loads it by mistake learns so from its first call.
+Each function returns CUDA_ERROR_STUB_LIBRARY (34), as NVIDIA's own stubs do: a program that loads it by mistake learns
+so from its first call.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ NO_DEVICE = 100
 
 
 def functions(header: str) -> list[str]:
-    """The names of cuda.h's functions as they are in the library, sorted: declared ones, and what macros rename them to.
+    """The names of cuda.h's functions as they are in the library, sorted: declared ones, and what macros rename them
+    to.
 
     Raises:
         ValueError: there are none: this is not cuda.h.
@@ -42,7 +46,8 @@ def source(names: list[str], driver_version: int | None = None) -> str:
 
     Args:
         names: of the functions.
-        driver_version: what cuDriverGetVersion gives, as 13000 for CUDA 13.0; the rest then says that there is no GPU. None: a stub.
+        driver_version: what cuDriverGetVersion gives, as 13000 for CUDA 13.0; the rest then says that there is no GPU.
+          None: a stub.
     """
     lines = ["// Names of CUDA's driver API; see make_driver_stub.py."]
     for name in names:
@@ -56,11 +61,16 @@ def source(names: list[str], driver_version: int | None = None) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("header", type=Path, help="cuda.h")
-    parser.add_argument("--driver-version", type=int, metavar="N", help="make a driver without a GPU, of CUDA N: 13000 is 13.0")
+    parser.add_argument(
+        "--driver-version", type=int, metavar="N", help="make a driver without a GPU, of CUDA N: 13000 is 13.0"
+    )
     parser.add_argument("--output", type=Path, required=True, help="the source to write")
     options = parser.parse_args()
     try:
-        options.output.write_text(source(functions(options.header.read_text(encoding="utf-8")), options.driver_version) + "\n", encoding="utf-8")
+        options.output.write_text(
+            source(functions(options.header.read_text(encoding="utf-8")), options.driver_version) + "\n",
+            encoding="utf-8",
+        )
     except (OSError, ValueError) as error:
         print(f"make_driver_stub: {error}", file=sys.stderr)
         return 1

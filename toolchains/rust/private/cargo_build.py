@@ -3,7 +3,8 @@
     cargo_build --cargo usr/bin/cargo --rustc usr/bin/rustc --cc gcc --cxx g++ --ar ar --strip strip \\
         --manifest Cargo.toml --lock Cargo.lock --source src/lib.rs --crate itoa-1.0.15.crate --output libname.a
 
-Nothing is looked for: the compilers are those that are named, PATH and HOME lead nowhere, and cargo's only registry is the given crates.
+Nothing is looked for: the compilers are those that are named, PATH and HOME lead nowhere, and cargo's only registry is
+the given crates.
 The bytes depend on the inputs alone, not on where the build is or when.
 """
 
@@ -23,7 +24,8 @@ from pathlib import Path
 # 2000-01-01T00:00:00Z, as everywhere in this build.
 SOURCE_DATE_EPOCH = "946684800"
 
-# Cargo's own directory source in the place of the registry that Cargo.lock names (The Cargo Book, "Source Replacement").
+# Cargo's own directory source in the place of the registry that Cargo.lock names (The Cargo Book, "Source
+# Replacement").
 CONFIGURATION = """\
 [source.crates-io]
 replace-with = "vendored"
@@ -38,7 +40,8 @@ class BuildError(Exception):
 
 
 def unpack_crates(crates: list[Path], folder: Path) -> None:
-    """Lays crates out as `cargo vendor` does: a folder each, with the hash of the file that it comes from in .cargo-checksum.json.
+    """Lays crates out as `cargo vendor` does: a folder each, with the hash of the file that it comes from in
+    .cargo-checksum.json.
 
     Args:
         crates: files as registries have them, <name>-<version>.crate.
@@ -51,7 +54,10 @@ def unpack_crates(crates: list[Path], folder: Path) -> None:
             for member in tar:
                 parts = Path(member.name).parts
                 if parts[0] != crate.stem or ".." in parts or not (member.isreg() or member.isdir()):
-                    raise BuildError(f"{crate.name}: expected files below {crate.stem}/, found {member.name}: the crate is not what cargo packs")
+                    raise BuildError(
+                        f"{crate.name}: expected files below {crate.stem}/, found {member.name}: the crate is not what"
+                        " cargo packs"
+                    )
             tar.extractall(folder)
         # No sums of single files: the whole one was compared when it was downloaded.
         checksum = {"files": {}, "package": hashlib.sha256(crate.read_bytes()).hexdigest()}
@@ -100,21 +106,33 @@ def build(options: argparse.Namespace, work: Path) -> None:
         BuildError: cargo failed, or made no static library, or more than one.
     """
     (work / "home").mkdir(parents=True)
-    (work / "home/config.toml").write_text(CONFIGURATION.format(directory=json.dumps(str(work / "vendor"))), encoding="utf-8")
+    (work / "home/config.toml").write_text(
+        CONFIGURATION.format(directory=json.dumps(str(work / "vendor"))), encoding="utf-8"
+    )
     (work / "vendor").mkdir()
     unpack_crates(options.crate, work / "vendor")
     copy_package(options.manifest, options.lock, options.source, work / "package")
     command = [str(options.cargo.absolute()), "build", "--release", "--offline", "--locked", "--lib"]
     command += [f"--jobs={options.jobs}", f"--target-dir={work / 'target'}"]
     done = subprocess.run(
-        command, cwd=work / "package", env=environment(options, work), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=work / "package",
+        env=environment(options, work),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     if done.returncode:
-        raise BuildError(f"{done.stdout}{options.manifest}: cargo could not build it (exit status {done.returncode}), see above")
+        raise BuildError(
+            f"{done.stdout}{options.manifest}: cargo could not build it (exit status {done.returncode}), see above"
+        )
     libraries = sorted((work / "target/release").glob("lib*.a"))
     if len(libraries) != 1:
         found = ", ".join(path.name for path in libraries) or "none"
-        raise BuildError(f'{options.manifest}: expected one static library, found {found}: it needs crate-type = ["staticlib"] in [lib]')
+        raise BuildError(
+            f'{options.manifest}: expected one static library, found {found}: it needs crate-type = ["staticlib"] in'
+            " [lib]"
+        )
     # Half of it is debug information about Rust's own library. -D: neither times nor owners in the archive.
     subprocess.run([options.strip, "--strip-debug", "-D", "-o", options.output, libraries[0]], check=True)
 
@@ -125,7 +143,13 @@ def main() -> int:
         parser.add_argument(f"--{tool}", type=Path, required=True, help="the program")
     parser.add_argument("--manifest", type=Path, required=True, help="the package's Cargo.toml")
     parser.add_argument("--lock", type=Path, required=True, help="its Cargo.lock")
-    parser.add_argument("--source", type=Path, action="append", default=[], help="a file of the package, beside or below the manifest; repeated")
+    parser.add_argument(
+        "--source",
+        type=Path,
+        action="append",
+        default=[],
+        help="a file of the package, beside or below the manifest; repeated",
+    )
     parser.add_argument("--crate", type=Path, action="append", default=[], help="a crate that the lock names; repeated")
     parser.add_argument("--jobs", type=int, default=1, help="compilers at once")
     parser.add_argument("--output", type=Path, required=True, help="the static library to write")

@@ -40,7 +40,10 @@ def write_archive(layout: Path, kind: str, tags: list[str], output: IO[bytes]) -
     """
     descriptor = json.loads((layout / "index.json").read_bytes())["manifests"][0]
     if (kind == "oci") != (descriptor["mediaType"] == INDEX):
-        raise ValueError(f"format = \"{kind}\" takes {'an oci_image_index' if kind == 'oci' else 'an oci_image'}, found {descriptor['mediaType']}")
+        raise ValueError(
+            f'format = "{kind}" takes {"an oci_image_index" if kind == "oci" else "an oci_image"}, found'
+            f" {descriptor['mediaType']}"
+        )
 
     def blob(digest: str) -> Path:
         return layout / "blobs" / digest.replace(":", "/")
@@ -79,7 +82,9 @@ def main() -> None:
     parser.add_argument("--layout", type=Path, required=True, help="folder of the OCI image layout")
     parser.add_argument("--format", choices=["docker", "oci"], default="docker")
     parser.add_argument("--tags", type=Path, required=True, help="file with one repository:tag a line")
-    parser.add_argument("--output", type=Path, help="archive to write; without it, load the image into the container engine")
+    parser.add_argument(
+        "--output", type=Path, help="archive to write; without it, load the image into the container engine"
+    )
     parser.add_argument("--loader", help="container tool instead of the first of " + ", ".join(LOADERS))
     arguments = parser.parse_args()
     tags = arguments.tags.read_text().split()

@@ -35,7 +35,7 @@ class Layout:
         root: its folder; made when it is not there.
     """
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path) -> None:
         self.root = root
         self.blobs = root / "blobs/sha256"
 
@@ -71,7 +71,9 @@ class Layout:
     def finish(self, descriptor: dict) -> None:
         """Writes index.json and the layout's marker."""
         (self.root / "oci-layout").write_bytes(canonical({"imageLayoutVersion": "1.0.0"}))
-        (self.root / "index.json").write_bytes(canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor]}))
+        (self.root / "index.json").write_bytes(
+            canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor]})
+        )
 
 
 def lines(text: str) -> list[str]:
@@ -176,7 +178,10 @@ def write_image(spec: dict, output: Path) -> None:
         manifest["layers"].append(description["descriptor"])
         config["rootfs"]["diff_ids"].append(description["diff_id"])
         config.setdefault("history", []).append(description["history"])
-    values = {**spec["values"], **{name: Path(path).read_text(encoding="utf-8") for name, path in spec["files"].items()}}
+    values = {
+        **spec["values"],
+        **{name: Path(path).read_text(encoding="utf-8") for name, path in spec["files"].items()},
+    }
     configure(config, values)
     if "annotations" in values:
         manifest["annotations"] = {**manifest.get("annotations", {}), **mapping(values["annotations"], "annotations")}

@@ -117,7 +117,6 @@ _HUB_TARGETS = ["data", "dist_info", "pkg", "whl"]
 def _hub_impl(rctx):
     rctx.file("BUILD.bazel", "exports_files([\"requirements.bzl\"])\n")
     for package in rctx.attr.packages:
-
         # @<hub>//<package> is short for @<hub>//<package>:pkg.
         aliases = {package: "pkg"} | {target: target for target in _HUB_TARGETS}
         rctx.file(package + "/BUILD.bazel", "package(default_visibility = [\"//visibility:public\"])\n" + "".join([

@@ -13,24 +13,28 @@ _RUNTIME_IGNORED = ["abi_flags", "implementation_name", "interpreter_version_inf
 def py_library(name, **kwargs):
     """Upstream's py_library; see native.py_library for the attributes."""
     check("@rules_python//python:defs.bzl%py_library", name, kwargs, _LIBRARY)
+
     # buildifier: disable=native-py
     native.py_library(name = name, **kwargs)
 
 def py_binary(name, **kwargs):
     """Upstream's py_binary; see native.py_binary for the attributes."""
     check("@rules_python//python:defs.bzl%py_binary", name, kwargs, _EXECUTABLE)
+
     # buildifier: disable=native-py
     native.py_binary(name = name, **kwargs)
 
 def py_test(name, **kwargs):
     """Upstream's py_test; see native.py_test for the attributes."""
     check("@rules_python//python:defs.bzl%py_test", name, kwargs, _TEST)
+
     # buildifier: disable=native-py
     native.py_test(name = name, **kwargs)
 
 def py_runtime(name, **kwargs):
     """Upstream's py_runtime; facts that only upstream's rules need are accepted and dropped."""
     check("@rules_python//python:defs.bzl%py_runtime", name, kwargs, _RUNTIME + _RUNTIME_IGNORED)
+
     # buildifier: disable=native-py
     native.py_runtime(
         name = name,

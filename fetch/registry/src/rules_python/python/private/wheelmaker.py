@@ -49,7 +49,7 @@ class Wheel:
         compression: zipfile.ZIP_DEFLATED or zipfile.ZIP_STORED.
     """
 
-    def __init__(self, archive: zipfile.ZipFile, dist_info: str, compression: int):
+    def __init__(self, archive: zipfile.ZipFile, dist_info: str, compression: int) -> None:
         self.archive = archive
         self.dist_info = dist_info
         self.compression = compression
@@ -149,7 +149,9 @@ def build(spec: dict, files: list[tuple[str, Path]], output: Path) -> None:
             f"Root-Is-Purelib: {'true' if spec['platform'] == 'any' else 'false'}\n"
             + "".join(f"Tag: {tag}\n" for tag in tags),
         )
-        description = Path(spec["description_file"]).read_text(encoding="utf-8") if spec["description_file"] else "UNKNOWN"
+        description = (
+            Path(spec["description_file"]).read_text(encoding="utf-8") if spec["description_file"] else "UNKNOWN"
+        )
         wheel.add_metadata("METADATA", "\n".join([*spec["metadata"], f"Version: {version}", "", description]) + "\n")
         if spec["entry_points"]:
             # A file on the disk for upstream.
