@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,16 +40,20 @@ _NOT_OURS = "fetch/registry/src/"
 _LABEL = re.compile(r"(?:@@?)?//([\w./+-]*)(?::([\w./+=-]+))?")
 
 
-def sources(*patterns: str) -> list[Path]:
-    """The workspace's files that git would track, by glob; relative paths."""
-    listed = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *patterns],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    found = [Path(name) for name in listed.split("\0") if name and not name.startswith(_NOT_OURS)]
-    return [path for path in found if (ROOT / path).is_file()]
+def _files() -> Iterator[Path]:
+    """Every file of the workspace, relative; without hidden folders, Bazel's links and what Python leaves behind."""
+    for folder, folders, names in os.walk(ROOT):
+        relative = Path(folder).relative_to(ROOT)
+        folders[:] = [name for name in folders if not name.startswith((".", "bazel-")) and name != "__pycache__"]
+        yield from (relative / name for name in names)
+
+
+FILES = [path for path in _files() if not str(path).startswith(_NOT_OURS)]
+
+
+def sources(*endings: str) -> list[Path]:
+    """The files below a folder of the workspace whose names end so."""
+    return [path for path in FILES if len(path.parts) > 1 and path.name.endswith(endings)]
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -89,12 +92,12 @@ def folder(place: str) -> str:
     return place.split("/", 1)[0]
 
 
-STARLARK = ("BUILD.bazel", "**/BUILD.bazel", "*.bzl", "**/*.bzl", "*/**/*.MODULE.bazel")
+STARLARK = ("BUILD.bazel", ".bzl", ".MODULE.bazel")
 
 
 def arrows() -> Iterator[tuple[Path, str, str]]:
     """(file, what it uses as written, that one's path) of every use of another folder."""
-    for path in sources("*.py", "**/*.py"):
+    for path in sources(".py"):
         for name in imports(path):
             if folder(name.replace(".", "/")) in FLOOR_OF:
                 yield path, name, name.replace(".", "/")
@@ -103,7 +106,7 @@ def arrows() -> Iterator[tuple[Path, str, str]]:
             yield path, label, label[2:].replace(":", "/")
 
 
-ARROWS = [(path, used, place) for path, used, place in arrows() if len(path.parts) > 1 and folder(place) in FLOOR_OF]
+ARROWS = [(path, used, place) for path, used, place in arrows() if folder(place) in FLOOR_OF]
 
 
 def test_there_are_arrows_of_every_folder() -> None:
@@ -113,7 +116,7 @@ def test_there_are_arrows_of_every_folder() -> None:
 
 
 def test_every_folder_is_on_a_floor() -> None:
-    assert {path.parts[0] for path in sources("*/**") if not path.parts[0].startswith(".")} <= set(FLOOR_OF)
+    assert {path.parts[0] for path in FILES if len(path.parts) > 1} <= set(FLOOR_OF)
 
 
 def test_arrows_point_down() -> None:
@@ -148,7 +151,7 @@ def test_every_allowed_arrow_is_there() -> None:
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
-    modules = {".".join(path.with_suffix("").parts): path for path in sources("*.py", "**/*.py")}
+    modules = {".".join(path.with_suffix("").parts): path for path in sources(".py")}
     graph = {
         name: {
             target

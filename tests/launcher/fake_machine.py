@@ -159,11 +159,11 @@ class FakeMachine(contextlib.ExitStack):
         self.prefix = self.cache / f"bazel-{self.VERSION}-1"
         self.root = self.folder / "repository"
         # A copy, as the launcher finds the repository by its own real path, which is outside of the test's inputs.
-        for folder in ("fetch", "tools"):
-            shutil.copytree(ROOT / folder, self.root / folder, ignore=shutil.ignore_patterns("__pycache__", "registry"))
-        for name in ("locks/sources.lock.json", "fetch/git/checkout.py"):
-            (self.root / name).parent.mkdir(parents=True)
-            shutil.copy(TOOLS.parent / name, self.root / name)
+        ignored = shutil.ignore_patterns("__pycache__", "registry")
+        for name in ("fetch", "tools"):
+            shutil.copytree(ROOT / name, self.root / name, ignore=ignored)
+        (self.root / "locks").mkdir()
+        shutil.copy(ROOT / "locks/sources.lock.json", self.root / "locks")
         (self.root / ".bazelversion").write_text(self.VERSION + "\n")
         self.server = Server()
         self.callback(self.server.close)

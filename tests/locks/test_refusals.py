@@ -195,7 +195,7 @@ class AirGap(Repository):
         self.os.environ["MLC_NO_NETWORK"] = "the pack lacks it"
 
     def execute(self, arguments, environment=None):
-        assert "pypi.py" in arguments[2], f"asked: {arguments}"
+        assert "index.py" in arguments[2], f"asked: {arguments}"
         return super().execute(arguments, environment)
 
 

@@ -22,7 +22,10 @@ def entries() -> list[Path]:
 def test_every_entry_declares_its_own_name_and_version() -> None:
     for entry in entries():
         name, version = entry.parts[-2:]
-        assert f'module(name = "{name}", version = "{version}")' in (entry / "MODULE.bazel").read_text()
+        text = (entry / "MODULE.bazel").read_text()
+        assert re.search(
+            rf'^module\(\s*name = "{re.escape(name)}",\s*version = "{re.escape(version)}",?\s', text, re.MULTILINE
+        ), text
 
 
 def test_every_entry_says_why_it_exists() -> None:
