@@ -1,0 +1,93 @@
+"""A release to push: two small images with their documents, a gate's stamp and a key, and the command that pushes them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+
+from release.private import push
+from release.private import stamp
+from tests.images import layouts
+
+TOOLS = {name: os.path.abspath(os.environ[name.upper()]) for name in ("cosign", "oras", "skopeo")}
+REGISTRY = os.environ["REGISTRY"]
+
+DOCUMENTS = {
+    "application/spdx+json": "image.spdx.json",
+    "application/vnd.cyclonedx+json": "image.cdx.json",
+    "application/vnd.in-toto+json": "provenance.json",
+}
+# Bytes.
+LARGE = 4_000_000
+KEY_PASSWORD = "of the key"
+
+
+def write_image(layout: pathlib.Path, seed: int, revision: str = "unstamped") -> str:
+    """A small image with two layers that do not compress, the second large enough to be cut in the middle; returns its digest."""
+    noise = random.Random(seed)
+    layouts.write_layout(layout, [{"noise": noise.randbytes(size)} for size in (1_000, LARGE)], labels={"revision": revision})
+    return stamp.image_digest(layout)
+
+
+class Release:
+    """Two images with their documents, a gate's stamp and a key, and the command that pushes them."""
+
+    def __init__(self, folder: pathlib.Path, revision: str = "unstamped") -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.home.mkdir()
+        self.layouts = {name: folder / name for name in ("small", "other")}
+        self.digests = {name: write_image(layout, seed, revision) for seed, (name, layout) in enumerate(self.layouts.items())}
+        for name in DOCUMENTS.values():
+            (folder / name).write_text(json.dumps({"name": name}))
+        self.gate = folder / "gate.json"
+        self.gate.write_text(json.dumps({"artifacts": {name: stamp.describe(layout) for name, layout in self.layouts.items()}, "tests": []}))
+        self.settings = folder / "settings.json"
+        self.settings.write_text('{"image_repository": ""}')
+        self.key, self.public_key = self._key("cosign")
+
+    def _key(self, name: str) -> tuple[pathlib.Path, pathlib.Path]:
+        self.tool("cosign", "generate-key-pair", "--output-key-prefix", str(self.folder / name))
+        return self.folder / f"{name}.key", self.folder / f"{name}.pub"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"HOME": str(self.home), "PATH": "/usr/bin:/bin", "COSIGN_PASSWORD": KEY_PASSWORD, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def command(self, *arguments: str) -> list[str]:
+        fixed = [f"--layout={name}={layout}" for name, layout in self.layouts.items()]
+        fixed += [f"--document=small={kind}={self.folder / name}" for kind, name in DOCUMENTS.items()]
+        fixed += [f"--gate={self.gate}", f"--settings={self.settings}", "--version=1.2.3"]
+        fixed += [f"--oras={TOOLS['oras']}", f"--cosign={TOOLS['cosign']}"]
+        return [sys.executable, push.__file__, *fixed, *arguments]
+
+    def push(self, *arguments: str, signed: bool = True, **environment: str) -> subprocess.CompletedProcess:
+        keys = ["--key", str(self.key)] if signed else []
+        return subprocess.run(self.command(*arguments, *keys), env={**self.environment, **environment}, capture_output=True, text=True)
+
+    def tool(self, name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        return subprocess.run([TOOLS[name], *arguments], env={**self.environment, **environment}, capture_output=True, text=True)
+
+    def verify(self, reference: str, public_key: pathlib.Path | None = None) -> subprocess.CompletedProcess:
+        return self.tool("cosign", "verify", "--key", str(public_key or self.public_key), "--insecure-ignore-tlog=true", reference)
+
+    def referrers(self, reference: str) -> dict[str, str]:
+        """Type → digest of what is attached."""
+        listed = self.tool("oras", "discover", "--plain-http", "--format", "json", reference)
+        return {entry["artifactType"]: entry["digest"] for entry in json.loads(listed.stdout)["manifests"]}
+
+    def tags(self, repository: str) -> set[str]:
+        """The tags that people see: not those that stand in for lists of referrers and signatures."""
+        listed = self.tool("oras", "repo", "tags", "--plain-http", repository)
+        return {tag for tag in listed.stdout.split() if not tag.startswith("sha256-")}
+
+
+def one_line(done: subprocess.CompletedProcess) -> str:
+    """The last line of what a failed command says, once it is known that it failed in the expected way."""
+    assert done.returncode in (1, 2, 130), done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stderr.splitlines()[-1]
