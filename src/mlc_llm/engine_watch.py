@@ -111,18 +111,21 @@ class _Engine:
     def _lose_requests(self, error: BaseException) -> None:
         """Tells all who wait for an answer that it will not come."""
         state = self.engine.state
-        streamers, state.async_streamers = dict(state.async_streamers), {}
+        held, state.async_streamers = state.async_streamers, {}
+        streamers = dict(held)
         # What failed may quote a request, which is nobody else's business.
         why = _last_line(error) if len(streamers) < 2 else "the server's log says why"
         failure = EngineError(f"the engine failed, and with it this request: {why}")
         failure.__cause__ = error
         logger.error("The engine failed, %d requests are lost: %s", max(len(streamers), 1), _last_line(error))
+        # First decide what is lost, then tell: whoever hears of it may send the next request at once, which is not lost.
+        last, self.last_request = self.last_request, None
         self.lost.update(streamers)
+        # The asynchronous engine has all its requests in `streamers`; its last one may be about to be added, after the reset.
+        if last is not None and state.async_event_loop is None:
+            self.lost.add(last)
         for stream, _ in streamers.values():
             state.async_event_loop.call_soon_threadsafe(stream.push, failure)
-        if self.last_request is not None:
-            self.lost.add(self.last_request)
-            self.last_request = None
         state.sync_output_queue.put(_Raise(failure))
 
     def init_threaded_engine(self, device: Any, callback: Callable[[Any], None], recorder: Any) -> None:

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import queue
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -206,6 +208,35 @@ def test_requests_beside_one_that_fails_the_engine_are_told() -> None:
             engine.terminate()
 
     asyncio.run(talk())
+
+
+def test_a_request_sent_as_soon_as_another_is_lost_is_not_lost() -> None:
+    """On a busy machine a client may go on before the engine's thread does. Its next request was then never answered."""
+    told: list[str] = []
+
+    class Loop:
+        """An event loop that runs at once what it is given."""
+
+        def call_soon_threadsafe(self, push: Callable[[Exception], None], failure: Exception) -> None:
+            push(failure)
+
+    class Stream:
+        def push(self, failure: Exception) -> None:
+            told.append(str(failure))
+            watched.create_request("next", [], options)
+
+    state = SimpleNamespace(async_streamers={"lost": (Stream(), [])}, async_event_loop=Loop(), sync_output_queue=queue.Queue())
+    config = SimpleNamespace(max_single_sequence_length=100, max_total_sequence_length=100)
+    engine = SimpleNamespace(state=state, engine_config=config)
+    options = json.dumps({"top_logprobs": 0, "max_tokens": 1})
+    watched = engine_watch._Engine(engine, {"create_request": lambda name, inputs, options: name})
+    watched.create_request("lost", [], options)
+    watched._lose_requests(RuntimeError("failed"))
+    assert told == ["the engine failed, and with it this request: failed"]
+    assert watched.lost == {"lost"}
+    # A second failure, before "next" is added to the engine: it will be, and is answered.
+    watched._lose_requests(RuntimeError("failed"))
+    assert watched.lost == {"lost"}
 
 
 def test_the_same_seed_gives_the_same_answer(ask: Callable[..., Any]) -> None:
