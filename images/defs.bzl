@@ -1,11 +1,73 @@
-"""What the images share: where things are in them, and recipes that make wheels out of what is installed."""
+"""What the images share: `image` makes one, `wheel_recipes` lets it pack its wheels again; and where things are in an image."""
 
+load("@rules_oci//oci:defs.bzl", "oci_image", "oci_load")
+load("//:version.bzl", "VERSION")
 load("//images/private:wheel_recipes.bzl", _wheel_recipes = "wheel_recipes")
+load("//oci:defs.bzl", "image_labels")
 
-# Where Debian's python3 looks for what Debian did not package.
+# Where Debian's python3 looks for packages that Debian does not provide.
 SITE_PACKAGES = "usr/local/lib/python3.11/dist-packages"
 
-# Commands of ours, and of Python distributions.
+# Our commands, and those of Python distributions.
 COMMANDS = "usr/local/bin"
 
 wheel_recipes = _wheel_recipes
+
+def image(name, description, licenses, source, tars, target_compatible_with = [], **kwargs):
+    """An image with its labels, and a target that loads it into Podman or Docker.
+
+    It stands in the folder of the same name, images/<name>; //images:<name> is then its alias. One line in
+    release/published.bzl publishes it.
+
+    Example:
+
+        image(
+            name = "mlc_llm_dev",
+            base = "//images/mlc_llm",
+            description = "mlc_llm with system build tools: g++, CMake, Ninja, Make, Git and Python's headers",
+            licenses = "Apache-2.0",
+            source = "https://github.com/mlc-ai/mlc-llm",
+            tars = ["//images/tvm_runtime_dev:build_tools"],
+            target_compatible_with = NEEDS_SOURCES,
+        )
+
+    Targets:
+
+    * `<name>`: the image, an OCI layout.
+    * `labels`: the file with its labels; the title is `name`.
+    * `load`: loads it as <name>:<version> without waiting for the tests, for development.
+
+    Args:
+        name: of the image; the folder's name.
+        description: one line, for the label.
+        licenses: SPDX expression for what this project adds to the packages, for the label.
+        source: URL of the packaged software's sources, for the label.
+        tars: layers, from the one that changes least to the one that changes most.
+        target_compatible_with: what the build must have for this image, as NEEDS_CUDA.
+        **kwargs: more attributes of `oci_image`: `base`, `env`, `entrypoint`, `user`, …
+    """
+    if native.package_name().split("/")[-1] != name:
+        fail("image {}: expected it in images/{}, found it in {}".format(name, name, native.package_name()))
+    oci_image(
+        name = name,
+        # The same for every image, so that a digest depends on content only.
+        created = "//images/tvm_runtime:created.txt",
+        labels = ":labels",
+        tars = tars,
+        target_compatible_with = target_compatible_with,
+        **kwargs
+    )
+    image_labels(
+        name = "labels",
+        description = description,
+        licenses = licenses,
+        source = source,
+        title = name,
+    )
+    oci_load(
+        name = "load",
+        image = ":" + name,
+        loader = "//oci:container_tool",
+        repo_tags = ["{}:{}".format(name, VERSION)],
+        target_compatible_with = target_compatible_with,
+    )

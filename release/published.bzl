@@ -6,28 +6,29 @@ Without mlc-llm's sources, only TVM is published: see "Sources of mlc-llm" in RE
 load("//fetch/git:defs.bzl", "NEEDS_SOURCES")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 
-_HAS_MLC_LLM = not NEEDS_SOURCES
+# Folder in //images → what the build must have for it. The first is the default of //images:run and the like, the same with and without
+# CUDA.
+_IMAGES = {
+    "mlc_llm": NEEDS_SOURCES,
+    "mlc_llm_dev": NEEDS_SOURCES,
+    "tvm_runtime": [],
+    "tvm_runtime_dev": [],
+    "tvm_runtime_cuda": NEEDS_CUDA,
+    "mlc_llm_cuda": NEEDS_CUDA + NEEDS_SOURCES,
+}
 
-_HAS_CUDA = not NEEDS_CUDA
+# Package of a wheel → what the build must have for it.
+_WHEELS = {
+    "//wheels/mlc_llm": NEEDS_SOURCES,
+    "//wheels/tvm_cuda": NEEDS_CUDA,
+    "//wheels/tvm": [],
+    "//wheels/tvm_ffi": [],
+}
 
-_CUDA_IMAGES = ["tvm_runtime_cuda"] + (["mlc_llm_cuda"] if _HAS_MLC_LLM else [])
+def _available(products):
+    return [product for product, needs in products.items() if not needs]
 
-_CUDA_WHEELS = ["//wheels/tvm_cuda"]
+# What this build publishes: names of images in //images, and packages of wheels.
+IMAGES = _available(_IMAGES)
 
-_MLC_LLM_IMAGES = [
-    "mlc_llm",
-    "mlc_llm_dev",
-]
-
-_MLC_LLM_WHEELS = ["//wheels/mlc_llm"]
-
-# The first is what //images:run and the like take where none is named: the same with and without CUDA.
-IMAGES = (_MLC_LLM_IMAGES if _HAS_MLC_LLM else []) + [
-    "tvm_runtime",
-    "tvm_runtime_dev",
-] + (_CUDA_IMAGES if _HAS_CUDA else [])
-
-WHEELS = (_MLC_LLM_WHEELS if _HAS_MLC_LLM else []) + (_CUDA_WHEELS if _HAS_CUDA else []) + [
-    "//wheels/tvm",
-    "//wheels/tvm_ffi",
-]
+WHEELS = _available(_WHEELS)
