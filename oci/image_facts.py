@@ -17,7 +17,8 @@ from typing import Any
 
 from debian.deb822 import Deb822
 
-from oci.layout import Image
+from oci.layout import Image, LayoutError
+from oci.layout import content as content_of
 
 # Where packages are recorded: dpkg's database, its variant for images without dpkg, and Python's (PEP 376).
 _DPKG_STATUS = "var/lib/dpkg/status"
@@ -275,7 +276,7 @@ def read(name: str, folder: pathlib.Path, known: dict[str, LayerContent]) -> Ima
         ]
     except (ValueError, KeyError, TypeError, OSError, EOFError, tarfile.TarError) as error:
         reason = " ".join(str(error).split())
-        found = f"{type(error).__name__}: {reason}"
+        found = reason if isinstance(error, LayoutError) else f"{type(error).__name__}: {reason}"
         raise ImageError(
             f"{name}: expected an OCI image layout with tar or tar.gz layers in {folder}, found {found}"
         ) from error

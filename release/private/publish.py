@@ -31,6 +31,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from fetch import arguments
+from fetch.download import file_sha256
 from release.private import signing
 
 SUMS, FACTS, NOTES = "SHA256SUMS", "release.json", "notes.md"
@@ -89,7 +90,7 @@ class Distribution:
 
     def signed(self, signature: pathlib.Path) -> Distribution:
         """The same with the signature as one more file."""
-        return dataclasses.replace(self, signature=signature, sums=self.sums | {SIGNATURE: _sha256(signature)})
+        return dataclasses.replace(self, signature=signature, sums=self.sums | {SIGNATURE: file_sha256(signature)})
 
     @classmethod
     def read(cls, folder: pathlib.Path) -> Distribution:
@@ -115,7 +116,7 @@ class Distribution:
             listed[match[2]] = match[1]
         for name in sorted({*listed, *present} - {SUMS}):
             path = folder / name
-            found = _sha256(path) if path.is_file() else "no such file"
+            found = file_sha256(path) if path.is_file() else "no such file"
             if listed.get(name) != found:
                 raise Refused(
                     f"{name}: expected {listed.get(name, 'no such file')}, as {SUMS} says, found {found}. {_MAKE_AGAIN}"
@@ -127,12 +128,7 @@ class Distribution:
                 )
         if NOTES not in listed:
             raise Refused(f"{NOTES}: expected the release's text, found no such file. {_MAKE_AGAIN}")
-        return cls(folder, tag, revision, listed | {SUMS: _sha256(folder / SUMS)})
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(folder, tag, revision, listed | {SUMS: file_sha256(folder / SUMS)})
 
 
 def check_checkout(workspace: pathlib.Path, tag: str) -> str:

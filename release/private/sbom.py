@@ -39,6 +39,7 @@ from cyclonedx.model.component import ComponentScope, ComponentType, Pedigree
 from cyclonedx.model.dependency import Dependency
 from cyclonedx.model.license import LicenseAcknowledgement, LicenseExpression
 from cyclonedx.output.json import JsonV1Dot6
+from debian.deb822 import Deb822
 from license_expression import get_spdx_licensing
 from packageurl import PackageURL
 from packaging.metadata import parse_email
@@ -63,7 +64,6 @@ from spdx_tools.spdx.writer.json.json_writer import write_document_to_stream
 
 from fetch import locks as inputs
 from fetch.arguments import named_path
-from fetch.debian.archive import parse_stanza
 from fetch.locks import Input, Made
 from oci.layer import SOURCE_DATE_EPOCH
 from oci.layout import Image
@@ -209,7 +209,7 @@ def installed(image: Image) -> Iterator[tuple[str, str, str, str]]:
             if not entry.isreg():
                 continue
             if _DEBIAN_RECORD.fullmatch(path):
-                fields = parse_stanza(content.decode("utf-8"))
+                fields = Deb822(content)
                 yield inputs.DEBIAN, fields["Package"], fields["Version"], path
             else:
                 metadata, _ = parse_email(content)

@@ -1,12 +1,15 @@
-"""The stamp of a gate: which wheels and images, by digest, the tests passed on; what publishes compares before it
-sends.
+"""The stamp of a gate: the digests of the wheels and images that the tests passed on.
+
+Every command that publishes compares these digests with what it is about to send.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import pathlib
+from typing import Any
+
+from fetch.download import file_sha256
+from oci import layout as oci_layout
 
 
 class Untested(Exception):
@@ -15,43 +18,25 @@ class Untested(Exception):
 
 def sha256(path: pathlib.Path) -> str:
     """The digest of a file, as OCI writes it: "sha256:" and 64 hex digits."""
-    with open(path, "rb") as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    return f"sha256:{file_sha256(path)}"
 
 
 def image_digest(layout: pathlib.Path) -> str:
-    """The digest of the one manifest in an OCI layout, once every blob below it was found to have the digest that names
-    it.
+    """The digest of an OCI layout's one image, after checking every blob of it against its digest.
 
     Raises:
-        Untested: a blob is damaged or missing, or the layout holds other than one manifest.
+        Untested: a blob is damaged or missing, or the layout does not hold exactly one image.
     """
     try:
-        manifests = json.loads((layout / "index.json").read_bytes())["manifests"]
-    except (OSError, ValueError, KeyError) as error:
-        raise Untested(f"{layout}: expected an OCI image layout, found {error!r}; build it again") from None
-    if len(manifests) != 1:
-        raise Untested(f"{layout}: expected one manifest in index.json, found {len(manifests)}")
-    digest = manifests[0]["digest"]
-    pending = [digest]
-    while pending:
-        name = pending.pop()
-        blob = layout / "blobs" / name.replace(":", "/")
-        found = sha256(blob) if blob.exists() else "none"
-        if found != name:
-            raise Untested(
-                f"{layout.name}: expected the blob {name}, found {found}; build it again: tools/bazel clean &&"
-                " tools/bazel build"
-            )
-        if name == digest:
-            manifest = json.loads(blob.read_bytes())
-            pending += [manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])]
-    return digest
+        return oci_layout.verified_digest(layout)
+    except oci_layout.LayoutError as error:
+        raise Untested(f"{error}; build it again: tools/bazel clean && tools/bazel build") from None
 
 
 def artifact_file(path: pathlib.Path) -> pathlib.Path:
-    """The artifact at the path of a Bazel output: a wheel is alone in a folder, since Bazel cannot know its name before
-    it builds it.
+    """The artifact at the path of a Bazel output.
+
+    A wheel is alone in a folder, because Bazel cannot know its name before it builds it.
 
     Args:
         path: a file, an OCI layout, or a folder that holds one wheel.
@@ -67,7 +52,7 @@ def describe(artifact: pathlib.Path) -> dict[str, str]:
     return {"kind": "wheel", "digest": sha256(artifact)}
 
 
-def check(stamp: dict, artifact: pathlib.Path) -> str:
+def check(stamp: dict[str, Any], artifact: pathlib.Path) -> str:
     """The digest of an artifact that the tests passed on.
 
     Args:

@@ -17,6 +17,7 @@ import uuid
 from typing import Any
 
 from oci import enter_root
+from oci.layout import Image
 
 IMAGE = pathlib.Path(os.environ["IMAGE"])
 
@@ -130,13 +131,10 @@ class Bundle:
         return self.image_config["Entrypoint"]
 
     @property
-    def image_config(self) -> dict:
+    def image_config(self) -> dict[str, Any]:
         """`config` of the image's configuration (image-spec, config.md)."""
-        manifest = json.loads((IMAGE / "index.json").read_text())["manifests"][0]
-        for key in ("manifest", "config"):
-            blob = json.loads((IMAGE / "blobs" / manifest["digest"].replace(":", "/")).read_text())
-            manifest = blob.get("config", {})
-        return manifest
+        config: dict[str, Any] = Image(IMAGE).config["config"]
+        return config
 
 
 class Container(Bundle):

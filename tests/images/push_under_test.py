@@ -9,8 +9,7 @@ import random
 import subprocess
 import sys
 
-from release.private import push
-from release.private import stamp
+from release.private import push, stamp
 from tests.images import layouts
 
 TOOLS = {name: os.path.abspath(os.environ[name.upper()]) for name in ("cosign", "oras", "skopeo")}
@@ -29,7 +28,9 @@ KEY_PASSWORD = "of the key"
 def write_image(layout: pathlib.Path, seed: int, revision: str = "unstamped") -> str:
     """A small image with two layers that do not compress, the second large enough to be cut in the middle; returns its digest."""
     noise = random.Random(seed)
-    layouts.write_layout(layout, [{"noise": noise.randbytes(size)} for size in (1_000, LARGE)], labels={"revision": revision})
+    layouts.write_layout(
+        layout, [{"noise": noise.randbytes(size)} for size in (1_000, LARGE)], labels={"revision": revision}
+    )
     return stamp.image_digest(layout)
 
 
@@ -41,11 +42,17 @@ class Release:
         self.home = folder / "home"
         self.home.mkdir()
         self.layouts = {name: folder / name for name in ("small", "other")}
-        self.digests = {name: write_image(layout, seed, revision) for seed, (name, layout) in enumerate(self.layouts.items())}
+        self.digests = {
+            name: write_image(layout, seed, revision) for seed, (name, layout) in enumerate(self.layouts.items())
+        }
         for name in DOCUMENTS.values():
             (folder / name).write_text(json.dumps({"name": name}))
         self.gate = folder / "gate.json"
-        self.gate.write_text(json.dumps({"artifacts": {name: stamp.describe(layout) for name, layout in self.layouts.items()}, "tests": []}))
+        self.gate.write_text(
+            json.dumps(
+                {"artifacts": {name: stamp.describe(layout) for name, layout in self.layouts.items()}, "tests": []}
+            )
+        )
         self.settings = folder / "settings.json"
         self.settings.write_text('{"image_repository": ""}')
         self.key, self.public_key = self._key("cosign")
@@ -56,7 +63,12 @@ class Release:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"HOME": str(self.home), "PATH": "/usr/bin:/bin", "COSIGN_PASSWORD": KEY_PASSWORD, "PYTHONPATH": os.pathsep.join(sys.path)}
+        return {
+            "HOME": str(self.home),
+            "PATH": "/usr/bin:/bin",
+            "COSIGN_PASSWORD": KEY_PASSWORD,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
 
     def command(self, *arguments: str) -> list[str]:
         fixed = [f"--layout={name}={layout}" for name, layout in self.layouts.items()]
@@ -67,13 +79,19 @@ class Release:
 
     def push(self, *arguments: str, signed: bool = True, **environment: str) -> subprocess.CompletedProcess:
         keys = ["--key", str(self.key)] if signed else []
-        return subprocess.run(self.command(*arguments, *keys), env={**self.environment, **environment}, capture_output=True, text=True)
+        return subprocess.run(
+            self.command(*arguments, *keys), env={**self.environment, **environment}, capture_output=True, text=True
+        )
 
     def tool(self, name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-        return subprocess.run([TOOLS[name], *arguments], env={**self.environment, **environment}, capture_output=True, text=True)
+        return subprocess.run(
+            [TOOLS[name], *arguments], env={**self.environment, **environment}, capture_output=True, text=True
+        )
 
     def verify(self, reference: str, public_key: pathlib.Path | None = None) -> subprocess.CompletedProcess:
-        return self.tool("cosign", "verify", "--key", str(public_key or self.public_key), "--insecure-ignore-tlog=true", reference)
+        return self.tool(
+            "cosign", "verify", "--key", str(public_key or self.public_key), "--insecure-ignore-tlog=true", reference
+        )
 
     def referrers(self, reference: str) -> dict[str, str]:
         """Type → digest of what is attached."""

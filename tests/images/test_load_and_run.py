@@ -13,6 +13,7 @@ import sys
 import pytest
 
 from oci import container_tool
+from oci.layout import Image
 from release.private import load, run, stamp
 from tests.images import layouts
 from tests.private import python_program
@@ -70,9 +71,7 @@ class Machine:
         )
 
     def config_digest(self, name: str) -> str:
-        layout = self.images[name]
-        digest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
-        return json.loads((layout / "blobs" / digest.replace(":", "/")).read_text())["config"]["digest"]
+        return Image(self.images[name]).config_digest
 
 
 @pytest.fixture

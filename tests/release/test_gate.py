@@ -13,6 +13,7 @@ import sys
 
 import pytest
 
+from oci.layout import Image, is_layout
 from release.private import run_test
 from tests.private import python_program
 
@@ -23,9 +24,8 @@ ARTIFACTS = [pathlib.Path(path) for path in os.environ["ARTIFACTS"].split()]
 def test_the_stamp_has_the_digest_of_every_artifact() -> None:
     expected = {}
     for artifact in ARTIFACTS:
-        if (artifact / "index.json").exists():
-            digest = json.loads((artifact / "index.json").read_text())["manifests"][0]["digest"]
-            expected[artifact.name] = {"kind": "image", "digest": digest}
+        if is_layout(artifact):
+            expected[artifact.name] = {"kind": "image", "digest": Image(artifact).digest}
         else:
             # A wheel is alone in a folder.
             (artifact,) = artifact.iterdir() if artifact.is_dir() else [artifact]

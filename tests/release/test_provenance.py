@@ -14,6 +14,7 @@ import pytest
 import tiny_image
 
 from fetch import locks as inputs
+from oci.layout import Image
 
 LOCKS = inputs.by_name([pathlib.Path(path).absolute() for path in os.environ["LOCKS"].split()])
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -89,10 +90,9 @@ def test_a_stamped_statement(tmp_path, products) -> None:
         "https://in-toto.io/Statement/v1",
         "https://slsa.dev/provenance/v1",
     )
-    manifest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
     assert content["subject"] == [
         {"name": wheel.name, "digest": {"sha256": hashlib.sha256(b"wheel").hexdigest()}},
-        {"name": "tvm_runtime", "digest": {"sha256": manifest.removeprefix("sha256:")}},
+        {"name": "tvm_runtime", "digest": {"sha256": Image(layout).digest.removeprefix("sha256:")}},
     ]
     definition = content["predicate"]["buildDefinition"]
     assert definition["externalParameters"] == {

@@ -207,8 +207,7 @@ def product_lines(build) -> list[tuple]:
         for facts, wheel in zip(PRODUCED, wheels)
     ]
     for name, layout in images.items():
-        digest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
-        lines.append((name, VERSION, "NOASSERTION", (digest.removeprefix("sha256:"),)))
+        lines.append((name, VERSION, "NOASSERTION", (Image(layout).digest.removeprefix("sha256:"),)))
     return lines
 
 

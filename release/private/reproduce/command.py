@@ -30,6 +30,7 @@ from collections.abc import Collection
 
 from fetch import arguments
 from oci import reference
+from oci.layout import is_layout
 from release.private import publish, stamp
 from release.private.reproduce import compare, record, second_build
 
@@ -122,11 +123,7 @@ class Command:
 
     def images(self) -> dict[str, pathlib.Path]:
         """Of this build, those that are published: name → layout."""
-        return {
-            path.name: path
-            for name, path in self.first.items()
-            if name.startswith("images/") and compare.is_layout(path)
-        }
+        return {path.name: path for name, path in self.first.items() if name.startswith("images/") and is_layout(path)}
 
     def _second(self, place: pathlib.Path, revision: str | None, without: Collection[str]) -> second_build.SecondBuild:
         return second_build.SecondBuild(

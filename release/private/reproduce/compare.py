@@ -19,6 +19,9 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 
+from fetch.download import file_sha256
+from oci.layout import Image, LayoutError, is_layout
+
 # On the terminal; the page has all.
 _SHOWN_LINES = 60
 # diffoscope disassembles; what takes it longer is told by file and digest only. Seconds.
@@ -50,15 +53,10 @@ class Difference:
                 False: "other content",
             }
             return (
-                f"{self.name}: {_sha256(self.first)} in the first build, {_sha256(self.second)} in the second:"
+                f"{self.name}: {file_sha256(self.first)} in the first build, {file_sha256(self.second)} in the second:"
                 f" {how[members]}"
             )
         return f"{self.name}: only in the {'first' if self.first else 'second'} build"
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files(artifacts: Iterable[tuple[str, pathlib.Path]]) -> dict[str, pathlib.Path]:
@@ -71,37 +69,31 @@ def files(artifacts: Iterable[tuple[str, pathlib.Path]]) -> dict[str, pathlib.Pa
     return found
 
 
-def manifest(layout: pathlib.Path) -> tuple[str, dict]:
-    """The digest of the one manifest of an OCI image layout, and the manifest.
+def image(layout: pathlib.Path) -> Image:
+    """The one image of an OCI layout.
 
     Raises:
-        CompareError: it is no such layout.
+        CompareError: the folder does not hold one.
     """
     try:
-        [entry] = json.loads((layout / "index.json").read_bytes())["manifests"]
-        return entry["digest"], json.loads((layout / "blobs" / entry["digest"].replace(":", "/")).read_bytes())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CompareError(f"{layout}: expected an OCI image layout with one manifest, found {error!r}") from None
-
-
-def is_layout(path: pathlib.Path) -> bool:
-    """Whether it is an OCI image layout (image-spec, image-layout.md)."""
-    return (path / "oci-layout").is_file() and (path / "index.json").is_file()
+        return Image(layout)
+    except LayoutError as error:
+        raise CompareError(str(error)) from None
 
 
 def parts(layout: pathlib.Path) -> dict[str, pathlib.Path]:
-    """An image by the places of its parts, not by their digests: what two images have in common when they differ."""
-    digest, content = manifest(layout)
+    """The files of an image by their role, not by digest: the roles stay the same when the images differ.
 
-    def blob(name: str) -> pathlib.Path:
-        return layout / "blobs" / name.replace(":", "/")
-
+    Raises:
+        CompareError: the folder does not hold one image.
+    """
+    found = image(layout)
     endings = {"gzip": ".tar.gz", "zstd": ".tar.zst"}
     layers = {
-        f"layer-{number:02}{endings.get(layer['mediaType'].rpartition('+')[2], '.tar')}": blob(layer["digest"])
-        for number, layer in enumerate(content["layers"])
+        f"layer-{number:02}{endings.get(layer['mediaType'].rpartition('+')[2], '.tar')}": found.blob(layer["digest"])
+        for number, layer in enumerate(found.manifest["layers"])
     }
-    return {"manifest.json": blob(digest), "config.json": blob(content["config"]["digest"]), **layers}
+    return {"manifest.json": found.blob(found.digest), "config.json": found.blob(found.config_digest), **layers}
 
 
 def differences(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path]) -> tuple[int, list[Difference]]:
@@ -118,24 +110,22 @@ def differences(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path])
     if not one:
         raise CompareError("expected files to compare, found none")
     unequal = [
-        name for name in names if name not in one or name not in other or _sha256(one[name]) != _sha256(other[name])
-    ]
-    images = [
         name
-        for name, path in first.items()
-        if path.is_dir() and is_layout(path) and name in second and is_layout(second[name])
+        for name in names
+        if name not in one or name not in other or file_sha256(one[name]) != file_sha256(other[name])
     ]
+    layouts = [name for name, path in first.items() if is_layout(path) and name in second and is_layout(second[name])]
     different = []
-    for image in images:
-        if any(name.startswith(image + "/") for name in unequal):
-            unequal = [name for name in unequal if not name.startswith(image + "/")]
-            ours, theirs = parts(first[image]), parts(second[image])
+    for layout in layouts:
+        if any(name.startswith(layout + "/") for name in unequal):
+            unequal = [name for name in unequal if not name.startswith(layout + "/")]
+            ours, theirs = parts(first[layout]), parts(second[layout])
             for part in sorted(ours.keys() | theirs.keys()):
-                if part not in ours or part not in theirs or _sha256(ours[part]) != _sha256(theirs[part]):
-                    different.append(Difference(f"{image}/{part}", ours.get(part), theirs.get(part)))
-            if manifest(first[image])[0] == manifest(second[image])[0]:
+                if part not in ours or part not in theirs or file_sha256(ours[part]) != file_sha256(theirs[part]):
+                    different.append(Difference(f"{layout}/{part}", ours.get(part), theirs.get(part)))
+            if image(first[layout]).digest == image(second[layout]).digest:
                 different.append(
-                    Difference(f"{image}/index.json", first[image] / "index.json", second[image] / "index.json")
+                    Difference(f"{layout}/index.json", first[layout] / "index.json", second[layout] / "index.json")
                 )
     return len(names), different + [Difference(name, one.get(name), other.get(name)) for name in unequal]
 

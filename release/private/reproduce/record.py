@@ -16,8 +16,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from oci.layout import Image, is_layout
 from release.private import publish, stamp
-from release.private.reproduce import compare
 
 KINDS = ("images", "sboms", "wheels")
 _SBOM_ENDINGS = (".cdx.json", ".spdx.json")
@@ -162,7 +162,7 @@ def artifacts(thing: pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
     Raises:
         RecordError: it is none of these.
     """
-    if compare.is_layout(thing):
+    if is_layout(thing):
         return {("images", title(thing)): thing}
     if thing.is_dir():
         found = {
@@ -171,9 +171,7 @@ def artifacts(thing: pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
             if path.is_file() and (found := kind(path.name))
         }
         layouts = {
-            ("images", title(path)): path
-            for path in sorted(thing.iterdir())
-            if path.is_dir() and compare.is_layout(path)
+            ("images", title(path)): path for path in sorted(thing.iterdir()) if path.is_dir() and is_layout(path)
         }
         if found or layouts:
             return found | layouts
@@ -193,10 +191,10 @@ def title(layout: pathlib.Path) -> str:
         RecordError: they give none.
     """
     try:
-        config = json.loads(compare.parts(layout)["config.json"].read_bytes())
-        return config["config"]["Labels"]["org.opencontainers.image.title"]
-    except (compare.CompareError, OSError, ValueError, KeyError, TypeError) as error:
+        found: str = Image(layout).config["config"]["Labels"]["org.opencontainers.image.title"]
+    except (ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{layout}: expected an image with a title among its labels, found {error!r}") from None
+    return found
 
 
 def look_up(
