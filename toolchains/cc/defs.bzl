@@ -15,7 +15,7 @@ def _stripped_library_impl(ctx):
             executable = toolchain.objcopy_executable,
             arguments = arguments + [output.path],
             mnemonic = "Objcopy",
-            progress_message = "Separating debug symbols of %{input}",
+            progress_message = "Separating debug symbols of " + source.short_path,
         )
 
     objcopy(symbols, [source], ["--only-keep-debug", source.path])
@@ -31,7 +31,7 @@ def _stripped_library_impl(ctx):
 
 stripped_library = rule(
     implementation = _stripped_library_impl,
-    doc = """A shared library without debug symbols, and these in a file beside it, where debuggers look (`<library>.debug`).
+    doc = """A shared library without debug symbols, and its debug symbols in a file next to it, where debuggers look (`<library>.debug`).
 
 The output group `debug_symbols` has the second file.
 
