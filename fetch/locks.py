@@ -1,18 +1,21 @@
-"""Reads the locks: every Debian package, PyPI distribution, source and Rust crate that a build takes, with version,
-hash and licence.
+"""The one reader of all locks: every Debian package, PyPI distribution, source and Rust crate that a build takes.
+
+Standard library only when imported: the launcher reads the locks on the machine's own Python. Only `Input.purl` needs
+a library. fetch/lock_file.py writes the locks; only the update commands need that part.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from packageurl import PackageURL
+from fetch import errors
 
 CRATE, DEBIAN, PYPI, SOURCE = "crate", "debian", "pypi", "source"
 
@@ -21,7 +24,10 @@ DEBIAN_LOCK = "debian.lock.json"
 REQUIREMENTS_LOCK = "requirements.lock.txt"
 SOURCES_LOCK = "sources.lock.json"
 LICENSES_LOCK = "licenses.lock.json"
-LOCKS = (CRATES_LOCK, DEBIAN_LOCK, REQUIREMENTS_LOCK, SOURCES_LOCK, LICENSES_LOCK)
+
+# The locks that pin something by hash, and all locks.
+PINNING_LOCKS = (CRATES_LOCK, DEBIAN_LOCK, REQUIREMENTS_LOCK, SOURCES_LOCK)
+LOCKS = (*PINNING_LOCKS, LICENSES_LOCK)
 
 # The lock that pins an ecosystem, and the ecosystem's section in the licences' lock.
 _LOCK_OF = {CRATE: CRATES_LOCK, DEBIAN: DEBIAN_LOCK, PYPI: REQUIREMENTS_LOCK, SOURCE: SOURCES_LOCK}
@@ -30,8 +36,47 @@ LICENSES_SECTION = {CRATE: "crates", DEBIAN: "debian", PYPI: "pypi", SOURCE: "so
 _GITHUB = "https://github.com/"
 
 
-class InputsError(Exception):
-    """The locks contradict each other or the build; one line that names the lock and the command that mends it."""
+class InputsError(errors.UserError):
+    """The locks contradict each other or the build; one line that names the lock and the command that fixes it."""
+
+
+class Requirement(NamedTuple):
+    """One distribution of requirements.lock.txt.
+
+    Args:
+        version: the only version that the lock accepts.
+        sha256: of the files that the lock accepts, lower-case hexadecimal, sorted.
+    """
+
+    version: str
+    sha256: tuple[str, ...]
+
+
+def requirements(text: str) -> dict[str, Requirement]:
+    """Reads a requirements lock: normalized name (PEP 503) → what the lock pins.
+
+    Args:
+        text: `name==version --hash=sha256:…` lines, as pip's requirements file format has them, with continuation
+          lines and comments.
+
+    Raises:
+        InputsError: a line pins no version, or has no hash.
+    """
+    found = {}
+    for line in text.replace("\\\n", " ").splitlines():
+        requirement = re.sub(r"(^|\s)#.*", "", line).strip()
+        if not requirement:
+            continue
+        pin = re.match(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;]+)", requirement)
+        sha256 = re.findall(r"--hash=sha256:([0-9a-f]{64})(?!\S)", requirement)
+        if not pin or not sha256:
+            raise InputsError(
+                f"locks/{REQUIREMENTS_LOCK}: expected name==version --hash=sha256:…, found '{requirement}': run"
+                " tools/bazel run //locks:update_requirements"
+            )
+        name = re.sub(r"[-_.]+", "-", pin[1]).lower()
+        found[name] = Requirement(pin[2], tuple(sorted(sha256)))
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,22 +89,23 @@ class Input:
         version: as its lock has it, with Debian's epoch; the commit of a git repository.
         sha256: of the file or files that the lock accepts, or of a commit's content (fetch/git/checkout.py); lower-case
             hexadecimal, sorted.
-        license: SPDX 2.3 licence expression (annex D); empty only where none has been asked for.
-        purl: package URL.
+        license: SPDX 2.3 licence expression (annex D); empty in what `pinned` returns.
         uses: the sets of locks/debian.packages.json or locks/crates.packages.json that take it; empty for other
           ecosystems.
         suite: Debian's; of a crate the series of compatible versions (fetch/crates/update_crates.py), of which there
           may be two; else empty.
+        entry: its entry in the lock, for what only one ecosystem has, such as a path in Debian's archive; empty for
+          PyPI, and for what `from_json` returns.
     """
 
     ecosystem: str
     name: str
     version: str
     sha256: tuple[str, ...]
-    license: str
-    purl: str
+    license: str = ""
     uses: tuple[str, ...] = ()
     suite: str = ""
+    entry: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def identity(self) -> tuple[str, str, str]:
@@ -74,7 +120,52 @@ class Input:
     @property
     def from_git(self) -> bool:
         """Whether it is a commit of a git repository."""
-        return self.ecosystem == SOURCE and not self.purl.startswith("pkg:pypi/")
+        return self.entry.get("registry") == "git"
+
+    @property
+    def purl(self) -> str:
+        """Its package URL."""
+        from packageurl import PackageURL
+
+        if self.ecosystem == CRATE:
+            return PackageURL("cargo", None, self.name, self.version).to_string()
+        if self.ecosystem == DEBIAN:
+            # Debian policy 5.6.8; a package without machine code is of the architecture "all".
+            architecture = self.entry["path"].removesuffix(".deb").rpartition("_")[2]
+            qualifiers = {"arch": architecture, "distro": self.suite}
+            return PackageURL("deb", "debian", self.name, self.version, qualifiers).to_string()
+        if self.ecosystem == PYPI:
+            return PackageURL("pypi", None, self.name, self.version).to_string()
+        if not self.from_git:
+            # The file name tells the archive from the distribution's wheels, which have the same name and version.
+            qualifiers = {"file_name": self.entry["file"]}
+            return PackageURL(self.entry["registry"], None, self.name, self.version, qualifiers).to_string()
+        repository = self.entry["repository"]
+        path = repository.removesuffix(".git")
+        if path.startswith(_GITHUB):
+            owner, _, name = path.removeprefix(_GITHUB).partition("/")
+            return PackageURL("github", owner, name, self.version).to_string()
+        qualifiers = {"vcs_url": f"git+{repository}@{self.version}"}
+        return PackageURL("generic", None, path.rpartition("/")[2], self.version, qualifiers).to_string()
+
+    def as_json(self) -> dict[str, Any]:
+        """What //release publishes of it."""
+        return {
+            "ecosystem": self.ecosystem,
+            "name": self.name,
+            "version": self.version,
+            "sha256": list(self.sha256),
+            "license": self.license,
+            "purl": self.purl,
+            "uses": list(self.uses),
+            "suite": self.suite,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Input:
+        """Reads what `as_json` returns; the result has no package URL, which follows from the lock."""
+        fields = {name: value for name, value in content.items() if name != "purl"}
+        return cls(**{**fields, "sha256": tuple(fields["sha256"]), "uses": tuple(fields["uses"])})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +238,7 @@ class Made:
 
 
 def pinned(locks: Mapping[str, Path]) -> list[Input]:
-    """All inputs as the locks pin them, without licences.
+    """All inputs as the locks pin them, without licences, sorted by `Input.identity`.
 
     Args:
         locks: file name (all of `LOCKS` but the licences') → where it is.
@@ -158,7 +249,7 @@ def pinned(locks: Mapping[str, Path]) -> list[Input]:
     found = [
         *_crates(json.loads(_read(locks, CRATES_LOCK))),
         *_debian(json.loads(_read(locks, DEBIAN_LOCK))),
-        *_pypi(_read(locks, REQUIREMENTS_LOCK)),
+        *(Input(PYPI, name, *pin) for name, pin in requirements(_read(locks, REQUIREMENTS_LOCK)).items()),
         *_sources(json.loads(_read(locks, SOURCES_LOCK))),
     ]
     return sorted(found, key=lambda each: each.identity)
@@ -218,14 +309,18 @@ def _uses(lock: dict[str, Any]) -> dict[str, tuple[str, ...]]:
 
 def _crates(lock: dict[str, Any]) -> list[Input]:
     uses = _uses(lock)
-    found = []
-    for key, entry in lock["crates"].items():
-        purl = PackageURL("cargo", None, entry["name"], entry["version"]).to_string()
-        series = key.partition("/")[0]
-        found.append(
-            Input(CRATE, entry["name"], entry["version"], (entry["sha256"],), "", purl, uses.get(key, ()), series)
+    return [
+        Input(
+            CRATE,
+            entry["name"],
+            entry["version"],
+            (entry["sha256"],),
+            uses=uses.get(key, ()),
+            suite=key.partition("/")[0],
+            entry=entry,
         )
-    return found
+        for key, entry in lock["crates"].items()
+    ]
 
 
 def _debian(lock: dict[str, Any]) -> list[Input]:
@@ -233,55 +328,43 @@ def _debian(lock: dict[str, Any]) -> list[Input]:
     found = []
     for key, entry in lock["packages"].items():
         suite, _, name = key.partition("/")
-        # Debian policy 5.6.8; a package without machine code is of the architecture "all".
-        architecture = entry["path"].removesuffix(".deb").rpartition("_")[2]
-        purl = PackageURL("deb", "debian", name, entry["version"], {"arch": architecture, "distro": suite})
-        found.append(
-            Input(DEBIAN, name, entry["version"], (entry["sha256"],), "", purl.to_string(), uses.get(key, ()), suite)
-        )
-    return found
-
-
-def _pypi(lock: str) -> list[Input]:
-    found = []
-    for line in lock.replace("\\\n", " ").splitlines():
-        if match := re.match(r"(\S+)==(\S+) ", line):
-            name, version = match.groups()
-            sha256 = tuple(sorted(re.findall(r"--hash=sha256:([0-9a-f]{64})", line)))
-            found.append(Input(PYPI, name, version, sha256, "", PackageURL("pypi", None, name, version).to_string()))
+        sha256 = (entry["sha256"],)
+        found.append(Input(DEBIAN, name, entry["version"], sha256, uses=uses.get(key, ()), suite=suite, entry=entry))
     return found
 
 
 def _sources(lock: dict[str, Any]) -> list[Input]:
-    found = []
-    for name, entry in lock["sources"].items():
-        if entry["registry"] == "git":
-            found.append(
-                Input(
-                    SOURCE,
-                    name,
-                    entry["commit"],
-                    (entry["sha256"],),
-                    "",
-                    _git_purl(entry["repository"], entry["commit"]),
-                )
-            )
-            continue
-        # The file name tells the archive from the distribution's wheels, which have the same name and version.
-        purl = PackageURL(entry["registry"], None, name, entry["version"], {"file_name": entry["file"]})
-        found.append(Input(SOURCE, name, entry["version"], (entry["sha256"],), "", purl.to_string()))
+    return [
+        Input(
+            SOURCE,
+            name,
+            entry["commit"] if entry["registry"] == "git" else entry["version"],
+            (entry["sha256"],),
+            entry=entry,
+        )
+        for name, entry in lock["sources"].items()
+    ]
+
+
+def digests(workspace: Path) -> dict[str, str]:
+    """Name of each lock that pins something → its sha256, lower-case hexadecimal."""
+    return {
+        name: hashlib.sha256((workspace / "locks" / name).read_bytes()).hexdigest() for name in sorted(PINNING_LOCKS)
+    }
+
+
+def entries(workspace: Path) -> dict[str, tuple[str, str, str]]:
+    """sha256 → (kind, name, version) of everything that the locks pin, as packs list it.
+
+    Kinds are deb, wheel, sdist, crate and git; the name of a deb has its suite in front.
+    """
+    kinds = {CRATE: "crate", DEBIAN: "deb", PYPI: "wheel", SOURCE: "sdist"}
+    found = {}
+    for each in pinned(in_folder(workspace / "locks")):
+        kind = "git" if each.from_git else kinds[each.ecosystem]
+        name = each.key if each.ecosystem == DEBIAN else each.name
+        found.update((sha256, (kind, name, each.version)) for sha256 in each.sha256)
     return found
-
-
-def _git_purl(repository: str, commit: str) -> str:
-    """The package URL of a commit: of the type that purl has for GitHub, else a generic one that says where it is."""
-    path = repository.removesuffix(".git")
-    if path.startswith(_GITHUB):
-        owner, _, name = path.removeprefix(_GITHUB).partition("/")
-        return PackageURL("github", owner, name, commit).to_string()
-    return PackageURL(
-        "generic", None, path.rpartition("/")[2], commit, {"vcs_url": f"git+{repository}@{commit}"}
-    ).to_string()
 
 
 def available(locked: list[Input], unavailable: Parts) -> list[Input]:
@@ -340,6 +423,11 @@ def load_available(arguments: argparse.Namespace) -> list[Input]:
     return available(locked, Parts.of(json.loads(arguments.unavailable.read_text(encoding="utf-8"))))
 
 
-def by_name(paths: list[Path]) -> dict[str, Path]:
+def by_name(paths: Iterable[Path]) -> dict[str, Path]:
     """File name → path."""
     return {path.name: path for path in paths}
+
+
+def in_folder(folder: Path) -> dict[str, Path]:
+    """File name → path of all locks in a folder."""
+    return {name: folder / name for name in LOCKS}

@@ -35,7 +35,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from fetch import arguments, errors, locked
+from fetch import arguments, errors, locks
 from fetch.debian import archive as debian
 from fetch.git import checkout
 from fetch.pypi import index as pypi
@@ -209,7 +209,7 @@ def collect(workspace: Workspace, cuda: bool, sources: bool, checkouts: str) -> 
         git_sources(workspace.root, checkouts, cache)
     say("asking Bazel for all that a build needs (a minute or two)")
     wanted = workspace.fetch()
-    entries = locked.entries(str(workspace.root))
+    entries = locks.entries(workspace.root)
     for sha256, name in wanted.items():
         path = cache / sha256 / "file"
         if sha256 not in entries or not path.exists():
@@ -230,7 +230,7 @@ def collect(workspace: Workspace, cuda: bool, sources: bool, checkouts: str) -> 
         "profile": "registries",
         "cuda": cuda,
         "sources": sources,
-        "locks": locked.digests(str(workspace.root)),
+        "locks": locks.digests(workspace.root),
         "left_out": sorted(set(entries) - set(wanted)),
         "bazel": bazel,
         "base": None,

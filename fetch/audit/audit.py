@@ -40,7 +40,6 @@ from fetch import locks as inputs
 from fetch.audit import osv
 from fetch.audit.osv import Finding, Pin
 from fetch.crates import update_crates
-from fetch.debian import archive as debian
 from fetch.debian import update_debian
 from fetch.git import checkout
 from fetch.locks import Input
@@ -127,20 +126,15 @@ def debian_source(path: str, version: str, source_version: str = "") -> tuple[st
     return path.split("/")[-2], source_version or _REBUILD.sub("", version)
 
 
-def pins(locked: Iterable[Input], debian_lock: dict[str, Any]) -> list[Pin]:
+def pins(locked: Iterable[Input]) -> list[Pin]:
     """What the locks pin, as vulnerability data names it: Debian's source packages, each once for all that is built of
     it.
-
-    Args:
-        locked: all inputs.
-        debian_lock: the content of locks/debian.lock.json.
     """
     found = []
     sources: dict[tuple[str, str, str], set[str]] = {}
     for each in locked:
         if each.ecosystem == inputs.DEBIAN:
-            entry = debian_lock["packages"][each.key]
-            name, version = debian_source(entry["path"], each.version, entry.get("source_version", ""))
+            name, version = debian_source(each.entry["path"], each.version, each.entry.get("source_version", ""))
             sources.setdefault((each.suite, name, version), set()).update(each.uses)
         elif each.ecosystem == inputs.CRATE:
             found.append(Pin(osv.CRATES, each.name, each.version, each.uses))
@@ -196,35 +190,30 @@ def ancestry(checkouts: str, names: dict[str, str]) -> osv.Ancestry:
 # Outdated --------------------------------------------------------------------------------------------------------
 
 
-def outdated_debian(locked: dict[str, Any]) -> list[Outdated]:
+def outdated_debian(locked: list[Input]) -> list[Outdated]:
     """Debian packages with a newer version in their suite, its updates or its security archive."""
-    suites = sorted({key.partition("/")[0] for key in locked["packages"]})
-    indexes = {suite: update_debian.suite_index(suite) for suite in suites}
+    packages = [each for each in locked if each.ecosystem == inputs.DEBIAN]
+    indexes = {suite: update_debian.suite_index(suite) for suite in sorted({each.suite for each in packages})}
+    order = osv.version_order(osv.DEBIAN)
     found = []
-    for key, entry in locked["packages"].items():
-        suite, _, name = key.partition("/")
-        if name in indexes[suite] and debian.version_key(entry["version"]) < debian.version_key(
-            newest := indexes[suite][name].version
-        ):
-            found.append(Outdated(f"{osv.DEBIAN}:{osv.RELEASES[suite]}", name, entry["version"], newest))
+    for each in packages:
+        index = indexes[each.suite]
+        if each.name in index and order(each.version) < order(newest := index[each.name].version):
+            found.append(Outdated(f"{osv.DEBIAN}:{osv.RELEASES[each.suite]}", each.name, each.version, newest))
     return found
 
 
 def outdated_pypi(locked: list[Input]) -> list[Outdated]:
     """Distributions of which locks/requirements.in allows a newer version than is locked."""
-    newest = dict(
-        re.findall(
-            r"(?m)^(\S+)==(\S+) ",
-            update_requirements.lock_text(
-                update_requirements.resolve(lock_file.folder() / update_requirements.ASKED, pins=[])
-            ),
-        )
-    )
+    resolved = update_requirements.resolve(lock_file.folder() / update_requirements.ASKED, pins=[])
+    newest = inputs.requirements(update_requirements.lock_text(resolved))
     order = osv.version_order(osv.PYPI)
     return [
-        Outdated(osv.PYPI, each.name, each.version, newest[each.name])
+        Outdated(osv.PYPI, each.name, each.version, newest[each.name].version)
         for each in locked
-        if each.ecosystem == inputs.PYPI and each.name in newest and order(each.version) < order(newest[each.name])
+        if each.ecosystem == inputs.PYPI
+        and each.name in newest
+        and order(each.version) < order(newest[each.name].version)
     ]
 
 
@@ -252,12 +241,12 @@ def outdated_crates(locked: list[Input], cargo: str) -> list[Outdated]:
     ]
 
 
-def outdated(locked: list[Input], debian_lock: dict[str, Any], cargo: str) -> tuple[list[Outdated], list[str]]:
+def outdated(locked: list[Input], cargo: str) -> tuple[list[Outdated], list[str]]:
     """What is outdated, and of each registry that does not answer a line."""
     found: list[Outdated] = []
     silent = []
     asked: dict[str, Callable[[], list[Outdated]]] = {
-        "Debian packages": lambda: outdated_debian(debian_lock),
+        "Debian packages": lambda: outdated_debian(locked),
         "PyPI distributions": lambda: outdated_pypi(locked),
         "crates": lambda: outdated_crates(locked, cargo),
     }
@@ -465,12 +454,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         allowed = read_allowed(lock_file.read_json(ALLOWED))
-        locked = inputs.pinned({name: lock_file.folder() / name for name in inputs.LOCKS})
-        debian_lock = lock_file.read_json(inputs.DEBIAN_LOCK)
-        sources = lock_file.read_json(inputs.SOURCES_LOCK)["sources"]
-        repositories = {entry["repository"]: name for name, entry in sources.items() if entry["registry"] == "git"}
+        locked = inputs.pinned(inputs.in_folder(lock_file.folder()))
+        repositories = {each.entry["repository"]: each.name for each in locked if each.from_git}
         in_history = ancestry(checkout.folder_of_checkouts(lock_file.folder().parent), repositories)
-        asked = pins(locked, debian_lock)
+        asked = pins(locked)
         if options.bazel:
             asked += bazel_pins(json.loads(_here(options.bazel).read_text(encoding="utf-8")))
         database = osv.Database(asked, in_history)
@@ -478,9 +465,9 @@ def main(arguments: list[str] | None = None) -> int:
         newer, notes = (
             ([], ["what is outdated was not asked (--offline)"])
             if options.offline
-            else outdated(locked, debian_lock, os.environ.get("CARGO", "cargo"))
+            else outdated(locked, os.environ.get("CARGO", "cargo"))
         )
-    except (AuditError, osv.DataError, inputs.InputsError, errors.UserError, OSError) as error:
+    except (AuditError, osv.DataError, errors.UserError, OSError) as error:
         print(f"audit: {error}", file=sys.stderr)
         return 2
     report = Report(

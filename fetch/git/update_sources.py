@@ -21,12 +21,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the workspace root, so that this also runs without Bazel
 
-from fetch import lock_file
+from fetch import lock_file, locks
 from fetch.git import checkout
 from fetch.pypi import index as pypi
 
 ASKED = "sources.packages.json"
-LOCK = "sources.lock.json"
+LOCK = locks.SOURCES_LOCK
 
 
 def source_archive(project: str, version: str, files: list[dict[str, Any]]) -> dict[str, Any]:

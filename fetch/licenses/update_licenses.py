@@ -436,17 +436,14 @@ class Updater:
     def __init__(self, cache: Path, *, keep: bool) -> None:
         self._cache = cache
         self._keep = keep
-        self._debian = lock_file.read_json(inputs.DEBIAN_LOCK)["packages"]
-        sources = lock_file.read_json(inputs.SOURCES_LOCK)["sources"]
-        self._git = {name: entry for name, entry in sources.items() if entry["registry"] == "git"}
         self._crates = ""  # where they are downloaded from, once asked
         self._asking = threading.Lock()
 
     def read(self, locked: Input) -> tuple[str, str]:
         """The package that states the licence, and its expression; empty if that is another package of the same suite."""
         print(f"reading {locked.ecosystem} {locked.key} {locked.version} …", file=sys.stderr)
-        if locked.ecosystem == inputs.SOURCE and locked.name in self._git:
-            source = checkout.from_entry(locked.name, self._git[locked.name])
+        if locked.from_git:
+            source = checkout.from_entry(locked.name, locked.entry)
             checkouts = checkout.folder_of_checkouts(lock_file.folder().parent)
             return locked.name, git_license(checkout.from_anywhere(source, checkouts), locked.name)
         path = self._fetch(locked)
@@ -469,8 +466,7 @@ class Updater:
                 return path
         path.parent.mkdir(parents=True, exist_ok=True)
         if locked.ecosystem == inputs.DEBIAN:
-            entry = self._debian[locked.key]
-            urls = [f"{mirror}/{entry['path']}" for mirror in debian.mirror_urls(entry["archive"])]
+            urls = [f"{mirror}/{locked.entry['path']}" for mirror in debian.mirror_urls(locked.entry["archive"])]
         elif locked.ecosystem == inputs.CRATE:
             with self._asking:
                 self._crates = self._crates or registry.template(
@@ -538,11 +534,11 @@ def main() -> int:
     # python-debian reports every wish of the format that a file does not meet.
     logging.getLogger("debian.copyright").setLevel(logging.ERROR)
     try:
-        locked = inputs.pinned({name: lock_file.folder() / name for name in inputs.LOCKS})
+        locked = inputs.pinned(inputs.in_folder(lock_file.folder()))
         old = lock_file.read_json(LOCK) if (lock_file.folder() / LOCK).exists() else {}
         with tempfile.TemporaryDirectory() as scratch:
             lock = updated(locked, old, Updater(options.cache or Path(scratch), keep=bool(options.cache)))
-    except (checkout.SourceError, errors.UserError, inputs.InputsError) as error:
+    except (checkout.SourceError, errors.UserError) as error:
         print(f"update_licenses: {error}", file=sys.stderr)
         return 1
     return lock_file.write(LOCK, lock_file.as_json(lock), check=options.check, command="//locks:update_licenses")

@@ -1,5 +1,7 @@
 """Downloads of PyPI files by hash, through Bazel's downloader, from the index that this machine's pip uses."""
 
+load(":lock.bzl", "normalized", "parse_lock")
+
 # Which index this machine uses is decided in one place, the launcher's.
 _PYPI = Label("//fetch/pypi:index.py")
 
@@ -87,12 +89,9 @@ def locked_requirement(rctx, lock, project):
         lock: Label of a pip requirements file with `name==version --hash=sha256:…` entries.
         project: normalized project name.
     """
-    text = rctx.read(lock).replace("\\\n", " ")
-    for line in text.splitlines():
-        words = [word for word in line.split("#")[0].split(" ") if word]
-        if words and words[0].split("==")[0] == project:
-            hashes = [word[len("--hash=sha256:"):] for word in words if word.startswith("--hash=sha256:")]
-            if hashes:
-                return hashes
-            fail("{}: no --hash in {}. Run tools/bazel run //locks:update_requirements".format(project, lock))
-    fail("{}: not in {}. Add it to locks/requirements.in and run tools/bazel run //locks:update_requirements".format(project, lock))
+    packages, error = parse_lock(rctx.read(lock), str(lock))
+    if error:
+        fail(error)
+    if normalized(project) not in packages:
+        fail("{}: not in {}. Add it to locks/requirements.in and run tools/bazel run //locks:update_requirements".format(project, lock))
+    return packages[normalized(project)]["hashes"]

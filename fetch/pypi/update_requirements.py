@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -27,10 +26,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from fetch import lock_file, trust
+from fetch import lock_file, locks, trust
 
 ASKED = "requirements.in"
-LOCK = "requirements.lock.txt"
+LOCK = locks.REQUIREMENTS_LOCK
 PYTHON = (3, 11)  # as in toolchains/python
 
 HEADER = """\
@@ -48,11 +47,10 @@ def kept(lock: str, asked: str) -> list[str]:
     """
     lines = (line.split("#")[0].strip() for line in asked.splitlines())
     ranges = {canonicalize_name(each.name): each.specifier for each in map(Requirement, filter(None, lines))}
-    pins = re.findall(r"^([a-z0-9-]+)==(\S+)", lock, re.MULTILINE)
     return [
-        f"{name}=={version}"
-        for name, version in pins
-        if ranges.get(name, SpecifierSet()).contains(version, prereleases=True)
+        f"{name}=={pin.version}"
+        for name, pin in locks.requirements(lock).items()
+        if ranges.get(name, SpecifierSet()).contains(pin.version, prereleases=True)
     ]
 
 
@@ -104,7 +102,7 @@ def lock_text(installed: list[dict[str, Any]]) -> str:
     """The lock: `name==version --hash=sha256:…` lines, sorted by normalized name (PEP 503)."""
     locked: dict[str, str] = {}
     for entry in installed:
-        name = re.sub(r"[-_.]+", "-", entry["metadata"]["name"]).lower()
+        name = canonicalize_name(entry["metadata"]["name"])
         source = entry["download_info"]
         if source["url"].startswith("file:") or not source["url"].split("#")[0].endswith(".whl"):
             sys.exit(

@@ -11,7 +11,6 @@ by `Input.identity`.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -30,7 +29,7 @@ def main() -> int:
     except locks.InputsError as error:
         print(f"inputs: {error}", file=sys.stderr)
         return 1
-    content = {"release": arguments.release, "inputs": [dataclasses.asdict(each) for each in inputs]}
+    content = {"release": arguments.release, "inputs": [each.as_json() for each in inputs]}
     arguments.output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return 0
 

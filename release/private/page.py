@@ -91,7 +91,7 @@ def read_inputs(path: pathlib.Path) -> tuple[str | None, list[Input]]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return content["release"], [Input(**entry) for entry in content["inputs"]]
+        return content["release"], [Input.from_json(entry) for entry in content["inputs"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PageError(f"{path}: expected inputs as fetch/locks.py writes them, found {error!r}") from error
 

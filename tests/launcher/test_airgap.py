@@ -20,7 +20,7 @@ from unittest import mock
 import pytest
 from fake_machine import FakeMachine, sha256
 
-from fetch import locked
+from fetch import locks as reader
 from fetch.pypi import index as pypi
 from tools import pack
 from tools.launcher import pack as pack_format
@@ -441,8 +441,8 @@ def test_what_bazel_asked_for_is_read_from_its_log(machine: PackMachine) -> None
 
 
 def test_the_locks_of_this_repository_can_be_read(machine: PackMachine) -> None:
-    found = locked.entries(str(Path(os.environ["LOCKS"]).parents[1]))
+    found = reader.entries(Path(os.environ["LOCKS"]).parents[1])
     kinds = {kind for kind, _, _ in found.values()}
     assert kinds == {"crate", "deb", "git", "sdist", "wheel"}
-    text = "".join(path.read_text() for path in map(Path(os.environ["LOCKS"]).with_name, locked.LOCKS))
+    text = "".join(path.read_text() for path in map(Path(os.environ["LOCKS"]).with_name, reader.PINNING_LOCKS))
     assert set(found) == set(re.findall(r"\b[0-9a-f]{64}\b", text))

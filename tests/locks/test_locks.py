@@ -5,10 +5,13 @@ import json
 import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 from packaging.requirements import Requirement
 
+from fetch import locks
 from tests.private import module_files
 
 FILES = {path.name: path for path in map(pathlib.Path, os.environ["LOCKS"].split())}
@@ -21,14 +24,7 @@ DEBIAN = json.loads(FILES["debian.lock.json"].read_text())
 ASKED = json.loads(FILES["debian.packages.json"].read_text())
 SOURCES = json.loads(FILES["sources.lock.json"].read_text())["sources"]
 SOURCES_ASKED = json.loads(FILES["sources.packages.json"].read_text())["sources"]
-REQUIREMENTS = {
-    name: (version, hashes.split())
-    for name, version, hashes in re.findall(
-        r"^([a-z0-9-]+)==(\S+) ((?:--hash=\S+ ?)+)$",
-        re.sub(r"\\\n\s+", "", FILES["requirements.lock.txt"].read_text()),
-        re.MULTILINE,
-    )
-}
+REQUIREMENTS = locks.requirements(FILES[locks.REQUIREMENTS_LOCK].read_text())
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -92,10 +88,57 @@ def test_every_repository_in_the_module_file_has_its_set_and_every_set_is_used()
 
 
 def test_requirements_are_pinned_by_hash() -> None:
-    lines = [line for line in FILES["requirements.lock.txt"].read_text().splitlines() if "==" in line]
-    assert len(lines) == len(REQUIREMENTS) > 10
-    for name, (_, hashes) in REQUIREMENTS.items():
-        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", entry) for entry in hashes), name
+    text = FILES["requirements.lock.txt"].read_text()
+    assert text.count("==") == len(REQUIREMENTS) > 10
+    assert text.count("--hash=") == sum(len(pin.sha256) for pin in REQUIREMENTS.values())
+    assert list(REQUIREMENTS) == sorted(REQUIREMENTS)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("one==1.0 --hash=sha256:" + "a" * 64, ("one", ("1.0", ("a" * 64,)))),
+        ("One_two[extra]==1.0; python_version < '4' --hash=sha256:" + "a" * 64, ("one-two", ("1.0", ("a" * 64,)))),
+        (
+            f"one==1.0 \\\n    --hash=sha256:{'b' * 64} \\\n    --hash=sha256:{'a' * 64}\n    # via two",
+            ("one", ("1.0", ("a" * 64, "b" * 64))),
+        ),
+    ],
+)
+def test_a_pin_is_read(line: str, expected: tuple) -> None:
+    assert list(locks.requirements(f"# comment\n\n{line}\n").items()) == [expected]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "one==1.0",
+        "one>=1.0 --hash=sha256:" + "a" * 64,
+        "one==1.0 --hash=sha256:00",
+        "one==1.0 --hash=md5:" + "a" * 32,
+        "one==1.0 # --hash=sha256:" + "a" * 64,
+        "--index-url=somewhere",
+    ],
+)
+def test_a_line_that_pins_nothing_by_hash_is_refused(line: str) -> None:
+    with pytest.raises(
+        locks.InputsError, match="expected name==version --hash=sha256:…, found '" + re.escape(line[:8])
+    ):
+        locks.requirements(line + "\n")
+
+
+def test_the_reader_needs_only_the_standard_library() -> None:
+    """The launcher imports it on the machine's own Python."""
+    code = "import sys; from fetch import locks; print(*sys.modules)"
+    root = pathlib.Path(locks.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append({str(root)!r}); {code}"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "fetch" in loaded and loaded <= {*sys.stdlib_module_names, "fetch", "__main__"}, loaded
 
 
 def test_what_is_required_is_locked() -> None:
@@ -106,13 +149,13 @@ def test_what_is_required_is_locked() -> None:
     ]
     assert wanted
     for requirement in wanted:
-        version, _ = REQUIREMENTS[canonical(requirement.name)]
+        version = REQUIREMENTS[canonical(requirement.name)].version
         assert requirement.specifier.contains(version, prereleases=True), requirement
 
 
 def test_tvm_is_the_version_that_the_build_says() -> None:
-    assert REQUIREMENTS["apache-tvm"][0] == VERSIONS["TVM_VERSION"]
-    assert REQUIREMENTS["apache-tvm-ffi"][0] == VERSIONS["TVM_FFI_VERSION"]
+    assert REQUIREMENTS["apache-tvm"].version == VERSIONS["TVM_VERSION"]
+    assert REQUIREMENTS["apache-tvm-ffi"].version == VERSIONS["TVM_FFI_VERSION"]
 
 
 def test_sources_are_pinned_by_hash() -> None:
@@ -156,7 +199,7 @@ def test_installed_distributions_are_the_locked_ones() -> None:
     found = installed()
     assert {"numpy", "pytest", "apache-tvm"} <= set(found)
     for name, distribution in found.items():
-        assert distribution.version.split("+")[0] == REQUIREMENTS[name][0], name
+        assert distribution.version.split("+")[0] == REQUIREMENTS[name].version, name
 
 
 def test_environments_are_complete() -> None:

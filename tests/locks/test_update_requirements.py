@@ -12,12 +12,12 @@ import pytest
 
 from fetch.pypi import update_requirements
 
-LOCK = """\
+LOCK = f"""\
 # a comment
 new-style==1.0 \\
-    --hash=sha256:00
+    --hash=sha256:{"0" * 64}
 old==1.0 \\
-    --hash=sha256:00
+    --hash=sha256:{"0" * 64}
 """
 
 

@@ -11,15 +11,20 @@ from pathlib import Path
 import pytest
 
 
-def starlark(variable: str) -> dict:
-    """Evaluates a .bzl file; returns its globals."""
-    scope: dict = {}
+def starlark(variable: str, **loaded: object) -> dict:
+    """Evaluates a .bzl file; returns its globals.
+
+    Args:
+        loaded: what its load statements would bring.
+    """
+    scope: dict = {**loaded, "load": lambda *names: None}
     exec(Path(os.environ["TEST_SRCDIR"], os.environ[variable]).read_text(), scope)
     return scope
 
 
 STAND_IN = starlark("STAND_IN")
-LOCK = starlark("LOCK")
+READER = starlark("READER")
+LOCK = starlark("LOCK", normalized=READER["normalized"])
 A, B = "a" * 64, "b" * 64
 
 
@@ -57,7 +62,7 @@ def test_reads_names_versions_extras_and_hashes() -> None:
         f"# Comment\nMarkup_Safe.x==1.0 \\\n    --hash=sha256:{A} \\\n    --hash=sha256:{B}\n    # via"
         f" something\ncoverage[toml]==7 ; python_version < '4' --hash=sha256:{A}\n"
     )
-    packages, error = LOCK["parse_lock"](text, "lock.txt")
+    packages, error = READER["parse_lock"](text, "lock.txt")
     assert error is None
     assert packages["markup_safe_x"] == {"name": "Markup_Safe.x", "version": "1.0", "extras": [], "hashes": [A, B]}
     assert packages["coverage"] == {"name": "coverage", "version": "7", "extras": ["toml"], "hashes": [A]}
@@ -69,7 +74,7 @@ def test_refuses_a_line_without_hash_version_or_package() -> None:
         (f"numpy>=2.0 --hash=sha256:{A}", 'expected "name==version", found "numpy>=2.0"'),
         ("--index-url https://example.invalid", 'found the option "--index-url"'),
     ]:
-        packages, error = LOCK["parse_lock"](line + "\n", "lock.txt")
+        packages, error = READER["parse_lock"](line + "\n", "lock.txt")
         assert packages == {}
         assert "lock.txt: " in error
         assert message in error

@@ -33,11 +33,10 @@ WHEELS = [stamp.artifact_file(pathlib.Path(os.environ[name])) for name in ("TVM_
 VERSION = "0.1.0"
 LOCKED = inputs.load(LOCKS)
 DEBIAN = json.loads(LOCKS["debian.lock.json"].read_text())
-REQUIREMENTS = re.findall(
-    r"^([a-z0-9-]+)==(\S+) \\\n    --hash=sha256:([0-9a-f]{64})$",
-    LOCKS["requirements.lock.txt"].read_text(),
-    re.MULTILINE,
-)
+REQUIREMENTS = [
+    (name, version, *sha256)
+    for name, (version, sha256) in inputs.requirements(LOCKS["requirements.lock.txt"].read_text()).items()
+]
 SOURCES = json.loads(LOCKS["sources.lock.json"].read_text())["sources"]
 CRATES_LOCK = json.loads(LOCKS["crates.lock.json"].read_text())
 CRATES, CRATE_SETS = CRATES_LOCK["crates"], CRATES_LOCK["sets"]

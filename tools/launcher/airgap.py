@@ -21,9 +21,10 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO, Callable
 
-from fetch import locked
+from fetch import locks
 
 from . import options, pack
 
@@ -279,12 +280,12 @@ def check_locks(chosen: pack.Pack, path: str, root: str) -> None:
             f"{path}: outdated: expected Bazel {version} (.bazelversion) in it, found {chosen.about['bazel']['bazel']};"
             f" {_UPDATE}"
         )
-    if locked.digests(root) == chosen.about["locks"]:
+    if locks.digests(Path(root)) == chosen.about["locks"]:
         return
     known = {blob.sha256 for blob in chosen.blobs} | set(chosen.about["left_out"])
     new = [
         f"{kind} {name} {version} (sha256 {sha256})"
-        for sha256, (kind, name, version) in locked.entries(root).items()
+        for sha256, (kind, name, version) in locks.entries(Path(root)).items()
         if sha256 not in known
     ]
     if new:

@@ -1,8 +1,9 @@
 """pip.parse of the rules_python stand-in: one repository per wheel of the lock, and a hub with their public names."""
 
 # Of the root module, not of this one: which index the machine uses is decided in one place.
+load("@@//fetch/pypi:lock.bzl", "parse_lock")
 load("@@//fetch/pypi:pypi.bzl", "from_repository_cache", "pypi_fetch", "pypi_files", "pypi_index")
-load(":lock.bzl", "choose", "parse_lock", "required")
+load(":lock.bzl", "choose", "required")
 
 def _index_impl(rctx):
     address, error = pypi_index(rctx)
@@ -126,7 +127,7 @@ def _hub_impl(rctx):
     rctx.file("requirements.bzl", """\
 \"\"\"Labels of the locked requirements; made by pip.parse of fetch/registry.\"\"\"
 
-load("@rules_python//python/private:lock.bzl", "normalized")
+load("@@//fetch/pypi:lock.bzl", "normalized")
 
 all_requirements = {all}
 all_whl_requirements = {all_whl}
