@@ -12,8 +12,8 @@ import report
 
 # Prints the command line that the launcher would execute.
 _ASK = (
-    "import json, sys; sys.path.insert(0, sys.argv[1]); from tools.launcher import launcher;"
-    " print(json.dumps(launcher.command_line(sys.argv[2:])[1]))"
+    "import json, sys; sys.path.insert(0, sys.argv[1]); from tools.launcher import start;"
+    " print(json.dumps(start.command_line(sys.argv[2:])[1]))"
 )
 
 

@@ -1,3 +1,1 @@
-"""A package, not a namespace: tools/bazel imports it from the source tree, before whatever else is installed under this
-name.
-"""
+"""A regular package, so that tools/bazel imports it from the source tree before any installed package of this name."""

@@ -1,17 +1,13 @@
-"""Writes everything that a build needs from outside into one file, for machines without a network: tools/bazel
---airgap=FILE.
+"""Writes everything that a build downloads into one file, the pack, for machines without a network.
 
-    tools/bazel run //tools:pack -- FILE
+    tools/bazel run //tools:pack -- FILE                  # there: tools/bazel --airgap=FILE build ...
     tools/bazel run --config=cuda //tools:pack -- FILE
     tools/bazel run //tools:pack -- FILE --since OLD
 
-What is needed is found out by asking for it: Bazel fetches all that images, wheels, tests and publishing want, into a
-folder that is removed
-afterwards, and writes down each download. What the repository cache has already is not downloaded again. Git sources
-are part of it where
-this build has them. The same locks and the same Bazel give the same bytes. With --since only what the pack OLD lacks is
-written: the other
-machine needs both.
+Bazel itself determines what a build downloads: it fetches everything that images, wheels, tests and publishing need
+into a temporary folder, and logs each download. It does not download again what the repository cache has. The pack has
+git sources if this build has them. The same locks and the same Bazel give the same bytes. With --since, the pack
+carries only what the pack OLD lacks, and the other machine needs both.
 """
 
 from __future__ import annotations
@@ -25,7 +21,6 @@ import io
 import json
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
@@ -39,15 +34,11 @@ from fetch import arguments, errors, locks
 from fetch.debian import archive as debian
 from fetch.git import checkout
 from fetch.pypi import index as pypi
-from tools.launcher import bootstrap, installed, machine, pack
+from tools import workspace_log
+from tools.launcher import install, installed, machine, pack_format
 
-# What the other machine is to build, test, run and push; //tests holds everything else that these need.
+# What the other machine can build, test, run and push. //tests depends on everything else that these need.
 TARGETS = ("//images/...", "//wheels/...", "//models/...", "//release/...", "//tests/...")
-
-# Bazel's log of what repository rules do is a stream of protocol buffers (workspace_log.proto). A download has its
-# output in field 2 (tag 0x12,
-# length, bytes) and its hash, hexadecimal, in field 3 (tag 0x1a, length 64).
-_DOWNLOAD = re.compile(rb"\x12(.)([!-~]+?)\x1a@([0-9a-f]{64})", re.DOTALL)
 
 _CHUNK = 1 << 20
 _PROGRESS_BYTES = 200 * 10**6
@@ -55,9 +46,9 @@ _PROGRESS_BYTES = 200 * 10**6
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """What goes into a pack: the blobs, the file of each by hash, and what the pack says of itself (see pack.Pack)."""
+    """The content of a pack: its blobs, the file of each by hash, and its configuration (see pack_format.Pack)."""
 
-    blobs: list[pack.Blob]
+    blobs: list[pack_format.Blob]
     files: dict[str, pathlib.Path]
     about: dict[str, Any]
 
@@ -67,12 +58,12 @@ def say(line: str) -> None:
 
 
 class Workspace:
-    """The workspace that is packed, and another Bazel on it.
+    """The workspace to pack, and a second Bazel that runs in it.
 
     Args:
         root: its folder.
-        options: of Bazel's commands: profile, CUDA, sources.
-        scratch: folder for all that is fetched.
+        options: options of Bazel's commands: profile, CUDA, sources.
+        scratch: the folder that everything is fetched into.
     """
 
     def __init__(self, root: pathlib.Path, options: list[str], scratch: pathlib.Path) -> None:
@@ -86,7 +77,7 @@ class Workspace:
             command,
             *rest,
         ]
-        # Else this process would count as one that Bazel started, and a Bazelisk would look for itself.
+        # Otherwise Bazel would see that it runs under another Bazel, and Bazelisk would find itself.
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -99,10 +90,10 @@ class Workspace:
         return pathlib.Path(found) / "content_addressable" / "sha256"
 
     def fetch(self) -> dict[str, str]:
-        """Has everything fetched; returns hash → file name of each download.
+        """Fetches everything and returns the hash and file name of each download.
 
         Raises:
-            PackError: something is not to be had; Bazel has said what.
+            PackError: something is unavailable; Bazel has printed what.
         """
         log = self.scratch / "log"
         options = [
@@ -115,26 +106,18 @@ class Workspace:
             "build", *self.options, *options, "--show_progress_rate_limit=20", "--", *TARGETS, check=False
         )
         if done.returncode:
-            raise pack.PackError(
-                f"not all that a build needs is to be had, see above (Bazel's exit code {done.returncode}). Nothing was"
-                " written"
+            raise pack_format.PackError(
+                f"cannot fetch everything that a build needs, see above (Bazel's exit code {done.returncode}); wrote"
+                " nothing"
             )
-        return downloads(log.read_bytes())
-
-
-def downloads(log: bytes) -> dict[str, str]:
-    """Hash → file name of the downloads in Bazel's log of repository rules."""
-    found = {}
-    for match in _DOWNLOAD.finditer(log):
-        if match[1][0] == len(match[2]):
-            found[match[3].decode()] = match[2].decode().rpartition("/")[2]
-    return found
+        try:
+            return workspace_log.downloads(log.read_bytes())
+        except ValueError as error:
+            raise pack_format.PackError(f"Bazel's log of repository rules is unreadable: {error}") from error
 
 
 def git_sources(root: pathlib.Path, checkouts: str, cache: pathlib.Path) -> None:
-    """Puts the tars of git sources into the repository cache, as far as they are to be had: the fetch after this says
-    which it wants.
-    """
+    """Puts the tars of all available git sources into the repository cache; the next fetch shows which a build uses."""
     lock = json.loads((root / "locks/sources.lock.json").read_text(encoding="utf-8"))["sources"]
     for name, entry in lock.items():
         if entry["registry"] == "git" and not (cache / entry["sha256"] / "file").exists():
@@ -150,83 +133,87 @@ def git_sources(root: pathlib.Path, checkouts: str, cache: pathlib.Path) -> None
             temporary.rename(cache / source.sha256 / "file")
 
 
-def bazel_files(cache: pathlib.Path, version: str) -> tuple[dict[str, Any], dict[str, pathlib.Path], list[pack.Blob]]:
-    """What Bazel is made of: the list of it as an installation has it, its files by hash, its blobs.
+def bazel_files(
+    cache: pathlib.Path, version: str
+) -> tuple[dict[str, Any], dict[str, pathlib.Path], list[pack_format.Blob]]:
+    """Returns what Bazel is installed from: the manifest of the installation, the files by hash, and the blobs.
 
-    The packages of this machine's own installation, if there is one; else those that one would take now.
+    These are the packages of this machine's installation if there is one, else those that a new one would use.
 
     Raises:
-        errors.UserError: something is not to be had any more.
+        errors.UserError: something is no longer available.
     """
     folder = cache / "downloads"
     folder.mkdir(parents=True, exist_ok=True)
     manifest = pathlib.Path(installed.prefix(str(cache), version), "manifest.json")
     bazel = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else None
     if bazel and not all((folder / f"{entry['sha256']}.deb").exists() for entry in bazel["packages"].values()):
-        # Of a launcher that kept nothing: the archive may have the same packages still.
-        now = {package.name: package for package in bootstrap.choose(version)}
+        # An older launcher kept no packages, but the archive may still have them.
+        now = {package.name: package for package in install.choose(version)}
         if any(name not in now or now[name].sha256 != entry["sha256"] for name, entry in bazel["packages"].items()):
-            raise pack.PackError(
-                f"Debian no longer has the packages that Bazel in {manifest.parent} is made of. Have it made of the"
-                f" present ones: rm -r {manifest.parent} && tools/bazel version, then pack again"
+            raise pack_format.PackError(
+                f"Debian no longer has the packages that Bazel in {manifest.parent} was installed from. Reinstall it"
+                f" from current ones: rm -r {manifest.parent} && tools/bazel version, then pack again"
             )
     if not bazel or not all((folder / f"{entry['sha256']}.deb").exists() for entry in bazel["packages"].values()):
-        packages = bootstrap.choose(version)
+        packages = install.choose(version)
         say(
-            f"downloading what Bazel {version} is made of: {len(packages)} Debian packages,"
+            f"downloading the packages of Bazel {version}: {len(packages)} Debian packages,"
             f" {sum(package.size for package in packages) / 1e6:.0f} MB"
         )
         for package in packages:
-            bootstrap.fetch_package(package, folder)
+            install.fetch_package(package, folder)
         bazel = bazel or {
             "bazel": version,
             "packages": {
                 package.name: {key: getattr(package, key) for key in ("version", "sha256", "suite")}
                 for package in packages
             },
-            "wheels": {filename: {"sha256": sha256} for _, filename, sha256, _ in bootstrap.WHEELS},
+            "wheels": {filename: {"sha256": sha256} for _, filename, sha256, _ in install.WHEELS},
         }
     files, blobs = {}, []
     for name, entry in bazel["packages"].items():
         files[entry["sha256"]] = path = folder / f"{entry['sha256']}.deb"
-        blobs.append(pack.Blob(entry["sha256"], path.stat().st_size, "bazel", name, entry["version"], path.name))
-    for project, filename, sha256, _ in bootstrap.WHEELS:
+        blobs.append(pack_format.Blob(entry["sha256"], path.stat().st_size, "bazel", name, entry["version"], path.name))
+    for project, filename, sha256, _ in install.WHEELS:
         files[sha256] = path = pypi.fetch(project, filename, sha256, folder / filename)
-        blobs.append(pack.Blob(sha256, path.stat().st_size, "bazel", project, filename.split("-")[1], filename))
+        blobs.append(pack_format.Blob(sha256, path.stat().st_size, "bazel", project, filename.split("-")[1], filename))
     return bazel, files, blobs
 
 
 def collect(workspace: Workspace, cuda: bool, sources: bool, checkouts: str) -> Content:
-    """Everything that a build of the workspace needs.
+    """Returns everything that a build of the workspace downloads.
 
     Raises:
-        errors.UserError: something is not to be had.
+        errors.UserError: something is unavailable.
     """
     version = machine.wanted_version()
     bazel, files, blobs = bazel_files(pathlib.Path(machine.cache_folder()), version)
     cache = workspace.repository_cache()
     if sources:
         git_sources(workspace.root, checkouts, cache)
-    say("asking Bazel for all that a build needs (a minute or two)")
+    say("fetching everything that a build needs (a minute or two)")
     wanted = workspace.fetch()
     entries = locks.entries(workspace.root)
     for sha256, name in wanted.items():
         path = cache / sha256 / "file"
         if sha256 not in entries or not path.exists():
             where = "in the locks" if sha256 not in entries else f"in the repository cache {cache}"
-            raise pack.PackError(
-                f"{name} (sha256 {sha256}): expected {where}, found none there; run the same command again, without"
-                " --repository_cache in user.bazelrc"
+            raise pack_format.PackError(
+                f"{name} (sha256 {sha256}): expected it {where}, but it is not there; remove --repository_cache from"
+                " user.bazelrc and run the same command again"
             )
         kind, project, of = entries[sha256]
         if sha256 in files:
             blobs = [blob for blob in blobs if blob.sha256 != sha256]
         files[sha256] = path
         blobs.append(
-            pack.Blob(sha256, path.stat().st_size, kind, project, of, f"{project}-{of}.tar" if kind == "git" else name)
+            pack_format.Blob(
+                sha256, path.stat().st_size, kind, project, of, f"{project}-{of}.tar" if kind == "git" else name
+            )
         )
     about = {
-        "format": pack.FORMAT,
+        "format": pack_format.FORMAT,
         "profile": "registries",
         "cuda": cuda,
         "sources": sources,
@@ -240,8 +227,8 @@ def collect(workspace: Workspace, cuda: bool, sources: bool, checkouts: str) -> 
 
 
 def since(content: Content, old: pathlib.Path) -> Content:
-    """The content without what another pack lists."""
-    with pack.Reader(str(old)) as reader:
+    """Returns the content without the blobs that another pack lists."""
+    with pack_format.Reader(str(old)) as reader:
         have = {blob.sha256 for blob in reader.pack.blobs}
         about = {**content.about, "base": reader.pack.name, "from_base": sorted(have & set(content.files))}
     return dataclasses.replace(content, about=about)
@@ -252,39 +239,39 @@ def as_json(value: Any) -> bytes:
 
 
 def documents(content: Content) -> list[tuple[str, bytes]]:
-    """The pack's members before its blobs: name and content of each."""
+    """Returns the name and content of the members before the blobs."""
     configuration = as_json(content.about)
 
     def descriptor(media_type: str, data: bytes) -> dict[str, Any]:
-        return {"mediaType": media_type, "digest": "sha256:" + pack.sha256(data), "size": len(data)}
+        return {"mediaType": media_type, "digest": "sha256:" + pack_format.sha256(data), "size": len(data)}
 
     manifest = as_json(
         {
             "schemaVersion": 2,
-            "mediaType": pack.MANIFEST_TYPE,
-            "artifactType": pack.TYPE,
-            "config": descriptor(pack.TYPE.replace(".v1", ".config.v1"), configuration),
+            "mediaType": pack_format.MANIFEST_TYPE,
+            "artifactType": pack_format.TYPE,
+            "config": descriptor(pack_format.TYPE.replace(".v1", ".config.v1"), configuration),
             "layers": [blob.layer() for blob in content.blobs],
         }
     )
     index = {
         "schemaVersion": 2,
-        "mediaType": pack.INDEX_TYPE,
-        "manifests": [{**descriptor(pack.MANIFEST_TYPE, manifest), "artifactType": pack.TYPE}],
+        "mediaType": pack_format.INDEX_TYPE,
+        "manifests": [{**descriptor(pack_format.MANIFEST_TYPE, manifest), "artifactType": pack_format.TYPE}],
     }
     return [
-        ("oci-layout", pack.LAYOUT),
+        ("oci-layout", pack_format.LAYOUT),
         ("index.json", as_json(index)),
-        (pack.BLOBS + pack.sha256(manifest), manifest),
-        (pack.BLOBS + pack.sha256(configuration), configuration),
+        (pack_format.BLOBS + pack_format.sha256(manifest), manifest),
+        (pack_format.BLOBS + pack_format.sha256(configuration), configuration),
     ]
 
 
 def write(content: Content, out: pathlib.Path) -> int:
-    """Writes a pack; `out` appears only whole. Returns its size in bytes.
+    """Writes a pack and returns its size in bytes. `out` appears only once it is complete.
 
     Raises:
-        PackError: a file is not what its hash says, or the disk is full.
+        PackError: a file does not match its hash, or `out` cannot be written.
     """
     from_base = set(content.about["from_base"])
     carried = [blob for blob in content.blobs if blob.sha256 not in from_base]
@@ -301,11 +288,11 @@ def write(content: Content, out: pathlib.Path) -> int:
             for blob in carried:
                 with content.files[blob.sha256].open("rb") as file:
                     hashed = _Hashed(file)
-                    tar.addfile(_member(pack.BLOBS + blob.sha256, blob.size), hashed)
+                    tar.addfile(_member(pack_format.BLOBS + blob.sha256, blob.size), hashed)
                 if hashed.digest.hexdigest() != blob.sha256:
-                    raise pack.PackError(
+                    raise pack_format.PackError(
                         f"{content.files[blob.sha256]}: expected {blob}, found sha256 {hashed.digest.hexdigest()}:"
-                        " remove it, then pack again"
+                        " delete it, then pack again"
                     )
                 done += blob.size
                 if done - shown >= _PROGRESS_BYTES:
@@ -323,9 +310,9 @@ def write(content: Content, out: pathlib.Path) -> int:
             errno.ENOTDIR,
             errno.EISDIR,
         ):
-            raise pack.PackError(
-                f"{out}: cannot be written: {os.strerror(error.errno)} ({error.filename or temporary}). The pack takes"
-                f" {total / 1e6:.0f} MB: name a file in a folder that is there, is yours and has the room"
+            raise pack_format.PackError(
+                f"{out}: cannot write it: {os.strerror(error.errno)} ({error.filename or temporary}). The pack takes"
+                f" {total / 1e6:.0f} MB: choose a file in an existing, writable folder with enough room"
             ) from error
         raise
     finally:
@@ -340,7 +327,7 @@ def _member(name: str, size: int) -> tarfile.TarInfo:
 
 
 class _Hashed:
-    """A file that is hashed while it is read."""
+    """A file that hashes what is read from it."""
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file, self.digest = file, hashlib.sha256()
@@ -353,7 +340,7 @@ class _Hashed:
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[pathlib.Path]:
-    """A folder below the launcher's cache, gone afterwards with all that Bazel made read-only in it."""
+    """A temporary folder in the launcher's cache. Removing it includes files that Bazel made read-only."""
     cache = pathlib.Path(machine.cache_folder())
     cache.mkdir(parents=True, exist_ok=True)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="packing-", dir=cache))
@@ -367,13 +354,13 @@ def scratch_folder() -> Iterator[pathlib.Path]:
 def main() -> int:
     parser = arguments.Parser("//tools:pack", __doc__)
     parser.add_argument("out", metavar="FILE", type=arguments.user_path, help="the pack to write")
-    parser.add_argument("--since", metavar="OLD", type=arguments.user_path, help="an older pack: leave out what it has")
+    parser.add_argument("--since", metavar="OLD", type=arguments.user_path, help="an older pack; omit what it has")
     parser.add_argument("--settings", type=json.loads, default={}, help=argparse.SUPPRESS)
     options = parser.parse_args()
     began = time.monotonic()
     settings = options.settings
     root = pathlib.Path(os.environ.get("BUILD_WORKSPACE_DIRECTORY", machine.ROOT))
-    # The launcher's functions look for the workspace by their own place, which is Bazel's folder of runfiles here.
+    # The launcher finds the workspace by its own path, which is in Bazel's runfiles here.
     machine.ROOT = str(root)
     checkouts = settings.get("MLC_SOURCES", "")
     sources = bool(checkouts) or settings.get("MLC_FETCH_SOURCES") == "1"
@@ -385,7 +372,7 @@ def main() -> int:
     )
     try:
         if options.since:
-            pack.Reader(str(options.since)).__exit__()  # Before minutes are spent.
+            pack_format.Reader(str(options.since)).__exit__()  # Fail now rather than after minutes.
         with scratch_folder() as scratch:
             workspace = Workspace(root, flags, scratch)
             try:
@@ -401,9 +388,10 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     left = len(content.about["from_base"])
-    held = f", of which {left} are in {options.since} and not in it" if options.since else ""
-    described = pack.Pack("", tuple(content.blobs), content.about)
-    say(f"{pack.describe(described, str(options.out))}{held}: {size / 1e6:.0f} MB in {time.monotonic() - began:.0f} s")
+    held = f", of which {left} are only in {options.since}" if options.since else ""
+    described = pack_format.Pack("", tuple(content.blobs), content.about)
+    seconds = time.monotonic() - began
+    say(f"{pack_format.describe(described, str(options.out))}{held}: {size / 1e6:.0f} MB in {seconds:.0f} s")
     return 0
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The workspace status of a release build (--config=release): the commit that it is made of, and who builds.
+"""Prints the workspace status of a release build (--config=release): the commit and the builder.
 
-Bazel runs it at the workspace's root; each line is a key and a value (Bazel's user manual, --workspace_status_command).
+Bazel runs this in the workspace root. Each line is a key and a value (--workspace_status_command in Bazel's manual).
 """
 
 import os
@@ -15,11 +15,11 @@ def git(*arguments: str) -> str:
 
 def main() -> int:
     try:
-        # In a copy of the sources in a folder of another repository git would answer for that one.
+        # In a copy of the sources inside another repository, git would report that repository.
         top = git("rev-parse", "--show-toplevel")
         if os.path.realpath(top) != os.path.realpath("."):
             print(
-                f"workspace_status: expected a git checkout, found a folder in that of {top}. A release is built in a"
+                f"workspace_status: expected a git checkout, found a folder in the checkout {top}. Build a release in a"
                 " clone.",
                 file=sys.stderr,
             )
@@ -27,18 +27,18 @@ def main() -> int:
         changed = git("status", "--porcelain")
         if changed:
             print(
-                f"workspace_status: a release is made of a commit, and these files differ from it:\n{changed}\nCommit"
-                " or undo them.",
+                f"workspace_status: a release is built from a commit, but these files differ from it:\n{changed}\n"
+                "Commit or revert them.",
                 file=sys.stderr,
             )
             return 1
         print("STABLE_REVISION", git("rev-parse", "HEAD"))
         server, workflow = os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_WORKFLOW_REF")
-        # SLSA 1.0, builder.id: the workflow that runs, else a workstation, which vouches for nothing.
+        # SLSA 1.0, builder.id: the running workflow, else a workstation, which attests nothing.
         print("STABLE_BUILDER_ID", f"{server}/{workflow}" if server and workflow else "urn:mlc-bazel:workstation")
     except (OSError, subprocess.CalledProcessError) as error:
         print(
-            f"workspace_status: no commit is known here: {error}. A release is built in a git checkout.",
+            f"workspace_status: cannot determine the commit: {error}. Build a release in a git checkout.",
             file=sys.stderr,
         )
         return 1

@@ -149,7 +149,7 @@ def pins(locked: Iterable[Input]) -> list[Pin]:
 
 
 def bazel_pins(manifest: dict[str, Any]) -> list[Pin]:
-    """What the launcher made Bazel of (tools/launcher/bootstrap.py), with the same meaning as the locks' pins.
+    """What the launcher made Bazel of (tools/launcher/install.py), with the same meaning as the locks' pins.
 
     Args:
         manifest: the content of manifest.json in the folder that it installed Bazel into.

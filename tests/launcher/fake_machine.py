@@ -159,9 +159,8 @@ class FakeMachine(contextlib.ExitStack):
         self.prefix = self.cache / f"bazel-{self.VERSION}-1"
         self.root = self.folder / "repository"
         # A copy, as the launcher finds the repository by its own real path, which is outside of the test's inputs.
-        ignored = shutil.ignore_patterns("__pycache__", "registry")
         for name in ("fetch", "tools"):
-            shutil.copytree(ROOT / name, self.root / name, ignore=ignored)
+            shutil.copytree(ROOT / name, self.root / name, ignore=shutil.ignore_patterns("__pycache__", "registry"))
         (self.root / "locks").mkdir()
         shutil.copy(ROOT / "locks/sources.lock.json", self.root / "locks")
         (self.root / ".bazelversion").write_text(self.VERSION + "\n")

@@ -53,7 +53,7 @@ def test_a_checkout_with_changes_is_no_release(checkout, name) -> None:
     (checkout / name).write_text("b")
     done = run(checkout)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "a release is made of a commit" in done.stderr and name in done.stderr
+    assert "a release is built from a commit" in done.stderr and name in done.stderr
 
 
 def test_without_a_checkout_there_is_no_release(tmp_path) -> None:
@@ -71,7 +71,7 @@ def test_a_copy_in_an_ignored_folder_of_another_checkout_is_no_release(checkout)
     (checkout / "copy").mkdir()
     done = run(checkout / "copy")
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"expected a git checkout, found a folder in that of {checkout.resolve()}" in done.stderr
+    assert f"expected a git checkout, found a folder in the checkout {checkout.resolve()}" in done.stderr
 
 
 def test_a_build_that_is_not_stamped_says_so() -> None:

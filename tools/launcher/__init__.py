@@ -1,1 +1,1 @@
-"""The parts of tools/bazel; Python 3.9 or newer, standard library only."""
+"""The modules of tools/bazel: Python 3.9 or newer, standard library only."""

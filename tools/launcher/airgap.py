@@ -1,12 +1,11 @@
-"""Builds out of a pack (pack.py), on a machine without a network: imports it once, and tells Bazel to take everything
-from there.
+"""Builds from a pack (pack_format.py) on a machine without a network: imports it once and points Bazel at it.
 
-Below the launcher's cache folder:
+The launcher's cache folder then has:
 
-    airgap/blobs/<sha256>          every blob of every pack that was imported, verified
-    airgap/packs/<name>/           one pack: its documents, a repository cache for Bazel and a Python package index,
-    links to the blobs
-    airgap/imported.json           which files were imported, so that they are not read again
+    airgap/blobs/<sha256>          every blob of every imported pack, verified
+    airgap/packs/<name>/           one pack: its documents, and a repository cache for Bazel and a Python package index
+                                   that link to the blobs
+    airgap/imported.json           the imported files, so that they are not read again
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from typing import IO, Callable
 
 from fetch import locks
 
-from . import options, pack
+from . import options, pack_format
 
 OPTION = "--airgap"
 VARIABLE = "MLC_AIRGAP"
@@ -34,18 +33,17 @@ _CHUNK = 1 << 20
 
 
 def take_option(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """The packs to build from, and the arguments without them: those of --airgap=FILE before Bazel's command, else
-    those of MLC_AIRGAP.
+    """Returns the packs to build from, and the arguments without them.
 
-    Several are imported in this order, and the last one is built from: a full pack, then an incremental one. In the
-    variable ":" separates them.
+    Packs are named by --airgap=FILE before Bazel's command, else by MLC_AIRGAP, separated by ":". They are imported in
+    this order (a full pack, then an incremental one), and the build uses the last one.
     """
     packs, rest, position = [], [], 0
     while position < len(arguments) and arguments[position].startswith("-"):
         argument = arguments[position]
         if argument == OPTION:
             if position + 1 == len(arguments):
-                raise pack.PackError(f"{OPTION}: expected the path of a pack, found nothing")
+                raise pack_format.PackError(f"{OPTION}: expected the path of a pack, found nothing")
             packs.append(arguments[position + 1])
             position += 2
             continue
@@ -64,7 +62,7 @@ def take_option(arguments: Sequence[str], environment: Mapping[str, str]) -> tup
 
 
 class Store:
-    """The packs that were imported on this machine.
+    """The packs imported on this machine.
 
     Args:
       cache: the launcher's cache folder.
@@ -79,15 +77,15 @@ class Store:
         return os.path.join(self.folder, "blobs", sha256)
 
     def view(self, name: str) -> str:
-        """The folder of a pack; there only when all of it is."""
+        """Returns the folder of a pack. It exists only once it is complete."""
         return os.path.join(self.folder, "packs", name)
 
-    def use(self, paths: Sequence[str], root: str) -> pack.Pack:
-        """Imports packs that were not, and returns the last one, which suits the locks of the workspace `root`.
+    def use(self, paths: Sequence[str], root: str) -> pack_format.Pack:
+        """Imports packs unless that is done already, and returns the last one, which fits the locks of `root`.
 
         Raises:
-          pack.PackError: one is damaged, incomplete, without its base, no pack at all, or the last one is of other
-            locks.
+          pack_format.PackError: a file is damaged, incomplete, lacks its base or is not a pack, or the last pack was
+            made for other locks.
         """
         found = None
         for path in paths:
@@ -96,8 +94,8 @@ class Store:
         check_locks(found, paths[-1], root)
         return found
 
-    def _known(self, path: str) -> pack.Pack | None:
-        """The pack, if this very file was imported."""
+    def _known(self, path: str) -> pack_format.Pack | None:
+        """Returns the pack if exactly this file was imported, else None."""
         try:
             with open(os.path.join(self.folder, "imported.json"), encoding="utf-8") as file:
                 entry = json.load(file)[os.path.abspath(path)]
@@ -108,11 +106,11 @@ class Store:
             for name in ("manifest.json", "config.json"):
                 with open(os.path.join(view, name), "rb") as file:
                     documents.append(file.read())
-            return pack.decode(*documents)
+            return pack_format.decode(*documents)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def _import(self, path: str) -> pack.Pack:
+    def _import(self, path: str) -> pack_format.Pack:
         try:
             os.makedirs(os.path.join(self.folder, "blobs"), exist_ok=True)
             os.makedirs(os.path.join(self.folder, "packs"), exist_ok=True)
@@ -120,10 +118,10 @@ class Store:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
-                    self.say(f"waiting for another run that imports a pack (lock {lock.name})")
+                    self.say(f"waiting for another run that is importing a pack (lock {lock.name})")
                     fcntl.flock(lock, fcntl.LOCK_EX)
-                with pack.Reader(path) as reader:
-                    self.say(f"importing the pack {pack.describe(reader.pack, path)} (once)")
+                with pack_format.Reader(path) as reader:
+                    self.say(f"importing the pack {pack_format.describe(reader.pack, path)} (once)")
                     identity = _identity(path)
                     self._take(reader)
                     self._make_view(reader)
@@ -131,16 +129,18 @@ class Store:
                 return reader.pack
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
-                raise pack.PackError(
-                    f"{error.filename or self.folder}: {os.strerror(error.errno)}. A pack is unpacked once below"
-                    f" {self.folder}: free some space, or set MLC_BAZEL_CACHE to a folder with room, and run the same"
-                    " command again: it goes on from here."
+                raise pack_format.PackError(
+                    f"{error.filename or self.folder}: {os.strerror(error.errno)}. A pack is unpacked once into"
+                    f" {self.folder}: free some space, or set MLC_BAZEL_CACHE to a folder with room, then run the same"
+                    " command again: it resumes."
                 ) from error
             raise
 
-    def _take(self, reader: pack.Reader) -> None:
-        """Copies what the store lacks, each blob verified before it gets its name; all that is wrong is found before
-        the first complaint.
+    def _take(self, reader: pack_format.Reader) -> None:
+        """Copies blobs that the store lacks, and verifies each before giving it its name.
+
+        Raises:
+          pack_format.PackError: lists everything that is damaged or missing.
         """
         blobs = {blob.sha256: blob for blob in reader.pack.blobs}
         have = {sha256 for sha256, blob in blobs.items() if _size(self.blob(sha256)) == blob.size}
@@ -148,9 +148,9 @@ class Store:
         for sha256, size, content in reader:
             blob = blobs.get(sha256)
             if blob is None or size != blob.size:
-                raise pack.PackError(
-                    f"{reader.path}: expected blobs of its own list only, found {sha256}: a damaged pack; copy it"
-                    f" again, or {pack.REPACK}"
+                raise pack_format.PackError(
+                    f"{reader.path}: expected only blobs that the pack lists, found {sha256}: the pack is damaged; copy"
+                    f" it again, or {pack_format.REPACK}"
                 )
             carried.add(sha256)
             done += size
@@ -165,21 +165,21 @@ class Store:
         missing = [blob for sha256, blob in blobs.items() if sha256 not in there | broken]
         lost = [blob for blob in missing if blob.sha256 not in of_base]
         if lost or damaged:
-            raise pack.PackError(
-                f"{reader.path}: a damaged or incomplete pack. Expected {len(blobs)} files in it"
-                + (f", found these changed:\n{pack.listed(damaged)}\n" if damaged else ", ")
-                + (f"found these missing:\n{pack.listed(lost)}\n" if lost else "")
-                + f"Copy it again, or {pack.REPACK}"
+            raise pack_format.PackError(
+                f"{reader.path}: a damaged or incomplete pack. Expected {len(blobs)} files,"
+                + (f" found these changed:\n{pack_format.listed(damaged)}\n" if damaged else " ")
+                + (f"found these missing:\n{pack_format.listed(lost)}\n" if lost else "")
+                + f"Copy it again, or {pack_format.REPACK}"
             )
         if missing:
-            raise pack.PackError(
-                f"{reader.path}: an incremental pack, whose base (pack {reader.pack.about['base'][:12]}) this machine"
-                f" does not have. Name the base before it, once: tools/bazel {OPTION}=BASE {OPTION}={reader.path} …\nIt"
-                f" lacks {len(missing)} files that are there:\n{pack.listed(missing)}"
+            raise pack_format.PackError(
+                f"{reader.path}: an incremental pack, but this machine lacks its base, pack"
+                f" {reader.pack.about['base'][:12]}. Name the base before it, once: tools/bazel {OPTION}=BASE"
+                f" {OPTION}={reader.path} …\nThe base has {len(missing)} of its files:\n{pack_format.listed(missing)}"
             )
 
-    def _copy(self, content: IO[bytes], blob: pack.Blob) -> bool:
-        """Puts a blob into the store; False if it is not what its name says."""
+    def _copy(self, content: IO[bytes], blob: pack_format.Blob) -> bool:
+        """Copies a blob into the store. Returns False if its content does not match its name."""
         digest = hashlib.sha256()
         temporary = self.blob(blob.sha256) + ".part"
         try:
@@ -187,27 +187,27 @@ class Store:
                 for chunk in iter(lambda: content.read(_CHUNK), b""):
                     digest.update(chunk)
                     out.write(chunk)
-        except (pack.tarfile.TarError, EOFError):
-            pass  # Cut short.
+        except (pack_format.tarfile.TarError, EOFError):
+            pass  # Truncated: the hash will differ.
         if digest.hexdigest() != blob.sha256:
             os.unlink(temporary)
             return False
         os.replace(temporary, self.blob(blob.sha256))
         return True
 
-    def _make_view(self, reader: pack.Reader) -> None:
-        """The folder of a pack, made aside and then given its name."""
+    def _make_view(self, reader: pack_format.Reader) -> None:
+        """Makes the folder of a pack under a temporary name, then renames it."""
         final = self.view(reader.pack.name)
         if os.path.exists(final):
             return
         for left in os.listdir(os.path.dirname(final)):
-            if left.startswith("new-"):  # Of a run that was killed: the lock is ours.
+            if left.startswith("new-"):  # A killed run left it. We hold the lock.
                 shutil.rmtree(os.path.join(os.path.dirname(final), left))
         new = tempfile.mkdtemp(prefix="new-", dir=os.path.dirname(final))
         for name, data in zip(("manifest.json", "config.json"), reader.documents):
             with open(os.path.join(new, name), "wb") as file:
                 file.write(data)
-        index: dict[str, list[pack.Blob]] = {}
+        index: dict[str, list[pack_format.Blob]] = {}
         for blob in reader.pack.blobs:
             if blob.kind == "bazel":
                 continue
@@ -217,14 +217,13 @@ class Store:
             if blob.kind in ("wheel", "sdist"):
                 index.setdefault(re.sub(r"[-_.]+", "-", blob.name.partition("[")[0]).lower(), []).append(blob)
         for project, blobs in index.items():
-            # A simple index (PEP 503) in a folder, as pip reads one too.
+            # A simple index (PEP 503) in a folder, which pip can read too.
             os.makedirs(os.path.join(new, "simple", project))
             with open(os.path.join(new, "simple", project, "index.html"), "w", encoding="utf-8") as file:
                 for blob in blobs:
                     name = html.escape(blob.file)
-                    file.write(
-                        f'<a href="../../repositories/content_addressable/sha256/{blob.sha256}/file#sha256={blob.sha256}">{name}</a>\n'
-                    )
+                    url = f"../../repositories/content_addressable/sha256/{blob.sha256}/file#sha256={blob.sha256}"
+                    file.write(f'<a href="{url}">{name}</a>\n')
         os.chmod(new, 0o755)
         os.rename(new, final)
 
@@ -240,22 +239,22 @@ class Store:
             json.dump(entries, file, indent=2)
         os.replace(known + ".part", known)
 
-    def flags(self, chosen: pack.Pack, path: str) -> list[str]:
-        """What Bazel gets after its command: where everything is, and that nothing is anywhere else."""
+    def flags(self, chosen: pack_format.Pack, path: str) -> list[str]:
+        """Returns the flags that make Bazel take everything from the pack and download nothing."""
         view = self.view(chosen.name)
         return [
             f"--repository_cache={view}/repositories",
             "--repository_disable_download",
             f"--repo_env=PIP_INDEX_URL=file://{view}/simple",
             (
-                f"--repo_env=MLC_NO_NETWORK=the pack {path} lacks it, and nothing is downloaded with {OPTION}:"
-                f" {pack.REPACK}"
+                f"--repo_env=MLC_NO_NETWORK=the pack {path} lacks it, and {OPTION} downloads nothing:"
+                f" {pack_format.REPACK}"
             ),
             *(["--repo_env=MLC_PACKED_SOURCES=1"] if chosen.about["sources"] else []),
         ]
 
-    def give_bazel(self, chosen: pack.Pack) -> dict:
-        """Puts what Bazel is made of where bootstrap.py looks first; returns the list of it."""
+    def give_bazel(self, chosen: pack_format.Pack) -> dict:
+        """Puts the files that Bazel is installed from where install.py looks first. Returns their list."""
         bazel = chosen.about["bazel"]
         downloads = os.path.join(self.cache, "downloads")
         os.makedirs(downloads, exist_ok=True)
@@ -267,16 +266,16 @@ class Store:
         return bazel
 
 
-def check_locks(chosen: pack.Pack, path: str, root: str) -> None:
-    """Compares a pack with the locks of a workspace.
+def check_locks(chosen: pack_format.Pack, path: str, root: str) -> None:
+    """Checks that a pack fits the locks of a workspace.
 
     Raises:
-      pack.PackError: the locks pin something that the pack does not have, or another version of Bazel is wanted.
+      pack_format.PackError: the locks pin something that the pack lacks, or .bazelversion names another Bazel.
     """
     with open(os.path.join(root, ".bazelversion"), encoding="utf-8") as file:
         version = file.read().split()[0]
     if version != chosen.about["bazel"]["bazel"]:
-        raise pack.PackError(
+        raise pack_format.PackError(
             f"{path}: outdated: expected Bazel {version} (.bazelversion) in it, found {chosen.about['bazel']['bazel']};"
             f" {_UPDATE}"
         )
@@ -289,29 +288,29 @@ def check_locks(chosen: pack.Pack, path: str, root: str) -> None:
         if sha256 not in known
     ]
     if new:
-        raise pack.PackError(
-            f"{path}: outdated: the locks have changed since, and it lacks what they pin"
-            f" now:\n{pack.listed(sorted(new))}\n{_UPDATE}"
+        raise pack_format.PackError(
+            f"{path}: outdated: the locks have changed since, and the pack lacks what"
+            f" they pin now:\n{pack_format.listed(sorted(new))}\n{_UPDATE}"
         )
 
 
 _UPDATE = (
-    "make one where there is a network: tools/bazel run //tools:pack -- FILE, with --since and this pack only what is"
-    " new; or check out the commit that it is of"
+    "make a new one where there is a network: tools/bazel run //tools:pack -- FILE (--since with this pack writes only"
+    " what is new); or check out the commit that the pack was made from"
 )
 
 
-def check_command(chosen: pack.Pack, path: str, arguments: Sequence[str]) -> None:
-    """Refuses a command that the pack is not made for, before Bazel tries it.
+def check_command(chosen: pack_format.Pack, path: str, arguments: Sequence[str]) -> None:
+    """Rejects a command that the pack does not support, before Bazel tries it.
 
     Raises:
-      pack.PackError: another profile, or CUDA from a pack without.
+      pack_format.PackError: the command asks for another profile, or for CUDA from a pack without CUDA.
     """
     if "--config=upstream" in arguments:
-        raise pack.PackError(f"{path}: a pack is of the profile registries, found --config=upstream: leave it out")
+        raise pack_format.PackError(f"{path}: packs use the profile registries, found --config=upstream: omit it")
     if "--config=cuda" in arguments and not chosen.about["cuda"]:
-        raise pack.PackError(
-            f"{path}: a pack without CUDA, found --config=cuda: leave it out, or make one with: tools/bazel run"
+        raise pack_format.PackError(
+            f"{path}: a pack without CUDA, found --config=cuda: omit it, or make a pack with CUDA: tools/bazel run"
             " --config=cuda //tools:pack -- FILE"
         )
 

@@ -1,4 +1,4 @@
-"""`tools/bazel doctor`: what this machine has of what the build can use, and what to do about each gap."""
+"""`tools/bazel doctor`: checks what this machine offers the build, and says how to fix each gap."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from fetch.debian import archive as debian
 from fetch.git import checkout
 from fetch.pypi import index as pypi
 
-from . import airgap, installed, machine, pack, probe
+from . import airgap, find, installed, machine, pack_format, profile
 
-# What is looked at, what was found, what to do or "".
+# What was checked, what was found, and what to do about it ("" if nothing).
 Row = tuple[str, str, str]
 
 _SECONDS = 5.0
@@ -26,27 +26,32 @@ _DISK_BYTES = 10 * 10**9
 _MEMORY_BYTES = 4 * 10**9
 
 HELP = """Environment of tools/bazel:
-  BAZEL_REAL                   the Bazel to run; else a bazelisk or bazel on PATH that matches .bazelversion; else one made of packages
-  MLC_PROFILE                  upstream or registries, instead of a probe of the network (--config= on the command line wins)
-  MLC_BAZEL_CACHE              where the launcher keeps Bazel, and builds releases; else mlc-bazel below $XDG_CACHE_HOME or ~/.cache
+  BAZEL_REAL                   the Bazel to run; default: a bazelisk or bazel on PATH that matches .bazelversion, else
+                               one installed from packages
+  MLC_PROFILE                  upstream or registries; default: probe the network (--config= on the command line wins)
+  MLC_BAZEL_CACHE              where the launcher keeps Bazel and builds releases; default: mlc-bazel in $XDG_CACHE_HOME
+                               or ~/.cache
   MLC_DEBIAN_MIRROR, MLC_DEBIAN_SECURITY_MIRROR
-                               mirrors of Debian's archives, space-separated; else those that apt is set up with
-  MLC_DEBIAN_KEYRING           the keyring that Debian's indexes must be signed by; else the machine's debian-archive-keyring
-  PIP_INDEX_URL                the Python package index; else the one that pip is configured with
-  MLC_AIRGAP                   the pack to build out of, without a network, as --airgap=FILE does for one command (tools/README.md)
-  MLC_SOURCES                  a folder with checkouts of mlc-llm, xgrammar, tokenizers-cpp and tvm, whole path; only mlc-llm needs it; else
-                               --repo_env=MLC_SOURCES= in user.bazelrc, which goes before, or, in the profile upstream, their repositories
-  SSL_CERT_FILE                the certificate authorities to trust (PEM), for downloads of the launcher and of Bazel
+                               mirrors of Debian's archives, space-separated; default: those that apt uses
+  MLC_DEBIAN_KEYRING           the keyring that must have signed Debian's indexes; default: debian-archive-keyring of
+                               this machine
+  PIP_INDEX_URL                the Python package index; default: the one that pip uses
+  MLC_AIRGAP                   the pack to build from without a network, like --airgap=FILE for one command
+                               (tools/README.md)
+  MLC_SOURCES                  absolute path of a folder with checkouts of mlc-llm, xgrammar, tokenizers-cpp and tvm,
+                               which only mlc-llm needs. --repo_env=MLC_SOURCES= in user.bazelrc takes precedence.
+                               Default: none, or their repositories in the upstream profile
+  SSL_CERT_FILE                the certificate authorities (PEM) that the launcher and Bazel trust for downloads
 
 Exit code: 0 if this machine can build, 1 if not."""
 
 
 def main(arguments: Sequence[str], startup: Sequence[str] = ()) -> int:
-    """Prints the table; returns 0 where this machine can build, else 1.
+    """Prints the table. Returns 0 if this machine can build, else 1.
 
     Args:
-      arguments: what comes after `doctor`.
-      startup: what came before it, --airgap perhaps.
+      arguments: the arguments after `doctor`.
+      startup: the arguments before it, which may include --airgap.
     """
     parser = argparse.ArgumentParser(
         prog="tools/bazel doctor",
@@ -60,22 +65,22 @@ def main(arguments: Sequence[str], startup: Sequence[str] = ()) -> int:
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for name, found, advice in rows:
         print(f"{name:<{widths[0]}}  {found:<{widths[1]}}  {advice}".rstrip())
-    print("This machine can build." if able else "This machine cannot build yet: see the rows that say what to do.")
+    print("This machine can build." if able else "This machine cannot build yet: follow the advice in the rows above.")
     return 0 if able else 1
 
 
 def collect() -> tuple[list[Row], bool]:
-    """The rows of the table, (what, found, what to do or ""), and whether this machine can build."""
+    """Returns the rows of the table and whether this machine can build."""
     sources = _sources()
-    answers = probe.answers({name: url for name, url in sources.items() if url.startswith("http")}, _SECONDS)
+    answers = profile.answers({name: url for name, url in sources.items() if url.startswith("http")}, _SECONDS)
     answers.update({name: problem for name, problem in sources.items() if not problem.startswith("http")})
     try:
-        profile, why = machine.choose_profile(anew=True)
+        chosen, why = profile.choose(anew=True)
     except errors.UserError as error:
-        profile, why = "none", str(error)
+        chosen, why = "none", str(error)
     bazel, have_bazel = _bazel(answers)
-    rows = [bazel, ("profile", f"{profile}: {why}", "")]
-    needed = {"registries": ("Debian mirror", "PyPI index")}.get(profile, ("PyPI index", *probe.UPSTREAM))
+    rows = [bazel, ("profile", f"{chosen}: {why}", "")]
+    needed = {"registries": ("Debian mirror", "PyPI index")}.get(chosen, ("PyPI index", *profile.UPSTREAM))
     advice = {
         "Debian mirror": "set MLC_DEBIAN_MIRROR to a mirror that answers",
         "Debian security": "set MLC_DEBIAN_SECURITY_MIRROR to a mirror that answers",
@@ -83,11 +88,11 @@ def collect() -> tuple[list[Row], bool]:
     }
     for name, problem in answers.items():
         missing = advice.get(name, "") if problem or name in needed else ""
-        if problem and name in probe.UPSTREAM:
-            missing = "needed by --config=upstream only: the registries profile does without"
+        if problem and name in profile.UPSTREAM:
+            missing = "only --config=upstream needs it: the registries profile does not"
         rows.append((name, problem or "answers", missing if problem else ""))
     rows += [
-        *_git_sources(profile),
+        *_git_sources(chosen),
         _certificates(),
         _disk(),
         _cores(),
@@ -96,17 +101,17 @@ def collect() -> tuple[list[Row], bool]:
         _namespaces(),
         _gpu(),
     ]
-    reachable = profile != "none" and not any(answers.get(name) for name in needed)
+    reachable = chosen != "none" and not any(answers.get(name) for name in needed)
     return rows, have_bazel and reachable
 
 
 def in_the_air_gap(packs: Sequence[str]) -> tuple[list[Row], bool]:
-    """The same for a build out of packs: no network is asked."""
+    """Returns the same as `collect` for a build from packs, without using the network."""
     try:
         store = airgap.Store(machine.cache_folder(), machine.say)
         chosen = store.use(packs, machine.ROOT)
         bazel, able = _bazel({})
-        rows = [("pack", f"{pack.describe(chosen, packs[-1])}; it has all that the locks ask for", ""), bazel]
+        rows = [("pack", f"{pack_format.describe(chosen, packs[-1])}; it has everything that the locks pin", ""), bazel]
     except errors.UserError as error:
         found, _, advice = " ".join(str(error).split()).partition(": ")
         rows, able = [("pack", found, advice)], False
@@ -123,7 +128,7 @@ def in_the_air_gap(packs: Sequence[str]) -> tuple[list[Row], bool]:
 
 
 def _sources() -> dict[str, str]:
-    """Name → URL to ask, or the reason why there is none."""
+    """Maps each name to the URL to request, or to the reason why there is none."""
     found = {}
     for name, archive, suite in (
         ("Debian mirror", "debian", "bookworm"),
@@ -137,34 +142,34 @@ def _sources() -> dict[str, str]:
         found["PyPI index"] = pypi.index_url() + "/pip/"
     except errors.UserError as error:
         found["PyPI index"] = str(error)
-    return {**found, **probe.UPSTREAM}
+    return {**found, **profile.UPSTREAM}
 
 
 def _bazel(answers: Mapping[str, str | None]) -> tuple[Row, bool]:
     try:
         version = machine.wanted_version()
-        found = machine.find_bazel(version)
+        found = find.find_bazel(version)
     except errors.UserError as error:
         return ("Bazel", "none", str(error)), False
     if found:
         return ("Bazel", f"{found[0]} (from {found[1]})", ""), True
     folder = installed.prefix(machine.cache_folder(), version)
     if os.path.exists(folder):
-        return ("Bazel", f"{version}, made of packages: {folder}", ""), True
+        return ("Bazel", f"{version}, installed from packages: {folder}", ""), True
     if platform.system() != "Linux" or platform.machine() != "x86_64":
-        advice = f"install Bazelisk or Bazel {version}, or set BAZEL_REAL: packages make one on Linux x86_64 only"
+        advice = f"install Bazelisk or Bazel {version}, or set BAZEL_REAL: installing from packages needs Linux x86_64"
         return ("Bazel", f"none, and this is {platform.system()} {platform.machine()}", advice), False
     possible = not answers.get("Debian mirror") and not answers.get("PyPI index")
     advice = (
         "the first command installs it"
         if possible
-        else "needs a Debian mirror and a PyPI index that answer, or BAZEL_REAL"
+        else "make a Debian mirror and a PyPI index reachable, or set BAZEL_REAL"
     )
-    return ("Bazel", f"none yet: {version} would go to {folder}", advice), possible
+    return ("Bazel", f"none yet: {version} will be installed in {folder}", advice), possible
 
 
-def _git_sources(profile: str) -> list[Row]:
-    """A row for each git source of the lock; none keeps a machine from building, as what needs one is left out without."""
+def _git_sources(network_profile: str) -> list[Row]:
+    """Returns a row per locked git source. None is essential, because a build skips what needs a missing one."""
     root = pathlib.Path(machine.ROOT)
     folder = checkout.folder_of_checkouts(root)
     lock = json.loads((root / "locks" / "sources.lock.json").read_text(encoding="utf-8"))["sources"]
@@ -174,10 +179,10 @@ def _git_sources(profile: str) -> list[Row]:
             continue
         row, source = f"source {name}", checkout.from_entry(name, entry)
         if not folder:
-            if profile == "upstream":
+            if network_profile == "upstream":
                 rows.append((row, f"fetched from {source.repository}", ""))
             else:
-                who = "only --config=cuda can use it, and does without" if name == "tvm" else "only mlc-llm needs it"
+                who = "only --config=cuda uses it, and works without it" if name == "tvm" else "only mlc-llm needs it"
                 rows.append((row, "MLC_SOURCES is not set", f'{who}: see README.md, "Sources of mlc-llm"'))
             continue
         try:
@@ -192,7 +197,7 @@ def _certificates() -> Row:
     bundle = trust.bundle()
     if bundle:
         return "CA bundle", f"{bundle} (Bazel's Java trusts it too)", ""
-    return "CA bundle", "none", "https may fail: install ca-certificates, or set SSL_CERT_FILE"
+    return "CA bundle", "none", "HTTPS may fail: install ca-certificates, or set SSL_CERT_FILE"
 
 
 def _disk() -> Row:
@@ -203,7 +208,7 @@ def _disk() -> Row:
     advice = (
         ""
         if free >= _DISK_BYTES
-        else f"a build takes about {_DISK_BYTES / 1e9:.0f} GB: free some, or set MLC_BAZEL_CACHE and --output_user_root"
+        else f"a build takes {_DISK_BYTES / 1e9:.0f} GB: free some space, or set MLC_BAZEL_CACHE and --output_user_root"
     )
     return "disk", f"{free / 1e9:.0f} GB free at {folder}", advice
 
@@ -218,7 +223,7 @@ def _memory() -> Row:
         size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         return "memory", "unknown", ""
-    advice = "" if size >= _MEMORY_BYTES else "little: build with --jobs=1"
+    advice = "" if size >= _MEMORY_BYTES else "not much: build with --jobs=1"
     return "memory", f"{size / 1e9:.1f} GB", advice
 
 
@@ -252,18 +257,18 @@ def _namespaces() -> Row:
     return (
         "user namespaces",
         "no",
-        "Bazel then runs actions without linux-sandbox: builds work, but are less strictly isolated",
+        "Bazel runs actions without linux-sandbox: builds work, but with weaker isolation",
     )
 
 
 def _gpu() -> Row:
     program = shutil.which("nvidia-smi")
     if not program:
-        return "GPU", "none (no nvidia-smi)", "only needed to run models on one"
+        return "GPU", "none (no nvidia-smi)", "only needed to run models on a GPU"
     query = [program, "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(query, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return "GPU", f"nvidia-smi fails: {error}", "mend the driver"
+        return "GPU", f"nvidia-smi fails: {error}", "fix the driver"
     text = "; ".join(line.strip() for line in done.stdout.strip().splitlines())
-    return ("GPU", text, "") if done.returncode == 0 else ("GPU", f"nvidia-smi fails: {text}", "mend the driver")
+    return ("GPU", text, "") if done.returncode == 0 else ("GPU", f"nvidia-smi fails: {text}", "fix the driver")

@@ -1,11 +1,14 @@
-"""The folder that Bazel is installed into: where it is and which flags Bazel needs to run from there."""
+"""The Bazel that install.py makes: its folder, and the flags it needs to run from there.
+
+Separate from install.py because every run needs this and few need the rest.
+"""
 
 from __future__ import annotations
 
-# Raise it when what is installed changes, so that every machine makes a new folder.
+# Increase it when the contents of the folder change, so that every machine installs again.
 LAYOUT = 1
 
-# Bazel modules that Debian ships beside Bazel, by their folder.
+# Bazel modules that Debian ships with Bazel, and their folders.
 MODULES = {
     "bazel_features": "usr/share/bazel/tools/features",
     "bazel_skylib": "usr/share/bazel/tools/skylib",
@@ -18,12 +21,12 @@ MODULES = {
 
 
 def prefix(cache: str, version: str) -> str:
-    """The folder of this version below the launcher's cache folder; there only when it is whole."""
+    """Returns the folder of this version in the launcher's cache folder. It exists only once it is complete."""
     return f"{cache}/bazel-{version}-{LAYOUT}"
 
 
 def startup_flags(folder: str) -> list[str]:
-    """What Bazel from this folder needs before the command."""
+    """Returns the startup options that Bazel needs to run from this folder."""
     return [
         "--nosystem_rc",
         f"--install_base={folder}/usr/share/bazel",
@@ -34,5 +37,5 @@ def startup_flags(folder: str) -> list[str]:
 
 
 def module_flags(folder: str) -> list[str]:
-    """Gives Bazel the modules of this folder, for the profile that has no module registry on the network."""
+    """Returns flags that take modules from this folder, for the profile that has no module registry on the network."""
     return [f"--override_module={name}={folder}/{place}" for name, place in MODULES.items()]

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# Startup options whose value may be the next argument.
+# Startup options whose value may be a separate argument.
 WITH_VALUE = frozenset(
     """
-    --airgap --bazelrc --command_port --connect_timeout_secs --digest_function --failure_detail_out --host_jvm_args --install_base
-    --invocation_policy --io_nice_level --local_startup_timeout_secs --macos_qos_class --max_idle_secs --output_base
-    --output_user_root --server_javabase --server_jvm_out --unix_digest_hash_attribute_name
+    --airgap --bazelrc --command_port --connect_timeout_secs --digest_function --failure_detail_out --host_jvm_args
+    --install_base --invocation_policy --io_nice_level --local_startup_timeout_secs --macos_qos_class --max_idle_secs
+    --output_base --output_user_root --server_javabase --server_jvm_out --unix_digest_hash_attribute_name
     """.split()
 )
 
 
 def command_index(arguments: Sequence[str]) -> int | None:
-    """The position of Bazel's command (the first argument that belongs to no startup option), or None."""
+    """Returns the index of Bazel's command, the first argument that belongs to no startup option, or None."""
     position = 0
     while position < len(arguments):
         if not arguments[position].startswith("-"):

@@ -195,7 +195,7 @@ def test_a_folder_that_cannot_be_written(machine: FakeMachine) -> None:
 
 
 def test_an_unsupported_platform(machine: FakeMachine) -> None:
-    refused(machine, "Linux x86_64 only", "aarch64", "Bazelisk", "BAZEL_REAL", fake={"machine": "aarch64"})
+    refused(machine, "needs Linux x86_64", "aarch64", "Bazelisk", "BAZEL_REAL", fake={"machine": "aarch64"})
     assert machine.server.requests == []
 
 

@@ -1,4 +1,7 @@
-"""What tools/bazel does on every run; imports little, since each run pays for it."""
+"""Starts Bazel: finds or installs it, adds what the network profile needs, and becomes it.
+
+Imports little, because every run pays for it.
+"""
 
 from __future__ import annotations
 
@@ -7,53 +10,52 @@ import sys
 
 from fetch import errors, trust
 
-from . import installed, machine, options
+from . import find, installed, machine, options, profile
 
-# Every command starts here: nothing is imported that only types need.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
 
-# Commands that resolve modules or read the build's options; the others (version, help, shutdown, …) need no profile.
+# Commands that resolve modules or read build options. All others (version, help, shutdown, …) need no profile.
 _PROFILED = frozenset(
     "aquery build config coverage cquery fetch info mod print_action query run sync test vendor".split()
 )
 
-# Commands that build, and what a release is built without: `build:release` of .bazelrc, repeated where no user.bazelrc
-# comes after it.
+# Commands that build, and the flags that cut a release off from every cache. They repeat `build:release` of .bazelrc at
+# the end of the command line, where user.bazelrc cannot override them.
 _BUILDING = frozenset("build coverage run test".split())
 RELEASE_FLAGS = ("--disk_cache=", "--remote_cache=", "--remote_executor=")
 
 
 def ensure_installed(version: str, offer: Callable[[], Any] = lambda: None) -> str:
-    """The folder of the Bazel that is made of packages; installed now if it is not there.
+    """Returns the folder of the Bazel installed from packages, and installs it first if necessary.
 
     Args:
-      offer: brings the packages and returns the list of them, for a machine without a network; asked only if Bazel is
-        installed.
+      offer: provides the packages on a machine without a network and returns the list of them. It is called only if
+        Bazel has to be installed.
     """
     folder = installed.prefix(machine.cache_folder(), version)
     if not os.path.exists(folder):
         from pathlib import Path
 
-        from . import bootstrap
+        from . import install
 
-        bootstrap.install(Path(machine.cache_folder()), version, machine.say, offer())
+        install.install(Path(machine.cache_folder()), version, machine.say, offer())
     return folder
 
 
 def for_release(arguments: list[str], position: int) -> list[str]:
-    """What a release, a command with --config=release, is started with instead; the arguments themselves if it is none.
+    """Returns the arguments that a release (a command with --config=release) runs with; leaves all others unchanged.
 
-    Its output base is its own: what others have taken from a cache stays in theirs. Who names an output base answers
-    for it. A building command gets
-    RELEASE_FLAGS behind all other options, where they count.
+    A release has a separate output base, so it never reuses outputs that other builds took from a cache. If you set
+    --output_base yourself, you are responsible for its contents. Commands that build get RELEASE_FLAGS last, where they
+    override everything else.
 
     Args:
       arguments: Bazel's command line.
-      position: of the command.
+      position: the index of the command.
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
     if "--config=release" not in arguments[position:end]:
@@ -65,12 +67,12 @@ def for_release(arguments: list[str], position: int) -> list[str]:
     import hashlib
 
     base = os.path.join(machine.cache_folder(), "release", hashlib.sha256(os.fsencode(machine.ROOT)).hexdigest()[:16])
-    machine.say("a release has an output base of its own, where nothing came from a cache: " + base)
+    machine.say("a release has a separate output base, where nothing comes from a cache: " + base)
     return ["--output_base=" + base, *arguments]
 
 
 def command_line(arguments: list[str]) -> tuple[str, list[str]]:
-    """The program to become and its whole argument list."""
+    """Returns the program to execute and its argument list."""
     packs: list[str] = []
     if "MLC_AIRGAP" in os.environ or any(argument.startswith("--airgap") for argument in arguments):
         from . import airgap
@@ -79,7 +81,7 @@ def command_line(arguments: list[str]) -> tuple[str, list[str]]:
     version = machine.wanted_version()
     position = options.command_index(arguments)
     profiled = position is not None and arguments[position] in _PROFILED
-    profile: str | None = None
+    chosen_profile: str | None = None
     added: list[str] = []
     offer: Callable[[], Any] = lambda: None  # noqa: E731
     if packs:
@@ -88,22 +90,22 @@ def command_line(arguments: list[str]) -> tuple[str, list[str]]:
         airgap.check_command(chosen, packs[-1], arguments)
         offer = lambda: store.give_bazel(chosen)  # noqa: E731
         if profiled:
-            profile = "registries"
-            machine.say(f"profile {profile}: the pack {packs[-1]}, without a network")
-            added = ["--config=" + profile, *store.flags(chosen, packs[-1])]
+            chosen_profile = "registries"
+            machine.say(f"profile {chosen_profile}: the pack {packs[-1]}, without a network")
+            added = ["--config=" + chosen_profile, *store.flags(chosen, packs[-1])]
     elif profiled:
-        profile, why = machine.choose_profile(arguments)
+        chosen_profile, why = profile.choose(arguments)
         if why != "--config":
-            machine.say(f"profile {profile}: {why} (--config= or MLC_PROFILE decides otherwise)")
-            added.append("--config=" + profile)
-    found = machine.find_bazel(version)
+            machine.say(f"profile {chosen_profile}: {why} (set --config= or MLC_PROFILE to override)")
+            added.append("--config=" + chosen_profile)
+    found = find.find_bazel(version)
     startup: list[str] = []
-    if not found or profile == "registries":
+    if not found or chosen_profile == "registries":
         folder = ensure_installed(version, offer)
         if not found:
             found = folder + "/usr/bin/bazel", "packages"
             startup = installed.startup_flags(folder)
-        if profile == "registries":
+        if chosen_profile == "registries":
             added += installed.module_flags(folder)
     certificates = trust.store(machine.cache_folder())
     if certificates:
@@ -116,7 +118,7 @@ def command_line(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """Becomes Bazel, so that signals and the exit code are Bazel's; returns never."""
+    """Becomes Bazel, so that signals reach it and its exit code is ours. Never returns."""
     try:
         position = options.command_index(arguments)
         if position is not None and arguments[position] == "doctor":
@@ -125,11 +127,11 @@ def main(arguments: list[str]) -> NoReturn:
             code = doctor.main(arguments[position + 1 :], arguments[:position])
         else:
             program, line = command_line(arguments)
-            # What is started by `run`, and starts Bazel again, gets the same.
-            for profile in machine.PROFILES:
-                if "--config=" + profile in line:
-                    os.environ["MLC_PROFILE"] = profile
-            # Else Bazelisk would run tools/bazel again.
+            # A program that `run` starts, and that starts Bazel again, gets the same profile.
+            for each in profile.PROFILES:
+                if "--config=" + each in line:
+                    os.environ["MLC_PROFILE"] = each
+            # Keeps Bazelisk from running tools/bazel again.
             os.environ["BAZELISK_SKIP_WRAPPER"] = "true"
             os.execv(program, line)
     except KeyboardInterrupt:
@@ -138,5 +140,5 @@ def main(arguments: list[str]) -> NoReturn:
         machine.say(str(error))
         code = 1
     sys.stdout.flush()
-    # At once: threads of an installation or a probe may still wait for the network.
+    # Exit at once: threads of an installation or a probe may still wait for the network.
     os._exit(code)

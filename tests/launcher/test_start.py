@@ -123,7 +123,7 @@ def test_a_release_has_an_output_base_of_its_own(machine: Launcher) -> None:
             for argument in got[: got.index("--max_idle_secs=1")]
             if argument.startswith("--output_base=")
         ]
-        assert f"nothing came from a cache: {base}\n" in message
+        assert f"nothing comes from a cache: {base}\n" in message
         bases.add(base)
     (base,) = bases
     assert str(machine.cache / "release") == base.rpartition("/")[0]
@@ -322,7 +322,7 @@ def test_git_sources_that_nobody_gave_are_no_gap(machine: Launcher) -> None:
         row = machine.rows(done.stdout)[f"source {name}"]
         assert "MLC_SOURCES is not set" in row
         assert "only mlc-llm needs it" in row
-    assert "only --config=cuda can use it" in machine.rows(done.stdout)["source tvm"]
+    assert "only --config=cuda uses it" in machine.rows(done.stdout)["source tvm"]
     row = machine.rows(machine.doctor(MLC_PROFILE="upstream").stdout)["source mlc-llm"]
     assert "fetched from https://github.com/mlc-ai/mlc-llm" in row
 

