@@ -14,7 +14,7 @@ from fetch import locks as inputs
 from oci.layer import Layer
 from oci.layout import Image
 from release.private import licenses, sbom, stamp
-from tests.images.layouts import write_layout
+from tests.oci.layouts import write_layout
 
 LOCKED = inputs.load(inputs.by_name([pathlib.Path(path) for path in os.environ["LOCKS"].split()]))
 IMAGES = {path.name: path for path in map(pathlib.Path, os.environ["IMAGES"].split())}

@@ -14,8 +14,8 @@ import sys
 import pytest
 
 from release.private import page, stamp
-from tests.images.html_pages import Page, assert_nothing_is_loaded
-from tests.images.layouts import write_layout
+from tests.oci.html_pages import Page, assert_nothing_is_loaded
+from tests.oci.layouts import write_layout
 
 HOSTILE = "<script>x | *y*"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Iterable
 
-from tests.images.layouts import write_layout
+from tests.oci.layouts import write_layout
 
 SITE_PACKAGES = "usr/local/lib/python3.11/dist-packages"
 

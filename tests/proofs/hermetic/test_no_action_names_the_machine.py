@@ -65,7 +65,7 @@ def test_every_exception_is_a_target_with_a_reason(label: str) -> None:
         action_of(
             "bazel-out/run_test",
             "--label",
-            "//tests/images:push_full_disk",
+            "//tests/release:push_full_disk",
             mnemonic="GateTest",
             requirements=("local",),
         ),

@@ -15,7 +15,7 @@ import zipfile
 import pytest
 
 from release.private.reproduce import compare
-from tests.images.layouts import write_layout
+from tests.oci.layouts import write_layout
 
 DIFFOSCOPE = pathlib.Path(os.environ["DIFFOSCOPE"]).absolute()
 

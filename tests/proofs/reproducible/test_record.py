@@ -17,7 +17,7 @@ import pytest
 from oci.registry_server import registry
 from release.private import stamp
 from release.private.reproduce import command, compare, record
-from tests.images.layouts import write_layout
+from tests.oci.layouts import write_layout
 
 DIFFOSCOPE = pathlib.Path(os.environ["DIFFOSCOPE"]).absolute()
 DIGESTS = pathlib.Path(os.environ["DIGESTS"])

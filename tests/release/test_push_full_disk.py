@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 
 from oci.registry_server import registry
-from tests.images.push_under_test import REGISTRY, Release, one_line
+from tests.release.push_under_test import REGISTRY, Release, one_line
 
 
 def test_a_full_disk_leaves_no_tag_and_is_said(tmp_path: pathlib.Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from oci import container_tool
 from oci.layout import Image
 from release.private import load, run, stamp
-from tests.images import layouts
+from tests.oci import layouts
 from tests.private import python_program
 
 # Stands in for podman and docker: keeps a log of its arguments, and knows what it was told to know.

@@ -17,7 +17,7 @@ import pytest
 
 from oci import layer
 from oci.private import make_layer, select_files
-from tests.images import debs
+from tests.oci import debs
 
 
 class Maker:

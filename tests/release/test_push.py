@@ -18,7 +18,7 @@ import pytest
 
 from oci.registry_server import PASSWORD, USER, Fault, Proxy, registry
 from release.private import push, stamp
-from tests.images.push_under_test import DOCUMENTS, LARGE, REGISTRY, TOOLS, Release, one_line, write_image
+from tests.release.push_under_test import DOCUMENTS, LARGE, REGISTRY, TOOLS, Release, one_line, write_image
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 from oci import image_facts
 from oci.registry_server import registry
 from oci.report import pages, report
-from tests.images.html_pages import Page, assert_nothing_is_loaded
-from tests.images.layouts import write_layout
+from tests.oci.html_pages import Page, assert_nothing_is_loaded
+from tests.oci.layouts import write_layout
 
 HOSTILE = "<script>alert('x')<b>&\"'.so"
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 from release.private import push, stamp
-from tests.images import layouts
+from tests.oci import layouts
 
 TOOLS = {name: os.path.abspath(os.environ[name.upper()]) for name in ("cosign", "oras", "skopeo")}
 REGISTRY = os.environ["REGISTRY"]

@@ -16,7 +16,7 @@ from oci.image_facts import ImageError, Package
 from oci.layer import Entry, Layer
 from oci.layout import Image
 from oci.report import treemap
-from tests.images.layouts import write_layout
+from tests.oci.layouts import write_layout
 
 SITE = "usr/local/lib/python3.11/dist-packages"
 
