@@ -1,7 +1,6 @@
 """What is written about the images and wheels of a release, all of it from the locks and the bytes themselves."""
 
 load("//:version.bzl", "VERSION")
-load("//fetch/git:defs.bzl", "WITH_SOURCES")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 load(":document.bzl", "document")
 

@@ -16,7 +16,7 @@ _TestInfo = provider(
 # What a tag of a test means for the action that runs it (Bazel's test encyclopedia, "Tag conventions").
 _EXECUTION_TAGS = ["local", "no-remote", "no-sandbox", "requires-fakeroot", "requires-network"]
 
-def _test_aspect_impl(target, ctx):
+def _test_aspect_impl(_target, ctx):
     files = [file for attribute in ["data", "srcs"] for file in getattr(ctx.rule.attr, attribute, [])]
     return [_TestInfo(
         arguments = [ctx.expand_location(argument, files) for argument in getattr(ctx.rule.attr, "args", [])],
