@@ -12,13 +12,14 @@ import posixpath
 import re
 import shlex
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from debian.deb822 import Deb822
 
 from oci.layout import Image, LayoutError
 from oci.layout import content as content_of
+from oci.layout import stream as stream_of
 
 # Where packages are recorded: dpkg's database, its variant for images without dpkg, and Python's (PEP 376).
 _DPKG_STATUS = "var/lib/dpkg/status"
@@ -314,7 +315,7 @@ def _by_name(packages: Iterable[Package]) -> dict[str, Package]:
     return {f"{package.ecosystem} {package.name}": package for package in packages}
 
 
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any], identity) -> Iterator[Change]:
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any], identity: Callable[[Any], Any]) -> Iterator[Change]:
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key), after.get(key)
         if old is None or new is None or identity(old) != identity(new):
@@ -322,20 +323,21 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any], identity) -> I
 
 
 def _read_layer(image: Image, number: int) -> LayerContent:
-    files, records = {}, {}
+    files: dict[str, File] = {}
+    records: dict[str, str] = {}
     for name, entry, tar in image.walk(number):
         path = posixpath.normpath(name).lstrip("/")
         if path == ".":
             continue
         content = entry.linkname
         if entry.isreg():
-            stream = tar.extractfile(entry)
             if _RECORDS.fullmatch(path):
-                data = stream.read()
+                data = content_of(tar, entry)
                 records[path] = data.decode(errors="replace")
                 content = hashlib.sha256(data).hexdigest()
             else:
-                content = hashlib.file_digest(stream, "sha256").hexdigest()
+                # Layers hold files of hundreds of megabytes: hash them as a stream.
+                content = hashlib.file_digest(stream_of(tar, entry), "sha256").hexdigest()
         kinds = {
             "file": entry.isreg(),
             "folder": entry.isdir(),
@@ -409,12 +411,12 @@ def _packages(records: Mapping[str, str], files: Mapping[str, File]) -> Iterator
         folder, name = posixpath.split(path)
         if name != "METADATA" or path in owned:
             continue
-        fields = email.parser.HeaderParser().parsestr(text)
+        metadata = email.parser.HeaderParser().parsestr(text)
         rows = csv.reader(records.get(f"{folder}/RECORD", "").splitlines())
         paths = {
             posixpath.normpath(posixpath.join(posixpath.dirname(folder), row[0])).lstrip("/") for row in rows if row
         }
-        yield Package("Python", fields["Name"], fields["Version"], _size(paths, files))
+        yield Package("Python", metadata["Name"], metadata["Version"], _size(paths, files))
 
 
 def _size(paths: Iterable[str], files: Mapping[str, File]) -> int:

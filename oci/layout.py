@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import json
 import pathlib
 import posixpath
@@ -49,7 +50,7 @@ def manifest_digest(folder: pathlib.Path) -> str:
 
 
 def verified_digest(folder: pathlib.Path) -> str:
-    """The digest of the layout's one manifest, after checking that every blob of the image has the digest that names it.
+    """The digest of the layout's one manifest, after checking every blob of the image against the digest that names it.
 
     Raises:
         LayoutError: a blob is damaged or missing, or the layout does not hold one image.
@@ -80,8 +81,14 @@ class File:
 
 def content(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
     """The bytes of a regular file in an archive; nothing for any other entry."""
-    stream = tar.extractfile(entry) if entry.isreg() else None
-    return stream.read() if stream else b""
+    return stream(tar, entry).read() if entry.isreg() else b""
+
+
+def stream(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> io.BufferedReader:
+    """A regular file in an archive, to read from."""
+    file = tar.extractfile(entry)
+    assert isinstance(file, io.BufferedReader), f"{entry.name} is not a regular file"
+    return file
 
 
 class Image:

@@ -137,7 +137,7 @@ class Proxy:
     def __enter__(self) -> Proxy:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stopping.set()
         self._server.shutdown()
         self._server.server_close()
@@ -150,17 +150,20 @@ class Proxy:
             if re.fullmatch(method, request.method) and re.search(path, request.path)
         ]
 
-    def _handler(proxy) -> type[http.server.BaseHTTPRequestHandler]:  # noqa: N805: the handler's methods have the other `self`
+    def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
+        proxy = self
+
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def handle_one(self) -> None:
                 fault = next((fault for fault in proxy.faults if fault.applies(self.command, self.path)), None)
-                if fault and fault.status == "stall":
+                status = fault.status if fault else None
+                if status == "stall":
                     proxy.stalled.set()
                     proxy.stopping.wait()
                 length = int(self.headers.get("Content-Length", 0))
-                if fault and not isinstance(fault.status, int):
+                if isinstance(status, str):
                     self._log(len(self.rfile.read(length // 2)), 0)
                     self.connection.shutdown(socket.SHUT_RDWR)
                     self.close_connection = True
@@ -170,11 +173,11 @@ class Proxy:
                     if self.headers.get("Transfer-Encoding") == "chunked"
                     else self.rfile.read(length)
                 )
-                if fault:
+                if status:
                     self._answer(
-                        fault.status,
+                        status,
                         {"Content-Type": "application/json"},
-                        json.dumps({"errors": [_ERRORS[fault.status]]}).encode(),
+                        json.dumps({"errors": [_ERRORS[status]]}).encode(),
                     )
                 else:
                     self._forward(body)
@@ -221,7 +224,7 @@ class Proxy:
             def _log(self, size: int, status: int) -> None:
                 proxy.requests.append(Request(self.command, self.path, size, status))
 
-            def log_message(self, *_) -> None:
+            def log_message(self, *_: object) -> None:
                 pass
 
         return Handler

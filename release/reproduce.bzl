@@ -1,11 +1,11 @@
-"""What //release:reproduce and //tests/proofs/reproducible build twice, and with what."""
+"""What //release:reproduce and //tests/proofs/reproducible build twice, and the tools they compare with."""
 
 load("@git_sources//:sources.bzl", "AVAILABLE")
 load("//:version.bzl", "VERSION")
 load("//release:published.bzl", "IMAGES")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 
-# All that is published, what is written about it, and models with their image, where the sources of mlc-llm are.
+# Everything that is published, its documents and, with the sources of mlc-llm, models and their image.
 _ARTIFACTS = ["//release:dist"] + ["//images:" + image for image in IMAGES] + ["//release:{}.report.html".format(image) for image in IMAGES] + ([
     "//models/tiny",
     "//models/tiny:tiny_image",
@@ -21,7 +21,7 @@ _TOOLS = {
 # The build's name in digests.json, after the network profile.
 _KIND = ("" if NEEDS_CUDA else ",cuda") + ("" if AVAILABLE else ",without-mlc-llm")
 
-# Arguments and data of command.py, beside --workspace_file.
+# Arguments and data of release/private/reproduce/command.py, besides --workspace_file.
 ARGS = [
     "--surroundings=$(rootpath {})".format(_SEEN),
     "--version=" + VERSION,

@@ -1,5 +1,5 @@
-"""Debian packages as layer content: what `dpkg --unpack` would lay down on a merged-/usr system, and no maintainer
-script.
+"""Debian packages as layer content: what `dpkg --unpack` would write on a merged-/usr system; maintainer scripts do not
+run.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import tarfile
 
 from fetch.debian.archive import Deb
 from oci.layer import Entry, Layer
+from oci.layout import content as content_of
 
 # Debian 12 is merged-/usr: these are symbolic links into /usr, while packages may still ship /bin/sh or /lib/x.
 _MERGED = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
 
-# What nobody reads in a container. Copyright files stay: the licences ask for it.
+# Documentation that nobody reads in a container. Copyright files stay, because the licences require it.
 _DOCUMENTATION = (
     "usr/share/bash-completion/*",
     "usr/share/bug/*",
@@ -32,7 +33,7 @@ _DOC_FOLDER = "usr/share/doc"
 def add_package(layer: Layer, path: pathlib.Path, exclude: tuple[str, ...] = ()) -> str:
     """Adds one .deb and its record in /var/lib/dpkg/status.d, where scanners look for packages installed without dpkg.
 
-    Owners and permissions are the package's (numeric), but for the set-id bits, which every layer drops.
+    Owners (numeric) and permissions are the package's, except for the set-id bits, which every layer drops.
 
     Args:
         layer: gains the package's files.
@@ -54,7 +55,7 @@ def add_package(layer: Layer, path: pathlib.Path, exclude: tuple[str, ...] = ())
             merged = _merged(target)
             if target == "." or _left_out(target, member, exclude):
                 continue
-            content = data.extractfile(member).read() if member.isreg() else b""
+            content = content_of(data, member)
             link = _merged(posixpath.normpath(member.linkname)) if member.islnk() else member.linkname
             kind = tarfile.REGTYPE if member.isreg() else member.type
             # GNU tar records 0777 for every symbolic link; some packages were built with another umask.

@@ -1,19 +1,19 @@
-"""Makes one image layer from a description: Debian packages, folders, files, links, and what installation scripts would
-make.
+"""Makes one image layer from a description: Debian packages, folders, files, links, and the results of installation
+scripts.
 
-    python3 -m images.private.make_layer --spec layer.json --output layer.tar.gz
+    python3 -m oci.private.make_layer --spec layer.json --output layer.tar.gz
 
 The description is JSON; every key may be left out. Paths in the image have no leading slash.
 
     packages         [.deb, ...]
     exclude          [glob, ...]              paths of the packages to leave out; `*` matches `/` too
     trees            [[folder, path], ...]    a folder's files, as mode 0644, below a path
-    console_scripts  path                     commands that the trees' *.dist-info/entry_points.txt name, made there
+    console_scripts  path                     where to write the commands that *.dist-info/entry_points.txt define
     files            [[file, path, mode], ...]
     directories      {path: "mode uid gid"}
     symlinks         {path: target}
     copies           {path: path}             a copy of another file of this layer
-    concatenations   {path: glob}             the matching files of this layer one after the other, by name
+    concatenations   {path: glob}             the matching files of this layer joined in order of their names
 """
 
 from __future__ import annotations
@@ -25,9 +25,22 @@ import json
 import os
 import pathlib
 import sys
+from typing import Any
 
 from oci.layer import Layer, LayerError
 from oci.private.debian_packages import add_package
+
+_KEYS = {
+    "concatenations",
+    "console_scripts",
+    "copies",
+    "directories",
+    "exclude",
+    "files",
+    "packages",
+    "symlinks",
+    "trees",
+}
 
 _CONSOLE_SCRIPT = """#!/usr/bin/python3
 # Runs {module}:{attribute} of {distribution}, as its entry_points.txt says.
@@ -39,16 +52,20 @@ sys.exit({attribute}())
 """
 
 
-def make_layer(spec: dict) -> Layer:
+class _EntryPoints(configparser.ConfigParser):
+    """Reads entry_points.txt, in which names are case-sensitive."""
+
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+
+def make_layer(spec: dict[str, Any]) -> Layer:
     """The layer that a description (see the module's docstring) asks for.
 
     Raises:
         LayerError: parts contradict each other, or one is missing; the message names path and origin.
     """
-    unknown = set(spec) - {
-        "packages", "exclude", "trees", "console_scripts", "files", "directories", "symlinks", "copies", "concatenations"
-    }  # fmt: skip
-    if unknown:
+    if unknown := set(spec) - _KEYS:
         raise LayerError(f"the layer's description has keys that nobody reads: {', '.join(sorted(unknown))}")
     layer = Layer()
     exclude = tuple(spec.get("exclude", ()))
@@ -87,10 +104,9 @@ def _add_console_scripts(layer: Layer, folder: str) -> None:
     for path, entry in list(layer.items()):
         if not path.endswith(".dist-info/entry_points.txt"):
             continue
-        points = configparser.ConfigParser(delimiters=("=",), interpolation=None)
-        points.optionxform = str
+        points = _EntryPoints(delimiters=("=",), interpolation=None)
         points.read_string(entry.data().decode())
-        for name, point in dict(points["console_scripts"] if "console_scripts" in points else {}).items():
+        for name, point in points.items("console_scripts") if points.has_section("console_scripts") else []:
             module, _, attribute = point.split("[")[0].strip().partition(":")
             text = _CONSOLE_SCRIPT.format(
                 module=module,

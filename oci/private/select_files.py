@@ -1,6 +1,6 @@
 """Copies the files of a folder whose paths match into another folder.
 
-python3 -m images.private.select_files --from site-packages --to selected --exclude 'bin/*'
+python3 -m oci.private.select_files --from site-packages --to selected --exclude 'bin/*'
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ def select(folder: pathlib.Path, to: pathlib.Path, include: Sequence[str] = (), 
     """Copies files, links followed.
 
     Args:
-        folder: where they are.
-        to: where they are to be; created.
+        folder: the source.
+        to: the destination; created.
         include: globs of paths below `folder`, of which one must match; none means all paths. `*` matches `/` too.
         exclude: globs of which none may match.
     """

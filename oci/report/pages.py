@@ -1,5 +1,6 @@
-"""The common look of the project's HTML pages, and how sizes and digests are written: jinja2 with the macros of
-page_macros.html.jinja.
+"""The common look of the project's HTML pages, and the filters for sizes and digests.
+
+Pages are jinja2 templates that extend page_base.html.jinja and import page_macros.html.jinja.
 """
 
 from __future__ import annotations
@@ -46,13 +47,13 @@ def cell(text: str) -> str:
 
 
 def render(template: pathlib.Path, **facts: Any) -> str:
-    """Fills a template; the common ones of this folder can be extended and imported by name.
+    """Renders a template, which can extend and import the templates of this folder by name.
 
-    In *.html.jinja whatever is filled in is escaped. A fact that a template names and nobody gives is an error.
+    *.html.jinja templates escape every value. A fact that the template uses and the caller does not pass is an error.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([template.parent, _FOLDER]),
-        autoescape=lambda name: name.endswith(".html.jinja"),
+        autoescape=lambda name: name is not None and name.endswith(".html.jinja"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,10 +1,9 @@
-"""Writes a picture of an image as one self-contained HTML page: layers, folders, packages, largest files, difference to
+"""Describes an image on one self-contained HTML page: layers, folders, packages, largest files, and the difference to
 another image.
 
-tools/bazel run //images:report                                                        # of the runtime image
-tools/bazel run //images:report -- --image tvm_runtime_dev --against tvm_runtime       # of two images of this build
-tools/bazel run //images:report -- --against registry.example.org/tvm_runtime:0.1.0    # of this build and a published
-tag
+    tools/bazel run //images:report                                                     # the first image
+    tools/bazel run //images:report -- --image tvm_runtime_dev --against tvm_runtime    # two images of this build
+    tools/bazel run //images:report -- --against registry.example.org/tvm_runtime:TAG   # this build and a published tag
 """
 
 from __future__ import annotations
@@ -21,10 +20,7 @@ from oci import image_facts, reference
 from oci.image_facts import ImageError, ImageFacts, LayerContent
 from oci.report import pages, treemap
 
-# OCI distribution-spec, "Pulling manifests". A registry is always named: by a dot, a port or localhost, as container
-# tools tell it from a
-# part of the name. skopeo takes a tag or a digest, not both.
-# Rows that are there to be read at once, and all that a page has of the files that differ.
+# How many rows of a table are visible at first, and how many differing files a page lists at most.
 _SHOWN = 12
 _LISTED = 200
 
@@ -32,7 +28,7 @@ _TEMPLATE = pathlib.Path(__file__).with_name("report.html.jinja")
 
 
 def page(image: ImageFacts, other: ImageFacts | None = None) -> str:
-    """The page of an image, with the difference that leads from `other` to it where there is one."""
+    """The page of an image, including how it differs from `other` if that is given."""
     return pages.render(
         _TEMPLATE,
         image=image,
@@ -65,7 +61,7 @@ def pull(name: str, image: ImageFacts, skopeo: pathlib.Path, folder: pathlib.Pat
     platform = [f"--override-os={image.config['os']}", f"--override-arch={image.config['architecture']}"]
     # A registry on this machine speaks plain http.
     plain = ["--src-tls-verify=false"] if reference.on_this_machine(match["host"]) else []
-    # What is only looked at needs no signature.
+    # An image that is only looked at needs no signature.
     command = [
         str(skopeo.absolute()),
         "--insecure-policy",
@@ -119,7 +115,7 @@ def _facts(options: argparse.Namespace) -> tuple[ImageFacts, ImageFacts | None]:
 def main() -> int:
     parser = arguments.Parser("//images:report", __doc__)
     parser.add_argument("--layout", type=arguments.named_path, action="append", required=True, help=argparse.SUPPRESS)
-    # Without it, as an action of the build, there is no --against an image in a registry.
+    # As an action of the build it gets none, and then cannot compare with an image in a registry.
     parser.add_argument("--skopeo", type=pathlib.Path, default=pathlib.Path("skopeo"), help=argparse.SUPPRESS)
     parser.add_argument("--image", help="the image to show (default: the first)")
     parser.add_argument(

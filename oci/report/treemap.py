@@ -1,4 +1,4 @@
-"""Where the bytes of an image are: folders in folders as rectangles, their areas as their sizes."""
+"""A treemap of an image: nested folders as rectangles whose areas are their sizes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from oci.image_facts import File
 
-# In pixels. A label is a line of 11 pixel text; a folder that is too small to show what is in it is one rectangle.
+# In pixels. A label is a line of 11 pixel text. A folder that is too small to show its content is one rectangle.
 _CHARACTER = 7
 _LINE = 17
 _GAP = 2
@@ -26,7 +26,7 @@ class Tile:
         size: bytes.
         layer: number of the layer that most of them come from.
         label: what fits in it, perhaps nothing.
-        is_open: whether what is in it follows as further tiles above it.
+        is_open: whether tiles for its content follow, drawn on top of it.
     """
 
     path: str
@@ -44,7 +44,7 @@ class Tile:
 class _Node:
     path: str
     label: str
-    layers: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    layers: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
     children: dict[str, _Node] = dataclasses.field(default_factory=dict)
 
     @property
@@ -67,15 +67,24 @@ def tiles(files: Mapping[str, File], width: float, height: float) -> list[Tile]:
 
 
 def _draw(node: _Node, x: float, y: float, width: float, height: float) -> Iterator[Tile]:
-    while len(node.children) == 1:  # A folder in which there is only one thing is not worth a frame.
+    while len(node.children) == 1:  # A folder with a single child is not worth a frame.
         (child,) = node.children.values()
         child.label = f"{node.label.rstrip('/')}/{child.label}"
         node = child
     is_open = bool(node.children) and width >= _OPEN_WIDTH and height >= _OPEN_HEIGHT
     # The lowest of layers that bring the same amount, so that the same image always gives the same picture.
     layer = min(node.layers, key=lambda number: (-node.layers[number], number))
-    place = [round(number, 1) for number in (x, y, width, height)]
-    yield Tile(node.path or "/", node.size, layer, *place, _fitting(node.label, width, height), is_open)
+    yield Tile(
+        node.path or "/",
+        node.size,
+        layer,
+        x=round(x, 1),
+        y=round(y, 1),
+        width=round(width, 1),
+        height=round(height, 1),
+        label=_fitting(node.label, width, height),
+        is_open=is_open,
+    )
     if not is_open:
         return
     x, y, width, height = x + _GAP, y + _LINE, width - 2 * _GAP, height - _LINE - _GAP
@@ -84,7 +93,7 @@ def _draw(node: _Node, x: float, y: float, width: float, height: float) -> Itera
     shown = [child for child in children if child.size * scale >= _SMALLEST_AREA]
     rest = children[len(shown) :]
     if rest:
-        layers = sum((child.layers for child in rest), collections.Counter())
+        layers = sum((child.layers for child in rest), collections.Counter[int]())
         shown.append(_Node(f"{node.path}/… ({len(rest)} more)", f"{len(rest)} more", layers))
     for child, rectangle in zip(shown, squarify([child.size * scale for child in shown], x, y, width, height)):
         yield from _draw(child, *rectangle)
@@ -93,8 +102,9 @@ def _draw(node: _Node, x: float, y: float, width: float, height: float) -> Itera
 def squarify(
     areas: list[float], x: float, y: float, width: float, height: float
 ) -> Iterator[tuple[float, float, float, float]]:
-    """Divides a rectangle into rectangles that are as square as can be: Bruls, Huizing, van Wijk, "Squarified
-    Treemaps", 2000.
+    """Divides a rectangle into parts that are as square as possible.
+
+    The algorithm is that of Bruls, Huizing and van Wijk, "Squarified Treemaps", 2000.
 
     Args:
         areas: of the parts; together the rectangle's.

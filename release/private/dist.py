@@ -1,6 +1,6 @@
 """Gathers the files of a release in one folder, with release.json and SHA256SUMS.
 
-    python3 -m release.private.dist --output dist --version 0.1.0 --status stable-status.txt *.whl sbom.json notes.md
+    python3 -m release.private.dist --output dist --version VERSION --status stable-status.txt *.whl sbom.json notes.md
 
 Everything lies flat, under its own name, as the host of releases shows it. SHA256SUMS has every file but itself,
 sorted, in the format of

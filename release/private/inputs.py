@@ -2,9 +2,9 @@
 
     python3 -m release.private.inputs --locks locks/crates.lock.json locks/debian.lock.json locks/requirements.lock.txt
     \\
-        locks/sources.lock.json locks/licenses.lock.json --release v0.1.0 --output inputs.json
+        locks/sources.lock.json locks/licenses.lock.json --release vVERSION --output inputs.json
 
-writes {"release": "v0.1.0", "inputs": [{"ecosystem": …, "name": …, …}, …]}: the fields of `fetch.locks.Input`, sorted
+writes {"release": "vVERSION", "inputs": [{"ecosystem": …, "name": …, …}, …]}: the fields of `fetch.locks.Input`, sorted
 by `Input.identity`.
 """
 
@@ -21,7 +21,7 @@ from fetch import locks
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     locks.add_locks_argument(parser)
-    parser.add_argument("--release", required=True, help="the release that they make, for example v0.1.0")
+    parser.add_argument("--release", required=True, help="the release that they make, for example v1.2.3")
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     arguments = parser.parse_args()
     try:

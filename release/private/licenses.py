@@ -1,7 +1,7 @@
 """Writes the page of licences of a release: every component that ships, where, under which licence, and the texts
 themselves.
 
-    python3 -m release.private.licenses --locks FILE... --version 0.1.0 --wheel FILE... --made-of FILE... \\
+    python3 -m release.private.licenses --locks FILE... --version VERSION --wheel FILE... --made-of FILE... \\
         --image NAME=LAYOUT... --html licenses.html
 
 The texts are those that ship: read from the layers of the images and from the wheels. A component without any is an
@@ -105,7 +105,10 @@ class Texts:
 
     @classmethod
     def of_image(cls, image: Image) -> Texts:
-        found, links, files, names = cls(), {}, {}, {}
+        found = cls()
+        links: dict[str, str] = {}
+        files: dict[str, dict[str, str]] = {}
+        names: dict[str, str] = {}
         for number in range(len(image.layer_digests)):
             for path, entry, data in image.matching(number, _PLACES):
                 content = data.decode("utf-8", "replace")
@@ -267,7 +270,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     inputs.add_locks_argument(parser)
     inputs.add_made_of_arguments(parser)
-    parser.add_argument("--version", required=True, help="the release's version, for example 0.1.0")
+    parser.add_argument("--version", required=True, help="the release's version, without v")
     parser.add_argument("--wheel", type=Path, action="append", default=[], help="a wheel of the build; repeated")
     parser.add_argument(
         "--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="an OCI layout; repeated"

@@ -1,6 +1,6 @@
 """Writes what people read of a release: a self-contained page (HTML) and the notes that its host shows (Markdown).
 
-    python3 -m release.private.page --version 0.1.0 --status stable-status.txt --wheel apache_tvm-….whl \\
+    python3 -m release.private.page --version VERSION --status stable-status.txt --wheel apache_tvm-….whl \\
         --image tvm_runtime=LAYOUT --inputs inputs.json --previous previous_inputs.json --gate gate.json --html
         index.html --notes notes.md
 
@@ -51,18 +51,24 @@ class Wheel:
 
 @dataclasses.dataclass(frozen=True)
 class InputChange:
-    """An input that is not the same as in the release before; `before` or `after` is None where there is none."""
+    """An input that differs from the previous release; `before` is None if it is new, `after` if it was removed."""
 
     before: Input | None
     after: Input | None
 
     @property
+    def newest(self) -> Input:
+        newest = self.after or self.before
+        assert newest, "an input before or after"
+        return newest
+
+    @property
     def name(self) -> str:
-        return (self.after or self.before).key
+        return self.newest.key
 
     @property
     def ecosystem(self) -> str:
-        return (self.after or self.before).ecosystem
+        return self.newest.ecosystem
 
     @property
     def kind(self) -> str:
@@ -72,7 +78,7 @@ class InputChange:
     def details(self) -> str:
         """Versions before and after, and what else differs."""
         if not self.before or not self.after:
-            return (self.after or self.before).version
+            return self.newest.version
         parts = []
         if self.before.version != self.after.version:
             parts.append(f"{self.before.version} → {self.after.version}")

@@ -1,6 +1,6 @@
 """Writes where wheels and images come from: an in-toto statement (v1) with SLSA provenance (v1), unsigned.
 
-    python3 -m release.private.provenance --locks FILE... --version 0.1.0 --target //release:dist --bazel-version
+    python3 -m release.private.provenance --locks FILE... --version VERSION --target //release:dist --bazel-version
     .bazelversion \\
         --status stable-status.txt --wheel FILE... --image NAME=LAYOUT... --output provenance.json
 
@@ -99,7 +99,7 @@ def statement(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     inputs.add_locks_argument(parser)
-    parser.add_argument("--version", required=True, help="the release's version, for example 0.1.0")
+    parser.add_argument("--version", required=True, help="the release's version, without v")
     parser.add_argument(
         "--target", action="append", required=True, help="what is built, for example //release:dist; repeated"
     )

@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -28,7 +29,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import BinaryIO
 
 from fetch import arguments
 from fetch.download import file_sha256
@@ -48,7 +48,7 @@ _SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
 
 
 class Refused(Exception):
-    """Nothing (more) is published; the message says what was expected, what was found, and the command that mends it."""
+    """Nothing (more) is published; the message says what was expected, what was found, and the command that fixes it."""
 
 
 class HostError(Exception):
@@ -264,8 +264,9 @@ class ReleasePage:
         return said or self._hashes[asset["id"]]
 
     @contextlib.contextmanager
-    def _download(self, asset: dict) -> Iterator[BinaryIO]:
+    def _download(self, asset: dict) -> Iterator[io.BufferedReader]:
         process = self._start("api", asset["url"], "--header", "Accept: application/octet-stream")
+        assert isinstance(process.stdout, io.BufferedReader) and process.stderr
         yield process.stdout
         if process.wait():
             raise HostError(process.stderr.read().decode(errors="replace"))

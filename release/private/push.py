@@ -1,18 +1,18 @@
-"""Pushes images that passed the tests to a registry: image by digest, then bills of materials, provenance, signature;
-tags last.
+"""Pushes images that passed the tests to a registry: the image by digest, then its bills of materials, provenance and
+signatures, and the tags last.
 
     tools/bazel run //images:push -- --repository HOST/NAME --tag TAG --key cosign.key
 
 Credentials are those of `podman login` or `docker login`. The signing key is a file (--key) or the content of
-$COSIGN_PRIVATE_KEY, its
-password $COSIGN_PASSWORD. A push that fails or is interrupted sets no tag; run again, it sends only what the registry
-lacks.
+$COSIGN_PRIVATE_KEY, its password $COSIGN_PASSWORD. A push that fails or is interrupted sets no tag. Run it again to
+send only what the registry lacks.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 from fetch import arguments
 from oci import credentials, reference
@@ -35,25 +36,24 @@ _REVISION = "org.opencontainers.image.revision"
 # An attachment's manifest names a time; a fixed one makes it the same manifest on every push.
 _CREATED = "org.opencontainers.image.created=2000-01-01T00:00:00Z"
 
-# How often to do again what another push at the same moment has overwritten or kept from being written, and the first
-# pause between, in seconds.
+# How often to retry what a concurrent push has overwritten or prevented, and the first pause between, in seconds.
 _ATTEMPTS = 5
 _PAUSE = 0.2
 
-# What a registry says of a blob that another push is writing: a half of it is there.
+# What a registry says of a blob that another push is still writing.
 _HALF_WRITTEN = r"digest.invalid|blob.unknown"
 
-# oras 1.2.0 may panic, and not say why it failed, when two uploads fail at once
+# oras 1.2.0 can panic, without saying why it failed, when two uploads fail at once
 # (https://github.com/oras-project/oras-go/issues/916).
 _PANIC = r"panic:"
 
-# What a registry or the network says → what it means and what to do; the first that matches counts.
+# What a registry or the network says → what it means and what to do. The first match counts.
 _EXPLANATIONS = [
     (
         _PANIC,
         (
-            f"the client broke off {_ATTEMPTS} times by an error of its own, which hides why: run again; if it stays"
-            " so, look into the registry's log"
+            f"the client crashed {_ATTEMPTS} times, which hides the reason: run again; if it persists, look into the"
+            " registry's log"
         ),
     ),
     (
@@ -63,11 +63,11 @@ _EXPLANATIONS = [
     (r"status code 403|denied", "these credentials may not push here: ask for write access to the repository"),
     (
         r"status code 404|NAME_UNKNOWN",
-        "the registry does not know this repository: make it first, or mend --repository",
+        "the registry does not know this repository: create it first, or correct --repository",
     ),
     (r"status code 429|TOOMANYREQUESTS", "the registry limits requests: wait, then run again"),
     (r"no space left|QUOTA|status code 507", "the registry's disk is full: make room there, then run again"),
-    (r"status code 5\d\d|unknown error", "the registry has failed: run again; if it stays so, look into its log"),
+    (r"status code 5\d\d|unknown error", "the registry has failed: run again; if it persists, look into its log"),
     (_HALF_WRITTEN, "another push at the same moment was in the way: run again"),
     (r"x509|certificate", "its certificate is not trusted: set SSL_CERT_FILE to the authority's certificate"),
     (
@@ -76,7 +76,7 @@ _EXPLANATIONS = [
     ),
     (
         r"no such host|connection refused|no route|i/o timeout|Temporary failure",
-        "the registry does not answer: mend --repository or the network",
+        "the registry does not answer: check --repository and the network",
     ),
     (r"EOF|connection reset|broken pipe", "the connection broke: run again"),
 ]
@@ -129,13 +129,13 @@ class Registry:
         self.environment = environment
         self.plain = insecure or reference.on_this_machine(self.host)
 
-    def oras(self, what: str, *command: str, flag: str = "--plain-http", **options) -> str:
+    def oras(self, what: str, *command: str, flag: str = "--plain-http", **options: Any) -> str:
         # oras reads a flag only after its command.
         return self._again(
             lambda: self.run(what, "oras", command[0], *([flag] if self.plain else []), *command[1:], **options), _PANIC
         )
 
-    def cosign(self, what: str, *command: str, **options) -> str:
+    def cosign(self, what: str, *command: str, **options: Any) -> str:
         flags = ["--allow-http-registry", "--allow-insecure-registry"] if self.plain else []
         return self.run(what, "cosign", command[0], *flags, *command[1:], **options)
 
@@ -147,12 +147,12 @@ class Registry:
         progress: Callable[[str], None] = lambda line: None,
         cwd: pathlib.Path | None = None,
     ) -> str:
-        """Runs a tool; returns its standard output.
+        """Runs a tool and returns its standard output.
 
         Args:
-            what: what it is to do, for messages.
-            progress: gets each line of its output as it comes.
-            cwd: folder to run it in.
+            what: what the tool does, for messages.
+            progress: gets each line of output as it comes.
+            cwd: the folder to run it in.
 
         Raises:
             PushError: it failed.
@@ -168,6 +168,7 @@ class Registry:
                 stderr=errors,
                 text=True,
             )
+            assert process.stdout
             lines = []
             try:
                 for line in process.stdout:
@@ -185,11 +186,11 @@ class Registry:
 
     @staticmethod
     def _again(send: Callable[[], str], passing: str) -> str:
-        """What `send` returns; done again where it failed for a reason that may pass.
+        """Returns what `send` returns, and retries if it failed for a reason that may pass.
 
         Args:
             send: runs a tool.
-            passing: what the error says then, a regular expression.
+            passing: a regular expression for the message of such an error.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -201,7 +202,7 @@ class Registry:
         raise AssertionError("unreachable")
 
     def explain(self, said: str) -> str:
-        """One line out of what a tool said: the reason and what to do."""
+        """Condenses a tool's messages into one line: the reason and what to do."""
         reasons = [
             line for line in said.splitlines() if line.startswith("Error") and not line.endswith("command execution:")
         ]
@@ -228,7 +229,7 @@ class Registry:
             raise
 
     def push(self, image: Image, digest: str) -> None:
-        """Sends the image by digest; blobs that the registry has are not sent."""
+        """Pushes the image by digest, without the blobs that the registry already has."""
         sizes = image.blob_sizes()
         done = set()
 
@@ -238,7 +239,7 @@ class Registry:
                 what = "sent" if match[1] == "Copied" else "is there"
                 say(f"  {len(done)}/{len(sizes)} {match[2]} {sizes.get(match[2], 0) / 1e6:8.1f} MB {what}")
 
-        # One blob at a time, so that hardly ever two fail at once: see _PANIC.
+        # One blob at a time, so that two rarely fail at once: see _PANIC.
         self._again(
             lambda: self.oras(
                 f"sending {image.name}",
@@ -261,8 +262,7 @@ class Registry:
     def attach(self, image: Image, digest: str) -> list[str]:
         """Attaches the image's documents as referrers (OCI distribution specification 1.1); returns their digests."""
         attached = {media_type: self._attach(digest, media_type, path, 1) for media_type, path in image.documents}
-        # Registries without the referrers API keep the list as a tag's manifest, which two pushes at once overwrite for
-        # each other.
+        # Registries without the referrers API keep the list in a tag's manifest, which concurrent pushes overwrite.
         for attempt in range(2, _ATTEMPTS + 2):
             listed = json.loads(
                 self.oras("listing what is attached", "discover", "--format", "json", f"{self.repository}@{digest}")
@@ -279,7 +279,7 @@ class Registry:
         )
 
     def _attach(self, digest: str, media_type: str, path: pathlib.Path, attempt: int) -> str:
-        # oras does not list a manifest that the registry has already; one that says which attempt it was is a new one.
+        # oras does not list a manifest that the registry already has. Naming the attempt makes it a new manifest.
         again = ["--annotation", f"attempt={attempt}"] if attempt > 1 else []
         answer = self._again(
             lambda: self.oras(
@@ -296,25 +296,28 @@ class Registry:
     def sign(self, digests: list[str], key: signing.Key) -> None:
         """Signs manifests; cosign adds nothing where this key has signed before."""
         for digest in digests:
-            # Signatures share a manifest: another push at the same moment makes the registry refuse one of the two, in
-            # whatever words.
-            command = ("sign", "--yes", "--tlog-upload=false", "--key", key.reference, f"{self.repository}@{digest}")
-            self._again(lambda: self.cosign("signing", *command), "")  # noqa: B023: it is called at once
+            # Signatures share a manifest, so the registry refuses one of two concurrent pushes; its wording varies.
+            sign = functools.partial(
+                self.cosign,
+                "signing",
+                *("sign", "--yes", "--tlog-upload=false", "--key", key.reference, f"{self.repository}@{digest}"),
+            )
+            self._again(sign, "")
 
     def tag(self, digest: str, tag: str) -> None:
         self.oras(f"setting the tag {tag}", "tag", f"{self.repository}@{digest}", tag)
 
 
 def say(line: str) -> None:
-    """Progress, apart from the result on standard output."""
+    """Prints progress on standard error; standard output is for the result."""
     print(line, file=sys.stderr, flush=True)
 
 
 def check_repository(repository: str) -> str:
-    """The repository, with `{image}` for the image's name allowed as in a template.
+    """Returns the repository if it is HOST/NAME; `{image}` may stand for the image's name.
 
     Raises:
-        PushError: it is not HOST/NAME.
+        PushError: it is not.
     """
     if not repository:
         raise PushError(
@@ -329,7 +332,7 @@ def check_repository(repository: str) -> str:
 
 
 def check_tags(tags: list[str], version: str, image: Image) -> list[str]:
-    """The tags to set: those given, else this build's version if it is a release build.
+    """The tags to set: the given ones, or the version of a release build.
 
     Raises:
         PushError: one is malformed, or none is given for a build that is not stamped.
@@ -349,7 +352,7 @@ def check_tags(tags: list[str], version: str, image: Image) -> list[str]:
 
 
 def plan(options: argparse.Namespace) -> list[tuple[Image, str, Registry, list[str]]]:
-    """What to push where: image, its digest, repository, tags; nothing has been sent when it returns.
+    """Decides what to push where: image, its digest, repository, tags. Sends nothing.
 
     Raises:
         PushError: an argument is wrong.
@@ -376,10 +379,10 @@ def plan(options: argparse.Namespace) -> list[tuple[Image, str, Registry, list[s
 
 
 def check_release_tags(registry: Registry, digest: str, tags: list[str]) -> None:
-    """A tag that names a release stays where it is.
+    """Checks that no release tag would move.
 
     Raises:
-        PushError: the registry has it for another image.
+        PushError: the registry has such a tag for another image.
     """
     for tag in filter(_RELEASE_TAG.fullmatch, tags):
         there = registry.resolve(tag)
@@ -394,8 +397,8 @@ def push(options: argparse.Namespace) -> None:
     """Pushes as planned.
 
     Raises:
-        PushError, stamp.Untested, signing.SigningError: see `plan`; there is no good key; or the registry refuses. No
-        tag is set then.
+        PushError, stamp.Untested, signing.SigningError: see `plan`; or there is no good key; or the registry refuses.
+          Then no tag is set.
     """
     planned = plan(options)
     if options.dry_run:

@@ -1,6 +1,6 @@
 """Writes a bill of materials, of the whole build or of one image, as SPDX 2.3 and CycloneDX 1.6, both JSON.
 
-    python3 -m release.private.sbom --locks FILE... --version 0.1.0 --wheel FILE... --made-of FILE... \\
+    python3 -m release.private.sbom --locks FILE... --version VERSION --wheel FILE... --made-of FILE... \\
         --image NAME=LAYOUT... --spdx OUT --cyclonedx OUT
     python3 -m release.private.sbom … --only-image NAME
 
@@ -495,7 +495,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     inputs.add_locks_argument(parser)
     inputs.add_made_of_arguments(parser)
-    parser.add_argument("--version", required=True, help="the release's version, for example 0.1.0")
+    parser.add_argument("--version", required=True, help="the release's version, without v")
     parser.add_argument("--wheel", type=Path, action="append", default=[], help="a wheel of the build; repeated")
     parser.add_argument(
         "--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="an OCI layout; repeated"

@@ -341,7 +341,7 @@ def test_panics_without_end_are_an_error(release: Release, server: Proxy) -> Non
             "--repository", f"{server.host}/team/small", "--tag", "one", _oras_that_panics(release.folder, times=1000)
         )
     )
-    assert "the client broke off 5 times" in said and "run again" in said and said.endswith("Tags set: none.")
+    assert "the client crashed 5 times" in said and "run again" in said and said.endswith("Tags set: none.")
     assert len((release.folder / "calls").read_text().splitlines()) == 5
 
 
@@ -466,7 +466,7 @@ TO = ("--repository", "127.0.0.1:9/team/small")
             (*TO, "--tag", "one", "--key", "no-such-file"),
             "--key: expected a file with a cosign private key, found none at no-such-file",
         ),
-        ((*TO, "--tag", "one"), "the registry does not answer: mend --repository or the network"),
+        ((*TO, "--tag", "one"), "the registry does not answer: check --repository and the network"),
     ],
 )
 def test_bad_input_gets_one_line_and_a_non_zero_exit(

@@ -280,6 +280,7 @@ class Command:
         match = re.fullmatch(f"(?P<host>{reference.HOST})/{reference.NAME}(:{reference.TAG}|@{reference.DIGEST})", name)
         if not match:
             record.artifacts(pathlib.Path(name))
+            raise AssertionError(f"{name} is an artifact on disk, not in a registry")
         layout.mkdir(parents=True)
         plain = ["--src-tls-verify=false"] if reference.on_this_machine(match["host"]) else []
         skopeo = [

@@ -1,9 +1,9 @@
-"""The digests of published releases, in release/digests.json: what anyone who has an artifact can compare it with.
+"""The digests of published releases, in release/digests.json, for anyone to compare an artifact with.
 
-    {"releases": {"v0.1.0": {"revision": COMMIT, "builds": {"registries": {"images": {}, "sboms": {}, "wheels": {}}}}}}
+    {"releases": {"vVERSION": {"revision": COMMIT, "builds": {
+        "registries": {"images": {}, "sboms": {}, "wheels": {}}}}}}
 
-A build's name is the network profile, since upstream's rules write archives in another way, and what was beside or not
-in it:
+A build's name is the network profile, because upstream's rules write archives differently, and which parts it had:
 "registries", "registries,cuda", "upstream,without-mlc-llm". Images have the digest of their manifest, files that of
 their bytes.
 """
@@ -128,7 +128,7 @@ def write(path: pathlib.Path, tag: str, build: str, digests: Digests, workspace:
     if revision != head:
         raise RecordError(
             f"--record: expected a build that is stamped with the commit {head}, found {revision}. "
-            "To mend: tools/bazel run --config=release //release:reproduce -- --record"
+            "Run: tools/bazel run --config=release //release:reproduce -- --record"
         )
     content = read(path)
     release = content["releases"].setdefault(tag, {"revision": head, "builds": {}})

@@ -284,8 +284,8 @@ class SecondBuild(SecondWorkspace):
             empty = self.place / "tools" / "empty"
             empty.mkdir()
             options.append(f"--empty={empty}")
-            for path in surroundings.toolchain():
-                options.append(f"--hide={path}" if path in surroundings.FOLDERS else f"--replace={path}={nothing}")
+            for tool in surroundings.toolchain():
+                options.append(f"--hide={tool}" if tool in surroundings.FOLDERS else f"--replace={tool}={nothing}")
         return _namespace_command(*options)
 
     def build(self, options: list[str], targets: list[str]) -> pathlib.Path:

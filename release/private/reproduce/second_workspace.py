@@ -4,11 +4,13 @@ what they compare.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pathlib
 import shutil
 import subprocess
+from typing import Any
+
+from fetch.download import file_sha256
 
 # Where the launcher and Bazel keep what they downloaded: `env_inherit` of the targets that use this. Where git sources
 # come from, and whether CUDA
@@ -50,13 +52,14 @@ class SecondWorkspace:
     def __enter__(self) -> SecondWorkspace:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.bazel("shutdown", check=False)
         subprocess.run(["chmod", "-R", "u+w", str(self.place)], check=False)
 
-    def bazel(self, *arguments: str, check: bool = True, **options) -> subprocess.CompletedProcess:
-        """Runs tools/bazel; its standard output is returned, what it says goes to the test's log unless `options`
-        (subprocess.run's) say otherwise.
+    def bazel(self, *arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Runs tools/bazel and captures its standard output; its messages go to the test's log.
+
+        `options` are subprocess.run's and override both.
         """
         command = [
             *self.prefix,
@@ -70,15 +73,16 @@ class SecondWorkspace:
 
 
 def digests(artifacts: list[pathlib.Path]) -> dict[str, str]:
-    """sha256 of every file: name below the artifact's folder → hex digest. An artifact is a file, or a folder of files."""
+    """sha256 of every file: name below the artifact's folder → hex digest.
+
+    Args:
+        artifacts: files, or folders of files.
+    """
     found = {}
     for artifact in artifacts:
         for file in sorted(artifact.rglob("*")) if artifact.is_dir() else [artifact]:
             if file.is_file():
-                with file.open("rb") as content:
-                    found[file.relative_to(artifact.parent).as_posix()] = hashlib.file_digest(
-                        content, "sha256"
-                    ).hexdigest()
+                found[file.relative_to(artifact.parent).as_posix()] = file_sha256(file)
     return found
 
 
