@@ -1,9 +1,9 @@
-"""Prints every test target that ran with its result, then `N passed, N failed`; fails if none ran or one did not pass.
+"""Prints each test target and its result, then `N passed, N failed`. Fails if no test ran or one did not pass.
 
     python3 .ci/count_tests.py [--gpu EVENTS] EVENTS...
 
-A target that ran in several builds counts once, and passed if it did in each. Those of --gpu must not have run on a
-machine without a GPU.
+A target that ran in several builds counts once, and passes if it passed in all of them. On a machine without a GPU, the
+tests of --gpu must not have run.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import sys
 
 PASSED = "PASSED"
 
-# What //toolchains/cuda:extension.bzl takes for a GPU.
+# The devices by which //toolchains/cuda:extension.bzl recognizes a GPU.
 GPUS = ("/dev/nvidiactl", "/dev/dxg")
 
 
 def results(events: pathlib.Path) -> dict[str, str]:
-    """Test target → status (PASSED, FLAKY, FAILED, TIMEOUT, NO_STATUS, …) from a file of Bazel's build events, one JSON
-    object a line.
+    """Returns the status of each test target (PASSED, FLAKY, FAILED, TIMEOUT, NO_STATUS, …).
+
+    Args:
+        events: a file of Bazel's build events, one JSON object per line.
     """
     found = {}
     for line in events.read_text(encoding="utf-8").splitlines():
@@ -33,9 +35,9 @@ def results(events: pathlib.Path) -> dict[str, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gpu", type=pathlib.Path, metavar="EVENTS", help="of the tests that need a GPU")
+    parser.add_argument("--gpu", type=pathlib.Path, metavar="EVENTS", help="build events of the tests that need a GPU")
     parser.add_argument(
-        "events", type=pathlib.Path, nargs="+", metavar="EVENTS", help="build events, one JSON object a line"
+        "events", type=pathlib.Path, nargs="+", metavar="EVENTS", help="build events, one JSON object per line"
     )
     arguments = parser.parse_args()
     statuses: dict[str, str] = {}

@@ -65,7 +65,7 @@ def flags(arguments: Iterable[str]) -> frozenset[str]:
 
 
 def flags_of_bazel(graph: dict) -> dict[str, frozenset[str]]:
-    """Source → flags, from `aquery --output=jsonproto`; a source is <repository>/<path>, or its path in the workspace."""
+    """Source → flags, from `aquery --output=jsonproto`. A source is <repository>/<path>, or a path in the workspace."""
     found = {}
     for action in graph["actions"]:
         arguments = action["arguments"]

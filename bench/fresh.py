@@ -60,7 +60,7 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
         }
         counts: dict[str, int] = {}
         try:
-            for name, arguments in COMMANDS.items():
+            for arguments in COMMANDS.values():
                 commands.say(f"fresh machine: tools/bazel {' '.join(arguments)}")
                 before, began = _received(), time.perf_counter()
                 done = subprocess.run(

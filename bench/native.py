@@ -27,7 +27,8 @@ PROJECT = builds.Project(
 
 
 _NOTE = """
-The CMake build is ours (`bench/cmake`): upstream's needs TVM's repository and submodules, which no package registry has, and compiles another
+The CMake build is ours (`bench/cmake`): upstream's needs TVM's repository and submodules, \
+which no package registry has, and compiles another
 runtime. Both builds include the Rust part: the same program starts cargo with the same arguments.
 """
 

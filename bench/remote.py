@@ -261,8 +261,10 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
         [row for _, row in rows],
     )
     text = f"""{measured}
-With the cache, a second checkout takes {cached / cold:.1%} of the time of two workers. The table on paper uses the {len(actions)} actions as they ran here:
-{report.duration(sum(action.seconds for action in actions))} in total, plus {report.duration(overhead)} each for sending, staging and fetching, the time that one worker took beyond that.
+With the cache, a second checkout takes {cached / cold:.1%} of the time of two workers. \
+The table on paper uses the {len(actions)} actions as they ran here:
+{report.duration(sum(action.seconds for action in actions))} in total, plus {report.duration(overhead)} each \
+for sending, staging and fetching, the time that one worker took beyond that.
 
 {paper(actions, overhead)}"""
     return text, workspace.output("--version").strip()

@@ -14,7 +14,8 @@ from statistics import median
 HEADER = """\
 # Results
 
-Written by `tools/bazel run //bench -- --write`; [README.md](README.md) explains each figure. Only compare ratios within one part: each part says
+Written by `tools/bazel run //bench -- --write`; [README.md](README.md) explains each figure. Only compare \
+ratios within one part: each part says
 when and where it was measured.
 """
 

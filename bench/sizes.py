@@ -39,7 +39,7 @@ def libraries(wheel: Path) -> dict[str, zipfile.ZipInfo]:
 
 
 def wheel_rows(ours: Path, official: Path | None) -> list[list[str]]:
-    """A row for the wheel and one per library, marked if it is the official file itself or if there is no official one."""
+    """A row for the wheel and one per library, marked if it is the official file or if there is no official one."""
     name = f"**{ours.name.split('-')[0]}** (wheel)"
     if official is None:
         sizes = [

@@ -1,5 +1,5 @@
-"""Public rules of models: `mlc_model` compiles one, `mlc_model_library` one whose weights come later, `mlc_model_image` puts it into an image;
-`relax_library` compiles a Relax module. `cpu_target` and `cuda_target` say what to compile for."""
+"""Rules for models: `mlc_model` compiles one, `mlc_model_library` compiles one without weights, `mlc_model_image` puts one into an image, and
+`relax_library` compiles a Relax module. `cpu_target` and `cuda_target` name the hardware to compile for."""
 
 load("@rules_oci//oci:defs.bzl", "oci_image")
 load("//models/private:mlc_model.bzl", "mlc_model_rule", _MlcModelInfo = "MlcModelInfo")
@@ -9,8 +9,8 @@ load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 
 MlcModelInfo = _MlcModelInfo
 
-# What this build has of what mlc_llm can use on a GPU: CUDA graphs are in TVM's runtime. FlashInfer and CUTLASS are not there, and TVM's compiler
-# is the official one, without the code generator for cuBLAS, so that the presets O1 to O3 fail.
+# The optimizations of mlc_llm for GPUs that this build supports: CUDA graphs, which are in TVM's runtime. The presets O1 to O3 fail, because this
+# build has no FlashInfer and CUTLASS, and TVM's official compiler has no code generator for cuBLAS.
 _CUDA_OPT = "flashinfer=0;cublas_gemm=0;faster_transformer=0;cutlass=0;cudagraph=1"
 
 def _llvm(mcpu):
@@ -19,20 +19,20 @@ def _llvm(mcpu):
 def cpu_target(mcpu = "x86-64-v3"):
     """A Linux CPU to compile for, for `mlc_model(target = ...)` and `relax_library(target = ...)`.
 
-    Never the machine that builds: the same library on every machine.
+    This never means the machine that builds, so every machine builds the same library.
 
     Args:
-        mcpu: LLVM's name of the CPU. x86-64-v3 is what AVX2 machines since 2013 run; x86-64-v4 needs AVX-512; x86-64-v2 runs anywhere.
+        mcpu: LLVM's name of the CPU. x86-64-v3 needs AVX2, which most CPUs since 2013 have; x86-64-v4 needs AVX-512; x86-64-v2 runs anywhere.
     """
     return json.encode(_llvm(mcpu) | {"host": _llvm(mcpu)})
 
 def cuda_target(arch = "sm_90", mcpu = "x86-64-v3"):
-    """An NVIDIA GPU to compile for, for `mlc_model(target = ...)` and `relax_library(target = ...)`; the machine that builds needs none.
+    """An NVIDIA GPU to compile for, for `mlc_model(target = ...)` and `relax_library(target = ...)`; the machine that builds needs no GPU.
 
     Args:
-        arch: sm_90 is Hopper (H100, H200), sm_89 Ada, sm_80 Ampere (A100), sm_100 and sm_120 Blackwell. Runs on it and on later ones of the same
-            generation, sm_80 on sm_86 and sm_89 too; with a letter, as sm_90a, on that one alone.
-        mcpu: of the CPU that starts the kernels, as in `cpu_target`.
+        arch: sm_90 is Hopper (H100, H200), sm_89 Ada, sm_80 Ampere (A100), sm_100 and sm_120 Blackwell. The code also runs on later
+            architectures of the same generation, such as sm_80 on sm_86 and sm_89. With a letter, like sm_90a, it runs only on that one.
+        mcpu: the CPU that starts the kernels, as in `cpu_target`.
     """
     if not arch.startswith("sm_") or not arch[len("sm_"):].rstrip("af").isdigit():
         fail("cuda_target: expected arch as nvcc names it, sm_90 or sm_90a, found {}".format(repr(arch)))
@@ -41,7 +41,7 @@ def cuda_target(arch = "sm_90", mcpu = "x86-64-v3"):
         "host": _llvm(mcpu),
         "keys": ["cuda", "gpu"],
         "kind": "cuda",
-        # The same for all of these architectures, as in TVM's own targets: bytes that a block has without asking the driver for more, threads, 32-bit registers.
+        # Equal for all these architectures, as in TVM's own targets: bytes of a block without asking the driver for more, threads, 32-bit registers.
         "max_shared_memory_per_block": 49152,
         "max_threads_per_block": 1024,
         "registers_per_block": 65536,
@@ -49,14 +49,14 @@ def cuda_target(arch = "sm_90", mcpu = "x86-64-v3"):
     })
 
 def _is_cuda(target):
-    """Whether a target is a GPU; fails if it is none of cpu_target() and cuda_target()."""
+    """Whether a target is a GPU. Fails unless it comes from cpu_target() or cuda_target()."""
     decoded = json.decode(target, default = None) if type(target) == "string" else None
     if type(decoded) != "dict" or "kind" not in decoded:
         fail("expected target = cpu_target() or cuda_target(), found {}".format(target))
     return decoded["kind"] == "cuda"
 
 def _with_nvcc(target, target_compatible_with = [], **kwargs):
-    """Attributes of a rule that compiles for a target: with nvcc for GPUs, so that without --config=cuda nothing of CUDA is fetched."""
+    """Returns a compiling rule's attributes. Only GPU targets get nvcc, so that other builds fetch nothing of CUDA."""
     if not _is_cuda(target):
         return kwargs | {"target": target, "target_compatible_with": target_compatible_with}
     return kwargs | {
@@ -67,10 +67,10 @@ def _with_nvcc(target, target_compatible_with = [], **kwargs):
     }
 
 def relax_library(name, src, function, arguments = {}, pass_config = {}, **kwargs):
-    """The library `<name>.so`: the module that a function in a Python file returns, compiled by the TVM of this build.
+    """Compiles the module that a function in a Python file returns into `<name>.so`, with the TVM of this build.
 
-    For a GPU the library has machine code of its architecture, and kernels that have no schedule get TVM's default one (dlight); one that is scheduled by hand
-    says so, with the attribute tirx.is_scheduled. The machine that builds needs no GPU.
+    For a GPU, the library has machine code for its architecture. Kernels without a schedule get TVM's default one (dlight); mark a kernel that you scheduled
+    by hand with the attribute tirx.is_scheduled. The machine that builds needs no GPU.
 
         relax_library(
             name = "softmax",
@@ -84,9 +84,9 @@ def relax_library(name, src, function, arguments = {}, pass_config = {}, **kwarg
 
     Args:
         name: the target.
-        src: Python file; it imports TVM and what TVM depends on.
+        src: Python file. It may import TVM and TVM's dependencies.
         function: name of the function in it, which returns a tvm.IRModule.
-        arguments: keyword arguments of the function: a dict of what JSON can hold.
+        arguments: keyword arguments of the function: a dict of JSON values.
         pass_config: options of TVM's passes, such as {"relax.backend.use_cuda_graph": True}.
         **kwargs: `target` (cpu_target() or cuda_target()) and common attributes.
     """
@@ -100,9 +100,9 @@ def relax_library(name, src, function, arguments = {}, pass_config = {}, **kwarg
     )
 
 def mlc_model(name, **kwargs):
-    """A model for mlc-llm's engine: the folder `<name>` of weights, tokenizer and mlc-chat-config.json, and the library `<name>.so`.
+    """Builds a model for mlc-llm's engine: the folder `<name>` with weights, tokenizer and mlc-chat-config.json, and the library `<name>.so`.
 
-    Compiled by the TVM of this build, which is the one that will run it; the bytes depend on the model, the target and the build alone.
+    The same TVM compiles and runs it. The output depends only on the model, the target and the build.
 
         mlc_model(
             name = "tiny",
@@ -112,10 +112,10 @@ def mlc_model(name, **kwargs):
             target = cpu_target(),
         )
 
-    For a GPU: `target = cuda_target()` and a quantization of 16-bit floats, such as q0f16 and q4f16_1. Weights are made on the CPU all the same.
+    For a GPU: `target = cuda_target()` and a quantization with 16-bit floats, such as q0f16 or q4f16_1. The CPU converts weights in any case.
 
     Args:
-        name: the target, of both; `<name>.weights` and `<name>.library` are the two alone.
+        name: the target with both; `<name>.weights` and `<name>.library` have one each.
         **kwargs: `model_dir`, `quantization`, `target`, `conv_template`, ... (see private/mlc_model.bzl) and common attributes.
     """
     kwargs = _with_nvcc(**kwargs)
@@ -132,9 +132,9 @@ def mlc_model(name, **kwargs):
         )
 
 def mlc_model_library(name, config, **kwargs):
-    """A model without weights: the folder `<name>` with mlc-chat-config.json alone, and the library `<name>.so`.
+    """Builds a model without weights: the folder `<name>` with only mlc-chat-config.json, and the library `<name>.so`.
 
-    For weights that are made elsewhere: the library only depends on the shape of the model.
+    Use it for weights that come from elsewhere, because the library depends only on the shape of the model.
 
         mlc_model_library(
             name = "llama_1b",
@@ -145,9 +145,9 @@ def mlc_model_library(name, config, **kwargs):
         )
 
     Args:
-        name: as of `mlc_model`.
-        config: config.json as Hugging Face's hub has it; with a tokenizer, a folder or filegroup of both.
-        **kwargs: as of `mlc_model`.
+        name: see `mlc_model`.
+        config: config.json from Hugging Face's hub or, to include a tokenizer, a folder or filegroup of both.
+        **kwargs: see `mlc_model`.
     """
     mlc_model(
         name = name,
@@ -157,20 +157,20 @@ def mlc_model_library(name, config, **kwargs):
     )
 
 def mlc_model_image(name, model, base = "//images/mlc_llm", **kwargs):
-    """An image that serves a model: weights and library as layers of their own on an image with mlc-llm, so that an update of one moves that one.
+    """Builds an image that serves a model. Weights and library are separate layers on an image with mlc-llm, so that an update transfers only one of them.
 
         mlc_model_image(
             name = "tiny_image",
             model = ":tiny",
         )
 
-    They are at /models/<model> and /models/<model>.so. Started without a command it serves; `docker run -p 8000:8000 IMAGE`.
+    They are in /models/<model> and /models/<model>.so. By default the image serves the model: `docker run -p 8000:8000 IMAGE`.
 
     Args:
         name: the image, an OCI layout; `<name>.weights` and `<name>.library` are its layers.
         model: an `mlc_model`.
-        base: the image that it adds to.
-        **kwargs: what oci_image takes.
+        base: the image to add the model to.
+        **kwargs: attributes of oci_image.
     """
     label = native.package_relative_label(model)
     folder = "models/" + label.name
@@ -186,7 +186,7 @@ def mlc_model_image(name, model, base = "//images/mlc_llm", **kwargs):
         name = name,
         base = base,
         cmd = ["serve", "/" + folder],
-        # Weights change less often than the compiler that makes the library.
+        # Weights come first, because they change less often than the library.
         tars = [
             name + ".weights",
             name + ".library",

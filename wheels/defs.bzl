@@ -1,4 +1,4 @@
-"""Rules for wheels: `wheel` makes one, `python_environment` installs some; and the wheels that mlc-llm's engine needs."""
+"""Rules for wheels: `wheel` builds one, `python_environment` installs several. Also lists the wheels that mlc-llm's engine needs."""
 
 load("//wheels/private:finished_wheel.bzl", _WheelInfo = "WheelInfo")
 load("//wheels/private:made_of.bzl", _unavailable_inputs = "unavailable_inputs")
@@ -10,7 +10,7 @@ python_environment = _python_environment
 unavailable_inputs = _unavailable_inputs
 wheel = _wheel
 
-# glibc 2.27 and GCC 8's libstdc++ have the newest symbols used; tests/wheels holds auditwheel to it (README.md, "Tag").
+# The newest symbols used are in glibc 2.27 and GCC 8's libstdc++. tests/wheels checks that with auditwheel (README.md, "Tag").
 PLATFORM = "manylinux_2_28_x86_64"
 
 MLC_LLM_DEPENDENCIES = ["@pypi//{}:whl".format(name) for name in [

@@ -1,8 +1,8 @@
-"""Build ids, and wheels read under the version that has one.
+"""Build ids, and reading wheels under their full version.
 
 `py_wheel` assembles a wheel whose version lacks a build id, for example 0.26.0+mlc0.1.0. The id is a hash of the
-wheel's content, so it is known only once the content is. `FinishedWheel` presents the assembled wheel under its full
-version without a second copy: the build compresses what it reads there, and installs from it.
+wheel's content, so it is known only after assembly. `FinishedWheel` presents the assembled wheel under its full
+version without a second copy. The build compresses and installs wheels through it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Identity:
     """What finishing adds to a wheel.
 
     Args:
-        version: with the build id.
+        version: the version with the build id.
         requires: requirements to add, for example "apache-tvm-ffi==0.1.13.post3+mlc0.1.0.b1a2b3c4d".
     """
 
@@ -59,7 +59,7 @@ class Identity:
 
 
 def identify(unversioned: Path, requires: Sequence[str]) -> Identity:
-    """The identity of a wheel, from its content.
+    """Derives the identity of a wheel from its content.
 
     The build id is a hash over path and sha256 of every file in the finished wheel, under a version without the id.
     The metadata are files too, so requirements, pins, entry points, tags and upstream's version count. The zip
@@ -70,7 +70,7 @@ def identify(unversioned: Path, requires: Sequence[str]) -> Identity:
         requires: requirements to add.
 
     Raises:
-        WheelError: it is no wheel, or its RECORD does not list exactly its files.
+        WheelError: it is not a wheel, or its RECORD does not list exactly its files.
     """
     with _open(unversioned) as archive:
         folder = _dist_info(archive, unversioned)
@@ -80,7 +80,7 @@ def identify(unversioned: Path, requires: Sequence[str]) -> Identity:
     digests[f"{folder}/METADATA"] = _digest(
         _finished_metadata(metadata, version, Identity(version, tuple(requires)), unversioned)
     )
-    # It lists the others.
+    # RECORD only lists the other files.
     del digests[f"{folder}/RECORD"]
     content = "".join(f"{name}\0{digest}\n" for name, digest in sorted(digests.items()))
     build_id = hashlib.sha256(content.encode()).hexdigest()[:DIGITS]
@@ -89,20 +89,20 @@ def identify(unversioned: Path, requires: Sequence[str]) -> Identity:
 
 
 class FinishedWheel(zipfile.ZipFile):
-    """A wheel assembled without a build id, read as the finished one.
+    """Presents a wheel that was assembled without a build id as the finished wheel.
 
-    .dist-info and .data have the full version in their names, METADATA has version and pins, RECORD fits. Everything
-    else is read from the assembled wheel. Entries of folders are left out.
+    .dist-info and .data have the full version in their names, METADATA has version and pins, RECORD matches.
+    Everything else comes from the assembled wheel. Folder entries are omitted.
 
     Args:
         unversioned: the wheel as py_wheel assembled it.
-        identity: what `identify` found.
+        identity: the result of `identify`.
 
     Attributes:
         filename: the finished wheel's file name.
 
     Raises:
-        WheelError: it is no wheel, its RECORD does not list exactly its files, or `identity` belongs to another wheel.
+        WheelError: it is not a wheel, its RECORD does not list exactly its files, or `identity` is another wheel's.
     """
 
     def __init__(self, unversioned: Path, identity: Identity) -> None:
@@ -147,7 +147,7 @@ class FinishedWheel(zipfile.ZipFile):
         }
         self.filelist = [info for info in self.filelist if not info.is_dir()]
         for info in self.filelist:
-            # `orig_filename` still names the entry in the archive.
+            # `orig_filename` keeps the name of the entry in the archive.
             info.filename = renamed(info.filename)
             if content := self._rewritten.get(info.filename):
                 info.file_size, info.CRC = len(content), zlib.crc32(content)
@@ -158,7 +158,7 @@ class FinishedWheel(zipfile.ZipFile):
     def open(self, name: str | zipfile.ZipInfo, *arguments: Any, **options: Any) -> IO[bytes]:
         """Opens an entry for reading."""
         path = name.filename if isinstance(name, zipfile.ZipInfo) else name
-        # While __init__ reads METADATA and RECORD there is nothing rewritten yet.
+        # `_rewritten` does not exist yet while __init__ reads METADATA and RECORD.
         if path in (rewritten := getattr(self, "_rewritten", {})):
             return io.BytesIO(rewritten[path])
         return super().open(name, *arguments, **options)
@@ -172,13 +172,13 @@ class FinishedWheel(zipfile.ZipFile):
         return extra >= 2 and self.fp.read(2) == b"\x01\x00"
 
     def write_to(self, folder: Path) -> Path:
-        """Writes the finished wheel, deflated: the same bytes for the same content.
+        """Writes the finished wheel, compressed reproducibly.
 
         Args:
-            folder: receives the file; existing.
+            folder: an existing folder for the file.
 
         Raises:
-            WheelError: a file's content is not that of RECORD. Nothing is left in `folder`.
+            WheelError: a file does not match RECORD. Nothing is left in `folder`.
         """
         assert self.filename
         output = folder / self.filename
@@ -215,7 +215,7 @@ def _open(path: Path) -> zipfile.ZipFile:
 
 
 def _dist_info(archive: zipfile.ZipFile, path: Path) -> str:
-    """The wheel's .dist-info folder, which must fit the file name."""
+    """Returns the wheel's .dist-info folder, which must match the file name."""
     names = path.name.split("-")
     if len(names) != 5 or not path.name.endswith(".whl"):
         raise WheelError(
@@ -229,7 +229,7 @@ def _dist_info(archive: zipfile.ZipFile, path: Path) -> str:
 
 
 def _record(archive: zipfile.ZipFile, folder: str, path: Path) -> dict[str, tuple[str, str]]:
-    """Path → (sha256, size) of every file, as RECORD has them (PyPA, Recording installed projects)."""
+    """Returns the sha256 and size of every file in RECORD, by path (PyPA, Recording installed projects)."""
     try:
         rows = list(csv.reader(archive.read(f"{folder}/RECORD").decode("utf-8").splitlines()))
         record = {name: (digest, size) for name, digest, size in rows}
@@ -251,7 +251,7 @@ def _record(archive: zipfile.ZipFile, folder: str, path: Path) -> dict[str, tupl
 
 
 def _finished_metadata(content: bytes, version: str, identity: Identity, path: Path) -> bytes:
-    """METADATA with the version that has a build id, and with pins before the other requirements."""
+    """Returns METADATA with the full version, and with the pins before the other requirements."""
     head, blank, body = content.partition(b"\n\n")
     lines = head.decode("utf-8", "surrogateescape").split("\n")
     versions = [line for line in lines if line.startswith("Version:")]

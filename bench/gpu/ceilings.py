@@ -27,7 +27,7 @@ _NCCL_FLOAT16, _NCCL_SUM = 6, 0  # ncclDataType_t, ncclRedOp_t
 
 SEED = 20261
 _SUM_TOLERANCE = 5e-3
-"""Largest relative error of sums in float16, as in worker.py; the machine's Python may lack what comparison.py imports."""
+"""Largest relative error of sums in float16, as in worker.py. The machine's Python may lack comparison.py's imports."""
 
 
 def bfloat16(size: int, random: np.random.Generator) -> np.ndarray:

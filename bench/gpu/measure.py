@@ -71,11 +71,23 @@ class Plan:
 PLANS = {
     "cuda": Plan(),
     "cpu": Plan(
-        gemm_size=256, gemm_count=2, generated_count=2, copy_bytes=2**20, copy_count=3, rounds=3, processes=2, repeats=3, attention_steps=3, answer_tokens=20,
-        attention_model=(("layers", 2), ("heads", 4), ("kv_heads", 2), ("head_dim", 16)), attention_cases=((1, 128), (3, 64)), attention_chunk=64,
-        context=512, prefill_chunk=128,
+        gemm_size=256,
+        gemm_count=2,
+        generated_count=2,
+        copy_bytes=2**20,
+        copy_count=3,
+        rounds=3,
+        processes=2,
+        repeats=3,
+        attention_steps=3,
+        answer_tokens=20,
+        attention_model=(("layers", 2), ("heads", 4), ("kv_heads", 2), ("head_dim", 16)),
+        attention_cases=((1, 128), (3, 64)),
+        attention_chunk=64,
+        context=512,
+        prefill_chunk=128,
     ),
-}  # fmt: skip
+}
 
 
 def say(text: str) -> None:
@@ -162,8 +174,15 @@ class Bench:
                 "bytes": plan.copy_bytes,
                 "rounds": [],
             }
-            work = {f"gemm, {kind}": (ours, "gemm", {"kind": kind, "count": plan.generated_count if kind in GENERATED else plan.gemm_count})
-                    for kind in kinds if isinstance(errors[kind], float)}  # fmt: skip
+            work = {
+                f"gemm, {kind}": (
+                    ours,
+                    "gemm",
+                    {"kind": kind, "count": plan.generated_count if kind in GENERATED else plan.gemm_count},
+                )
+                for kind in kinds
+                if isinstance(errors[kind], float)
+            }
             work["copy, ours"] = (ours, "copy", {"count": plan.copy_count})
             if gpu:
                 ceilings = stack.enter_context(self.ceilings())
@@ -248,8 +267,14 @@ class Bench:
     def _start_engine(self, process: protocol.Process, gpus: int = 1) -> float:
         """Starts the engine in a process, on the first GPUs; returns the seconds until it is ready."""
         (library,) = (self.bundle / f"models/{gpus}").glob("*.so")
-        return process.ask("engine_start", library=str(self.bundle / "mlc/libmlc_llm.so"), model=str(self._model(gpus)[0]), model_library=str(library),
-                           context=self.plan.context, chunk=self.plan.prefill_chunk)  # fmt: skip
+        return process.ask(
+            "engine_start",
+            library=str(self.bundle / "mlc/libmlc_llm.so"),
+            model=str(self._model(gpus)[0]),
+            model_library=str(library),
+            context=self.plan.context,
+            chunk=self.plan.prefill_chunk,
+        )
 
     def engine(self) -> dict[str, Any]:
         """Part engine: both sides keep an engine, and their answers take turns."""
@@ -298,7 +323,7 @@ class Bench:
         return found
 
     def shards(self) -> dict[str, Any]:
-        """Part shards: our engines on one GPU, and on every available number of GPUs with a compiled model, take turns."""
+        """Part shards: our engines on one GPU, and on every number of GPUs with a compiled model, take turns."""
         plan = self.plan
         compiled = sorted(int(folder.name) for folder in (self.bundle / "models").iterdir())
         with ExitStack() as stack:

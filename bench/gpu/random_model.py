@@ -116,7 +116,7 @@ def write_model(config: Path, tokenizer: Path, output: Path) -> None:
 
 
 def write_variant(config: Path, model: Path, output: Path) -> None:
-    """Writes the folder of the same model with another configuration; weights and tokenizer are symlinks into `model`."""
+    """Writes a folder for the same model with another configuration; weights and tokenizer are links into `model`."""
     write_config(config, output)
     for file in model.iterdir():
         if file.name != "mlc-chat-config.json":

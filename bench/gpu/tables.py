@@ -13,7 +13,8 @@ GEMM_TARGET, COPY_TARGET, ALLREDUCE_TARGET = 0.90, 0.95, 0.95
 HEADER = """\
 # Results on a GPU
 
-Written by `//tests/gpu:results` from what `run bench` of `//tests/gpu:bundle` recorded; [README.md](README.md) explains each figure. Only compare ratios
+Written by `//tests/gpu:results` from what `run bench` of `//tests/gpu:bundle` recorded; [README.md](README.md) \
+explains each figure. Only compare ratios
 within one table: they were measured in turns, on the same card, within minutes.
 """
 
@@ -108,8 +109,13 @@ def gemm(rates: dict[str, Any]) -> str:
                 error,
             ]
         )
-    head = [f"product of {rates['size']} × {rates['size']} matrices, {len(rounds)} rounds", "TFLOP/s, median (range)", "of the measured rate",
-            f"≥ {GEMM_TARGET * 100:.0f} %", "relative error"]  # fmt: skip
+    head = [
+        f"product of {rates['size']} × {rates['size']} matrices, {len(rounds)} rounds",
+        "TFLOP/s, median (range)",
+        "of the measured rate",
+        f"≥ {GEMM_TARGET * 100:.0f} %",
+        "relative error",
+    ]
     said = (
         f"\nThe measured rate is that of {PRODUCTS[ceiling]}, the faster of the two without TVM.\n" if ceiling else ""
     )
@@ -189,8 +195,14 @@ def attention(cases: list[dict[str, Any]], peak: float | None) -> str:
         of_peak = percent([ours / peak for ours, _ in pairs]) if peak else ""
         rows.append([text, *columns, of_peak, report.ratios(pairs), f"{max(case['errors'].values()):.1e}"])
     shape = cases[0]["case"]
-    head = [f"{shape['heads']} heads, {shape['kv_heads']} of keys and values, {shape['head_dim']} wide, float16", "our TVM, TB/s", "official TVM, TB/s",
-            "ours, of the measured bandwidth", "ours / official", "relative error"]  # fmt: skip
+    head = [
+        f"{shape['heads']} heads, {shape['kv_heads']} of keys and values, {shape['head_dim']} wide, float16",
+        "our TVM, TB/s",
+        "official TVM, TB/s",
+        "ours, of the measured bandwidth",
+        "ours / official",
+        "relative error",
+    ]
     return report.table(head, rows)
 
 
@@ -228,7 +240,8 @@ def engine(part: dict[str, Any], peak: float | None) -> str:
     if peak:
         ratios = [ours / (peak / moved) for ours, _ in pairs["decode"]]
         text += (
-            f"\nA step of decoding reads {moved / 1e9:.2f} GB: {part['weight_bytes'] / 1e9:.2f} GB of weights, and {tokens:.0f} tokens' keys and values. "  # fmt: skip
+            f"\nA step of decoding reads {moved / 1e9:.2f} GB: {part['weight_bytes'] / 1e9:.2f} GB of weights, and"
+            f" {tokens:.0f} tokens' keys and values. "
             f"At the measured bandwidth that is at most {peak / moved:.0f} tokens/s, of which ours reaches"
             f" {percent(ratios)}.\n"
         )
@@ -240,7 +253,7 @@ def allreduce(part: dict[str, Any]) -> str:
     bytes, per second.
     """
     gpus, tables = part["gpus"], []
-    for number, case in enumerate(part["sizes"]):
+    for case in part["sizes"]:
         rounds = case["rounds"]
         # Bus bandwidth is meaningless for small tensors, whose time is spent on launching.
         large = case["bytes"] >= 2**20
@@ -269,7 +282,7 @@ def allreduce(part: dict[str, Any]) -> str:
         head = [
             f"sum of {size} of float16 over {gpus} GPU{'s' * (gpus > 1)}, {len(rounds)} rounds",
             "µs",
-            *(["bus bandwidth, GB/s"] if large else []),  # fmt: skip
+            *(["bus bandwidth, GB/s"] if large else []),
             "of NCCL's own speed",
             *([f"≥ {ALLREDUCE_TARGET * 100:.0f} %"] if large else []),
             "relative error",
@@ -297,8 +310,14 @@ def shards(part: dict[str, Any]) -> str:
         same = [common(each[count]["text"], each["1"]["text"]) for each in rounds]
         rows.append([*row, f"{min(same) * 100:.0f} %"])
     prompt = rounds[0]["1"]["prompt_tokens"]
-    head = [f"GPUs, of {part['gpus']}; batch 1, {prompt} tokens of prompt, {len(rounds)} answers", "prefill, tokens/s", "to one GPU", "decode, tokens/s", "to one GPU",
-            "answer the same until"]  # fmt: skip
+    head = [
+        f"GPUs, of {part['gpus']}; batch 1, {prompt} tokens of prompt, {len(rounds)} answers",
+        "prefill, tokens/s",
+        "to one GPU",
+        "decode, tokens/s",
+        "to one GPU",
+        "answer the same until",
+    ]
     return report.table(head, rows)
 
 

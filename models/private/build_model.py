@@ -1,9 +1,9 @@
-"""Makes a model for mlc-llm's engine out of a checkpoint, with mlc-llm's own commands; one step of two at a time.
+"""Makes a model for mlc-llm's engine from a checkpoint with mlc-llm's own commands, one step at a time.
 
     build_model --environment site-packages --output tiny weights checkpoint --quantization q0f32 --conv-template chatml
     build_model --environment site-packages --output tiny.so library tiny --target '{"kind": "llvm"}' --compiler g++
 
-Their messages are shown only when they fail.
+The commands' output is shown only if they fail.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from models.private.compile_environment import REPOSITORY, TargetError, run_pyth
 
 
 class ModelError(Exception):
-    """A command of mlc-llm failed: what it said, then one line."""
+    """A command of mlc-llm failed. The message is its output, then one line."""
 
 
 def mlc_llm(command: list[str], environments: list[Path], cuda_target: str | None = None, **variables: str) -> None:
-    """Runs a command of mlc-llm on this Python, with nothing of the machine in reach.
+    """Runs a command of mlc-llm on this Python, isolated from the machine.
 
     Args:
         command: sub-command and arguments.
-        environments: folders of installed packages, the first wins.
-        cuda_target: the target of kind cuda, as JSON, that a library is compiled for.
-        variables: more environment variables.
+        environments: folders of installed packages; the first wins.
+        cuda_target: the target as JSON, if it is of kind cuda and the command compiles a library.
+        variables: further environment variables.
 
     Raises:
-        ModelError: it exits with another status than 0.
+        ModelError: it fails.
     """
     if cuda_target:
         done = run_python(
@@ -47,7 +47,7 @@ def mlc_llm(command: list[str], environments: list[Path], cuda_target: str | Non
 
 
 def checkpoint_folder(path: Path) -> Path:
-    """The folder of a checkpoint, given as such or by its config.json.
+    """Returns the folder of a checkpoint, given the folder or its config.json.
 
     Raises:
         ModelError: there is no config.json.
@@ -55,13 +55,13 @@ def checkpoint_folder(path: Path) -> Path:
     folder = path if path.is_dir() else path.parent
     if not (folder / "config.json").is_file():
         raise ModelError(
-            f"{folder}: expected a model folder as Hugging Face's hub has them, found no config.json in it"
+            f"{folder}: expected a model folder like those of Hugging Face's hub, found no config.json in it"
         )
     return folder
 
 
 def make_config(options: argparse.Namespace, rest: list[str]) -> None:
-    """Writes configuration and tokenizer, if there is one, into the folder options.output."""
+    """Writes the configuration, and the tokenizer if there is one, into the folder options.output."""
     command = [
         "gen_config",
         str(checkpoint_folder(options.model)),
@@ -76,7 +76,7 @@ def make_config(options: argparse.Namespace, rest: list[str]) -> None:
 def make_weights(options: argparse.Namespace, rest: list[str]) -> None:
     """Writes configuration, tokenizer and converted weights into the folder options.output."""
     make_config(options, rest)
-    # The device only holds a weight while it is quantised.
+    # The device only stores a weight during its quantization.
     command = ["convert_weight", str(checkpoint_folder(options.model)), "--device", "cpu"]
     mlc_llm([*command, "--quantization", options.quantization, "--output", str(options.output)], options.environment)
 
@@ -93,7 +93,7 @@ def make_library(options: argparse.Namespace, rest: list[str]) -> None:
         "--output",
         str(options.output),
     ]
-    # Its environment may be without the engine's library.
+    # The environment may lack the engine's library.
     mlc_llm(command + rest, options.environment, cuda_target, SKIP_LOADING_MLCLLM_SO="1", **variables)
 
 
@@ -104,7 +104,7 @@ def main() -> int:
         type=Path,
         action="append",
         default=[],
-        help="folder of installed packages, the first wins; repeated",
+        help="folder of installed packages; repeatable, the first wins",
     )
     parser.add_argument("--output", type=Path, required=True, help="the folder or library to write")
     steps = parser.add_subparsers(required=True)
@@ -112,14 +112,16 @@ def main() -> int:
         ("config", make_config, "configure a model that has no weights yet"),
         ("weights", make_weights, "convert a checkpoint"),
     ]:
-        step = steps.add_parser(name, help=f"{what}; more options are those of mlc_llm gen_config")
+        step = steps.add_parser(name, help=f"{what}; accepts the options of mlc_llm gen_config")
         step.add_argument("model", type=Path, help="folder of the checkpoint, or its config.json")
-        step.add_argument("--quantization", required=True, help="name of the quantisation")
+        step.add_argument("--quantization", required=True, help="name of the quantization")
         step.set_defaults(make=make)
-    library = steps.add_parser("library", help="compile a model; more options are those of mlc_llm compile")
-    library.add_argument("model", type=Path, help="folder that the step weights or config made")
+    library = steps.add_parser("library", help="compile a model; accepts the options of mlc_llm compile")
+    library.add_argument("model", type=Path, help="folder that the step weights or config wrote")
     library.add_argument(
-        "--target", required=True, help="TVM target as JSON; without a host in it, this machine's would be taken"
+        "--target",
+        required=True,
+        help="TVM target as JSON, with its host; without one, TVM would compile for this machine",
     )
     library.add_argument("--compiler", type=Path, required=True, help="C++ compiler that links")
     library.add_argument("--nvcc", type=Path, help="nvcc, for a target of kind cuda")

@@ -1,9 +1,9 @@
 """Compiles the Relax module that a function in a Python file returns into a shared library.
 
-    build_relax --environment site-packages --output add.so --source add.py --function module --target '{"kind":
-    "llvm"}' --compiler g++
+    build_relax --environment site-packages --output add.so --source add.py --function module \\
+        --target '{"kind": "llvm"}' --compiler g++
 
-What TVM says is shown only when it fails.
+TVM's output is shown only if it fails.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def main() -> int:
         type=Path,
         action="append",
         default=[],
-        help="folder of installed packages, the first wins; repeated",
+        help="folder of installed packages; repeatable, the first wins",
     )
     parser.add_argument("--output", type=Path, required=True, help="the library to write")
     parser.add_argument("--source", type=Path, required=True, help="Python file")
     parser.add_argument("--function", required=True, help="name of the function in it, which returns a tvm.IRModule")
-    parser.add_argument("--arguments", default="{}", help="what to call it with: a JSON object of keyword arguments")
+    parser.add_argument("--arguments", default="{}", help="its keyword arguments: a JSON object")
     parser.add_argument("--pass-config", default="{}", help="options of TVM's passes: a JSON object")
     parser.add_argument("--target", required=True, help="TVM target as JSON, with its host")
     parser.add_argument("--compiler", type=Path, required=True, help="C++ compiler that links")
@@ -40,7 +40,7 @@ def main() -> int:
         return 1
     command = ["-m", "models.private.compile_relax", str(options.source), options.function, options.arguments]
     command += [options.target, options.pass_config, str(options.output)]
-    # A Python of its own: the order of sets, which a module can depend on, is settled when an interpreter starts.
+    # A separate Python, because the order of sets, which a module can depend on, is fixed when an interpreter starts.
     done = run_python(command, [*options.environment, REPOSITORY], **variables)
     if done.returncode:
         print(done.stdout.rstrip(), file=sys.stderr)

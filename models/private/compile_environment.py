@@ -1,6 +1,4 @@
-"""What a compiler of models runs in: a Python of its own with nothing of the machine in reach, and nvcc where the
-target is a GPU.
-"""
+"""The environment for compiling models: a separate, isolated Python, and nvcc if the target is a GPU."""
 
 from __future__ import annotations
 
@@ -12,23 +10,23 @@ import tempfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).absolute().parents[2]
-"""Where this repository's own modules are found; last among the environments of one that imports them."""
+"""The folder of this repository's modules; the last environment of a program that imports them."""
 
 
 class TargetError(Exception):
-    """The target is not one that can be compiled for: one line."""
+    """The target cannot be compiled for. The message is one line."""
 
 
 def run_python(arguments: list[str], environments: list[Path], **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs this Python with nothing of the machine in reach.
+    """Runs this Python isolated from the machine.
 
     Args:
-        arguments: the interpreter's.
-        environments: folders of installed packages, the first wins.
-        variables: more environment variables.
+        arguments: the arguments of the interpreter.
+        environments: folders of installed packages; the first wins.
+        variables: further environment variables.
 
     Returns:
-        Exit status, and in stdout what it said on both streams.
+        The exit status, and the output of both streams in stdout.
     """
     with tempfile.TemporaryDirectory() as scratch:
         home, temporary = Path(scratch, "home"), Path(scratch, "temporary")
@@ -40,9 +38,9 @@ def run_python(arguments: list[str], environments: list[Path], **variables: str)
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONHASHSEED": "0",
             "PYTHONPATH": os.pathsep.join(str(folder.absolute()) for folder in environments),
-            # A folder of its own: nvcc names its files by process number, which two sandboxes can have in common.
+            # A separate folder, because nvcc names files by process id, which can be equal in two sandboxes.
             "TMPDIR": str(temporary),
-            # Threads of LLVM are not bound to cores, of which an action may have fewer than the machine.
+            # Do not bind threads to cores: an action may have fewer than the machine.
             "TVM_BIND_THREADS": "0",
             **variables,
         }
@@ -53,7 +51,7 @@ def run_python(arguments: list[str], environments: list[Path], **variables: str)
 
 
 def architectures(nvcc: Path) -> list[str]:
-    """The architectures that nvcc makes machine code for, oldest first: sm_75, sm_80, ...
+    """Returns the architectures that nvcc generates machine code for, oldest first: sm_75, sm_80, ...
 
     Raises:
         TargetError: nvcc does not run.
@@ -76,18 +74,17 @@ def architectures(nvcc: Path) -> list[str]:
 
 
 def target_variables(target: str, compiler: Path, nvcc: Path | None) -> dict[str, str]:
-    """The environment variables by which TVM finds what it calls to compile for a target: the linker, and nvcc if it is
-    a GPU.
+    """Returns the environment variables that tell TVM where the linker is and, for a GPU, nvcc.
 
     Args:
         target: TVM target as JSON.
-        compiler: C++ compiler that links, and preprocesses for nvcc.
-        nvcc: nvcc, or a program of this name that starts it.
+        compiler: the C++ compiler that links, and preprocesses for nvcc.
+        nvcc: nvcc, or a program of that name that starts it.
 
     Raises:
-        TargetError: the target cannot be read, names no architecture that nvcc knows, or is a GPU and there is no nvcc.
+        TargetError: the target is malformed or unknown to nvcc, or it is a GPU and there is no nvcc.
     """
-    expected = "expected a TVM target as JSON, as cpu_target() and cuda_target() of //models:defs.bzl give it"
+    expected = "expected a TVM target as JSON, like those of cpu_target() and cuda_target() in //models:defs.bzl"
     try:
         attributes = json.loads(target)
         kind = attributes["kind"]
@@ -99,19 +96,18 @@ def target_variables(target: str, compiler: Path, nvcc: Path | None) -> dict[str
     if nvcc is None:
         raise TargetError("target of kind cuda: expected nvcc, found none; give --nvcc")
     if nvcc.name != "nvcc":
-        raise TargetError(f"{nvcc}: expected a program with the name nvcc, by which TVM calls it")
+        raise TargetError(f"{nvcc}: expected a program named nvcc, because TVM calls it by that name")
     found, known = attributes.get("arch"), architectures(nvcc)
-    # sm_90a and sm_100f are sm_90 and sm_100 with instructions that only they have; nvcc lists them without.
+    # sm_90a and sm_100f are sm_90 and sm_100 with additional instructions. nvcc lists them without the letter.
     if not isinstance(found, str) or found.rstrip("af") not in known:
         raise TargetError(
             f"target of kind cuda: expected one of the architectures {', '.join(known)}, found {found}; give"
             " cuda_target(arch = ...) one of them"
         )
     return variables | {
-        # nvcc alone: its steps are programs of its own folders, and it starts them by the C library's system(), whose
-        # /bin/sh needs no PATH.
+        # Only nvcc: it starts programs in its own folders, and by system(), whose /bin/sh needs no PATH.
         "PATH": str(nvcc.absolute().parent),
         "NVCC_PREPEND_FLAGS": f"-ccbin={compiler.absolute()}",
-        # TVM's other way, NVRTC, needs a Python package with CUDA's bindings.
+        # The alternative, NVRTC, needs a Python package with CUDA's bindings.
         "TVM_CUDA_COMPILE_MODE": "nvcc",
     }

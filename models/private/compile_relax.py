@@ -1,4 +1,4 @@
-"""The part of build_relax that imports TVM, in the interpreter that build_relax starts for it.
+"""The part of build_relax that imports TVM. build_relax starts an interpreter for it.
 
 python -m models.private.compile_relax SOURCE FUNCTION ARGUMENTS TARGET PASS_CONFIG OUTPUT
 """
@@ -20,11 +20,11 @@ from src.tvm import shape_functions
 
 
 class RelaxError(Exception):
-    """No library can be made: one line, after what others said."""
+    """The library cannot be built. The message follows the output of TVM or the linker."""
 
 
 def json_object(option: str, text: str) -> dict[str, Any]:
-    """The value of an option that is a JSON object.
+    """Returns the value of an option that must be a JSON object.
 
     Raises:
         RelaxError: it is not.
@@ -39,19 +39,21 @@ def json_object(option: str, text: str) -> dict[str, Any]:
 
 
 def summary(error: Exception) -> str:
-    """Type and first line of an error's message."""
+    """Returns the type of an error and the first line of its message."""
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
 
 
 def make_module(source: Path, function: str, arguments: dict[str, Any]) -> tvm.IRModule:
-    """Imports a file and calls a function of it.
+    """Imports a file and calls a function in it.
 
     Raises:
         RelaxError: the file cannot be imported, has no such function, or the function raises or returns something else.
     """
     name = "relax_library_source"
     specification = importlib.util.spec_from_file_location(name, source)
-    # By this name TVMScript finds the text of its classes.
+    assert specification
+    assert specification.loader
+    # TVMScript finds the source text of classes by this name.
     module = sys.modules[name] = importlib.util.module_from_spec(specification)
     try:
         specification.loader.exec_module(module)
@@ -85,7 +87,7 @@ def make_module(source: Path, function: str, arguments: dict[str, Any]) -> tvm.I
 
 
 def schedule(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
-    """Gives kernels of a module without Relax their threads on a GPU; with Relax, the target's pipeline does that."""
+    """Schedules kernels for a GPU if the module has no Relax functions; otherwise the target's pipeline does that."""
     if target.kind.name != "cuda" or any(
         isinstance(function, tvm.relax.Function) for _, function in module.functions_items()
     ):
@@ -100,7 +102,7 @@ def schedule(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
 def compile_module(
     source: Path, module: tvm.IRModule, target: tvm.target.Target, pass_config: dict[str, Any]
 ) -> tvm.runtime.Executable:
-    """Compiles a module by the target's default pipeline.
+    """Compiles a module with the target's default pipeline.
 
     Raises:
         RelaxError: TVM fails; its traceback is printed.
@@ -119,7 +121,7 @@ def export(source: Path, executable: tvm.runtime.Executable, output: str) -> Non
     """Writes the library.
 
     Raises:
-        RelaxError: nvcc or the linker fails; what it said is printed.
+        RelaxError: nvcc or the linker fails; its output is printed.
     """
     try:
         executable.export_library(output)

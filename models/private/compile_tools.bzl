@@ -1,16 +1,16 @@
-"""What rules that compile with TVM have in common: the linker, nvcc for GPUs, and how they are said to the tools."""
+"""Shared by rules that compile with TVM: the linker, nvcc for GPUs, and the options that name them."""
 
 load("@bazel_tools//tools/build_defs/cc:action_names.bzl", "ACTION_NAMES")
 load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "find_cpp_toolchain")
 
 COMPILE_ATTRS = {
-    "nvcc": attr.label(allow_single_file = True, cfg = "exec", doc = "nvcc, if the target is a GPU: the macros of //models:defs.bzl give it."),
-    "nvcc_files": attr.label(allow_files = True, cfg = "exec", doc = "All that nvcc starts and reads."),
+    "nvcc": attr.label(allow_single_file = True, cfg = "exec", doc = "nvcc, if the target is a GPU. The macros in //models:defs.bzl set it."),
+    "nvcc_files": attr.label(allow_files = True, cfg = "exec", doc = "Everything that nvcc starts and reads."),
     "target": attr.string(mandatory = True, doc = "TVM target as JSON: see `cpu_target` and `cuda_target` in //models:defs.bzl."),
 }
 
 def compile_tools(ctx):
-    """The command-line options of a tool that compiles for `target`, and what it runs.
+    """Returns the command-line options of a tool that compiles for `target`, and its inputs.
 
     Args:
         ctx: context of a rule with COMPILE_ATTRS, the fragment `cpp` and use_cpp_toolchain().

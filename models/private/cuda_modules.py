@@ -1,9 +1,8 @@
-"""Libraries with machine code for a GPU from a machine without one.
+"""Builds libraries with machine code for a GPU on a machine without one.
 
-TVM compiles its CUDA source in its CUDA runtime, which needs a driver to load. Without, it saves the source for the
-machine that loads the library to
-compile, with a compiler that a server does not have. Here nvcc compiles it when the library is made; the bytes are
-those that the CUDA runtime would have saved.
+TVM compiles its CUDA source in its CUDA runtime, which does not load without a driver. TVM then saves the source, and
+the machine that loads the library would have to compile it, but servers have no compiler. Here nvcc compiles it at
+build time. The bytes are those that the CUDA runtime would have saved.
 
     python -m models.private.cuda_modules TARGET mlc_llm compile ...
 """
@@ -16,23 +15,23 @@ import struct
 import sys
 
 import tvm_ffi
-from tvm.support import nvcc  # noqa: F401 - registers what is called by its name below
+from tvm.support import nvcc  # noqa: F401 - registers a function that is called by name below
 
 import tvm
 
 LENGTH = struct.Struct("<Q")
-"""How TVM writes a length (src/support/bytes_io.h)."""
+"""TVM's encoding of a length (src/support/bytes_io.h)."""
 
 SOURCE, MACHINE_CODE = b"cuda", b"cubin"
-"""Forms of a CUDA module, as TVM calls them; what is no PTX is of the second, fat binaries too."""
+"""TVM's names for forms of a CUDA module. The second includes fat binaries."""
 
 
 class NvccError(Exception):
-    """nvcc refuses a kernel: what it said, then one line."""
+    """nvcc rejects a kernel. The message is its output, then one line."""
 
 
 class Reader:
-    """Reads what TVM's streams write."""
+    """Reads the format of TVM's streams."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.position = data, 0
@@ -43,19 +42,19 @@ class Reader:
         return value
 
     def block(self, item_size: int = 1) -> bytes:
-        """The next string or vector: how many items, then the items."""
+        """Reads the next string or vector: the number of items, then the items."""
         size = self.number() * item_size
         self.position += size
         return self.data[self.position - size : self.position]
 
 
 def block(data: bytes) -> bytes:
-    """A string as TVM writes it."""
+    """Encodes a string like TVM."""
     return LENGTH.pack(len(data)) + data
 
 
 def compile_source(source: bytes, target: tvm.target.Target) -> bytes:
-    """Compiles the CUDA source of a module, as TVM's CUDA runtime does.
+    """Compiles the CUDA source of a module like TVM's CUDA runtime.
 
     Raises:
         NvccError: nvcc fails.
@@ -64,28 +63,27 @@ def compile_source(source: bytes, target: tvm.target.Target) -> bytes:
         try:
             return bytes(tvm_ffi.get_global_func("tvm_callback_cuda_compile")(source.decode()))
         except RuntimeError as error:
-            # The message is the source of all kernels, this line, and what nvcc said.
+            # The message is the source of all kernels, this line, and the output of nvcc.
             said = str(error).rpartition("\nCompilation error:\n")[2].rstrip()
             raise NvccError(f"{said}\nnvcc failed on the kernels for {target.attrs['arch']}, see above") from None
 
 
 def with_machine_code(module: bytes, target: tvm.target.Target) -> bytes:
-    """A saved CUDA module with machine code in place of source.
+    """Replaces the source in a saved CUDA module by machine code.
 
     Args:
         module: form, table of functions, code (CUDAModuleNode::SaveToBytes in TVM's
           src/backend/cuda/runtime/cuda_module.cc).
-        target: what to compile for.
+        target: the target to compile for.
 
     Raises:
-        ValueError: it is of another form.
+        ValueError: the module has another format.
     """
     reader = Reader(module)
     if reader.block() != SOURCE:
         return module
     start = reader.position
-    # The table, of FunctionInfo in src/runtime/metadata.h: twice the name, types of the arguments, tags of the launch,
-    # tags of the arguments.
+    # The table of FunctionInfo (src/runtime/metadata.h): the name twice, argument types, launch tags, argument tags.
     for _ in range(reader.number()):
         reader.block()
         reader.block()
@@ -97,18 +95,18 @@ def with_machine_code(module: bytes, target: tvm.target.Target) -> bytes:
     source = reader.block()
     if reader.position != len(module):
         raise ValueError(
-            "a saved CUDA module of another form than TVM 0.26 writes: see SaveToBytes in its cuda_module.cc"
+            "expected a saved CUDA module in the format of TVM 0.26, found another: see SaveToBytes in cuda_module.cc"
         )
     return block(MACHINE_CODE) + table + block(compile_source(source, target))
 
 
 def compile_imports(blob: bytes, target: tvm.target.Target) -> bytes:
-    """What a library carries beside its host code, with machine code in place of CUDA source.
+    """Replaces CUDA source by machine code in the modules that a library carries in addition to its host code.
 
     Args:
         blob: length; import tree in two vectors; kind and content of each module (ModuleSerializer in TVM's
           src/target/codegen.cc).
-        target: what to compile for.
+        target: the target to compile for.
     """
     reader = Reader(blob)
     size = reader.number()
@@ -119,7 +117,7 @@ def compile_imports(blob: bytes, target: tvm.target.Target) -> bytes:
     while reader.position < start + size:
         kind = reader.block()
         content += block(kind)
-        # The host code, which is not in the blob.
+        # The blob does not contain the host code.
         if kind == b"_lib":
             continue
         module = reader.block()
@@ -128,7 +126,7 @@ def compile_imports(blob: bytes, target: tvm.target.Target) -> bytes:
 
 
 def install(target: tvm.target.Target) -> None:
-    """Every library that is exported from now on has machine code for a target."""
+    """Makes every library that is exported from now on contain machine code for a target."""
     pack_to_tensor, write_object = map(
         tvm_ffi.get_global_func, ("runtime.ModulePackImportsToTensor", "codegen.codegen_blob")
     )

@@ -7,11 +7,11 @@ MlcModelInfo = provider(
     doc = "A model that the engine loads: MLCEngine(model = weights, model_lib = library).",
     fields = {
         "library": "File: the compiled model, a shared library for the TVM of this build.",
-        "weights": "File: folder of mlc-chat-config.json, weight shards and tokenizer; without weights if the model has none yet.",
+        "weights": "File: folder with mlc-chat-config.json, weight shards (unless the model has none yet) and tokenizer.",
     },
 )
 
-# Weights are read by one thread, kernels compiled by as many as LLVM starts.
+# A single thread reads weights; LLVM starts several to compile kernels.
 def _resources(_os, _inputs):
     return {"cpu": 2, "memory": 2048}
 
@@ -44,7 +44,7 @@ def _mlc_model_impl(ctx):
 
     config = [file for file in ctx.files.model_dir if file.is_directory or file.basename == "config.json"]
     if len(config) != 1:
-        fail("{}: model_dir {} has {} folders or files config.json, expected one: give a folder as Hugging Face's hub has it".format(
+        fail("{}: model_dir {} has {} folders or files config.json, expected one: give a folder like those of Hugging Face's hub".format(
             ctx.label,
             ctx.attr.model_dir.label,
             len(config),
@@ -68,26 +68,26 @@ mlc_model_rule = rule(
     doc = "Use the macro mlc_model of //models:defs.bzl.",
     attrs = COMPILE_ATTRS | {
         "context_window_size": attr.int(doc = "Tokens of prompt and answer together; default: the model's own."),
-        "conv_template": attr.string(mandatory = True, doc = "Conversation template, as `mlc_llm gen_config --conv-template` has them."),
-        "convert_weights": attr.bool(default = True, doc = "Whether `model_dir` has weights; without, the folder is of the configuration alone."),
-        "max_batch_size": attr.int(doc = "Requests at once; default: mlc-llm's."),
+        "conv_template": attr.string(mandatory = True, doc = "Conversation template, a value of `mlc_llm gen_config --conv-template`."),
+        "convert_weights": attr.bool(default = True, doc = "Whether `model_dir` has weights. If not, the output folder has only the configuration."),
+        "max_batch_size": attr.int(doc = "Concurrent requests; default: mlc-llm's."),
         "model_dir": attr.label(
             mandatory = True,
             allow_files = True,
-            doc = "The checkpoint as Hugging Face's hub has it: config.json, tokenizer, weights as safetensors; a folder, or a filegroup of its files.",
+            doc = "The checkpoint, in the layout of Hugging Face's hub: config.json, tokenizer and safetensors weights. A folder, or a filegroup of its files.",
         ),
-        "opt": attr.string(default = "O2", doc = "Optimisation preset or flags, as `mlc_llm compile --opt`."),
-        "prefill_chunk_size": attr.int(doc = "Tokens of a prompt that are taken at once; default: mlc-llm's."),
-        "quantization": attr.string(mandatory = True, doc = "As `mlc_llm convert_weight --quantization`: q0f32 for CPUs; q0f16, q4f16_1 for GPUs, ..."),
+        "opt": attr.string(default = "O2", doc = "Optimization preset or flags, a value of `mlc_llm compile --opt`."),
+        "prefill_chunk_size": attr.int(doc = "Tokens of a prompt to process at once; default: mlc-llm's."),
+        "quantization": attr.string(mandatory = True, doc = "A value of `mlc_llm convert_weight --quantization`: q0f32 for CPUs; q0f16, q4f16_1 for GPUs, ..."),
         "tensor_parallel_shards": attr.int(doc = "GPUs of one host that share each layer; default: one."),
         "_build_model": attr.label(default = "//models/private:build_model", executable = True, cfg = "exec"),
-        # Not cfg = "exec": what compiles a model is the TVM that will run it, and not built a second time.
+        # Not cfg = "exec": the TVM that will run the model compiles it, and is not built twice.
         "_environments": attr.label_list(default = [
             "//wheels/tvm:installed",
             "//wheels:mlc_llm_dependencies",
             "//wheels:dependencies",
         ]),
-        # A configuration takes the engine's own tokenizer.
+        # Writing a configuration needs the engine's tokenizer.
         "_mlc_llm": attr.label(default = "//wheels/mlc_llm:installed"),
         "_mlc_llm_compiler": attr.label(default = "//wheels:mlc_llm_compiler"),
     },

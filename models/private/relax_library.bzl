@@ -3,7 +3,7 @@
 load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "use_cpp_toolchain")
 load(":compile_tools.bzl", "COMPILE_ATTRS", "compile_tools")
 
-# LLVM starts threads; nvcc runs its steps one after another.
+# LLVM starts threads; nvcc runs its steps sequentially.
 def _resources(_os, _inputs):
     return {"cpu": 2, "memory": 1024}
 
@@ -36,9 +36,9 @@ relax_library_rule = rule(
         "arguments": attr.string(default = "{}", doc = "Keyword arguments of the function: a JSON object."),
         "function": attr.string(mandatory = True, doc = "Name of the function in `src`, which returns a tvm.IRModule."),
         "pass_config": attr.string(default = "{}", doc = "Options of TVM's passes: a JSON object."),
-        "src": attr.label(mandatory = True, allow_single_file = [".py"], doc = "Python file; it imports TVM and what TVM depends on."),
+        "src": attr.label(mandatory = True, allow_single_file = [".py"], doc = "Python file. It may import TVM and TVM's dependencies."),
         "_build_relax": attr.label(default = "//models/private:build_relax", executable = True, cfg = "exec"),
-        # Not cfg = "exec": what compiles a module is the TVM that will run it, and not built a second time.
+        # Not cfg = "exec": the TVM that will run the module compiles it, and is not built twice.
         "_environments": attr.label_list(default = [
             "//wheels/tvm:installed",
             "//wheels:dependencies",

@@ -1,4 +1,4 @@
-"""`tiny_checkpoint`: the tiny model as Hugging Face's hub would have it."""
+"""`tiny_checkpoint`: the tiny model in the layout of Hugging Face's hub."""
 
 def _tiny_checkpoint_impl(ctx):
     folder = ctx.actions.declare_directory(ctx.label.name)
@@ -16,9 +16,9 @@ def _tiny_checkpoint_impl(ctx):
 
 tiny_checkpoint = rule(
     implementation = _tiny_checkpoint_impl,
-    doc = "The folder <name>: config.json, tokenizer and random weights, always the same bytes.",
+    doc = "The folder <name> with config.json, tokenizer and random weights. Its bytes never change.",
     attrs = {
-        "options": attr.string_list(doc = "Options of tiny_model.py: other sizes."),
+        "options": attr.string_list(doc = "Options of tiny_model.py, such as other sizes."),
         "_tiny_model": attr.label(default = "//models/tiny:tiny_model", executable = True, cfg = "exec"),
     },
 )

@@ -156,8 +156,16 @@ def test_a_variant_shares_all_but_its_configuration(tmp_path: Path) -> None:
 
 
 def test_the_random_model_has_what_its_index_says(tmp_path: Path) -> None:
-    model = {"tie_word_embeddings": True, "hidden_size": 8, "intermediate_size": 16, "head_dim": 4, "num_attention_heads": 2,
-             "num_key_value_heads": 1, "num_hidden_layers": 2, "vocab_size": 32}  # fmt: skip
+    model = {
+        "tie_word_embeddings": True,
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "head_dim": 4,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "num_hidden_layers": 2,
+        "vocab_size": 32,
+    }
     random_model.write_weights(model, tmp_path)
     index = json.loads((tmp_path / "tensor-cache.json").read_text())
     assert (

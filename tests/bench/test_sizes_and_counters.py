@@ -15,10 +15,14 @@ import sizes
 
 COUNTERS = """\
 Inter-|   Receive                                                |  Transmit
- face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
-    lo: 5000000     100    0    0    0     0          0         0  5000000     100    0    0    0     0       0          0
-  eth0:    1234      10    0    0    0     0          0         0      999      10    0    0    0     0       0          0
- wlan0:       6       1    0    0    0     0          0         0        0       0    0    0    0     0       0          0
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo \
+colls carrier compressed
+    lo: 5000000     100    0    0    0     0          0         0  5000000     100    0    0    0   \
+  0       0          0
+  eth0:    1234      10    0    0    0     0          0         0      999      10    0    0    0   \
+  0       0          0
+ wlan0:       6       1    0    0    0     0          0         0        0       0    0    0    0   \
+  0       0          0
 """
 
 SUMMARY = """\

@@ -1,8 +1,7 @@
 """A Debian mirror, a Python package index and a repository on loopback, for the launcher's tests.
 
-Everything is as on a real machine but small: the packages hold shell scripts, and the index is unsigned (`driver.py`
-skips the signature, which
-test_debian.py tests with real ones).
+Everything is like on a real machine, but small: the packages contain shell scripts, and the index is unsigned
+(`driver.py` skips the check of signatures, which test_debian.py tests with real ones).
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ TESTDATA = HERE / "testdata"
 sys.path.insert(0, str(ROOT))
 
 BAZEL_SCRIPT = """#!/bin/sh
-# Stands in for Bazel: says how it was called, and ends as the test wants.
+# Stands in for Bazel: prints its arguments and exits as the test wants.
 echo "pid $$"
 for argument in "$@"; do echo "argument $argument"; done
 [ -z "$FAKE_SLEEP" ] || { trap 'echo interrupted; exit 8' INT; echo ready; while :; do sleep 0.05; done; }
@@ -47,7 +46,7 @@ def sha256(data: bytes) -> str:
 
 
 def deb(files: dict[str, tuple[str, int]], control: str = "Package: x\n", data_member: str = "data.tar.xz") -> bytes:
-    """A .deb (deb(5)) of these files: path → text, mode."""
+    """Makes a .deb (deb(5)) of these files: path → text and mode."""
 
     def packed(entries: dict[str, tuple[str, int]]) -> bytes:
         raw = io.BytesIO()
@@ -90,7 +89,7 @@ def wheel(files: dict[str, str]) -> bytes:
 
 
 class Server:
-    """Serves bytes by path, with ranges; can be told to misbehave. `requests` logs (path, Range header or None)."""
+    """Serves bytes by path, with ranges, and misbehaves on demand. `requests` logs (path, Range header or None)."""
 
     def __init__(self, certificate: Path | None = None) -> None:
         self.files: dict[str, bytes] = {}
@@ -139,7 +138,7 @@ class Server:
                 self.stall[handler.path].wait(300)
                 begin = half
             handler.wfile.write(body[begin:])
-        except OSError:  # The client went away: that is what some tests do.
+        except OSError:  # The client disconnected, as some tests do.
             pass
 
     def close(self) -> None:
@@ -158,7 +157,7 @@ class FakeMachine(contextlib.ExitStack):
         self.cache = self.folder / "cache"
         self.prefix = self.cache / f"bazel-{self.VERSION}-1"
         self.root = self.folder / "repository"
-        # A copy, as the launcher finds the repository by its own real path, which is outside of the test's inputs.
+        # A copy, because the launcher finds the repository by its own real path, which is outside the test's inputs.
         for name in ("fetch", "tools"):
             shutil.copytree(ROOT / name, self.root / name, ignore=shutil.ignore_patterns("__pycache__", "registry"))
         (self.root / "locks").mkdir()
@@ -187,7 +186,7 @@ class FakeMachine(contextlib.ExitStack):
         self.server.files[f"/simple/{project}/"] = json.dumps(page).encode()
 
     def publish_bazel(self, version: str = "7.7.1+ds-8+b1", suite: str = "forky") -> None:
-        """The packages that the launcher asks for, in one suite."""
+        """Publishes the packages that the launcher needs, in one suite."""
         libexec, java = "usr/libexec/x86_64-linux-gnu/bazel", "usr/share/java"
         contents: dict[str, tuple[str, dict[str, tuple[str, int]]]] = {
             "bazel-bootstrap": (
@@ -201,7 +200,7 @@ class FakeMachine(contextlib.ExitStack):
                         "/usr/share/java/foo.jar\n/usr/share/java/absent.jar\n",
                         0o644,
                     ),
-                    # Large enough to be received in pieces, and nothing that xz makes small.
+                    # Large enough to arrive in pieces, and incompressible.
                     "usr/share/bazel/filler": (random.Random(0).randbytes(1 << 20).decode("latin-1"), 0o644),
                     "usr/share/doc/bazel/README": ("not needed", 0o644),
                 },
@@ -233,7 +232,7 @@ class FakeMachine(contextlib.ExitStack):
         self.server.files[f"{base}/main/binary-amd64/by-hash/SHA256/{sha256(packed)}"] = packed
 
     def environment(self, **more: str) -> dict[str, str]:
-        """What the launcher's process gets; nothing of this machine but the standard folders of PATH."""
+        """Returns the environment of the launcher, which has nothing of this machine except the standard PATH."""
         return {
             "PATH": "/usr/bin:/bin",
             "HOME": str(self.folder / "home"),
@@ -249,7 +248,7 @@ class FakeMachine(contextlib.ExitStack):
         }
 
     def start(self, *arguments: str, fake: dict | None = None, **more: str) -> subprocess.Popen:
-        """The launcher as a process; `fake` replaces more of the machine (see driver.py)."""
+        """Starts the launcher as a process. `fake` replaces more of the machine (see driver.py)."""
         environment = self.environment(**more)
         environment["FAKE"] = json.dumps({"wheels": self.pins, **(fake or {})})
         command = [sys.executable, str(HERE / "driver.py"), str(self.root), *arguments]
@@ -260,7 +259,7 @@ class FakeMachine(contextlib.ExitStack):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # As from a terminal; who runs the tests may have had it ignored.
+            # Like from a terminal; the parent of the tests may ignore it.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
@@ -270,10 +269,10 @@ class FakeMachine(contextlib.ExitStack):
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def wait_for(self, condition: Callable[[], object]) -> None:
-        """Waits until another process has come so far; fails after five minutes."""
+        """Waits until another process makes the condition true; fails after five minutes."""
         deadline = time.monotonic() + 300
         while not condition():
-            assert time.monotonic() < deadline, "the other process never came so far"
+            assert time.monotonic() < deadline, "the condition never became true"
             time.sleep(0.01)
 
     def requested(self, part: str) -> list[tuple[str, str | None]]:

@@ -1,6 +1,4 @@
-"""Promises of packs: a build out of one asks no network, a pack that would not do is refused with what is missing
-before Bazel starts.
-"""
+"""A build from a pack uses no network, and an unsuitable pack is rejected before Bazel starts, with what is missing."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ from fetch.pypi import index as pypi
 from tools import pack
 from tools.launcher import pack_format
 
-# What stands in for the locked files: name in the pack → content. The second is only in the later lock.
+# Contents of the locked files. Only the later lock has NEW_DEB.
 DEB, NEW_DEB, WHEEL, SDIST, CRATE, SOURCE = (
     b"a deb" * 999,
     b"a newer deb" * 99,
@@ -37,7 +35,7 @@ DEB, NEW_DEB, WHEEL, SDIST, CRATE, SOURCE = (
 
 
 def locks(deb: bytes = DEB, version: str = "1-1", more_wheels: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
-    """The four locks, by name, that pin these files."""
+    """Returns the four locks that pin these files, by name."""
     hashes = {
         name: sha256(data) for name, data in {"wheel": WHEEL, "sdist": SDIST, "crate": CRATE, "source": SOURCE}.items()
     }
@@ -74,7 +72,7 @@ def locks(deb: bytes = DEB, version: str = "1-1", more_wheels: Sequence[tuple[st
 
 
 class PackMachine(FakeMachine):
-    """A machine with locks, and a place for a pack of what they pin."""
+    """A machine with locks and paths for packs of what they pin."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -92,7 +90,7 @@ class PackMachine(FakeMachine):
     def content(
         self, deb: bytes = DEB, version: str = "1-1", cuda: bool = False, left_out: Sequence[str] = ()
     ) -> pack.Content:
-        """What //tools:pack would find for the locks as they are."""
+        """Returns what //tools:pack would collect for the current locks."""
         files, blobs, bazel = {}, [], {"bazel": self.VERSION, "packages": {}, "wheels": {}}
 
         def add(data: bytes, kind: str, name: str, version: str, file: str) -> str:
@@ -137,7 +135,7 @@ class PackMachine(FakeMachine):
         return path
 
     def start_with(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-        """Runs the launcher where every server is unreachable."""
+        """Runs the launcher with every server unreachable."""
         away = {
             "MLC_DEBIAN_MIRROR": "http://127.0.0.1:1/debian",
             "PIP_INDEX_URL": "http://127.0.0.1:1/simple",
@@ -148,14 +146,14 @@ class PackMachine(FakeMachine):
         )
 
     def built(self, *arguments: str, **environment: str) -> tuple[list[str], str]:
-        """Bazel's arguments, and the launcher's own lines."""
+        """Returns Bazel's arguments and the launcher's messages."""
         done = self.start_with(*arguments, **environment)
         assert done.returncode == 0, done.stderr
         assert self.server.requests == []
         return [line.split(" ", 1)[1] for line in done.stdout.splitlines() if line.startswith("argument ")], done.stderr
 
     def refused(self, *parts: str, arguments: Sequence[str] = (), **environment: str) -> str:
-        """The launcher fails with all of these parts in its message, and Bazel is not started."""
+        """Asserts that the launcher fails with all of these parts in its message and does not start Bazel."""
         done = self.start_with(*(arguments or [f"--airgap={self.pack}", "build", "//x"]), **environment)
         assert (done.returncode, done.stdout) == (1, ""), done.stderr
         for part in parts:
@@ -177,7 +175,7 @@ def machine(tmp_path: Path) -> Iterator[PackMachine]:
 
 @pytest.fixture
 def increment(machine: PackMachine) -> PackMachine:
-    """A machine with a pack, and in `new` a pack of what has changed since."""
+    """A machine with a pack and, in `new`, a pack of what has changed since."""
     machine.write()
     machine.lock(deb=NEW_DEB, version="1-2")
     pack.write(pack.since(machine.content(deb=NEW_DEB, version="1-2"), machine.pack), machine.new)

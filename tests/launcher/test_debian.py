@@ -1,4 +1,4 @@
-"""Promises of fetch/debian/archive.py: versions, dependencies, signed indexes, .deb files, mirrors."""
+"""fetch/debian/archive.py: versions, dependencies, signed indexes, .deb files, mirrors."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_merged_indexes_give_the_newer_version() -> None:
 
 @dataclasses.dataclass
 class Mirror:
-    """A mirror with an index that is really signed; the real gpgv checks it."""
+    """A mirror with a signed index, which the real gpgv verifies."""
 
     server: Server
     environment: pytest.MonkeyPatch
@@ -108,7 +108,7 @@ def mirror(server: Server, monkeypatch: pytest.MonkeyPatch) -> Mirror:
     server.files[f"{mirror.base}/InRelease"] = mirror.signed
     server.files[f"{mirror.base}/main/binary-amd64/Packages.xz"] = (TESTDATA / "Packages.xz").read_bytes()
     keyring = str(TESTDATA / "keyring.gpg")
-    # The machine's gpgv: every Debian has it, as apt needs it.
+    # The machine's gpgv. Every Debian has it, because apt needs it.
     mirror.use(PATH="/usr/bin:/bin", MLC_DEBIAN_MIRROR=f"{server.url}/debian", MLC_DEBIAN_KEYRING=keyring)
     return mirror
 
@@ -206,7 +206,7 @@ LISTING = (
 
 @pytest.fixture
 def apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Puts an apt-get on the PATH that lists the given text."""
+    """Puts an apt-get on the PATH that prints the given text."""
 
     def lists(text: str) -> None:
         # As real apt does before the first update, this one lists nothing unless asked to do without release files.

@@ -1,6 +1,4 @@
-"""Promises of the bootstrap: whole or not at all, verified, resumed, once for concurrent runs, and every failure says
-what to do.
-"""
+"""Bazel is installed completely or not at all, verified, resumed, once for concurrent runs; failures say what to do."""
 
 from __future__ import annotations
 
@@ -116,7 +114,7 @@ def test_downloads_trust_the_machines_certificate_authorities(machine: FakeMachi
     inspected = Server(TESTDATA / "server.pem")
     machine.callback(inspected.close)
     inspected.files = machine.server.files
-    # Not by SSL_CERT_FILE, which Python heeds by itself.
+    # Not with SSL_CERT_FILE, which Python itself reads.
     store = {"SSL_CERT_FILE": "", "REQUESTS_CA_BUNDLE": str(TESTDATA / "ca.pem")}
     done = machine.run_launcher(
         "version", PIP_INDEX_URL=f"{inspected.url}/simple", MLC_DEBIAN_MIRROR=f"{inspected.url}/debian", **store
@@ -125,7 +123,7 @@ def test_downloads_trust_the_machines_certificate_authorities(machine: FakeMachi
 
 
 def refused(machine: FakeMachine, *parts: str, fake: dict | None = None, **environment: str) -> str:
-    """The launcher fails with all of these parts in its message and no traceback, and leaves nothing half-made."""
+    """Asserts that the launcher fails with all these parts in its message, and leaves no partial installation."""
     done = machine.run_launcher("version", fake=fake, **environment)
     assert done.returncode == 1, done.stdout
     for part in parts:

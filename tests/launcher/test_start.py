@@ -1,6 +1,4 @@
-"""Promises of tools/bazel: it becomes the right Bazel, passes everything through, chooses the profile, and says what a
-machine lacks.
-"""
+"""tools/bazel becomes the right Bazel, passes everything on, chooses the profile, and says what a machine lacks."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ from tests.git_sources.repositories import Repository
 
 
 class Launcher(FakeMachine):
-    """A machine that has a program in the place of Bazel, `real`."""
+    """A machine with a program `real` instead of Bazel."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -33,7 +31,7 @@ class Launcher(FakeMachine):
         return path
 
     def arguments(self, *given: str, fake: dict | None = None, **environment: str) -> tuple[list[str], str]:
-        """What Bazel was started with, and the launcher's own lines."""
+        """Returns the arguments that Bazel got, and the launcher's messages."""
         done = self.run_launcher(*given, fake=fake, **environment)
         assert done.returncode == 0, done.stderr
         return [line.split(" ", 1)[1] for line in done.stdout.splitlines() if line.startswith("argument ")], done.stderr
@@ -69,7 +67,7 @@ class Launcher(FakeMachine):
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launcher]:
-    """A machine with Bazel; the test itself uses the real machine's git."""
+    """A machine with Bazel. The test itself uses the real machine's git."""
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     with Launcher(tmp_path) as machine:
         yield machine
@@ -273,7 +271,7 @@ def test_it_is_made_anew_when_the_bundle_changes(machine: Launcher) -> None:
 
 
 def test_lists_what_there_is(machine: Launcher) -> None:
-    # What the doctor asks of each source.
+    # What the doctor requests from each source.
     for path in (
         "/debian/dists/bookworm/InRelease",
         "/debian-security/dists/bookworm-security/InRelease",

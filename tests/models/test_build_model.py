@@ -269,7 +269,7 @@ def test_a_folder_without_configuration_is_refused_before_anything_runs(
     assert run("--output", "out", "weights", empty, "--quantization", "q0f32") == 1
     assert environment.calls() == []
     expected = (
-        f"build_model: {empty}: expected a model folder as Hugging Face's hub has them, found no config.json in it\n"
+        f"build_model: {empty}: expected a model folder like those of Hugging Face's hub, found no config.json in it\n"
     )
     assert capfd.readouterr().err == expected
 

@@ -67,8 +67,8 @@ def test_a_target_that_is_none_is_refused(target: str) -> None:
         target_variables(target, Path("g++"), None)
     assert (
         str(caught.value)
-        == f"target {target!r}: expected a TVM target as JSON, as cpu_target() and cuda_target() of //models:defs.bzl"
-        " give it"
+        == f"target {target!r}: expected a TVM target as JSON, like those of cpu_target() and cuda_target() in"
+        " //models:defs.bzl"
     )
 
 
@@ -79,7 +79,7 @@ def test_a_gpu_without_nvcc_is_refused() -> None:
 
 def test_nvcc_by_another_name_is_refused(nvcc: Path) -> None:
     """TVM would not find it."""
-    with pytest.raises(TargetError, match="wrapped: expected a program with the name nvcc, by which TVM calls it"):
+    with pytest.raises(TargetError, match="wrapped: expected a program named nvcc, because TVM calls it by that name"):
         target_variables(cuda("sm_90"), Path("g++"), nvcc.rename(nvcc.with_name("wrapped")))
 
 

@@ -1,4 +1,4 @@
-"""//tools:lint finds a fault of each kind, //tools:format fixes those of style; both take only files that git tracks."""
+"""//tools:lint finds every kind of fault, //tools:format fixes style; both only read files that git tracks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tools.lint import lint
 
 WORKSPACE = Path.cwd()
 SETTINGS = WORKSPACE / os.environ["SETTINGS"]
-# The linters written in Go are compiled for //tests/tools:go_linters only.
+# Only //tests/tools:go_linters has the linters written in Go.
 GO = {name: WORKSPACE / os.environ[name.upper()] for name in ("actionlint", "buildifier") if name.upper() in os.environ}
 PROGRAMS = lint.Programs(
     environment=WORKSPACE / os.environ["ENVIRONMENT"],
@@ -25,7 +25,7 @@ CLEAN = "def double(number: int) -> int:\n    return 2 * number\n"
 CLEAN_BUILD = 'filegroup(\n    name = "one",\n    srcs = ["one.txt"],\n)\n'
 CLEAN_WORKFLOW = "on: push\njobs:\n  one:\n    runs-on: ubuntu-24.04\n    steps:\n      - run: echo one\n"
 
-# Tool, file, content, what the report must name.
+# Tool, file, content, and alternatives for what the report must contain.
 PYTHON_FAULTS = [
     ("ruff imports", "one.py", "import sys\nimport os\n\nprint(os, sys)\n", "Organize imports|I001"),
     ("ruff format", "one.py", "x = [1,2]\n", "+x = [1, 2]"),
@@ -65,7 +65,7 @@ def write(workspace: Path, file: str, content: str) -> None:
 
 
 def check(workspace: Path, *files: str, name: str = "") -> bool:
-    """Runs the tool of this name, or all that this test has, on the files."""
+    """Runs the tool of this name, or all available tools, on the files."""
     tools = lint.formatters(PROGRAMS, check=True) + lint.linters(PROGRAMS)
     return lint.run([tool for tool in tools if name in ("", tool.name)], files, workspace, PROGRAMS.environment)
 
@@ -104,7 +104,7 @@ def test_only_files_that_git_tracks_are_taken(workspace: Path, monkeypatch: pyte
     for file in ("tracked.py", "untracked.py"):
         write(workspace, file, CLEAN)
     (workspace / "link.py").symlink_to("tracked.py")
-    # The machine's git is no input of a test: this one says what git would.
+    # A test must not use the machine's git, so this one imitates it.
     git = workspace / "bin/git"
     git.parent.mkdir()
     git.write_text(

@@ -1,4 +1,4 @@
-"""Workflows run what a laptop runs, from pinned actions, with minimal rights, and publish only what was tested."""
+"""Workflows run the commands of a laptop with pinned actions and minimal permissions, and publish only what passed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILES = {
 }
 DOCUMENTS = "\n".join(pathlib.Path(path).read_text() for path in os.environ["DOCUMENTS"].split())
 
-# YAML 1.1, which PyYAML reads, takes the key `on` for a truth value.
+# PyYAML reads YAML 1.1, in which the key `on` is a Boolean.
 CONTENT = {name: yaml.safe_load(path.read_text()) for name, path in FILES.items()}
 MAIN = CONTENT["main"]
 ON = MAIN[True]
@@ -26,7 +26,7 @@ RUN = CONTENT["bazel"]["jobs"]["run"]
 INPUTS = CONTENT["bazel"][True]["workflow_call"]["inputs"]
 STEPS = RUN["steps"] + CONTENT["prepare"]["runs"]["steps"]
 PROOFS = JOBS["proofs"]["strategy"]["matrix"]["proof"]
-# A command with the matrix's variable is several.
+# A command with the matrix variable stands for several commands.
 CALLED = [
     line.replace("${{ matrix.proof }}", proof)
     for job in JOBS.values()
@@ -37,7 +37,7 @@ COMMANDS = CALLED + [line for step in STEPS for line in step.get("run", "").spli
 
 
 def needs(job: str) -> set[str]:
-    """Every job that must have succeeded before this one starts."""
+    """Returns every job that must succeed before this one starts."""
     direct = MAIN["jobs"][job].get("needs", [])
     direct = {direct} if isinstance(direct, str) else set(direct)
     return direct.union(*map(needs, direct))
@@ -80,12 +80,12 @@ def test_jobs_run_in_an_image_by_digest() -> None:
     assert RUN["runs-on"] == "ubuntu-24.04"
 
 
-# Rights.
+# Permissions.
 
 
 def test_only_the_job_that_publishes_a_thing_may_write_it() -> None:
     assert MAIN["permissions"] == {}
-    # None here: a called workflow then has the caller's, and no more.
+    # A called workflow without permissions gets exactly those of its caller.
     assert "permissions" not in CONTENT["bazel"] and "permissions" not in RUN
     writing = {"image": {"contents": "read", "packages": "write"}, "release": {"contents": "write"}}
     assert {name: job["permissions"] for name, job in JOBS.items()} == {
@@ -159,7 +159,7 @@ def test_vulnerable_pins_are_looked_for_every_week_and_block_nothing() -> None:
     assert all("audit" not in needs(job) for job in MAIN["jobs"])
     (command,) = [command for command in COMMANDS if "//locks:audit" in command]
     data = {"/".join(word.split("/")[-2:]) for word in shlex.split(command) if word.startswith("https://")}
-    # OSV's of all ecosystems, and Debian's own, which has Debian testing, of which remote workers are.
+    # OSV has all ecosystems. Debian's own data also covers Debian testing, which supplies remote workers.
     assert data == {"osv-vulnerabilities.storage.googleapis.com/all.zip", "data/json"}
     assert "--partial" not in command and "--offline" not in command
 

@@ -1,4 +1,4 @@
-"""Makes mlc_llm/__init__.py: upstream's, with one import of ours before all others.
+"""Writes mlc_llm/__init__.py: upstream's file with one of our imports before all others.
 
 make_package.py --upstream python/mlc_llm/__init__.py --import _mlc_bazel --output mlc_llm/__init__.py
 """
@@ -12,14 +12,14 @@ from pathlib import Path
 
 
 def with_first_import(source: str, module: str) -> str:
-    """The source of a package's __init__.py that imports a module of its own before it does anything else.
+    """Adds an import to the source of a package's __init__.py, before everything else that it does.
 
     >>> with_first_import('\"\"\"Package.\"\"\"\\n\\nimport os\\n', "_first")
     '\"\"\"Package.\"\"\"\\n\\nfrom . import _first as _\\n\\nimport os\\n'
 
     Args:
-        source: upstream's; a docstring and imports from __future__ stay in front, as Python demands.
-        module: the module's name.
+        source: upstream's source. A docstring and imports from __future__ stay first, because Python requires that.
+        module: the name of a module in the package.
     """
     after = 0
     for statement in ast.parse(source).body:
@@ -35,7 +35,7 @@ def with_first_import(source: str, module: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upstream", type=Path, required=True, help="upstream's __init__.py")
-    parser.add_argument("--import", dest="module", required=True, help="module of the package to import first")
+    parser.add_argument("--import", dest="module", required=True, help="module in the package to import first")
     parser.add_argument("--output", type=Path, required=True, help="the file to write")
     options = parser.parse_args()
     options.output.write_text(

@@ -1,6 +1,6 @@
-"""`mlc_llm_package`: mlc-llm's Python package with what this build adds to it."""
+"""`mlc_llm_package`: mlc-llm's Python package with the additions of this build."""
 
-# What is added, as a package within mlc_llm.
+# The package in mlc_llm that holds the additions.
 _ADDED = "_mlc_bazel"
 
 def _mlc_llm_package_impl(ctx):
@@ -29,11 +29,11 @@ def _mlc_llm_package_impl(ctx):
 
 mlc_llm_package = rule(
     implementation = _mlc_llm_package_impl,
-    doc = "Upstream's files, but for an __init__.py that imports ours first, and ours as the package `mlc_llm.{}`.".format(_ADDED),
+    doc = "Upstream's files with our modules as the package `mlc_llm.{}`, which __init__.py imports first.".format(_ADDED),
     attrs = {
         "init": attr.label(mandatory = True, allow_single_file = True, doc = "Upstream's mlc_llm/__init__.py."),
         "srcs": attr.label_list(mandatory = True, allow_files = [".py"], doc = "Modules to add."),
-        "upstream": attr.label(mandatory = True, doc = "Upstream's files, `init` among them."),
+        "upstream": attr.label(mandatory = True, doc = "Upstream's files, including `init`."),
         "_make_package": attr.label(default = "//third_party/mlc_llm:make_package", executable = True, cfg = "exec"),
     },
 )

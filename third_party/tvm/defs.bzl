@@ -1,9 +1,9 @@
-"""How TVM's own libraries are compiled, for the overlays of its sources."""
+"""How to compile TVM's own libraries, for the overlays of its sources."""
 
 load("//:version.bzl", "TVM_VERSION")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 
-# As upstream's CMake: C++20, hidden visibility. The toolchain adds -O2: with -O3 throughout the library is larger than the official one.
+# Like upstream's CMake: C++20, hidden visibility. The toolchain adds -O2, because -O3 everywhere makes the library larger than the official one.
 COPTS = [
     "-std=c++20",
     "-fvisibility=hidden",
@@ -16,11 +16,11 @@ LINKOPTS = [
     "-ldl",
 ]
 
-# Where NVIDIA's wheels put their libraries, beside the package tvm_cuda.
+# The folders of NVIDIA's wheels, next to the package tvm_cuda.
 _NVIDIA_LINKOPTS = ["-Wl,-rpath,$ORIGIN/../../nvidia/{}/lib".format(part) for part in ["cu13", "cudnn", "nccl"]]
 
 def defines():
-    """Macros that TVM's sources are compiled with, for local_defines."""
+    """Returns the macros to compile TVM's sources with, for local_defines."""
     return [
         "TVM_FFI_EXPORTS",
         "TVM_INDEX_DEFAULT_I64=1",
@@ -32,19 +32,19 @@ def cuda_part(name, srcs, deps, copts = [], library = None, local_defines = [], 
     """A shared library of the runtime that needs CUDA.
 
     Args:
-        name: the target, cc_shared_library.
+        name: the cc_shared_library.
         srcs: its sources.
-        deps: what it needs beside TVM's headers.
-        copts: more options of the compiler.
-        library: its file name; default: `<name>.so`.
-        local_defines: more macros.
-        **kwargs: what cc_library takes.
+        deps: its dependencies, in addition to TVM's headers.
+        copts: further compiler options.
+        library: its file name. Default: `<name>.so`.
+        local_defines: further macros.
+        **kwargs: attributes of cc_library.
     """
     library = library or name + ".so"
     native.cc_library(
         name = name + "_part",
         srcs = srcs,
-        # Errors name their source: a mended one by its place among the others.
+        # Error messages contain the path of the source. Show an edited source like the others, without the output folder.
         copts = COPTS + ["-fmacro-prefix-map={}$(BINDIR)/=".format(prefix) for prefix in ["", "./"]] + copts,
         local_defines = defines() + local_defines,
         target_compatible_with = NEEDS_CUDA,
@@ -63,7 +63,7 @@ def cuda_part(name, srcs, deps, copts = [], library = None, local_defines = [], 
         ],
         shared_lib_name = library,
         target_compatible_with = NEEDS_CUDA,
-        # What it calls and nothing it names brings is an error here, not on somebody's machine.
+        # Fail at link time on undefined symbols, not at load time on a user's machine.
         user_link_flags = ["-Wl,-z,defs", "-Wl,-soname," + library] + LINKOPTS + _NVIDIA_LINKOPTS,
         deps = [":{}_part".format(name)],
     )

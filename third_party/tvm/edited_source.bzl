@@ -1,4 +1,4 @@
-"""`edited_source`: a copy of an upstream file with defects mended; the file itself stays, and ships, as it is."""
+"""`edited_source`: a copy of an upstream file with defects fixed. The original stays unchanged, and ships."""
 
 def _edited_source_impl(ctx):
     ctx.actions.expand_template(
@@ -9,7 +9,7 @@ def _edited_source_impl(ctx):
 
 edited_source = rule(
     implementation = _edited_source_impl,
-    doc = """A copy of a source with texts replaced. A text that is not there is no error: the test of what was mended tells.
+    doc = """A copy of a source with texts replaced. A missing text is not an error, but the test of the fix then fails.
 
 Example:
 
@@ -21,7 +21,7 @@ Example:
     )
 """,
     attrs = {
-        "edits": attr.string_dict(mandatory = True, doc = "Text → what stands in its place."),
+        "edits": attr.string_dict(mandatory = True, doc = "Text → replacement."),
         "out": attr.output(mandatory = True, doc = "The copy."),
         "src": attr.label(mandatory = True, allow_single_file = True, doc = "The upstream file."),
     },

@@ -1,4 +1,4 @@
-"""How Bazel calls the packaged GCC. Sysroot, header folders and relocation are in the wrapper scripts (see MODULE.bazel), flags here."""
+"""How Bazel calls the packaged GCC. This file has the flags; wrapper scripts set sysroot, header folders and relocation (cc.MODULE.bazel)."""
 
 load("@bazel_tools//tools/build_defs/cc:action_names.bzl", "ACTION_NAMES")
 load(
@@ -43,7 +43,7 @@ _TOOLS = {
 }
 
 def _flags(name, actions, flags, enabled = True, **kwargs):
-    """A feature with one group of flags; further arguments are the flag group's (iterate_over, expand_if_available, …)."""
+    """A feature with one group of flags. Further arguments go to flag_group (iterate_over, expand_if_available, …)."""
     return feature(
         name = name,
         enabled = enabled,
@@ -66,7 +66,7 @@ def _mode_flags(name, actions, flags_by_mode):
     )
 
 def _library_group(kind, flags, each = None):
-    """How one kind of library is put on the linker's command line."""
+    """Linker arguments for one kind of library."""
     return flag_group(
         iterate_over = each,
         flags = flags,
@@ -74,7 +74,7 @@ def _library_group(kind, flags, each = None):
     )
 
 def _libraries_to_link():
-    """Objects and libraries in the order that Bazel gives them."""
+    """Objects and libraries in Bazel's order."""
     return feature(
         name = "libraries_to_link",
         enabled = True,
@@ -106,7 +106,7 @@ def _libraries_to_link():
     )
 
 def _archiver_flags():
-    """D: archives without times and owners."""
+    """Archiver flags. D omits times and owners."""
     return feature(
         name = "archiver_flags",
         enabled = True,
@@ -127,9 +127,9 @@ def _archiver_flags():
     )
 
 def _features():
-    """All features, in the order in which their flags stand on the command line."""
+    """All features, in the order of their flags on the command line."""
     return [
-        # The flags below are all there are: nothing is added by Bazel itself.
+        # Bazel adds no flags to the ones below.
         feature(name = "no_legacy_features"),
         feature(name = "opt"),
         feature(name = "dbg"),
@@ -137,11 +137,11 @@ def _features():
         feature(name = "supports_pic", enabled = True),
         feature(name = "supports_dynamic_linker", enabled = True),
 
-        # Compiling. Warnings are a matter of the sources: each target asks for its own.
+        # Compiling. Each target chooses its own warnings.
         _mode_flags("optimization", _COMPILE, {
             "dbg": ["-O0", "-g"],
             "fastbuild": ["-O0"],
-            # Line tables and function names are what a backtrace needs; the rest would double the objects.
+            # A backtrace needs line tables and function names; more debug info would double the size of objects.
             "opt": ["-O2", "-g1", "-DNDEBUG", "-ffunction-sections", "-fdata-sections"],
         }),
         _flags("random_seed", _COMPILE, ["-frandom-seed=%{output_file}"], expand_if_available = "output_file"),
@@ -160,9 +160,9 @@ def _features():
         ),
         _flags("user_compile_flags", _COMPILE_OR_ASSEMBLE, ["%{user_compile_flags}"], iterate_over = "user_compile_flags", expand_if_available = "user_compile_flags"),
 
-        # After the target's own flags, so that no target can undo them.
+        # These follow the target's flags, so that no target can override them.
         _flags("deterministic", _COMPILE_OR_ASSEMBLE, [
-            "-ffile-prefix-map=/proc/self/cwd=.",  # what Bazel tells GCC the current folder is
+            "-ffile-prefix-map=/proc/self/cwd=.",  # the current folder that Bazel tells GCC
             "-Wno-builtin-macro-redefined",
             "-D__DATE__=\"redacted\"",
             "-D__TIMESTAMP__=\"redacted\"",
@@ -184,7 +184,7 @@ def _features():
         _flags("linkstamps", _LINK, ["%{linkstamp_paths}"], iterate_over = "linkstamp_paths", expand_if_available = "linkstamp_paths"),
         _flags("output_execpath_flags", _LINK, ["-o", "%{output_execpath}"], expand_if_available = "output_execpath"),
 
-        # Where Bazel keeps a test's libraries. For programs only: a library's run path is what its target asks for, since libraries get shipped.
+        # Run paths to Bazel's folders, for programs only: libraries ship, so their targets set the run path.
         _flags(
             "runtime_library_search_directories",
             _LINK_EXECUTABLE,
@@ -197,7 +197,7 @@ def _features():
         _flags("force_pic_flags", _LINK_EXECUTABLE, ["-pie"], expand_if_available = "force_pic"),
         _flags("user_link_flags", _LINK, ["%{user_link_flags}"], iterate_over = "user_link_flags", expand_if_available = "user_link_flags"),
         _flags("linker", _LINK, [
-            "-Wl,--build-id=sha1",  # of the content, so that debug symbols are found by it
+            "-Wl,--build-id=sha1",  # derived from the content, so that debuggers can find the symbols
             "-Wl,-z,relro,-z,now",
             "-pthread",
         ]),
@@ -259,6 +259,6 @@ def _cc_toolchain_config_impl(ctx):
 
 cc_toolchain_config = rule(
     implementation = _cc_toolchain_config_impl,
-    doc = "The packaged GCC as a Bazel C++ toolchain; instantiated in the repository @debian_cc, whose folder tool paths are relative to.",
+    doc = "Configures the packaged GCC as a Bazel C++ toolchain. Instantiate it in @debian_cc, because tool paths are relative to that repository.",
     provides = [CcToolchainConfigInfo],
 )

@@ -31,9 +31,9 @@ def _stripped_library_impl(ctx):
 
 stripped_library = rule(
     implementation = _stripped_library_impl,
-    doc = """A shared library without debug symbols, and its debug symbols in a file next to it, where debuggers look (`<library>.debug`).
+    doc = """Strips a shared library and puts its debug symbols next to it, where debuggers look (`<library>.debug`).
 
-The output group `debug_symbols` has the second file.
+The output group `debug_symbols` has the symbols.
 
 Example:
 
@@ -44,7 +44,7 @@ Example:
     )
 """,
     attrs = {
-        "library": attr.string(doc = "File name of the result, if it is not the source's."),
+        "library": attr.string(doc = "File name of the result. Default: that of `src`."),
         "src": attr.label(mandatory = True, allow_single_file = True, doc = "The library as linked."),
     },
     toolchains = use_cpp_toolchain(),

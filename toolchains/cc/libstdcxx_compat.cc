@@ -1,5 +1,5 @@
-// String streams' default constructors, which became library symbols in GCC 9 (GLIBCXX_3.4.26): defined here, so that
-// what is linked with this runs with GCC 8's libstdc++ too (manylinux_2_28).
+// Defines the default constructors of string streams, which GCC 9 made library symbols (GLIBCXX_3.4.26), so that
+// libraries linked with this also run with GCC 8's libstdc++ (manylinux_2_28).
 #include <sstream>
 
 namespace std {

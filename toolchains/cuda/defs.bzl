@@ -3,17 +3,17 @@
 load("//toolchains/cuda/private:cuda_library.bzl", "cuda_library_rule")
 load("//toolchains/cuda/private:settings.bzl", _NEEDS_CUDA = "NEEDS_CUDA", _NEEDS_GPU = "NEEDS_GPU", _bool_flag = "bool_flag")
 
-# A setting that is on or off.
+# A setting that is either on or off.
 bool_flag = _bool_flag
 
-# Of targets that download or run what belongs to CUDA: without --config=cuda they are skipped.
+# For targets that download or run parts of CUDA. Bazel skips them without --config=cuda.
 NEEDS_CUDA = _NEEDS_CUDA
 
-# Of tests that run on a GPU: without one in this machine they are skipped, not passed.
+# For tests that run on a GPU. Bazel skips them, rather than passing them, on a machine without one.
 NEEDS_GPU = _NEEDS_GPU
 
 def cuda_library(name, target_compatible_with = [], **kwargs):
-    """A library of CUDA C++, compiled by the hermetic nvcc with the hermetic GCC as host compiler.
+    """Compiles a CUDA C++ library with the hermetic nvcc, and the hermetic GCC as its host compiler.
 
         cuda_library(
             name = "kernels",
@@ -22,13 +22,13 @@ def cuda_library(name, target_compatible_with = [], **kwargs):
             copts = ["-std=c++20"],
         )
 
-    Other targets depend on it as on a cc_library. What it is compiled for is one setting of the build: --//toolchains/cuda:archs="sm_90;compute_90".
-    Attributes are named as in rules_cuda, which no package registry has: alwayslink, copts, defines, deps, hdrs, host_copts, includes, linkopts,
+    Other targets depend on it like on a cc_library. One flag sets the architectures of the whole build: --//toolchains/cuda:archs="sm_90;compute_90".
+    The attributes are those of rules_cuda, which no package registry has: alwayslink, copts, defines, deps, hdrs, host_copts, includes, linkopts,
     local_defines, ptxascopts, srcs. Relocatable device code (rdc) is not supported.
 
     Args:
         name: the target.
-        target_compatible_with: further constraints, beside NEEDS_CUDA.
-        **kwargs: the attributes above and common ones.
+        target_compatible_with: constraints in addition to NEEDS_CUDA.
+        **kwargs: the attributes above, and common ones.
     """
     cuda_library_rule(name = name, target_compatible_with = NEEDS_CUDA + target_compatible_with, **kwargs)

@@ -1,8 +1,8 @@
-"""Module extension `cuda`: whether this build is one with CUDA, and whether this machine has a GPU to test it on."""
+"""Module extension `cuda`: whether this build has CUDA, and whether this machine has a GPU for tests."""
 
 ENVIRON = ["MLC_CUDA"]
 
-# Made by NVIDIA's kernel driver; below WSL the driver is another device.
+# NVIDIA's kernel driver creates the first; WSL has the second instead.
 _DEVICES = ["/dev/nvidiactl", "/dev/dxg"]
 
 def _cuda_facts_impl(rctx):
@@ -12,7 +12,7 @@ def _cuda_facts_impl(rctx):
 
 ENABLED = {}
 
-# Only which tests run depends on it, never what is built.
+# This decides only which tests run, never what is built.
 HAS_GPU = {}
 """.format(rctx.os.environ.get("MLC_CUDA") == "1", any([rctx.path(device).exists for device in _DEVICES])))
 

@@ -1,4 +1,4 @@
-"""Compiles one program from vendored Go modules, offline; the bytes depend on the inputs alone.
+"""Compiles a program from vendored Go modules, offline and reproducibly.
 
 compile --go .../bin/go --sources FOLDER --package github.com/rhysd/actionlint/cmd/actionlint --output actionlint
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def build(go: Path, sources: Path, package: str, output: Path) -> int:
-    """Compiles `package`; returns go's exit status.
+    """Compiles `package` and returns the exit status of go.
 
     Args:
         go: the program, in Debian's layout: usr/lib/go-VERSION/bin/go; the standard library is in usr/share.
@@ -26,7 +26,7 @@ def build(go: Path, sources: Path, package: str, output: Path) -> int:
     root = go.parent.parent
     shared = root.parent.parent / "share" / root.name
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
-        # go does not embed a file that is a link, and in a sandbox every input is one.
+        # go refuses to embed links, and in a sandbox every input is a link.
         module = shutil.copytree(sources, Path(scratch, "module"))
         goroot = shutil.copytree(
             root, Path(scratch, "go"), ignore=shutil.ignore_patterns("api", "include", "lib", "misc", "src", "test")
@@ -54,8 +54,8 @@ def build(go: Path, sources: Path, package: str, output: Path) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--go", type=Path, required=True, help="the go program in Debian's layout")
-    parser.add_argument("--sources", type=Path, required=True, help="go.mod, whose folder has go.sum and vendor/ too")
-    parser.add_argument("--package", required=True, help="import path of the program")
+    parser.add_argument("--sources", type=Path, required=True, help="go.mod, next to go.sum and vendor/")
+    parser.add_argument("--package", required=True, help="import path of the program's package")
     parser.add_argument("--output", type=Path, required=True, help="the program to write")
     options = parser.parse_args()
     return build(options.go.absolute(), options.sources.absolute().parent, options.package, options.output.absolute())

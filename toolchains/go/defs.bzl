@@ -23,7 +23,7 @@ def _resources(_os, _inputs):
 
 go_tool = rule(
     implementation = _go_tool_impl,
-    doc = """A static program out of the modules of fetch/go/go.mod.
+    doc = """Compiles a static program from the modules in fetch/go/go.mod.
 
 Example:
 

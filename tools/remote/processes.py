@@ -1,4 +1,8 @@
-"""Processes that are started together, started again when they fall, and stopped together."""
+"""Processes that start together, restart when they fail, and stop together.
+
+supervisor would only replace the restarts: it cannot wait until a process is ready, and its children outlive it if it is
+killed.
+"""
 
 from __future__ import annotations
 
@@ -14,36 +18,36 @@ from pathlib import Path
 _SHOWN_LINES = 20
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
-# More falls than this in a minute, and another start will not help.
+# Give up after more failures than this within a minute.
 _FALLS = 5
 
 
 class ProcessError(Exception):
-    """A process cannot do its work; the message holds the end of what it printed."""
+    """A process failed. The message has the end of its output."""
 
 
 def die_with_parent(number: int) -> None:
-    """Asks the kernel for this signal as soon as the parent ends, however it does."""
+    """Asks the kernel to send this process a signal when its parent ends, however that happens."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def last_lines(log: Path) -> str:
-    """The end of a log, for an error message."""
+    """Returns the end of a log, for an error message."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     return "\n".join(lines[-_SHOWN_LINES:]) or "(it printed nothing)"
 
 
 @dataclass
 class Process:
-    """A program that is to run all the time.
+    """A program that must keep running.
 
     Args:
-      name: what messages call it, and its log.
+      name: its name in messages.
       command: program and arguments.
-      log: file that all it prints is added to.
-      environment: all its variables.
-      ready: whether it does its work yet; asked several times a second while it starts.
-      stop_signal: what ends it in good order.
+      log: the file to append its output to.
+      environment: its complete environment.
+      ready: tells whether it is ready; called several times a second while it starts.
+      stop_signal: the signal for an orderly exit.
     """
 
     name: str
@@ -60,10 +64,10 @@ class Process:
         return self._running.pid if self._running else None
 
     def start(self) -> None:
-        """Starts it, without waiting for it.
+        """Starts it without waiting until it is ready.
 
         Raises:
-          ProcessError: there is no such program.
+          ProcessError: the program does not start.
         """
         with open(self.log, "ab") as log:
             try:
@@ -73,7 +77,7 @@ class Process:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env=dict(self.environment),
-                    # A group of its own: Ctrl-C reaches us alone, and what it starts ends with it.
+                    # A separate session: Ctrl-C reaches only us, and we can kill what it starts.
                     start_new_session=True,
                     preexec_fn=lambda: die_with_parent(signal.SIGKILL),
                 )
@@ -81,10 +85,10 @@ class Process:
                 raise ProcessError(f"{self.name}: {self.command[0]} does not start: {error.strerror}") from None
 
     def wait_until_ready(self, seconds: float) -> None:
-        """Returns as soon as it does its work.
+        """Returns as soon as it is ready.
 
         Raises:
-          ProcessError: it ended, or needs longer than so many seconds.
+          ProcessError: it ended, or is not ready after this many seconds.
         """
         assert self._running
         began = time.monotonic()
@@ -102,14 +106,14 @@ class Process:
             time.sleep(0.1)
 
     def fallen(self) -> int | None:
-        """Its exit status if it ended by itself, else None."""
+        """Returns its exit status if it has ended, else None."""
         return self._running.poll() if self._running else None
 
     def start_again(self) -> None:
-        """Starts it after a fall.
+        """Restarts it after a failure.
 
         Raises:
-          ProcessError: it falls all the time.
+          ProcessError: it fails again and again.
         """
         assert self._running
         now = time.monotonic()
@@ -119,11 +123,11 @@ class Process:
                 f"{self.name} ended {len(self._falls)} times within a minute, the last time with status"
                 f" {self._running.returncode}. The end of {self.log}:\n{last_lines(self.log)}"
             )
-        self._kill_group()  # What it left.
+        self._kill_group()  # Its remaining children.
         self.start()
 
     def stop(self, seconds: float = 10) -> None:
-        """Ends it and all that it started: politely, then not."""
+        """Stops it and its children: with `stop_signal`, then by force."""
         if not self._running:
             return
         if self._running.poll() is None:

@@ -1,4 +1,4 @@
-"""What the processes of //tools/remote are started with: command lines, the scheduler's configuration, Bazel's flags."""
+"""Command lines of the processes of //tools/remote, the scheduler's configuration, and flags for Bazel."""
 
 from __future__ import annotations
 
@@ -7,27 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HOST = "127.0.0.1"
-# That of --config=remote in .bazelrc.
+# The port of --config=remote in .bazelrc.
 PORT = 8980
 
-# Beside what a storage may hold, it leaves this much of the disk to others, and gives up old blobs earlier where there
-# is less.
+# A storage leaves this much of the disk free, and deletes old blobs before it reaches its limit if necessary.
 RESERVED = 10**9
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
-# Seconds after which the scheduler takes a worker for dead, and gives its action to another.
+# Seconds after which the scheduler considers a silent worker dead and gives its action to another.
 WORKER_SILENT = 40
 
 
 def size(text: str) -> int:
-    """Bytes of a number with an optional K, M, G or T (powers of 1000).
+    """Parses a size in bytes: a number with an optional K, M, G or T (powers of 1000).
 
     >>> size("1.5G")
     1500000000
 
     Raises:
-      ValueError: it is no such number, or not above 0.
+      ValueError: the text is not such a number, or it is 0.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text)
     if not found or not float(found[1]):
@@ -37,7 +36,7 @@ def size(text: str) -> int:
 
 @dataclass(frozen=True)
 class Programs:
-    """Where the locked programs are."""
+    """Paths of the locked programs."""
 
     buildgrid: Path  # folder of installed Python packages
     buildbox_casd: Path
@@ -52,16 +51,16 @@ class Programs:
 
 @dataclass(frozen=True)
 class Settings:
-    """One scheduler, one storage, and workers.
+    """A scheduler, a storage, and workers.
 
     Args:
-      state: folder for all that outlives the processes.
-      sockets: folder for sockets, with a path short enough for them (some 60 bytes).
-      port: the scheduler's, on HOST.
-      workers: how many.
-      storage: bytes that the storage may hold.
-      worker_storage: bytes that each worker keeps of it.
-      as_root: whether this is the superuser, whom PostgreSQL does not run for.
+      state: folder for everything that outlives the processes.
+      sockets: folder for sockets, whose path must be short (about 60 bytes).
+      port: port of the scheduler on HOST.
+      workers: number of workers.
+      storage: limit of the storage in bytes.
+      worker_storage: limit of each worker's cache of it in bytes.
+      as_root: whether this is the superuser, for whom PostgreSQL refuses to run.
     """
 
     programs: Programs
@@ -75,7 +74,7 @@ class Settings:
 
     @property
     def database(self) -> str:
-        """The database's address, as SQLAlchemy takes it; BuildGrid asks for this client."""
+        """Address of the database for SQLAlchemy, with the client that BuildGrid requires."""
         return f"postgresql+psycopg2://buildgrid@/buildgrid?host={self.sockets}"
 
     @property
@@ -84,7 +83,7 @@ class Settings:
 
     @property
     def shell_folder(self) -> Path:
-        """What actions see as /bin."""
+        """The folder that actions see as /bin."""
         return self.state / "bin"
 
     def worker_folder(self, number: int) -> Path:
@@ -99,8 +98,9 @@ class Settings:
     # Command lines -------------------------------------------------------------------------------------------------
 
     def postgres_user(self) -> list[str]:
-        """PostgreSQL refuses to run as root: it gets a user namespace in which it is nobody in particular, and the
-        files are its own.
+        """Returns a prefix that runs PostgreSQL as root in a user namespace, as an ordinary user who owns the files.
+
+        PostgreSQL refuses to run as root.
         """
         if not self.as_root:
             return []
@@ -131,7 +131,7 @@ class Settings:
 
     def postgres_command(self) -> list[str]:
         options = {
-            # Reached through the socket alone, by whoever may enter its folder.
+            # Accept connections only by the socket, from anyone who can enter its folder.
             "listen_addresses": "",
             "unix_socket_directories": str(self.sockets),
             "jit": "off",
@@ -160,7 +160,7 @@ class Settings:
             f"--bots-remote=http://{HOST}:{self.port}",
             f"--cas-remote={self.worker_address(number)}",
             f"--buildbox-run={self.programs.buildbox_run}",
-            # All that an action sees beside its inputs; the programs that it brings need a shell to start.
+            # Everything that an action sees in addition to its inputs, whose programs need a shell to start.
             f"--runner-arg=--ro-bind-mount={self.shell_folder}:/bin",
             "--runner-arg=--staging-mode=copy-or-link",
             "--graceful-shutdown-timeout=1",
@@ -169,7 +169,7 @@ class Settings:
         ]
 
     def _bgd(self, *arguments: str) -> list[str]:
-        # What the installed command bgd does; an environment of wheels has no commands.
+        # The code of the command bgd, which a python_environment does not have.
         return [
             str(self.programs.python),
             "-c",
@@ -192,17 +192,18 @@ class Settings:
     # Configuration -------------------------------------------------------------------------------------------------
 
     def scheduler_configuration(self) -> str:
-        """BuildGrid's configuration (its reference.yml). Blobs and results are in the storage; jobs are in the
-        database.
+        """Returns BuildGrid's configuration (see its reference.yml).
+
+        Blobs and results are in the storage; jobs are in the database.
         """
         return f"""\
-# Written by tools/bazel run //tools/remote:up at every start.
+# tools/bazel run //tools/remote:up writes this file at every start.
 server:
   - !channel
     address: "{HOST}:{self.port}"
     insecure-mode: true
 grpc-server-options:
-  # Else two schedulers would share a port, and half of the requests would reach the wrong one.
+  # Otherwise two schedulers could share a port, and half of the requests would reach the wrong one.
   grpc.so_reuseport: 0
 connections:
   - !sql-connection &database
@@ -247,7 +248,7 @@ thread-pool-size: 200
 """
 
     def bazel_flags(self) -> list[str]:
-        """The flags of Bazel that reach this scheduler."""
+        """Returns the flags that make Bazel use this scheduler."""
         if self.port == PORT:
             return ["--config=remote"]
         return ["--config=remote", f"--remote_executor=grpc://{HOST}:{self.port}"]

@@ -1,4 +1,4 @@
-"""Finds what no longer is what it says in a storage of buildbox-casd."""
+"""Finds damaged blobs in a storage of buildbox-casd."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from pathlib import Path
 
 
 def damaged(storage: Path) -> Iterator[Path]:
-    """Files of blobs whose content does not have the hash that their path names: cas/objects/<2 digits>/<62 digits>.
+    """Yields blobs whose content does not match the hash in their path, cas/objects/<2 digits>/<62 digits>.
 
-    buildbox-casd verifies what it is given, not what it reads: a damaged blob stays until it is deleted, and nobody can
-    use it meanwhile.
+    buildbox-casd verifies what it receives but not what it reads, so a damaged blob stays, unusable, until it is
+    deleted.
 
     Args:
-      storage: the folder that buildbox-casd was given. It must not be running, or be told to forget the file (a
-        restart).
+      storage: the folder of buildbox-casd. Stop buildbox-casd first, or restart it after deleting files.
     """
     for path in sorted((storage / "cas/objects").glob("??/*")):
         with path.open("rb") as file:
@@ -24,7 +23,7 @@ def damaged(storage: Path) -> Iterator[Path]:
 
 
 def remove_damaged(storage: Path) -> int:
-    """Deletes damaged blobs, so that they are made again; returns how many."""
+    """Deletes damaged blobs, so that they are built again, and returns their number."""
     number = 0
     for path in damaged(storage):
         path.unlink()

@@ -1,12 +1,11 @@
-"""Starts a remote execution service on this machine: BuildGrid, its database, a storage, and BuildBox workers; all out
-of the locks.
+"""Starts a remote execution service on this machine: BuildGrid, its database, a storage, and BuildBox workers.
 
     tools/bazel run //tools/remote:up
     tools/bazel build --config=remote //wheels/tvm              # in another terminal
 
-It runs until Ctrl-C, and all it started ends with it. What was built stays in the state folder: the next start has it.
-Nobody but this machine is answered, and everybody on it is: this is for trying, not for a team (README.md beside this
-file).
+The locks pin all programs. The service runs until Ctrl-C, which also stops everything that it started. Build results
+stay in the state folder for the next start. It accepts connections from this machine only, but from every user on it:
+use it to try remote execution, not for a team (see README.md in this folder).
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ import psycopg2
 from fetch import arguments
 from tools.remote import processes, settings, storage
 
-STARTING = 60  # seconds that each process may take
+STARTING = 60  # time limit for the start of each process in seconds
 
 
 class RemoteError(Exception):
-    """The service cannot run; the message says why and what to do."""
+    """The service cannot run. The message says why and what to do."""
 
 
 def say(line: str) -> None:
-    """One line of progress, on standard error."""
+    """Prints one line of progress on standard error."""
     print("remote: " + line, file=sys.stderr, flush=True)
 
 
@@ -50,7 +49,7 @@ def _parser() -> arguments.Parser:
     parser.add_argument(
         "--port",
         type=int,
-        help=f"port on {settings.HOST} (default: {number}, or a free one where that is taken); 0: a free one",
+        help=f"port on {settings.HOST} (default: {number}, or a free one if that is in use); 0: a free one",
     )
     parser.add_argument(
         "--state",
@@ -70,19 +69,19 @@ def _parser() -> arguments.Parser:
         type=_size,
         default=_size("20G"),
         metavar="SIZE",
-        help="what the storage may hold, old goes first (default: 20G)",
+        help="limit of the storage, which deletes old blobs first (default: 20G)",
     )
     parser.add_argument(
         "--worker-storage",
         type=_size,
         default=_size("5G"),
         metavar="SIZE",
-        help="what each worker keeps of it (default: 5G)",
+        help="limit of each worker's cache of it (default: 5G)",
     )
     parser.add_argument(
         "--check",
         action="store_true",
-        help="verify every stored blob first and delete damaged ones; by itself after a stop that was no stop",
+        help="first verify every stored blob and delete damaged ones (automatic after an unclean exit)",
     )
     return parser
 
@@ -95,7 +94,7 @@ def _size(text: str) -> int:
 
 
 def _programs() -> settings.Programs:
-    """Where Bazel has put them; paths are relative to the folder that `bazel run` starts in."""
+    """Returns the paths that Bazel passes, relative to the folder that `bazel run` starts in."""
     names = [name for name in settings.Programs.__dataclass_fields__ if name != "python"]
     missing = [name for name in names if "REMOTE_" + name.upper() not in os.environ]
     if missing:
@@ -106,17 +105,17 @@ def _programs() -> settings.Programs:
 
 
 def choose_port(wanted: int | None) -> int:
-    """The port to listen on.
+    """Chooses the port to listen on.
 
     Args:
-      wanted: None for the usual one or, where that is taken, any; 0 for any.
+      wanted: a port, 0 for any, or None for the default port or, if that is in use, any.
 
     Raises:
-      RemoteError: the wanted one is taken.
+      RemoteError: the wanted port is in use.
     """
     for port in [settings.PORT, 0] if wanted is None else [wanted]:
         with socket.socket() as probe:
-            # As the scheduler's own socket: one that was closed a moment ago does not count.
+            # Like the scheduler's socket, so that a recently closed one does not count.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((settings.HOST, port))
@@ -124,57 +123,56 @@ def choose_port(wanted: int | None) -> int:
             except OSError as error:
                 reason = error.strerror
     raise RemoteError(
-        f"--port: expected port {wanted} of {settings.HOST} to be free, found: {reason}. Name another, or leave --port"
-        " out for a free one."
+        f"--port: expected port {wanted} of {settings.HOST} to be free, found: {reason}. Choose another, or omit --port"
+        " to use a free one."
     )
 
 
 @contextlib.contextmanager
 def locked(state: Path) -> Iterator[None]:
-    """Holds the state folder for this process alone.
+    """Locks the state folder for this process.
 
     Raises:
-      RemoteError: another one has it.
+      RemoteError: another process uses it.
     """
     with open(state / "lock", "w", encoding="ascii") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RemoteError(
-                f"{state}: another //tools/remote:up runs with this folder; stop it, or choose another folder with"
-                " --state"
+                f"{state}: another //tools/remote:up uses this folder; stop it, or choose another folder with --state"
             ) from None
         yield
 
 
 def require_space(state: Path, wanted: int) -> None:
-    """Warns where the storage cannot grow as far as it may.
+    """Warns if the disk is too small for the limit of the storage.
 
     Raises:
-      RemoteError: there is no room for anything.
+      RemoteError: the disk is full.
     """
     free = shutil.disk_usage(state).free
     if free < 2 * settings.RESERVED:
         raise RemoteError(
-            f"{state}: the disk is full: expected {2 * settings.RESERVED / 1e9:.0f} GB free to start with, found"
-            f" {free / 1e9:.1f} GB. Free some, or choose another folder with --state."
+            f"{state}: the disk is full: expected at least {2 * settings.RESERVED / 1e9:.0f} GB free, found"
+            f" {free / 1e9:.1f} GB. Free some space, or choose another folder with --state."
         )
     if free < wanted:
         say(
-            f"the disk of {state} has {free / 1e9:.1f} GB left: old blobs go before the storage holds"
-            f" {wanted / 1e9:.1f} GB"
+            f"the disk of {state} has {free / 1e9:.1f} GB left: the storage will delete old blobs before"
+            f" it reaches {wanted / 1e9:.1f} GB"
         )
 
 
 class Service:
-    """All processes, in the order in which they need each other."""
+    """All processes, in the order of their dependencies."""
 
     def __init__(self, service: settings.Settings) -> None:
         self.settings = service
         self.logs = service.state / "logs"
         self.logs.mkdir(exist_ok=True)
         programs = service.programs
-        # buildbox-run looks for bwrap here.
+        # buildbox-run looks for bwrap on PATH.
         self.environment = {
             "PATH": f"{programs.bwrap.parent}:/usr/bin:/bin",
             "HOME": str(service.state),
@@ -200,8 +198,8 @@ class Service:
             "storage", service.storage_command(), self.environment, lambda: self._answers(service.storage_address())
         )
         if not (service.state / "database/PG_VERSION").exists():
-            say("making the database")
-            shutil.rmtree(service.state / "database", ignore_errors=True)  # What a start that was killed left.
+            say("creating the database")
+            shutil.rmtree(service.state / "database", ignore_errors=True)  # Left by a killed start.
             self._once("database", service.initdb_command(), self.environment)
         # SIGINT is PostgreSQL's fast shutdown, which does not wait for clients.
         self._run("database", service.postgres_command(), self.environment, self._database_answers, signal.SIGINT)
@@ -218,21 +216,21 @@ class Service:
             )
 
     def watch(self) -> None:
-        """Starts again what falls, until it is interrupted.
+        """Restarts processes that fail, until it is interrupted.
 
         Raises:
-          ProcessError: something falls all the time.
+          ProcessError: a process fails again and again.
         """
         while True:
             time.sleep(0.2)
             for process in self.processes:
                 status = process.fallen()
                 if status is not None:
-                    say(f"{process.name} ended with status {status}; starting it again (log: {process.log})")
+                    say(f"{process.name} ended with status {status}; restarting it (log: {process.log})")
                     process.start_again()
 
     def stop(self) -> None:
-        """Ends everything, workers first."""
+        """Stops everything, workers first."""
         for process in reversed(self.processes):
             process.stop()
 
@@ -258,7 +256,7 @@ class Service:
             ).returncode
         if status:
             raise processes.ProcessError(
-                f"{name} cannot be set up, status {status}. The end of {log}:\n{processes.last_lines(log)}"
+                f"setting up {name} failed with status {status}. The end of {log}:\n{processes.last_lines(log)}"
             )
 
     @staticmethod
@@ -273,7 +271,7 @@ class Service:
     def _query(self, database: str, statement: str, *values: object) -> list[tuple]:
         connection = psycopg2.connect(host=str(self.settings.sockets), user="buildgrid", dbname=database)
         try:
-            connection.autocommit = True  # A database is not made within a transaction.
+            connection.autocommit = True  # CREATE DATABASE cannot run in a transaction.
             with connection.cursor() as cursor:
                 cursor.execute(statement, values)
                 return cursor.fetchall() if cursor.description else []
@@ -314,18 +312,22 @@ def serve(options: arguments.argparse.Namespace) -> None:
         )
         folders = [service.storage_folder, *(service.worker_folder(number) for number in range(1, options.workers + 1))]
         if options.check or running.exists():
-            say("verifying the stored blobs" + ("" if options.check else ", since the last run was killed"))
-            say(f"{sum(storage.remove_damaged(folder) for folder in folders)} were damaged, and are deleted")
+            say("verifying the stored blobs" + ("" if options.check else ", because the last run was killed"))
+            say(f"{sum(storage.remove_damaged(folder) for folder in folders)} damaged blobs deleted")
         running.touch()
         all_of_it = Service(service)
         try:
             all_of_it.start()
             say(f"ready: {options.workers} workers; logs in {all_of_it.logs}")
-            say("in another terminal: tools/bazel build " + " ".join(service.bazel_flags()) + " …; Ctrl-C here ends it")
+            say(
+                "in another terminal: tools/bazel build "
+                + " ".join(service.bazel_flags())
+                + " …; Ctrl-C here stops the service"
+            )
             all_of_it.watch()
         finally:
             say("stopping")
-            # A second Ctrl-C must not leave half of it running.
+            # A second Ctrl-C must not leave some processes running.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             all_of_it.stop()
@@ -344,7 +346,7 @@ def main() -> int:
         say(str(error))
     except OSError as error:
         full = (
-            " (the disk is full: free some, or choose another folder with --state)"
+            " (the disk is full: free some space, or choose another folder with --state)"
             if error.errno == errno.ENOSPC
             else ""
         )

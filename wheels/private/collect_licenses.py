@@ -1,4 +1,4 @@
-"""Collects the licences of everything linked into a wheel's libraries in one text: binary redistribution requires it.
+"""Collects the licences of everything linked into a wheel's libraries in one text, as binary redistribution requires.
 
     collect_licenses --output THIRD_PARTY_LICENSES.txt --part absl=third_party/absl/LICENSE \\
         --part picojson=picojson.h itoa-1.0.15.crate …
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fetch.debian import archive as debian
 
-# What crates call them: LICENSE-MIT, LICENCE, COPYING, COPYRIGHT, UNLICENSE, NOTICE.txt.
+# File names in crates: LICENSE-MIT, LICENCE, COPYING, COPYRIGHT, UNLICENSE, NOTICE.txt.
 LICENSE_FILE = re.compile(r"(?:.*/)?(?:UN)?(?:LICEN[CS]E|COPYING|COPYRIGHT|NOTICE)[^/]*", re.IGNORECASE)
 
 LINE = "-" * 100
@@ -29,7 +29,7 @@ def of_crate(crate: Path) -> list[str]:
         members = sorted(
             (each for each in tar if each.isreg() and LICENSE_FILE.fullmatch(each.name)), key=lambda each: each.name
         )
-        # Links of the repository became files that hold only the link's target.
+        # Links in the repository became files that contain only the link's target.
         files = [tar.extractfile(each) for each in members if not each.name.endswith(".rs")]
         texts = [file.read().decode("utf-8", "replace") for file in files if file]
     return [text for text in texts if len(text) > 100]
@@ -90,7 +90,7 @@ def collect(parts: list[tuple[str, list[str]]]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--part", action="append", default=[], metavar="NAME=FILE", help="a licence file or a header; repeated"
+        "--part", action="append", default=[], metavar="NAME=FILE", help="a licence file or a header; repeatable"
     )
     parser.add_argument("--output", type=Path, required=True, help="the file to write")
     parser.add_argument("crates", type=Path, nargs="*", help=".crate files")

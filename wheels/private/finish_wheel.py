@@ -34,7 +34,7 @@ def main() -> int:
         action="append",
         default=[],
         metavar="DISTRIBUTION=FILE",
-        help="require exactly the version in FILE; repeated",
+        help="require exactly the version in FILE; repeatable",
     )
     identifying.add_argument("--version", type=Path, required=True, metavar="FILE", help="write the version")
     writing = commands.add_parser("write", help="write the finished wheel")

@@ -1,7 +1,7 @@
-"""Rules that finish a wheel: `finished_wheel` gives it its build id, `pinned_versions` tells its Python package what it pins."""
+"""Rules that finish a wheel: `finished_wheel` adds its build id, `pinned_versions` writes the versions that it pins into its Python package."""
 
 WheelInfo = provider(
-    doc = "A wheel of this build. What installs it needs no compressed copy: wheels/finished.py reads the first two as the finished wheel.",
+    doc = "A wheel of this build. Installing it needs no compressed copy, because wheels/finished.py reads `unversioned` and `identity` as the finished wheel.",
     fields = {
         "distribution": "The name on a package index, for example apache-tvm.",
         "identity": "File: the version with build id and the pins, JSON.",
@@ -31,7 +31,7 @@ def _finished_wheel_impl(ctx):
         progress_message = "Deriving the build id of %{label}",
     )
 
-    # Only the action knows the file's name, so the output is the folder that holds it.
+    # Only the action knows the name of the file, so declare its folder as the output.
     folder = ctx.actions.declare_directory("dist")
     arguments = ctx.actions.args()
     arguments.add("write")
@@ -54,10 +54,10 @@ def _finished_wheel_impl(ctx):
 
 finished_wheel = rule(
     implementation = _finished_wheel_impl,
-    doc = "A wheel with its build id, alone in the folder `dist`. Output group `version`: a file with its version. Use the macro `wheel`.",
+    doc = "A finished wheel, alone in the folder `dist`. The output group `version` has a file with its version. Use the macro `wheel`.",
     attrs = {
         "distribution": attr.string(mandatory = True),
-        "pins": attr.label_list(providers = [WheelInfo], doc = "Wheels of this build that it requires in exactly their versions."),
+        "pins": attr.label_list(providers = [WheelInfo], doc = "Wheels of this build to require in exactly their versions."),
         "unversioned": attr.label(mandatory = True, allow_single_file = [".whl"], doc = "py_wheel without `compress`."),
         "_finish_wheel": attr.label(default = "//wheels/private:finish_wheel", executable = True, cfg = "exec"),
     },
@@ -84,7 +84,7 @@ def _pinned_versions_impl(ctx):
 
 pinned_versions = rule(
     implementation = _pinned_versions_impl,
-    doc = "A Python module with the versions of wheels of this build: a constant for each, named like its target in capitals.",
+    doc = "A Python module with a constant per wheel: its version, named like its target in capitals.",
     attrs = {
         "module": attr.string(mandatory = True, doc = "Path of the module in this package."),
         "pins": attr.label_list(mandatory = True, providers = [WheelInfo]),

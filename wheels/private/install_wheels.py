@@ -1,4 +1,4 @@
-"""Installs wheels into one folder, the same bytes whenever and wherever it runs."""
+"""Installs wheels into one folder reproducibly."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from wheels.finished import FinishedWheel, Identity
 
 
 def install_wheel(wheel: zipfile.ZipFile, to: pathlib.Path, interpreter: str) -> None:
-    """Installs a wheel as `pip install --target` lays it out: packages in `to`, commands in `to`/bin.
+    """Installs a wheel in the layout of `pip install --target`: packages in `to`, commands in `to`/bin.
 
     Args:
-        wheel: the wheel, opened.
+        wheel: the open wheel.
         to: the folder that receives it.
-        interpreter: the Python that the commands' first lines name.
+        interpreter: the Python for the first line of the commands.
 
     Raises:
         InstallerError: the wheel's RECORD does not match its content.
@@ -41,7 +41,7 @@ def install_wheel(wheel: zipfile.ZipFile, to: pathlib.Path, interpreter: str) ->
 
 
 def leave_out(folder: pathlib.Path, globs: Sequence[str]) -> None:
-    """Removes the files whose path below `folder` matches; `*` matches `/` too.
+    """Removes the files whose path relative to `folder` matches a glob; `*` also matches `/`.
 
     Raises:
         ValueError: no file matches one of the globs.
@@ -58,8 +58,8 @@ def leave_out(folder: pathlib.Path, globs: Sequence[str]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], fromfile_prefix_chars="@")
     parser.add_argument("--to", type=pathlib.Path, required=True, help="folder that receives the packages")
-    parser.add_argument("--interpreter", default="/usr/bin/python3", help="Python that installed commands run with")
-    parser.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="paths to leave out; repeated")
+    parser.add_argument("--interpreter", default="/usr/bin/python3", help="Python that runs the installed commands")
+    parser.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="paths to omit; repeatable")
     parser.add_argument(
         "--unversioned",
         nargs=2,
@@ -67,7 +67,7 @@ def main() -> int:
         default=[],
         type=pathlib.Path,
         metavar=("WHEEL", "IDENTITY"),
-        help="a wheel of this build before it has its build id, and what finish_wheel says of it; repeated",
+        help="a wheel of this build without its build id, and its identity from finish_wheel; repeatable",
     )
     parser.add_argument("wheels", nargs="*", type=pathlib.Path)
     arguments = parser.parse_args()

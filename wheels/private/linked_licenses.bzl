@@ -27,16 +27,16 @@ linked_licenses = rule(
     implementation = _linked_licenses_impl,
     doc = """The licences of everything linked into a wheel's libraries, in one text; `wheel` puts it into .dist-info/licenses.
 
-release/private/licenses.py finds the text of a locked input by its name, which is the part's name or stands in parentheses at its end.
+release/private/licenses.py finds the text of a locked input by its name, which must be the name of the part or end it in parentheses.
 """,
     attrs = {
-        "crates": attr.label_list(allow_files = [".crate"], doc = "Rust crates; every licence file in them is taken."),
+        "crates": attr.label_list(allow_files = [".crate"], doc = "Rust crates, which contribute all their licence files."),
         "debs": attr.label_list(
             allow_files = [".deb"],
             default = ["@debian_licenses//:packages"],
             doc = "The .deb files of `packages`.",
         ),
-        "packages": attr.string_dict(doc = "Debian package of `debs` whose copyright file to take → name of the part."),
+        "packages": attr.string_dict(doc = "Debian package in `debs`, which contributes its copyright file → name of the part."),
         "parts": attr.label_keyed_string_dict(allow_files = True, doc = "Licence file, or header that begins with one → name of the part."),
         "_collect_licenses": attr.label(default = "//wheels/private:collect_licenses", executable = True, cfg = "exec"),
     },

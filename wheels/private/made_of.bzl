@@ -1,4 +1,4 @@
-"""`made_of`: which locked inputs a wheel is made of, from the build graph."""
+"""`made_of`: derives the locked inputs of a wheel from the build graph."""
 
 load("@crates_facts//:facts.bzl", CRATES = "REPOSITORIES")
 load("@debian_facts//:facts.bzl", DEBIAN = "REPOSITORIES")
@@ -13,20 +13,20 @@ REPOSITORIES = CRATES | DEBIAN | GIT | PYPI
 _RepositoriesInfo = provider(
     doc = "Repositories that reach a target, by canonical name.",
     fields = {
-        "content": "depset: their files are in the output, or are compiled into it.",
+        "content": "depset: their files are in the output or compiled into it.",
         "interfaces": "depset: only their headers are compiled into it.",
-        "tools": "depset: compilers, interfaces of libraries that are called, texts of licences.",
+        "tools": "depset: compilers, interfaces of called libraries, texts of licences.",
     },
 )
 
-# Attributes whose targets are no part of the output: other wheels, and libraries in other wheels.
+# Attributes whose targets are not part of the output: other wheels, and libraries in other wheels.
 _OTHERS = ["dynamic_deps", "pins"]
 
 # Attributes that name a target's own files.
 _FILES = ["crates", "lock", "manifest", "src", "srcs", "textual_hdrs"]
 
 def _is_tool(target, ctx):
-    """Whether a target is a tool: it runs during the build, or offers no more than an interface."""
+    """Whether a target runs during the build, or offers only an interface."""
     return "-exec" in ctx.bin_dir.path or target.label.package.partition("/")[0] == "toolchains" or ctx.rule.kind == "linked_licenses"
 
 def _repositories_aspect_impl(target, ctx):
@@ -57,7 +57,7 @@ _repositories_aspect = aspect(
 )
 
 def _locked(repositories):
-    """Entries and sets of the locks that repositories hold, sorted."""
+    """Sorted entries and sets of the locks in these repositories."""
     facts = [REPOSITORIES[each] for each in repositories if each in REPOSITORIES]
     return {kind: sorted({pair: None for each in facts for pair in [tuple(pair) for pair in each[kind]]}) for kind in ["entries", "sets"]}
 
@@ -66,7 +66,7 @@ def _made_of_impl(ctx):
     pinned = [pin[_RepositoriesInfo].content.to_list() for pin in ctx.attr.pins]
     in_pinned = {each: None for repositories in pinned for each in repositories}
 
-    # Headers of a pinned wheel's project tell how to call it. All other headers bring code.
+    # Headers of a pinned wheel's project only declare its interface. All other headers contribute code.
     content = {each: None for each in found.content.to_list()}
     content |= {each: None for each in found.interfaces.to_list() if each not in in_pinned}
     content, tools = _locked(content), _locked(found.tools.to_list())
@@ -86,11 +86,11 @@ def _made_of_impl(ctx):
 
 made_of = rule(
     implementation = _made_of_impl,
-    doc = """A JSON file with the entries of the locks that a wheel is made of.
+    doc = """A JSON file with the locked inputs of a wheel.
 
-Keys: `distribution`; `licensed_as`, the entry that declares its licence; `of_the_project`, entries that its own licence and notice cover; `content` and
-`tools`, each with `entries` and `sets`. `fetch/locks.py` reads it. Among the tools are those that attributes name (nvcc, cargo) and what is
-reached through //toolchains; toolchains that Bazel itself resolves (the C++ compiler, Python) are hidden from aspects of Bazel 7.
+Keys: `distribution`; `licensed_as`, the entry that declares its licence; `of_the_project`, the entries that its own licence and notice cover; `content` and
+`tools`, each with `entries` and `sets`. `fetch/locks.py` reads it. The tools include those in attributes (nvcc, cargo) and everything
+reached through //toolchains. Bazel 7 hides toolchains that it resolves itself (the C++ compiler, Python) from aspects.
 """,
     attrs = {
         "distribution": attr.string(mandatory = True),
@@ -113,8 +113,8 @@ def _unavailable_inputs_impl(ctx):
 
 unavailable_inputs = rule(
     implementation = _unavailable_inputs_impl,
-    doc = """A JSON file with the entries and sets of the locks that a build with these options cannot take.
+    doc = """A JSON file with the entries and sets of the locks that a build with these options cannot use.
 
-Those of mlc-llm without its sources, those of CUDA without --config=cuda: the extensions that declare repositories say which.
+These are the inputs of mlc-llm without its sources, and of CUDA without --config=cuda, as declared by the extensions.
 """,
 )

@@ -32,7 +32,7 @@ def _python_environment_impl(ctx):
 
 python_environment = rule(
     implementation = _python_environment_impl,
-    doc = """A folder of installed wheels, as `pip install --target` makes it: tests put it on sys.path, images take it as a layer.
+    doc = """A folder of installed wheels, like that of `pip install --target`. Tests put it on sys.path; images use it as a layer.
 
 Example:
 
@@ -42,8 +42,8 @@ Example:
     )
 """,
     attrs = {
-        "exclude": attr.string_list(doc = "Globs of paths to leave out; `*` matches `/` too."),
-        "wheels": attr.label_list(mandatory = True, allow_files = True, doc = "Wheels to install, without what they require."),
+        "exclude": attr.string_list(doc = "Globs of paths to omit; `*` also matches `/`."),
+        "wheels": attr.label_list(mandatory = True, allow_files = True, doc = "Wheels to install, without their requirements."),
         "_install_wheels": attr.label(default = "//wheels/private:install_wheels", executable = True, cfg = "exec"),
     },
 )

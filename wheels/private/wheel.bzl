@@ -1,4 +1,4 @@
-"""The macro `wheel`: everything that belongs to one wheel of this build."""
+"""The macro `wheel`: all targets of one wheel."""
 
 load("@rules_python//python:packaging.bzl", "py_wheel")
 load("//:version.bzl", "VERSION")
@@ -25,15 +25,15 @@ def wheel(
         target_compatible_with = [],
         variant = "",
         **kwargs):
-    """A wheel of this build and what belongs to it. One call makes one package in //wheels.
+    """Defines a wheel and its helper targets. Call it once per package in //wheels.
 
-    Its version is `<upstream>+mlc<VERSION>[.<variant>].b<build id>` (wheels/README.md). Targets:
+    The wheel's version is `<upstream>+mlc<VERSION>[.<variant>].b<build id>` (wheels/README.md). Targets:
 
     * `<name>`: the finished wheel, alone in a folder, bazel-bin/wheels/<name>/dist;
-    * `unversioned`: the wheel before it has its build id, uncompressed;
+    * `unversioned`: the uncompressed wheel without its build id;
     * `installed`: a folder with the installed wheel, for tests, images and compilers of models;
     * `linked_licenses`: the licences of everything linked into its libraries;
-    * `made_of`: the locked inputs that it is made of, JSON, derived from the build graph.
+    * `made_of`: its locked inputs as JSON, derived from the build graph.
 
     Example:
 
@@ -53,15 +53,15 @@ def wheel(
         version: upstream's version.
         deps: files for the wheel.
         linked: attributes of `linked_licenses`.
-        licenses: file → name in .dist-info/licenses. Repositories that supply them hold the project's own sources: its licence and notice cover them.
-        classifiers: beside the licence's.
-        installed_with: wheels for the same folder, because its libraries look for theirs in there.
-        pins: wheels of this build that it requires in exactly their versions.
+        licenses: file → name in .dist-info/licenses. The repositories of these files have the project's own sources, which its licence and notice cover.
+        classifiers: classifiers in addition to that of the licence.
+        installed_with: wheels to install into the same folder, because its libraries look for theirs there.
+        pins: wheels of this build to require in exactly their versions.
         pins_module: path of a Python module to add, with the versions of `pins`.
         project: further repositories of the project's own sources, for example "@tvm_device_runtime".
-        strip_path_prefixes: as py_wheel's.
-        target_compatible_with: of all targets.
-        variant: names a build that differs from another of the same release, for example cu130.
+        strip_path_prefixes: see py_wheel.
+        target_compatible_with: constraints of all targets.
+        variant: distinguishes builds of the same release, for example cu130.
         **kwargs: further attributes of py_wheel.
     """
     if native.package_name().rpartition("/")[2] != name:
@@ -83,7 +83,7 @@ def wheel(
     py_wheel(
         name = "unversioned",
         classifiers = sorted(classifiers + [_LICENSE]),
-        # It is installed from, and compressed once it is finished.
+        # Installations read it, and finishing compresses it.
         compress = False,
         description_content_type = "text/markdown",
         description_file = "description.md",

@@ -58,7 +58,7 @@ class Faults(unittest.TestCase):
         self.build.run(remote)
         killer.join(timeout=1)
         self.assertFalse(killer.is_alive(), "no worker was at work")
-        self.assertIn("starting it again", remote.said())
+        self.assertIn("restarting it", remote.said())
         self.assertGreater(self.build.runners()["remote"], 0)
         self.assert_same_bytes()
 
@@ -116,7 +116,7 @@ class Faults(unittest.TestCase):
             else:
                 self.assert_same_bytes()
         with self.service("--check") as remote:
-            self.assertNotIn(" 0 were damaged", remote.said())
+            self.assertNotIn(" 0 damaged blobs", remote.said())
             self.build.run(remote)
             self.assert_same_bytes()
 

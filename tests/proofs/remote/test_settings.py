@@ -98,7 +98,7 @@ def test_a_full_disk_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(up.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**9}))
-    with pytest.raises(up.RemoteError, match="the disk is full: expected 2 GB free to start with, found 1.0 GB"):
+    with pytest.raises(up.RemoteError, match="the disk is full: expected at least 2 GB free, found 1.0 GB"):
         up.require_space(tmp_path, 10**10)
     monkeypatch.setattr(up.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 5 * 10**9}))
     up.require_space(tmp_path, 10**10)

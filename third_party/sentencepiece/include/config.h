@@ -1,4 +1,4 @@
-// Configuration header of sentencepiece, which upstream makes with CMake; the same version as in locks/sources.packages.json.
+// Configuration header of sentencepiece, which upstream's CMake generates. Keep the version equal to locks/sources.packages.json.
 #ifndef MLC_BAZEL_SENTENCEPIECE_CONFIG_H_
 #define MLC_BAZEL_SENTENCEPIECE_CONFIG_H_
 

@@ -1,4 +1,4 @@
-/* What libbacktrace's configure finds on Linux x86-64 with glibc; regenerate by running configure when libbacktrace changes. */
+/* The output of libbacktrace's configure on Linux x86-64 with glibc. Run configure again when libbacktrace changes. */
 #define BACKTRACE_ELF_SIZE 64
 #define HAVE_ATOMIC_FUNCTIONS 1
 #define HAVE_CLOCK_GETTIME 1

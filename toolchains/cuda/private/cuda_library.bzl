@@ -13,7 +13,7 @@ def _gencode(archs):
     ]
 
 def _compile(ctx, toolchain, features, source, context):
-    """Compiles one .cu file into an object for a shared library; returns it."""
+    """Compiles a .cu file into a position-independent object and returns it."""
     object = ctx.actions.declare_file("_objs/{}/{}.o".format(ctx.label.name, source.basename[:-len(source.extension) - 1]))
     compiler = cc_common.get_tool_for_action(feature_configuration = features, action_name = ACTION_NAMES.cpp_compile)
     arguments = ctx.actions.args()
@@ -24,7 +24,7 @@ def _compile(ctx, toolchain, features, source, context):
     arguments.add("-ccbin", compiler)
     arguments.add("-O2")
 
-    # Symbols hold names of temporary files, else with a process id in them, and random numbers.
+    # Symbols contain the names of temporary files, which otherwise contain a process id, and random numbers.
     arguments.add("--objdir-as-tempdir")
     arguments.add(source.short_path, format = "--frandom-seed=%s")
     arguments.add_all(_gencode(ctx.attr._archs[CudaArchsInfo].archs))
@@ -87,17 +87,17 @@ cuda_library_rule = rule(
     implementation = _cuda_library_impl,
     doc = "Use the macro cuda_library of //toolchains/cuda:defs.bzl.",
     attrs = {
-        "alwayslink": attr.bool(doc = "Whether all of it is linked into what depends on it, for code that only registers itself."),
+        "alwayslink": attr.bool(doc = "Whether dependents link the whole library, for code that registers itself."),
         "copts": attr.string_list(doc = "Options of nvcc."),
-        "defines": attr.string_list(doc = "Macros, also for what depends on it."),
+        "defines": attr.string_list(doc = "Macros for this library and its dependents."),
         "deps": attr.label_list(providers = [CcInfo], doc = "cc_library and cuda_library targets."),
-        "hdrs": attr.label_list(allow_files = ["." + extension for extension in _HEADERS], doc = "Headers, also for what depends on it."),
-        "host_copts": attr.string_list(doc = "Options of the host's compiler."),
-        "includes": attr.string_list(doc = "Folders below the package to search for headers, also for what depends on it."),
+        "hdrs": attr.label_list(allow_files = ["." + extension for extension in _HEADERS], doc = "Headers for this library and its dependents."),
+        "host_copts": attr.string_list(doc = "Options of the host compiler."),
+        "includes": attr.string_list(doc = "Header folders in the package, for this library and its dependents."),
         "linkopts": attr.string_list(doc = "Options of the linker."),
-        "local_defines": attr.string_list(doc = "Macros for these sources alone."),
+        "local_defines": attr.string_list(doc = "Macros for only these sources."),
         "ptxascopts": attr.string_list(doc = "Options of ptxas."),
-        "srcs": attr.label_list(mandatory = True, allow_files = [".cu"] + ["." + extension for extension in _HEADERS], doc = ".cu files, and headers for them alone."),
+        "srcs": attr.label_list(mandatory = True, allow_files = [".cu"] + ["." + extension for extension in _HEADERS], doc = ".cu files, and headers for only them."),
         "_archs": attr.label(default = "//toolchains/cuda:archs"),
         "_cudart": attr.label(default = "//toolchains/cuda:cudart", providers = [CcInfo]),
         "_nvcc": attr.label(default = "//toolchains/cuda:nvcc", allow_single_file = True, cfg = "exec"),

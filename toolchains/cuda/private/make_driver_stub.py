@@ -1,12 +1,10 @@
-"""Prints C source of a library with the names of CUDA's driver API, so that programs can be linked where there is no
-driver.
+"""Writes the C source of a stub of CUDA's driver library, so that programs can link on machines without a driver.
 
     make_driver_stub cuda.h --output driver_stub.c
-    make_driver_stub cuda.h --driver-version 12080 --output old_driver.c    # for tests: a driver of CUDA 12.8 that has
-    no GPU
+    make_driver_stub cuda.h --driver-version 12080 --output old_driver.c    # for tests: CUDA 12.8 without a GPU
 
-Each function returns CUDA_ERROR_STUB_LIBRARY (34), as NVIDIA's own stubs do: a program that loads it by mistake learns
-so from its first call.
+Like NVIDIA's stubs, each function returns CUDA_ERROR_STUB_LIBRARY (34), so that the first call fails in a program that
+loads the stub by mistake.
 """
 
 from __future__ import annotations
@@ -28,11 +26,10 @@ NO_DEVICE = 100
 
 
 def functions(header: str) -> list[str]:
-    """The names of cuda.h's functions as they are in the library, sorted: declared ones, and what macros rename them
-    to.
+    """Returns the sorted names of the library's functions: those that cuda.h declares, and what macros rename them to.
 
     Raises:
-        ValueError: there are none: this is not cuda.h.
+        ValueError: the file declares none, so it is not cuda.h.
     """
     renamed = {match[1]: match[2] for pattern in (_RENAMED, _PER_THREAD) for match in pattern.finditer(header)}
     declared = set(_DECLARATION.findall(header))
@@ -42,12 +39,12 @@ def functions(header: str) -> list[str]:
 
 
 def source(names: list[str], driver_version: int | None = None) -> str:
-    """C source of the library.
+    """Returns the C source of the library.
 
     Args:
-        names: of the functions.
-        driver_version: what cuDriverGetVersion gives, as 13000 for CUDA 13.0; the rest then says that there is no GPU.
-          None: a stub.
+        names: the functions.
+        driver_version: what cuDriverGetVersion returns, such as 13000 for CUDA 13.0. All other functions then report
+          that there is no GPU. None makes a stub.
     """
     lines = ["// Names of CUDA's driver API; see make_driver_stub.py."]
     for name in names:
@@ -62,7 +59,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("header", type=Path, help="cuda.h")
     parser.add_argument(
-        "--driver-version", type=int, metavar="N", help="make a driver without a GPU, of CUDA N: 13000 is 13.0"
+        "--driver-version", type=int, metavar="N", help="imitate a driver for CUDA N (13000 is 13.0) without a GPU"
     )
     parser.add_argument("--output", type=Path, required=True, help="the source to write")
     options = parser.parse_args()

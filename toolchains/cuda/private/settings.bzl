@@ -1,8 +1,8 @@
-"""Settings of the CUDA toolchain and the constraints that targets name which need it."""
+"""Settings of the CUDA toolchain, and constraints for targets that need it."""
 
 load("@cuda_facts//:facts.bzl", "ENABLED", "HAS_GPU")
 
-# Bazel prints a constraint's name of a target that is incompatible without it. It may hold neither ":" nor "\\".
+# Bazel prints the name of a constraint that a target lacks, so it is a message. It may contain neither ":" nor "\\".
 NO_CUDA = "built without CUDA, add --config=cuda, see toolchains-cuda-README.md"
 NO_GPU = "no NVIDIA GPU on this machine, see tests-gpu-README.md"
 
@@ -11,11 +11,11 @@ NEEDS_CUDA = [] if ENABLED else [Label("//toolchains/cuda:" + NO_CUDA)]
 NEEDS_GPU = NEEDS_CUDA + ([] if HAS_GPU else [Label("//toolchains/cuda:" + NO_GPU)])
 
 CudaArchsInfo = provider(
-    doc = "What device code is compiled for.",
+    doc = "The architectures that device code is compiled for.",
     fields = {"archs": "List of \"sm_90\" (machine code of one architecture) and \"compute_90\" (PTX, which the driver compiles for newer ones)."},
 )
 
-# What nvcc of CUDA 13.0 compiles for; `nvcc --list-gpu-arch`.
+# Architectures that nvcc of CUDA 13.0 supports (`nvcc --list-gpu-arch`).
 _KNOWN = ["75", "80", "86", "87", "88", "89", "90", "90a", "100", "100a", "100f", "103", "103a", "103f", "110", "110a", "110f", "120", "120a", "120f", "121", "121a", "121f"]
 
 def _cuda_archs_impl(ctx):
@@ -30,7 +30,7 @@ def _cuda_archs_impl(ctx):
 
 cuda_archs = rule(
     implementation = _cuda_archs_impl,
-    doc = "A setting: the architectures that device code is compiled for, separated by semicolons.",
+    doc = "A setting: the architectures to compile device code for, separated by semicolons.",
     build_setting = config.string(flag = True),
 )
 

@@ -1,11 +1,10 @@
-"""Builds the static library of one Rust package with cargo, offline, from crates as they were downloaded.
+"""Builds the static library of a Rust package with cargo, offline, from downloaded crates.
 
     cargo_build --cargo usr/bin/cargo --rustc usr/bin/rustc --cc gcc --cxx g++ --ar ar --strip strip \\
         --manifest Cargo.toml --lock Cargo.lock --source src/lib.rs --crate itoa-1.0.15.crate --output libname.a
 
-Nothing is looked for: the compilers are those that are named, PATH and HOME lead nowhere, and cargo's only registry is
-the given crates.
-The bytes depend on the inputs alone, not on where the build is or when.
+The build searches for nothing: it uses only the named compilers, PATH and HOME lead nowhere, and the given crates are
+cargo's only registry. The output depends only on the inputs, not on the folder or the time.
 """
 
 from __future__ import annotations
@@ -21,11 +20,10 @@ import sys
 import tarfile
 from pathlib import Path
 
-# 2000-01-01T00:00:00Z, as everywhere in this build.
+# 2000-01-01T00:00:00Z, like everywhere in this build.
 SOURCE_DATE_EPOCH = "946684800"
 
-# Cargo's own directory source in the place of the registry that Cargo.lock names (The Cargo Book, "Source
-# Replacement").
+# Replaces the registry that Cargo.lock names by a folder (The Cargo Book, "Source Replacement").
 CONFIGURATION = """\
 [source.crates-io]
 replace-with = "vendored"
@@ -36,18 +34,17 @@ directory = {directory}
 
 
 class BuildError(Exception):
-    """The package cannot be built; one line, after what cargo said."""
+    """The package cannot be built. The message follows the output of cargo."""
 
 
 def unpack_crates(crates: list[Path], folder: Path) -> None:
-    """Lays crates out as `cargo vendor` does: a folder each, with the hash of the file that it comes from in
-    .cargo-checksum.json.
+    """Unpacks crates like `cargo vendor`: a folder each, with the hash of the .crate file in .cargo-checksum.json.
 
     Args:
-        crates: files as registries have them, <name>-<version>.crate.
+        crates: files from a registry, <name>-<version>.crate.
 
     Raises:
-        BuildError: one holds something that is no file below <name>-<version>.
+        BuildError: a crate contains something other than files in <name>-<version>.
     """
     for crate in crates:
         with tarfile.open(crate, "r:gz") as tar:
@@ -55,17 +52,17 @@ def unpack_crates(crates: list[Path], folder: Path) -> None:
                 parts = Path(member.name).parts
                 if parts[0] != crate.stem or ".." in parts or not (member.isreg() or member.isdir()):
                     raise BuildError(
-                        f"{crate.name}: expected files below {crate.stem}/, found {member.name}: the crate is not what"
-                        " cargo packs"
+                        f"{crate.name}: expected files below {crate.stem}/, found {member.name}: this is not a"
+                        " crate that cargo packed"
                     )
             tar.extractall(folder)
-        # No sums of single files: the whole one was compared when it was downloaded.
+        # No hashes of single files, because the whole crate was verified when it was downloaded.
         checksum = {"files": {}, "package": hashlib.sha256(crate.read_bytes()).hexdigest()}
         (folder / crate.stem / ".cargo-checksum.json").write_text(json.dumps(checksum), encoding="utf-8")
 
 
 def copy_package(manifest: Path, lock: Path, sources: list[Path], folder: Path) -> None:
-    """Puts manifest, lock and sources together; sources keep their places below the manifest's folder."""
+    """Copies manifest, lock and sources into `folder`. Sources keep their paths relative to the manifest."""
     folder.mkdir()
     shutil.copyfile(manifest, folder / "Cargo.toml")
     shutil.copyfile(lock, folder / "Cargo.lock")
@@ -76,18 +73,18 @@ def copy_package(manifest: Path, lock: Path, sources: list[Path], folder: Path) 
 
 
 def environment(options: argparse.Namespace, work: Path) -> dict[str, str]:
-    """All that cargo, rustc, build scripts and the crate `cc` are told."""
+    """Returns the environment of cargo, rustc, build scripts and the crate `cc`."""
     prefix_map = shlex.quote(f"-ffile-prefix-map={work}=.")
     return {
         "AR": str(options.ar.absolute()),
-        # Separated by 0x1f, so that a folder's name may hold spaces.
+        # This variable separates flags by 0x1f, so that folder names may contain spaces.
         "CARGO_ENCODED_RUSTFLAGS": f"--remap-path-prefix={work}=.",
         "CARGO_HOME": str(work / "home"),
-        # One unit is the same code however many threads compile.
+        # With a single unit, the code does not depend on the number of threads.
         "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "1",
         "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER": str(options.cc.absolute()),
         "CC": str(options.cc.absolute()),
-        # The crate `cc` otherwise splits flags at spaces.
+        # Otherwise the crate `cc` splits flags at spaces.
         "CC_SHELL_ESCAPED_FLAGS": "1",
         "CFLAGS": prefix_map,
         "CXX": str(options.cxx.absolute()),
@@ -103,7 +100,7 @@ def build(options: argparse.Namespace, work: Path) -> None:
     """Builds in the folder `work`, which must not exist, and writes options.output.
 
     Raises:
-        BuildError: cargo failed, or made no static library, or more than one.
+        BuildError: cargo failed, or built no static library or several.
     """
     (work / "home").mkdir(parents=True)
     (work / "home/config.toml").write_text(
@@ -123,17 +120,14 @@ def build(options: argparse.Namespace, work: Path) -> None:
         text=True,
     )
     if done.returncode:
-        raise BuildError(
-            f"{done.stdout}{options.manifest}: cargo could not build it (exit status {done.returncode}), see above"
-        )
+        raise BuildError(f"{done.stdout}{options.manifest}: cargo failed with exit status {done.returncode}, see above")
     libraries = sorted((work / "target/release").glob("lib*.a"))
     if len(libraries) != 1:
         found = ", ".join(path.name for path in libraries) or "none"
         raise BuildError(
-            f'{options.manifest}: expected one static library, found {found}: it needs crate-type = ["staticlib"] in'
-            " [lib]"
+            f'{options.manifest}: expected one static library, found {found}: set crate-type = ["staticlib"] in [lib]'
         )
-    # Half of it is debug information about Rust's own library. -D: neither times nor owners in the archive.
+    # Half of the library is debug info about Rust's standard library. -D omits times and owners from the archive.
     subprocess.run([options.strip, "--strip-debug", "-D", "-o", options.output, libraries[0]], check=True)
 
 
@@ -148,13 +142,15 @@ def main() -> int:
         type=Path,
         action="append",
         default=[],
-        help="a file of the package, beside or below the manifest; repeated",
+        help="a file of the package, in the manifest's folder or below; repeatable",
     )
-    parser.add_argument("--crate", type=Path, action="append", default=[], help="a crate that the lock names; repeated")
-    parser.add_argument("--jobs", type=int, default=1, help="compilers at once")
+    parser.add_argument(
+        "--crate", type=Path, action="append", default=[], help="a crate that the lock names; repeatable"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="number of crates to compile at the same time")
     parser.add_argument("--output", type=Path, required=True, help="the static library to write")
     options = parser.parse_args()
-    # Where the action may write; outside of a sandbox it must not stay.
+    # The action may write here. Without a sandbox, nobody else would delete it.
     work = Path(os.path.abspath(f"{options.output}.build"))
     shutil.rmtree(work, ignore_errors=True)
     try:

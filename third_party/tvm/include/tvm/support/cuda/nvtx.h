@@ -1,5 +1,5 @@
-// Profiler ranges for the TVM runtime: the header that TVM's sources include and its wheel leaves out.
-// Ranges compile to nothing: NVTX itself comes with the CUDA build.
+// Profiler ranges for the TVM runtime: a header that TVM's sources include but its wheel omits.
+// Ranges compile to nothing, because NVTX itself comes with the CUDA build.
 #ifndef TVM_SUPPORT_CUDA_NVTX_H_
 #define TVM_SUPPORT_CUDA_NVTX_H_
 
