@@ -1,4 +1,4 @@
-"""What this build adds to mlc-llm: imported before anything else of it (../make_package.py)."""
+"""Additions to mlc-llm, imported before all other modules of it (third_party/mlc_llm/make_package.py)."""
 
 import os
 
@@ -9,8 +9,8 @@ pairing.check()
 
 import tvm_ffi.registry
 
-# Upstream's variable, for what needs no engine, a compiler of models: the classes that the library would have
-# registered are unknown then.
+# Upstream's variable for programs that need no engine, such as compiling models. The classes that the library would
+# register are then unknown.
 if os.environ.get("SKIP_LOADING_MLCLLM_SO", "0") != "0":
     tvm_ffi.registry._SKIP_UNKNOWN_OBJECTS = True
 

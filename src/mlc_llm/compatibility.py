@@ -1,8 +1,7 @@
-"""What the pinned mlc-llm needs from this build to run on the pinned TVM, and to come out the same every time.
+"""Changes that let the pinned mlc-llm run on the pinned TVM and compile models reproducibly.
 
-Importing this module changes nothing; `install` applies every change. Each is one function or class that says why it is
-there and when it can
-go. No file of upstream is edited.
+Importing this module changes nothing; `install` applies every change. Each is one function or class, which says why it
+exists and when it can be removed. No upstream file is edited.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ from typing import Any
 import ml_dtypes  # noqa: F401 - registers the types' names with NumPy
 import numpy as np
 
-# It registers a function that mlc-llm registers too, with leave to take another's place: whoever imports TVM's after
-# mlc-llm gets an error.
+# This registers a function that mlc-llm registers too. Only mlc-llm's may override another, so TVM's must come first.
 import tvm.runtime.disco
 from tvm.relax.frontend import nn
 from tvm.s_tir import dlight
@@ -30,28 +28,27 @@ from . import pairing, shape_functions, versions  # type: ignore[attr-defined]  
 from .model_check import METADATA_KEY
 
 LANES = 16
-"""Partial sums per output row: one AVX-512 register of float32, two AVX2, four SSE or NEON."""
+"""Partial sums per output row: one AVX-512 register of float32, two of AVX2, four of SSE or NEON."""
 
 ROWS_PER_TASK = 64
-"""Output rows that one thread takes at a time; fewer rows than this run on one thread."""
+"""Output rows that a thread processes at a time. Fewer rows run on one thread."""
 
 
 def restore_var_name_hint() -> None:
-    """Give variables their former attribute ``name_hint`` back.
+    """Restores the former attribute ``name_hint`` of variables.
 
-    TVM renamed it to ``name`` (release 0.26); the compiler passes of the pinned mlc_llm read the
-    old name. Can go once mlc_llm reads ``name``.
+    TVM 0.26 renamed it to ``name``, but the compiler passes of the pinned mlc_llm read the old name. Remove this once
+    mlc_llm reads ``name``.
     """
     if not hasattr(tirx.Var, "name_hint"):
         tirx.Var.name_hint = property(lambda var: var.name)
 
 
 def restore_buffer_map() -> None:
-    """Give kernels their former attribute ``buffer_map`` back.
+    """Restores the former attribute ``buffer_map`` of kernels.
 
-    It told the buffer of a parameter; since release 0.26 a parameter is its buffer. The passes of the pinned mlc_llm
-    for GPUs, and those for
-    quantised weights, read the old map. Can go once they read the parameters.
+    It mapped parameters to buffers. Since TVM 0.26 a parameter is its buffer, but mlc_llm's passes for GPUs and for
+    quantized weights read the old map. Remove this once they read the parameters.
     """
     if not hasattr(tirx.PrimFunc, "buffer_map"):
         tirx.PrimFunc.buffer_map = property(
@@ -60,21 +57,20 @@ def restore_buffer_map() -> None:
 
 
 def lift_global_buffers(function: tirx.PrimFunc) -> tuple[tirx.PrimFunc, list[tvm.relax.TensorType]]:
-    """Turn the buffers in global memory that a kernel allocates into parameters, after its outputs: a GPU has no
-    allocator inside kernels.
+    """Turns the global-memory buffers that a kernel allocates into parameters after its outputs.
 
-    In place of mlc_llm's own, which makes the kernel with TVM's former `buffer_map`. Can go when `restore_buffer_map`
-    goes.
+    GPUs cannot allocate memory in kernels. This replaces mlc_llm's function, which needs TVM's former `buffer_map`.
+    Remove it together with `restore_buffer_map`.
 
     Returns:
-        The kernel, and the type of each new parameter; the same kernel and nothing if there is none.
+        The kernel and the type of each new parameter, or the unchanged kernel and an empty list.
     """
     root = function.body.block
     lifted = [buffer for buffer in root.alloc_buffers if buffer.scope() == "global"]
     if not lifted:
         return function, []
     parameters = list(function.params)
-    # Numbers stand behind the outputs.
+    # Numbers follow the outputs.
     end = max(position for position, parameter in enumerate(parameters, start=1) if tirx.is_buffer_var(parameter))
     block = tirx.SBlock(
         iter_vars=[],
@@ -91,14 +87,13 @@ def lift_global_buffers(function: tirx.PrimFunc) -> tuple[tirx.PrimFunc, list[tv
 
 
 class RowGEMV(dlight.cpu.GEMV):
-    """A matrix-vector product for CPUs that compiles in a moment and reads memory in order.
+    """A schedule of matrix-vector products for CPUs that compiles quickly and reads memory in order.
 
-    The schedule in TVM turns 64 to 128 *rows* of the matrix into one vector and unrolls the
-    reduction. As the rows are not adjacent in memory, LLVM must split each such vector into single
-    loads: 2 MB of LLVM IR for a 128 by 64 matrix, 9 seconds of compilation for AVX2 and 39 for
-    AVX-512; a model with a few such shapes takes minutes. Here the vector runs along a row, and the
-    lanes are added up at the end, which is also twice as fast on a 4096 by 4096 matrix. Can go once
-    the rule in TVM keeps its vectors to the size of a register.
+    TVM's schedule turns 64 to 128 *rows* of the matrix into one vector and unrolls the reduction. Because rows are not
+    adjacent in memory, LLVM must split each vector into single loads: 2 MB of LLVM IR for a 128 by 64 matrix, which
+    takes 9 seconds to compile for AVX2 and 39 for AVX-512, and minutes for a model with a few such shapes. Here the
+    vector runs along a row, and the lanes are added at the end, which is also twice as fast on a 4096 by 4096 matrix.
+    Remove this once TVM's rule limits its vectors to the size of a register.
     """
 
     def sch_inner_reduction(
@@ -109,7 +104,7 @@ class RowGEMV(dlight.cpu.GEMV):
         vector_input_buffers: list[tirx.Buffer],
         epilogue_info: Any,
     ) -> s_tir.Schedule | None:
-        """Schedule a product whose matrix is contiguous along the reduction."""
+        """Schedules a product whose matrix is contiguous along the reduction."""
         _, _, outer, inner = sch.get_loops(block)
         extents = [sch.get(loop).extent for loop in (outer, inner)]
         if not all(isinstance(extent, tirx.IntImm) for extent in extents):
@@ -117,7 +112,7 @@ class RowGEMV(dlight.cpu.GEMV):
         length = math.prod(int(extent) for extent in extents)
         lanes = math.gcd(LANES, length)
         if lanes in (1, length):
-            return None  # Nothing to gain: plain loops, which LLVM handles well.
+            return None  # No gain: LLVM handles plain loops well.
         _, lane = sch.split(sch.fuse(outer, inner), factors=[None, lanes])
         partial = sch.rfactor(lane, factor_axis=0)
         # The product is now two blocks: one sum per lane, then the sum of the lanes (`block`).
@@ -136,21 +131,21 @@ class RowGEMV(dlight.cpu.GEMV):
 
 
 def read_safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the tensors of a safetensors file: mlc-llm goes through torch, a gigabyte of dependency, only to turn its
-    tensors into NumPy's.
+    """Yields the tensors of a safetensors file as NumPy arrays. mlc-llm needs torch, a gigabyte, only for that.
 
-    Types that NumPy has not, bfloat16 and float8, are those of ml_dtypes, which registers their names.
+    bfloat16 and float8, which NumPy lacks, come from ml_dtypes, which registers their names.
     """
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        for name in file.keys():  # noqa: SIM118 (it is no dict)
+        for name in file.keys():  # noqa: SIM118 (it is not a dict)
             yield name, file.get_tensor(name)
 
 
 def find_safetensors(folder: Path) -> Path | None:
-    """The weights of a checkpoint: the index of several files, else the one file. mlc-llm writes an index beside the
-    one, by way of torch.
+    """Returns the weights of a checkpoint: the index of several files, else the single file.
+
+    mlc-llm writes an index next to a single file, which needs torch.
     """
     for name in ("model.safetensors.index.json", "model.safetensors"):
         if (folder / name).is_file():
@@ -159,11 +154,11 @@ def find_safetensors(folder: Path) -> Path | None:
 
 
 def numbers_before_outputs(function: tirx.PrimFunc, outputs: int) -> tirx.PrimFunc:
-    """Put a kernel's numbers before its outputs, if it takes them last.
+    """Moves a kernel's numbers before its outputs if they come last.
 
     Args:
         function: the kernel.
-        outputs: how many of its parameters are outputs.
+        outputs: the number of outputs among its parameters.
     """
     parameters = list(function.params)
     numbers = sum(isinstance(parameter.ty, tvm.ir.PrimType) for parameter in parameters)
@@ -175,11 +170,11 @@ def numbers_before_outputs(function: tirx.PrimFunc, outputs: int) -> tirx.PrimFu
 
 
 def widen_numbers(function: tirx.PrimFunc, arguments: list[Any]) -> tirx.PrimFunc:
-    """Let a kernel take the numbers that it gets as wide as they come, and narrow them itself.
+    """Makes a kernel accept the numbers that it gets in their own width and narrow them itself.
 
     Args:
         function: the kernel.
-        arguments: what it is called with, in the order of its parameters: tensors, and numbers as expressions.
+        arguments: its arguments in the order of its parameters: tensors, and numbers as expressions.
     """
     parameters = list(function.params)
     narrowed = {}
@@ -199,13 +194,11 @@ def widen_numbers(function: tirx.PrimFunc, arguments: list[Any]) -> tirx.PrimFun
 
 
 def call_with_numbers_as_kernels_take_them(upstream: Callable[..., Any]) -> Callable[..., Any]:
-    """TVM's `tensor_ir_op` for mlc-llm's kernels of mixtures of experts, and for its sampler on GPUs.
+    """Wraps TVM's `tensor_ir_op` for mlc-llm's mixture-of-experts kernels and its sampler on GPUs.
 
-    Since release 0.26 it passes numbers before outputs; the pinned mlc-llm's kernels take them last, and Mixtral,
-    DeepSeek, Qwen2-MoE and Phi-3-vision
-    do not compile. Since the same release a number must have the type of the parameter; the sampler passes 64 bits for
-    32. Can go once
-    mlc-llm's do as TVM's.
+    Since TVM 0.26 it passes numbers before outputs, but kernels of the pinned mlc-llm take them last, so Mixtral,
+    DeepSeek, Qwen2-MoE and Phi-3-vision do not compile. Since then a number must also have the type of its parameter,
+    but the sampler passes 64 bits for 32. Remove this once mlc-llm follows TVM.
     """
 
     @functools.wraps(upstream)
@@ -220,9 +213,9 @@ def call_with_numbers_as_kernels_take_them(upstream: Callable[..., Any]) -> Call
 
 
 def get_stamped_pipeline(upstream: Callable[..., Any]) -> Callable[..., Any]:
-    """TVM's `get_pipeline`, which writes the version of TVM into the metadata of a model that mlc-llm compiles.
+    """Wraps TVM's `get_pipeline` to write TVM's version into the metadata of models that mlc-llm compiles.
 
-    `model_check` compares it before it loads the model; upstream's libraries do not say what they were compiled for.
+    `model_check` compares it before loading a model. Upstream's libraries do not say what they were compiled for.
     """
 
     @functools.wraps(upstream)
@@ -235,14 +228,14 @@ def get_stamped_pipeline(upstream: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def install() -> None:
-    """Apply all changes. Imports mlc_llm, and with it the native library."""
+    """Applies all changes. Imports mlc_llm, and with it the native library."""
     restore_var_name_hint()
     restore_buffer_map()
     nn.op.tensor_ir_op = nn.tensor_ir_op = call_with_numbers_as_kernels_take_them(nn.op.tensor_ir_op)
-    # Upstream's is a placeholder.
+    # Upstream's version is a placeholder.
     libinfo.__version__ = pairing.own_version() or libinfo.__version__
     tvm.relax.get_pipeline = get_stamped_pipeline(tvm.relax.get_pipeline)
-    # The pipeline of mlc_llm looks it up by this name each time it runs.
+    # mlc_llm's pipeline looks it up by this name on every run.
     dlight.cpu.GEMV = RowGEMV
     shape_functions.install()
 

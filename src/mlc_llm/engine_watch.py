@@ -1,14 +1,11 @@
-"""An engine that fails says so, where upstream waits for ever.
+"""Reports failures of an engine, which upstream turns into hangs.
 
-Upstream runs its engine in a thread of its own. What fails there ends the thread, and whoever waits for it (the
-constructor, every
-request) waits for ever. Seen at the pinned commit: a missing or truncated weight shard, a library that is none, no
-memory for the KV cache;
-and while it serves: a JSON schema that cannot be compiled, more than five best tokens, a request that fills the KV
-cache. A library cut
-short kills the process by SIGBUS.
+Upstream runs its engine in a separate thread. A failure there ends the thread, and everything that waits for it (the
+constructor, every request) hangs. Seen at the pinned commit: a missing or truncated weight shard, a file that is not a
+library, no memory for the KV cache; and while serving: a JSON schema that does not compile, more than five top
+logprobs, a request that fills the KV cache. A truncated library kills the process with SIGBUS.
 
-`install` has `model_check` look at a model before an engine loads it, and watches every engine's thread.
+`install` makes `model_check` check a model before an engine loads it, and watches the thread of every engine.
 """
 
 from __future__ import annotations
@@ -33,18 +30,14 @@ from .model_check import ModelError, check_model
 logger = logging.getLogger(__name__)
 
 PAGE_SIZE = 16
-"""Tokens in a page of the KV cache; upstream allows no other."""
+"""Tokens in a page of the KV cache; upstream supports no other size."""
 
 TOP_LOGPROBS = 5
-"""The most that upstream's samplers give; at more of them they end the engine. Its server lets 20 pass, as OpenAI's
-does.
-"""
+"""The maximum of upstream's samplers, which crash the engine above it. Upstream's server accepts 20, like OpenAI's."""
 
 
 class EngineError(fastapi.HTTPException, RuntimeError):
-    """The engine failed while it served: the requests that it held are lost, which the server says with status 500; the
-    next are served.
-    """
+    """The engine failed while serving. Its requests are lost (the server answers 500), but later ones are served."""
 
     def __init__(self, message: str) -> None:
         super().__init__(status_code=500, detail=message)  # type: ignore[call-arg]
@@ -54,7 +47,7 @@ class EngineError(fastapi.HTTPException, RuntimeError):
 
 
 class _Engine:
-    """The functions of one native engine, watched: what fails in its thread reaches those who wait for it."""
+    """The functions of a native engine, watched, so that failures in its thread reach everything that waits for it."""
 
     def __init__(self, engine: Any, functions: dict[str, Callable[..., Any]]) -> None:
         self.engine = engine
@@ -66,12 +59,12 @@ class _Engine:
         self.lost: set[str] = set()
 
     def functions(self) -> dict[str, Callable[..., Any]]:
-        """What the engine calls in place of the native functions."""
+        """Returns the functions that the engine calls instead of the native ones."""
         watched = ["add_request", "create_request", "init_threaded_engine", "reload", "run_background_loop"]
         return {**self.native, **{name: getattr(self, name) for name in watched}}
 
     def reload(self, config: str) -> None:
-        """Loads the model, or says why not.
+        """Loads the model, or says why it cannot.
 
         Raises:
             ModelError: it cannot be loaded.
@@ -81,7 +74,7 @@ class _Engine:
             self.native["reload"](config)
             self.outcome.put(None)
 
-        # It never returns if loading fails: the thread is left behind, asleep.
+        # If loading fails, this never returns, and the thread stays behind, asleep.
         threading.Thread(target=load, daemon=True).start()
         error = self.outcome.get()
         if error is not None:
@@ -89,7 +82,7 @@ class _Engine:
         self.loaded = True
 
     def run_background_loop(self) -> None:
-        """The engine's thread: runs until asked to end. After a failure it goes on with an empty engine."""
+        """Runs the engine in its thread until asked to stop. After a failure it continues with an empty engine."""
         failures = 0
         while True:
             try:
@@ -100,20 +93,19 @@ class _Engine:
                 if not self.loaded:
                     self.outcome.put(error)
                     return
-                if failures > 1 and self.last_request is None:  # It failed without a request: no hope.
+                if failures > 1 and self.last_request is None:  # It failed without a request, so it cannot recover.
                     self.dead = error
                     self._lose_requests(error)
                     return
-                # Before those who wait hear of it, as their next request comes after the reset.
+                # Reset before telling the waiting clients, so that their next request comes after it.
                 self.native["reset"]()
                 self._lose_requests(error)
 
     def _lose_requests(self, error: BaseException) -> None:
-        """Tells all who wait for an answer that it will not come."""
+        """Tells everything that waits for an answer that none will come."""
         state = self.engine.state
-        held, state.async_streamers = state.async_streamers, {}
-        streamers = dict(held)
-        # What failed may quote a request, which is nobody else's business.
+        streamers, state.async_streamers = dict(state.async_streamers), {}
+        # The error may quote a request, which other clients must not see.
         why = _last_line(error) if len(streamers) < 2 else "the server's log says why"
         failure = EngineError(f"the engine failed, and with it this request: {why}")
         failure.__cause__ = error
@@ -129,7 +121,7 @@ class _Engine:
         state.sync_output_queue.put(_Raise(failure))
 
     def init_threaded_engine(self, device: Any, callback: Callable[[Any], None], recorder: Any) -> None:
-        """Passes on the outputs of requests, but those that come late for requests that are lost already."""
+        """Passes on the outputs of requests, except late outputs of requests that are already lost."""
 
         def deliver(outputs: Any) -> None:
             if self.lost:
@@ -139,10 +131,10 @@ class _Engine:
         self.native["init_threaded_engine"](device, deliver, recorder)
 
     def create_request(self, name: str, inputs: Any, config: str) -> Any:
-        """Makes a request.
+        """Creates a request.
 
         Raises:
-            BadRequestError: it cannot be served, for which the server has a status of its own (400).
+            BadRequestError: it cannot be served; the server answers status 400.
         """
         from mlc_llm.protocol.error_protocol import BadRequestError
 
@@ -156,7 +148,7 @@ class _Engine:
             if not is_object:
                 raise BadRequestError(f"response_format: expected a JSON schema, an object as text, found {schema!r}")
         for token in options.get("logit_bias") or {}:
-            # Upstream writes at this place, wherever it is.
+            # Upstream writes to this index without checking it.
             if not 0 <= int(token) < self._vocabulary():
                 raise BadRequestError(f"logit_bias: expected tokens from 0 to {self._vocabulary() - 1}, found {token}")
         if options["top_logprobs"] > TOP_LOGPROBS:
@@ -176,18 +168,18 @@ class _Engine:
         return int(self.engine.model_config_dicts[0]["vocab_size"])
 
     def add_request(self, request: Any) -> None:
-        """Gives a request to the engine.
+        """Passes a request to the engine.
 
         Raises:
-            EngineError: there is no engine any more.
+            EngineError: the engine has failed for good.
         """
         if self.dead is not None:
-            raise EngineError(f"the engine failed: {_last_line(self.dead)}; start it anew") from self.dead
+            raise EngineError(f"the engine failed: {_last_line(self.dead)}; restart it") from self.dead
         self.native["add_request"](request)
 
 
 class _Output:
-    """An output of a request that can be looked at more than once, which upstream's cannot."""
+    """An output of a request that can be unpacked repeatedly, unlike upstream's."""
 
     def __init__(self, output: Any) -> None:
         self.unpacked = output.unpack()
@@ -198,7 +190,7 @@ class _Output:
 
 
 class _Raise:
-    """Outputs of a request, in place of which there is an error."""
+    """Stands for the outputs of a request, and raises an error instead."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -208,7 +200,7 @@ class _Raise:
 
 
 class _Functions:
-    """The attribute `_ffi` of an engine: watches what is assigned to it."""
+    """The attribute `_ffi` of an engine, which watches the functions assigned to it."""
 
     def __get__(self, engine: Any, _type: type | None = None) -> Any:
         if engine is None:
@@ -223,28 +215,28 @@ class _Functions:
 
 
 def _room(config: Any) -> int:
-    """Tokens that one request may have, prompt and answer.
+    """Returns the maximum number of tokens of a request, prompt and answer together.
 
-    One page less than the KV cache has. Upstream decodes only while as many pages are free as sequences run, even if
-    their last pages have
-    room: a single request in the last page is taken out, nothing is left to run, and that ends the engine.
+    This is one page less than the KV cache. Upstream decodes only while there are as many free pages as running
+    sequences, even if their last pages have room. It evicts a single request that reaches the last page, then has
+    nothing to run, and that ends the engine.
     """
     return min(int(config.max_single_sequence_length), int(config.max_total_sequence_length) - PAGE_SIZE)
 
 
 def _length(part: Any) -> int:
-    """Tokens of one part of a prompt."""
+    """Returns the number of tokens in a part of a prompt."""
     return len(part.token_ids if hasattr(part, "token_ids") else part)
 
 
 def _last_line(error: BaseException) -> str:
-    """The message of an error, without what native code adds around it."""
+    """Returns the message of an error without the additions of native code."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", lines[-1].strip().removesuffix(" :")) if lines else type(error).__name__
 
 
 def _why_not_loaded(config: dict[str, Any], error: BaseException) -> str:
-    """One line about a model that could not be loaded."""
+    """Returns one line that says why a model could not be loaded."""
     what = f"{config['model']} with {config['model_lib']}"
     if isinstance(error, MemoryError) or "bad_alloc" in str(error):
         tokens = config.get("max_total_sequence_length")
@@ -257,8 +249,9 @@ def _why_not_loaded(config: dict[str, Any], error: BaseException) -> str:
 
 
 def install() -> None:
-    """Puts the check before every engine, and watches every engine. Imports mlc_llm's engine, and with it the native
-    library.
+    """Checks every model before an engine loads it, and watches every engine.
+
+    Imports mlc_llm's engine, and with it the native library.
     """
     from mlc_llm.serve import engine_base
 
@@ -268,11 +261,11 @@ def install() -> None:
     @functools.wraps(upstream_arguments)
     def process_model_args(models: list[Any], *arguments: Any) -> Any:
         for model in models:
-            # Without a library it is compiled first; a model on the hub is fetched first.
+            # Upstream first compiles a model without a library, and first fetches a model on the hub.
             if not model.model.startswith("HF://") and not (model.model_lib or "").startswith("mock://"):
                 library = Path(model.model_lib) if model.model_lib else None
                 check_model(Path(model.model), library)
-                # The native code does not look for a bare name in the working directory.
+                # Native code does not find a bare file name in the working directory.
                 model.model_lib = str(library.absolute()) if library else None
         return upstream_arguments(models, *arguments)
 
@@ -286,8 +279,8 @@ def install() -> None:
         engines.add(engine)
         engine.max_input_sequence_length = min(engine.max_input_sequence_length, _room(engine.engine_config) - 1)
 
-    # A program that ends by an error still holds its engine, and Python would wait for the engine's threads before it
-    # lets go.
+    # A program that ends with an error still holds its engine, and Python would wait for the engine's threads before
+    # releasing it.
     engines: weakref.WeakSet[Any] = weakref.WeakSet()
     engine_base.threading = types.SimpleNamespace(Thread=functools.partial(threading.Thread, daemon=True))
 

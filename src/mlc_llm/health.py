@@ -1,4 +1,4 @@
-"""The server's health endpoint, which upstream has none of: GET /health, for container platforms and load balancers."""
+"""A health endpoint for the server, which upstream lacks: GET /health, for container platforms and load balancers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlc_llm.serve.server import ServerContext
 
 
 async def health() -> dict[str, object]:
-    """Says that models are served, and which. The server answers only once its engine has loaded them.
+    """Lists the models that are served. The server answers only after its engine has loaded them.
 
     Raises:
         fastapi.HTTPException: 503, no model is served.
@@ -22,5 +22,5 @@ async def health() -> dict[str, object]:
 
 
 def install() -> None:
-    """Adds the endpoint to those of `mlc_llm serve` that ask for no key (--api-key): whoever watches it has none."""
+    """Adds the endpoint to those of `mlc_llm serve` that need no key (--api-key), because monitoring has none."""
     metrics_entrypoints.app.get("/health")(health)

@@ -1,7 +1,6 @@
-"""Looks at a model's files before anything of them is loaded: one clear error, where upstream waits for ever or is
-killed by a signal.
+"""Checks a model's files before loading them. Without this, upstream hangs on a broken file or dies from a signal.
 
-As a command it reads every byte, which an engine's start should not:
+As a command it reads every byte, which the start of an engine should not do:
 
     python -m mlc_llm._mlc_bazel.model_check FOLDER [LIBRARY]
 """
@@ -23,36 +22,32 @@ from . import versions  # type: ignore[attr-defined]  # written by the build
 CONFIG = "mlc-chat-config.json"
 WEIGHTS = "tensor-cache.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_model")
-"""Any of these is a tokenizer, as cpp/tokenizers/tokenizers.cc looks for them."""
+"""Files that cpp/tokenizers/tokenizers.cc accepts as a tokenizer."""
 
 LIBRARY_SYMBOL = b"__tvm_ffi__library_bin"
-"""What libraries hold that are compiled for a TVM with tvm_ffi, which is every one since 0.22; older ones have
-`__tvm_dev_mblob`.
-"""
+"""A symbol in every library for a TVM with tvm_ffi (0.22 or newer). Older libraries have `__tvm_dev_mblob`."""
 
 METADATA_KEY = "tvm_version"
-"""In the metadata of a model: the version of TVM that compiled it. mlc-llm of this build writes it, upstream's does
-not.
-"""
+"""The key in a model's metadata for the version of TVM that compiled it. Only this build's mlc-llm writes it."""
 
 ELF_MACHINES = {"aarch64": 183, "x86_64": 62}
-"""What `uname -m` says, as e_machine says it."""
+"""Maps the output of `uname -m` to ELF's e_machine."""
 
 
 class ModelError(ValueError):
-    """A model cannot be loaded: one line that says what was expected, what was found, and the command that mends it."""
+    """A model cannot be loaded. The message says what was expected, what was found, and the command that fixes it."""
 
 
 def check_model(folder: Path, library: Path | None = None, hashes: bool = False) -> None:
-    """Looks whether an engine can load a model.
+    """Checks that an engine can load a model.
 
     Args:
-        folder: of mlc-chat-config.json, tensor-cache.json, weight shards and tokenizer.
+        folder: folder with mlc-chat-config.json, tensor-cache.json, weight shards and tokenizer.
         library: the compiled model.
-        hashes: compare the content of weight shards too, which reads all of them.
+        hashes: also verify the content of weight shards, which reads all of them.
 
     Raises:
-        ModelError: it cannot; the first thing that is wrong.
+        ModelError: it cannot; names the first problem.
     """
     if not folder.is_dir():
         raise ModelError(
@@ -82,33 +77,33 @@ def check_model(folder: Path, library: Path | None = None, hashes: bool = False)
         check_library(library, f"mlc_llm compile {folder / CONFIG} --device cpu --output {library}")
 
 
-def check_library(library: Path, mend: str) -> None:
-    """Looks whether a file is the library of a model, without loading it: a truncated one would kill the process.
+def check_library(library: Path, remedy: str) -> None:
+    """Checks that a file is the library of a model without loading it, because a truncated one would kill the process.
 
-    The ELF-64 header and program headers are read (System V ABI, chapters 4 and 5). Symbols are looked for by name in
-    the file's bytes.
+    This reads the ELF-64 header and program headers (System V ABI, chapters 4 and 5), and searches the file's bytes for
+    symbols by name.
 
     Args:
         library: the file.
-        mend: the command that makes another.
+        remedy: the command that makes the library.
 
     Raises:
-        ModelError: it is not.
+        ModelError: it is not the library of a model.
     """
     if not library.is_file():
-        raise ModelError(f"{library}: expected the library of a model, found nothing; make it: {mend}")
+        raise ModelError(f"{library}: expected the library of a model, found nothing; make it: {remedy}")
     with library.open("rb") as file:
         header = file.read(64)
         if len(header) < 64 or header[:6] != b"\x7fELF\x02\x01":
             raise ModelError(
                 f"{library}: expected the library of a model, an ELF file of 64 bits, found {header[:8]!r}; make it:"
-                f" {mend}"
+                f" {remedy}"
             )
         (machine,) = struct.unpack_from("<H", header, 0x12)
         here = platform.machine()
         if machine != ELF_MACHINES.get(here, machine):
             raise ModelError(
-                f"{library}: expected a library for {here}, found one for ELF machine {machine}; make it: {mend}"
+                f"{library}: expected a library for {here}, found one for ELF machine {machine}; make it: {remedy}"
             )
         start, section_start = struct.unpack_from("<QQ", header, 0x20)
         size, count, section_size, section_count = struct.unpack_from("<HHHH", header, 0x36)
@@ -121,8 +116,8 @@ def check_library(library: Path, mend: str) -> None:
         expected = max([start + size * count, section_start + section_size * section_count, *ends])
         if library.stat().st_size < expected:
             raise ModelError(
-                f"{library}: expected {expected} bytes, found {library.stat().st_size}, it is cut short; make it:"
-                f" {mend}"
+                f"{library}: expected {expected} bytes, found {library.stat().st_size}: the file is truncated; make it:"
+                f" {remedy}"
             )
         file.seek(0)
         content = file.read()
@@ -130,36 +125,36 @@ def check_library(library: Path, mend: str) -> None:
         what = "one for an older TVM" if b"__tvm_dev_mblob" in content else "a library without models"
         raise ModelError(
             f"{library}: expected a model compiled for this TVM ({LIBRARY_SYMBOL.decode()}), found {what}; make it:"
-            f" {mend}"
+            f" {remedy}"
         )
-    # The metadata is JSON in the library's data, as it is. Builds of one release of TVM run each other's models.
+    # The library's data contains the metadata as plain JSON. All builds of a TVM release run each other's models.
     stamp = re.search(rb'"%s": "([^"]*)"' % METADATA_KEY.encode(), content)
     if stamp and _release(stamp[1].decode()) != _release(versions.TVM):
         raise ModelError(
             f"{library}: expected a model compiled for TVM {versions.TVM}, found one for {stamp[1].decode()}; make it"
-            f" again: {mend}"
+            f" again: {remedy}"
         )
 
 
 def _release(version: str) -> str:
-    """The public part of a version (PEP 440)."""
+    """Returns the public part of a version (PEP 440)."""
     return version.partition("+")[0]
 
 
-def _read_json(path: Path, mend: str) -> dict[str, Any]:
-    """A JSON object from a file.
+def _read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Reads a JSON object from a file.
 
     Raises:
         ModelError: there is none.
     """
     if not path.is_file():
-        raise ModelError(f"{path}: expected a file of the model, found nothing; make it: {mend}")
+        raise ModelError(f"{path}: expected a file of the model, found nothing; make it: {remedy}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ModelError(f"{path}: expected JSON, found: {error}; make it: {mend}") from None
+        raise ModelError(f"{path}: expected JSON, found: {error}; make it: {remedy}") from None
     if not isinstance(content, dict):
-        raise ModelError(f"{path}: expected a JSON object, found {type(content).__name__}; make it: {mend}")
+        raise ModelError(f"{path}: expected a JSON object, found {type(content).__name__}; make it: {remedy}")
     return content
 
 

@@ -1,4 +1,4 @@
-"""Refuses to run with a TVM of another build, before loading any of it."""
+"""Rejects a TVM from another build before loading any of it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from . import versions  # type: ignore[attr-defined]  # written by the build
 
 
 class MismatchError(ImportError):
-    """mlc-llm and TVM come from different builds: one line with both versions, TVM's folder, and the command that fixes
-    it.
-    """
+    """mlc-llm and TVM come from different builds. The message names both versions, TVM's folder, and the fix."""
 
 
 def check() -> None:
-    """Compares the versions of TVM and its FFI where Python finds them with those that this mlc-llm was built with.
+    """Compares the versions of TVM and its FFI that Python would import with those that mlc-llm was built with.
 
     Raises:
-        MismatchError: one is missing, or another.
+        MismatchError: one is missing or has another version.
     """
     for package, distribution, expected in (
         ("tvm_ffi", "apache-tvm-ffi", versions.TVM_FFI),
@@ -35,8 +33,8 @@ def check() -> None:
 
 
 def own_version() -> str | None:
-    """The version of this copy of mlc-llm; None if it has no metadata, like the one that compiles models."""
-    # Not in `versions`: it has a hash of this package's content.
+    """Returns the version of this copy of mlc-llm, or None if it has no metadata, like that for compiling models."""
+    # `versions` cannot contain it, because it includes a hash of this package's content.
     return _version("mlc-llm", pathlib.Path(__file__).parents[2])
 
 
@@ -47,9 +45,7 @@ def _version(distribution: str, folder: pathlib.Path) -> str | None:
 
 
 def _found(package: str, distribution: str) -> tuple[str, str]:
-    """The folder that Python would import a package from, and the version of the distribution there; empty where there
-    is none.
-    """
+    """Returns the folder that Python would import a package from, and its version there, or empty strings."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.origin:
         return "", ""

@@ -1,8 +1,7 @@
-"""Compiled modules that are the same from run to run: what TVM's lowering of symbolic shapes leaves to chance is put in
-order.
+"""Makes compiled modules reproducible: orders what TVM's lowering of symbolic shapes emits in random order.
 
-For whoever compiles with the pinned TVM: `//models/private:build_relax`, and mlc-llm's wheel, which carries this
-module.
+Everything that compiles with the pinned TVM uses it: `//models/private:build_relax`, and mlc-llm's wheel, which
+contains this module.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from tvm import tirx
 
 
 def stored_slot(statement: tirx.Stmt) -> int | None:
-    """The constant index at which a statement stores, or None for any other statement."""
+    """Returns the constant index at which a statement stores, or None for any other statement."""
     if not isinstance(statement, tirx.BufferStore) or len(statement.indices) != 1:
         return None
     index = statement.indices[0]
@@ -24,7 +23,7 @@ def stored_slot(statement: tirx.Stmt) -> int | None:
 
 
 def read_slots(statement: tirx.BufferStore) -> set[int | None]:
-    """The indices at which a statement loads; None stands for one that is not constant."""
+    """Returns the indices at which a statement loads. None stands for an index that is not constant."""
     found: set[int | None] = set()
 
     def visit(node: Any) -> None:
@@ -37,7 +36,7 @@ def read_slots(statement: tirx.BufferStore) -> set[int | None]:
 
 
 def order_stores(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Sort the statements of a shape function by slot, if they do not depend on each other."""
+    """Sorts the statements of a shape function by slot if they do not depend on each other."""
     if not isinstance(function.body, tirx.SeqStmt):
         return function
     statements = list(function.body.seq)
@@ -52,11 +51,10 @@ def order_stores(function: tirx.PrimFunc) -> tirx.PrimFunc:
 
 @tvm.transform.module_pass(opt_level=0, name="OrderShapeFunctions")
 def order_shape_functions(module: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-    """Make the compiled module the same from run to run.
+    """Makes the compiled module the same from run to run.
 
-    The pass that lowers symbolic shapes writes the values that become known together in the order
-    of a hash table keyed by address, which differs from process to process. It is the one thing
-    that does: sorted, two runs give the same bytes.
+    The pass that lowers symbolic shapes writes values that become known together in the order of a hash table keyed by
+    address, which differs between processes. Nothing else does: with sorted stores, two runs give the same bytes.
     """
     for variable, function in module.functions_items():
         if variable.name_hint.startswith("shape_func") and isinstance(function, tirx.PrimFunc):
@@ -65,11 +63,11 @@ def order_shape_functions(module: tvm.IRModule, _context: tvm.transform.PassCont
 
 
 def lower_shapes_in_order(lower: Callable[[], tvm.transform.Pass]) -> tvm.transform.Pass:
-    """The pass that lowers symbolic shapes, followed by the one that puts them in order."""
+    """Returns the pass that lowers symbolic shapes, followed by the one that orders their stores."""
     return tvm.transform.Sequential([lower(), order_shape_functions])
 
 
 def install() -> None:
-    """Every pipeline gets the two: they look the pass up by its name each time they run."""
+    """Makes every pipeline run both passes. Pipelines look the pass up by name on every run."""
     transform = tvm.relax.transform
     transform.VMShapeLower = functools.partial(lower_shapes_in_order, transform.VMShapeLower)

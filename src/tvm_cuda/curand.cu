@@ -1,5 +1,5 @@
-// Random tensors on the GPU: what TVM's runtime calls runtime.contrib.curand.RandomFill. TVM 0.26.0's own source of it does not compile (it lacks headers,
-// and takes an Any for a pointer).
+// Random tensors on the GPU: TVM's runtime.contrib.curand.RandomFill. The source in TVM 0.26.0 does not compile, because it lacks headers and uses an Any
+// as a pointer.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -16,7 +16,7 @@ namespace {
 
 using tvm::ffi::TensorView;
 
-// As TVM has them.
+// The values in TVM.
 constexpr float kMean = 0.0f;
 constexpr float kStandardDeviation = 5.0f;
 constexpr int kThreads = 256;
@@ -29,8 +29,8 @@ void Check(curandStatus_t status) {
   if (status != CURAND_STATUS_SUCCESS) TVM_FFI_THROW(RuntimeError) << "cuRAND: status " << static_cast<int>(status);
 }
 
-// Numbers continue from call to call, and are the same in every process: the seed is cuRAND's own. Never destroyed: at the end of a process the driver may be
-// gone before a thread's objects are.
+// The sequence continues from call to call and is the same in every process, because it uses cuRAND's default seed. Generators are never destroyed, because at
+// the end of a process the driver may unload before a thread's objects are destroyed.
 curandGenerator_t Generator(int device) {
   static thread_local auto* generators = new std::map<int, curandGenerator_t>();
   auto [found, is_new] = generators->try_emplace(device, nullptr);
@@ -55,7 +55,7 @@ void ConvertTo(const float* source, void* destination, int64_t count, cudaStream
   Check(cudaGetLastError());
 }
 
-// Memory for as long as the stream uses it.
+// Memory that lives as long as the stream uses it.
 struct Scratch {
   Scratch(size_t bytes, cudaStream_t stream) : stream(stream) { Check(cudaMallocAsync(&data, bytes, stream)); }
   ~Scratch() { cudaFreeAsync(data, stream); }
@@ -75,7 +75,7 @@ void RandomFill(TensorView tensor) {
       << "expected float16, bfloat16, float32 or float64, found DLPack type code " << int(type.code) << ", " << int(type.bits) << " bits, " << type.lanes << " lanes";
   int64_t count = tensor.numel();
   if (count == 0) return;
-  // cuRAND makes normal numbers in pairs.
+  // cuRAND generates normal numbers in pairs.
   int64_t even = count + count % 2;
   Check(cudaSetDevice(device.device_id));
   auto stream = static_cast<cudaStream_t>(TVMFFIEnvGetStream(device.device_type, device.device_id));
@@ -104,7 +104,7 @@ void RandomFill(TensorView tensor) {
       ConvertTo<__half>(numbers, data, count, stream);
     }
   }
-  // Whoever reads the tensor next may be on another stream.
+  // The next reader of the tensor may use another stream.
   Check(cudaStreamSynchronize(stream));
 }
 

@@ -1,18 +1,15 @@
-"""The GPU half of Apache TVM: device runtime, cuBLAS, cuDNN, cuRAND and NCCL, loaded at `import tvm` where an NVIDIA
-driver is.
+"""The GPU half of Apache TVM: device runtime, cuBLAS, cuDNN, cuRAND and NCCL. `import tvm` loads it if there is an
+NVIDIA driver.
 
-TVM itself calls `autoload` (entry point group "tvm.backends"); TVM_DEVICE_BACKEND_AUTOLOAD=0 turns that off. Without a
-driver nothing is loaded and TVM
-works on the CPU. What was loaded, and why the rest was not:
+TVM calls `autoload` (entry point group "tvm.backends"); TVM_DEVICE_BACKEND_AUTOLOAD=0 turns that off. Without a driver
+nothing is loaded, and TVM runs on the CPU. This shows what is loaded, and why the rest is not:
 
     python3 -m tvm_cuda
 
-NVIDIA's libraries are looked for where NVIDIA's wheels put them (nvidia/cu13/lib, nvidia/cudnn/lib, nvidia/nccl/lib
-below site-packages), then where the
-system's loader looks; MLC_NVIDIA_LIBRARIES=FOLDER[:FOLDER...] names other folders that have `nvidia` in them, and then
-only those count. The driver's
-libraries are looked for by the system's loader, then where drivers and container runtimes put them;
-MLC_NVIDIA_DRIVER=FOLDER names another folder, likewise.
+NVIDIA's libraries come from NVIDIA's wheels (nvidia/cu13/lib, nvidia/cudnn/lib and nvidia/nccl/lib in site-packages),
+else from the system's loader. MLC_NVIDIA_LIBRARIES=FOLDER[:FOLDER...] names other folders that contain `nvidia`; then
+only those are searched. The driver's libraries come from the system's loader, else from the folders of drivers and
+container runtimes. MLC_NVIDIA_DRIVER=FOLDER names another folder; then only that is searched.
 """
 
 from __future__ import annotations
@@ -34,12 +31,12 @@ __all__ = ["Part", "autoload", "status"]
 
 DISTRIBUTION = "apache-tvm-cuda"
 
-# CUDA 13.0, as cuDriverGetVersion counts; and the first driver branch that has it.
+# CUDA 13.0 in the notation of cuDriverGetVersion, and the first driver branch with it.
 CUDA_VERSION = 13000
 DRIVER_BRANCH = 580
 
-# Where Debian's and Fedora's packages, container runtimes and WSL put the driver's libraries. A Python with a loader of
-# its own does not look there.
+# Folders that Debian's and Fedora's packages, container runtimes and WSL use for the driver's libraries. A Python with
+# a separate loader does not search them.
 DRIVER_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/local/nvidia/lib64", "/usr/lib/wsl/lib")
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -50,12 +47,12 @@ _libraries_here = Path(__file__).parent / "lib"
 
 @dataclasses.dataclass
 class Part:
-    """One part of the GPU runtime.
+    """A part of the GPU runtime.
 
     Attributes:
         loaded: whether it works.
-        reason: why not, one line that says what to do; empty if it is loaded.
-        version: of NVIDIA's library; empty if there is none.
+        reason: why it does not, in one line that says what to do; empty if it is loaded.
+        version: version of NVIDIA's library; empty if there is none.
     """
 
     loaded: bool = False
@@ -65,9 +62,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class _Kind:
-    """What a part consists of: NVIDIA's libraries in the order in which they need each other, the wheel that has them,
-    ours on top, and how to ask the version.
-    """
+    """The contents of a part: NVIDIA's libraries in load order, their wheel, our library, how to get the version."""
 
     nvidia: tuple[str, ...]
     wheel: str
@@ -83,7 +78,7 @@ def _number(library: ctypes.CDLL, function: str) -> int:
 
 
 def _dotted(number: int, *divisors: int) -> str:
-    """Splits a version that is one number.
+    """Splits a version that is encoded as a number.
 
     >>> _dotted(13010, 1000, 10)
     '13.1'
@@ -148,13 +143,14 @@ def _cudnn_version(library: ctypes.CDLL) -> int:
 
 
 def status() -> dict[str, Part]:
-    """What is loaded in this process: "driver", then "device runtime", "cublas", "cudnn", "curand", "nccl"."""
+    """Returns what is loaded in this process: "driver", then "device runtime", "cublas", "cudnn", "curand", "nccl"."""
     return {name: dataclasses.replace(part) for name, part in _parts.items()}
 
 
 def autoload() -> None:
-    """Loads what can be loaded; TVM's entry point. Never raises: what is missing is in `status`, and a warning in the
-    log if there is a driver.
+    """Loads what can be loaded. This is TVM's entry point.
+
+    Never raises: `status` says what is missing, and so does a warning in the log if there is a driver.
     """
     if any(part.loaded for part in _parts.values()):
         return
@@ -164,7 +160,7 @@ def autoload() -> None:
     driver.version, driver.reason = _driver()
     driver.loaded = not driver.reason
     if not driver.loaded:
-        # On a machine without one this is no news.
+        # A machine without a driver deserves no warning.
         return _set_all(driver.reason, level=logging.WARNING if driver.version else logging.INFO)
     _load_runtime_extra()
     for name, kind in _KINDS.items():
@@ -186,14 +182,14 @@ def autoload() -> None:
 
 
 def _set_all(reason: str, level: int = logging.WARNING) -> None:
-    """Says of everything why nothing is loaded: once in full."""
+    """Sets the reason why nothing is loaded on every part, in full only once."""
     for name, part in _parts.items():
         part.reason = reason if name == "driver" else "see driver"
     _logger.log(level, "TVM runs without GPU: %s", reason)
 
 
 def _mismatch() -> str:
-    """Why this package may not be loaded into the TVM that is installed; empty if it may."""
+    """Returns why this package does not fit the installed TVM, or "" if it does."""
     for requirement in importlib.metadata.requires(DISTRIBUTION) or []:
         if match := re.fullmatch(r"(apache-tvm(?:-ffi)?)\s*\(?==\s*([^);\s]+)\)?", requirement):
             distribution, expected = match.groups()
@@ -208,8 +204,9 @@ def _mismatch() -> str:
 
 
 def _driver() -> tuple[str, str]:
-    """The CUDA version that the driver has, as "13.0", and why it will not do. Does not initialise CUDA: a process may
-    still fork after this.
+    """Returns the driver's CUDA version, like "13.0", and why it is unsuitable ("" if it is suitable).
+
+    This does not initialize CUDA, so the process may still fork afterwards.
     """
     try:
         library = _load_driver("libcuda.so.1")
@@ -269,7 +266,7 @@ def _load_driver(library: str) -> ctypes.CDLL:
 
 
 def _folders() -> Iterator[Path]:
-    """Where NVIDIA's libraries may be, in the order in which they count."""
+    """Yields the folders to search for NVIDIA's libraries, in order."""
     named = os.environ.get("MLC_NVIDIA_LIBRARIES")
     for folder in named.split(os.pathsep) if named else [str(Path(__file__).parents[1]), *sys.path]:
         for part in ("cu13", "cudnn", "nccl"):
@@ -277,10 +274,10 @@ def _folders() -> Iterator[Path]:
 
 
 def _load_nvidia(library: str, wheel: str) -> ctypes.CDLL:
-    """Loads one of NVIDIA's libraries; ours then find it by its name.
+    """Loads one of NVIDIA's libraries, so that ours find it by its name.
 
     Raises:
-        OSError: it is nowhere, or does not load; one line.
+        OSError: it is not found or does not load; one line.
     """
     for folder in _folders():
         path = folder / library
@@ -309,8 +306,9 @@ def _load_nvidia(library: str, wheel: str) -> ctypes.CDLL:
 
 
 def _load_monitoring() -> None:
-    """Loads the driver's monitoring library, which NCCL then finds by its name; without it NCCL itself says what is
-    missing.
+    """Loads the driver's monitoring library, so that NCCL finds it by its name.
+
+    Without it, NCCL itself reports what is missing.
     """
     try:
         _load_driver("libnvidia-ml.so.1")
@@ -319,10 +317,11 @@ def _load_monitoring() -> None:
 
 
 def _load_runtime_extra() -> None:
-    """Loads libtvm_runtime_extra, which NCCL's part calls, and has its sessions work in Python; TVM does so itself, but
-    only when it has its compiler.
+    """Loads libtvm_runtime_extra, which NCCL's part calls, and makes its sessions work in Python.
+
+    TVM does this itself, but only together with its compiler.
     """
-    # Not at the top: TVM imports this module while it is itself being imported.
+    # Not at the top, because TVM imports this module during its own import.
     import tvm_ffi
     from tvm.base import _LOADED_LIBS
 
@@ -333,7 +332,7 @@ def _load_runtime_extra() -> None:
     if not extra.is_file():
         return
     _handles.append(ctypes.CDLL(str(extra)))
-    # TVM has bound their functions and classes before the library that registers them was there: bind them again.
+    # TVM bound the functions and classes before this library registered them, so bind them again.
     tvm_ffi.init_ffi_api("runtime.disco", "tvm.runtime.disco._ffi_api")
     if _RUNTIME_ONLY:
         from tvm.runtime.disco import session
@@ -344,10 +343,10 @@ def _load_runtime_extra() -> None:
 
 
 def _end_workers_with_their_controller() -> None:
-    """Has a worker process of a session, TVM's or mlc-llm's, end when the process that started it is gone.
+    """Makes a worker process of a session, TVM's or mlc-llm's, end when the process that started it ends.
 
-    It would read from a pipe that is closed; but one that waits in NCCL for a worker that has died never reads again,
-    and keeps its GPU busy for ever.
+    Usually a worker notices the closed pipe. But one that waits in NCCL for a dead worker never reads again, and keeps
+    its GPU busy forever.
     """
     import tvm_ffi
 
@@ -361,8 +360,8 @@ def _end_workers_with_their_controller() -> None:
 
 
 def _end_without(controller: int) -> None:
-    """Ends this process once its parent is another one than the controller."""
+    """Ends this process once the controller is no longer its parent."""
     while os.getppid() == controller:
         time.sleep(_SECONDS_BETWEEN_LOOKS)
-    # Nothing that an ordinary end does first, such as waiting for the GPU, may keep it.
+    # An ordinary exit could hang, for example while waiting for the GPU.
     os.kill(os.getpid(), signal.SIGKILL)

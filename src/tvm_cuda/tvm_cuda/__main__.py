@@ -1,6 +1,6 @@
-"""Says what of the GPU runtime works on this machine, and why the rest does not.
+"""Shows which parts of the GPU runtime work on this machine, and why the rest does not.
 
-python3 -m tvm_cuda           # a table; exit status 0 if there is a GPU that TVM can use, else 1
+python3 -m tvm_cuda           # a table; exit status 0 if TVM can use a GPU, else 1
 python3 -m tvm_cuda --json    # the same for programs
 """
 
@@ -19,7 +19,7 @@ MOST_DEVICES = 64
 
 
 def devices() -> list[dict[str, Any]]:
-    """The GPUs: name, compute capability, memory in bytes."""
+    """Returns name, compute capability and memory in bytes of each GPU."""
     found = []
     if status()["device runtime"].loaded:
         for index in range(MOST_DEVICES):
@@ -37,7 +37,7 @@ def devices() -> list[dict[str, Any]]:
 
 
 def table(parts: dict[str, Part], gpus: list[dict[str, Any]]) -> str:
-    """The parts, a line each, then the GPUs."""
+    """Returns a line per part and a line per GPU."""
     lines = [f"{name:<15} {part.version:<8} {'loaded' if part.loaded else part.reason}" for name, part in parts.items()]
     for index, gpu in enumerate(gpus):
         lines.append(
