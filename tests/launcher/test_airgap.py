@@ -345,7 +345,7 @@ def test_what_it_was_not_made_for_is_refused(machine: PackMachine) -> None:
         arguments=[f"--airgap={machine.pack}", "build", "--config=cuda", "//x"],
     )
     machine.refused(
-        "of the profile registries", arguments=[f"--airgap={machine.pack}", "build", "--config=upstream", "//x"]
+        "packs use the profile registries", arguments=[f"--airgap={machine.pack}", "build", "--config=upstream", "//x"]
     )
 
 

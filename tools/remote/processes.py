@@ -1,7 +1,7 @@
 """Processes that start together, restart when they fail, and stop together.
 
-supervisor would only replace the restarts: it cannot wait until a process is ready, and its children outlive it if it is
-killed.
+supervisor would only replace the restarts: it cannot wait until a process is ready, and its children outlive it
+when it is killed.
 """
 
 from __future__ import annotations
