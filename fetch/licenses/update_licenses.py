@@ -2,25 +2,27 @@
 
     tools/bazel run //locks:update_licenses                     # write the lock
     tools/bazel run //locks:update_licenses -- --check          # only compare: exit status 1 if it would change
-    tools/bazel run //locks:update_licenses -- --cache FOLDER   # reuse, and keep, downloads:
-    FOLDER/content_addressable/sha256/…
+    tools/bazel run //locks:update_licenses -- --cache FOLDER   # reuse and keep downloads, as in Bazel's cache
+    tools/bazel run //locks:update_licenses -- --texts FOLDER   # write the texts there that need a review
 
-Only entries of another version are fetched, by hash; those of git repositories from the checkouts in MLC_SOURCES, else
-from upstream.
-FOLDER may be Bazel's repository cache (`tools/bazel info repository_cache`).
+Only new versions are fetched, by hash; git repositories come from the checkouts in MLC_SOURCES, else from upstream.
+FOLDER of --cache may be Bazel's repository cache (`tools/bazel info repository_cache`).
 
-A licence is an SPDX 2.3 licence expression (annex D). Of a Debian package it joins all that its copyright file names,
-which is what its
-source package holds: more than reaches the binary package. A copyright file that is prose is searched for well-known
-words, and may state
-more than they tell. Names that SPDX does not know become LicenseRef-debian-<name>.
+A licence is an SPDX 2.3 licence expression (annex D). For a Debian package it joins all licences that its copyright
+file names. The file covers the source package, which holds more than reaches the binary package. Names that SPDX does
+not know become LicenseRef-debian-<name>.
+
+No program reads prose: for a text without a licence's name, fetch/licenses/reviewed.json has the expression that a
+person has read out of it. The text's hash is part of the entry, so that a changed text needs another review.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import hashlib
 import io
+import json
 import logging
 import os
 import posixpath
@@ -30,10 +32,10 @@ import tarfile
 import tempfile
 import threading
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import tomllib
 
@@ -42,9 +44,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the workspace root, so tha
 from debian import copyright as dep5  # python-debian
 from license_expression import ExpressionError, Licensing, get_spdx_licensing
 from packaging.metadata import RawMetadata, parse_email
+from packaging.utils import canonicalize_name
 
 from fetch import download, errors, lock_file
 from fetch import locks as inputs
+from fetch.arguments import user_path
 from fetch.crates import registry
 from fetch.debian import archive as debian
 from fetch.git import checkout
@@ -56,11 +60,14 @@ DOWNLOADS_AT_ONCE = 4
 
 PUBLIC_DOMAIN = "LicenseRef-public-domain"
 
-# Licences in the files of such a distribution are those of what it contains, not its own.
+# Licence files of such a distribution are those of its contents.
 PROPRIETARY = "License :: Other/Proprietary License"
 
+# What people have read out of texts: see `Reviewed`.
+REVIEWED = Path(__file__).with_name("reviewed.json")
+
 # Names in DEP-5 files (copyright-format 1.0, "License specification") and on PyPI that are neither SPDX identifiers nor
-# of the GNU family.
+# names of GNU licences.
 SPDX_OF = {
     "apache 2.0": "Apache-2.0",
     "apache license 2.0": "Apache-2.0",
@@ -107,53 +114,11 @@ EXCEPTIONS = {
     "texinfo": "Texinfo-exception",
 }
 
-# Well-known wording in copyright files that are prose, in text with single spaces. What matches is taken out before the
-# next is looked for.
-TEXTS = [
-    (
-        r"GNU Lesser General Public License.{0,80}version 3 of.{0,100}"
-        r"GNU General Public License.{0,80}version 2 of.{0,100}both in parallel",
-        "GPL-2.0-or-later OR LGPL-3.0-or-later",
-    ),
-    (r"GCC Runtime Library Exception", "GPL-3.0-or-later WITH GCC-exception-3.1"),
-    (r"Apache License, Version 2\.0|common-licenses/Apache-2\.0", "Apache-2.0"),
-    (r"common-licenses/Artistic", "Artistic-1.0-Perl"),
-    (r"common-licenses/CC0-1\.0|CC0 1\.0 Universal", "CC0-1.0"),
-    (r"Permission is hereby granted, free of charge, to any person obtaining a copy of this software", "MIT"),
-    (
-        r"Permission to use, copy, modify, and(?:/or)? distribute this software for any purpose with or without fee",
-        "ISC",
-    ),
-    (
-        (
-            r"Permission to use, copy, modify,? and distribute this software and its documentation for any purpose"
-            r" (?:and )?without fee"
-        ),
-        "HPND",
-    ),
-    (r"Python Software Foundation License Version 2|PSF License Agreement", "Python-2.0"),
-    (r"\bpublic domain\b", PUBLIC_DOMAIN),
-]
-
 _GNU_NAME = re.compile(
     r"(?P<family>A?GPL|LGPL|GFDL)(?P<niv>-NIV)?(?:-?v?(?P<version>\d(?:\.\d)?))?(?P<later>\+)?(?P<niv2>-no-invariants?)?",
     re.I,
 )
-_GNU_NOTICE = re.compile(
-    r"(?<!text of the )GNU (?P<kind>Lesser General Public|Library General Public|General Public|Free Documentation)"
-    r" License(?: \(\w+\))?"
-    r"(?: as published by the Free Software Foundation)?[,;:]? ?\(?(?:either )?version"
-    r" (?P<version>\d(?:\.\d)?)(?=(?P<rest>.{0,60}))",
-    re.I,
-)
-_GNU_KINDS = {
-    "lesser general public": "LGPL",
-    "library general public": "LGPL",
-    "general public": "GPL",
-    "free documentation": "GFDL",
-}
 _FIRST_VERSION = {"GPL": "1.0", "LGPL": "2.0", "GFDL": "1.1", "AGPL": "1.0"}
-_BSD_TEXT = "Redistribution and use in source and binary forms"
 
 
 # Names of licences -----------------------------------------------------------------------------------------------
@@ -243,59 +208,83 @@ def join(expressions: Iterable[str]) -> str:
     return str(functools.reduce(lambda one, other: one & other, parsed).simplify())
 
 
+# Reviewed texts --------------------------------------------------------------------------------------------------
+
+
+class UnreviewedError(errors.UserError):
+    """Nobody has read this text yet."""
+
+    def __init__(self, of: str, text: str, sha256: str, before: str | None) -> None:
+        was = f", whose text was {before} before it changed" if before else ""
+        super().__init__(f"{of}{was}: sha256 {sha256}")
+        self.file = f"{of}.txt".replace(" ", "-")
+        self.text = text
+
+
+class Unreviewed(errors.UserError):
+    """Texts that people have to read: file name for the text → what is known of it."""
+
+    def __init__(self, texts: Mapping[str, UnreviewedError]) -> None:
+        self.texts = texts
+        super().__init__(
+            "expected the licences of these texts in fetch/licenses/reviewed.json, found none for their sha256:\n  "
+            + "\n  ".join(sorted(map(str, texts.values())))
+            + "\nRead them (--texts FOLDER writes them there), and add what they say to that file."
+        )
+
+
+class Reviewed:
+    """Licence expressions that people have read out of texts: the content of fetch/licenses/reviewed.json.
+
+    {"reviewed": [{"of": ["debian libc6", …], "sha256": …, "license": …}, …]}: the packages that have the text,
+    "<ecosystem> <name>"; the sha256 of the text, lower-case hexadecimal; the SPDX expression.
+    """
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self._by_hash = {entry["sha256"]: entry["license"] for entry in content["reviewed"]}
+        self._by_name = {of: entry["license"] for entry in content["reviewed"] for of in entry["of"]}
+
+    @classmethod
+    def read(cls, path: Path) -> Reviewed:
+        return cls(json.loads(path.read_text(encoding="utf-8")))
+
+    def license(self, of: str, texts: Iterable[str]) -> str:
+        """The expression for all licence files of a package.
+
+        Args:
+            of: "<ecosystem> <name>".
+            texts: the files' content, in the order of their names.
+
+        Raises:
+            UnreviewedError: nobody has read them, or they have changed since.
+        """
+        text = "\n".join(texts)
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+        if sha256 not in self._by_hash:
+            raise UnreviewedError(of, text, sha256, self._by_name.get(of))
+        return self._by_hash[sha256]
+
+
 # What packages state ---------------------------------------------------------------------------------------------
 
 
-def prose(text: str) -> set[str]:
-    """The licences that a text for people states in well-known words, or by the name of a file in
-    /usr/share/common-licenses.
+def debian_licenses(text: str, package: str, reviewed: Reviewed) -> str:
+    """The SPDX expression of a Debian copyright file: what its License fields name (DEP-5), else what people have read.
+
+    python-debian, not debian-inspector: the latter takes the first line of a field without a name for the name.
+
+    Raises:
+        UnreviewedError: it is prose, or a License field has no name, and nobody has read it.
     """
-    # What comments in quoted source files start their lines with is not part of the sentence.
-    text = re.sub(r"[\s*#>]+", " ", text)
-    found: set[str] = set()
-    for pattern, expression in TEXTS:
-        text, count = re.subn(pattern, " ", text, flags=re.I)
-        if count:
-            found.add(expression)
-    for part in text.split(_BSD_TEXT)[1:]:
-        conditions = re.split(r"as is", part, maxsplit=1, flags=re.I)[0]
-        if re.search("advertising materials", conditions, re.I):
-            found.add("BSD-4-Clause")
-        elif re.search("endorse or promote", conditions, re.I):
-            found.add("BSD-3-Clause")
-        elif re.search("binary form must reproduce", conditions, re.I):
-            found.add("BSD-2-Clause")
-    families = set(re.findall(r"\b(L?GPL|GFDL)-", " ".join(found)))
-    for notice in _GNU_NOTICE.finditer(text):
-        family = _GNU_KINDS[notice["kind"].lower()]
-        families.add(family)
-        following = text[notice.start() : notice.start() + 400]
-        no_invariants = family == "GFDL" and "no invariant sections" in following.lower()
-        later = bool(re.match(r"\+|.*\bor (?:any )?later|.*any later version", notice["rest"], re.I))
-        found.add(gnu(family, notice["version"], later=later, no_invariants=no_invariants))
-    for family, version in re.findall(r"common-licenses/(L?GPL|GFDL)(?:-(\d(?:\.\d)?))?", text):
-        if family not in families:
-            found.add(gnu(family, version or None, later=False))
-    return found
-
-
-def debian_licenses(text: str, package: str) -> str:
-    """The SPDX expression of a Debian copyright file: DEP-5 by its License fields, prose by well-known words.
-
-    Args:
-        text: the file's content.
-        package: names the licence where the file does not: LicenseRef-<package>.
-    """
-    unnamed = license_ref(package)
     try:
         document = dep5.Copyright(text.splitlines(keepends=True), strict=False)
+        fields = [document.header.license, *(paragraph.license for paragraph in document.all_files_paragraphs())]
+        names = [cast(dep5.License, field).synopsis for field in fields if field]
     except (dep5.NotMachineReadableError, dep5.MachineReadableFormatError):
-        return join(prose(text) or {unnamed})
-    stated = [document.header.license, *(paragraph.license for paragraph in document.all_files_paragraphs())]
-    found: set[str] = set()
-    for license in filter(None, stated):
-        found |= {debian_expression(license.synopsis)} if license.synopsis else prose(license.text) or {unnamed}
-    return join(found or {unnamed})
+        names = []
+    if not names or not all(names):
+        return join([reviewed.license(f"debian {package}", [text])])
+    return join(map(debian_expression, names))
 
 
 def copyright_file(path: Path, package: str) -> tuple[str, str]:
@@ -324,13 +313,16 @@ def copyright_file(path: Path, package: str) -> tuple[str, str]:
     )
 
 
-def pypi_licenses(metadata: RawMetadata, texts: Iterator[str]) -> str:
+def pypi_licenses(metadata: RawMetadata, texts: Iterable[str], reviewed: Reviewed) -> str:
     """The SPDX expression of a distribution (core metadata): License-Expression, else License, else classifiers, else
-    its licence files.
+    what people have read out of its licence files.
 
     Args:
         metadata: of METADATA or PKG-INFO.
-        texts: of its licence files, read only where the fields do not say it.
+        texts: of its licence files, in the order of their names; read only if the fields do not name the licence.
+
+    Raises:
+        UnreviewedError: nobody has read the files.
     """
     name = metadata["name"]
     for stated in (metadata.get("license_expression"), metadata.get("license")):
@@ -338,24 +330,25 @@ def pypi_licenses(metadata: RawMetadata, texts: Iterator[str]) -> str:
             return join([known])
     classifiers = metadata.get("classifiers", [])
     classified = {CLASSIFIERS[each] for each in classifiers if each in CLASSIFIERS}
-    for expressions in (classified, *map(prose, () if PROPRIETARY in classifiers else texts)):
-        if expressions:
-            return join(expressions)
-    return license_ref(re.sub(r"[-_.]+", "-", name).lower())
+    if classified:
+        return join(classified)
+    name = canonicalize_name(name)
+    found = [] if PROPRIETARY in classifiers else list(texts)
+    return join([reviewed.license(f"pypi {name}", found)]) if found else license_ref(name)
 
 
 def _valid(expression: str) -> str | None:
-    # SPDX lets anybody name a licence so; the library knows only names on its list.
+    # SPDX allows any such name; the library knows only names on its list.
     if re.fullmatch(r"LicenseRef-[A-Za-z0-9.-]+", expression.strip()):
         return expression.strip()
     try:
         return expression if not licensing().validate(expression).errors else None
-    # The library's own `validate` asks some of its errors for what they lack (30.4.4).
+    # Since 30.4.4 the library's `validate` itself raises AttributeError on some errors.
     except (ExpressionError, AttributeError):
         return None
 
 
-def wheel_license(path: Path) -> str:
+def wheel_license(path: Path, reviewed: Reviewed) -> str:
     """The licence that a wheel states (binary distribution format: <name>-<version>.dist-info)."""
     with zipfile.ZipFile(path) as wheel:
         names = sorted(wheel.namelist())
@@ -365,61 +358,61 @@ def wheel_license(path: Path) -> str:
             for name in names
             if re.fullmatch(r"[^/]+\.dist-info/(?:licenses/.*|(?:LICEN[CS]E|COPYING)[^/]*)", name)
         ]
-        return pypi_licenses(
-            parse_email(wheel.read(metadata))[0], (wheel.read(name).decode("utf-8", "replace") for name in files)
-        )
+        texts = (wheel.read(name).decode("utf-8", "replace") for name in files)
+        return pypi_licenses(parse_email(wheel.read(metadata))[0], texts, reviewed)
 
 
-def sdist_license(path: Path) -> str:
-    """The licence that a source distribution states in its PKG-INFO, or in the licence files beside that."""
-    metadata: RawMetadata | None = None
-    texts = []
+def _texts(archive: tarfile.TarFile, folder: str) -> tuple[dict[str, bytes], list[str]]:
+    """The files right in a folder of a tar: name → content of those that state metadata; texts of licence files."""
+    stating: dict[str, bytes] = {}
+    texts: dict[str, str] = {}
+    for member in archive:
+        name = re.fullmatch(folder + r"([^/]+)", member.name)
+        if not name or not member.isreg():
+            continue
+        if name[1] in ("PKG-INFO", "Cargo.toml"):
+            stating[name[1]] = cast(IO[bytes], archive.extractfile(member)).read()
+        elif re.match(r"LICEN[CS]E|COPYING", name[1]):
+            texts[name[1]] = cast(IO[bytes], archive.extractfile(member)).read().decode("utf-8", "replace")
+    return stating, [text for _, text in sorted(texts.items())]
+
+
+def sdist_license(path: Path, reviewed: Reviewed) -> str:
+    """The licence that a source distribution states in its PKG-INFO or in the licence files next to it."""
     with tarfile.open(path, "r|*") as archive:
-        for member in archive:
-            if re.fullmatch(r"[^/]+/PKG-INFO", member.name):
-                metadata = parse_email(archive.extractfile(member).read())[0]  # type: ignore[union-attr]
-            elif member.isreg() and re.fullmatch(r"[^/]+/(?:LICEN[CS]E|COPYING)[^/]*", member.name):
-                texts.append(archive.extractfile(member).read().decode("utf-8", "replace"))  # type: ignore[union-attr]
-    if metadata is None:
+        stating, texts = _texts(archive, r"[^/]+/")
+    if "PKG-INFO" not in stating:
         raise pypi.PyPIError(
             f"{path}: expected PKG-INFO in the source archive, found none: choose another in"
             " locks/sources.packages.json"
         )
-    return pypi_licenses(metadata, iter(texts))
+    return pypi_licenses(parse_email(stating["PKG-INFO"])[0], texts, reviewed)
 
 
-def crate_license(path: Path) -> str:
-    """The licence that a crate states in its Cargo.toml (The Cargo Book, "The Manifest Format"), or else in its licence
-    files.
+def crate_license(path: Path, reviewed: Reviewed) -> str:
+    """The licence that a crate states in its Cargo.toml (The Cargo Book, "The Manifest Format") or its licence files.
 
-    In a manifest "/", which Cargo used to take, stands for OR.
+    Old manifests have "/" for OR.
     """
-    texts = []
     with tarfile.open(path, "r|*") as archive:
-        for member in archive:
-            if re.fullmatch(r"[^/]+/Cargo\.toml", member.name):
-                package = tomllib.loads(archive.extractfile(member).read().decode("utf-8"))["package"]  # type: ignore[union-attr]
-            elif member.isreg() and re.fullmatch(r"[^/]+/(?:LICEN[CS]E|COPYING)[^/]*", member.name):
-                texts.append(archive.extractfile(member).read().decode("utf-8", "replace"))  # type: ignore[union-attr]
+        stating, texts = _texts(archive, r"[^/]+/")
+    package = tomllib.loads(stating["Cargo.toml"].decode("utf-8"))["package"]
     stated = re.sub(r"\s*/\s*", " OR ", package.get("license", ""))
     if stated and (expression := _valid(stated)):
         return join([expression])
-    return join(set().union(*map(prose, texts)) or {license_ref(package["name"])})
+    return join([reviewed.license(f"crate {package['name']}", texts)]) if texts else license_ref(package["name"])
 
 
-def git_license(content: bytes, name: str) -> str:
-    """The licence that a git repository states in the licence files at its root.
+def git_license(content: bytes, name: str, reviewed: Reviewed) -> str:
+    """The licence that people have read out of the licence files at the root of a git repository.
 
     Args:
-        content: a tar of it.
-        name: names the licence where the files do not: LicenseRef-<name>.
+        content: a tar of the repository.
+        name: of the source; without licence files the licence is LicenseRef-<name>.
     """
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
-        files = [
-            member for member in archive if member.isreg() and re.fullmatch(r"(?:LICEN[CS]E|COPYING)[^/]*", member.name)
-        ]
-        texts = [archive.extractfile(member).read().decode("utf-8", "replace") for member in files]  # type: ignore[union-attr]
-    return join(set().union(*map(prose, texts)) or {license_ref(name)})
+        _, texts = _texts(archive, "")
+    return join([reviewed.license(f"source {name}", texts)]) if texts else license_ref(name)
 
 
 # The lock --------------------------------------------------------------------------------------------------------
@@ -430,31 +423,33 @@ class Updater:
 
     Args:
         cache: where downloads are, as in Bazel's repository cache: content_addressable/sha256/<hash>/file.
-        keep: whether they stay there.
+        reviewed: what people have read out of texts.
+        keep: whether downloads stay in the cache.
     """
 
-    def __init__(self, cache: Path, *, keep: bool) -> None:
+    def __init__(self, cache: Path, reviewed: Reviewed, *, keep: bool) -> None:
         self._cache = cache
+        self._reviewed = reviewed
         self._keep = keep
         self._crates = ""  # where they are downloaded from, once asked
         self._asking = threading.Lock()
 
     def read(self, locked: Input) -> tuple[str, str]:
-        """The package that states the licence, and its expression; empty if that is another package of the same suite."""
+        """The package that states the licence, and its expression; empty if it is another package of the suite."""
         print(f"reading {locked.ecosystem} {locked.key} {locked.version} …", file=sys.stderr)
         if locked.from_git:
             source = checkout.from_entry(locked.name, locked.entry)
             checkouts = checkout.folder_of_checkouts(lock_file.folder().parent)
-            return locked.name, git_license(checkout.from_anywhere(source, checkouts), locked.name)
+            return locked.name, git_license(checkout.from_anywhere(source, checkouts), locked.name, self._reviewed)
         path = self._fetch(locked)
         try:
             if locked.ecosystem == inputs.DEBIAN:
                 owner, text = copyright_file(path, locked.name)
-                return owner, debian_licenses(text, owner) if text else ""
+                return owner, debian_licenses(text, owner, self._reviewed) if text else ""
             read = {inputs.CRATE: crate_license, inputs.PYPI: wheel_license, inputs.SOURCE: sdist_license}[
                 locked.ecosystem
             ]
-            return locked.name, read(path)
+            return locked.name, read(path, self._reviewed)
         finally:
             if not self._keep:
                 path.unlink()
@@ -490,6 +485,7 @@ def updated(
 
     Raises:
         DebianError: a copyright file is a link into a package that the lock does not have.
+        Unreviewed: nobody has read some of the texts.
     """
     lock: dict[str, dict[str, dict[str, str]]] = {section: {} for section in inputs.LICENSES_SECTION.values()}
     missing = []
@@ -503,15 +499,23 @@ def updated(
     links: dict[str, str] = {}
     # Two suites may have the same file; it is read once.
     files = {each.sha256: each for each in missing}
-    # The library makes it at its first use, and a second thread would take it half made.
+    # The library builds it on first use; a second thread would use it half built.
     licensing().get_advanced_tokenizer()
+    unreviewed: dict[str, UnreviewedError] = {}
+    read = {}
     with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
-        read = dict(zip(files, pool.map(updater.read, files.values())))
-        for each in missing:
-            owner, license = read[each.sha256]
-            lock[inputs.LICENSES_SECTION[each.ecosystem]][each.key] = {"version": each.version, "license": license}
-            if not license:
-                links[each.key] = f"{each.suite}/{owner}"
+        for sha256, reading in [(sha256, pool.submit(updater.read, each)) for sha256, each in files.items()]:
+            try:
+                read[sha256] = reading.result()
+            except UnreviewedError as error:
+                unreviewed[error.file] = error
+    if unreviewed:
+        raise Unreviewed(unreviewed)
+    for each in missing:
+        owner, license = read[each.sha256]
+        lock[inputs.LICENSES_SECTION[each.ecosystem]][each.key] = {"version": each.version, "license": license}
+        if not license:
+            links[each.key] = f"{each.suite}/{owner}"
     packages = lock[inputs.LICENSES_SECTION[inputs.DEBIAN]]
     for key in links:
         owner = key
@@ -529,17 +533,24 @@ def updated(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if the lock would change")
-    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where downloads are, and stay")
+    parser.add_argument("--cache", type=user_path, metavar="FOLDER", help="reuse and keep downloads there")
+    parser.add_argument("--texts", type=user_path, metavar="FOLDER", help="write the texts there that need a review")
     options = parser.parse_args()
-    # python-debian reports every wish of the format that a file does not meet.
+    # python-debian logs every recommendation that a file does not follow.
     logging.getLogger("debian.copyright").setLevel(logging.ERROR)
     try:
         locked = inputs.pinned(inputs.in_folder(lock_file.folder()))
         old = lock_file.read_json(LOCK) if (lock_file.folder() / LOCK).exists() else {}
         with tempfile.TemporaryDirectory() as scratch:
-            lock = updated(locked, old, Updater(options.cache or Path(scratch), keep=bool(options.cache)))
+            lock = updated(
+                locked, old, Updater(options.cache or Path(scratch), Reviewed.read(REVIEWED), keep=bool(options.cache))
+            )
     except (checkout.SourceError, errors.UserError) as error:
         print(f"update_licenses: {error}", file=sys.stderr)
+        if isinstance(error, Unreviewed) and options.texts:
+            options.texts.mkdir(parents=True, exist_ok=True)
+            for name, unreviewed in error.texts.items():
+                (options.texts / name).write_text(unreviewed.text, encoding="utf-8")
         return 1
     return lock_file.write(LOCK, lock_file.as_json(lock), check=options.check, command="//locks:update_licenses")
 
