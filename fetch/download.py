@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Callable
 
 from fetch import errors, trust
+from fetch.hashes import file_sha256
 
 _CHUNK = 1 << 18
 _TIMEOUT_SECONDS = 30
@@ -67,15 +68,6 @@ def read(url: str, headers: Mapping[str, str] | None = None, timeout: float = _T
                 raise DownloadError(f"{url}: {reason(error)}") from error
             time.sleep(0.2 * 2**attempt)
     raise AssertionError("unreachable")
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file, lower-case hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for chunk in iter(lambda: file.read(_CHUNK), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def fetch(

@@ -359,7 +359,7 @@ def entries(workspace: Path) -> dict[str, tuple[str, str, str]]:
     Kinds are deb, wheel, sdist, crate and git; the name of a deb has its suite in front.
     """
     kinds = {CRATE: "crate", DEBIAN: "deb", PYPI: "wheel", SOURCE: "sdist"}
-    found = {}
+    found: dict[str, tuple[str, str, str]] = {}
     for each in pinned(in_folder(workspace / "locks")):
         kind = "git" if each.from_git else kinds[each.ecosystem]
         name = each.key if each.ecosystem == DEBIAN else each.name

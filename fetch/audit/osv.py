@@ -1,10 +1,12 @@
 """What vulnerability data says of one version of a package: OSV records and Debian's security tracker, offline.
 
 Formats: OSV schema 1.7 (https://ossf.github.io/osv-schema/), as files of one record, as the archives that OSV publishes
-  for each ecosystem
-(all.zip), or unpacked; and the JSON of Debian's security tracker. Versions are ordered by each ecosystem's own library:
-packaging (PEP 440),
-python-debian (Debian policy 5.6.12), semantic-version (SemVer 2.0.0, what Cargo has).
+for each ecosystem (all.zip), or unpacked; and the JSON of Debian's security tracker.
+
+Each ecosystem's own library orders its versions: packaging (PEP 440), python-debian (Debian policy 5.6.12),
+semantic-version (SemVer 2.0.0, as Cargo). univers 32.0.1 does not replace them: its reader of OSV ranges is an empty
+function, its ranges refuse some event lists that the schema allows, such as two fixes in a row, and its SemVer lets
+build metadata decide and guesses at what is no version.
 """
 
 from __future__ import annotations
@@ -98,33 +100,31 @@ class Finding:
 
 
 def version_order(ecosystem: str) -> Callable[[str], Any]:
-    """Makes a version comparable, as its ecosystem orders them; raises ValueError for what is no version there.
+    """The function that makes an ecosystem's versions comparable; it raises ValueError for anything else.
 
     >>> python, crates, debian = version_order("PyPI"), version_order("crates"), version_order("Debian:12")
-    >>> python("1.0rc1") < python("1.0"), crates("1.0.0-rc.1") < crates("1.0.0"), debian("1.0~rc1") < debian("1.0") <
-    debian("1.0+deb12u1")
+    >>> python("1.0rc1") < python("1.0"), crates("1.0.0-rc.1") < crates("1.0.0"), debian("1.0~rc1") < debian("1.0")
     (True, True, True)
     """
     if ecosystem == PYPI:
         return PythonVersion
     if ecosystem == CRATES:
-        # Build metadata says nothing about precedence (SemVer 2.0.0, 10 and 11).
-        return lambda text: semantic_version.Version(text).precedence_key
+        # Build metadata says nothing about precedence (SemVer 2.0.0, 10 and 11), but the library compares it.
+        return lambda text: semantic_version.Version(text).truncate("prerelease")
     return DebianVersion
 
 
 def _in_range(version: str, events: list[dict[str, str]], order: Callable[[str], Any]) -> bool:
-    """Whether a range has a version (OSV schema, "Evaluation"): events in order of versions, the last at or before it
-    counts.
+    """Whether a version is in a range (OSV schema, "Evaluation"): of the events, in order of versions, the last one at
+    or before the version counts.
 
     Raises:
-        ValueError: one of the versions is none.
+        ValueError: one of them is not a version.
     """
     key = order(version)
     vulnerable = False
-    # "0" is before every version. At one version a fix comes before an introduction, so that a range that starts anew
-    # there has it; the last
-    # affected version after one, so that both can be the same.
+    # "0" is before every version. At the same version a fix comes before an introduction, so that a range may start
+    # again there; a last affected version comes after an introduction, so that both may be the same.
     kinds = {"fixed": 0, "limit": 0, "introduced": 1, "last_affected": 2}
     listed = [(kind, text) for event in events for kind, text in event.items() if kind in kinds]
 

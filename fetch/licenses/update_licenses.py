@@ -25,7 +25,6 @@ import io
 import json
 import logging
 import os
-import posixpath
 import re
 import sys
 import tarfile
@@ -51,7 +50,9 @@ from fetch import locks as inputs
 from fetch.arguments import user_path
 from fetch.crates import registry
 from fetch.debian import archive as debian
+from fetch.debian.copyright import copyright_file
 from fetch.git import checkout
+from fetch.hashes import file_sha256
 from fetch.locks import Input
 from fetch.pypi import index as pypi
 
@@ -287,32 +288,6 @@ def debian_licenses(text: str, package: str, reviewed: Reviewed) -> str:
     return join(map(debian_expression, names))
 
 
-def copyright_file(path: Path, package: str) -> tuple[str, str]:
-    """A Debian package's copyright file (Debian policy 12.5).
-
-    Returns:
-        The package that it belongs to, and its text; the text is empty if that is another package, to which a link
-        leads.
-
-    Raises:
-        DebianError: the package has none.
-    """
-    folder = f"usr/share/doc/{package}"
-    with debian.Deb(path).data() as data:
-        for member in data:
-            name = posixpath.normpath(member.name).lstrip("/")
-            if name not in (folder, f"{folder}/copyright"):
-                continue
-            if member.issym():
-                target = posixpath.normpath(posixpath.join("/", posixpath.dirname(name), member.linkname))
-                return target.removeprefix("/usr/share/doc/").split("/")[0], ""
-            if member.isreg():
-                return package, data.extractfile(member).read().decode("utf-8", "replace")  # type: ignore[union-attr]
-    raise debian.DebianError(
-        f"{package}: expected /{folder}/copyright or a link there, found neither: dpkg-deb --contents {path}"
-    )
-
-
 def pypi_licenses(metadata: RawMetadata, texts: Iterable[str], reviewed: Reviewed) -> str:
     """The SPDX expression of a distribution (core metadata): License-Expression, else License, else classifiers, else
     what people have read out of its licence files.
@@ -457,7 +432,7 @@ class Updater:
     def _fetch(self, locked: Input) -> Path:
         places = {sha256: self._cache / "content_addressable/sha256" / sha256 / "file" for sha256 in locked.sha256}
         for sha256, path in places.items():
-            if path.exists() and download.file_sha256(path) == sha256:
+            if path.exists() and file_sha256(path) == sha256:
                 return path
         path.parent.mkdir(parents=True, exist_ok=True)
         if locked.ecosystem == inputs.DEBIAN:

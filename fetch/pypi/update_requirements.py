@@ -46,7 +46,9 @@ def kept(lock: str, asked: str) -> list[str]:
       asked: the text of requirements.in.
     """
     lines = (line.split("#")[0].strip() for line in asked.splitlines())
-    ranges = {canonicalize_name(each.name): each.specifier for each in map(Requirement, filter(None, lines))}
+    ranges: dict[str, SpecifierSet] = {
+        canonicalize_name(each.name): each.specifier for each in map(Requirement, filter(None, lines))
+    }
     return [
         f"{name}=={pin.version}"
         for name, pin in locks.requirements(lock).items()

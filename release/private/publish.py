@@ -31,7 +31,7 @@ import tempfile
 from collections.abc import Iterator
 
 from fetch import arguments
-from fetch.download import file_sha256
+from fetch.hashes import file_sha256
 from release.private import signing
 
 SUMS, FACTS, NOTES = "SHA256SUMS", "release.json", "notes.md"

@@ -5,11 +5,14 @@ Every command that publishes compares these digests with what it is about to sen
 
 from __future__ import annotations
 
+import json
 import pathlib
 from typing import Any
 
 from fetch.download import file_sha256
 from oci import layout as oci_layout
+
+from fetch.hashes import file_sha256
 
 
 class Untested(Exception):
@@ -18,7 +21,7 @@ class Untested(Exception):
 
 def sha256(path: pathlib.Path) -> str:
     """The digest of a file, as OCI writes it: "sha256:" and 64 hex digits."""
-    return f"sha256:{file_sha256(path)}"
+    return "sha256:" + file_sha256(path)
 
 
 def image_digest(layout: pathlib.Path) -> str:

@@ -84,6 +84,10 @@ def found(*records, pins=PINS, in_history=osv.unknown_ancestry) -> list[osv.Find
         # Twice, in any order.
         ((("introduced", "0"), ("fixed", "1.2"), ("introduced", "1.4"), ("fixed", "1.6")), True),
         ((("introduced", "1.6"), ("fixed", "1.7"), ("introduced", "0"), ("fixed", "1.2")), False),
+        # Ended or started twice.
+        ((("introduced", "1.0"), ("fixed", "1.2"), ("fixed", "1.6")), False),
+        ((("introduced", "1.0"), ("introduced", "1.2")), True),
+        ((("introduced", "0"), ("fixed", "1.5.0"), ("introduced", "1.5.0"), ("fixed", "1.6")), True),
         # 1.10 is after 1.5, as a number and not as text.
         ((("introduced", "1.10"),), False),
         ((("introduced", "0"), ("fixed", "1.10")), True),
@@ -100,6 +104,9 @@ def test_a_range_of_versions_is_what_the_schema_says(pairs, hit) -> None:
         ((("introduced", "0"), ("fixed", "0.4.3-rc.1")), True),
         ((("introduced", "0.4.2-rc.1"), ("fixed", "0.4.10")), True),
         ((("introduced", "0.0.0-0"), ("fixed", "0.4.0")), False),
+        # Build metadata does not count.
+        ((("introduced", "0"), ("fixed", "0.4.2+build")), False),
+        ((("introduced", "0.4.2+build"), ("fixed", "0.4.3")), True),
     ],
 )
 def test_crates_are_ordered_as_cargo_does(pairs, hit) -> None:

@@ -21,6 +21,7 @@ from packaging.metadata import parse_email
 
 from fetch import locks as inputs
 from fetch.debian.archive import DebianError
+from fetch.debian.copyright import copyright_file
 from fetch.licenses import update_licenses
 from release.private import stamp
 
@@ -239,7 +240,7 @@ def by_hash(path: pathlib.Path) -> list[inputs.Input]:
 @pytest.mark.parametrize("path", DEBS, ids=lambda path: path.name)
 def test_a_debian_package_states_what_the_lock_says(path) -> None:
     for locked in by_hash(path):
-        owner, text = update_licenses.copyright_file(path, locked.name)
+        owner, text = copyright_file(path, locked.name)
         entry = LICENSES["debian"][locked.key]
         if text:
             assert update_licenses.debian_licenses(text, locked.name, REAL) == entry["license"]
@@ -483,4 +484,4 @@ def test_a_package_without_copyright_file_is_refused(tmp_path) -> None:
     with pytest.raises(
         DebianError, match="bare: expected /usr/share/doc/bare/copyright or a link there, found neither"
     ):
-        update_licenses.copyright_file(path, "bare")
+        copyright_file(path, "bare")

@@ -15,7 +15,8 @@ import sys
 import tarfile
 from pathlib import Path
 
-from fetch.debian import archive as debian
+from fetch.debian.archive import DebianError
+from fetch.debian.copyright import copyright_file
 
 # File names in crates: LICENSE-MIT, LICENCE, COPYING, COPYRIGHT, UNLICENSE, NOTICE.txt.
 LICENSE_FILE = re.compile(r"(?:.*/)?(?:UN)?(?:LICEN[CS]E|COPYING|COPYRIGHT|NOTICE)[^/]*", re.IGNORECASE)
@@ -56,14 +57,16 @@ def of_package(deb: Path) -> str:
     """The copyright file of a Debian package (Debian policy 12.5).
 
     Raises:
-        ValueError: it has none, or a link in its place.
+        ValueError: it has a link in its place.
+        DebianError: it has none.
     """
-    place = f"./usr/share/doc/{deb.name.partition('_')[0]}/copyright"
-    with debian.Deb(deb).data() as data:
-        for member in data:
-            if member.name == place and member.isreg():
-                return data.extractfile(member).read().decode("utf-8", "replace")  # type: ignore[union-attr]
-    raise ValueError(f"{deb}: expected {place} in it, found none: choose another package of the same source")
+    name = deb.name.partition("_")[0]
+    owner, text = copyright_file(deb, name)
+    if not text:
+        raise ValueError(
+            f"{deb}: expected /usr/share/doc/{name}/copyright in it, found a link to that of {owner}: take that package"
+        )
+    return text
 
 
 def collect(parts: list[tuple[str, list[str]]]) -> str:
@@ -98,7 +101,7 @@ def main() -> int:
     try:
         parts = [(name, [of_file(Path(path))]) for name, _, path in (part.partition("=") for part in options.part)]
         parts += [(crate.name.removesuffix(".crate"), of_crate(crate)) for crate in options.crates]
-    except (OSError, ValueError, tarfile.TarError, debian.DebianError) as error:
+    except (OSError, ValueError, tarfile.TarError, DebianError) as error:
         print(f"collect_licenses: {error}", file=sys.stderr)
         return 1
     options.output.write_text(collect(parts), encoding="utf-8")
