@@ -1,6 +1,4 @@
-"""checkout.py takes the locked commit's files and nothing else, and says in one line what it refuses, why, and what
-mends it.
-"""
+"""checkout.py takes the locked commit's files and nothing else; one line says what it refuses, why, and what to do."""
 
 from __future__ import annotations
 
@@ -13,15 +11,19 @@ import re
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from fetch.git import checkout, update_sources
 from tests.git_sources.repositories import CONTENT, PATH, PATHS, Repository, git
 
+Run = Callable[..., tuple[int, str]]
+
 
 @pytest.fixture(autouse=True)
-def machine(monkeypatch, tmp_path) -> None:
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     """The machine's git, on settings of nobody, and no checkouts that the user has."""
     monkeypatch.setenv("PATH", PATH)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
@@ -29,16 +31,16 @@ def machine(monkeypatch, tmp_path) -> None:
 
 
 @pytest.fixture
-def repository(tmp_path) -> Repository:
+def repository(tmp_path: pathlib.Path) -> Repository:
     return Repository.make(tmp_path / "with space" / "engine")
 
 
 @pytest.fixture
-def run(repository, tmp_path, capsys):
+def run(repository: Repository, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs the program on the repository as it was locked; returns exit status and what it said of errors."""
     entry = repository.entry()
 
-    def run(*place: str, **changes) -> tuple[int, str]:
+    def run(*place: str, **changes: Any) -> tuple[int, str]:
         locked = {**entry, **changes}
         options = [item for name in ("repository", "commit", "sha256") for item in (f"--{name}", locked[name])]
         place = place or ("--checkouts", str(repository.folder.parent))
@@ -50,7 +52,7 @@ def run(repository, tmp_path, capsys):
     return run
 
 
-def taken(tmp_path) -> dict[str, str]:
+def taken(tmp_path: pathlib.Path) -> dict[str, str]:
     folder = tmp_path / "to"
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
@@ -59,7 +61,7 @@ def wanted() -> dict[str, str]:
     return {name: text for name, text in CONTENT.items() if name.split("/")[0] in PATHS}
 
 
-def refused(run, *parts: str, place: tuple[str, ...] = (), **changes) -> str:
+def refused(run: Run, *parts: str, place: tuple[str, ...] = (), **changes: Any) -> str:
     code, said = run(*place, **changes)
     assert code == 1
     assert len(said.splitlines()) == 1, said
@@ -69,14 +71,14 @@ def refused(run, *parts: str, place: tuple[str, ...] = (), **changes) -> str:
     return said
 
 
-def test_the_named_paths_of_the_commit_are_taken(run, repository, tmp_path) -> None:
+def test_the_named_paths_of_the_commit_are_taken(run: Run, repository: Repository, tmp_path: pathlib.Path) -> None:
     assert run() == (0, "")
     assert taken(tmp_path) == wanted()
     assert (tmp_path / "to/cpp/engine.cc").stat().st_mode & 0o777 == 0o755
     assert (tmp_path / "to/LICENSE").stat().st_mode & 0o777 == 0o644
 
 
-def test_the_hash_is_of_what_git_archive_writes(repository) -> None:
+def test_the_hash_is_of_what_git_archive_writes(repository: Repository) -> None:
     command = [
         "-c",
         "tar.umask=0022",
@@ -91,7 +93,9 @@ def test_the_hash_is_of_what_git_archive_writes(repository) -> None:
     assert repository.entry()["sha256"] == hashlib.sha256((repository.folder.parent / "tar").read_bytes()).hexdigest()
 
 
-def test_the_hash_does_not_hang_on_the_users_settings(run, repository, tmp_path, monkeypatch) -> None:
+def test_the_hash_does_not_hang_on_the_users_settings(
+    run: Run, repository: Repository, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     attributes = tmp_path / "attributes"
     attributes.write_text("*.cc export-ignore\n* text=auto\n")
     settings = tmp_path / "gitconfig"
@@ -101,13 +105,13 @@ def test_the_hash_does_not_hang_on_the_users_settings(run, repository, tmp_path,
     assert taken(tmp_path) == wanted()
 
 
-def test_a_git_that_starts_the_build_redirects_nothing(run, monkeypatch) -> None:
+def test_a_git_that_starts_the_build_redirects_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_DIR", "/nonexistent")
     monkeypatch.setenv("GIT_INDEX_FILE", "/nonexistent")
     assert run() == (0, "")
 
 
-def test_a_bare_repository_with_the_commit_will_do(run, repository, tmp_path) -> None:
+def test_a_bare_repository_with_the_commit_will_do(run: Run, repository: Repository, tmp_path: pathlib.Path) -> None:
     bare = tmp_path / "bare/engine"
     git(tmp_path, "clone", "--quiet", "--bare", str(repository.folder), str(bare))
     place = ("--checkouts", str(bare.parent))
@@ -118,13 +122,13 @@ def test_a_bare_repository_with_the_commit_will_do(run, repository, tmp_path) ->
     )
 
 
-def test_what_is_changed_elsewhere_does_not_matter(run, repository, tmp_path) -> None:
+def test_what_is_changed_elsewhere_does_not_matter(run: Run, repository: Repository, tmp_path: pathlib.Path) -> None:
     (repository.folder / "other/file").unlink()
     (repository.folder / "new").write_text("new")
     assert run() == (0, "")
 
 
-def test_a_missing_folder(run, repository, tmp_path) -> None:
+def test_a_missing_folder(run: Run, repository: Repository, tmp_path: pathlib.Path) -> None:
     place = ("--checkouts", str(tmp_path / "none"))
     clone = (
         f"git clone file://{repository.folder} {tmp_path}/none/engine && git -C {tmp_path}/none/engine checkout"
@@ -133,18 +137,18 @@ def test_a_missing_folder(run, repository, tmp_path) -> None:
     assert refused(run, "found no such folder", place=place).endswith(f": {clone}\n")
 
 
-def test_a_relative_folder(run) -> None:
+def test_a_relative_folder(run: Run) -> None:
     refused(run, "an absolute path in MLC_SOURCES", "found sources", place=("--checkouts", "sources"))
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["of nothing", "of another checkout"])
-def test_a_folder_that_is_no_checkout(run, repository, tmp_path, inside) -> None:
+def test_a_folder_that_is_no_checkout(run: Run, repository: Repository, tmp_path: pathlib.Path, inside: str) -> None:
     place = repository.folder if inside else tmp_path / "folders"
     (place / "engine").mkdir(parents=True)
     refused(run, "found a folder that is not one", "move it away, then git clone", place=("--checkouts", str(place)))
 
 
-def test_a_checkout_of_another_user(run, tmp_path, monkeypatch) -> None:
+def test_a_checkout_of_another_user(run: Run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a folder of the machine is mounted into a container."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     # Git's own means to test this.
@@ -154,7 +158,7 @@ def test_a_checkout_of_another_user(run, tmp_path, monkeypatch) -> None:
     assert run() == (0, "")
 
 
-def test_another_commit(run, repository) -> None:
+def test_another_commit(run: Run, repository: Repository) -> None:
     locked = repository.commit
     moved = repository.move_on()
     said = refused(run, f"at {locked}", f"found {moved}")
@@ -163,7 +167,7 @@ def test_another_commit(run, repository) -> None:
     assert run() == (0, "")
 
 
-def test_a_commit_that_the_checkout_does_not_have(run, repository) -> None:
+def test_a_commit_that_the_checkout_does_not_have(run: Run, repository: Repository) -> None:
     missing = "2" * 40
     fetch = (
         f"git -C '{repository.folder}' fetch file://{repository.folder} {missing} && git -C '{repository.folder}'"
@@ -172,7 +176,7 @@ def test_a_commit_that_the_checkout_does_not_have(run, repository) -> None:
     assert refused(run, f"found {repository.commit}", commit=missing).endswith(f": {fetch}\n")
 
 
-def test_a_repository_without_commits(run, tmp_path) -> None:
+def test_a_repository_without_commits(run: Run, tmp_path: pathlib.Path) -> None:
     (tmp_path / "fresh/engine").mkdir(parents=True)
     git(tmp_path / "fresh/engine", "init", "--quiet")
     refused(run, "found no commit", place=("--checkouts", str(tmp_path / "fresh")))
@@ -199,10 +203,12 @@ def add(folder: pathlib.Path) -> None:
     ("change", "name"),
     [(edit, "cpp/engine.cc"), (stage, "cpp/engine.cc"), (remove, "cpp/engine.cc"), (add, "cpp/deep/new.cc")],
 )
-def test_a_change_in_the_named_paths(run, repository, tmp_path, change, name) -> None:
+def test_a_change_in_the_named_paths(
+    run: Run, repository: Repository, tmp_path: pathlib.Path, change: Callable[..., object], name: str
+) -> None:
     change(repository.folder)
     said = refused(run, f"found changes to {name}:")
-    # The command that mends it does, and loses nothing.
+    # The suggested command fixes it and loses nothing.
     command = said.rpartition(", or ")[2].strip()
     people = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     subprocess.run(command, shell=True, check=True, env={**os.environ, **people}, stdout=subprocess.DEVNULL)
@@ -211,31 +217,31 @@ def test_a_change_in_the_named_paths(run, repository, tmp_path, change, name) ->
     assert git(repository.folder, "stash", "list")
 
 
-def test_many_changes_are_counted(run, repository) -> None:
+def test_many_changes_are_counted(run: Run, repository: Repository) -> None:
     for number in range(5):
         (repository.folder / f"cpp/{number}").touch()
     refused(run, "found changes to cpp/0, cpp/1, cpp/2 and 2 more:")
 
 
-def test_another_hash(run, tmp_path) -> None:
+def test_another_hash(run: Run, tmp_path: pathlib.Path) -> None:
     refused(run, f"with sha256 {'0' * 64}, found ", "tools/bazel run //locks:update_sources", sha256="0" * 64)
     assert not (tmp_path / "to").exists()
 
 
-def test_a_path_that_the_commit_does_not_have(run) -> None:
+def test_a_path_that_the_commit_does_not_have(run: Run) -> None:
     refused(run, "LICENSE, nowhere in commit", "locks/sources.packages.json", paths=["LICENSE", "nowhere"])
 
 
-def test_paths_are_no_patterns(run) -> None:
+def test_paths_are_no_patterns(run: Run) -> None:
     refused(run, "*.cc in commit", paths=["*.cc"])
 
 
-def test_no_git(run, monkeypatch, tmp_path) -> None:
+def test_no_git(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     refused(run, "expected git on PATH, found none: apt-get install git")
 
 
-def test_a_link_is_refused(repository, tmp_path) -> None:
+def test_a_link_is_refused(repository: Repository, tmp_path: pathlib.Path) -> None:
     (repository.folder / "cpp/link").symlink_to("../../outside")
     git(repository.folder, "add", ".")
     git(repository.folder, "commit", "--quiet", "--message=link")
@@ -247,7 +253,7 @@ def test_a_link_is_refused(repository, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../outside", "cpp/../../outside", "/outside"])
-def test_a_name_that_leads_out_is_refused(repository, tmp_path, name) -> None:
+def test_a_name_that_leads_out_is_refused(repository: Repository, tmp_path: pathlib.Path, name: str) -> None:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         tar.addfile(tarfile.TarInfo(name))
@@ -257,24 +263,26 @@ def test_a_name_that_leads_out_is_refused(repository, tmp_path, name) -> None:
     assert not (tmp_path / "outside").exists()
 
 
-def test_upstream(run, repository, tmp_path) -> None:
+def test_upstream(run: Run, repository: Repository, tmp_path: pathlib.Path) -> None:
     assert run("--upstream") == (0, "")
     assert taken(tmp_path) == wanted()
 
 
-def test_upstream_by_way_of_a_mirror(run, repository, tmp_path, monkeypatch) -> None:
+def test_upstream_by_way_of_a_mirror(
+    run: Run, repository: Repository, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
     monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.file://{repository.folder.parent}/.insteadOf")
     monkeypatch.setenv("GIT_CONFIG_VALUE_0", "https://git.example.org/some/")
     assert run("--upstream", repository="https://git.example.org/some/engine") == (0, "")
 
 
-def test_upstream_without_the_commit(run) -> None:
+def test_upstream_without_the_commit(run: Run) -> None:
     parts = (f"expected commit {'2' * 40} in file://", "found a repository without it", "locks/sources.packages.json")
     refused(run, *parts, place=("--upstream",), commit="2" * 40)
 
 
-def test_upstream_that_does_not_answer(run, tmp_path) -> None:
+def test_upstream_that_does_not_answer(run: Run, tmp_path: pathlib.Path) -> None:
     refused(
         run,
         "found that it does not answer (",
@@ -284,11 +292,11 @@ def test_upstream_that_does_not_answer(run, tmp_path) -> None:
     )
 
 
-def test_upstream_with_other_content(run) -> None:
+def test_upstream_with_other_content(run: Run) -> None:
     refused(run, f"with sha256 {'0' * 64}", place=("--upstream",), sha256="0" * 64)
 
 
-def test_the_setting_is_the_one_that_bazel_takes(tmp_path, monkeypatch) -> None:
+def test_the_setting_is_the_one_that_bazel_takes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checkout.folder_of_checkouts(tmp_path) == ""
     monkeypatch.setenv("MLC_SOURCES", "/environment")
     assert checkout.folder_of_checkouts(tmp_path) == "/environment"
@@ -320,18 +328,20 @@ class Locks:
 
 
 @pytest.fixture
-def locks(repository, tmp_path, monkeypatch) -> Locks:
+def locks(repository: Repository, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Locks:
     monkeypatch.setenv("BUILD_WORKSPACE_DIRECTORY", str(tmp_path / "workspace"))
     return Locks(tmp_path / "workspace", repository.entry())
 
 
-def update(monkeypatch, *arguments: str) -> int:
+def update(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr("sys.argv", ["update_sources", *arguments])
     return update_sources.main()
 
 
 @pytest.mark.parametrize("place", ["checkouts", "upstream"])
-def test_an_update_finds_the_hash(monkeypatch, locks, repository, place) -> None:
+def test_an_update_finds_the_hash(
+    monkeypatch: pytest.MonkeyPatch, locks: Locks, repository: Repository, place: str
+) -> None:
     right = locks.entry()
     locks.write("sources.lock.json", {**right, "sha256": "0" * 64})
     if place == "checkouts":
@@ -345,14 +355,16 @@ def test_an_update_finds_the_hash(monkeypatch, locks, repository, place) -> None
     assert update(monkeypatch, "--check") == 0
 
 
-def test_an_update_to_another_commit(monkeypatch, locks, repository) -> None:
+def test_an_update_to_another_commit(monkeypatch: pytest.MonkeyPatch, locks: Locks, repository: Repository) -> None:
     moved = repository.move_on()
     locks.write("sources.packages.json", {**locks.asked, "commit": moved})
     assert update(monkeypatch) == 0
     assert locks.entry() == repository.entry()
 
 
-def test_a_source_that_cannot_be_had_stays_and_that_is_said(monkeypatch, locks, repository, capsys) -> None:
+def test_a_source_that_cannot_be_had_stays_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, locks: Locks, repository: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
     locked = locks.entry()
     shutil.rmtree(repository.folder)
     assert update(monkeypatch) == 0
@@ -361,7 +373,9 @@ def test_a_source_that_cannot_be_had_stays_and_that_is_said(monkeypatch, locks, 
 
 
 @pytest.mark.parametrize("change", [{"commit": "2" * 40}, {"paths": ["LICENSE"]}], ids=["commit", "paths"])
-def test_a_changed_source_that_cannot_be_had_stops_the_update(monkeypatch, locks, repository, change) -> None:
+def test_a_changed_source_that_cannot_be_had_stops_the_update(
+    monkeypatch: pytest.MonkeyPatch, locks: Locks, repository: Repository, change: dict[str, Any]
+) -> None:
     locked = locks.entry()
     shutil.move(repository.folder, repository.folder.parent / "away")
     locks.write("sources.packages.json", {**locks.asked, **change})
@@ -371,7 +385,9 @@ def test_a_changed_source_that_cannot_be_had_stops_the_update(monkeypatch, locks
     assert locks.entry() == locked
 
 
-def test_where_both_fail_the_checkout_is_what_is_spoken_of(monkeypatch, locks, repository) -> None:
+def test_where_both_fail_the_checkout_is_what_is_spoken_of(
+    monkeypatch: pytest.MonkeyPatch, locks: Locks, repository: Repository
+) -> None:
     monkeypatch.setenv("MLC_SOURCES", str(repository.folder.parent))
     changed = {**locks.asked, "commit": "2" * 40}
     locks.write("sources.packages.json", changed)
@@ -379,7 +395,7 @@ def test_where_both_fail_the_checkout_is_what_is_spoken_of(monkeypatch, locks, r
         update(monkeypatch)
 
 
-def test_a_tar_of_another_machine_gives_the_same(run, repository, tmp_path) -> None:
+def test_a_tar_of_another_machine_gives_the_same(run: Run, repository: Repository, tmp_path: pathlib.Path) -> None:
     tar = tmp_path / "engine.tar"
     tar.write_bytes(checkout.archive(checkout.from_entry("engine", repository.entry()), repository.folder))
     shutil.rmtree(repository.folder)
@@ -387,7 +403,9 @@ def test_a_tar_of_another_machine_gives_the_same(run, repository, tmp_path) -> N
     assert taken(tmp_path) == wanted()
 
 
-def test_a_tar_with_other_content_or_that_is_not_there_is_refused(run, repository, tmp_path) -> None:
+def test_a_tar_with_other_content_or_that_is_not_there_is_refused(
+    run: Run, repository: Repository, tmp_path: pathlib.Path
+) -> None:
     tar, locked = tmp_path / "engine.tar", repository.entry()["sha256"]
     code, error = run("--tar", str(tar))
     assert code == 1 and re.search(f"expected a tar of commit .* with sha256 {locked} in .*, found no such file", error)

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import zipfile
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ def record(
     *pairs: tuple[str, str],
     versions: tuple[str, ...] = (),
     kind: str = "",
-    **fields,
+    **fields: Any,
 ) -> dict:
     ranges = (
         [{"type": kind or ("SEMVER" if ecosystem == OSV_CRATES else "ECOSYSTEM"), "events": events(*pairs)}]
@@ -56,7 +57,9 @@ def record(
     return {"schema_version": "1.7.0", "id": id, "modified": "2026-11-01T00:00:00Z", "affected": [affected], **fields}
 
 
-def found(*records, pins=PINS, in_history=osv.unknown_ancestry) -> list[osv.Finding]:
+def found(
+    *records: dict, pins: list[osv.Pin] = PINS, in_history: osv.Ancestry = osv.unknown_ancestry
+) -> list[osv.Finding]:
     database = osv.Database(pins, in_history)
     for each in records:
         database.add(each, "made up")
@@ -93,7 +96,7 @@ def found(*records, pins=PINS, in_history=osv.unknown_ancestry) -> list[osv.Find
         ((("introduced", "0"), ("fixed", "1.10")), True),
     ],
 )
-def test_a_range_of_versions_is_what_the_schema_says(pairs, hit) -> None:
+def test_a_range_of_versions_is_what_the_schema_says(pairs: tuple[tuple[str, str], ...], hit: bool) -> None:
     assert bool(found(record("PYSEC-2026-1", "PyPI", "one", *pairs))) == hit
 
 
@@ -109,7 +112,7 @@ def test_a_range_of_versions_is_what_the_schema_says(pairs, hit) -> None:
         ((("introduced", "0.4.2+build"), ("fixed", "0.4.3")), True),
     ],
 )
-def test_crates_are_ordered_as_cargo_does(pairs, hit) -> None:
+def test_crates_are_ordered_as_cargo_does(pairs: tuple[tuple[str, str], ...], hit: bool) -> None:
     assert bool(found(record("RUSTSEC-2026-0001", OSV_CRATES, "crate", *pairs))) == hit
 
 
@@ -123,7 +126,7 @@ def test_crates_are_ordered_as_cargo_does(pairs, hit) -> None:
         ("1:0", True),
     ],
 )
-def test_debian_packages_are_ordered_as_dpkg_does(fixed, hit) -> None:
+def test_debian_packages_are_ordered_as_dpkg_does(fixed: str, hit: bool) -> None:
     assert bool(found(record("DSA-1-1", "Debian:12", "glibc", ("introduced", "0"), ("fixed", fixed)))) == hit
 
 
@@ -172,7 +175,7 @@ def test_commits_are_compared_by_their_history() -> None:
 
 
 def test_severity_is_by_score_then_by_word_then_unknown() -> None:
-    def severity(**fields) -> str:
+    def severity(**fields: Any) -> str:
         (finding,) = found(record("PYSEC-1", "PyPI", "one", ("introduced", "0"), **fields))
         return finding.severity
 
@@ -201,7 +204,7 @@ def test_one_vulnerability_under_several_names_is_one_finding() -> None:
     assert set(finding.aliases) == {"PYSEC-2026-1", "GHSA-aaaa"}
 
 
-def tracker(**states) -> dict:
+def tracker(**states: dict[str, str]) -> dict:
     return {"glibc": {"CVE-2026-7": {"description": "an overflow", "scope": "remote", "releases": states}}}
 
 
@@ -217,7 +220,7 @@ def tracker(**states) -> dict:
         ({"status": "resolved", "fixed_version": "0", "urgency": "medium"}, None),
     ],
 )
-def test_debians_tracker_is_read(state, severity) -> None:
+def test_debians_tracker_is_read(state: dict[str, str], severity: str | None) -> None:
     assert [
         each.severity for each in found(tracker(bookworm=state, bullseye={"status": "open", "urgency": "high"}))
     ] == ([severity] if severity else [])
@@ -232,7 +235,7 @@ def test_osv_and_the_tracker_agree_on_one_name() -> None:
 # Where data comes from.
 
 
-def test_files_folders_and_archives_are_read(tmp_path) -> None:
+def test_files_folders_and_archives_are_read(tmp_path: pathlib.Path) -> None:
     one = record("PYSEC-1", "PyPI", "one", ("introduced", "0"))
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "PYSEC-1.json").write_text(json.dumps(one))
@@ -245,13 +248,13 @@ def test_files_folders_and_archives_are_read(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", '{"id": "x"}', "<html>", '{"glibc": {"CVE-1": {}}}'])
-def test_what_is_no_vulnerability_data_is_refused(tmp_path, content) -> None:
+def test_what_is_no_vulnerability_data_is_refused(tmp_path: pathlib.Path, content: str) -> None:
     (tmp_path / "data.json").write_text(content)
     with pytest.raises(osv.DataError, match="data.json: expected"):
         osv.read(osv.Database(PINS), tmp_path)
 
 
-def test_a_folder_without_data_is_refused(tmp_path) -> None:
+def test_a_folder_without_data_is_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(osv.DataError, match="expected files"):
         osv.read(osv.Database(PINS), tmp_path)
     with pytest.raises(osv.DataError, match="found nothing there"):
@@ -321,7 +324,7 @@ def test_what_bazel_is_made_of_can_be_asked_too() -> None:
 
 
 @pytest.fixture
-def workspace(tmp_path, monkeypatch):
+def workspace(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     """A workspace with the real locks, and a folder with data of all their ecosystems that hits nothing."""
     (tmp_path / "locks").mkdir()
     for name, path in LOCKS.items():
@@ -336,11 +339,11 @@ def workspace(tmp_path, monkeypatch):
     return tmp_path
 
 
-def allow(workspace, *entries: dict) -> None:
+def allow(workspace: pathlib.Path, *entries: dict) -> None:
     (workspace / "locks" / "audit.json").write_text(json.dumps({"about": "", "allowed": list(entries)}))
 
 
-def hit(workspace, severity=CRITICAL) -> None:
+def hit(workspace: pathlib.Path, severity: dict[str, str] = CRITICAL) -> None:
     (workspace / "data" / "hit.json").write_text(
         json.dumps(
             record("PYSEC-1", "PyPI", "requests", ("introduced", "0"), aliases=["CVE-2026-1"], severity=[severity])
@@ -352,12 +355,14 @@ def run(*arguments: str) -> int:
     return audit.main(["--data", "data", "--offline", "--today", "2026-11-24", *arguments])
 
 
-def test_nothing_found_is_status_0(workspace, capsys) -> None:
+def test_nothing_found_is_status_0(workspace: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 0
     assert "no known vulnerability" in capsys.readouterr().out
 
 
-def test_a_vulnerability_is_status_1_and_in_table_and_json(workspace, capsys) -> None:
+def test_a_vulnerability_is_status_1_and_in_table_and_json(
+    workspace: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     hit(workspace)
     assert run("--json", "report.json") == 1
     text = capsys.readouterr().out
@@ -374,21 +379,25 @@ def test_a_vulnerability_is_status_1_and_in_table_and_json(workspace, capsys) ->
     assert json.loads(capsys.readouterr().out)["problems"] == report["problems"]
 
 
-def test_what_is_less_severe_than_asked_is_reported_only(workspace, capsys) -> None:
+def test_what_is_less_severe_than_asked_is_reported_only(
+    workspace: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     hit(workspace, LOW)
     assert run() == 0
     assert "low       CVE-2026-1" in capsys.readouterr().out
     assert run("--fail-on", "low") == 1
 
 
-def test_what_nobody_has_rated_counts_as_high(workspace) -> None:
+def test_what_nobody_has_rated_counts_as_high(workspace: pathlib.Path) -> None:
     hit(workspace, {"type": "CVSS_V3", "score": ""})
     assert run("--fail-on", "high") == 1
     assert run("--fail-on", "critical") == 0
 
 
 @pytest.mark.parametrize("name", ["CVE-2026-1", "PYSEC-1"])
-def test_what_is_allowed_is_allowed_until_its_day(workspace, capsys, name) -> None:
+def test_what_is_allowed_is_allowed_until_its_day(
+    workspace: pathlib.Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
     hit(workspace)
     allow(workspace, {"id": name, "reason": "not reachable here", "until": "2026-11-24"})
     assert run() == 0
@@ -399,18 +408,18 @@ def test_what_is_allowed_is_allowed_until_its_day(workspace, capsys, name) -> No
     assert f"{name} was allowed until 2026-11-23 (not reachable here)" in text and "audit: CVE-2026-1: requests" in text
 
 
-def test_an_expired_entry_fails_even_if_nothing_is_found(workspace) -> None:
+def test_an_expired_entry_fails_even_if_nothing_is_found(workspace: pathlib.Path) -> None:
     allow(workspace, {"id": "CVE-2026-1", "reason": "r", "until": "2026-11-23"})
     assert run() == 1
 
 
-def test_an_entry_for_one_package_allows_no_other(workspace) -> None:
+def test_an_entry_for_one_package_allows_no_other(workspace: pathlib.Path) -> None:
     hit(workspace)
     allow(workspace, {"id": "CVE-2026-1", "reason": "r", "until": "2027-01-01", "package": "urllib3"})
     assert run() == 1
 
 
-def test_an_entry_that_nothing_needs_is_named(workspace, capsys) -> None:
+def test_an_entry_that_nothing_needs_is_named(workspace: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     allow(workspace, {"id": "CVE-2020-1", "reason": "r", "until": "2027-01-01"})
     assert run() == 0
     assert "CVE-2020-1 allows nothing that was found" in capsys.readouterr().out
@@ -425,26 +434,30 @@ def test_an_entry_that_nothing_needs_is_named(workspace, capsys) -> None:
         {"id": "CVE-1", "reason": "r", "until": "2027-01-01", "why": ""},
     ],
 )
-def test_an_entry_without_reason_or_date_is_refused(workspace, capsys, entry) -> None:
+def test_an_entry_without_reason_or_date_is_refused(
+    workspace: pathlib.Path, capsys: pytest.CaptureFixture[str], entry: dict[str, str]
+) -> None:
     allow(workspace, entry)
     assert run() == 2
     assert "audit: locks/audit.json: " in capsys.readouterr().err
 
 
-def test_pins_that_the_data_says_nothing_of_are_no_silent_success(workspace, capsys) -> None:
+def test_pins_that_the_data_says_nothing_of_are_no_silent_success(
+    workspace: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (workspace / "data" / "none.json").write_text(json.dumps(record("X", "PyPI", "nobody-has-it", ("introduced", "0"))))
     assert run() == 1
     assert "audit: the data has no record of crates, " in capsys.readouterr().out
     assert run("--partial") == 0
 
 
-def test_data_that_cannot_be_read_is_status_2(workspace, capsys) -> None:
+def test_data_that_cannot_be_read_is_status_2(workspace: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     (workspace / "data" / "none.json").write_text("<html>")
     assert run() == 2
     assert "none.json: expected vulnerability data as JSON" in capsys.readouterr().err
 
 
-def test_data_comes_from_an_address_too(workspace) -> None:
+def test_data_comes_from_an_address_too(workspace: pathlib.Path) -> None:
     hit(workspace)
     assert (
         audit.main(

@@ -1,4 +1,4 @@
-"""The crates' lock is what the Cargo.lock files say, and crates come from the registry that cargo is configured with."""
+"""The crates' lock matches the Cargo.lock files, and crates come from the registry that cargo is configured with."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import os
 import pathlib
 import re
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -60,7 +62,7 @@ def test_every_set_is_a_repository() -> None:
         ("10.0.0", "10"),
     ],
 )
-def test_series(version, series) -> None:
+def test_series(version: str, series: str) -> None:
     assert update_crates.series(version) == series
 
 
@@ -79,7 +81,7 @@ def test_a_crate_from_elsewhere_is_refused() -> None:
         update_crates.crates(cargo_lock("1.0.0", source="git+https://example.org/rand#0"), "Cargo.lock")
 
 
-def test_sets_that_disagree_are_refused(tmp_path) -> None:
+def test_sets_that_disagree_are_refused(tmp_path: pathlib.Path) -> None:
     asked = {"sets": {name: {"lock": f"{name}/Cargo.lock"} for name in ("one", "two")}}
     for name, version in (("one", "1.0.1"), ("two", "1.0.2")):
         (tmp_path / name).mkdir()
@@ -105,17 +107,17 @@ def test_sets_that_disagree_are_refused(tmp_path) -> None:
         ("https://r.example.org/{lowerprefix}/{sha256-checksum}", "https://r.example.org/se/rd/00"),
     ],
 )
-def test_addresses(template, url) -> None:
+def test_addresses(template: str, url: str) -> None:
     assert registry.download_url(template, "Serde", "1.0.2", "00") == url
 
 
 @pytest.mark.parametrize(("name", "prefix"), [("a", "1"), ("cc", "2"), ("log", "3/l"), ("itoa", "it/oa")])
-def test_prefixes(name, prefix) -> None:
+def test_prefixes(name: str, prefix: str) -> None:
     assert registry.download_url("{prefix}", name, "1.0.0", "00") == prefix
 
 
 @pytest.fixture
-def index(tmp_path, monkeypatch):
+def index(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
     """A sparse index on loopback that stands in for the default registry in this user's cargo configuration; the real
     cargo reads both.
     """
@@ -126,10 +128,10 @@ def index(tmp_path, monkeypatch):
     (folder / "config.json").write_text(json.dumps({"dl": "https://registry.example.org/dl"}))
 
     class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments, **options) -> None:
+        def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, directory=str(folder), **options)
 
-        def log_message(self, *_) -> None:
+        def log_message(self, *_: object) -> None:
             pass
 
     home = tmp_path / "cargo home"
@@ -153,7 +155,7 @@ def index(tmp_path, monkeypatch):
     )
 
 
-def test_the_configured_registry_is_asked(index) -> None:
+def test_the_configured_registry_is_asked(index: pathlib.Path) -> None:
     found = registry.urls(CARGO, ["itoa@1.0.0@00", "cc@2.0.0@11"])
     assert found == {
         "itoa-1.0.0.crate": "https://registry.example.org/dl/itoa/1.0.0/download",
@@ -161,12 +163,14 @@ def test_the_configured_registry_is_asked(index) -> None:
     }
 
 
-def test_the_variable_goes_before_the_configuration(index, monkeypatch) -> None:
+def test_the_variable_goes_before_the_configuration(index: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLC_CRATES_URL", "https://other.example.org/{crate}")
     assert registry.urls("/nonexistent", ["itoa@1.0.0@00"]) == {"itoa-1.0.0.crate": "https://other.example.org/itoa"}
 
 
-def test_a_registry_that_does_not_answer_names_the_variable_to_set(index, capsys) -> None:
+def test_a_registry_that_does_not_answer_names_the_variable_to_set(
+    index: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for path in (index / "config.json", index / "it/oa/itoa"):
         path.unlink()
     assert registry.main(["--cargo", CARGO, "--crate", "itoa@1.0.0@00"]) == 1

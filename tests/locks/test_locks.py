@@ -35,7 +35,7 @@ def canonical(name: str) -> str:
 @pytest.mark.parametrize(
     "name", ["crates.lock.json", "debian.lock.json", "licenses.lock.json", "requirements.lock.txt", "sources.lock.json"]
 )
-def test_no_lock_names_a_host(name) -> None:
+def test_no_lock_names_a_host(name: str) -> None:
     # A git repository's address is its name; git's own settings say what stands in for it.
     text = re.sub(r'"repository": "https://github.com/[^"/]+/[^"/]+"', "", FILES[name].read_text())
     assert "://" not in text
@@ -48,7 +48,7 @@ def test_sets_are_those_asked_for() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ASKED["sets"]))
-def test_a_set_holds_its_roots_and_nothing_left_out(name) -> None:
+def test_a_set_holds_its_roots_and_nothing_left_out(name: str) -> None:
     asked, locked = ASKED["sets"][name], DEBIAN["sets"][name]
     below = [key for base in asked.get("on_top_of", []) for key in DEBIAN["sets"][base]]
     for root in asked["packages"]:

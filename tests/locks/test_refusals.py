@@ -66,7 +66,9 @@ class Repository:
     def report_progress(self, status: str) -> None:
         pass
 
-    def download(self, url, output, sha256="", allow_fail=False, block=True):
+    def download(
+        self, url: str | list[str], output: str, sha256: str = "", allow_fail: bool = False, block: bool = True
+    ) -> types.SimpleNamespace:
         for one in [url] if isinstance(url, str) else url:
             data = self.content.get(one)
             if data is not None and sha256 in ("", hashlib.sha256(data).hexdigest()):
@@ -78,10 +80,10 @@ class Repository:
             done = types.SimpleNamespace(success=False)
         return done if block else types.SimpleNamespace(wait=lambda: done)
 
-    def execute(self, arguments, environment=None):
+    def execute(self, arguments: list[str], environment: dict[str, str] | None = None) -> types.SimpleNamespace:
         if arguments[3] == "sha256":
             data = self.content.get(arguments[4])
-            answer = hashlib.sha256(data).hexdigest() if data is not None else OSError("404")
+            answer: object = hashlib.sha256(data).hexdigest() if data is not None else OSError("404")
         else:
             answer = self.answers[arguments[3]]
         if isinstance(answer, Exception):
@@ -104,7 +106,7 @@ MIRRORS = types.SimpleNamespace(urls={"debian": ["m:1", "m:2"]}, problem="")
 CRATE = {"name": "x", "version": "1.0.0", "sha256": EXPECTED}
 
 
-def debian(content: dict[str, bytes], mirrors=MIRRORS):
+def debian(content: dict[str, bytes], mirrors: types.SimpleNamespace = MIRRORS) -> types.SimpleNamespace:
     return DOWNLOAD["download_packages"](Repository(content), PACKAGES, mirrors)
 
 
@@ -140,7 +142,7 @@ def listed(data: bytes) -> list[dict]:
     return [{"filename": "x-1.tar.gz", "url": "i:x", "hashes": {"sha256": hashlib.sha256(data).hexdigest()}}]
 
 
-def pypi(content: dict[str, bytes], answer):
+def pypi(content: dict[str, bytes], answer: object) -> str:
     return PYPI["pypi_download"](
         Repository(content, {"files": answer}), "x", [EXPECTED], "tools/bazel run //locks:update_sources"
     )
@@ -168,7 +170,7 @@ def test_without_an_index_the_repository_cache_is_enough() -> None:
         pypi({}, OSError("no network"))
 
 
-def crates(content: dict[str, bytes], answer):
+def crates(content: dict[str, bytes], answer: object) -> list[str]:
     return CRATES["download_crates"](Repository(content, {"--cargo": answer}), [CRATE])
 
 
@@ -177,7 +179,7 @@ def test_a_crate_as_locked_is_taken() -> None:
 
 
 @pytest.mark.parametrize("content", [{}, {"r:x": WRONG}])
-def test_a_crate_that_the_registry_has_otherwise_names_expected_and_place(content) -> None:
+def test_a_crate_that_the_registry_has_otherwise_names_expected_and_place(content: dict[str, bytes]) -> None:
     with pytest.raises(Stopped) as refused:
         crates(content, {"x-1.0.0.crate": "r:x"})
     for part in (f"x-1.0.0.crate: expected a file with sha256 {EXPECTED} at r:x", "//locks:update_crates"):
@@ -201,7 +203,7 @@ class AirGap(Repository):
         super().__init__(content, {"files": index})
         self.os.environ["MLC_NO_NETWORK"] = "the pack lacks it"
 
-    def execute(self, arguments, environment=None):
+    def execute(self, arguments: list[str], environment: dict[str, str] | None = None) -> types.SimpleNamespace:
         assert "index.py" in arguments[2], f"asked: {arguments}"
         return super().execute(arguments, environment)
 
@@ -237,18 +239,20 @@ def test_in_the_air_gap_what_the_pack_lacks_is_named_with_its_hash() -> None:
 @pytest.mark.parametrize(
     ("text", "message"), [("y==1 --hash=sha256:00\n", "x: not in"), ("x==1\n", "lock: x==1 has no --hash")]
 )
-def test_a_requirement_without_lock_or_hash_is_refused(text, message) -> None:
+def test_a_requirement_without_lock_or_hash_is_refused(
+    monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
     repository = Repository({})
-    repository.read = lambda label: text
+    monkeypatch.setattr(repository, "read", lambda label: text, raising=False)
     with pytest.raises(Stopped, match=message):
         PYPI["locked_requirement"](repository, "lock", "x")
 
 
-def run_extract(*arguments) -> subprocess.CompletedProcess:
+def run_extract(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, os.environ["EXTRACT"], *map(str, arguments)], capture_output=True, text=True)
 
 
-def test_an_archive_that_leads_out_of_the_folder_is_refused(tmp_path) -> None:
+def test_an_archive_that_leads_out_of_the_folder_is_refused(tmp_path: pathlib.Path) -> None:
     import tarfile
 
     (tmp_path / "file").write_text("x")
@@ -259,7 +263,7 @@ def test_an_archive_that_leads_out_of_the_folder_is_refused(tmp_path) -> None:
     assert not (tmp_path / "to" / "outside").exists()
 
 
-def test_a_truncated_archive_and_a_missing_file_are_refused(tmp_path) -> None:
+def test_a_truncated_archive_and_a_missing_file_are_refused(tmp_path: pathlib.Path) -> None:
     import tarfile
 
     (tmp_path / "file").write_bytes(os.urandom(1 << 16))

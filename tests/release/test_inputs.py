@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import sys
+from collections.abc import Iterable
 
 import pytest
 from packageurl import PackageURL
@@ -32,7 +33,7 @@ def loaded() -> list[inputs.Input]:
 
 
 @pytest.fixture
-def small(tmp_path):
+def small(tmp_path: pathlib.Path) -> dict[str, pathlib.Path]:
     """A lock of each kind with one entry, to be spoiled."""
     contents = {
         "crates.lock.json": {
@@ -82,7 +83,7 @@ def small(tmp_path):
     return {name: tmp_path / name for name in inputs.LOCKS}
 
 
-def test_every_debian_package_is_there_once(loaded) -> None:
+def test_every_debian_package_is_there_once(loaded: list[inputs.Input]) -> None:
     found = {each.key: (each.version, each.sha256, each.license) for each in loaded if each.ecosystem == "debian"}
     assert len(found) == sum(each.ecosystem == "debian" for each in loaded) > 100
     packages = DEBIAN["packages"]
@@ -92,7 +93,7 @@ def test_every_debian_package_is_there_once(loaded) -> None:
     }
 
 
-def test_every_requirement_is_there_once(loaded) -> None:
+def test_every_requirement_is_there_once(loaded: list[inputs.Input]) -> None:
     text = LOCKS["requirements.lock.txt"].read_text()
     found = {each.name: each for each in loaded if each.ecosystem == "pypi"}
     assert len(found) == sum(each.ecosystem == "pypi" for each in loaded) == text.count("==") > 10
@@ -101,7 +102,7 @@ def test_every_requirement_is_there_once(loaded) -> None:
         assert (len(each.sha256), each.license) == (1, LICENSES["pypi"][name]["license"])
 
 
-def test_every_source_is_there_once(loaded) -> None:
+def test_every_source_is_there_once(loaded: list[inputs.Input]) -> None:
     found = {each.name: (each.version, each.sha256, each.license) for each in loaded if each.ecosystem == "source"}
     assert len(found) == sum(each.ecosystem == "source" for each in loaded)
     assert found == {
@@ -111,7 +112,7 @@ def test_every_source_is_there_once(loaded) -> None:
     assert found["mlc-llm"][0] == SOURCES["mlc-llm"]["commit"]
 
 
-def test_every_crate_is_there_once(loaded) -> None:
+def test_every_crate_is_there_once(loaded: list[inputs.Input]) -> None:
     found = {
         each.key: (each.name, each.version, each.sha256, each.license) for each in loaded if each.ecosystem == "crate"
     }
@@ -122,7 +123,7 @@ def test_every_crate_is_there_once(loaded) -> None:
     }
 
 
-def test_uses_are_the_sets(loaded) -> None:
+def test_uses_are_the_sets(loaded: list[inputs.Input]) -> None:
     used = {(each.ecosystem, each.key, use) for each in loaded for use in each.uses}
     assert used == {
         (ecosystem, key, name)
@@ -132,12 +133,12 @@ def test_uses_are_the_sets(loaded) -> None:
     }
 
 
-def test_order_and_identity(loaded) -> None:
+def test_order_and_identity(loaded: list[inputs.Input]) -> None:
     identities = [each.identity for each in loaded]
     assert identities == sorted(set(identities))
 
 
-def test_package_urls(loaded) -> None:
+def test_package_urls(loaded: list[inputs.Input]) -> None:
     """Each is another one and reads back as the input that it is of."""
     assert len({each.purl for each in loaded}) == len(loaded)
     for each in loaded:
@@ -156,7 +157,7 @@ def test_package_urls(loaded) -> None:
             assert (purl.type, purl.namespace) == expected, each
 
 
-def test_small_locks(small) -> None:
+def test_small_locks(small: dict[str, pathlib.Path]) -> None:
     assert inputs.load(small) == [
         inputs.Input("crate", "rand", "0.3.1", ("e" * 64,), "Zlib", ("tokenizers",), "0.3"),
         inputs.Input(
@@ -193,7 +194,7 @@ def test_small_locks(small) -> None:
         ("sources", "tree", "5"),
     ],
 )
-def test_a_missing_licence_is_refused(small, section, key, version) -> None:
+def test_a_missing_licence_is_refused(small: dict[str, pathlib.Path], section: str, key: str, version: str) -> None:
     licenses = json.loads(small["licenses.lock.json"].read_text())
     del licenses[section][key]
     small["licenses.lock.json"].write_text(json.dumps(licenses))
@@ -206,7 +207,7 @@ def test_a_missing_licence_is_refused(small, section, key, version) -> None:
     )
 
 
-def test_the_licence_of_another_version_is_refused(small) -> None:
+def test_the_licence_of_another_version_is_refused(small: dict[str, pathlib.Path]) -> None:
     small["licenses.lock.json"].write_text(
         small["licenses.lock.json"].read_text().replace('"version": "4"', '"version": "3"')
     )
@@ -215,7 +216,7 @@ def test_the_licence_of_another_version_is_refused(small) -> None:
         inputs.load(small)
 
 
-def test_the_licence_of_nothing_is_refused(small) -> None:
+def test_the_licence_of_nothing_is_refused(small: dict[str, pathlib.Path]) -> None:
     licenses = json.loads(small["licenses.lock.json"].read_text())
     licenses["pypi"]["gone"] = {"version": "1", "license": "MIT"}
     small["licenses.lock.json"].write_text(json.dumps(licenses))
@@ -226,7 +227,7 @@ def test_the_licence_of_nothing_is_refused(small) -> None:
 
 
 @pytest.mark.parametrize("name", inputs.LOCKS)
-def test_a_missing_lock_is_refused(small, name) -> None:
+def test_a_missing_lock_is_refused(small: dict[str, pathlib.Path], name: str) -> None:
     del small[name]
     with pytest.raises(inputs.InputsError, match=f"expected locks/{name} among the locks"):
         inputs.load(small)
@@ -263,8 +264,8 @@ LICENSED_AS = {"apache-tvm-cuda": ("pypi", "apache-tvm"), "mlc-llm": ("source", 
 
 
 @pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution)
-def test_the_build_graph_says_what_a_wheel_is_made_of(made) -> None:
-    assert (made.content.entries, made.content.sets) == CONTENT[made.distribution]
+def test_the_build_graph_says_what_a_wheel_is_made_of(made: inputs.Made) -> None:
+    assert made.content == inputs.Parts(*map(frozenset, CONTENT[made.distribution]))
     assert made.licensed_as == LICENSED_AS.get(made.distribution, ("pypi", made.distribution))
     # Its licence and notice are those of its project, and of the rest none.
     own = {
@@ -278,7 +279,7 @@ def test_the_build_graph_says_what_a_wheel_is_made_of(made) -> None:
 
 
 @pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution)
-def test_compilers_and_called_libraries_are_tools(made) -> None:
+def test_compilers_and_called_libraries_are_tools(made: inputs.Made) -> None:
     tools = {name for ecosystem, name in made.tools.entries if ecosystem == "pypi" and name.startswith("nvidia-")}
     assert tools == (PYPI_CUDA if made.distribution == "apache-tvm-cuda" else set())
     assert (("debian", "cuda") in made.tools.sets) == (made.distribution == "apache-tvm-cuda")
@@ -288,7 +289,7 @@ def test_compilers_and_called_libraries_are_tools(made) -> None:
 
 
 @pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution)
-def test_what_a_wheel_is_made_of_is_locked(made, loaded) -> None:
+def test_what_a_wheel_is_made_of_is_locked(made: inputs.Made, loaded: list[inputs.Input]) -> None:
     names = {(each.ecosystem, each.name) for each in loaded}
     sets = {(each.ecosystem, use) for each in loaded for use in each.uses}
     for parts in (made.content, made.tools):
@@ -300,7 +301,7 @@ def test_what_a_wheel_is_made_of_is_locked(made, loaded) -> None:
     }
 
 
-def test_what_a_build_cannot_take_depends_on_its_options(loaded) -> None:
+def test_what_a_build_cannot_take_depends_on_its_options(loaded: list[inputs.Input]) -> None:
     entries, sets = set(), set()
     if not WITH_CUDA:
         entries |= {("pypi", name) for name in PYPI_CUDA}
@@ -310,7 +311,7 @@ def test_what_a_build_cannot_take_depends_on_its_options(loaded) -> None:
         sets |= {("crate", "tokenizers_cpp"), ("debian", "cxx_headers")}
     if not WITH_CUDA or not WITH_SOURCES:
         entries |= {("source", "tvm")}
-    assert (UNAVAILABLE.entries, UNAVAILABLE.sets) == (entries, sets)
+    assert inputs.Parts(frozenset(entries), frozenset(sets)) == UNAVAILABLE
     taken = inputs.available(loaded, UNAVAILABLE)
     assert not [each for each in taken if each in UNAVAILABLE]
     # Debian packages that other sets have too stay.
@@ -320,7 +321,7 @@ def test_what_a_build_cannot_take_depends_on_its_options(loaded) -> None:
     ]
 
 
-def test_unavailable_inputs_are_left_out_and_their_sets_forgotten(small) -> None:
+def test_unavailable_inputs_are_left_out_and_their_sets_forgotten(small: dict[str, pathlib.Path]) -> None:
     crate, debian, pypi, *sources = inputs.load(small)
     unavailable = inputs.Parts(
         frozenset({("pypi", "one"), ("source", "tree")}), frozenset({("crate", "tokenizers"), ("debian", "cc")})
@@ -331,7 +332,7 @@ def test_unavailable_inputs_are_left_out_and_their_sets_forgotten(small) -> None
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"distribution": "a", "licensed_as": ["pypi"]}'])
-def test_a_malformed_made_of_is_refused(tmp_path, content) -> None:
+def test_a_malformed_made_of_is_refused(tmp_path: pathlib.Path, content: str) -> None:
     (tmp_path / "made_of.json").write_text(content)
     with pytest.raises(
         inputs.InputsError,
@@ -340,14 +341,19 @@ def test_a_malformed_made_of_is_refused(tmp_path, content) -> None:
         inputs.Made.read(tmp_path / "made_of.json")
 
 
-def run(monkeypatch, locks, output) -> int:
+def run(monkeypatch: pytest.MonkeyPatch, locks: Iterable[pathlib.Path], output: pathlib.Path) -> int:
     monkeypatch.setattr(
         sys, "argv", ["inputs", "--locks", *map(str, locks), "--release", "v1", "--output", str(output)]
     )
     return written_inputs.main()
 
 
-def test_the_program_writes_json(monkeypatch, small, tmp_path, capsys) -> None:
+def test_the_program_writes_json(
+    monkeypatch: pytest.MonkeyPatch,
+    small: dict[str, pathlib.Path],
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     output = tmp_path / "inputs.json"
     assert run(monkeypatch, small.values(), output) == 0
     written = json.loads(output.read_text())

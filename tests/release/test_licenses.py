@@ -13,7 +13,7 @@ import re
 import sys
 import tarfile
 import zipfile
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from license_expression import get_spdx_licensing
@@ -87,7 +87,7 @@ MIT = (
         ("GPL-9", "LicenseRef-debian-GPL-9"),
     ],
 )
-def test_names_of_debian(synopsis, expected) -> None:
+def test_names_of_debian(synopsis: str, expected: str) -> None:
     assert update_licenses.join([update_licenses.debian_expression(synopsis)]) == expected
 
 
@@ -238,7 +238,7 @@ def by_hash(path: pathlib.Path) -> list[inputs.Input]:
 
 
 @pytest.mark.parametrize("path", DEBS, ids=lambda path: path.name)
-def test_a_debian_package_states_what_the_lock_says(path) -> None:
+def test_a_debian_package_states_what_the_lock_says(path: pathlib.Path) -> None:
     for locked in by_hash(path):
         owner, text = copyright_file(path, locked.name)
         entry = LICENSES["debian"][locked.key]
@@ -250,7 +250,7 @@ def test_a_debian_package_states_what_the_lock_says(path) -> None:
 
 
 @pytest.mark.parametrize("path", WHEELS, ids=lambda path: path.name)
-def test_a_wheel_states_what_the_lock_says(path) -> None:
+def test_a_wheel_states_what_the_lock_says(path: pathlib.Path) -> None:
     for locked in by_hash(path):
         assert update_licenses.wheel_license(path, REAL) == LICENSES["pypi"][locked.name]["license"]
 
@@ -266,7 +266,7 @@ def test_a_wheel_states_what_the_lock_says(path) -> None:
         ("", {"src/LICENSE": MIT}, "LicenseRef-some-thing"),
     ],
 )
-def test_manifests_of_crates(tmp_path, manifest, files, expected) -> None:
+def test_manifests_of_crates(tmp_path: pathlib.Path, manifest: str, files: dict[str, str], expected: str) -> None:
     crate = tmp_path / "some_thing-1.0.0.crate"
     files = {"Cargo.toml": f'[package]\nname = "some_thing"\n{manifest}\n', **files}
     crate.write_bytes(tar_bytes({f"some_thing-1.0.0/{name}": content for name, content in files.items()}, "w:gz"))
@@ -281,14 +281,14 @@ def test_manifests_of_crates(tmp_path, manifest, files, expected) -> None:
         ({"NOTICE": MIT}, "LicenseRef-some-thing"),
     ],
 )
-def test_licence_files_of_git_repositories(files, expected) -> None:
+def test_licence_files_of_git_repositories(files: dict[str, str], expected: str) -> None:
     assert update_licenses.git_license(tar_bytes(files, "w"), "some-thing", REVIEWED) == expected
 
 
 # The update ------------------------------------------------------------------------------------------------------
 
 
-def tar_bytes(files: dict[str, str], mode: str) -> bytes:
+def tar_bytes(files: dict[str, str], mode: Literal["w", "w:gz", "w:xz"]) -> bytes:
     """A tar archive; content that starts with "->" is a symbolic link."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode=mode) as tar:
@@ -370,7 +370,7 @@ class Workspace:
 
 
 @pytest.fixture
-def workspace(tmp_path, monkeypatch):
+def workspace(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     for variable in ("MLC_DEBIAN_MIRROR", "MLC_DEBIAN_SECURITY_MIRROR"):
         # A port that nothing answers on: what is not in the folder of downloads is an error.
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
@@ -387,12 +387,14 @@ def workspace(tmp_path, monkeypatch):
     return made
 
 
-def update(monkeypatch, workspace, *arguments) -> int:
+def update(monkeypatch: pytest.MonkeyPatch, workspace: Workspace, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["update_licenses", "--cache", str(workspace.cache), *arguments])
     return update_licenses.main()
 
 
-def test_an_update_follows_links_and_keeps_what_it_read(monkeypatch, workspace, capsys) -> None:
+def test_an_update_follows_links_and_keeps_what_it_read(
+    monkeypatch: pytest.MonkeyPatch, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert update(monkeypatch, workspace) == 0
     gpl = {"version": "1", "license": "GPL-2.0-or-later"}
     assert workspace.lock() == {
@@ -416,7 +418,9 @@ def test_an_update_follows_links_and_keeps_what_it_read(monkeypatch, workspace, 
     assert update(monkeypatch, workspace, "--check") == 0
 
 
-def test_the_licence_of_a_git_source_is_read_only_when_its_commit_changes(monkeypatch, workspace, capsys) -> None:
+def test_the_licence_of_a_git_source_is_read_only_when_its_commit_changes(
+    monkeypatch: pytest.MonkeyPatch, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = workspace.locks / "sources.lock.json"
     source = {
         "registry": "git",
@@ -441,7 +445,9 @@ def test_the_licence_of_a_git_source_is_read_only_when_its_commit_changes(monkey
     assert error.startswith("update_licenses: engine: expected commit " + "2" * 40) and "MLC_SOURCES" in error
 
 
-def test_all_texts_that_need_a_review_are_named_and_written_down(monkeypatch, workspace, tmp_path, capsys) -> None:
+def test_all_texts_that_need_a_review_are_named_and_written_down(
+    monkeypatch: pytest.MonkeyPatch, workspace: Workspace, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     workspace.deb("base", "2", {"./usr/share/doc/base/copyright": GPL_NOTICE + "changed"})
     workspace.deb("new", "1", {"./usr/share/doc/new/copyright": "do what you like"})
     monkeypatch.setenv("BUILD_WORKING_DIRECTORY", str(tmp_path))
@@ -454,7 +460,7 @@ def test_all_texts_that_need_a_review_are_named_and_written_down(monkeypatch, wo
     assert not (workspace.locks / "licenses.lock.json").exists()
 
 
-def test_what_is_no_longer_locked_leaves_the_lock(monkeypatch, workspace) -> None:
+def test_what_is_no_longer_locked_leaves_the_lock(monkeypatch: pytest.MonkeyPatch, workspace: Workspace) -> None:
     assert update(monkeypatch, workspace) == 0
     del workspace.debian["stable/a-plug"]
     workspace.deb("other", "1", {"./usr/share/doc/other/copyright": MIT})
@@ -462,14 +468,18 @@ def test_what_is_no_longer_locked_leaves_the_lock(monkeypatch, workspace) -> Non
     assert sorted(workspace.lock()["debian"]) == ["stable/base", "stable/lib", "stable/other"]
 
 
-def test_a_damaged_download_is_not_read(monkeypatch, workspace, capsys) -> None:
+def test_a_damaged_download_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
     workspace.files["base"].write_bytes(deb_bytes({"./usr/share/doc/base/copyright": MIT}))
     assert update(monkeypatch, workspace) == 1
     assert "update_licenses: cannot download" in capsys.readouterr().err
     assert not (workspace.locks / "licenses.lock.json").exists()
 
 
-def test_a_link_out_of_the_lock_is_refused(monkeypatch, workspace, capsys) -> None:
+def test_a_link_out_of_the_lock_is_refused(
+    monkeypatch: pytest.MonkeyPatch, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
     workspace.deb("lost", "1", {"./usr/share/doc/lost": "->elsewhere"})
     assert update(monkeypatch, workspace) == 1
     message = (
@@ -478,7 +488,7 @@ def test_a_link_out_of_the_lock_is_refused(monkeypatch, workspace, capsys) -> No
     assert message in capsys.readouterr().err
 
 
-def test_a_package_without_copyright_file_is_refused(tmp_path) -> None:
+def test_a_package_without_copyright_file_is_refused(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "bare.deb"
     path.write_bytes(deb_bytes({"./usr/bin/bare": ""}))
     with pytest.raises(
