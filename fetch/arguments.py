@@ -1,4 +1,4 @@
-"""Arguments of the commands that people run: one line says what is wrong, instead of a page of usage."""
+"""Argument parsing shared by all `bazel run` programs: an error is one line instead of a page of usage."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser for a `bazel run` target; its first fixed arguments come from the BUILD file and are not shown."""
+    """argparse's parser for a `bazel run` target; --help hides the arguments that the BUILD file passes."""
 
     def __init__(self, target: str, description: str | None, **kwargs: Any) -> None:
         super().__init__(
             prog=f"tools/bazel run {target} --",
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            # A flag that is cut short would mean another thing once there are two that start so.
+            # An abbreviation would change its meaning as soon as another flag starts with it.
             allow_abbrev=False,
             **kwargs,
         )
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def named_path(text: str) -> tuple[str, pathlib.Path]:
-    """Reads NAME=PATH, the form in which BUILD files pass images and documents."""
+    """Reads NAME=PATH, as BUILD files pass images and documents."""
     name, _, path = text.partition("=")
     if not path:
         raise argparse.ArgumentTypeError(f"expected NAME=PATH, found {text!r}")
@@ -34,5 +34,5 @@ def named_path(text: str) -> tuple[str, pathlib.Path]:
 
 
 def user_path(text: str) -> pathlib.Path:
-    """A path as the user means it: `bazel run` starts programs in another folder than the user's."""
+    """A path relative to the user's folder: `bazel run` starts programs elsewhere."""
     return pathlib.Path(os.environ.get("BUILD_WORKING_DIRECTORY", ""), text)

@@ -1,5 +1,6 @@
-"""Downloads for the launcher: verified by hash, resumed, several mirrors, the machine's CA bundle; standard library
-only.
+"""Downloads verified by hash, resumed, from several mirrors, with the machine's CA bundle.
+
+Standard library only: the launcher and repository rules run this on the machine's own Python.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _TRIES_PER_URL = 3
 
 
 class DownloadError(errors.UserError):
-    """A file could not be had; the message names it, what was expected, what was found and what mends it."""
+    """A download failed; the message names the file, what was expected, what was found and what to do."""
 
 
 def open_url(
@@ -44,7 +45,7 @@ def open_url(
 
 
 def reason(error: BaseException) -> str:
-    """One line that says what went wrong with a request, without Python's wrapping."""
+    """One line that says why a request failed, without Python's wrapping."""
     if isinstance(error, urllib.error.HTTPError):
         return f"HTTP {error.code} {error.reason}"
     if isinstance(error, urllib.error.URLError):
@@ -78,17 +79,17 @@ def fetch(
     progress: Callable[[int], None] = lambda received: None,
     headers: Mapping[str, str] | None = None,
 ) -> Path:
-    """Downloads one file, verified, into `destination`; what an earlier run left of it is resumed, never trusted.
+    """Downloads and verifies one file. Resumes what an earlier run left, without trusting it.
 
     Args:
-      urls: the same file at several places, tried in this order.
-      destination: appears only whole and verified; while incomplete the bytes are in `<destination>.part`.
+      urls: places of the same file, tried in this order.
+      destination: appears only once complete and verified; until then the bytes are in `<destination>.part`.
       sha256: the expected hash, lower-case hexadecimal.
       size: bytes, where known.
-      progress: called with the number of bytes newly had (also for bytes that an earlier run left).
+      progress: called with the number of bytes added (including those that an earlier run left).
 
     Raises:
-      DownloadError: no URL had the file, or had another file.
+      DownloadError: no URL has the file, or only another one.
     """
     if destination.exists() and file_sha256(destination) == sha256:
         progress(destination.stat().st_size)
@@ -121,7 +122,7 @@ def fetch(
             part.unlink()
             progress(-found)
             failures.append(f"{url}: expected sha256 {sha256}, found {digest} ({found} bytes)")
-            if not resumed:  # Else what was resumed may be at fault: once more, from the start.
+            if not resumed:  # Otherwise the resumed part may be at fault: try again from the start.
                 break
     raise DownloadError(f"cannot download {destination.name}:\n  " + "\n  ".join(dict.fromkeys(failures)))
 
@@ -129,7 +130,7 @@ def fetch(
 def _append(
     url: str, part: Path, size: int | None, progress: Callable[[int], None], headers: Mapping[str, str] | None
 ) -> str:
-    """Appends to `part` what it lacks and returns the sha256 of the whole."""
+    """Appends the missing rest to `part` and returns the sha256 of the whole."""
     digest = hashlib.sha256()
     with open(part, "ab+") as out:
         out.seek(0)
@@ -151,12 +152,12 @@ def _append(
                     digest.update(chunk)
                     have += len(chunk)
                     progress(len(chunk))
-                if response.length:  # http.client reports a body that was cut short only through this counter.
+                if response.length:  # The only sign of a truncated body in http.client.
                     raise http.client.IncompleteRead(b"", response.length)
             out.flush()
         except BaseException as error:
             progress(-have)
             if isinstance(error, urllib.error.HTTPError) and error.code == 416:
-                out.truncate(0)  # What is there is longer than the file: it is not the file.
+                out.truncate(0)  # The part is longer than the file: it is not part of it.
             raise
     return digest.hexdigest()

@@ -1,5 +1,5 @@
-"""The one kind of error that the launcher shows as a message instead of a traceback."""
+"""Errors that programs show as a message instead of a traceback."""
 
 
 class UserError(Exception):
-    """Something that the user can mend; the message says what was expected, what was found and how."""
+    """An error that the user can fix; the message says what was expected, what was found and what to do."""

@@ -1,4 +1,7 @@
-"""What the lock update commands share: where the locks are, how they are written and compared."""
+"""The writer of locks, shared by the update commands: finds, lays out, compares and writes them.
+
+fetch/locks.py reads them; the launcher imports that one, and must not need this.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from typing import Any
 
 
 def folder() -> Path:
-    """The workspace's own locks/ under `bazel run`, else the one next to this folder."""
+    """The workspace's locks/ under `bazel run`, else the folder next to this one."""
     workspace = os.environ.get("BUILD_WORKSPACE_DIRECTORY")
     return Path(workspace, "locks") if workspace else Path(__file__).parents[1] / "locks"
 
 
 def argument_parser(about: str) -> argparse.ArgumentParser:
-    """A parser of the options that every update command has.
+    """A parser for the options that all update commands share.
 
     Args:
       about: the command's module docstring, shown by --help.
@@ -29,7 +32,7 @@ def argument_parser(about: str) -> argparse.ArgumentParser:
 
 
 def parse_arguments(about: str) -> argparse.Namespace:
-    """Parses the command line of an update command that has no options besides the common ones."""
+    """Parses the command line of an update command that has only the common options."""
     return argument_parser(about).parse_args()
 
 
@@ -39,12 +42,12 @@ def read_json(name: str) -> Any:
 
 
 def as_json(content: Any) -> str:
-    """The one way JSON locks are laid out, so that equal content is equal bytes."""
+    """The layout of all JSON locks, so that equal content gives equal bytes."""
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def write(name: str, text: str, *, check: bool, command: str) -> int:
-    """Writes a lock, or with `check` only compares it.
+    """Writes a lock; with `check` only compares it.
 
     Returns:
       The exit status: 1 if `check` found a difference.

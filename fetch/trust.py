@@ -1,4 +1,4 @@
-"""A Java trust store from the machine's CA bundle: Java has its own list and would refuse what the machine trusts."""
+"""A Java trust store from the machine's CA bundle, because Java has its own list of trusted authorities."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _USUAL = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.cr
 
 
 def bundle() -> str | None:
-    """The machine's bundle of certificate authorities (PEM), or None where it has none of its own."""
+    """The machine's bundle of certificate authorities (PEM), or None if it has none."""
     for candidate in (*map(os.environ.get, _VARIABLES), *_USUAL):
         if candidate and os.path.isfile(candidate):
             return candidate
@@ -17,7 +17,7 @@ def bundle() -> str | None:
 
 
 def store(cache: str) -> str | None:
-    """The path of the trust store for Java, made anew when the bundle has changed; None where there is no bundle."""
+    """The path of the trust store for Java, written again if the bundle has changed; None without a bundle."""
     source = bundle()
     if not source:
         return None
@@ -36,7 +36,7 @@ def store(cache: str) -> str | None:
 
 
 def certificates(pem: str) -> list[bytes]:
-    """The certificates (DER) in a PEM text, each once, in order."""
+    """The certificates (DER) in a PEM text, in order and without duplicates."""
     import base64
     import re
 
@@ -45,7 +45,7 @@ def certificates(pem: str) -> list[bytes]:
 
 
 def encode(entries: list[bytes], password: str = "changeit") -> bytes:
-    """A key store in Java's own format (JKS, version 2) of trusted certificates.
+    """A key store of trusted certificates in Java's format (JKS, version 2).
 
     Layout, big-endian: magic 0xFEEDFEED, version, count; per entry tag 2, alias, milliseconds, "X.509", length, DER;
     last SHA-1 of the password in UTF-16, a fixed phrase and everything before.

@@ -1,19 +1,15 @@
 """Reports vulnerable and outdated pins of all locks, from vulnerability data that you supply.
 
-    tools/bazel run //locks:audit -- --data FOLDER_OR_FILE_OR_URL …               # a table; exit status 1 if something
-    is to be done
-    tools/bazel run //locks:audit -- --data FOLDER --offline --json audit.json    # nothing is asked of a registry; the
-    same as JSON
+    tools/bazel run //locks:audit -- --data FOLDER_OR_FILE_OR_URL …               # prints tables
+    tools/bazel run //locks:audit -- --data FOLDER --offline --json audit.json    # asks no registry; also writes JSON
 
 Data: what OSV publishes for PyPI, Rust's crates and Debian's releases (all.zip, or unpacked), and the JSON of Debian's
-  security tracker,
-offline or by their addresses. Outdated is what the registries of this machine have newer, by the rules of the update
-commands.
+security tracker, as files or addresses. A pin is outdated if this machine's registries have a newer version that the
+update commands would take.
 
-Exit status 1: a vulnerability of severity --fail-on or above that locks/audit.json does not allow; an entry there whose
-date has passed; pins of
-an ecosystem that the data says nothing of (unless --partial). What nobody has rated counts as "high". Exit status 2:
-the data cannot be read.
+Exit status 1: a vulnerability of severity --fail-on or above that locks/audit.json does not accept; an expired entry
+there; pins of an ecosystem that the data does not cover (unless --partial). Unrated vulnerabilities count as "high".
+Exit status 2: the data cannot be read.
 """
 
 from __future__ import annotations
@@ -47,17 +43,17 @@ from fetch.pypi import update_requirements
 
 ALLOWED = "audit.json"
 
-# Debian rebuilds a package without changes of its source as version "+b1", "+b2", …
+# Debian rebuilds a package from unchanged source as version "+b1", "+b2", …
 _REBUILD = re.compile(r"\+b\d+$")
 
 
 class AuditError(Exception):
-    """The list of what is allowed cannot be used; one line that names the entry."""
+    """The list of accepted vulnerabilities is malformed; the message is one line that names the entry."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Allowed:
-    """One entry of locks/audit.json: a vulnerability that need not be mended until a date.
+    """One entry of locks/audit.json: a vulnerability that is accepted until a date.
 
     Args:
         id: its name, or one of its aliases.
@@ -149,14 +145,14 @@ def pins(locked: Iterable[Input]) -> list[Pin]:
 
 
 def bazel_pins(manifest: dict[str, Any]) -> list[Pin]:
-    """What the launcher made Bazel of (tools/launcher/install.py), with the same meaning as the locks' pins.
+    """The packages that the launcher installed Bazel from (tools/launcher/bootstrap.py), as the locks' pins are.
 
     Args:
         manifest: the content of manifest.json in the folder that it installed Bazel into.
     """
     sources = set()
     for name, package in manifest["packages"].items():
-        # Written down only since the audit asks for it.
+        # Older manifests lack the source.
         source, version = package.get("source", (name, _REBUILD.sub("", package["version"])))
         sources.add((package["suite"], source, version))
     debian_pins = [
@@ -242,7 +238,7 @@ def outdated_crates(locked: list[Input], cargo: str) -> list[Outdated]:
 
 
 def outdated(locked: list[Input], cargo: str) -> tuple[list[Outdated], list[str]]:
-    """What is outdated, and of each registry that does not answer a line."""
+    """Outdated pins, and one line for each registry that does not answer."""
     found: list[Outdated] = []
     silent = []
     asked: dict[str, Callable[[], list[Outdated]]] = {
@@ -299,8 +295,8 @@ class Report:
         for each in self.allowed:
             if each.until < self.today:
                 lines.append(
-                    f"locks/{ALLOWED}: {each.id} was allowed until {each.until} ({each.reason}): mend it, or judge it"
-                    " anew and move the date"
+                    f"locks/{ALLOWED}: {each.id} was allowed until {each.until} ({each.reason}): fix it, or judge it"
+                    " again and move the date"
                 )
         if not self.partial:
             # Data about git repositories is not published apart: what there is comes with the other ecosystems.
@@ -388,7 +384,7 @@ class Report:
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns side by side, the last one as it comes."""
+    """Aligned columns; the last one is not padded."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     return "\n".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[-1]]).rstrip() for row in rows
@@ -396,7 +392,7 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _here(path: str) -> Path:
-    """A path that the user has given: under `bazel run` the folder that the user is in is not the program's."""
+    """A path relative to the user's folder: `bazel run` starts programs elsewhere."""
     return Path(os.environ.get("BUILD_WORKING_DIRECTORY", "."), path)
 
 

@@ -29,14 +29,14 @@ from packaging.version import Version as PythonVersion
 # OSV's names of ecosystems; that of Rust's crates up to its dot.
 PYPI, CRATES, DEBIAN, GIT = "PyPI", "crates", "Debian", "GIT"
 
-# From the least to the most severe; CVSS 3.1, section 5, has these five, and "unknown" is where nobody has said.
+# From the least to the most severe (CVSS 3.1, section 5); "unknown" is for unrated vulnerabilities.
 SEVERITIES = ("none", "low", "medium", "high", "critical")
 UNKNOWN = "unknown"
 
 # Debian's suites by the number that OSV has for them.
 RELEASES = {"bullseye": "11", "bookworm": "12", "trixie": "13", "forky": "14"}
 
-# Words of GitHub's advisories and of Debian's tracker.
+# Words in GitHub's advisories and in Debian's tracker.
 _WORDS = {
     "unimportant": "none",
     "negligible": "none",
@@ -50,7 +50,7 @@ _WORDS = {
 
 
 class DataError(Exception):
-    """A file is not vulnerability data; one line that names it."""
+    """A file is not vulnerability data; the message is one line that names it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +79,8 @@ class Finding:
     Args:
         aliases: further names of the same vulnerability.
         severity: one of SEVERITIES, or UNKNOWN.
-        fixed: versions that do not have it any more, as the data names them.
-        note: what a reader must know to judge it; "" mostly.
+        fixed: the versions that fix it, as the data names them.
+        note: what a reader must know to judge it; usually "".
     """
 
     pin: Pin
@@ -206,7 +206,7 @@ Ancestry = Callable[[str, str, str], "bool | None"]
 
 
 def unknown_ancestry(repository: str, older: str, newer: str) -> bool | None:
-    """Whether one commit is part of the history of another: nobody knows without a checkout."""
+    """Whether one commit is part of the history of another: unknown without a checkout."""
     return None
 
 
@@ -216,8 +216,8 @@ class Database:
 
     Args:
         pins: what is asked about; records about other packages are dropped while they are read.
-        in_history: (repository, commit, later commit) → whether the first is part of the second's history; None where
-          nobody knows.
+        in_history: (repository, commit, later commit) → whether the first is part of the second's history; None if
+          unknown.
     """
 
     pins: list[Pin]
@@ -235,7 +235,7 @@ class Database:
 
     @property
     def not_covered(self) -> list[Pin]:
-        """Pins of ecosystems that the data has no record of: nothing can be said of them."""
+        """Pins of ecosystems that the data has no record of: the data says nothing about them."""
         return [pin for pin in self.pins if pin.ecosystem not in self.ecosystems]
 
     def add(self, content: Any, name: str) -> None:
@@ -281,8 +281,8 @@ class Database:
                         self._find(pin, record, affected, note)
 
     def _commit_in_range(self, pin: Pin, git: dict[str, Any], affected: dict[str, Any]) -> tuple[bool, str]:
-        """Whether a commit is in a range of commits (OSV schema, type GIT): after one that introduced it and not after
-        one that mended it.
+        """Whether a commit is in a range of commits (OSV schema, type GIT): after one that introduced the vulnerability
+        and not after one that fixed it.
         """
         if pin.version in affected.get("versions", []):
             return True, ""
@@ -293,16 +293,16 @@ class Database:
         answers = [True if commit == "0" else self.in_history(pin.name, commit, pin.version) for commit in introduced]
         if answers and all(answer is False for answer in answers):
             return False, ""
-        mended = [self.in_history(pin.name, commit, pin.version) for commit in fixed]
-        mended += [self.in_history(pin.name, commit, pin.version) for commit in last if commit != pin.version]
-        if True in mended:
+        repaired = [self.in_history(pin.name, commit, pin.version) for commit in fixed]
+        repaired += [self.in_history(pin.name, commit, pin.version) for commit in last if commit != pin.version]
+        if True in repaired:
             return False, ""
         return True, (
             "commits cannot be compared without a checkout: judge it by hand"
             if None
             in [
                 *answers,
-                *mended,
+                *repaired,
             ]
             else ""
         )

@@ -31,7 +31,7 @@ def download_crates(rctx, crates):
         fail("{} (sha256 {}) is not in the repository cache, and: {}".format(_file(failed[0]), failed[0]["sha256"], problem))
     if failed:
         fail(("{}: expected a file with sha256 {} at {}, found none or another. Do not build on another: find out why; " +
-              "if the change is meant: tools/bazel run //locks:update_crates").format(_file(failed[0]), failed[0]["sha256"], urls[_file(failed[0])]))
+              "if the change is intended: tools/bazel run //locks:update_crates").format(_file(failed[0]), failed[0]["sha256"], urls[_file(failed[0])]))
     return [_file(crate) for crate in crates]
 
 def _file(crate):

@@ -2,11 +2,9 @@
 
     python3 fetch/crates/registry.py --cargo usr/bin/cargo --crate itoa@1.0.15@SHA256…    # JSON: file name → address
 
-Cargo itself is asked, with the configuration of whoever runs this: the registry that stands in for the default one (The
-Cargo Book, "Source
-Replacement"), else cargo's own default. MLC_CRATES_URL, a download address as in a registry index's config.json ("dl"),
-goes before both.
-Runs in a repository rule, so on the machine's Python: standard library only.
+Cargo answers, with this user's configuration: the registry that replaces the default one (The Cargo Book, "Source
+Replacement"), else its default. MLC_CRATES_URL, a download address as in a registry index's config.json ("dl"),
+overrides both. Standard library only: a repository rule runs this on the machine's own Python.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ path = "lib.rs"
 
 
 class RegistryError(errors.UserError):
-    """No registry answers; one line that says what to set."""
+    """No registry answers; the message is one line that says what to set."""
 
 
 def download_url(template: str, name: str, version: str, sha256: str) -> str:

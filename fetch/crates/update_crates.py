@@ -1,12 +1,10 @@
-"""Updates locks/crates.lock.json: version and hash of every crate that the Cargo.lock files in
-locks/crates.packages.json name.
+"""Updates locks/crates.lock.json: every crate in the Cargo.lock files that locks/crates.packages.json names, by hash.
 
     tools/bazel run //locks:update_crates              # write the lock
     tools/bazel run //locks:update_crates -- --check   # only compare: exit status 1 if it would change
 
-Nothing is asked of a registry: cargo has written down what it chose. A crate's key is <series>/<name>, where a series
-is the versions that
-Cargo takes for compatible: 1 of 1.4.2, 0.3 of 0.3.1. A Cargo.lock has one version of each series.
+Needs no registry: the Cargo.lock files have what cargo chose. A crate's key is <series>/<name>; a series is a set of
+versions that Cargo considers compatible: 1 for 1.4.2, 0.3 for 0.3.1. A Cargo.lock has one version of each series.
 """
 
 from __future__ import annotations
@@ -19,18 +17,17 @@ import tomllib
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the workspace root, so that this also runs without Bazel
 
-from fetch import lock_file
+from fetch import lock_file, locks
 
 ASKED = "crates.packages.json"
-LOCK = "crates.lock.json"
+LOCK = locks.CRATES_LOCK
 
-# How Cargo.lock names the registry that cargo uses where nothing else is said; a mirror in its place does not change
-# that.
+# Cargo.lock's name for cargo's default registry; a configured mirror does not change it.
 DEFAULT_REGISTRY = "registry+https://github.com/rust-lang/crates.io-index"
 
 
 def series(version: str) -> str:
-    """The versions that Cargo takes for compatible (The Cargo Book, "Default requirements"), as their common part.
+    """The common part of the versions that Cargo considers compatible (The Cargo Book, "Default requirements").
 
     >>> series("1.4.2"), series("0.3.1"), series("0.0.7")
     ('1', '0.3', '0.0.7')

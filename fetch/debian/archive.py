@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
-# the workspace root: repository rules run this file by path
+# The workspace root: repository rules run this file by path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from fetch import download, errors
@@ -35,11 +35,11 @@ ARCHIVES = {"debian": "MLC_DEBIAN_MIRROR", "debian-security": "MLC_DEBIAN_SECURI
 
 
 class DebianError(errors.UserError):
-    """Something about Debian's archive; the message names the package or file and the command that mends it."""
+    """Debian's archive or a package is not as expected; the message names it and the command that fixes it."""
 
 
 class SignatureError(DebianError):
-    """An index is not signed by a key of the machine's keyring: nothing of it may be used."""
+    """An index is not signed by a key of the machine's keyring, so it must not be used."""
 
 
 # Mirrors ---------------------------------------------------------------------------------------------------------
@@ -49,9 +49,7 @@ def mirrors() -> dict[str, list[str]]:
     """Base URLs of each archive, best first, without a trailing slash.
 
     From the environment (MLC_DEBIAN_MIRROR, MLC_DEBIAN_SECURITY_MIRROR: one or more URLs, space-separated), else from
-    what
-    the machine's apt is set up with. An archive that neither names has an empty list; `mirror_urls` makes that an
-    error.
+    the machine's apt configuration. An archive that neither names has an empty list; `mirror_urls` makes that an error.
     """
     found: dict[str, list[str]] = {name: os.environ.get(variable, "").split() for name, variable in ARCHIVES.items()}
     if not all(found.values()):
@@ -62,7 +60,7 @@ def mirrors() -> dict[str, list[str]]:
 
 
 def mirror_urls(archive: str) -> list[str]:
-    """The mirrors of one archive; an error that says what to set where there is none."""
+    """The mirrors of one archive; raises an error that says what to set if there is none."""
     urls = mirrors()[archive]
     if not urls:
         raise DebianError(
@@ -107,7 +105,7 @@ def keyring() -> Path:
 
 
 def verified_text(signed: bytes, what: str) -> str:
-    """The text inside an inline-signed file, given out by the verifier itself so that nothing unsigned is read.
+    """The text of an inline-signed file. The verifier itself writes it, so that nothing unsigned is read.
 
     Args:
       signed: an InRelease file (OpenPGP cleartext signature).
@@ -139,8 +137,7 @@ def verified_text(signed: bytes, what: str) -> str:
             command = [verifier, "--keyring", str(ring), "--cleartext", "--output", str(text), str(source)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if Path(verifier).name == "gpgv":
-            # Releases are signed by several keys; the machine may be too old to know the newest: one good one is
-            # enough.
+            # Several keys sign a release, and an old machine may lack the newest: one good signature is enough.
             status = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("[GNUPG:] ")}
             good = "VALIDSIG" in status and not status & {"BADSIG", "REVKEYSIG", "EXPKEYSIG"}
         else:
@@ -181,7 +178,8 @@ class Package:
 
 
 def parse_stanza(text: str) -> dict[str, str]:
-    """Fields of one control stanza (deb822); continuation lines stay joined by newlines."""
+    """Fields of one control stanza (deb822), with newlines between continuation lines; for the bootstrap only, other
+    programs use python-debian."""
     fields: dict[str, str] = {}
     name = ""
     for line in text.splitlines():
@@ -194,7 +192,7 @@ def parse_stanza(text: str) -> dict[str, str]:
 
 
 class Index:
-    """The packages of one or more suites by name; of several versions the newest counts."""
+    """The packages of one or more suites by name, in the newest version."""
 
     def __init__(self, text: str = "", suite: str = "", archive: str = "debian") -> None:
         self._stanzas: dict[str, list[tuple[str, str, str]]] = {}
@@ -204,7 +202,7 @@ class Index:
                 self._stanzas.setdefault(stanza[9 : stanza.index("\n")], []).append((stanza, suite, archive))
 
     def merge(self, other: Index) -> Index:
-        """Both indexes in one; of a package that both have the newer version is found."""
+        """Both indexes in one, with the newer version of a package that both have."""
         merged = Index()
         for index in (self, other):
             for name, stanzas in index._stanzas.items():
@@ -260,9 +258,9 @@ def fetch_index(
     architecture: str = "amd64",
     progress: Callable[[int], None] = lambda received: None,
 ) -> Index:
-    """The package index of a suite: signature checked with the machine's keyring, hash by what was signed.
+    """The package index of a suite, checked by the signature of the suite's release and the hash in it.
 
-    Valid-Until is not enforced: a mirror of a registry-only network may lag, and its signature still holds.
+    Valid-Until is not enforced: an internal mirror may lag, and the signature still holds.
 
     Args:
       suite: for example "bookworm", "forky", "bookworm-security".
@@ -301,7 +299,7 @@ def _listed_hash(release: str, name: str, base: str) -> str:
 
 def _read_index(base: str, name: str, sha256: str, progress: Callable[[int], None]) -> bytes:
     folder = name.rsplit("/", 1)[0]
-    # By hash first: the plain name may belong to a newer or older Release while a mirror is being updated.
+    # By hash first: during a mirror's update the plain name may belong to another Release.
     with tempfile.TemporaryDirectory() as scratch:
         urls = [f"{base}/{folder}/by-hash/SHA256/{sha256}", f"{base}/{name}"]
         return download.fetch(urls, Path(scratch, "Packages.xz"), sha256, progress=progress).read_bytes()
@@ -312,7 +310,7 @@ def _read_index(base: str, name: str, sha256: str, progress: Callable[[int], Non
 
 @functools.total_ordering
 class version_key:
-    """Orders version strings as Debian Policy 5.6.12 says."""
+    """Orders versions (Debian policy 5.6.12); for the bootstrap only, other programs use python-debian."""
 
     def __init__(self, version: str) -> None:
         epoch, colon, rest = version.partition(":")
@@ -322,7 +320,7 @@ class version_key:
 
     @staticmethod
     def _weights(text: str) -> list[tuple]:
-        # Alternating non-digits and digits; '~' sorts before the end of the part, letters before other characters.
+        # Non-digits and digits alternate; '~' sorts before the end of the part, letters before other characters.
         pieces: list[tuple] = []
         for letters, digits in re.findall(r"(\D*)(\d*)", text):
             weights = [-1 if c == "~" else ord(c) if c.isalpha() else ord(c) + 256 for c in letters]
@@ -352,17 +350,16 @@ def _satisfies(version: str, op: str | None, wanted: str | None) -> bool:
 def resolve(packages: Index, roots: Iterable[str], exclude: Collection[str] = ()) -> list[Package]:
     """The roots and everything they (pre-)depend on, sorted by name.
 
-    Of alternatives (`a | b`) the first that is already chosen counts, else the first that the index has; a virtual
-    package is met
-    by an already chosen provider, else by the first by name.
+    Of alternatives (`a | b`) it takes the first that is already chosen, else the first that the index has. A provider
+    that is already chosen satisfies a virtual package, else the first one by name.
 
     Args:
       packages: the index (or several, merged).
       roots: package names.
-      exclude: names that are neither chosen nor followed, and count as met.
+      exclude: names that are neither chosen nor followed, and count as satisfied.
 
     Raises:
-      DebianError: a root or a dependency that the index cannot meet.
+      DebianError: the index cannot satisfy a root or a dependency.
     """
     chosen: dict[str, Package] = {}
     queue = list(roots)
@@ -465,7 +462,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("mirrors", help="base URLs of each archive, best first")
-    commands.add_parser("sha256", help="what a mirror really has: the sha256 of a URL's content").add_argument("url")
+    commands.add_parser("sha256", help="the sha256 of a URL's content").add_argument("url")
     options = parser.parse_args(arguments)
     try:
         answer = mirrors() if options.command == "mirrors" else hashlib.sha256(download.read(options.url)).hexdigest()

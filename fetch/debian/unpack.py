@@ -1,11 +1,9 @@
-"""Unpacks .deb files, and wheels that bring programs, into one folder whose programs run on the folder's own loader and
-libraries.
+"""Unpacks .deb files and wheels with programs into one folder; the programs run on the folder's loader and libraries.
 
     python3 fetch/debian/unpack.py --root FOLDER --wrapper usr/bin/python3=usr/bin/python3.11 *.deb
 
-The result depends on the packages alone: no times, no owners, no absolute link, no path of this machine. Runs in a
-repository rule,
-so on the machine's Python: standard library only.
+The result depends only on the packages: it has no times, owners, absolute links or paths of this machine. Standard
+library only: a repository rule runs this on the machine's own Python.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the workspace root: this r
 from fetch.debian import archive as debian
 from fetch.pypi.extract import extract
 
-# What no program here reads; licences stay with the packages, which the images take whole.
+# Files that no program here reads. Licences are still in the packages that images install.
 UNUSED = re.compile(r"usr/share/(bash-completion|bug|doc|doc-base|info|lintian|locale|man|menu)/|etc/")
 
 # Since Debian 13 everything is below /usr.
@@ -41,10 +39,11 @@ case "$0" in
 */{script}) root="${{0%/{script}}}" ;;
 *) root="${{0%/*}}/{up}" ;;
 esac
-{drop}{variables}exec "$root/{loader}" --inhibit-cache --library-path "{libraries}" {argv0}"$root/{program}"{arguments} "$@"
+{drop}{variables}exec "$root/{loader}" --inhibit-cache --library-path "{libraries}" \
+{argv0}"$root/{program}"{arguments} "$@"
 """
 
-# Each argument goes from the front of the list to its end, but for the option and its value.
+# Moves each argument from the front of the list to its end, except the option and its value.
 DROP = """\
 count=$#
 while [ $count -gt 0 ]; do
@@ -61,7 +60,7 @@ done
 
 
 def unpack(deb: Path, root: Path) -> None:
-    """Adds the files of one package to `root`; two packages may not bring different files of one name."""
+    """Adds the files of one package to `root`; a second package must not bring a file of the same name."""
     with debian.Deb(deb).data() as tar:
         for member in tar:
             name = posixpath.normpath(member.name)
@@ -97,7 +96,7 @@ def relative_link(name: str, destination: str) -> str:
 
 
 def remove_dangling_links(root: Path) -> None:
-    """Bazel cannot take a link to nowhere as an input; such links lead to packages that the set leaves out."""
+    """Removes links to packages that the set leaves out: Bazel accepts no dangling link as an input."""
     for folder, folders, files in os.walk(root):
         for name in folders + files:
             path = Path(folder, name)
@@ -108,9 +107,8 @@ def remove_dangling_links(root: Path) -> None:
 def relocate_linker_scripts(root: Path) -> None:
     """Makes libc.so and the like name other libraries without a folder.
 
-    The linker takes an absolute path in a script to be below the sysroot only if the script itself, links resolved, is.
-    In Bazel's sandbox it
-    is not, since there every input is a link to elsewhere, and the host's C library would be linked.
+    The linker looks for an absolute path below the sysroot only if the script itself is there once links are resolved.
+    In Bazel's sandbox every input is a link to elsewhere, so the host's C library would be linked.
     """
     for folder in LIBRARIES:
         for path in sorted((root / folder).glob("lib*.[as]*")):
@@ -124,12 +122,11 @@ def write_wrapper(root: Path, script: str, command: str, drop: str = "") -> None
 
     Args:
       root: the folder.
-      script: path of the script below the folder. If a program of that name is what it runs, the program moves to
+      script: path of the script below the folder. If it has the program's own name, the program moves to
         `<name>.unwrapped`.
-      command: path of the program below the folder, then arguments separated by spaces, in which {root} is the folder;
-        before it, variables that the
-        program is to see, as NAME=VALUE.
-      drop: an option that the program is not given, nor the argument after it.
+      command: variables for the program as NAME=VALUE, the program's path below the folder, and arguments, separated by
+        spaces; {root} in an argument stands for the folder.
+      drop: an option that is not passed on, nor the argument after it.
     """
     words = command.split(" ")
     variables = list(itertools.takewhile(lambda word: re.match(r"[A-Z_]+=", word), words))
@@ -147,8 +144,7 @@ def write_wrapper(root: Path, script: str, command: str, drop: str = "") -> None
     loader = next((name for name in LOADERS if (root / name).exists()), None)
     if not loader:
         raise debian.DebianError(f"wrapper {script}: the packages have no loader, {LOADERS[0]}; add libc6 to the set")
-    # Older loaders show the program its own path as argv[0]; with the script's, a program finds again how to start
-    # itself.
+    # Older loaders set argv[0] to the program's path; with the script's path a program can start itself again.
     has_argv0 = b"--argv0" in (root / loader).read_bytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(

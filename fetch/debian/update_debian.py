@@ -4,8 +4,7 @@
     tools/bazel run //locks:update_debian -- --check   # only compare: exit status 1 if it would change
 
 Each set takes the newest version among its suite, the suite's point-release updates and its security archive. The lock
-names versions,
-hashes and pool paths, never a host: the mirrors are those of the machine (fetch/debian/archive.py).
+names versions, hashes and pool paths, never a host: mirrors come from the machine (fetch/debian/archive.py).
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the workspace root, so that this also runs without Bazel
 
-from fetch import lock_file
+from fetch import lock_file, locks
 from fetch.debian import archive as debian
 
 ASKED = "debian.packages.json"
-LOCK = "debian.lock.json"
+LOCK = locks.DEBIAN_LOCK
 
 
 def suite_index(suite: str) -> debian.Index:
-    """The suite with its updates and security fixes: of each package the newest version."""
+    """The suite with its updates and security fixes, in the newest version of each package."""
     print(f"reading the indexes of {suite} …", file=sys.stderr)
     index = debian.fetch_index(suite)
     for extra, archive in ((f"{suite}-updates", "debian"), (f"{suite}-security", "debian-security")):
@@ -59,7 +58,7 @@ def resolve_sets(asked: dict[str, Any], indexes: dict[str, debian.Index]) -> dic
                 "path": package.path,
                 "archive": package.archive,
             }
-            # What vulnerability data is about: mostly the package's own, without Debian's mark of a rebuild.
+            # Vulnerability data names source versions: usually the package's without Debian's rebuild suffix.
             if (source_version := package.source[1]) != re.sub(r"\+b\d+$", "", package.version):
                 packages[f"{suite}/{package.name}"]["source_version"] = source_version
         total = sum(packages[key]["size"] for key in sets[name])

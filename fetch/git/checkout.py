@@ -6,16 +6,13 @@
     python3 fetch/git/checkout.py mlc-llm --repository URL --commit COMMIT --sha256 SHA256 --tar mlc-llm.tar --to .
     LICENSE cpp
 
-The files' names are printed. What is taken is what git has recorded for the commit, never the work tree's files. A
-checkout at another
-commit, or with changes in the named paths, is refused all the same: whoever made them would wait in vain for their
-effect.
+Prints the files' names. It takes what git has recorded for the commit, never the files of the work tree. It still
+refuses a checkout at another commit or with changes in the named paths, because such changes would have no effect.
 
-The hash is that of the tar that `git archive` writes, so that the content does not hang on SHA-1 alone. A mirror in
-place of the upstream
-repository is git's own setting: git config --global url.MIRROR.insteadOf URL.
+The hash is that of the tar that `git archive` writes, so that the content does not rely on SHA-1 alone. To use a mirror
+of the upstream repository, configure git: git config --global url.MIRROR.insteadOf URL.
 
-Standard library only: repository rules run it with whatever Python 3 the machine has.
+Standard library only: repository rules run this on the machine's own Python.
 """
 
 from __future__ import annotations
@@ -35,7 +32,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Where a git command that a hook or another git started would look instead of in the folder that it is told.
+# A git hook sets these, and then a git command would ignore the folder that it is given.
 _REDIRECTIONS = (
     "GIT_DIR",
     "GIT_WORK_TREE",
@@ -46,7 +43,7 @@ _REDIRECTIONS = (
     "GIT_PREFIX",
 )
 
-# The tar must not depend on what this user's git is set up with.
+# The tar must not depend on this user's git configuration.
 _ARCHIVE = [
     "-c",
     "tar.umask=0022",
@@ -63,7 +60,7 @@ _NAMED = 3
 
 
 class SourceError(Exception):
-    """A source is not as locked; one line: which, what was expected, what was found, and the command that mends it."""
+    """A source differs from the lock; one line has its name, what was expected and found, and the command that fixes it."""
 
     def __init__(self, source: Source, expected: str, found: str, remedy: str) -> None:
         super().__init__(f"{source.name}: expected {expected}, found {found}: {remedy}")
@@ -80,7 +77,7 @@ class Source:
         repository: the address of upstream's.
         commit: 40 hexadecimal digits.
         paths: files and folders, from the repository's root.
-        sha256: of the tar of `archive`, lower-case hexadecimal; empty where it is to be found out.
+        sha256: of the tar that `archive` returns, lower-case hexadecimal; empty if not known yet.
     """
 
     name: str
@@ -96,32 +93,30 @@ def from_entry(name: str, entry: Mapping[str, Any]) -> Source:
 
 
 def folder_of_checkouts(workspace: pathlib.Path) -> str:
-    """What MLC_SOURCES is for a build in this workspace, as far as can be seen outside of Bazel; empty if it is not
-    set.
-    """
+    """MLC_SOURCES of a build in this workspace, as far as it can be known outside of Bazel; empty if not set."""
     settings = workspace / "user.bazelrc"
     text = settings.read_text(encoding="utf-8") if settings.exists() else ""
-    # Bazel takes the last one, and takes it before the environment.
+    # The last one wins, and overrides the environment.
     found = re.findall(r"^(?:common|build)\s.*--repo_env=MLC_SOURCES=(\S*)", text, re.MULTILINE)
     return found[-1] if found else os.environ.get("MLC_SOURCES", "")
 
 
 def from_checkout(source: Source, checkouts: pathlib.Path) -> bytes:
-    """The source as a tar, out of the checkout `checkouts`/<name>; a bare repository with the commit will do.
+    """The source as a tar, out of the checkout `checkouts`/<name>; a bare repository with the commit is enough.
 
     Raises:
         SourceError: there is no such checkout, it is at another commit, its paths have changes, or the content has
           another hash.
     """
     if not checkouts.is_absolute():
-        raise SourceError(source, "an absolute path in MLC_SOURCES", str(checkouts), "give all of it, from / on")
+        raise SourceError(source, "an absolute path in MLC_SOURCES", str(checkouts), "give an absolute path")
     folder = checkouts / source.name
     quoted = shlex.quote(str(folder))
     expected = f"a git checkout of {source.repository} at {source.commit} in {folder}"
     clone = f"git clone {source.repository} {quoted} && git -C {quoted} checkout {source.commit}"
     if not folder.is_dir():
         raise SourceError(source, expected, "no such folder", clone)
-    # A folder inside of another checkout has a prefix there.
+    # A folder inside another checkout has a prefix.
     kind = _git(source, folder, "rev-parse", "--is-bare-repository", "--show-prefix")
     if b"dubious ownership" in kind.stderr:
         raise SourceError(source, expected, "one of another user", f"git config --global --add safe.directory {quoted}")
@@ -138,7 +133,7 @@ def from_checkout(source: Source, checkouts: pathlib.Path) -> bytes:
     if head != source.commit:
         switch = f"git -C {quoted} checkout {source.commit}"
         raise SourceError(source, expected, head, switch if has_commit else f"{fetch} && {switch}")
-    # Submodules are no part of the tar.
+    # The tar has no submodules.
     options = ["--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=all"]
     status = _git(source, folder, "status", *options, "--", *source.paths)
     if status.returncode:
@@ -178,7 +173,7 @@ def from_upstream(source: Source) -> bytes:
 
 
 def from_tar(source: Source, tar: pathlib.Path) -> bytes:
-    """The source as a tar, out of a file that `archive` wrote, on another machine for example.
+    """The source as a tar, out of a file that `archive` wrote, for example on another machine.
 
     Raises:
         SourceError: the file is not there, or has another hash than the lock.
@@ -187,7 +182,10 @@ def from_tar(source: Source, tar: pathlib.Path) -> bytes:
     found = sha256(content) if content is not None else "no such file"
     if content is None or found != source.sha256:
         raise SourceError(
-            source, f"a tar of commit {source.commit} with sha256 {source.sha256} in {tar}", found, "make the pack anew"
+            source,
+            f"a tar of commit {source.commit} with sha256 {source.sha256} in {tar}",
+            found,
+            "make the pack again",
         )
     return content
 
@@ -219,10 +217,10 @@ def archive(source: Source, repository: pathlib.Path) -> bytes:
     if done.returncode:
         expected = f"{', '.join(source.paths)} in commit {source.commit}"
         found = f"that git cannot read them in {repository} ({_said(done)})"
-        raise SourceError(source, expected, found, f"mend locks/sources.packages.json, then {_UPDATE}")
+        raise SourceError(source, expected, found, f"correct locks/sources.packages.json, then {_UPDATE}")
     found = sha256(done.stdout)
     if source.sha256 and found != source.sha256:
-        remedy = f"do not build on it, find out why; if the change is meant: {_UPDATE}"
+        remedy = f"do not build on it, find out why; if the change is intended: {_UPDATE}"
         raise SourceError(source, f"a tar of commit {source.commit} with sha256 {source.sha256}", found, remedy)
     return done.stdout
 
@@ -259,7 +257,7 @@ def export(source: Source, content: bytes, to: pathlib.Path) -> list[str]:
 
 def _git(source: Source, folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     environment: dict[str, str] = {name: value for name, value in os.environ.items() if name not in _REDIRECTIONS}
-    # Nothing is asked, nothing is written into somebody's checkout, and a path is a path.
+    # Ask for no password, write nothing into the user's checkout, and take paths literally.
     environment.update(GIT_TERMINAL_PROMPT="0", GIT_OPTIONAL_LOCKS="0", GIT_LITERAL_PATHSPECS="1", LC_ALL="C")
     try:
         return subprocess.run(["git", "-C", str(folder), *arguments], env=environment, capture_output=True)

@@ -1,15 +1,13 @@
-"""Updates locks/sources.lock.json: what pins the sources in locks/sources.packages.json, archives and git repositories,
-by hash.
+"""Updates locks/sources.lock.json: pins the archives and git commits in locks/sources.packages.json by hash.
 
     tools/bazel run //locks:update_sources              # write the lock
     MLC_SOURCES=FOLDER tools/bazel run //locks:update_sources
     tools/bazel run //locks:update_sources -- --check   # only compare: exit status 1 if it would change
 
-Archives: file name, size and hash, from the index that this machine's pip is set up with (fetch/pypi/index.py). Git
-  repositories: the
-hash of the named paths at the commit (fetch/git/checkout.py), from the checkouts in MLC_SOURCES, else from upstream.
-Where neither
-answers, an entry whose commit and paths are the locked ones stays, and a line says that it was not verified.
+For archives the lock has file name, size and hash, from the index that this machine's pip is configured with
+(fetch/pypi/index.py). For git repositories it has the hash of the named paths at the commit (fetch/git/checkout.py),
+from the checkouts in MLC_SOURCES, else from upstream. If neither answers, an entry with unchanged commit and paths
+stays, and a line says that it was not verified.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Unpacks chosen files of a wheel or an sdist into a folder.
 
-Standard library only: repository rules run it with whatever Python 3 the machine has.
+Standard library only: repository rules run this on the machine's own Python.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def members(archive: pathlib.Path) -> Iterator[tuple[str, bool, IO[bytes]]]:
         with tarfile.open(archive, "r|*") as tar:
             for entry in tar:
                 if entry.isreg():
-                    # Only what is no file has no content.
+                    # Only entries that are not files lack content.
                     yield entry.name, bool(entry.mode & 0o100), cast("IO[bytes]", tar.extractfile(entry))
 
 
@@ -37,15 +37,15 @@ def extract(archive: pathlib.Path, to: pathlib.Path, prefix: str, patterns: list
 
     Args:
         archive: a wheel or an sdist.
-        to: the folder that receives them.
-        prefix: what is cut from the front of each name; names without it are left out.
-        patterns: shell patterns of names after the cut; `*` crosses folders. None means all.
+        to: the destination folder.
+        prefix: removed from the front of each name; files without it are skipped.
+        patterns: shell patterns of names without the prefix; `*` matches across folders. An empty list means all.
 
     Returns:
-        The names, after the cut, of what was unpacked.
+        The names of the unpacked files, without the prefix.
 
     Raises:
-        ValueError: for a name that leads out of the folder, or a pattern that nothing matched.
+        ValueError: a name leads out of the folder, or a pattern matches nothing.
     """
     unpacked: list[str] = []
     for name, executable, content in members(archive):
@@ -65,7 +65,7 @@ def extract(archive: pathlib.Path, to: pathlib.Path, prefix: str, patterns: list
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in unpacked):
             raise ValueError(
-                f"{archive.name}: nothing below {prefix!r} matches {pattern!r}; has the release been laid out anew?"
+                f"{archive.name}: nothing below {prefix!r} matches {pattern!r}; has the release's layout changed?"
             )
     return unpacked
 

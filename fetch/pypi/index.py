@@ -30,7 +30,7 @@ _SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
 
 
 class PyPIError(errors.UserError):
-    """The index or a file of it is not to be had; the message says what to set."""
+    """The index does not answer or lacks a file; the message says what to set."""
 
 
 def configuration_files() -> list[Path]:
@@ -68,15 +68,14 @@ def configured(name: str) -> str | None:
 def index_url() -> str:
     """The address of the simple index, without a trailing slash.
 
-    What pip is configured with (PIP_INDEX_URL, pip.conf), else pip's own default, asked of pip itself: the machine's,
-    else the one in
-    Debian's package python3-pip-whl (pinned in locks/debian.lock.json, so known by hash).
+    From pip's configuration (PIP_INDEX_URL, pip.conf), else the default that pip itself reports: the machine's pip,
+    else the one in Debian's package python3-pip-whl, which locks/debian.lock.json pins.
     """
     chosen = configured("index-url")
     if chosen:
         return chosen.rstrip("/")
     for path in _pips():
-        # In a child: importing pip costs time and imports much, and a wheel must come before an installed pip.
+        # In a child process: importing pip is slow, and a wheel must come before an installed pip.
         code = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
         environment = {**os.environ, "PYTHONPATH": str(path)} if path else dict(os.environ)
         done = subprocess.run(
@@ -84,9 +83,7 @@ def index_url() -> str:
         )
         if done.returncode == 0 and done.stdout.strip():
             return done.stdout.strip().rstrip("/")
-    raise PyPIError(
-        "no Python package index is known: pip is not configured and pip itself is not to be had. Set PIP_INDEX_URL."
-    )
+    raise PyPIError("no Python package index is known: pip is neither configured nor available. Set PIP_INDEX_URL.")
 
 
 def _pips() -> Iterator[Path | None]:
@@ -152,7 +149,7 @@ def files(project: str) -> list[dict]:
 
 
 def _html_files(page: str, text: str) -> Iterator[dict]:
-    """The older form of the simple API (PEP 503), which private indexes still have."""
+    """The older form of the simple API (PEP 503), which private indexes still use."""
     import html
 
     for href, name in re.findall(r'<a[^>]*?href="([^"]+)"[^>]*>\s*([^<]+?)\s*</a>', text):

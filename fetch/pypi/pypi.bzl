@@ -2,7 +2,7 @@
 
 load(":lock.bzl", "normalized", "parse_lock")
 
-# Which index this machine uses is decided in one place, the launcher's.
+# Decides which index this machine uses.
 _PYPI = Label("//fetch/pypi:index.py")
 
 def pypi_files(rctx, project, index = None):
@@ -11,7 +11,7 @@ def pypi_files(rctx, project, index = None):
     Args:
         rctx: the repository context.
         project: the project's name.
-        index: address of the simple index; default: the one that this machine's pip uses.
+        index: address of the simple index; by default that of this machine's pip.
 
     Returns:
         A pair: a list of dicts with at least "filename", "url" and "hashes", and an error or None.
@@ -28,12 +28,12 @@ def _ask(rctx, arguments, environment):
         fail("python3 is not on PATH: it is asked which Python package index this machine uses; install python3")
     result = rctx.execute([python, "-B", rctx.path(_PYPI)] + arguments, environment = environment)
     if result.return_code:
-        # Where nothing is downloaded (tools/bazel --airgap) the reason is that, not the index.
+        # With tools/bazel --airgap nothing is downloaded: that is the reason, not the index.
         return None, rctx.os.environ.get("MLC_NO_NETWORK") or result.stderr.strip()
     return json.decode(result.stdout), None
 
 def from_repository_cache(rctx, hashes, name):
-    """Takes a file with one of these sha256 hashes out of the repository cache, as `name`; returns whether it was there."""
+    """Takes a file with one of these sha256 hashes from the repository cache, as `name`; returns whether it was there."""
     for sha256 in hashes:
         # Bazel looks in the cache, by hash, before it tries the address.
         if rctx.download("file:///dev/null", name, sha256 = sha256, allow_fail = True).success:
@@ -74,7 +74,7 @@ def pypi_download(rctx, project, hashes, update):
             return rctx.path(file["filename"])
     if rctx.os.environ.get("MLC_NO_NETWORK"):
         fail("{} (sha256 {}): {}".format(project, " or ".join(hashes), rctx.os.environ["MLC_NO_NETWORK"]))
-    fail("{}: expected a file with sha256 {}, found in the index: {}. If the change is meant: {}".format(
+    fail("{}: expected a file with sha256 {}, found in the index: {}. If the change is intended: {}".format(
         project,
         " or ".join(hashes),
         ", ".join(["{} {}".format(file["filename"], file["hashes"].get("sha256")) for file in files[-10:]]) or "nothing",

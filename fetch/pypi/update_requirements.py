@@ -4,7 +4,7 @@
     tools/bazel run //locks:update_requirements -- --upgrade # also move what is locked to the newest versions
     tools/bazel run //locks:update_requirements -- --check   # only compare: exit status 1 if it would change
 
-Without --upgrade a locked version stays as long as requirements.in allows it: adding a distribution moves no other.
+Without --upgrade a locked version stays while requirements.in allows it, so adding a distribution moves no other.
 
 pip resolves, on the packaged CPython: the interpreter that runs the wheels decides which ones fit. pip asks the index
 that this machine's pip is configured with; the lock names none.
@@ -39,7 +39,7 @@ HEADER = """\
 
 
 def kept(lock: str, asked: str) -> list[str]:
-    """The lock's `name==version` lines that requirements.in does not contradict: what stays without --upgrade.
+    """The locked `name==version` pins that requirements.in still allows: they stay unless --upgrade is given.
 
     Args:
       lock: the text of requirements.lock.txt.
@@ -67,7 +67,7 @@ def resolve(requirements: Path, pins: list[str]) -> list[dict[str, Any]]:
       SystemExit: pip cannot meet the requirements; it has said why.
     """
     environment = dict(os.environ)
-    # Whoever builds from the lock asks one index; a wheel found elsewhere would not be found again.
+    # A build from the lock asks one index, so a wheel from elsewhere would be missing there.
     for other_source in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
         environment.pop(other_source, None)
     if bundle := trust.bundle():
@@ -92,7 +92,7 @@ def resolve(requirements: Path, pins: list[str]) -> list[dict[str, Any]]:
             f"--requirement={requirements}",
             f"--constraint={constraints}",
         ]
-        # pip prints its progress on standard output, which is not for this.
+        # pip prints its progress on standard output; keep ours clean.
         if status := subprocess.run(command, env=environment, stdout=sys.stderr).returncode:
             if pins:
                 print("If locked versions are in the way, --upgrade lets them move.", file=sys.stderr)
