@@ -28,11 +28,11 @@ _root = tag_class(
     doc = "A set's packages unpacked into one folder.",
     attrs = {
         "build_file": attr.label(mandatory = True, doc = "The repository's BUILD file."),
-        "dropped_options": attr.string_dict(doc = "Script of `wrappers` → an option that its program is not given, nor the argument after it."),
+        "dropped_options": attr.string_dict(doc = "Script of `wrappers` → an option that is not passed to its program, nor the argument after it."),
         "name": attr.string(mandatory = True),
         "needs": attr.string_list(doc = _NEEDS),
         "set": attr.string(mandatory = True, doc = "A set of locks/debian.lock.json."),
-        "wheels": attr.string_list(doc = "Distributions of locks/requirements.lock.txt whose wheels are unpacked into the folder too: programs that Debian has not."),
+        "wheels": attr.string_list(doc = "Distributions of locks/requirements.lock.txt whose wheels are also unpacked into the folder: programs that Debian lacks."),
         "wrappers": attr.string_dict(
             doc = "Script to generate → program that it runs with this folder's loader and libraries, optionally after variables (NAME=VALUE) and followed by " +
                   "arguments in which {root} stands for the folder. A script with the name of its program takes that program's place.",
@@ -50,7 +50,7 @@ _packages = tag_class(
 )
 
 def _locked_set(lock, name):
-    """The packages of one set as JSON: only a change of theirs makes a repository outdated."""
+    """The packages of one set as JSON, so that only their changes make a repository outdated."""
     if name not in lock["sets"]:
         fail("locks/debian.lock.json has no set '{}', only {}; add it to locks/debian.packages.json and run `tools/bazel run //locks:update_debian`".format(
             name,

@@ -1,4 +1,4 @@
-"""`repository_facts`: each module extension writes down which entries of the locks its repositories hold.
+"""`repository_facts`: each module extension records which entries of the locks its repositories hold.
 
 The wheels' bills of materials read it (//wheels/private:made_of.bzl), so that nothing repeats what an extension declares.
 """

@@ -60,7 +60,7 @@ _NAMED = 3
 
 
 class SourceError(Exception):
-    """A source differs from the lock; one line has its name, what was expected and found, and the command that fixes it."""
+    """A source differs from the lock; one line says what was expected, what was found and which command fixes it."""
 
     def __init__(self, source: Source, expected: str, found: str, remedy: str) -> None:
         super().__init__(f"{source.name}: expected {expected}, found {found}: {remedy}")

@@ -1,4 +1,4 @@
-"""What targets that need git sources say, so that a build without sources leaves them out instead of failing.
+"""Marks targets that need git sources, so that a build without sources skips them instead of failing.
 
 Example:
 
@@ -10,14 +10,14 @@ Example:
         target_compatible_with = NEEDS_SOURCES,
     )
 
-In a build of `//...` such a target is skipped, and with it what depends on it; asked for by name, Bazel prints the constraint that is
-missing, whose name says what to do.
+A build of `//...` skips such a target and everything that depends on it. If you name the target, Bazel prints the missing constraint, whose
+name says what to do.
 """
 
 load("@git_sources//:sources.bzl", "AVAILABLE", "HOW_TO_SUPPLY")
 load(":source.bzl", "NO_SOURCES")
 
-# For what can also be had without sources, in another way.
+# For targets that have another way without sources.
 WITH_SOURCES = AVAILABLE
 
 NEEDS_SOURCES = [] if AVAILABLE else [Label("//fetch/git:" + NO_SOURCES)]

@@ -26,7 +26,7 @@ def _git_sources_impl(mctx):
 
             facts[tag.name] = locked([("source", tag.source)], needs = ["sources"] + tag.needs)
 
-            # Only a change of its own entry makes a repository outdated.
+            # Only a change of this entry makes the repository outdated.
             git_source(name = tag.name, locked = json.encode(lock[tag.source]), **{name: getattr(tag, name) for name in SOURCE_ATTRS})
     git_sources_facts(name = "git_sources")
     repository_facts(name = "git_facts", facts = facts)

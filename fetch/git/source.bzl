@@ -2,7 +2,7 @@
 
 HOW_TO_SUPPLY = "give a folder of checkouts with --repo_env=MLC_SOURCES=FOLDER, or --config=upstream (README.md, \"Sources of mlc-llm\")"
 
-# A target that needs sources, asked for by name without them: Bazel prints this constraint's name. It may hold neither ":" nor "\\".
+# Bazel prints this constraint's name if you name a target that needs sources without having them. It may contain neither ":" nor "\\".
 NO_SOURCES = "no sources of mlc-llm here, give --repo_env=MLC_SOURCES=FOLDER or --config=upstream, see README.md"
 
 ENVIRON = [
@@ -13,7 +13,7 @@ ENVIRON = [
 
 _TAR = ".source.tar"
 
-# Attributes of the rule that are those of the extension's tag too.
+# Attributes that the rule and the extension's tag share.
 SOURCE_ATTRS = {
     "build_file": attr.label(mandatory = True, allow_single_file = True, doc = "The repository's BUILD file."),
     "files": attr.string_dict(doc = "Path → content of files to add."),
@@ -25,7 +25,7 @@ def sources_are_given(rctx):
     return _place(rctx) != None
 
 def _place(rctx):
-    """Where sources come from, as options of checkout.py; None if nobody said."""
+    """Where sources come from, as options of checkout.py; None without a setting."""
     if rctx.os.environ.get("MLC_PACKED_SOURCES") == "1":
         return ["--tar", _TAR]
     checkouts = rctx.os.environ.get("MLC_SOURCES")
@@ -34,7 +34,7 @@ def _place(rctx):
     return ["--upstream"] if rctx.os.environ.get("MLC_FETCH_SOURCES") == "1" else None
 
 def _take_tar(rctx, locked):
-    """Takes the tar out of the repository cache, where a pack has put it (tools/launcher/airgap.py); it is nowhere to be downloaded."""
+    """Takes the tar out of the repository cache, where a pack has put it (tools/launcher/airgap.py); it has no download address."""
     if not rctx.download("file:///dev/null", _TAR, sha256 = locked["sha256"], allow_fail = True).success:
         fail("{} {} (sha256 {}): {}".format(
             rctx.attr.source,
@@ -44,13 +44,13 @@ def _take_tar(rctx, locked):
         ))
 
 def _git_source_impl(rctx):
-    # Labels first: each that is new restarts this function.
+    # Labels first: each new one restarts this function.
     build_file = rctx.path(rctx.attr.build_file)
     checkout = rctx.path(Label("//fetch/git:checkout.py"))
     locked = json.decode(rctx.attr.locked)
     place = _place(rctx)
     if not place:
-        # Only what is asked for by name gets here: what needs sources is incompatible without them (defs.bzl).
+        # Only targets named by the user get here: without sources, others are incompatible (defs.bzl).
         rctx.file("BUILD.bazel", "fail({})\n".format(repr("{} is not here: {}".format(rctx.attr.source, HOW_TO_SUPPLY))))
         return
     python = rctx.which("python3")
@@ -76,8 +76,8 @@ def _git_source_impl(rctx):
     if done.return_code:
         fail(done.stderr.strip())
     if place[0] == "--checkouts":
-        # What is built is the locked commit whatever happens to the checkout; but a change there is to be refused, not ignored. Files,
-        # not folders: rctx.watch_tree leaves Bazel's server in error once one is gone. A new file is seen when the index has it.
+        # The build takes the locked commit whatever happens to the checkout, but must refuse a change there instead of ignoring it. It watches
+        # files, because rctx.watch_tree breaks Bazel's server once a folder is gone. It sees a new file once the index has it.
         for file in [".git/HEAD", ".git/index", ".git/logs/HEAD"] + done.stdout.splitlines():
             rctx.watch("{}/{}/{}".format(place[1], rctx.attr.source, file))
     if place[0] == "--tar":

@@ -51,7 +51,7 @@ def choose(package, files, minor):
             minor,
         )
     version = [file for file in files if ("-%s-" % package["version"]) in file["filename"]] or files
-    return None, "%s: expected a file with sha256 %s, found in the index: %s; if the change is meant, update the lock (its first lines say how)" % (
+    return None, "%s: expected a file with sha256 %s, found in the index: %s; if the change is intended, update the lock (its first lines say how)" % (
         what,
         " or ".join(package["hashes"]),
         ", ".join(["%s %s" % (file["filename"], file["hashes"].get("sha256", "without sha256")) for file in version[:20]]),

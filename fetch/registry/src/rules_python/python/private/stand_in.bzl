@@ -73,7 +73,7 @@ def run_python(ctx, script, arguments, inputs, outputs, **kwargs):
     runtime = _runtime(ctx)
     ctx.actions.run(
         executable = runtime.interpreter or runtime.interpreter_path,
-        # -I: no environment variable, no user site-packages; -B: no byte code beside the script.
+        # -I: no environment variable, no user site-packages; -B: no byte code next to the script.
         arguments = ["-I", "-B", script.path] + arguments,
         inputs = depset([script], transitive = [inputs]),
         tools = [runtime.files] if runtime.files else [],

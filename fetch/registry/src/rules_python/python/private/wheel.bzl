@@ -209,7 +209,7 @@ py_wheel_dist = rule(
         "wheel": attr.label(mandatory = True, providers = [PyWheelInfo]),
         "_copy": attr.label(default = ":copy.py", allow_single_file = True),
     },
-    doc = "Puts a wheel into a folder of its own, as package upload tools expect.",
+    doc = "Puts a wheel into its own folder, as package upload tools expect.",
     toolchains = [TOOLCHAIN_TYPE],
 )
 

@@ -29,10 +29,11 @@ VERSION = re.compile(
     r"(\+(0|[1-9][0-9]*|[0-9]*[a-z][a-z0-9]*)(\.(0|[1-9][0-9]*|[0-9]*[a-z][a-z0-9]*))*)?"
 )
 
-# Upstream's line, since these are upstream's bytes: whoever compares the two profiles' wheels finds no difference.
+# Upstream's value, so that wheels of both profiles are the same bytes.
 GENERATOR = "bazel-wheelmaker 1.0"
 
-# Upstream's too: every file of a wheel may be run. Installers look at nothing else of a mode, and Bazel's own modes and umask say nothing.
+# Also upstream's: every file is executable. Installers look only at that bit, and modes set by Bazel or a umask mean
+# nothing.
 MODE = stat.S_IFREG | 0o777
 
 
@@ -61,7 +62,7 @@ class Wheel:
         Args:
             name: its place in the wheel.
             source: its content.
-            zip64: whether its entry has room for sizes beyond 4 GB: upstream leaves it to files that come from the disk, of any size.
+            zip64: whether its entry has room for sizes beyond 4 GB; upstream reserves it for every file from the disk.
         """
         if name in self.record:
             raise WheelError(f"two files would become {name} in the wheel; see strip_path_prefixes and deps")
