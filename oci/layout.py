@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any
 
-from fetch.download import file_sha256
+from fetch.hashes import file_sha256
 
 # What `Image.matching` has read: digest of a layer and pattern → entries.
 _MATCHING: dict[tuple[str, re.Pattern[str]], list[tuple[str, tarfile.TarInfo, bytes]]] = {}

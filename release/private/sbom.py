@@ -209,7 +209,7 @@ def installed(image: Image) -> Iterator[tuple[str, str, str, str]]:
             if not entry.isreg():
                 continue
             if _DEBIAN_RECORD.fullmatch(path):
-                fields = Deb822(content.decode("utf-8"))
+                fields = Deb822(content)
                 yield inputs.DEBIAN, fields["Package"], fields["Version"], path
             else:
                 metadata, _ = parse_email(content)

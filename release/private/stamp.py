@@ -9,7 +9,7 @@ import json
 import pathlib
 from typing import Any
 
-from fetch.download import file_sha256
+from fetch.hashes import file_sha256
 from oci import layout as oci_layout
 
 from fetch.hashes import file_sha256

@@ -104,7 +104,8 @@ class _Engine:
     def _lose_requests(self, error: BaseException) -> None:
         """Tells everything that waits for an answer that none will come."""
         state = self.engine.state
-        streamers, state.async_streamers = dict(state.async_streamers), {}
+        held, state.async_streamers = state.async_streamers, {}
+        streamers = dict(held)
         # The error may quote a request, which other clients must not see.
         why = _last_line(error) if len(streamers) < 2 else "the server's log says why"
         failure = EngineError(f"the engine failed, and with it this request: {why}")

@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 
 from fetch.hashes import file_sha256
+from oci.layout import Image, LayoutError, is_layout
 
 # On the terminal; the page has all.
 _SHOWN_LINES = 60
@@ -113,11 +114,6 @@ def differences(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path])
         for name in names
         if name not in one or name not in other or file_sha256(one[name]) != file_sha256(other[name])
     ]
-    images = [
-        name
-        for name in names
-        if name not in one or name not in other or file_sha256(one[name]) != file_sha256(other[name])
-    ]
     layouts = [name for name, path in first.items() if is_layout(path) and name in second and is_layout(second[name])]
     different = []
     for layout in layouts:
@@ -126,8 +122,8 @@ def differences(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path])
             ours, theirs = parts(first[layout]), parts(second[layout])
             for part in sorted(ours.keys() | theirs.keys()):
                 if part not in ours or part not in theirs or file_sha256(ours[part]) != file_sha256(theirs[part]):
-                    different.append(Difference(f"{image}/{part}", ours.get(part), theirs.get(part)))
-            if manifest(first[image])[0] == manifest(second[image])[0]:
+                    different.append(Difference(f"{layout}/{part}", ours.get(part), theirs.get(part)))
+            if image(first[layout]).digest == image(second[layout]).digest:
                 different.append(
                     Difference(f"{layout}/index.json", first[layout] / "index.json", second[layout] / "index.json")
                 )

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from typing import Any
 
-from fetch.download import file_sha256
+from fetch.hashes import file_sha256
 
 # Where the launcher and Bazel keep what they downloaded: `env_inherit` of the targets that use this. Where git sources
 # come from, and whether CUDA
