@@ -1,4 +1,4 @@
-"""Tests as Bazel targets: `pytest_test`, `second_bazel_test` (a test that starts its own Bazel), and `collect_gate` (what gates publication)."""
+"""Rules for tests: `pytest_test`, `second_bazel_test` (a test that starts its own Bazel), and `collect_gate` (which tests gate publication)."""
 
 load("@rules_python//python:defs.bzl", "py_test")
 load("//release:defs.bzl", "gating_tests")
@@ -6,8 +6,8 @@ load("//tests/private:gating.bzl", "choose")
 
 _RUNNER = Label("//tests/private:run_pytest.py")
 
-# Idle workers of TVM's thread pool spin, as do OpenMP's. On a busy machine they take the cores from each other: a test of 12 s takes 300 s.
-# TVM reads the first name, then the second (src/runtime/threading_backend.cc); NumPy's OpenBLAS and OpenMP read the second.
+# Idle workers of TVM's thread pool and of OpenMP spin. On a busy machine they take cores from each other, and a test of 12 s takes 300 s.
+# TVM reads TVM_NUM_THREADS, then OMP_NUM_THREADS (src/runtime/threading_backend.cc); OpenMP and NumPy's OpenBLAS read OMP_NUM_THREADS.
 _ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "TVM_NUM_THREADS": "1",
@@ -26,7 +26,7 @@ def pytest_test(
         **kwargs):
     """A test that runs pytest on its test_*.py sources.
 
-    It fails where pytest fails, and also if a file holds no test, or a test is skipped or expected to fail.
+    It fails if pytest fails, if a file holds no test, or if a test is skipped or expected to fail.
     `--test_filter=EXPRESSION` is pytest's `-k`; `shard_count` splits the tests of a target.
 
     Example:
@@ -40,16 +40,16 @@ def pytest_test(
 
     Args:
       name: name of the test.
-      srcs: Python files; those named test_*.py are the tests, the others are there to be imported by them.
-      environments: trees of installed packages (`python_environment` in //wheels:defs.bzl), the first wins.
+      srcs: Python files. Those named test_*.py are the tests, which may import the others.
+      environments: trees of installed packages (`python_environment` in //wheels:defs.bzl); the first wins.
       data: further files that the tests read.
-      env: environment variables. Unless they say otherwise, TVM and OpenMP use one thread; see `_ONE_THREAD`.
-      gate: whether nothing is published unless this test passes; see `collect_gate`.
+      env: environment variables. By default TVM and OpenMP use one thread; see `_ONE_THREAD`.
+      gate: whether this test gates publication; see `collect_gate`.
       tags: further tags.
-      timeout: a limit is there to stop a test that hangs, not to measure it. The default, 15 minutes, suits a test that takes up to 90 seconds
-        alone on two cores; take "eternal" for a longer one. `size` says how much memory and CPU the test uses.
-      allow_skips: whether a skipped test counts as passed. Say why where you set it.
-      **kwargs: what py_test takes: size, deps, shard_count, ...
+      timeout: stops a hanging test. The default, 15 minutes, suits a test that takes up to 90 seconds alone on two cores; use "eternal" for a
+        longer one. `size` says how much memory and CPU the test uses.
+      allow_skips: whether a skipped test counts as passed. If you set it, say why.
+      **kwargs: attributes of py_test: size, deps, shard_count, ...
     """
     tests = [src for src in srcs if src.replace(":", "/").split("/")[-1].startswith("test_")]
     if not tests:
@@ -71,10 +71,10 @@ def pytest_test(
     )
 
 def collect_gate(name = "gate", ungated = {}, visibility = ["//tests:__subpackages__"]):
-    """Collects the tests of this package and those below it that gate publication. Stands at the end of every BUILD file under tests/.
+    """Collects the tests that gate publication, of this package and those below it. Every BUILD file under tests/ ends with it.
 
-    Tests with `gate = True` are collected, except those that this build cannot build (target_compatible_with). Loading fails if a test has
-    neither `gate` nor a reason in `ungated`, or if no test has a file test_*.py among its sources. Tests tagged `manual` need no reason.
+    It collects tests with `gate = True` unless this build cannot build them (target_compatible_with). Loading fails if a test has neither
+    `gate` nor a reason in `ungated`, or if a file test_*.py belongs to no test. Tests tagged `manual` need no reason.
 
     Example:
 
@@ -83,7 +83,7 @@ def collect_gate(name = "gate", ungated = {}, visibility = ["//tests:__subpackag
     Args:
       name: name of the target, for //tests:gate to find.
       ungated: why tests do not gate: a string for all tests of the package, or a dict of reason → names of tests.
-      visibility: as of any target.
+      visibility: the usual attribute.
     """
     rules = [
         {
@@ -109,8 +109,8 @@ def collect_gate(name = "gate", ungated = {}, visibility = ["//tests:__subpackag
 def second_bazel_test(name, srcs, args = [], data = [], **kwargs):
     """A test that starts its own Bazel on a copy of the workspace (release/private/reproduce/second_workspace.py).
 
-    It takes minutes, so `//tests/...` leaves it out and you name it; nothing else runs at the same time. Its first argument is
-    --workspace_file, a file at the workspace's root.
+    It takes minutes, so `//tests/...` leaves it out and you run it by name, alone. Its first argument is --workspace_file, a file in the
+    workspace's root; tests/proofs/proof.py parses it.
 
     Example:
 
@@ -123,10 +123,10 @@ def second_bazel_test(name, srcs, args = [], data = [], **kwargs):
 
     Args:
       name: name of the test.
-      srcs: Python files, the first is run.
+      srcs: Python files; the first is the program.
       args: further arguments.
       data: further files that it reads.
-      **kwargs: what py_test takes: size, env, deps, ...
+      **kwargs: attributes of py_test: size, env, deps, ...
     """
     workspace_file = Label("//:MODULE.bazel")
     py_test(
@@ -134,7 +134,7 @@ def second_bazel_test(name, srcs, args = [], data = [], **kwargs):
         srcs = srcs,
         args = ["--workspace_file=$(rootpath {})".format(workspace_file)] + args,
         data = [workspace_file] + data,
-        # Where the launcher and Bazel keep what they downloaded.
+        # The launcher and Bazel find their downloads through these.
         env_inherit = [
             "HOME",
             "MLC_BAZEL_CACHE",
@@ -144,7 +144,7 @@ def second_bazel_test(name, srcs, args = [], data = [], **kwargs):
         main = srcs[0],
         tags = [
             "exclusive",
-            # It reads the whole workspace, which Bazel does not see: never reuse a result.
+            # It reads the whole workspace, which is not among its inputs: never reuse a result.
             "external",
             # The second Bazel has its own sandbox and needs the network.
             "local",

@@ -1,14 +1,12 @@
-"""Bazel's part of git sources: a build without them skips and says so; with a checkout it takes the locked commit, and
-sees every change.
+"""Without git sources a build skips what needs them and says how to supply them; with a checkout it builds the locked
+commit and notices every change.
 
-In a second workspace small repositories stand in for the locked ones.
+Small repositories stand in for the locked ones in a second workspace.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -16,6 +14,7 @@ import unittest
 
 from release.private.reproduce.second_workspace import SecondWorkspace
 from tests.git_sources.repositories import CONTENT, Repository, git
+from tests.proofs import proof
 
 NAMES = ("mlc-llm", "tokenizers-cpp", "xgrammar")
 ADDED = {"cpp/forwards/to.h": "int added;\n"}
@@ -51,12 +50,14 @@ INCOMPATIBLE = "constraint //fetch/git:no sources of mlc-llm here, give --repo_e
 
 
 class GitSourcesTest(unittest.TestCase):
+    second: SecondWorkspace
+    checkouts: pathlib.Path
+    repositories: dict[str, Repository]
+
     @classmethod
     def setUpClass(cls) -> None:
-        place = pathlib.Path(os.environ["TEST_TMPDIR"]).resolve()
-        cls.second = cls.enterClassContext(
-            SecondWorkspace(pathlib.Path(arguments.workspace_file).resolve().parent, place)
-        )
+        place = proof.place()
+        cls.second = cls.enterClassContext(SecondWorkspace(arguments.workspace, place))
         cls.checkouts = place / "checkouts"
         cls.repositories = {name: Repository.make(cls.checkouts / name) for name in NAMES}
         lock = cls.second.root / "locks/sources.lock.json"
@@ -78,27 +79,28 @@ class GitSourcesTest(unittest.TestCase):
         )
 
     def build(self, *arguments: str, sources: str = "", upstream: bool = False) -> subprocess.CompletedProcess:
-        """A build with the sources from there, whatever the profile says."""
+        """Builds with sources from these places, whatever the profile says."""
         settings = [f"--repo_env=MLC_SOURCES={sources}", f"--repo_env=MLC_FETCH_SOURCES={int(upstream)}"]
         options = ["--color=no", "--curses=no", "--noshow_progress", *settings]
         done = self.second.bazel("build", *options, *arguments, check=False, stderr=subprocess.PIPE)
         sys.stderr.write(done.stderr[-6000:])
         return done
 
-    def assert_built(self, **place) -> None:
-        self.assertEqual(self.build("//needs_sources:copies", **place).returncode, 0)
+    def assert_built(self, sources: str = "", upstream: bool = False) -> None:
+        done = self.build("//needs_sources:copies", sources=sources, upstream=upstream)
+        self.assertEqual(done.returncode, 0)
         built = (self.second.root / "bazel-bin/needs_sources/all").read_text()
         self.assertEqual(built.count(CONTENT["cpp/engine.cc"]), len(NAMES))
         self.assertEqual(built.count(ADDED["cpp/forwards/to.h"]), 1)
         self.assertNotIn(CONTENT["other/file"], built)
 
-    def assert_refused(self, *parts: str, **place) -> None:
-        done = self.build("//needs_sources:copies", **place)
+    def assert_refused(self, *parts: str, sources: str = "", upstream: bool = False) -> None:
+        done = self.build("//needs_sources:copies", sources=sources, upstream=upstream)
         self.assertNotEqual(done.returncode, 0)
         for part in parts:
             self.assertIn(part, done.stderr)
 
-    def test_without_sources_a_wildcard_skips_and_says_how_to_supply_them(self) -> None:
+    def test_without_sources_a_wildcard_skips_targets_and_says_how_to_supply_them(self) -> None:
         done = self.build("//needs_sources/...")
         self.assertEqual(done.returncode, 0)
         self.assertEqual(done.stderr.count(SKIPPED), 1)
@@ -106,7 +108,7 @@ class GitSourcesTest(unittest.TestCase):
         self.assert_refused(INCOMPATIBLE)
         self.assertIn(f"xgrammar is not here: {SKIPPED.partition(': ')[2]}", self.build("@xgrammar//:files").stderr)
 
-    def test_a_checkout_gives_the_locked_commit_and_every_change_is_seen(self) -> None:
+    def test_a_checkout_supplies_the_locked_commit_and_every_change_is_noticed(self) -> None:
         sources = str(self.checkouts)
         self.assert_built(sources=sources)
         repository = self.repositories["xgrammar"]
@@ -140,15 +142,13 @@ class GitSourcesTest(unittest.TestCase):
 
         self.assert_refused(INCOMPATIBLE)
 
-    def test_upstream_gives_the_locked_commit(self) -> None:
+    def test_upstream_supplies_the_locked_commit(self) -> None:
         self.assert_built(upstream=True)
 
-    def test_checkouts_go_before_upstream(self) -> None:
+    def test_checkouts_take_precedence_over_upstream(self) -> None:
         self.assert_refused("found no such folder", sources=str(self.checkouts / "none"), upstream=True)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workspace_file", required=True, help="a file at the workspace's root")
-    arguments, rest = parser.parse_known_args()
+    arguments, rest = proof.parser(__doc__).parse_known_args()
     unittest.main(argv=[sys.argv[0], *rest], verbosity=2)

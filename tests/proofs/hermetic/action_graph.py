@@ -1,37 +1,33 @@
-"""Every action of every target, tests included, as Bazel itself tells it: none leaves the sandbox, has network or
-depends on who builds.
+"""No action of any target, tests included, leaves the sandbox, uses the network, or depends on who builds.
 
-The graph is read twice from a copy of the workspace, the second time by somebody with every odd variable set: no action
-may differ in its command, its
-environment or its key, the digest by which caches know it. Nothing is built.
+Reads Bazel's action graph of a copy of the workspace twice, the second time with every odd variable set. No action may
+differ in its command, its environment or its key, the digest that caches use. Nothing is built.
 """
 
 from __future__ import annotations
 
-import argparse
 import collections
 import json
-import os
-import pathlib
 import sys
 from typing import Any
 
 from release.private.reproduce.second_workspace import SecondWorkspace
+from tests.proofs import proof
 from tests.proofs.hermetic.odd_environment import ODD, PROXIES
 from tests.proofs.hermetic.rules import EXCEPTIONS, Action, problems
 
-# Both readings are of one profile: left to itself the launcher looks for what answers, through the proxies.
+# Fix the profile: the launcher would otherwise choose one by what answers, through the proxies.
 OPTIONS = ["--config=registries", "--color=no", "--curses=no", "--show_progress_rate_limit=30"]
 
 
 def pairs(values: list[dict[str, str]]) -> dict[str, str]:
-    """aquery's list of keys and values; an empty value is left out there."""
+    """aquery's list of keys and values, which leaves out empty values."""
     return {each["key"]: each.get("value", "") for each in values}
 
 
 def read_graph(second: SecondWorkspace) -> tuple[list[Action], collections.Counter[str]]:
     """All actions, and how often each occurs with its key."""
-    # Tests with a command of their own are not among //...
+    # //... leaves out manual tests.
     manual = second.bazel("query", *OPTIONS, "attr(tags, '[\\[ ]manual[,\\]]', tests(//...))").stdout.split()
     query = "deps(//... + set({}))".format(" ".join(manual))
     wanted = [
@@ -42,7 +38,8 @@ def read_graph(second: SecondWorkspace) -> tuple[list[Action], collections.Count
     ]
     graph: dict[str, Any] = json.loads(second.bazel("aquery", *OPTIONS, *wanted, query).stdout)
     labels = {target["id"]: target["label"] for target in graph["targets"]}
-    actions, keys = [], collections.Counter()
+    actions: list[Action] = []
+    keys: collections.Counter[str] = collections.Counter()
     for each in graph["actions"]:
         parameters = [argument for file in each.get("paramFiles", []) for argument in file.get("arguments", [])]
         actions.append(
@@ -64,22 +61,18 @@ def read_graph(second: SecondWorkspace) -> tuple[list[Action], collections.Count
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workspace_file", type=pathlib.Path, required=True, help="a file at the workspace's root")
-    arguments = parser.parse_args()
+    arguments = proof.parser(__doc__).parse_args()
 
-    with SecondWorkspace(arguments.workspace_file.resolve().parent, pathlib.Path(os.environ["TEST_TMPDIR"])) as second:
+    with SecondWorkspace(arguments.workspace, proof.place()) as second:
         actions, keys = read_graph(second)
         second.environment |= ODD | PROXIES
         _, odd_keys = read_graph(second)
 
     found = [problem for action in actions for problem in problems(action)]
-    found += [
-        f"is another action in another environment: {key[:2000]}" for key in (keys - odd_keys) + (odd_keys - keys)
-    ]
+    found += [f"an action depends on the environment: {key[:2000]}" for key in (keys - odd_keys) + (odd_keys - keys)]
     excepted = collections.Counter(action.test for action in actions if action.requirements)
     print(f"{len(actions)} actions, of {len({action.mnemonic for action in actions})} kinds; {len(found)} problems")
-    print(f"with {len(ODD | PROXIES)} variables set, {(keys & odd_keys).total()} of them are the same")
+    print(f"with {len(ODD | PROXIES)} variables set, {(keys & odd_keys).total()} of them stay the same")
     for label, count in sorted(excepted.items()):
         print(f"{count} by exception: {label}: {EXCEPTIONS.get(label, 'no reason given')}")
     print("\n".join(found))

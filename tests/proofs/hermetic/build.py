@@ -1,17 +1,14 @@
-"""Builds everything, from nothing, in a sandbox that has no file but what each action declared, and compares the bytes
-with those of this build.
+"""Builds everything from nothing in a sandbox that has only the files each action declared, and compares the bytes with
+those of this build.
 
-Beside an action's inputs that sandbox has the kernel's /dev and /proc, an empty /tmp, and one file, /bin/sh: not the
-machine's, but a static one out of the
-locks. Equal bytes so say that it does not matter whose shell a machine has. `//...` is all that is published, all that
-tests need, and the tests of the gate.
+Besides an action's inputs that sandbox has the kernel's /dev and /proc, an empty /tmp, and /bin/sh: a static shell from
+the locks instead of the machine's. If the bytes are equal, it does not matter which shell a machine has. `//...` is
+everything published, everything tests need, and the tests of the gate.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import pathlib
 import shutil
 import socket
@@ -19,13 +16,13 @@ import sys
 import time
 from typing import Any
 
-from release.private.reproduce.second_workspace import SecondWorkspace, digests
+from release.private.reproduce.second_workspace import SecondWorkspace, differences, digests
+from tests.proofs import proof
 from tests.proofs.hermetic.odd_environment import ODD
 
-OPTIONS = ["--disk_cache=", "--color=no", "--curses=no", "--show_progress_rate_limit=30"]
+OPTIONS = ["--disk_cache=", *proof.QUIET]
 
-# What else lies in the sandbox: where linux-sandbox writes how much time and memory an action took, and what it shows
-# in place of a forbidden file.
+# Files that Bazel adds to the sandbox: linux-sandbox's statistics, and a placeholder for forbidden files.
 BAZELS = {"/stats.out", "/tmp/empty_file"}
 
 PROBE = """\
@@ -42,11 +39,11 @@ run_binary(
 
 
 class Build:
-    """Builds in a second workspace, in the ordinary or in the hermetic sandbox.
+    """Builds a second workspace in the ordinary or the hermetic sandbox.
 
     Args:
         second: the workspace.
-        shell: a static program that is a POSIX shell under the name sh.
+        shell: a static program that is a POSIX shell when named sh.
     """
 
     def __init__(self, second: SecondWorkspace, shell: pathlib.Path) -> None:
@@ -57,45 +54,35 @@ class Build:
             "--experimental_use_hermetic_linux_sandbox",
             "--sandbox_add_mount_pair=/proc",
             f"--sandbox_add_mount_pair={copy}:/bin/sh",
-            # Local: only what asks for it, counted below.
+            # "local" is for actions that ask for it; main() counts them.
             "--spawn_strategy=linux-sandbox,local",
         ]
 
     def run(self, *arguments: str) -> dict[str, int]:
-        """Builds; returns how many actions were run in which way, as Bazel counts them: {"total": 700, "internal": 300,
-        "linux-sandbox": 395, "local": 5}.
-        """
+        """Builds; returns how Bazel ran the actions (`proof.runners`)."""
         events = self.second.place / "events.json"
         self.second.bazel("build", *OPTIONS, f"--build_event_json_file={events}", *arguments)
-        for line in events.read_text().splitlines():
-            metrics = json.loads(line).get("buildMetrics")
-            if metrics:
-                return {each["name"]: each.get("count", 0) for each in metrics["actionSummary"].get("runnerCount", [])}
-        raise ValueError(f"{events}: expected an event buildMetrics, found none")
-
-    def outputs(self) -> pathlib.Path:
-        """The folder bazel-bin."""
-        return pathlib.Path(self.second.bazel("info", "--color=no", "bazel-bin").stdout.strip())
+        return proof.runners(events)
 
     def look_around(self, port: int, ask: list[str], options: list[str]) -> dict[str, Any]:
-        """What an action sees (look_around.py) under these options."""
+        """What an action sees (look_around.py) with these options."""
         self.runs += 1
         folder = self.second.root / "tests/proofs/hermetic/probe"
         folder.mkdir(exist_ok=True)
         arguments = [f"--run={self.runs}", f"--port={port}", *(f"--ask={path}" for path in ask)]
         (folder / "BUILD.bazel").write_text(PROBE.format(arguments=json.dumps(arguments)))
         self.run(*options, "//tests/proofs/hermetic/probe")
-        return json.loads((self.outputs() / "tests/proofs/hermetic/probe/seen.json").read_text())
+        return json.loads((proof.bazel_bin(self.second) / "tests/proofs/hermetic/probe/seen.json").read_text())
 
 
 def differs(what: str, expected: object, found: object) -> str | None:
-    """A line that says so, if it does."""
+    """A line that says so, if `found` is not what was expected."""
     return None if expected == found else f"{what}: expected {expected!r}, found {found!r}"
 
 
 def look(build: Build) -> list[str | None]:
-    """What actions see of files, environment and network; first where they do see it, so that the question is known to
-    be a good one.
+    """What actions see of files, environment and network. Each question is first asked where the answer is yes, so
+    that a no means something.
     """
     ask = [
         "/etc/passwd",
@@ -130,19 +117,15 @@ def look(build: Build) -> list[str | None]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workspace_file", type=pathlib.Path, required=True, help="a file at the workspace's root")
+    parser = proof.parser(__doc__, artifacts=True)
     parser.add_argument(
-        "--shell", type=pathlib.Path, required=True, help="a static program that is a POSIX shell under the name sh"
-    )
-    parser.add_argument(
-        "--artifacts", nargs="+", required=True, help="outputs of the first build, as paths below bazel-bin"
+        "--shell", type=pathlib.Path, required=True, help="a static program that is a POSIX shell when named sh"
     )
     parser.add_argument("--targets", nargs="+", default=["//..."], help="what to build (default: everything)")
     arguments = parser.parse_args()
 
     first = digests([pathlib.Path(artifact) for artifact in arguments.artifacts])
-    with SecondWorkspace(arguments.workspace_file.resolve().parent, pathlib.Path(os.environ["TEST_TMPDIR"])) as second:
+    with SecondWorkspace(arguments.workspace, proof.place()) as second:
         build = Build(second, arguments.shell)
         found = look(build)
         print(
@@ -154,18 +137,15 @@ def main() -> int:
         began = time.monotonic()
         ran = build.run(*build.hermetic, *arguments.targets)
         print(f"{time.monotonic() - began:.0f} s in the hermetic sandbox; actions: {ran}", flush=True)
-        outside = {
-            name: count for name, count in ran.items() if name not in ("total", "internal", "linux-sandbox", "local")
-        }
-        found.append(differs("actions run in yet another way", {}, outside))
+        outside = {name: count for name, count in ran.items() if name not in ("internal", "linux-sandbox", "local")}
+        found.append(differs("actions run in any other way", {}, outside))
 
-        again = digests([build.outputs() / artifact for artifact in arguments.artifacts])
-        different = [name for name in sorted(first.keys() | again.keys()) if first.get(name) != again.get(name)]
+        binaries = proof.bazel_bin(second)
+        different = differences(
+            first, digests([binaries / artifact for artifact in arguments.artifacts]), "the hermetic one"
+        )
         print(f"{len(first)} files compared with this build's, {len(different)} differ", flush=True)
-        found += [
-            f"{name}: {first.get(name, 'missing')} in this build, {again.get(name, 'missing')} in the hermetic one"
-            for name in different
-        ]
+        found += different
 
         second.environment |= ODD
         odd = build.run(*build.hermetic, *arguments.targets)
@@ -174,7 +154,7 @@ def main() -> int:
             differs(
                 "actions run again because of the environment",
                 {},
-                {name: odd[name] for name in odd if name not in ("total", "internal")},
+                {name: count for name, count in odd.items() if name != "internal"},
             )
         )
     print("\n".join(filter(None, found)))

@@ -1,6 +1,4 @@
-"""Writes down what the action that runs it sees of the machine: files, environment, network. Run by build.py, as a
-build action.
-"""
+"""Reports what a build action sees of the machine: files, environment, network. build.py runs it as an action."""
 
 from __future__ import annotations
 
@@ -10,12 +8,12 @@ import os
 import pathlib
 import socket
 
-# Of the kernel, other in every process.
+# The kernel's folders differ in every process.
 KERNEL = ("/dev", "/proc", "/sys")
 
 
 def files(within: list[str]) -> list[str]:
-    """Every file outside of the folders `within` and the kernel's."""
+    """Every file outside the folders `within` and the kernel's."""
     found = []
     for folder, folders, names in os.walk("/"):
         folders[:] = [name for name in folders if os.path.join(folder, name) not in [*KERNEL, *within]]
@@ -35,11 +33,11 @@ def reaches(port: int) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=pathlib.Path, help="JSON file to write")
-    parser.add_argument("--run", required=True, help="which run this is: the action is another one, and so run again")
+    parser.add_argument("--run", required=True, help="number of this run, so that Bazel runs the action again")
     parser.add_argument("--port", type=int, required=True, help="port of a server on the machine's loopback interface")
-    parser.add_argument("--ask", action="append", default=[], help="a file of the machine: is it there?")
+    parser.add_argument("--ask", action="append", default=[], help="also report whether this file exists")
     options = parser.parse_args()
-    # The folder of the sandbox, at its top: what the action declared is in there.
+    # The sandbox's top folder, which holds what the action declared.
     own = "/" + pathlib.Path.cwd().parts[1]
     seen = {
         "environment": dict(os.environ),

@@ -1,10 +1,7 @@
-"""The environment of somebody who set every variable that a compiler, an interpreter or a tool of a build is known to
-obey.
-"""
+"""An environment that sets every variable known to influence a compiler, an interpreter or a build tool."""
 
-# Two are not among them. No Python of the machine starts with a wrong PYTHONHOME, the launcher's included; and where
-# crates are downloaded from is a
-# setting in CARGO_HOME, so another one has them asked for again (fetch/crates).
+# Two variables are missing. With a wrong PYTHONHOME the machine's Python does not start, nor does the launcher.
+# CARGO_HOME holds the address of the crate registry, so another one downloads all crates again (fetch/crates).
 ODD = {
     "AR": "/nonexistent/ar",
     "BASH_ENV": "/nonexistent/bash_env",
@@ -69,7 +66,7 @@ ODD = {
     "ZIPOPT": "-0",
 }
 
-# What the launcher and Bazel's downloads obey, as they should, and actions should not.
+# The launcher and Bazel's downloads should obey these; actions should not.
 PROXIES = dict.fromkeys(
     ("ALL_PROXY", "FTP_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "http_proxy", "https_proxy"),
     "http://127.0.0.1:9",

@@ -1,4 +1,4 @@
-"""What an action may name and ask for, and every exception with its reason: the one list, for the tests of this folder."""
+"""What an action may name and ask for, and all exceptions with their reasons."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import dataclasses
 import re
 
 _STARTS_BAZEL = "starts its own Bazel, whose actions obey the same rules"
-_STARTS_CONTAINERS = (
-    "starts containers: in Bazel's sandbox there is only one user, and the image's own could not be tested"
-)
+_STARTS_CONTAINERS = "starts containers: Bazel's sandbox has only one user, so the image's user could not be tested"
 
-# Target → why it asks for something: a test to run outside of the sandbox, or with network. A new exception is a new
-# line here, with its reason.
+# Target → why it may leave the sandbox or use the network. Add an exception here, with its reason.
 EXCEPTIONS = {
     "//release/private/reproduce:seen": (
-        "says what an action of this very build sees: no cache and no other machine may answer for it"
+        "shows what an action of this build sees, so no cache or other machine may answer for it"
     ),
     "//tests/proofs/airgap:airgap": _STARTS_BAZEL,
     "//tests/proofs/git_sources:build": _STARTS_BAZEL,
@@ -36,23 +33,22 @@ EXCEPTIONS = {
     "//tests/proofs/tampering:tampering": _STARTS_BAZEL,
 }
 
-# Tags of a target that become execution requirements and take an action out of the sandbox, or let it out to the
-# network.
-LOOSENING = {"local", "no-sandbox", "requires-fakeroot", "requires-network"}
+# Tags that become execution requirements and take an action out of the sandbox, or give it network access.
+LOOSENING = frozenset({"local", "no-sandbox", "requires-fakeroot", "requires-network"})
 
-# All that an action's environment holds: what Bazel sets on every machine. What it finds in those folders: README.md,
-# "What a machine must provide".
+# An action's whole environment, which Bazel sets on every machine. What those folders must contain: README.md, "What a
+# machine must provide".
 ENVIRONMENT = {"PATH": "/bin:/usr/bin:/usr/local/bin", "PWD": "/proc/self/cwd"}
 
-# Also behind a flag without a space. Of one letter, or GCC's longer ones; -Iexternal/… is a relative one.
+# An absolute path, also directly after a flag: of one letter, or one of GCC's longer ones. -Iexternal/… is relative.
 _ABSOLUTE = re.compile(r"(^|[=,:]|^-([A-Za-z]|isystem|iquote|idirafter|include|imacros|isysroot))/(?!/)")
-# The current folder, which the compiler is told to leave out; and where tests are in an image.
+# The current folder, which the compiler leaves out of its output, and the tests' folder in an image.
 _NOT_OF_THE_MACHINE = re.compile(r"-ffile-prefix-map=/proc/self/cwd=\.|--env=[A-Z_]+=/tests(/\w+)*")
 
 
 @dataclasses.dataclass(frozen=True)
 class Action:
-    """One action of the graph; `requirements` are its execution requirements, or tags that would become such."""
+    """One action of the graph. `requirements` are its execution requirements, or tags that become such."""
 
     target: str
     mnemonic: str
@@ -62,14 +58,14 @@ class Action:
 
     @property
     def test(self) -> str:
-        """The test that the action runs where a gate runs it (release/private/gate.bzl), else its target."""
+        """The test that the action runs for a gate (release/private/gate.bzl), else its target."""
         if self.mnemonic == "GateTest" and "--label" in self.arguments:
             return self.arguments[self.arguments.index("--label") + 1]
         return self.target
 
 
 def problems(action: Action) -> list[str]:
-    """One line for everything by which an action depends on the machine it runs on."""
+    """One line for everything that makes an action depend on the machine it runs on."""
     found = []
     if action.requirements and action.test not in EXCEPTIONS:
         found.append(

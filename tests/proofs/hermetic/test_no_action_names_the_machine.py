@@ -1,4 +1,4 @@
-"""From the action graph behind all that is published and its tests: no action names the machine, its environment or its
+"""In the action graph of everything published and its tests, no action names the machine, its environment or its
 network.
 """
 
@@ -21,7 +21,7 @@ def actions() -> list[Action]:
             each["mnemonic"],
             tuple(each["arguments"]),
             each["environment"],
-            LOOSENING & set(each["tags"]),
+            LOOSENING.intersection(each["tags"]),
         )
         for each in map(json.loads, report.splitlines())
     ]

@@ -1,4 +1,4 @@
-"""Where remote execution fails, the build still ends well, or says what is wrong; never with other bytes."""
+"""When remote execution fails, the build still succeeds or says what is wrong; its bytes are never different."""
 
 from __future__ import annotations
 
@@ -13,39 +13,45 @@ import time
 import unittest
 
 from release.private.reproduce.second_workspace import SecondWorkspace, digests
+from tests.proofs import proof
 from tests.proofs.remote import service
+from tests.proofs.remote.service import RemoteService
 
 TARGETS = ["//wheels/tvm_ffi"]
-# What the storage may hold in the test of a full one: more than one action needs, less than all do.
+# The storage's limit in the test of a full one: more than one action needs, less than all of them.
 SMALL = "250M"
 ATTEMPTS = 5
 
-OPTIONS = service.arguments(__doc__)
+OPTIONS = proof.parser(__doc__, artifacts=True).parse_args()
 
 
 class Faults(unittest.TestCase):
+    place: pathlib.Path
+    expected: dict[str, str]
+    build: service.Build
+
     @classmethod
-    def setUpClass(cls):
+    def setUpClass(cls) -> None:
         place = service.place()
         cls.addClassCleanup(place.cleanup)
         cls.place = pathlib.Path(place.name)
         cls.expected = digests([pathlib.Path(artifact) for artifact in OPTIONS.artifacts])
-        second = cls.enterClassContext(SecondWorkspace(OPTIONS.workspace_file.resolve().parent, cls.place))
+        second = cls.enterClassContext(SecondWorkspace(OPTIONS.workspace, cls.place))
         cls.build = service.Build(second, OPTIONS.artifacts, TARGETS)
 
     def tearDown(self) -> None:
-        # Gigabytes for each test would add up.
+        # Each test leaves gigabytes.
         shutil.rmtree(self.place / self._testMethodName, ignore_errors=True)
 
-    def service(self, *arguments: str) -> service.RemoteService:
-        return service.RemoteService(self.place / self._testMethodName, *arguments)
+    def service(self, *arguments: str) -> RemoteService:
+        return RemoteService(self.place / self._testMethodName, *arguments)
 
     def assert_same_bytes(self) -> None:
         self.assertTrue(self.expected)
         self.assertEqual(self.build.digests(), self.expected)
 
-    def interrupted(self, remote: service.RemoteService, last: str) -> None:
-        """Builds, and kills the process with this last argument once a worker is at work."""
+    def interrupted(self, remote: RemoteService, last: str) -> None:
+        """Builds, and kills the process with this last argument once a worker is busy."""
 
         def kill() -> None:
             staging = remote.state / "worker1/cas/staging"
@@ -57,8 +63,8 @@ class Faults(unittest.TestCase):
         killer.start()
         self.build.run(remote)
         killer.join(timeout=1)
-        self.assertFalse(killer.is_alive(), "no worker was at work")
-        self.assertIn("restarting it", remote.said())
+        self.assertFalse(killer.is_alive(), "no worker was busy")
+        self.assertIn("starting it again", remote.said())
         self.assertGreater(self.build.runners()["remote"], 0)
         self.assert_same_bytes()
 
@@ -74,7 +80,7 @@ class Faults(unittest.TestCase):
         with self.service() as remote:
             self.interrupted(remote, str(remote.state / "scheduler.yml"))
 
-    def test_a_service_that_was_stopped_and_started_has_everything(self) -> None:
+    def test_a_restarted_service_has_everything(self) -> None:
         with self.service() as remote:
             self.build.run(remote)
         with self.service() as remote:
@@ -82,7 +88,7 @@ class Faults(unittest.TestCase):
             self.assertNotIn("remote", self.build.runners())
             self.assert_same_bytes()
 
-    def test_a_full_storage_costs_another_try_and_no_bytes(self) -> None:
+    def test_a_full_storage_costs_a_retry_and_changes_no_bytes(self) -> None:
         with self.service(f"--storage={SMALL}") as remote:
             self.build.workspace.bazel("clean")
             for _ in range(ATTEMPTS):
@@ -91,14 +97,14 @@ class Faults(unittest.TestCase):
                 )
                 if not done.returncode:
                     break
-                # The worker's own words; Bazel sends what it has again only in its next build.
+                # A worker's message; Bazel uploads its files again only in the next build.
                 self.assertRegex(done.stdout, "(?i)blob.* missing|not found in the local CAS|evicted")
             else:
                 self.fail(f"{ATTEMPTS} builds failed:\n{done.stdout}")
             self.assert_same_bytes()
             self.assertLess(sum(file.stat().st_size for file in remote.stored()), 1.2 * 250e6)
 
-    def test_damaged_blobs_are_refused_and_then_made_again(self) -> None:
+    def test_damaged_blobs_are_refused_and_then_rebuilt(self) -> None:
         with self.service() as remote:
             self.build.run(remote)
             for file in remote.stored():

@@ -1,9 +1,7 @@
-"""A service of //tools/remote:up, and a Bazel that builds through it, for tests."""
+"""Starts the service of //tools/remote:up, and a Bazel that builds through it."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import pathlib
 import re
@@ -14,17 +12,18 @@ import tempfile
 import time
 
 from release.private.reproduce.second_workspace import SecondWorkspace, digests
+from tests.proofs import proof
 from tools.remote import up
 
 STARTING = 180  # seconds
 
 
 class RemoteService:
-    """up.py as a process of its own; leaving it stops everything.
+    """Runs up.py as a process; leaving the context stops everything.
 
     Args:
         state: its state folder.
-        *arguments: further ones.
+        *arguments: further arguments.
     """
 
     def __init__(self, state: pathlib.Path, *arguments: str) -> None:
@@ -46,7 +45,7 @@ class RemoteService:
         self.flags = ["--config=remote", found[0], "--disk_cache="]
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait()
 
@@ -71,12 +70,12 @@ class RemoteService:
 
 
 class Build:
-    """What a second workspace builds, by a service or without.
+    """Builds targets in a second workspace through a service.
 
     Args:
-        workspace: the second one.
+        workspace: the second workspace.
         artifacts: outputs, as paths below bazel-bin.
-        targets: what makes them.
+        targets: the targets that make them.
     """
 
     def __init__(self, workspace: SecondWorkspace, artifacts: list[str], targets: list[str]) -> None:
@@ -86,41 +85,27 @@ class Build:
         self.events = workspace.place / "events.json"
 
     def command(self, service: RemoteService, *flags: str) -> list[str]:
-        quiet = ["--color=no", "--curses=no", "--show_progress_rate_limit=30"]
-        return ["build", *service.flags, *quiet, f"--build_event_json_file={self.events}", *flags, *self.targets]
+        return ["build", *service.flags, *proof.QUIET, f"--build_event_json_file={self.events}", *flags, *self.targets]
 
     def run(self, service: RemoteService, *flags: str, clean: bool = True) -> None:
-        """Builds; an assertion says if it fails."""
+        """Builds.
+
+        Raises:
+            subprocess.CalledProcessError: the build fails.
+        """
         if clean:
             self.workspace.bazel("clean")
         self.workspace.bazel(*self.command(service, *flags))
 
     def runners(self) -> dict[str, int]:
-        """How many actions of the last build ran where, as Bazel counts them: "remote", "remote cache hit", "internal",
-        and what else there was.
-        """
-        for line in self.events.read_text().splitlines():
-            event = json.loads(line)
-            if "buildMetrics" in event:
-                counts = event["buildMetrics"]["actionSummary"]["runnerCount"]
-                return {each["name"]: each["count"] for each in counts if each["name"] != "total"}
-        raise AssertionError("Bazel wrote no metrics")
+        """How the last build ran its actions: "remote", "remote cache hit", "internal" or otherwise → count."""
+        return proof.runners(self.events)
 
     def digests(self) -> dict[str, str]:
-        binaries = pathlib.Path(self.workspace.bazel("info", "--color=no", "bazel-bin").stdout.strip())
-        return digests([binaries / artifact for artifact in self.artifacts])
+        """The digests of the artifacts."""
+        return digests([proof.bazel_bin(self.workspace) / artifact for artifact in self.artifacts])
 
 
-def arguments(about: str | None) -> argparse.Namespace:
-    """What the BUILD file passes."""
-    parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--workspace_file", type=pathlib.Path, required=True, help="a file at the workspace's root")
-    parser.add_argument(
-        "--artifacts", nargs="+", required=True, help="outputs of the local build, as paths below bazel-bin"
-    )
-    return parser.parse_args()
-
-
-def place() -> tempfile.TemporaryDirectory:
-    """A folder for all that a test makes."""
-    return tempfile.TemporaryDirectory(dir=os.environ["TEST_TMPDIR"], ignore_cleanup_errors=True)
+def place() -> tempfile.TemporaryDirectory[str]:
+    """A folder for everything that a test writes."""
+    return tempfile.TemporaryDirectory(dir=proof.place(), ignore_cleanup_errors=True)

@@ -1,6 +1,4 @@
-"""Builds everything a second time, as another machine would, and compares the bytes with those of this build:
-//release:reproduce as a test.
-"""
+"""Runs //release:reproduce as a test: builds everything again as another machine would, and compares the bytes."""
 
 import sys
 

@@ -1,5 +1,5 @@
-"""A difference between two builds is found, named by file and member, and shown; archives that differ as containers
-only are told from others.
+"""Differences between two builds are found, named by file and member, and shown. Archives with the same members in
+another container are recognized.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ import pathlib
 import shutil
 import tarfile
 import zipfile
+from collections.abc import Callable
 
 import pytest
 
 from release.private.reproduce import compare
-from tests.oci.layouts import write_layout
+from tests.images.layouts import Content, write_layout
 
 DIFFOSCOPE = pathlib.Path(os.environ["DIFFOSCOPE"]).absolute()
+
+# The folders of the two builds.
+Both = tuple[pathlib.Path, pathlib.Path]
 
 
 def wheel(
@@ -41,13 +45,13 @@ def layer(path: pathlib.Path, members: dict[str, str], level: int = 9) -> pathli
 
 
 @pytest.fixture
-def both(tmp_path):
+def both(tmp_path: pathlib.Path) -> Both:
     (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()
     return tmp_path / "first", tmp_path / "second"
 
 
-def test_the_same_bytes(both) -> None:
+def test_the_same_bytes(both: Both) -> None:
     for folder in both:
         wheel(folder / "a.whl", {"m.py": "1"})
         write_layout(folder / "image", [{"etc/x": b"1"}])
@@ -57,12 +61,12 @@ def test_the_same_bytes(both) -> None:
     assert (count, different) == (6, [])
 
 
-def test_nothing_to_compare(both) -> None:
+def test_comparing_nothing_is_an_error(both: Both) -> None:
     with pytest.raises(compare.CompareError, match="expected files to compare, found none"):
         compare.differences({}, {})
 
 
-def test_a_file_that_one_build_lacks(both) -> None:
+def test_a_file_that_one_build_lacks(both: Both) -> None:
     for folder in both:
         (folder / "a").mkdir()
         (folder / "a/x").write_text("1")
@@ -73,13 +77,13 @@ def test_a_file_that_one_build_lacks(both) -> None:
     assert str(difference) == "a/y: only in the first build"
 
 
-def test_an_artifact_that_the_second_build_lacks(both) -> None:
+def test_an_artifact_that_the_second_build_lacks(both: Both) -> None:
     wheel(both[0] / "a.whl", {"m.py": "1"})
     _, [difference] = compare.differences({"a.whl": both[0] / "a.whl"}, {"a.whl": both[1] / "a.whl"})
     assert str(difference) == "a.whl: only in the first build"
 
 
-def test_a_nondeterministic_wheel_is_named_with_its_member(both, capfd) -> None:
+def test_the_differing_member_of_a_wheel_is_named(both: Both, capfd: pytest.CaptureFixture[str]) -> None:
     for folder, text in zip(both, ("made on Monday\n", "made on Tuesday\n")):
         wheel(folder / "a.whl", {"same.py": "1", "pkg/about.txt": text})
     _, different = compare.differences({"a.whl": both[0] / "a.whl"}, {"a.whl": both[1] / "a.whl"})
@@ -93,7 +97,7 @@ def test_a_nondeterministic_wheel_is_named_with_its_member(both, capfd) -> None:
     assert "a.whl" in page and "pkg/about.txt" in page
 
 
-def test_the_differing_layer_of_an_image_is_named_by_its_place(both, capfd) -> None:
+def test_the_differing_layer_of_an_image_is_named_by_its_place(both: Both, capfd: pytest.CaptureFixture[str]) -> None:
     for folder, text in zip(both, (b"1\n", b"2\n")):
         write_layout(folder / "image", [{"etc/same": b"x"}, {"etc/other": text}])
     _, different = compare.differences({"images/i": both[0] / "image"}, {"images/i": both[1] / "image"})
@@ -104,14 +108,15 @@ def test_the_differing_layer_of_an_image_is_named_by_its_place(both, capfd) -> N
     assert "-1" in told and "+2" in told
 
 
-def test_an_image_of_more_layers(both) -> None:
-    for folder, layers in zip(both, ([{"a": b"1"}], [{"a": b"1"}, {"b": b"1"}])):
-        write_layout(folder / "image", layers)
+def test_an_additional_layer_is_named(both: Both) -> None:
+    one: Content = {"a": b"1"}
+    write_layout(both[0] / "image", [one])
+    write_layout(both[1] / "image", [one, {"b": b"1"}])
     _, different = compare.differences({"i": both[0] / "image"}, {"i": both[1] / "image"})
     assert "i/layer-01.tar.gz: only in the second build" in map(str, different)
 
 
-def test_only_the_index_of_an_image_differs(both) -> None:
+def test_a_difference_in_the_index_of_an_image_alone_is_found(both: Both) -> None:
     for folder in both:
         write_layout(folder / "image", [{"a": b"1"}])
     (both[1] / "image/index.json").write_text((both[1] / "image/index.json").read_text() + "\n")
@@ -119,8 +124,8 @@ def test_only_the_index_of_an_image_differs(both) -> None:
     assert difference.name == "i/index.json"
 
 
-def test_programs_are_compared_as_programs(both, capfd) -> None:
-    """ELF files, in what the toolchain made: symbols and sections are shown, not bytes."""
+def test_programs_are_compared_as_programs(both: Both, capfd: pytest.CaptureFixture[str]) -> None:
+    """The symbols and sections of ELF files are shown, not their bytes."""
     for folder, program in zip(both, ("cmp.unwrapped", "diff.unwrapped")):
         shutil.copyfile(DIFFOSCOPE.with_name(program), folder / "lib.so")
     _, different = compare.differences({"lib.so": both[0] / "lib.so"}, {"lib.so": both[1] / "lib.so"})
@@ -129,7 +134,7 @@ def test_programs_are_compared_as_programs(both, capfd) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.whl", "a.tar.gz"])
-def test_the_same_members_in_another_container(both, name) -> None:
+def test_the_same_members_in_another_container(both: Both, name: str) -> None:
     members = {"b.py": "1" * 1000, "a.py": "2", "x-1.dist-info/RECORD": "a.py,,\nb.py,,\n"}
     other = {
         "a.py": "2",
@@ -146,7 +151,7 @@ def test_the_same_members_in_another_container(both, name) -> None:
 
 
 @pytest.mark.parametrize("make, name", [(wheel, "a.whl"), (layer, "a.tar.gz")])
-def test_other_members(both, make, name) -> None:
+def test_other_members(both: Both, make: Callable[..., pathlib.Path], name: str) -> None:
     first = make(both[0] / name, {"a": "1", "b": "2"})
     assert not compare.same_members(first, make(both[1] / name, {"a": "1", "b": "3"}))
     assert compare.changed_members(first, both[1] / name) == ["b"]
@@ -154,7 +159,7 @@ def test_other_members(both, make, name) -> None:
     assert not compare.same_members(first, make(both[1] / name, {"a": "1", "c": "2"}))
 
 
-def test_files_that_are_no_archives_have_no_members(both) -> None:
+def test_files_that_are_no_archives_have_no_members(both: Both) -> None:
     for folder in both:
         (folder / "x").write_text(str(folder))
     assert (
@@ -163,7 +168,7 @@ def test_files_that_are_no_archives_have_no_members(both) -> None:
     )
 
 
-def test_a_diffoscope_that_does_not_run(both) -> None:
+def test_a_missing_diffoscope_is_an_error(both: Both) -> None:
     for folder in both:
         (folder / "x").write_text(str(folder))
     different = compare.differences({"x": both[0] / "x"}, {"x": both[1] / "x"})[1]

@@ -1,6 +1,4 @@
-"""Digests of a release are recorded only at its tag and never change; a published artifact that is another one is told
-from it.
-"""
+"""A release's digests are recorded only at its tag and never change; verification detects any other artifact."""
 
 from __future__ import annotations
 
@@ -10,7 +8,9 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
-import types
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -26,7 +26,7 @@ TAG, BUILD = "v0.1.0", "registries"
 
 
 class Release:
-    """A checkout with a tag, and what was built of it: a folder of a release, an image."""
+    """A tagged checkout and its build: a release folder and an image."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.work, self.dist, self.image = folder / "work", folder / "dist", folder / "image"
@@ -75,7 +75,7 @@ class Release:
 
 
 @pytest.fixture
-def release(tmp_path, monkeypatch):
+def release(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Release:
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     monkeypatch.setenv("PATH", "/usr/local/bin:/usr/bin:/bin")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -86,7 +86,7 @@ def test_the_committed_record_is_well_formed() -> None:
     record.read(DIGESTS)
 
 
-def test_what_is_recorded(release) -> None:
+def test_what_is_recorded(release: Release) -> None:
     release.write()
     written = record.read(release.record)["releases"][TAG]
     assert written["revision"] == release.head
@@ -99,7 +99,7 @@ def test_what_is_recorded(release) -> None:
     }
 
 
-def test_the_same_again_and_another_build_beside_it(release) -> None:
+def test_the_same_again_and_another_build_beside_it(release: Release) -> None:
     release.write()
     release.git("commit", "--quiet", "--all", "--message=record")
     release.git("checkout", "--quiet", TAG)
@@ -110,28 +110,28 @@ def test_the_same_again_and_another_build_beside_it(release) -> None:
     assert release.record.read_bytes() == before
 
 
-def test_no_tag(release) -> None:
+def test_no_tag(release: Release) -> None:
     assert "tag v0.2.0: expected on" in release.refused(tag="v0.2.0") and "git tag v0.2.0" in release.refused(
         tag="v0.2.0"
     )
 
 
-def test_a_tag_elsewhere(release) -> None:
+def test_a_tag_elsewhere(release: Release) -> None:
     release.git("commit", "--quiet", "--allow-empty", "--message=two")
     assert f"found on {release.head}" in release.refused(revision=release.git("rev-parse", "HEAD"))
 
 
-def test_a_dirty_tree(release) -> None:
+def test_a_dirty_tree(release: Release) -> None:
     (release.work / "new").write_text("1")
     assert "expected no file that differs from its commit, found new" in release.refused()
 
 
 @pytest.mark.parametrize("revision", ["unstamped", "0" * 40])
-def test_a_build_of_another_commit(release, revision) -> None:
+def test_a_build_of_another_commit(release: Release, revision: str) -> None:
     assert f"found {revision}" in release.refused(revision=revision)
 
 
-def test_what_is_recorded_does_not_change(release) -> None:
+def test_what_is_recorded_does_not_change(release: Release) -> None:
     release.write()
     release.git("update-index", "--assume-unchanged", "release/digests.json")
     (release.dist / "a-1-py3-none-any.whl").write_text("other")
@@ -156,7 +156,7 @@ def test_what_is_recorded_does_not_change(release) -> None:
         ),
     ],
 )
-def test_a_malformed_record(release, break_it, said) -> None:
+def test_a_malformed_record(release: Release, break_it: Callable[[dict[str, Any]], object], said: str) -> None:
     release.write()
     content = json.loads(release.record.read_text())
     break_it(content["releases"])
@@ -166,7 +166,7 @@ def test_a_malformed_record(release, break_it, said) -> None:
     assert said in str(error.value) and "git checkout" in str(error.value)
 
 
-def test_a_record_that_is_no_json(release) -> None:
+def test_a_record_that_is_no_json(release: Release) -> None:
     release.record.write_text("{")
     with pytest.raises(record.RecordError, match="expected JSON"):
         record.read(release.record)
@@ -176,13 +176,16 @@ def test_a_record_that_is_no_json(release) -> None:
 
 
 def verify(
-    release: Release, rebuilt: Release, things: list[pathlib.Path | str], build: str = BUILD, tag: str | None = None
+    release: Release, rebuilt: Release, things: Sequence[pathlib.Path | str], build: str = BUILD, tag: str | None = None
 ) -> bool:
-    """The command's verification, with another folder in the place of this build."""
-    options = types.SimpleNamespace(
-        tag=tag, version=TAG[1:], verify=list(map(str, things)), diffoscope=DIFFOSCOPE, skopeo=SKOPEO
-    )
-    this = command.Command.__new__(command.Command)
+    """Runs the command's verification with `rebuilt` in place of this build."""
+    options = Namespace(tag=tag, version=TAG[1:], verify=list(map(str, things)), diffoscope=DIFFOSCOPE, skopeo=SKOPEO)
+
+    class Rebuilt(command.Command):
+        def _here(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], pathlib.Path]:
+            return {(kind, name): rebuilt.image if kind == "images" else rebuilt.dist / name for kind, name in wanted}
+
+    this = Rebuilt.__new__(Rebuilt)
     this.options, this.digests, this.revision, this.build, this.html = (
         options,
         release.record,
@@ -190,23 +193,20 @@ def verify(
         build,
         release.work / "page.html",
     )
-    this._here = lambda wanted: {
-        (kind, name): rebuilt.image if kind == "images" else rebuilt.dist / name for kind, name in wanted
-    }
     with tempfile.TemporaryDirectory(dir=release.work) as place:
         return this.verify(pathlib.Path(place))
 
 
 @pytest.fixture
-def published(release, tmp_path):
-    """What somebody downloaded, byte for byte; `release` is what was built and recorded."""
+def published(release: Release, tmp_path: pathlib.Path) -> pathlib.Path:
+    """An exact download of `release`, which was built and recorded."""
     release.write()
     shutil.copytree(release.dist, tmp_path / "downloaded/dist")
     shutil.copytree(release.image, tmp_path / "downloaded/image")
     return tmp_path / "downloaded"
 
 
-def test_the_published_bytes(release, published, capsys) -> None:
+def test_the_published_bytes(release: Release, published: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     things = [published / "dist/a-1-py3-none-any.whl", published / "image"]
     assert verify(release, release, things)
     said = capsys.readouterr().out
@@ -214,12 +214,12 @@ def test_the_published_bytes(release, published, capsys) -> None:
     assert said.endswith("2 artifacts verified\n")
 
 
-def test_a_folder_of_a_release(release, published, capsys) -> None:
+def test_a_folder_of_a_release(release: Release, published: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify(release, release, [published / "dist"])
     assert capsys.readouterr().out.endswith("3 artifacts verified\n")
 
 
-def test_a_tampered_wheel(release, published, capsys) -> None:
+def test_a_tampered_wheel(release: Release, published: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     (published / "dist/a-1-py3-none-any.whl").write_text("tampered\n")
     assert not verify(release, release, [published / "dist"])
     said = capsys.readouterr().out
@@ -227,7 +227,7 @@ def test_a_tampered_wheel(release, published, capsys) -> None:
     assert "+a-1-py3-none-any.whl" in said and "-tampered" in said and "page.html" in said
 
 
-def test_a_tampered_image(release, published, capsys) -> None:
+def test_a_tampered_image(release: Release, published: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(published / "image")
     write_layout(published / "image", [{"etc/x": b"tampered\n"}], labels={"title": "tiny", "version": "0.1.0"})
     assert not verify(release, release, [published / "image"])
@@ -237,14 +237,16 @@ def test_a_tampered_image(release, published, capsys) -> None:
     )
 
 
-def test_a_damaged_image(release, published) -> None:
+def test_a_damaged_image(release: Release, published: pathlib.Path) -> None:
     blob = compare.parts(published / "image")["layer-00.tar.gz"]
     blob.write_bytes(blob.read_bytes() + b"1")
     with pytest.raises(stamp.Untested, match="expected the blob"):
         verify(release, release, [published / "image"])
 
 
-def test_a_record_that_no_build_gives(release, published, tmp_path, capsys) -> None:
+def test_a_record_that_no_build_gives(
+    release: Release, published: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As recorded, but the sources give something else: the record alone is not believed."""
     (tmp_path / "again").mkdir()
     rebuilt = Release(tmp_path / "again")
@@ -254,7 +256,9 @@ def test_a_record_that_no_build_gives(release, published, tmp_path, capsys) -> N
     assert "as recorded for v0.1.0" in said and "OTHER BYTES in this build" in said
 
 
-def test_bytes_that_a_build_here_gives_and_the_record_does_not_have(release, published, capsys) -> None:
+def test_bytes_that_a_build_here_gives_and_the_record_does_not_have(
+    release: Release, published: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for folder in release.dist, published / "dist":
         (folder / "a-1-py3-none-any.whl").write_text("of another compiler, say")
     assert not verify(release, release, [published / "dist/a-1-py3-none-any.whl"])
@@ -266,24 +270,28 @@ def test_bytes_that_a_build_here_gives_and_the_record_does_not_have(release, pub
     )
 
 
-def test_what_is_not_recorded(release, published, capsys) -> None:
+def test_what_is_not_recorded(release: Release, published: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     (published / "dist/b-1-py3-none-any.whl").write_text("1")
     assert not verify(release, release, [published / "dist/b-1-py3-none-any.whl"])
     said = capsys.readouterr().out
     assert "NOT AS RECORDED: release/digests.json has none of that name" in said and "it makes no such thing" in said
 
 
-def test_another_profile_is_named(release, published, capsys) -> None:
+def test_another_profile_is_named(
+    release: Release, published: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert verify(release, release, [published / "dist/a-1-py3-none-any.whl"], build="upstream")
     assert "as recorded for v0.1.0, registries" in capsys.readouterr().out
 
 
-def test_a_release_that_is_not_recorded(release, published) -> None:
+def test_a_release_that_is_not_recorded(release: Release, published: pathlib.Path) -> None:
     with pytest.raises(record.RecordError, match="expected v0.3.0, found v0.1.0"):
         verify(release, release, [published / "dist"], tag="v0.3.0")
 
 
-def test_an_image_in_a_registry(release, published, tmp_path, capsys) -> None:
+def test_an_image_in_a_registry(
+    release: Release, published: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "registry").mkdir()
     with registry(str(REGISTRY), tmp_path / "registry") as port:
         name = f"localhost:{port}/team/tiny"
@@ -309,7 +317,7 @@ def test_an_image_in_a_registry(release, published, tmp_path, capsys) -> None:
             verify(release, release, [f"{name}:missing"])
 
 
-def test_what_cannot_be_verified(release, published, tmp_path) -> None:
+def test_what_cannot_be_verified(release: Release, published: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "empty").mkdir()
     for thing in tmp_path / "empty", published / "dist/index.html", tmp_path / "nothing":
         with pytest.raises(record.RecordError, match="expected a wheel, a bill of materials"):

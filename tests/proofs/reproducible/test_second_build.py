@@ -1,4 +1,4 @@
-"""What the second build is to see, it sees, and a variation without effect fails the comparison."""
+"""The second build sees varied surroundings, and a variation without effect fails the comparison."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ SECOND = {
 }
 
 
-def test_what_is_seen_is_what_can_be_varied() -> None:
+def test_everything_observed_can_be_varied() -> None:
     assert {*surroundings.surroundings(), "jobs"} == set(second_build.NAMES)
 
 
@@ -53,7 +54,7 @@ def test_every_variation_has_an_effect() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FIRST))
-def test_a_variation_without_effect_is_found(name) -> None:
+def test_a_variation_without_effect_is_found(name: str) -> None:
     same = FIRST[name]
     lines, failed = second_build.table(FIRST, SECOND | {name: same}, [])
     assert failed == [name]
@@ -62,23 +63,23 @@ def test_a_variation_without_effect_is_found(name) -> None:
     assert failed == [] and sum(line.endswith("not varied (--without)") for line in lines) == 1
 
 
-def test_a_variation_of_which_nothing_is_known_has_no_effect() -> None:
+def test_a_variation_that_was_not_observed_has_no_effect() -> None:
     seen = {name: value for name, value in SECOND.items() if name != "umask"}
     assert second_build.table({name: value for name, value in FIRST.items() if name != "umask"}, seen, [])[1] == [
         "umask"
     ]
 
 
-def test_a_clock_of_tomorrow_is_not_another_year() -> None:
+def test_a_clock_one_day_ahead_is_not_enough() -> None:
     assert second_build.table(FIRST, SECOND | {"clock": "2026-11-25"}, [])[1] == ["clock"]
 
 
-def test_a_machine_without_a_toolchain_has_nothing_to_hide() -> None:
+def test_without_a_host_toolchain_there_is_nothing_to_hide() -> None:
     assert second_build.table(FIRST | {"toolchain": []}, SECOND, [])[1] == []
 
 
-def test_actions_at_once() -> None:
-    def action(start, duration, category="action processing"):
+def test_counts_concurrent_actions() -> None:
+    def action(start: float, duration: float, category: str = "action processing") -> dict[str, Any]:
         return {"cat": category, "ts": start, "dur": duration}
 
     events = [
@@ -92,7 +93,7 @@ def test_actions_at_once() -> None:
     assert second_build.most_at_once([]) == 0
 
 
-def test_a_toolchain_is_known_by_its_names() -> None:
+def test_recognizes_toolchain_programs_by_name() -> None:
     known = (
         "gcc g++ cc c++ gcc-12 x86_64-linux-gnu-gcc-12 ld ld.bfd x86_64-linux-gnu-ld.gold as ar clang clang-14 clang++"
         " make cmake cargo rustc ninja nvcc"
@@ -110,7 +111,7 @@ def fakes(command: str, **environment: str) -> str:
     ).stdout
 
 
-def test_libfaketime_is_loaded_into_the_packaged_python(tmp_path) -> None:
+def test_libfaketime_is_loaded_into_the_packaged_python(tmp_path: pathlib.Path) -> None:
     clock = {
         "LD_PRELOAD": str(LIBFAKETIME),
         "FAKETIME": f"+{second_build.DAYS_AHEAD}d",
@@ -120,7 +121,7 @@ def test_libfaketime_is_loaded_into_the_packaged_python(tmp_path) -> None:
     (tmp_path / "file").touch()
     code = f"import os, time; print(time.time(), os.stat({str(tmp_path / 'file')!r}).st_mtime)"
     now, file = map(float, fakes(code, **clock).split())
-    # The date is another one, and times of files are not.
+    # The clock is shifted, times of files are not.
     assert datetime.timedelta(seconds=now - file).days == second_build.DAYS_AHEAD
 
 
@@ -131,9 +132,11 @@ def test_libfaketime_is_loaded_into_the_packaged_python(tmp_path) -> None:
         ("process-wrapper", ["--timeout=1", "--kill_delay=2"], ["a b", "--", "c"]),
     ],
 )
-def test_the_action_starts_with_other_surroundings(tmp_path, name, before, after) -> None:
-    """The script in a starter's place hands on every argument, and puts the action's script in front of the action's
-    command only.
+def test_the_action_starts_with_other_surroundings(
+    tmp_path: pathlib.Path, name: str, before: list[str], after: list[str]
+) -> None:
+    """The script that replaces a starter passes every argument on, and inserts the action's script before the action's
+    command.
     """
     program = tmp_path / name
     program.write_text('#!/bin/sh\nfor word in "$@"; do printf \'%s\\n\' "$word"; done\n')
@@ -154,7 +157,7 @@ def enter(*options: str, command: str) -> subprocess.CompletedProcess:
     return subprocess.run(program, env={**os.environ, "PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
 
 
-def test_namespaces(tmp_path) -> None:
+def test_namespaces_change_user_host_name_and_files(tmp_path: pathlib.Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").write_text("1")
@@ -170,17 +173,17 @@ def test_namespaces(tmp_path) -> None:
         command=f"id -u; id -g; uname -n; cat {tmp_path}/one; echo; ls {tmp_path}/full",
     )
     assert (done.returncode, done.stdout.splitlines()) == (0, ["4242", "4343", "elsewhere", "other"]), done.stderr
-    # Outside nothing has changed.
+    # Nothing changes outside.
     assert (tmp_path / "one").read_text() == "one" and os.uname().nodename != "elsewhere"
 
 
-def test_a_namespace_that_is_refused(tmp_path) -> None:
+def test_a_refused_namespace_is_reported(tmp_path: pathlib.Path) -> None:
     done = enter("--replace=/no/such/file=/dev/null", command="true")
     assert done.returncode == namespace.REFUSED
     assert done.stderr.startswith("namespace: replacing /no/such/file: ")
 
 
-def test_without_namespaces_the_command_says_what_is_not_varied(monkeypatch) -> None:
+def test_without_namespaces_the_error_lists_what_cannot_be_varied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         second_build,
         "_namespace_command",
@@ -193,7 +196,7 @@ def test_without_namespaces_the_command_says_what_is_not_varied(monkeypatch) -> 
     second_build.check(["user", "hostname", "umask", "locale", "time_zone", "clock", "toolchain"])
 
 
-def test_the_probe_writes_what_it_sees(tmp_path) -> None:
+def test_the_probe_writes_its_surroundings(tmp_path: pathlib.Path) -> None:
     subprocess.run([sys.executable, surroundings.__file__, f"--output={tmp_path}/seen.json"], check=True)
     assert json.loads((tmp_path / "seen.json").read_text())["hostname"] == os.uname().nodename
 
@@ -203,7 +206,7 @@ def test_the_probe_writes_what_it_sees(tmp_path) -> None:
     [
         ("/base/execroot/_main", "/base"),
         ("/base/sandbox/linux-sandbox/7/execroot/_main", "/base"),
-        # A build within a test of another build.
+        # A build inside a test of another build.
         ("/base/execroot/_main/_tmp/0/second/execroot/_main", "/base/execroot/_main/_tmp/0/second"),
         (
             "/base/execroot/_main/_tmp/0/second/sandbox/processwrapper-sandbox/12/execroot/_main",
@@ -212,5 +215,5 @@ def test_the_probe_writes_what_it_sees(tmp_path) -> None:
         ("/elsewhere", "/elsewhere"),
     ],
 )
-def test_the_output_base_is_the_action_s_own(folder, expected) -> None:
+def test_the_output_base_is_that_of_the_action(folder: str, expected: str) -> None:
     assert surroundings.output_base(folder) == expected

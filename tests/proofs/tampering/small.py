@@ -1,4 +1,4 @@
-"""A Debian mirror, a Python package index and a registry of crates on loopback, with one small file of each kind."""
+"""A Debian mirror, a Python package index and a crate registry on loopback, with one small file each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WHEEL = "installer-1.1.0-py3-none-any.whl"
 SDIST = "sentencepiece-0.2.0.tar.gz"
 CRATE = "itoa/1.0.15/download"
 
-# Of the package, which stands in for the headers and for Rust's, too: nothing is run of it.
+# Files of the package, which also stands in for headers and Rust. Nothing runs them.
 FILES = (
     "lib64/ld-linux-x86-64.so.2",
     "usr/bin/cargo",
@@ -30,7 +30,7 @@ def sha256(data: bytes) -> str:
 
 
 def flipped(data: bytes, at: int | None = None) -> bytes:
-    """The same with one bit changed, in the middle or at a place."""
+    """The data with one bit flipped, in the middle unless `at` says where."""
     place = len(data) // 2 if at is None else at
     return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
 
@@ -62,7 +62,7 @@ def deb() -> bytes:
 
 
 def wheel() -> bytes:
-    """A wheel of the distribution installer (binary distribution format), as far as it is unpacked here."""
+    """A wheel of the distribution installer, complete enough to unpack (binary distribution format)."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("installer/__init__.py", "VALUE = 1\n")
@@ -77,9 +77,7 @@ def wheel() -> bytes:
 
 
 class Server:
-    """Serves `files`, path → bytes, on loopback; a path that is not there is a 404. `index` lists a project's file as
-    PEP 691 wants it.
-    """
+    """Serves `files`, path → bytes, on loopback, and 404 for any other path; `index` adds a page of PEP 691."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -100,7 +98,7 @@ class Server:
                 self.end_headers()
                 self.wfile.write(data or b"")
 
-            def log_message(self, *_) -> None:
+            def log_message(self, *_: object) -> None:
                 pass
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -111,7 +109,7 @@ class Server:
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def index(self, project: str, filename: str, data: bytes) -> None:
-        """Lists a file, with the hash that these bytes have, and serves it."""
+        """Serves a file, and lists it with the hash of its bytes."""
         page = {
             "meta": {"api-version": "1.0"},
             "name": project,

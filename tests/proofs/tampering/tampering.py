@@ -1,23 +1,23 @@
-"""What was tampered with is refused, by the real Bazel and the real repository rules: packages, wheels, sources,
-crates, git commits, caches.
+"""Bazel and the repository rules refuse tampered packages, wheels, sources, crates, git commits and caches.
 
-In a second workspace the locks' entries are those of small files on a server on loopback. Each test first sees that the
-untampered file is accepted.
+The locks of a second workspace point to small files on a loopback server. Each test first checks that the untampered
+file is accepted.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import pathlib
 import re
 import subprocess
 import sys
 import unittest
+from collections.abc import Callable
+from typing import Any
 
 from release.private.reproduce.second_workspace import SecondWorkspace
 from tests.git_sources.repositories import Repository, git
+from tests.proofs import proof
 from tests.proofs.tampering import small
 
 PACKAGE = """\
@@ -27,21 +27,30 @@ PACKAGE = """\
     cmd = "echo {} > $@".format(name),
 ) for name in ["first", "other"]]
 """
-# Of one length, so that one can stand in for the other.
+# Equally long, so that one can replace the other.
 GOOD, OTHER = "first\n", "other\n"
 
 WHEEL_REPOSITORY = "@@rules_python~~pip~pypi__installer"
 
 
 class TamperingTest(unittest.TestCase):
+    place: pathlib.Path
+    server: small.Server
+    second: SecondWorkspace
+    root: pathlib.Path
+    deb: bytes
+    wheel: bytes
+    sdist: bytes
+    crate: bytes
+    repository: Repository
+
     @classmethod
     def setUpClass(cls) -> None:
-        cls.place = pathlib.Path(os.environ["TEST_TMPDIR"]).resolve()
-        workspace = pathlib.Path(arguments.workspace_file).resolve().parent
+        cls.place = proof.place()
         cls.server = small.Server()
         cls.addClassCleanup(cls.server.close)
-        # Which modules there are is not what is tested; the stand-ins need no network.
-        cls.second = cls.enterClassContext(SecondWorkspace(workspace, cls.place, MLC_PROFILE="registries"))
+        # The stand-ins for Bazel modules need no network.
+        cls.second = cls.enterClassContext(SecondWorkspace(arguments.workspace, cls.place, MLC_PROFILE="registries"))
         cls.root = cls.second.root
         cls.deb, cls.wheel = small.deb(), small.wheel()
         cls.sdist = small.tar_of({"sentencepiece-0.2.0/sentencepiece/LICENSE": "MIT\n"})
@@ -55,12 +64,12 @@ class TamperingTest(unittest.TestCase):
     def _write_locks(cls) -> None:
         locks = cls.root / "locks"
 
-        def change(name: str, edit) -> None:
+        def change(name: str, edit: Callable[[dict[str, Any]], None]) -> None:
             content = json.loads((locks / name).read_text())
             edit(content)
             (locks / name).write_text(json.dumps(content))
 
-        def debian(lock) -> None:
+        def debian(lock: dict[str, Any]) -> None:
             entry = {
                 "version": "1-1",
                 "sha256": small.sha256(cls.deb),
@@ -69,10 +78,10 @@ class TamperingTest(unittest.TestCase):
                 "archive": "debian",
             }
             lock["packages"]["bookworm/small"] = entry
-            # rust: the rule for crates asks where its cargo is.
+            # rust: the rule for crates runs its cargo.
             lock["sets"].update(dict.fromkeys(("cxx_headers", "image_python", "rust"), ["bookworm/small"]))
 
-        def crates(lock) -> None:
+        def crates(lock: dict[str, Any]) -> None:
             lock["crates"]["1/itoa"] = {"name": "itoa", "version": "1.0.15", "sha256": small.sha256(cls.crate)}
             lock["sets"]["tests"] = ["1/itoa"]
 
@@ -92,13 +101,19 @@ class TamperingTest(unittest.TestCase):
         requirements.write_text(text)
 
     def setUp(self) -> None:
-        # Nothing that another test has downloaded, or tampered with.
+        # Share nothing that another test downloaded or tampered with.
         self.cache = self.place / self.id().rpartition(".")[2]
         self.serve()
         (self.root / "user.bazelrc").write_text("")
 
-    def serve(self, deb=None, wheel=None, sdist=None, crate=None) -> None:
-        """Serves the untampered files, or others in their place."""
+    def serve(
+        self,
+        deb: bytes | None = None,
+        wheel: bytes | None = None,
+        sdist: bytes | None = None,
+        crate: bytes | None = None,
+    ) -> None:
+        """Serves the untampered files, except those given."""
         self.server.files.clear()
         self.server.files[small.DEB] = deb or self.deb
         self.server.index("installer", small.WHEEL, wheel or self.wheel)
@@ -111,7 +126,7 @@ class TamperingTest(unittest.TestCase):
         return done
 
     def fetch(self, repository: str, cache: str) -> subprocess.CompletedProcess:
-        """Fetches one repository anew with a repository cache of that name."""
+        """Fetches a repository again, with the repository cache of this name."""
         url = self.server.url
         settings = {
             "MLC_CRATES_URL": url,
@@ -138,7 +153,7 @@ class TamperingTest(unittest.TestCase):
         for part in parts:
             self.assertIn(part, done.stderr)
 
-    # What is downloaded.
+    # Downloads.
 
     def test_a_debian_package(self) -> None:
         for repository in ("@debian_image_python", "@debian_cxx_headers"):
@@ -153,8 +168,8 @@ class TamperingTest(unittest.TestCase):
                 )
                 self.refused(repository, what, "//locks:update_debian", cache="bad" + repository)
 
-    def test_a_wheel_that_the_index_lists_as_it_is(self) -> None:
-        """The index was tampered with too: it gives the hash that the tampered wheel has."""
+    def test_a_wheel_whose_tampered_hash_the_index_lists(self) -> None:
+        """The index is tampered with too: it lists the hash of the tampered wheel."""
         self.accepted(WHEEL_REPOSITORY)
         tampered = small.flipped(self.wheel)
         self.serve(wheel=tampered)
@@ -164,7 +179,7 @@ class TamperingTest(unittest.TestCase):
             f" {small.sha256(tampered)}",
         )
 
-    def test_a_wheel_that_the_index_lists_as_locked(self) -> None:
+    def test_a_wheel_whose_locked_hash_the_index_lists(self) -> None:
         self.accepted(WHEEL_REPOSITORY)
         self.server.files[f"files/{small.WHEEL}"] = small.flipped(self.wheel)
         self.refused(
@@ -198,7 +213,7 @@ class TamperingTest(unittest.TestCase):
     # Git.
 
     def test_a_git_commit_with_other_content(self) -> None:
-        """git itself is told to show another tree under the locked commit's id, as a broken SHA-1 would."""
+        """git shows another tree under the locked commit's id, as if SHA-1 were broken."""
         self.accepted("@xgrammar")
         folder, locked = self.repository.folder, self.repository.commit
         file = folder / "cpp/engine.cc"
@@ -236,18 +251,18 @@ class TamperingTest(unittest.TestCase):
         entry = self.cache / "good/content_addressable/sha256" / small.sha256(self.deb) / "file"
         entry.chmod(0o644)
         entry.write_bytes(small.flipped(self.deb))
-        # The mirror has the right one: that is taken.
+        # The mirror has the right file: Bazel downloads it.
         self.accepted("@debian_image_python")
         base = self.second.bazel("info", "--color=no", "output_base").stdout.strip()
         (taken,) = pathlib.Path(base).glob("external/*debian_image_python/small_1-1_all.deb")
         self.assertEqual(small.sha256(taken.read_bytes()), small.sha256(self.deb))
-        # It has none: nothing is taken.
+        # The mirror has none: the fetch fails.
         entry.write_bytes(small.flipped(self.deb))
         self.server.files.clear()
         self.refused("@debian_image_python", "bookworm/small 1-1: ", cache="good")
 
     def build(self, cache: pathlib.Path | None, *options: str) -> str:
-        """Builds with a disk cache and nothing of an earlier build; returns what came out, "" if nothing did."""
+        """Builds from nothing with a disk cache; returns the output, "" if the build fails."""
         self.run_bazel("clean")
         chosen = [f"--disk_cache={cache}"] if cache else []
         done = self.run_bazel("build", "--color=no", "--curses=no", *chosen, *options, "//tampered/...")
@@ -255,7 +270,7 @@ class TamperingTest(unittest.TestCase):
         return output.read_text() if done.returncode == 0 else ""
 
     def filled(self) -> pathlib.Path:
-        """A disk cache with both results in it, which are taken from there."""
+        """A disk cache that holds both results."""
         cache = self.cache / "disk"
         self.assertEqual(self.build(cache), GOOD)
         self.assertEqual(self.build(cache), GOOD)
@@ -267,7 +282,7 @@ class TamperingTest(unittest.TestCase):
         return cache / "cas" / name[:2] / name
 
     def swap(self, cache: pathlib.Path) -> None:
-        """Makes the stored result of one action point to the other's output: a blob that is whole and of its hash."""
+        """Points one action's stored result to the other's output, an intact blob."""
         good, other = (small.sha256(text.encode()).encode() for text in (GOOD, OTHER))
         swapped = 0
         for entry in (cache / "ac").rglob("*"):
@@ -282,12 +297,12 @@ class TamperingTest(unittest.TestCase):
         blob = self.blob(cache, GOOD)
         blob.chmod(0o644)
         blob.write_bytes(small.flipped(blob.read_bytes()))
-        # Bazel says so, and runs the action again.
+        # Bazel notices, and runs the action again.
         self.assertEqual(self.build(cache), GOOD)
 
     def test_an_action_result_of_the_disk_cache_is_trusted(self) -> None:
-        """No client can know that a result is not the action's: whoever may write a cache decides what is built from it
-        (locks/README.md).
+        """No client can tell that a result is not the action's: anyone who can write to a cache decides what is built
+        from it (locks/README.md).
         """
         cache = self.filled()
         self.swap(cache)
@@ -308,10 +323,8 @@ class TamperingTest(unittest.TestCase):
                     self.assertEqual(self.build(None, status), OTHER)
                 self.assertEqual(self.build(None, "--config=release", status), GOOD)
 
-    def test_a_release_takes_nothing_that_another_build_took_from_a_cache(self) -> None:
-        """What Bazel does without an output base of the caller's: the release is not built in the one with the tampered
-        result.
-        """
+    def test_a_release_takes_nothing_that_an_earlier_build_took_from_a_cache(self) -> None:
+        """Unless you set --output_base, a release has its own output base, without the tampered result."""
         cache = self.filled()
         self.swap(cache)
 
@@ -324,7 +337,7 @@ class TamperingTest(unittest.TestCase):
             output = self.root / "bazel-bin/tampered/first.txt"
             release("build", "--color=no", "--curses=no", "--workspace_status_command=/bin/true", "//tampered/...")
             self.assertEqual(output.read_text(), GOOD)
-            # The other has it still.
+            # The ordinary output base still has it.
             self.run_bazel("build", "--color=no", "--curses=no", "//tampered/...")
             self.assertEqual(output.read_text(), OTHER)
         finally:
@@ -332,7 +345,5 @@ class TamperingTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workspace_file", required=True, help="a file at the workspace's root")
-    arguments, rest = parser.parse_known_args()
+    arguments, rest = proof.parser(__doc__).parse_known_args()
     unittest.main(argv=[sys.argv[0], *rest], verbosity=2)

@@ -1,4 +1,4 @@
-"""What buildbox-casd, the storage of //tools/remote, verifies and what it does not: tools/remote/README.md says so."""
+"""buildbox-casd, the storage of //tools/remote, verifies what tools/remote/README.md says, and nothing else."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 
 import grpc
 import pytest
@@ -23,7 +24,7 @@ def digest(content: bytes) -> api.Digest:
 
 
 class Storage:
-    """One that runs, in a folder of its own."""
+    """A client of a running storage."""
 
     def __init__(self, folder: pathlib.Path, address: str) -> None:
         self.folder = folder
@@ -32,7 +33,7 @@ class Storage:
         self.results = services.ActionCacheStub(channel)
 
     def upload(self, content: bytes, name: api.Digest) -> int:
-        """The status, 0 if it was taken."""
+        """The status: 0 if the storage accepts the blob."""
         request = api.BatchUpdateBlobsRequest.Request(digest=name, data=content)
         return self.blobs.BatchUpdateBlobs(api.BatchUpdateBlobsRequest(requests=[request])).responses[0].status.code
 
@@ -45,8 +46,8 @@ class Storage:
 
 
 @pytest.fixture
-def storage(tmp_path: pathlib.Path):
-    with tempfile.TemporaryDirectory(dir="/tmp") as sockets:  # Its path must be short.
+def storage(tmp_path: pathlib.Path) -> Iterator[Storage]:
+    with tempfile.TemporaryDirectory(dir="/tmp") as sockets:  # A socket's path must be short.
         command = [
             os.path.abspath(os.environ["REMOTE_BUILDBOX_CASD"]),
             f"--bind=unix:{sockets}/s",
@@ -57,20 +58,20 @@ def storage(tmp_path: pathlib.Path):
         process = subprocess.Popen(command, env={"PATH": "/usr/bin:/bin"})
         with socket.socket(socket.AF_UNIX) as client:
             while client.connect_ex(f"{sockets}/s"):
-                assert process.poll() is None, "it does not start"
+                assert process.poll() is None, "buildbox-casd does not start"
                 time.sleep(0.1)
         yield Storage(tmp_path, f"unix:{sockets}/s")
         process.terminate()
         process.wait()
 
 
-def test_bytes_of_another_digest_are_not_taken(storage: Storage) -> None:
+def test_a_blob_with_a_wrong_digest_is_refused(storage: Storage) -> None:
     assert storage.upload(BLOB, digest(BLOB)) == 0
     assert storage.upload(b"x" * 110, digest(b"y" * 110)) == grpc.StatusCode.INVALID_ARGUMENT.value[0]
 
 
-def test_a_damaged_blob_is_sent_as_it_is(storage: Storage) -> None:
-    """Bazel and the workers refuse it. Where this fails, storage.py may be no longer needed."""
+def test_a_damaged_blob_is_sent_unverified(storage: Storage) -> None:
+    """Bazel and the workers refuse it. If this test fails, storage.py may be obsolete."""
     name = digest(BLOB)
     storage.upload(BLOB, name)
     file = storage.folder / "cas/objects" / name.hash[:2] / name.hash[2:]
@@ -80,7 +81,7 @@ def test_a_damaged_blob_is_sent_as_it_is(storage: Storage) -> None:
     assert (read.status.code, read.data[:5]) == (0, b"Jello")
 
 
-def test_a_result_counts_only_if_its_blobs_are_there_and_it_is_whole(storage: Storage) -> None:
+def test_a_result_counts_only_if_it_and_its_blobs_are_intact(storage: Storage) -> None:
     action = digest(b"an action")
     result = api.ActionResult(output_files=[api.OutputFile(path="out", digest=digest(BLOB))])
     storage.results.UpdateActionResult(api.UpdateActionResultRequest(action_digest=action, action_result=result))

@@ -1,4 +1,4 @@
-"""What the processes of //tools/remote are started with."""
+"""//tools/remote starts its processes with safe and consistent settings."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def test_sizes_are_read_in_powers_of_1000() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1G", "1GB", "many"])
-def test_other_sizes_are_refused_with_an_example(text) -> None:
+def test_malformed_sizes_are_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="expected a size like 500M"):
         settings.size(text)
 
 
 def test_buildgrid_takes_the_configuration(service: settings.Settings) -> None:
-    """Its own check, by its own schema."""
+    """Checks with BuildGrid's own schema."""
     path = service.state / "scheduler.yml"
     path.write_text(service.scheduler_configuration())
     program = "import sys; from buildgrid.server.app import cli; sys.exit(cli())"
@@ -48,7 +48,7 @@ def test_buildgrid_takes_the_configuration(service: settings.Settings) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_only_this_machine_is_answered(service: settings.Settings) -> None:
+def test_only_this_machine_can_connect(service: settings.Settings) -> None:
     addresses = re.findall(r'address: "(\S+)"', service.scheduler_configuration())
     assert addresses == ["127.0.0.1:4321"]
     assert [word for word in service.postgres_command() if word.startswith("listen_addresses")] == ["listen_addresses="]
@@ -66,17 +66,17 @@ def test_storages_are_limited(service: settings.Settings) -> None:
     assert "--quota-high=100000000" in service.worker_storage_command(2)
 
 
-def test_actions_see_one_folder_beside_their_inputs(service: settings.Settings) -> None:
+def test_actions_see_only_bin_besides_their_inputs(service: settings.Settings) -> None:
     mounts = [word for word in service.worker_command(1) if "mount" in word]
     assert mounts == [f"--runner-arg=--ro-bind-mount={service.state}/bin:/bin"]
 
 
-def test_the_database_runs_for_root_too(service: settings.Settings) -> None:
+def test_the_database_also_runs_as_root(service: settings.Settings) -> None:
     assert service.postgres_command()[0] == "/programs/bwrap"
     assert dataclasses.replace(service, as_root=False).postgres_command()[0] == "/programs/postgres"
 
 
-def test_the_usual_port_is_that_of_bazelrc(service: settings.Settings) -> None:
+def test_the_default_port_is_the_one_in_bazelrc(service: settings.Settings) -> None:
     bazelrc = pathlib.Path(os.environ["BAZELRC"]).read_text()
     for flag in ("remote --remote_executor", "remote-cache --remote_cache"):
         assert f"build:{flag}=grpc://{settings.HOST}:{settings.PORT}\n" in bazelrc
@@ -84,7 +84,7 @@ def test_the_usual_port_is_that_of_bazelrc(service: settings.Settings) -> None:
     assert service.bazel_flags() == ["--config=remote", "--remote_executor=grpc://127.0.0.1:4321"]
 
 
-def test_a_taken_port_is_refused_if_it_was_asked_for() -> None:
+def test_a_requested_port_that_is_taken_is_refused() -> None:
     with socket.socket() as other:
         other.bind((settings.HOST, 0))
         other.listen()
@@ -94,7 +94,7 @@ def test_a_taken_port_is_refused_if_it_was_asked_for() -> None:
     assert up.choose_port(0) > 0
 
 
-def test_a_full_disk_is_named(
+def test_a_full_disk_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(up.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**9}))
@@ -105,12 +105,12 @@ def test_a_full_disk_is_named(
     assert "has 5.0 GB left" in capsys.readouterr().err
 
 
-def test_a_state_folder_serves_one(tmp_path: pathlib.Path) -> None:
+def test_a_state_folder_belongs_to_one_service(tmp_path: pathlib.Path) -> None:
     with up.locked(tmp_path), pytest.raises(up.RemoteError, match="another //tools/remote:up"), up.locked(tmp_path):
         pass
 
 
-def test_damaged_blobs_are_deleted_and_no_others(tmp_path: pathlib.Path) -> None:
+def test_only_damaged_blobs_are_deleted(tmp_path: pathlib.Path) -> None:
     # sha256 of "hello"
     good = tmp_path / "cas/objects/2c/f24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
     good.parent.mkdir(parents=True)
