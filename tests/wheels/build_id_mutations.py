@@ -1,15 +1,14 @@
-"""Edits a copy of the workspace, rebuilds it, and watches the build id: inputs change it, a test or a README does not.
+"""Edits a copy of the workspace and rebuilds it: inputs change the build id, a test or a README does not.
 
     tools/bazel test //tests/wheels:build_id_mutations
 
-Most edits are tried on the smallest wheel, apache-tvm-ffi. If the build has mlc-llm's sources, a crate is tried on
-mlc-llm's wheel, which takes much longer. --test_arg=--disk_cache=FOLDER keeps what both builds have in common,
+Most edits are tried on the smallest wheel, apache-tvm-ffi. If the build has mlc-llm's sources, an edited crate is tried
+on mlc-llm's wheel, which takes much longer. --test_arg=--disk_cache=FOLDER lets the builds share results, and
 --test_arg=--only=NAME tries one edit.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import io
@@ -23,8 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from release.private.reproduce.second_workspace import SecondWorkspace
+from tests.proofs import proof
 
-OPTIONS = ["--color=no", "--curses=no", "--show_progress_rate_limit=60"]
 TVM_FFI = "tvm_ffi"
 MLC_LLM = "mlc_llm"
 
@@ -34,10 +33,10 @@ class Edit:
     """A change of the workspace.
 
     Args:
-        name: for people, and for --only.
-        apply: edits the workspace; gets its Bazel.
+        name: shown in the log, and the value of --only.
+        apply: edits the workspace.
         changes: whether the build id must change.
-        wheel: the package below //wheels whose id is looked at.
+        wheel: the package below //wheels whose build id is compared.
     """
 
     name: str
@@ -47,7 +46,7 @@ class Edit:
 
 
 def replaced(old: str, new: str, *globs: str) -> Callable[[SecondWorkspace], None]:
-    """Edits the one file among `globs` that contains a text, and fails without one: it would prove nothing."""
+    """Replaces a text in the one file among `globs` that contains it; fails if no file or several do."""
 
     def apply(workspace: SecondWorkspace) -> None:
         found = [
@@ -65,7 +64,7 @@ def replaced(old: str, new: str, *globs: str) -> Callable[[SecondWorkspace], Non
 
 
 def edited_crate(workspace: SecondWorkspace) -> None:
-    """Locks a crate with an edited source, which lies in Bazel's repository cache like every other download."""
+    """Locks a crate with an edited source, and puts it into Bazel's repository cache like a download."""
     cache = Path(workspace.bazel("info", "repository_cache").stdout.strip(), "content_addressable/sha256")
     cargo_lock = next(workspace.root.glob("*/tokenizers_cpp/Cargo.lock"))
     found = re.search(
@@ -112,7 +111,7 @@ EDITS = (
     ),
     Edit(
         "the unpacker of Debian packages",
-        # It writes the script that starts the compiler.
+        # Edits the script that starts the compiler.
         replaced(
             "{drop}{variables}exec",
             'case "$0" in */g++) set -- "$@" -falign-functions=128;; esac\n{drop}{variables}exec',
@@ -160,7 +159,7 @@ EDITS = (
 
 
 def build_id(workspace: SecondWorkspace, wheel: str, options: list[str]) -> str:
-    """The id that the build derives; nothing is compressed."""
+    """The build id of a wheel, without compressing the wheel."""
     target = f"//wheels/{wheel}"
     workspace.bazel("build", *options, "--output_groups=version", target)
     (path,) = workspace.bazel("cquery", *options, "--output=files", "--output_groups=version", target).stdout.split()
@@ -171,7 +170,7 @@ def build_id(workspace: SecondWorkspace, wheel: str, options: list[str]) -> str:
 
 
 def tried(workspace: SecondWorkspace, edit: Edit, options: list[str], before: str) -> str | None:
-    """Tries one edit and takes it back; returns what is wrong."""
+    """Tries one edit and reverts it; returns what is wrong, if anything."""
     kept = {
         path: path.read_bytes()
         for path in workspace.root.rglob("*")
@@ -196,8 +195,7 @@ def tried(workspace: SecondWorkspace, edit: Edit, options: list[str], before: st
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workspace_file", type=Path, required=True, help="a file at the workspace's root")
+    parser = proof.parser(__doc__)
     parser.add_argument("--disk_cache", help="Bazel's option, for the second build")
     parser.add_argument(
         "--only", action="append", choices=[edit.name for edit in EDITS], help="try this edit alone; repeated"
@@ -209,16 +207,16 @@ def main() -> int:
         for edit in EDITS
         if edit.name in (arguments.only or [each.name for each in EDITS]) and (with_mlc_llm or edit.wheel != MLC_LLM)
     ]
-    options = OPTIONS + ([f"--disk_cache={arguments.disk_cache}"] if arguments.disk_cache else [])
+    options = proof.QUIET + ([f"--disk_cache={arguments.disk_cache}"] if arguments.disk_cache else [])
     problems = []
-    with tempfile.TemporaryDirectory(dir=os.environ.get("TEST_TMPDIR")) as place:
-        with SecondWorkspace(arguments.workspace_file.resolve().parent, Path(place)) as workspace:
+    with tempfile.TemporaryDirectory(dir=proof.place()) as place:
+        with SecondWorkspace(arguments.workspace, Path(place)) as workspace:
             before = {wheel: build_id(workspace, wheel, options) for wheel in sorted({edit.wheel for edit in edits})}
             print(f"unedited: {before}", flush=True)
             problems = [problem for edit in edits if (problem := tried(workspace, edit, options, before[edit.wheel]))]
-            # What was taken back is as before: no edit is seen that was not made.
+            # After all edits are reverted the ids are the first ones again.
             again = {wheel: build_id(workspace, wheel, options) for wheel in before}
-            problems += [f"taken back: expected {before}, found {again}"] * (again != before)
+            problems += [f"after reverting: expected {before}, found {again}"] * (again != before)
     print("\n".join(problems) or f"{len(edits)} edits tried")
     return 1 if problems or not edits else 0
 

@@ -1,7 +1,7 @@
-"""The action graph of every published wheel: nothing reaches it that its build id does not cover.
+"""From the action graph: the build id of a published wheel covers everything that reaches the wheel.
 
-The id is a hash of the finished wheel's content. So it covers everything that decides that content if the finished
-wheel is written from the very wheel and pins that were hashed, and from nothing else.
+The id is a hash of the finished wheel's content. It covers everything that decides this content as long as the finished
+wheel is written from the wheel and pins that were hashed, and from nothing else.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def target(wheel: str, name: str = "") -> str:
 
 
 def producers(actions: dict[str, list[Action]]) -> dict[str, Action]:
-    """Output → the action that makes it, of those that make wheels."""
+    """Output → the action that makes it."""
     return {output: action for each in actions.values() for action in each for output in action.get("outputs", [])}
 
 
 def data(action: Action) -> set[str]:
-    """The inputs of an action that are not files of the programs that it runs."""
+    """The inputs of an action, without the files of the programs that it runs."""
     program = action["arguments"][0]
     runfiles = (program + ".runfiles", program + ".repo_mapping")
     inputs = {path for path in action["inputs"] if not path.startswith(runfiles) and "/_middlemen/" not in path}
@@ -49,7 +49,7 @@ def data(action: Action) -> set[str]:
 
 
 def uncovered(wheel: str, actions: dict[str, list[Action]]) -> list[str]:
-    """What reaches the finished wheel and not its build id: one line each."""
+    """One line for everything that reaches the finished wheel but not its build id."""
     own = actions[target(wheel)]
     made = producers(actions)
     by_kind = {action["mnemonic"]: action for action in own}

@@ -1,4 +1,4 @@
-"""make_package puts one import of ours before all others of a package, where Python lets it be, and changes nothing
+"""make_package inserts one import before all others of a package, as early as Python allows, and changes nothing
 else.
 """
 
@@ -31,8 +31,8 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
-def test_the_import_runs_before_all_else(source: str, tmp_path: Path) -> None:
-    """In a real package, whose every import of os would be seen."""
+def test_the_import_runs_before_everything_else(source: str, tmp_path: Path) -> None:
+    """Imports a real package; the inserted module prints whether os was imported before it."""
     package = tmp_path / "package"
     package.mkdir()
     seen = "print('os' in sys.modules['package'].__dict__, 'VALUE' in sys.modules['package'].__dict__)"
@@ -56,7 +56,8 @@ def test_nothing_else_changes(source: str) -> None:
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_the_docstring_stays_the_docstring(source: str) -> None:
-    before, after = {}, {}
+    before: dict[str, object] = {}
+    after: dict[str, object] = {}
     exec(compile(source.replace("import os", ""), "before", "exec"), before)
     made = make_package.with_first_import(source, "_first")
     exec(compile(made.replace(FIRST, "").replace("import os", ""), "after", "exec"), after)
@@ -83,5 +84,5 @@ def test_command_writes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert output.read_text(encoding="utf-8") == f'"""Paket – 包."""\n\n{FIRST}\nimport os\n'
 
 
-def test_its_example_is_true() -> None:
+def test_its_example_holds() -> None:
     assert doctest.testmod(make_package) == (0, 1)

@@ -1,4 +1,4 @@
-"""pip installs mlc-llm beside the TVM of its build, and refuses every other TVM before it writes anything."""
+"""pip installs mlc-llm with the TVM of its build, and refuses any other TVM before it writes anything."""
 
 from __future__ import annotations
 
@@ -10,30 +10,20 @@ import subprocess
 import sys
 
 import pytest
-from wheels_under_test import Wheel, official, open_wheel, ours
+from wheels_under_test import Wheel, official, open_wheel, ours, pip
 
 MLC_LLM = open_wheel("MLC_LLM_WHEEL")
 DEPENDENCIES = [pathlib.Path(path) for path in os.environ["DEPENDENCY_WHEELS"].split()]
 
 
-def pip(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
-    variables = {
-        "PYTHONPATH": os.environ["PIP_SITE"],
-        "PIP_CONFIG_FILE": os.devnull,
-        "HOME": os.environ["TEST_TMPDIR"],
-    } | environment
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=variables)
-
-
 def of_another_build(name: str) -> str:
-    """The same version but for the build id."""
+    """The same version with another build id."""
     return re.sub(r"\.b[0-9a-f]{8}", lambda found: ".b00000000" if found[0] != ".b00000000" else ".b11111111", name)
 
 
 @pytest.fixture
 def links(tmp_path: pathlib.Path) -> pathlib.Path:
-    """A folder of wheels for --find-links: mlc-llm and all that it needs but TVM."""
+    """A folder of wheels for --find-links: mlc-llm and everything it needs except TVM."""
     folder = tmp_path / "links"
     folder.mkdir()
     for wheel in [MLC_LLM.path, *DEPENDENCIES]:
@@ -58,7 +48,7 @@ def test_installs_into_an_empty_environment_and_works(links: pathlib.Path) -> No
         add(links, wheel)
     done, environment = install(links, "mlc-llm")
     assert done.returncode == 0, done.stderr
-    # HOME: tvm.contrib.pickle_memoize asks for it when it is imported, and not every sandbox has a list of users.
+    # tvm.contrib.pickle_memoize looks up HOME at import, and not every sandbox has /etc/passwd.
     variables = {"PYTHONPATH": str(environment), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(environment)}
     program = (
         "import mlc_llm, tvm; print(mlc_llm.__file__); print(tvm.get_global_func('mlc.tokenizers.Tokenizer') is not"
@@ -73,7 +63,7 @@ def test_installs_into_an_empty_environment_and_works(links: pathlib.Path) -> No
     checked = pip("check", PYTHONPATH=f"{os.environ['PIP_SITE']}:{environment}")
     assert (checked.returncode, checked.stdout) == (0, "No broken requirements found.\n")
 
-    # The same environment with another TVM forced in: pip names it, and the import refuses it.
+    # Force another TVM into the same environment: pip reports it, and the import refuses it.
     theirs = official()["tvm"].metadata()["Version"]
     shutil.rmtree(next(environment.glob("apache_tvm-*.dist-info")))
     metadata = environment / f"apache_tvm-{theirs}.dist-info"
@@ -106,15 +96,15 @@ def test_refuses_the_official_wheel_before_anything_is_written(links: pathlib.Pa
 
 @pytest.mark.parametrize("package", ["tvm", "tvm_ffi"])
 def test_refuses_a_wheel_of_another_build_before_anything_is_written(links: pathlib.Path, package: str) -> None:
-    """pip trusts the file name in its search; the content is never reached."""
+    """pip searches by file name, and never reads the content."""
     for name, wheel in ours().items():
         add(links, wheel, of_another_build(wheel.path.name) if name == package else None)
     done, environment = install(links, "mlc-llm")
     assert_refused(done, environment, package)
 
 
-def test_refuses_the_official_tvm_asked_for_together(links: pathlib.Path) -> None:
-    """Both are in reach, and the user asks for a pair that cannot be."""
+def test_refuses_a_request_for_the_official_tvm(links: pathlib.Path) -> None:
+    """All wheels are available, and the user asks for two that do not fit."""
     for wheel in [*ours().values(), *official().values()]:
         add(links, wheel)
     version = official()["tvm"].metadata()["Version"]
@@ -123,7 +113,7 @@ def test_refuses_the_official_tvm_asked_for_together(links: pathlib.Path) -> Non
     assert f"apache-tvm=={ours()['tvm'].metadata()['Version']}" in done.stdout + done.stderr
 
 
-def test_prefers_the_right_pair_where_others_are_in_reach(links: pathlib.Path) -> None:
+def test_chooses_the_tvm_of_its_build_among_others(links: pathlib.Path) -> None:
     for wheel in [*ours().values(), *official().values()]:
         add(links, wheel)
     done, environment = install(links, "--dry-run", "mlc-llm")

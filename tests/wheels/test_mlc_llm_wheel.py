@@ -1,26 +1,28 @@
-"""The wheel of mlc-llm holds upstream's package and ours, says correctly what it needs, and is small."""
+"""mlc-llm's wheel holds upstream's package and ours, declares what it needs, and is small."""
 
 from __future__ import annotations
 
-import base64
-import csv
-import hashlib
-import io
 import json
 import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
-from wheels_under_test import Wheel, open_wheel, ours
+from wheels_under_test import (
+    MACHINE_PATHS,
+    Wheel,
+    assert_plain_zip_entries,
+    assert_record_lists_every_file,
+    check_wheel_contents,
+    open_wheel,
+    ours,
+)
 
 ADDED = "mlc_llm/_mlc_bazel/"
 INIT = "mlc_llm/__init__.py"
 LIBRARIES = {"mlc_llm/libmlc_llm.so", "mlc_llm/libmlc_llm_module.so"}
 
-# Megabytes. 6.8 when this was written: two libraries of 2.9 each, 1 of Python.
+# Megabytes. It was 6.8 at first: two libraries of 2.9 each, and 1 of Python.
 SIZE_LIMIT = 8
 
 EXTRAS = {
@@ -55,7 +57,7 @@ def wheel() -> Wheel:
 
 @pytest.fixture(scope="module")
 def upstream() -> dict[str, bytes]:
-    """Upstream's package: name in the wheel → content, from the sources that the build was given."""
+    """Upstream's package, from the sources of this build: name in the wheel → content."""
     init = pathlib.Path(os.environ["MLC_LLM_INIT"])
     root = init.parent.parent
     files = {str(path.relative_to(root)): path.read_bytes() for path in init.parent.rglob("*") if path.is_file()}
@@ -64,17 +66,17 @@ def upstream() -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def requirements(wheel: Wheel) -> dict[str, str]:
-    """Requires-Dist lines, each by the name of what it requires and its extra: "name" or "name[extra]"."""
+    """Requires-Dist: "name" or "name[extra]" → its line."""
     lines = {}
     for line in wheel.metadata().get_all("Requires-Dist") or []:
-        name, extra = re.match(r"[A-Za-z0-9._-]+", line)[0], re.search(r"extra == '([^']+)'", line)
+        (name,), extra = re.findall(r"^[A-Za-z0-9._-]+", line), re.search(r"extra == '([^']+)'", line)
         key = name.replace("_", "-").lower() + (f"[{extra[1]}]" if extra else "")
         assert key not in lines
         lines[key] = re.sub(r"\s", "", line)
     return lines
 
 
-def test_holds_upstreams_files_and_ours_and_nothing_else(wheel: Wheel, upstream: dict[str, bytes]) -> None:
+def test_holds_only_upstreams_files_and_ours(wheel: Wheel, upstream: dict[str, bytes]) -> None:
     payload = {name for name in wheel.names if not name.startswith(wheel.dist_info)}
     modules = (
         "__init__",
@@ -91,7 +93,7 @@ def test_holds_upstreams_files_and_ours_and_nothing_else(wheel: Wheel, upstream:
     assert set(upstream) - payload == set()
 
 
-def test_upstreams_files_are_unchanged_but_for_the_first_import(wheel: Wheel, upstream: dict[str, bytes]) -> None:
+def test_upstreams_files_are_unchanged_except_the_first_import(wheel: Wheel, upstream: dict[str, bytes]) -> None:
     assert [name for name in upstream if wheel.zip.read(name) != upstream[name]] == [INIT]
     ours_lines, theirs = (content.decode().splitlines() for content in (wheel.zip.read(INIT), upstream[INIT]))
     added = [line for line in ours_lines if line not in theirs]
@@ -102,20 +104,11 @@ def test_upstreams_files_are_unchanged_but_for_the_first_import(wheel: Wheel, up
 
 
 def test_record_lists_every_file_with_its_hash(wheel: Wheel) -> None:
-    text = wheel.zip.read(f"{wheel.dist_info}/RECORD").decode()
-    record = {name: (digest, size) for name, digest, size in csv.reader(io.StringIO(text))}
-    assert set(record) == set(wheel.names) and len(wheel.names) == len(set(wheel.names))
-    assert record.pop(f"{wheel.dist_info}/RECORD") == ("", "")
-    for name, (digest, size) in record.items():
-        content = wheel.zip.read(name)
-        assert int(size) == len(content), name
-        assert digest == "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode(), (
-            name
-        )
+    assert_record_lists_every_file(wheel)
 
 
-def test_version_is_upstreams_and_a_local_part_for_its_own_build(wheel: Wheel) -> None:
-    """Another build id than TVM's: a change of mlc-llm alone leaves TVM's wheels as they are."""
+def test_version_is_upstreams_with_a_local_part_and_its_own_build_id(wheel: Wheel) -> None:
+    """Its build id differs from TVM's, so a change to mlc-llm leaves TVM's wheels alone."""
     version = wheel.metadata()["Version"]
     assert re.fullmatch(r"0\.20\.0\.dev0\+mlc\d+\.\d+\.\d+\.b[0-9a-f]{8}", version)
     tvm = ours()["tvm"].metadata()["Version"]
@@ -124,7 +117,7 @@ def test_version_is_upstreams_and_a_local_part_for_its_own_build(wheel: Wheel) -
     assert wheel.metadata()["Name"] == "mlc-llm"
 
 
-def test_the_versions_that_the_import_compares_are_those_of_the_wheels(wheel: Wheel) -> None:
+def test_the_import_expects_the_versions_of_the_wheels(wheel: Wheel) -> None:
     text = wheel.zip.read(ADDED + "versions.py").decode()
     versions = dict(re.findall(r'^(\w+) = "(.*)"$', text, re.MULTILINE))
     assert versions == {
@@ -139,12 +132,12 @@ def test_requires_exactly_the_tvm_of_its_build(requirements: dict[str, str]) -> 
 
 
 def test_requires_only_what_the_engine_and_its_server_import(requirements: dict[str, str]) -> None:
-    """The rest of upstream's requirements, torch and CUDA packages among them, are gigabytes."""
+    """Upstream's other requirements, such as torch and CUDA packages, take gigabytes."""
     assert {name for name in requirements if "[" not in name} == REQUIRED
 
 
-def test_extras_bring_the_rest(wheel: Wheel, requirements: dict[str, str]) -> None:
-    assert set(wheel.metadata().get_all("Provides-Extra")) == set(EXTRAS)
+def test_extras_add_the_rest(wheel: Wheel, requirements: dict[str, str]) -> None:
+    assert set(wheel.metadata().get_all("Provides-Extra", [])) == set(EXTRAS)
     found: dict[str, set[str]] = {}
     for key in requirements:
         if extra := re.search(r"\[(.*)\]", key):
@@ -153,11 +146,10 @@ def test_extras_bring_the_rest(wheel: Wheel, requirements: dict[str, str]) -> No
 
 
 def test_tag_and_python(wheel: Wheel) -> None:
-    """Debian 11 is the oldest that the tag may ask for; test_mlc_llm_libraries.py holds auditwheel to what it does ask
-    for.
-    """
-    (tag,) = wheel.metadata("WHEEL").get_all("Tag")
-    assert int(re.fullmatch(r"py3-none-manylinux_2_(\d+)_x86_64", tag)[1]) <= 31
+    """Debian 11, with glibc 2.31, is enough; test_mlc_llm_libraries.py checks the tag against the libraries."""
+    (tag,) = wheel.metadata("WHEEL").get_all("Tag", [])
+    glibc = re.fullmatch(r"py3-none-manylinux_2_(\d+)_x86_64", tag)
+    assert glibc and int(glibc[1]) <= 31, tag
     assert wheel.path.name.endswith(f"-{tag}.whl")
     assert wheel.metadata("WHEEL")["Root-Is-Purelib"] == "false"
     assert wheel.metadata()["Requires-Python"] == ">=3.10"
@@ -176,9 +168,8 @@ def test_licence_is_there(wheel: Wheel) -> None:
     assert b"Apache License" in wheel.zip.read(f"{wheel.dist_info}/licenses/LICENSE")
 
 
-def test_licences_of_all_that_is_linked_into_the_library_are_there(wheel: Wheel) -> None:
+def test_has_the_licence_of_everything_linked_in(wheel: Wheel) -> None:
     text = wheel.zip.read(f"{wheel.dist_info}/licenses/THIRD_PARTY_LICENSES.txt").decode()
-    headings = {name for line in re.findall(r"^-{100}\n(.+)\n-{100}$", text, re.MULTILINE) for name in line.split(", ")}
     parts = {
         "sentencepiece",
         "sentencepiece's part of Abseil",
@@ -196,9 +187,11 @@ def test_licences_of_all_that_is_linked_into_the_library_are_there(wheel: Wheel)
         "Rust's standard library",
     }
     crates = {f"{entry['name']}-{entry['version']}" for entry in locked_crates()}
-    # No licence file is in these two; both are of other systems only, UEFI and WebAssembly.
-    assert headings == parts | crates - {name for name in crates if name.startswith(("r-efi-", "wasip2-"))}
-    # Oniguruma's, which is inside a crate.
+    # These two have no licence file, and serve only other systems: UEFI and WebAssembly.
+    assert wheel.license_headings() == parts | crates - {
+        name for name in crates if name.startswith(("r-efi-", "wasip2-"))
+    }
+    # Oniguruma is inside a crate.
     assert "onig_sys" in text and "K.Kosako" in text
 
 
@@ -212,30 +205,23 @@ def test_notice_is_there(wheel: Wheel) -> None:
 
 
 def test_names_no_path_of_the_machine_that_built_it(wheel: Wheel) -> None:
-    """In what this build writes; the libraries have a test of their own, and upstream's presets name folders of other
-    people's machines.
+    """Checks the files that this build writes. The libraries have their own test; upstream's presets do name folders
+    on other machines.
     """
     for name in [name for name in wheel.names if name.startswith((wheel.dist_info, ADDED))]:
         content = wheel.zip.read(name)
-        for trace in (b"/execroot/", b"/sandbox/", b"bazel-out/", b"/home/", b"/root/", b"/tmp/"):
+        for trace in MACHINE_PATHS:
             assert trace not in content, (name, trace)
 
 
 def test_zip_entries_have_one_time_and_plain_modes(wheel: Wheel) -> None:
-    for entry in wheel.zip.infolist():
-        assert entry.date_time == (1980, 1, 1, 0, 0, 0), entry.filename
-        assert entry.external_attr >> 16 & 0o7777 in (0o644, 0o755, 0o777), entry.filename
+    assert_plain_zip_entries(wheel)
 
 
-# W002: upstream's equal __init__.py files; W004: its folder bench/evaluation has none.
+# W002: upstream ships equal __init__.py files. W004: its folder bench/evaluation has none.
 IGNORED = "W002,W004"
 
 
 def test_check_wheel_contents_finds_nothing(wheel: Wheel) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "check_wheel_contents", f"--ignore={IGNORED}", str(wheel.path)],
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": ":".join(sys.path)},
-    )
+    done = check_wheel_contents(wheel.path, IGNORED)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,6 @@
-"""pip installs the wheels into an empty environment, and refuses every pair of two builds."""
+"""pip installs TVM's wheels into an empty environment, and refuses to mix two builds."""
+
+from __future__ import annotations
 
 import os
 import pathlib
@@ -7,29 +9,14 @@ import subprocess
 import sys
 
 import pytest
-from wheels_under_test import official, ours
+from wheels_under_test import official, ours, pip
 
 DEPENDENCIES = [pathlib.Path(path) for path in os.environ["DEPENDENCY_WHEELS"].split()]
 
 
-def pip(*arguments, **options) -> subprocess.CompletedProcess:
-    environment = {
-        "PYTHONPATH": os.environ["PIP_SITE"],
-        "PIP_CONFIG_FILE": os.devnull,
-        "HOME": os.environ["TEST_TMPDIR"],
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment | options.pop("env", {}),
-        **options,
-    )
-
-
 @pytest.fixture
-def links(tmp_path):
-    """A folder of wheels for --find-links with our TVM and all that it needs but tvm_ffi."""
+def links(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A folder of wheels for --find-links: our TVM and everything it needs except tvm_ffi."""
     folder = tmp_path / "links"
     folder.mkdir()
     for wheel in [ours()["tvm"].path, *DEPENDENCIES]:
@@ -37,7 +24,7 @@ def links(tmp_path):
     return folder
 
 
-def test_installs_into_an_empty_environment_and_works(links, tmp_path) -> None:
+def test_installs_into_an_empty_environment_and_works(links: pathlib.Path, tmp_path: pathlib.Path) -> None:
     shutil.copy(ours()["tvm_ffi"].path, links)
     environment = tmp_path / "environment"
     done = pip(
@@ -55,11 +42,11 @@ def test_installs_into_an_empty_environment_and_works(links, tmp_path) -> None:
         env={"PYTHONPATH": str(environment), "HOME": str(tmp_path)},
     )
     assert (ran.returncode, ran.stdout) == (0, "3.0\n"), ran.stderr
-    checked = pip("check", env={"PYTHONPATH": f"{os.environ['PIP_SITE']}:{environment}"})
+    checked = pip("check", PYTHONPATH=f"{os.environ['PIP_SITE']}:{environment}")
     assert checked.returncode == 0, checked.stdout
 
 
-def test_public_version_is_enough_to_ask_for_it(links) -> None:
+def test_the_public_version_selects_our_build(links: pathlib.Path) -> None:
     shutil.copy(ours()["tvm_ffi"].path, links)
     version = official()["tvm"].metadata()["Version"]
     done = pip(
@@ -69,29 +56,29 @@ def test_public_version_is_enough_to_ask_for_it(links) -> None:
     assert ours()["tvm"].metadata()["Version"] in done.stdout
 
 
-def test_refuses_the_official_ffi(links) -> None:
+def test_refuses_the_official_ffi(links: pathlib.Path) -> None:
     shutil.copy(official()["tvm_ffi"].path, links)
     done = pip("install", "--dry-run", "--no-index", f"--find-links={links}", f"--target={links}", ours()["tvm"].path)
     assert done.returncode != 0
     assert f"apache-tvm-ffi=={ours()['tvm_ffi'].metadata()['Version']}" in done.stderr
 
 
-def test_refuses_the_ffi_of_another_build(links) -> None:
+def test_refuses_the_ffi_of_another_build(links: pathlib.Path) -> None:
     wheel = ours()["tvm_ffi"]
     version = wheel.metadata()["Version"]
     other = version[:-8] + ("0" * 8 if version[-8:] != "0" * 8 else "1" * 8)
-    # pip trusts the file name in its search; the content is never reached.
+    # pip searches by file name, and never reads the content.
     shutil.copy(wheel.path, links / wheel.path.name.replace(version, other))
     done = pip("install", "--dry-run", "--no-index", f"--find-links={links}", f"--target={links}", ours()["tvm"].path)
     assert done.returncode != 0
     assert f"apache-tvm-ffi=={version}" in done.stderr
 
 
-def test_pip_check_names_a_pair_forced_together(tmp_path) -> None:
+def test_pip_check_reports_a_forced_mix_of_builds(tmp_path: pathlib.Path) -> None:
     environment = tmp_path / "environment"
     for wheel in (ours()["tvm"].path, official()["tvm_ffi"].path):
         done = pip("install", "--no-index", "--no-deps", "--no-compile", f"--target={environment}", wheel)
         assert done.returncode == 0, done.stderr
-    checked = pip("check", env={"PYTHONPATH": f"{os.environ['PIP_SITE']}:{environment}"})
+    checked = pip("check", PYTHONPATH=f"{os.environ['PIP_SITE']}:{environment}")
     assert checked.returncode != 0
     assert f"requirement apache-tvm-ffi=={ours()['tvm_ffi'].metadata()['Version']}" in checked.stdout
