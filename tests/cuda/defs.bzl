@@ -1,14 +1,14 @@
-"""Imitations of NVIDIA's driver, for tests of what happens with and without one."""
+"""Fake NVIDIA drivers."""
 
 load("@bazel_skylib//rules:run_binary.bzl", "run_binary")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 
 def driver_without_gpu(name, version):
-    """A folder `<name>` with a libcuda.so.1 of some CUDA version that shows no GPU.
+    """Builds a libcuda.so.1 of some CUDA version that finds no GPU, in a folder `<name>`.
 
     Args:
-        name: the target: the library.
-        version: as cuDriverGetVersion counts, 13000 for CUDA 13.0.
+        name: name of the target, the library.
+        version: what cuDriverGetVersion returns, such as 13000 for CUDA 13.0.
     """
     run_binary(
         name = name + "_source",
@@ -19,7 +19,7 @@ def driver_without_gpu(name, version):
             "--driver-version={}".format(version),
             "--output=$(execpath {}.c)".format(name),
         ],
-        # cuda.h is in a wheel that only builds with CUDA download.
+        # Only builds with CUDA download the wheel with cuda.h.
         target_compatible_with = NEEDS_CUDA,
         tool = "//toolchains/cuda/private:make_driver_stub",
     )

@@ -1,6 +1,6 @@
-"""The GPU half of TVM loads where there is a driver, says in one line why it does not elsewhere, and never stands in
-the way of the CPU.
-"""
+"""TVM's GPU libraries load if there is a driver, otherwise say in one line why not, and never disturb the CPU."""
+
+from __future__ import annotations
 
 import json
 import os
@@ -15,7 +15,7 @@ PARTS = ["device runtime", "cublas", "cudnn", "curand", "nccl"]
 
 NVIDIA_LIBRARIES = [str(pathlib.Path(folder).absolute()) for folder in os.environ["NVIDIA_LIBRARIES"].split()]
 
-# What a process prints of itself: its parts, whether there is a GPU, what is registered, and a sum on the CPU.
+# Prints the parts of tvm_cuda, whether there is a GPU, the registered functions, and a sum on the CPU.
 PROGRAM = """
 import dataclasses, json, sys
 import numpy, tvm, tvm_cuda
@@ -54,7 +54,7 @@ def one_line(reason: str) -> bool:
     return bool(reason) and "\n" not in reason and "Traceback" not in reason
 
 
-def test_without_a_driver_nothing_loads_and_nothing_is_said_unasked(tmp_path) -> None:
+def test_without_a_driver_nothing_loads_and_nothing_is_logged(tmp_path: pathlib.Path) -> None:
     found = report(environment(str(tmp_path)))
     assert not any(part["loaded"] for part in found["parts"].values())
     assert (
@@ -67,13 +67,13 @@ def test_without_a_driver_nothing_loads_and_nothing_is_said_unasked(tmp_path) ->
 
 @pytest.mark.parametrize("runtime_only", ["0", "1"])
 @pytest.mark.parametrize("name", ["OLDEST_DRIVER_THAT_DOES", "NEWER_DRIVER"])
-def test_with_a_driver_everything_loads(name, runtime_only) -> None:
+def test_with_a_driver_everything_loads(name: str, runtime_only: str) -> None:
     found = report(environment(driver(name), TVM_USE_RUNTIME_LIB=runtime_only))
     assert {part: found["parts"][part]["reason"] for part in ["driver", *PARTS]} == dict.fromkeys(
         ["driver", *PARTS], ""
     )
     assert all(found["parts"][part]["loaded"] for part in PARTS)
-    # The driver of these tests has no GPU.
+    # The fake driver has no GPU.
     assert not found["exists"]
     functions = set(found["functions"])
     assert {
@@ -89,7 +89,7 @@ def test_with_a_driver_everything_loads(name, runtime_only) -> None:
     } <= functions
 
 
-def test_versions_are_those_of_the_lock() -> None:
+def test_reports_the_locked_versions() -> None:
     parts = report(environment(driver("OLDEST_DRIVER_THAT_DOES")))["parts"]
     assert {name: part["version"] for name, part in parts.items()} == {
         "driver": "13.0",
@@ -101,7 +101,7 @@ def test_versions_are_those_of_the_lock() -> None:
     }
 
 
-def test_an_old_driver_is_named_with_what_is_needed() -> None:
+def test_an_old_driver_is_reported_with_the_required_version() -> None:
     found = report(environment(driver("OLD_DRIVER")))
     reason = "the NVIDIA driver has CUDA 12.8, expected 13.0 or newer: install driver 580 or newer"
     assert found["parts"]["driver"]["reason"] == reason
@@ -114,7 +114,7 @@ def test_a_stub_is_not_taken_for_a_driver() -> None:
     assert one_line(reason) and "status 34" in reason and "stub" in reason
 
 
-def test_a_damaged_driver_library_is_named(tmp_path) -> None:
+def test_a_damaged_driver_is_reported(tmp_path: pathlib.Path) -> None:
     (tmp_path / "libcuda.so.1").write_bytes(b"\x7fELF damaged")
     reason = report(environment(str(tmp_path)))["parts"]["driver"]["reason"]
     assert one_line(reason) and str(tmp_path / "libcuda.so.1") in reason and "reinstall the driver" in reason
@@ -129,11 +129,11 @@ def test_a_damaged_driver_library_is_named(tmp_path) -> None:
         ("nccl", "nvidia_nccl_cu13", "libnccl.so.2", "nvidia-nccl-cu13"),
     ],
 )
-def test_a_missing_library_takes_only_its_own_part_along(part, folder, library, wheel) -> None:
+def test_a_missing_library_disables_only_its_own_part(part: str, folder: str, library: str, wheel: str) -> None:
     libraries = [path for path in NVIDIA_LIBRARIES if pathlib.Path(path).name != folder]
     assert len(libraries) == len(NVIDIA_LIBRARIES) - 1
     found = report(environment(driver("OLDEST_DRIVER_THAT_DOES"), libraries))
-    # cuDNN links with nothing of cuBLAS's at load: each part stands alone.
+    # cuDNN does not need cuBLAS to load: each part stands alone.
     assert [name for name in PARTS if not found["parts"][name]["loaded"]] == [part]
     reason = found["parts"][part]["reason"]
     assert (
@@ -144,7 +144,7 @@ def test_a_missing_library_takes_only_its_own_part_along(part, folder, library, 
     assert f"{part} is not loaded: " in found["log"]
 
 
-def test_without_the_cuda_runtime_nothing_else_is_tried(tmp_path) -> None:
+def test_without_the_cuda_runtime_nothing_else_is_tried(tmp_path: pathlib.Path) -> None:
     found = report(environment(driver("OLDEST_DRIVER_THAT_DOES"), [str(tmp_path)]))
     assert "libcudart.so.13 is not in" in found["parts"]["device runtime"]["reason"]
     assert {found["parts"][name]["reason"] for name in PARTS[1:]} == {
@@ -152,7 +152,7 @@ def test_without_the_cuda_runtime_nothing_else_is_tried(tmp_path) -> None:
     }
 
 
-def test_a_damaged_library_is_named_with_how_to_mend_it(tmp_path) -> None:
+def test_a_damaged_library_is_reported_with_the_fix(tmp_path: pathlib.Path) -> None:
     damaged = tmp_path / "nvidia/cu13/lib/libcurand.so.10"
     damaged.parent.mkdir(parents=True)
     damaged.write_bytes(b"\x7fELF half a download")
@@ -162,8 +162,8 @@ def test_a_damaged_library_is_named_with_how_to_mend_it(tmp_path) -> None:
     assert one_line(reason) and str(damaged) in reason and "pip install --force-reinstall nvidia-curand" in reason
 
 
-def test_tvm_of_another_build_is_refused(tmp_path) -> None:
-    # The folder comes first on the path, so its metadata is what Python finds of apache-tvm.
+def test_tvm_of_another_build_is_refused(tmp_path: pathlib.Path) -> None:
+    # The folder is first on the path, so Python finds this metadata of apache-tvm.
     metadata = tmp_path / "apache_tvm-9.9.9.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: apache-tvm\nVersion: 9.9.9\n")
@@ -196,15 +196,15 @@ def test_the_command_shows_every_part_and_fails_without_a_gpu() -> None:
     assert done.returncode == 1
 
 
-def test_the_command_speaks_json() -> None:
+def test_the_command_prints_json() -> None:
     done = command("--json", variables=environment(driver("OLD_DRIVER")))
     found = json.loads(done.stdout)
     assert found["devices"] == [] and list(found["parts"]) == ["driver", *PARTS]
     assert done.returncode == 1
 
 
-def test_a_process_that_imported_tvm_can_still_fork() -> None:
-    # CUDA that is initialised does not survive a fork: importing must not initialise it.
+def test_a_process_can_fork_after_importing_tvm() -> None:
+    # Initialized CUDA does not survive a fork, so importing must not initialize it.
     program = (
         "import os, tvm\npid = os.fork()\nif pid == 0:\n    os._exit(0 if not tvm.runtime.cuda(0).exist else"
         " 3)\nprint(os.waitpid(pid, 0)[1])"
@@ -213,7 +213,7 @@ def test_a_process_that_imported_tvm_can_still_fork() -> None:
     assert done.stdout.strip() == "0", done.stderr
 
 
-# A controller whose workers 1 and 2 do what never ends, as a collective does that waits for a worker that is gone.
+# A controller whose workers 1 and 2 never finish, as in a collective that waits for a dead worker.
 CONTROLLER = """
 import os, sys, time
 import tvm
@@ -227,25 +227,26 @@ time.sleep(100)
 
 
 def alive(process: int) -> bool:
-    """Whether it runs, in whatever user's process it is when its own parent is gone."""
+    """Whether a process runs, also after it was reparented."""
     try:
         return pathlib.Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
 
 
-def test_workers_that_wait_for_ever_end_with_their_controller(tmp_path) -> None:
+def test_workers_that_wait_forever_end_with_their_controller(tmp_path: pathlib.Path) -> None:
     (tmp_path / "started").mkdir()
     (tmp_path / "never_ends.py").write_text(
         f"import os, pathlib, time\npathlib.Path({str(tmp_path)!r}, 'started', str(os.getpid())).touch()\nwhile True:\n"
         "    time.sleep(100)\n"
     )
-    # The runtime alone: with all of TVM its workers import no module by name, as they lack the function for it.
+    # The runtime alone: with all of TVM, workers lack the function that imports a module by name.
     variables = environment(driver("OLDEST_DRIVER_THAT_DOES"), TVM_USE_RUNTIME_LIB="1")
     variables["PYTHONPATH"] += os.pathsep + str(tmp_path)
     with subprocess.Popen(
         [sys.executable, "-c", CONTROLLER], env=variables, stdout=subprocess.PIPE, text=True
     ) as controller:
+        assert controller.stdout
         workers = [int(process) for process in controller.stdout.readline().split()]
         try:
             assert len(workers) == 2
@@ -257,5 +258,5 @@ def test_workers_that_wait_for_ever_end_with_their_controller(tmp_path) -> None:
             controller.kill()
     deadline = time.monotonic() + 200
     while left := [worker for worker in workers if alive(worker)]:
-        assert time.monotonic() < deadline, f"still there: {left}"
+        assert time.monotonic() < deadline, f"still running: {left}"
         time.sleep(0.05)

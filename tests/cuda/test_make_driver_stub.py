@@ -1,4 +1,6 @@
-"""The stub of the driver's library has the names that programs link with."""
+"""The driver stub defines the names that programs link with."""
+
+from __future__ import annotations
 
 import pytest
 
@@ -15,7 +17,7 @@ CUresult CUDAAPI cuMemcpyHtoD(CUdeviceptr dst, const void *src, size_t count);
 """
 
 
-def test_names_are_those_declared_and_those_that_macros_make_of_them() -> None:
+def test_has_declared_names_and_those_that_macros_rename() -> None:
     assert make_driver_stub.functions(HEADER) == [
         "cuDeviceTotalMem",
         "cuDeviceTotalMem_v2",
@@ -31,11 +33,11 @@ def test_another_header_is_refused() -> None:
         make_driver_stub.functions("int main(void);")
 
 
-def test_a_stub_says_so_from_every_function() -> None:
+def test_every_function_of_a_stub_returns_its_error() -> None:
     assert "int cuInit(void) { return 34; }" in make_driver_stub.source(["cuInit"])
 
 
-def test_a_driver_for_tests_has_a_version_and_no_gpu() -> None:
+def test_a_fake_driver_has_a_version_and_no_gpu() -> None:
     text = make_driver_stub.source(["cuDriverGetVersion", "cuInit"], 12080)
     assert "*version = 12080; return 0;" in text
     assert "int cuInit(void) { return 100; }" in text

@@ -128,7 +128,7 @@ def machine(device: tvm.runtime.Device) -> Machine:
 
 @pytest.fixture
 def within(record_property: Callable[[str, object], None]) -> Iterator[Within]:
-    """within(error, tolerance) fails if the error exceeds the tolerance; the record keeps the largest error of a test."""
+    """within(error, tolerance) fails if the error exceeds the tolerance; the record keeps a test's largest error."""
     errors: list[float] = []
 
     def check(error: float, tolerance: float) -> None:

@@ -26,7 +26,8 @@ import tables
 HEADER = """\
 # GPU tests: results
 
-Written by `//tests/gpu:results` from the records of real runs; see [README.md](README.md). An error is ‖got − expected‖ / ‖expected‖
+Written by `//tests/gpu:results` from the records of real runs; see [README.md](README.md). \
+An error is ‖got − expected‖ / ‖expected‖
 against float64: the largest of the tests in the row that compare that way.
 """
 

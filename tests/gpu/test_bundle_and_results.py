@@ -1,4 +1,4 @@
-"""The archive, the program that starts its tests and measurements, and the pages of results. These tests need no GPU."""
+"""Tests the bundle, its program `run`, and the pages of results, all without a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A program for relax_library: y = relu(x·w + b) for any number of rows, in its rows sorted; and functions that make no
+"""Programs for relax_library: y = relu(x·w + b) with sorted rows, for any number of rows; and functions that return no
 module.
 """
 
@@ -9,7 +9,7 @@ from tvm import relax, te, tirx
 
 
 def module(width: int = 8, dtype: str = "float32") -> tvm.IRModule:
-    """Two symbolic dimensions, so that shapes are worked out when it runs.
+    """Has two symbolic dimensions, so that it computes shapes at run time.
 
     Args:
         width: columns of x, and rows and columns of w.
@@ -34,7 +34,7 @@ def module(width: int = 8, dtype: str = "float32") -> tvm.IRModule:
 
 
 def kernel() -> tvm.IRModule:
-    """A module without Relax, of one kernel that has no schedule: `main` writes twice a, of shape (n,), to b."""
+    """A module without Relax: an unscheduled kernel `main` writes 2·a, of shape (n,), to b."""
     n = te.var("n", "int64")
     a = te.placeholder((n,), "float32", name="a")
     b = te.compute((n,), lambda i: a[i] * 2, name="b")
@@ -42,7 +42,7 @@ def kernel() -> tvm.IRModule:
 
 
 def unknown_function() -> tvm.IRModule:
-    """A kernel that calls a function which no GPU has."""
+    """A kernel that calls an undefined function."""
     a = te.placeholder((128,), "float32", name="a")
     b = te.compute((128,), lambda i: tirx.call_pure_extern("float32", "no_such_function", a[i]), name="b")
     return tvm.IRModule({"main": te.create_prim_func([a, b]).with_attr("global_symbol", "main")})

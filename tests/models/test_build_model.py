@@ -1,6 +1,4 @@
-"""build_model runs mlc-llm's commands with nothing of the machine in reach, is silent when they succeed, and says what
-failed.
-"""
+"""build_model runs mlc-llm's commands isolated from the machine, is silent when they succeed, and reports failures."""
 
 from __future__ import annotations
 
@@ -14,12 +12,13 @@ import pytest
 
 from models.private import build_model
 
-# An mlc_llm that writes down how it was called, speaks, and fails at the sub-command that a file beside it names.
+# A fake mlc_llm that records its call, prints something, and fails at the sub-command named in the file `failing`.
 STAND_IN = """
 import json, os, pathlib, sys
 folder = pathlib.Path(__file__).parent.parent
 with (folder / "calls").open("a") as calls:
-    calls.write(json.dumps({"arguments": sys.argv[1:], "environment": dict(os.environ), "home": os.listdir(os.environ["HOME"])}) + "\\n")
+    home = os.listdir(os.environ["HOME"])
+    calls.write(json.dumps({"arguments": sys.argv[1:], "environment": dict(os.environ), "home": home}) + "\\n")
 print("to standard output")
 print("to standard error", file=sys.stderr)
 failing = folder / "failing"
@@ -27,7 +26,7 @@ if failing.exists() and failing.read_text() == sys.argv[1]:
     sys.exit(3)
 """
 
-# In place of this repository's module of the name: writes down the target, and runs the program.
+# Replaces this repository's module of the same name: records the target, and runs the program.
 CUDA_STAND_IN = """
 import pathlib, runpy, sys
 _, target, program, *arguments = sys.argv
@@ -38,7 +37,7 @@ runpy.run_module(program, run_name="__main__", alter_sys=True)
 
 
 class Environment:
-    """A folder of installed packages with the stand-in, and what it was called with."""
+    """A folder of installed packages with the fake mlc_llm, and the calls it received."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -81,7 +80,7 @@ def run(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     return call
 
 
-def test_weights_are_configured_then_converted_and_nothing_is_said(
+def test_weights_are_configured_and_then_converted_silently(
     run: Callable[..., int], environment: Environment, checkpoint: Path, capfd: pytest.CaptureFixture
 ) -> None:
     rest = ["--conv-template", "chatml", "--max-batch-size", "4"]
@@ -97,7 +96,7 @@ def test_weights_are_configured_then_converted_and_nothing_is_said(
 def test_a_checkpoint_may_be_given_by_its_configuration(
     run: Callable[..., int], environment: Environment, checkpoint: Path
 ) -> None:
-    """So that a filegroup of a checkpoint's files will do."""
+    """A filegroup of a checkpoint's files is therefore enough."""
     assert run("--output", "out", "weights", checkpoint / "config.json", "--quantization", "q0f32") == 0
     assert {call["arguments"][1] for call in environment.calls()} == {str(checkpoint)}
 
@@ -123,7 +122,7 @@ def test_library_is_compiled_for_the_target_by_the_given_compiler(
     ]
     # TVM runs it from another folder.
     assert call["environment"]["CXX"] == str(Path.cwd() / "bin/g++")
-    # It may be compiled without the engine (test_compiler.py).
+    # The compiler works without the engine (test_compiler.py).
     assert call["environment"]["SKIP_LOADING_MLCLLM_SO"] == "1"
 
 
@@ -167,7 +166,7 @@ def test_library_for_a_gpu_has_machine_code_by_the_given_nvcc(
     assert call["environment"]["PATH"] == str(nvcc.parent)
 
 
-def test_an_architecture_that_nvcc_has_not_is_refused_before_anything_runs(
+def test_an_architecture_unknown_to_nvcc_is_refused_before_anything_runs(
     run: Callable[..., int], environment: Environment, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     nvcc = tmp_path / "nvcc"
@@ -220,7 +219,7 @@ def test_commands_see_nothing_of_the_machine(
     assert run("--output", "out", "weights", checkpoint, "--quantization", "q0f32") == 0
     for call in environment.calls():
         seen = call["environment"]
-        # Of its own accord, Python adds the locale (PEP 538), and a shell script that starts it the others.
+        # Python itself adds the locale (PEP 538), and the shell script that starts it adds the others.
         assert set(seen) - {"LC_CTYPE", "PWD", "SHLVL", "_"} == {
             "HOME",
             "PATH",
@@ -245,7 +244,7 @@ def test_the_first_environment_wins(
 
 
 @pytest.mark.parametrize(("failing", "calls"), [("gen_config", 1), ("convert_weight", 2)])
-def test_a_failed_command_ends_it_and_is_shown_with_what_it_said(
+def test_a_failed_command_stops_the_build_and_its_output_is_shown(
     run: Callable[..., int],
     environment: Environment,
     checkpoint: Path,

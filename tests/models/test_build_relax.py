@@ -1,4 +1,4 @@
-"""build_relax says by one line what is wrong with a source; the library depends on what is compiled, not on where."""
+"""build_relax reports a faulty source in one line; the library depends on the source, not on where it is compiled."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def last_line(capfd: pytest.CaptureFixture) -> str:
     return error.splitlines()[-1]
 
 
-def test_a_function_that_is_not_there_is_said_with_those_that_are(
+def test_the_error_of_a_missing_function_lists_the_existing_ones(
     run: Callable[..., int], capfd: pytest.CaptureFixture
 ) -> None:
     assert run("--function", "modul") == 1
@@ -69,7 +69,7 @@ def test_a_function_that_is_not_there_is_said_with_those_that_are(
         ),
     ],
 )
-def test_a_function_that_makes_no_module_is_said(
+def test_a_function_that_returns_no_module_is_reported(
     run: Callable[..., int], capfd: pytest.CaptureFixture, function: str, arguments: dict, found: str
 ) -> None:
     assert run("--function", function, "--arguments", json.dumps(arguments)) == 1
@@ -78,14 +78,14 @@ def test_a_function_that_makes_no_module_is_said(
 
 @pytest.mark.parametrize(("option", "name"), [("--arguments", "arguments"), ("--pass-config", "pass_config")])
 @pytest.mark.parametrize("value", ["3", "{", "[]"])
-def test_options_that_are_no_objects_are_said(
+def test_options_that_are_not_objects_are_reported(
     run: Callable[..., int], capfd: pytest.CaptureFixture, option: str, name: str, value: str
 ) -> None:
     assert run("--function", "module", option, value) == 1
     assert last_line(capfd) == f"build_relax: {name}: expected a JSON object, found {value!r}"
 
 
-def test_a_source_that_cannot_be_imported_is_said(
+def test_a_source_that_cannot_be_imported_is_reported(
     run: Callable[..., int], capfd: pytest.CaptureFixture, tmp_path: Path
 ) -> None:
     source = tmp_path / "source.py"
@@ -98,7 +98,7 @@ def test_a_source_that_cannot_be_imported_is_said(
     assert last_line(capfd) == f"build_relax: {source}: {expected}"
 
 
-def test_an_unknown_option_of_a_pass_is_said(run: Callable[..., int], capfd: pytest.CaptureFixture) -> None:
+def test_an_unknown_pass_option_is_reported(run: Callable[..., int], capfd: pytest.CaptureFixture) -> None:
     assert run("--function", "module", "--pass-config", '{"relax.no_such_option": 1}') == 1
     line = last_line(capfd)
     assert (
@@ -107,7 +107,7 @@ def test_an_unknown_option_of_a_pass_is_said(run: Callable[..., int], capfd: pyt
     )
 
 
-def test_a_linker_that_fails_is_said(
+def test_a_failing_linker_is_reported(
     run: Callable[..., int], capfd: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     linker = tmp_path / "g++"

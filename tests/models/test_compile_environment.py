@@ -1,6 +1,4 @@
-"""What compiles models gets a linker, and nvcc for a GPU; a target that cannot be compiled for is refused by one line
-that says what can.
-"""
+"""Models are compiled with a linker, and with nvcc for a GPU. Errors about a target list the supported ones."""
 
 from __future__ import annotations
 
@@ -21,23 +19,23 @@ def cuda(arch: str | None) -> str:
 
 @pytest.fixture
 def nvcc(tmp_path: Path) -> Path:
-    """An nvcc that lists architectures as the real one does, only fewer."""
+    """A fake nvcc that lists a few architectures in the form of the real one."""
     program = tmp_path / "nvcc"
     program.write_text('#!/bin/sh\ntest "$1" = --list-gpu-code && printf "sm_75\\nsm_100\\nsm_90\\ncompute_75\\n"\n')
     program.chmod(0o755)
     return program
 
 
-def test_architectures_are_those_with_machine_code_oldest_first(nvcc: Path) -> None:
+def test_lists_architectures_with_machine_code_oldest_first(nvcc: Path) -> None:
     assert architectures(nvcc) == ["sm_75", "sm_90", "sm_100"]
 
 
-def test_a_cpu_needs_the_linker_alone() -> None:
+def test_a_cpu_needs_only_the_linker() -> None:
     assert target_variables(CPU, Path("bin/g++"), None) == {"CXX": str(Path.cwd() / "bin/g++")}
 
 
 @pytest.mark.parametrize("arch", ["sm_75", "sm_90", "sm_90a", "sm_100f"])
-def test_a_gpu_needs_nvcc_and_its_host_compiler_by_whole_path(
+def test_a_gpu_needs_absolute_paths_of_nvcc_and_its_host_compiler(
     nvcc: Path, arch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(nvcc.parent)
@@ -51,7 +49,7 @@ def test_a_gpu_needs_nvcc_and_its_host_compiler_by_whole_path(
 
 
 @pytest.mark.parametrize("arch", ["sm_20", "sm_999", "sm_89", "90", "compute_90", None])
-def test_another_architecture_is_refused_and_those_that_there_are_named(nvcc: Path, arch: str | None) -> None:
+def test_the_error_of_an_unsupported_architecture_lists_the_supported_ones(nvcc: Path, arch: str | None) -> None:
     with pytest.raises(TargetError) as caught:
         target_variables(cuda(arch), Path("g++"), nvcc)
     assert (
@@ -62,7 +60,7 @@ def test_another_architecture_is_refused_and_those_that_there_are_named(nvcc: Pa
 
 
 @pytest.mark.parametrize("target", ["llvm", "cuda -arch=sm_90", "3", "[]", "{}", '{"arch": "sm_90"}'])
-def test_a_target_that_is_none_is_refused(target: str) -> None:
+def test_a_malformed_target_is_refused(target: str) -> None:
     with pytest.raises(TargetError) as caught:
         target_variables(target, Path("g++"), None)
     assert (
@@ -78,13 +76,13 @@ def test_a_gpu_without_nvcc_is_refused() -> None:
 
 
 def test_nvcc_by_another_name_is_refused(nvcc: Path) -> None:
-    """TVM would not find it."""
-    with pytest.raises(TargetError, match="wrapped: expected a program named nvcc, because TVM calls it by that name"):
+    """TVM calls it by name."""
+    with pytest.raises(TargetError, match="wrapped: expected a program with the name nvcc, by which TVM calls it"):
         target_variables(cuda("sm_90"), Path("g++"), nvcc.rename(nvcc.with_name("wrapped")))
 
 
 @pytest.mark.parametrize("content", [None, "#!/bin/sh\necho no libc >&2\nexit 127\n"])
-def test_nvcc_that_does_not_run_is_said(tmp_path: Path, content: str | None) -> None:
+def test_an_nvcc_that_does_not_run_is_reported(tmp_path: Path, content: str | None) -> None:
     nvcc = tmp_path / "nvcc"
     if content:
         nvcc.write_text(content)
@@ -98,7 +96,7 @@ def test_nvcc_that_does_not_run_is_said(tmp_path: Path, content: str | None) -> 
     assert "\n" not in str(caught.value)
 
 
-def test_python_gets_folders_of_its_own_and_what_it_says_comes_back(
+def test_python_runs_in_temporary_folders_and_its_output_is_returned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

@@ -1,6 +1,4 @@
-"""What compiles models is mlc-llm without its engine: a change of the engine's C++ compiles no library again
-(models/README.md).
-"""
+"""mlc-llm without its engine compiles models: changes to the engine's C++ recompile no library (models/README.md)."""
 
 from __future__ import annotations
 
@@ -26,8 +24,8 @@ def _mlc_llm(*arguments: str, **environment: str) -> subprocess.CompletedProcess
     )
 
 
-def test_it_is_the_wheel_without_what_the_engine_changes() -> None:
-    """The engine is in the wheel's build id, so everything that has the id goes too."""
+def test_it_is_the_wheel_without_files_that_depend_on_the_engine() -> None:
+    """The build id depends on the engine, so the compiler lacks every file that contains the id."""
     compiler, installed = _files(COMPILER), _files(INSTALLED)
     metadata = {name for name in installed if name.startswith("mlc_llm-") and ".dist-info/" in name}
     assert installed.keys() - compiler.keys() == {"mlc_llm/libmlc_llm.so", "mlc_llm/libmlc_llm_module.so", *metadata}
@@ -37,13 +35,13 @@ def test_it_is_the_wheel_without_what_the_engine_changes() -> None:
     assert not [name for name, content in compiler.items() if content.startswith(b"\x7fELF")]
 
 
-def test_it_has_the_compiler_once_it_is_told_to_do_without_the_engine() -> None:
+def test_it_compiles_if_told_to_skip_the_engine() -> None:
     done = _mlc_llm("compile", "--help", SKIP_LOADING_MLCLLM_SO="1")
     assert done.returncode == 0, done.stderr
     assert "--quantization" in done.stdout
 
 
-def test_an_engine_that_is_missing_by_mistake_is_an_error() -> None:
+def test_a_missing_engine_is_otherwise_an_error() -> None:
     done = _mlc_llm("compile", "--help")
     assert done.returncode == 1
     assert "Cannot find libraries: libmlc_llm_module.so" in done.stderr

@@ -1,6 +1,4 @@
-"""What a library carries for a GPU is machine code in place of the source that TVM leaves where there is no driver, and
-else what TVM writes.
-"""
+"""Without a driver TVM leaves CUDA source in a library; cuda_modules compiles it and changes nothing else."""
 
 from __future__ import annotations
 
@@ -19,14 +17,14 @@ CODE = b"\x7fELF machine code"
 
 
 def packed(module: tvm.IRModule, target: tvm.target.Target = TARGET) -> bytes:
-    """What the library of a module carries beside its host code, as TVM writes it."""
+    """The device modules that TVM packs into a library."""
     executable = tvm.compile(compile_relax.schedule(module, target), target=target)
     return tvm_ffi.get_global_func("runtime.ModulePackImportsToTensor")(executable.mod).numpy().tobytes()
 
 
 @pytest.fixture
 def sources(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The sources that are compiled, by a compiler whose every result is CODE."""
+    """The sources given to a fake compiler, which always returns CODE."""
     compiled = []
 
     def compile_source(source: bytes, target: tvm.target.Target) -> bytes:
@@ -39,7 +37,7 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 @pytest.mark.parametrize("module", [affine.kernel(), affine.module()], ids=["kernel", "relax"])
-def test_source_becomes_machine_code_and_the_rest_stays(sources: list[bytes], module: tvm.IRModule) -> None:
+def test_replaces_source_by_machine_code_and_keeps_the_rest(sources: list[bytes], module: tvm.IRModule) -> None:
     before = packed(module)
     after = cuda_modules.compile_imports(before, TARGET)
     (source,) = sources
@@ -51,25 +49,25 @@ def test_source_becomes_machine_code_and_the_rest_stays(sources: list[bytes], mo
     compiled = cuda_modules.block(cuda_modules.block(b"cubin") + table + cuda_modules.block(CODE))
     end = start + len(cuda_modules.block(saved))
     assert after == cuda_modules.block(before[cuda_modules.LENGTH.size : start] + compiled + before[end:])
-    # There is nothing left to compile.
+    # Nothing is left to compile.
     assert cuda_modules.compile_imports(after, TARGET) == after
     assert len(sources) == 1
 
 
-def test_what_is_no_cuda_module_stays(sources: list[bytes]) -> None:
+def test_other_modules_stay(sources: list[bytes]) -> None:
     before = packed(affine.module(), tvm.target.Target(HOST, host=HOST))
     assert cuda_modules.compile_imports(before, TARGET) == before
     assert sources == []
 
 
-def test_another_form_than_that_of_this_tvm_is_refused(sources: list[bytes]) -> None:
+def test_the_format_of_another_tvm_is_refused(sources: list[bytes]) -> None:
     saved = cuda_modules.block(b"cuda") + cuda_modules.LENGTH.pack(0) + cuda_modules.block(b"source") + b"more"
     with pytest.raises(ValueError, match="expected a saved CUDA module in the format of TVM 0.26"):
         cuda_modules.with_machine_code(saved, TARGET)
     assert sources == []
 
 
-def test_an_error_of_nvcc_is_what_it_said_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_nvcc_is_shown_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_name: str) -> object:
         def compile_cuda(source: str) -> bytes:
             assert tvm.target.Target.current().attrs["arch"] == "sm_90"

@@ -1,4 +1,4 @@
-"""relax_library makes libraries that the runtime loads, and that compute what NumPy does."""
+"""The runtime loads the libraries of relax_library, and they compute what NumPy does."""
 
 import os
 
@@ -9,7 +9,7 @@ from tvm import relax
 
 RANDOM = np.random.default_rng(11)
 WIDTH = 16
-"""As the BUILD file gives it to affine.py; its default is another."""
+"""The BUILD file passes this to affine.py instead of its default."""
 
 
 def test_a_relax_module_runs_for_every_shape() -> None:

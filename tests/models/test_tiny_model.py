@@ -1,4 +1,4 @@
-"""The tiny model's checkpoint is the same bytes for the same seed, and both tokenizer libraries read it alike."""
+"""A seed always gives the same checkpoint of the tiny model, and both tokenizer libraries agree about it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TEXTS = [
 
 
 def write(folder: Path, *options: str, hash_seed: str = "0") -> dict[str, bytes]:
-    """The files that a process of its own writes, as the build runs it."""
+    """The files that the program writes in a separate process, as in the build."""
     environment = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": hash_seed, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         [sys.executable, tiny_model.__file__, folder, *options], capture_output=True, text=True, env=environment
@@ -58,7 +58,7 @@ def test_same_seed_same_bytes(files: dict[str, bytes], tmp_path: Path) -> None:
     assert write(tmp_path / "elsewhere", hash_seed="1") == files
 
 
-def test_the_builds_checkpoint_is_these_bytes(files: dict[str, bytes]) -> None:
+def test_the_build_has_the_same_checkpoint(files: dict[str, bytes]) -> None:
     built = Path(os.environ["MLC_TINY_CHECKPOINT"])
     assert {path.name: path.read_bytes() for path in built.iterdir()} == files
 
@@ -99,9 +99,7 @@ def test_both_tokenizer_libraries_have_one_vocabulary(folder: Path) -> None:
 
 @pytest.mark.parametrize("symbol", tiny_model.CHAT_SYMBOLS)
 def test_a_delimiter_of_the_chat_template_is_one_token(folder: Path, symbol: str) -> None:
-    """Both agree on its number. Only tokenizers cuts it out before it puts a space before the text, as with every Llama
-    2.
-    """
+    """Both agree on its id. As with Llama 2, only tokenizers splits it off before it prepends a space to the text."""
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     number = pieces.piece_to_id(symbol)
@@ -110,14 +108,14 @@ def test_a_delimiter_of_the_chat_template_is_one_token(folder: Path, symbol: str
     assert number in pieces.encode(f"{symbol}user")
 
 
-def test_weights_are_a_valid_file_of_the_stated_shapes(files: dict[str, bytes]) -> None:
+def test_the_weights_file_is_valid_and_has_the_configured_shapes(files: dict[str, bytes]) -> None:
     tensors = dict(safetensors.deserialize(files["model.safetensors"]))
     expected = dict(tiny_model.tensor_shapes(CONFIG))
     assert {name: tuple(tensor["shape"]) for name, tensor in tensors.items()} == expected
     assert {tensor["dtype"] for tensor in tensors.values()} == {"BF16"}
 
 
-def test_weights_are_random_and_of_a_size_that_activations_survive(files: dict[str, bytes]) -> None:
+def test_weights_are_random_and_keep_activations_finite(files: dict[str, bytes]) -> None:
     for name, tensor in safetensors.deserialize(files["model.safetensors"]):
         values = np.frombuffer(tensor["data"], ml_dtypes.bfloat16).astype(np.float64).reshape(tensor["shape"])
         assert np.isfinite(values).all() and len(np.unique(values)) > values.size**0.5, name
@@ -127,7 +125,7 @@ def test_weights_are_random_and_of_a_size_that_activations_survive(files: dict[s
             assert 0.8 < values.std() * (values.shape[1] / 3) ** 0.5 < 1.2, name
 
 
-def test_configuration_is_that_of_the_weights(files: dict[str, bytes]) -> None:
+def test_the_configuration_matches_the_weights(files: dict[str, bytes]) -> None:
     config = json.loads(files["config.json"])
     assert config["model_type"] == "llama" and config["architectures"] == ["LlamaForCausalLM"]
     assert config["hidden_size"] == config["num_attention_heads"] * config["head_dim"]
@@ -135,7 +133,7 @@ def test_configuration_is_that_of_the_weights(files: dict[str, bytes]) -> None:
     assert dict(tiny_model.tensor_shapes(CONFIG))["lm_head.weight"] == (config["vocab_size"], config["hidden_size"])
 
 
-def test_its_shape_can_be_chosen(tmp_path: Path) -> None:
+def test_options_choose_the_shape(tmp_path: Path) -> None:
     made = write(tmp_path / "model", "--num-hidden-layers", "1", "--hidden-size", "32")
     names = {name for name, _ in safetensors.deserialize(made["model.safetensors"])}
     assert {name.split(".")[2] for name in names if ".layers." in name} == {"0"}

@@ -1,15 +1,15 @@
-"""Writes down the actions behind targets, so that a test can say what no action may name."""
+"""Reports the actions behind targets, so that tests can check their command lines, environments and inputs."""
 
-_ActionsInfo = provider(doc = "Actions of a target and of all it depends on.", fields = {"reports": "depset of structs of mnemonic and JSON text, one per action"})
+_ActionsInfo = provider(doc = "The actions of a target and its dependencies.", fields = {"reports": "depset of structs with mnemonic and JSON text, one per action"})
 
 def _compiles(mnemonic):
     return mnemonic.startswith("Cpp") or mnemonic in ["CudaCompile", "Objcopy"]
 
-# Actions that make wheels: tests/wheels follows what reaches them.
+# Actions that make wheels; tests/wheels checks everything that reaches them.
 _WHEELS = ["FinishWheel", "IdentifyWheel", "PyWheel"]
 
 def _tools(ctx):
-    """Files of a rule's own tools, its implicit attributes."""
+    """Files of a rule's tools, which are its implicit attributes."""
     files = []
     for name in dir(ctx.rule.attr):
         tool = getattr(ctx.rule.attr, name)
@@ -58,11 +58,11 @@ def _action_report_impl(ctx):
 
 action_report = rule(
     implementation = _action_report_impl,
-    doc = """A file with one JSON object for each action of the targets and of all they depend on.
+    doc = """Writes a file with one JSON object per action of the targets and their dependencies.
 
-Keys: target, tags (the target's), mnemonic, arguments, environment; of those that compile (compile, link, archive, strip) and those that make wheels also
-inputs and outputs; of the latter also tools, the files of the programs that they run.
-Nothing is built: the report is of the action graph. What Bazel does not show to rules, an action's execution requirements, is in its `aquery`.
+Keys: target, tags (the target's), mnemonic, arguments, environment. Actions that compile, link, archive, strip or make wheels also have inputs and
+outputs, and those that make wheels have tools, the files of the programs that they run. The report describes the action graph: nothing is built.
+Bazel does not show execution requirements to rules; see `bazel aquery`.
 
 Example:
 
@@ -73,7 +73,7 @@ Example:
     )
 """,
     attrs = {
-        "only_compiling": attr.bool(doc = "Whether to leave all other actions out."),
+        "only_compiling": attr.bool(doc = "Whether to report only actions that compile."),
         "targets": attr.label_list(aspects = [_action_report_aspect], mandatory = True),
     },
 )

@@ -1,10 +1,10 @@
-"""Which tests of a package gate publication: the rules of `collect_gate` (tests/defs.bzl), apart so that a test can evaluate them."""
+"""Chooses the tests of a package that gate publication. Separate from `collect_gate` (tests/defs.bzl) so that a test can evaluate it."""
 
 def choose(rules, files, ungated):
-    """Chooses the gating tests of a package, and finds tests that nobody decided about.
+    """Chooses the gating tests of a package, and finds undecided ones.
 
     Args:
-      rules: list of dicts, one for each rule of the package: name, kind, tags, srcs, compatible (False where this build cannot build it).
+      rules: list of dicts, one for each rule of the package: name, kind, tags, srcs, compatible (False if this build cannot build it).
       files: the package's files named test_*.py.
       ungated: why tests do not gate. A string covers all tests of the package; a dict has reason → names of tests.
 

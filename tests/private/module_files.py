@@ -1,4 +1,4 @@
-"""Reads MODULE.bazel files: which tags of module extensions they have."""
+"""Reads the tags of module extensions from MODULE.bazel files."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 
 def tags(files: Iterable[Path], function: str) -> list[dict[str, Any]]:
-    """The keyword arguments of every call of `function`, in order; values that are no literals are left out.
+    """The keyword arguments of every call of `function`, in order, without values that are not literals.
 
     Args:
-        files: MODULE.bazel and what it includes; Starlark there is a subset of Python.
-        function: as it is written, for example "debian.root".
+        files: MODULE.bazel and the files it includes. Their Starlark is a subset of Python.
+        function: as written there, for example "debian.root".
     """
     found = []
     for file in files:

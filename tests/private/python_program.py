@@ -1,4 +1,4 @@
-"""Programs in Python that a test has started by their path."""
+"""Writes Python programs that tests start by path."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 
 
 def write(path: pathlib.Path, source: str) -> None:
-    """Writes an executable that runs `source` by the Python of the test.
+    """Writes an executable that runs `source` with the test's Python.
 
-    By the shell: a first line that named Python itself would be cut off where its path is longer than 255 bytes (Linux,
-    BINPRM_BUF_SIZE), as it is
-    below an output base that lies in another one. To the shell the second line is a command, to Python a string.
+    The shell starts Python, because Linux truncates the first line of a script after 255 bytes (BINPRM_BUF_SIZE), and
+    Python's path is longer in an output base inside another one. The second line is a command for the shell and a
+    string for Python.
     """
     path.write_text(f"#!/bin/sh\n'''exec' '{sys.executable}' \"$0\" \"$@\"\n'''\n{source}")
     path.chmod(0o755)

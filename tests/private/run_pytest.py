@@ -1,4 +1,4 @@
-"""Runs pytest on the files of one Bazel test: the main program of every `pytest_test` (tests/defs.bzl)."""
+"""Runs pytest on the files of one Bazel test; the main program of every `pytest_test` (tests/defs.bzl)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class BazelPlugin:
-    """Bazel's test protocol, and the project's rule: a test that did not run is not a test that passed.
+    """Bazel's test protocol, and the project's rule that a skipped test counts as failed.
 
     Shards: https://bazel.build/reference/test-encyclopedia#test-sharding
     """
@@ -19,7 +23,9 @@ class BazelPlugin:
         self.allow_skips = allow_skips
         self.not_run: list[str] = []
 
-    def pytest_collection_modifyitems(self, session, config, items: list) -> None:
+    def pytest_collection_modifyitems(
+        self, session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
         import pytest
 
         empty = self.files - {Path(item.path) for item in items}
@@ -30,18 +36,18 @@ class BazelPlugin:
             Path(os.environ["TEST_SHARD_STATUS_FILE"]).touch()
             items[:] = items[int(os.environ["TEST_SHARD_INDEX"]) :: shards]
 
-    def pytest_collectreport(self, report) -> None:
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         self.pytest_runtest_logreport(report)
 
-    def pytest_runtest_logreport(self, report) -> None:
-        if report.skipped:  # Skipped or an expected failure, a single test or a whole file.
+    def pytest_runtest_logreport(self, report: pytest.CollectReport | pytest.TestReport) -> None:
+        if report.skipped:  # A test or a whole file that is skipped, or fails as expected.
             self.not_run.append(report.nodeid)
 
-    def pytest_sessionfinish(self, session) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self.not_run and not self.allow_skips:
             session.exitstatus = session.exitstatus or 1
 
-    def pytest_terminal_summary(self, terminalreporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.not_run and not self.allow_skips:
             terminalreporter.write_line(
                 f"ERROR: {len(self.not_run)} skipped or expected to fail, which counts as a failure "
@@ -53,21 +59,21 @@ class BazelPlugin:
 def main() -> int:
     """Returns pytest's exit status: 0 only if every test ran and passed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--environment", action="append", default=[], help="a site-packages folder, first wins")
-    parser.add_argument("--allow_skips", action="store_true", help="a skipped test is no failure")
+    parser.add_argument("--environment", action="append", default=[], help="a site-packages folder; the first wins")
+    parser.add_argument("--allow_skips", action="store_true", help="do not count skipped tests as failures")
     parser.add_argument("files", nargs="+", help="test files")
     arguments = parser.parse_args()
 
-    # Nothing is read from the user's home, nothing is written beside the sources.
+    # Read nothing from the user's home, and write nothing next to the sources.
     temporary = os.environ.get("TEST_TMPDIR")
     if temporary:
         os.environ["HOME"] = os.environ["XDG_CACHE_HOME"] = temporary
-    # Nothing of the machine is found by name, above all no compiler: a test says by path what it starts.
+    # Find no program of the machine by name, least of all a compiler: tests start programs by path.
     os.environ["PATH"] = "/nonexistent"
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     sys.dont_write_bytecode = True
     sys.path[:0] = [str(Path(folder).absolute()) for folder in arguments.environment]
-    # A Python that a test or what it tests starts has the same packages.
+    # Child processes that run Python see the same packages.
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[: len(arguments.environment)])
 
     import pytest

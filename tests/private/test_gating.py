@@ -1,4 +1,4 @@
-"""A test gates publication or has a stated reason not to; no test file is left without a target."""
+"""Every test gates publication or states why not, and every test file belongs to a target."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def evaluate(text: str) -> dict:
-    """The globals of a .bzl file whose Starlark is Python too."""
+    """Evaluates a .bzl file whose Starlark is also valid Python; returns its globals."""
     scope: dict = {}
     exec(text, scope)
     return scope
@@ -22,7 +22,7 @@ def rule(name: str, *tags: str, kind: str = "py_test", compatible: bool = True) 
     return {"name": name, "kind": kind, "tags": tags, "srcs": [f":test_{name}.py"], "compatible": compatible}
 
 
-def test_tagged_tests_that_this_build_can_run_are_chosen() -> None:
+def test_chooses_the_gating_tests_that_this_build_can_run() -> None:
     rules = [
         rule("b", "gate"),
         rule("a", "gate"),
@@ -50,10 +50,10 @@ def test_a_reason_excuses_a_test(ungated: str | dict) -> None:
     ],
     ids=["forgotten", "unknown", "gating", "empty reason", "empty text", "file without test"],
 )
-def test_what_nobody_decided_is_an_error(files: list[str], ungated: str | dict, error: str) -> None:
+def test_an_undecided_test_is_an_error(files: list[str], ungated: str | dict, error: str) -> None:
     _, errors = CHOOSE([rule("a", "gate"), rule("b")], files, ungated)
     assert any(error in each for each in errors), errors
 
 
-def test_a_reason_for_a_package_in_which_all_tests_gate_is_stale() -> None:
+def test_a_reason_is_stale_if_all_tests_gate() -> None:
     assert CHOOSE([rule("a", "gate")], ["test_a.py"], "reason")[1] == ["`ungated` gives no reason, or no test needs it"]

@@ -1,8 +1,11 @@
 """`pytest_test` passes if and only if every test of every file ran and passed."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,7 +15,7 @@ RUNNER = Path(__file__).with_name("run_pytest.py")
 PASSING = "def test_passes(): pass\n"
 
 
-def run(folder: Path, *sources: str, options: list[str] = [], **environment: str) -> subprocess.CompletedProcess:
+def run(folder: Path, *sources: str, options: Sequence[str] = (), **environment: str) -> subprocess.CompletedProcess:
     files = [folder / f"test_{number}.py" for number in range(len(sources))]
     for file, source in zip(files, sources):
         file.write_text(source)
@@ -48,24 +51,24 @@ def test_passing_files_pass(tmp_path: Path) -> None:
     ],
     ids=["empty", "no test", "fail", "import", "fixture", "skip mark", "skip call", "skip file", "xfail", "xpass"],
 )
-def test_anything_else_fails_and_says_why(tmp_path: Path, source: str, reason: str) -> None:
-    """A passing file beside it does not help."""
+def test_any_other_outcome_fails_and_says_why(tmp_path: Path, source: str, reason: str) -> None:
+    """Another file that passes does not help."""
     result = run(tmp_path, PASSING, source)
     assert result.returncode != 0 and reason in result.stdout + result.stderr, result.stdout + result.stderr
 
 
-def test_skips_may_be_allowed_failures_may_not(tmp_path: Path) -> None:
+def test_allow_skips_does_not_allow_failures(tmp_path: Path) -> None:
     skipping = "import pytest\ndef test_skips(): pytest.skip('later')\n"
     assert run(tmp_path, PASSING, skipping, options=["--allow_skips"]).returncode == 0
     assert run(tmp_path, "def test_fails(): assert False\n", skipping, options=["--allow_skips"]).returncode != 0
 
 
-def test_results_are_written_where_bazel_asks(tmp_path: Path) -> None:
+def test_writes_results_where_bazel_asks(tmp_path: Path) -> None:
     run(tmp_path, PASSING, XML_OUTPUT_FILE=str(tmp_path / "test.xml"))
     assert [case.get("name") for case in ElementTree.parse(tmp_path / "test.xml").iter("testcase")] == ["test_passes"]
 
 
-def test_shards_split_the_tests_and_lose_none(tmp_path: Path) -> None:
+def test_every_test_runs_in_exactly_one_shard(tmp_path: Path) -> None:
     source = "".join(f"def test_{number}(): pass\n" for number in range(7))
     shards = [
         run(
@@ -77,12 +80,12 @@ def test_shards_split_the_tests_and_lose_none(tmp_path: Path) -> None:
     assert (tmp_path / "s").exists()
 
 
-def test_filter_chooses_tests(tmp_path: Path) -> None:
+def test_the_filter_selects_tests(tmp_path: Path) -> None:
     result = run(tmp_path, PASSING + "def test_other(): assert False\n", TESTBRIDGE_TEST_ONLY="passes")
     assert result.returncode == 0 and "1 deselected" in result.stdout
 
 
-def test_home_is_the_tests_own_folder_and_nothing_is_written_beside_the_sources(tmp_path: Path) -> None:
+def test_home_is_a_temporary_folder_and_nothing_is_written_next_to_the_sources(tmp_path: Path) -> None:
     home, sources = tmp_path / "home", tmp_path / "sources"
     home.mkdir()
     sources.mkdir()

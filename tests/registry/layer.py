@@ -1,4 +1,4 @@
-"""Write a small tar archive for the image tests: layer.py OUTPUT NAME=CONTENT..."""
+"""Writes a small tar archive for the image tests: layer.py OUTPUT NAME=CONTENT..."""
 
 import gzip
 import io
@@ -16,8 +16,8 @@ def main() -> None:
             header = tarfile.TarInfo(name)
             header.size, header.mode = len(content), 0o755
             archive.addfile(header, io.BytesIO(content.encode()))
-    content = buffer.getvalue()
-    output.write_bytes(gzip.compress(content, mtime=0) if output.suffix == ".gz" else content)
+    packed = buffer.getvalue()
+    output.write_bytes(gzip.compress(packed, mtime=0) if output.suffix == ".gz" else packed)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,4 @@
-"""Promise: an image made by oci_image follows the OCI specification and says what its BUILD file says; other tools read
-it.
-"""
+"""An image of oci_image follows the OCI specification and its BUILD file, and other tools can read it."""
 
 from __future__ import annotations
 
@@ -38,7 +36,7 @@ class Image:
         self.manifest = json.loads(self.blob(self.descriptor))
 
     def blob(self, descriptor: dict) -> bytes:
-        """A blob, whose digest and size are what its descriptor says."""
+        """A blob, checked against the digest and size in its descriptor."""
         content = (self.layout / "blobs" / descriptor["digest"].replace(":", "/")).read_bytes()
         assert descriptor["size"] == len(content), descriptor
         assert descriptor["digest"] == f"sha256:{hashlib.sha256(content).hexdigest()}", descriptor
@@ -51,7 +49,7 @@ class Image:
 
 
 def run_tool(folder: Path, variable: str, *arguments: str | Path) -> str:
-    """Runs a container tool that keeps its files in a folder; returns what it prints."""
+    """Runs a container tool that keeps its files in a folder; returns its output."""
     environment = {"HOME": str(folder), "PATH": "", "TMPDIR": str(folder)}
     done = subprocess.run(
         [runfile(variable), *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -114,7 +112,7 @@ def test_attributes_become_configuration() -> None:
     assert "FROM_FILE=hello world!" in derived["Env"]
 
 
-def test_digest_is_that_of_the_manifest() -> None:
+def test_the_digest_file_has_the_digest_of_the_manifest() -> None:
     for layout, digest in ("APPLICATION", "APPLICATION_DIGEST"), ("INDEX", "INDEX_DIGEST"):
         assert runfile(digest).read_text().strip() == Image(runfile(layout)).descriptor["digest"]
 
@@ -157,7 +155,7 @@ def test_umoci_unpacks_the_layers_in_order(tmp_path: Path) -> None:
     index = json.loads((layout / "index.json").read_bytes())
     index["manifests"][0]["annotations"] = {"org.opencontainers.image.ref.name": "test"}
     (layout / "index.json").write_text(json.dumps(index))
-    # Raw: a runtime's configuration, which plain unpack makes too, is made of the machine's /etc.
+    # Raw, because plain unpack also writes a runtime's configuration from the machine's /etc.
     root = tmp_path / "root"
     run_tool(tmp_path, "UMOCI", "raw", "unpack", "--rootless", "--image", f"{layout}:test", root)
     found = {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}

@@ -1,4 +1,4 @@
-"""Promise: the registry answers for every module that MODULE.bazel asks for, and each entry is well formed."""
+"""The registry has every module that MODULE.bazel needs, and each entry is well formed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_entry_has_its_sources_in_tree() -> None:
         assert source == {"type": "local_path", "path": entry.parts[-2]}
 
 
-def test_registry_has_what_modules_ask_for() -> None:
+def test_the_registry_has_every_required_module() -> None:
     for path in [MODULE, *(entry / "MODULE.bazel" for entry in entries())]:
         for name, version in DEPENDENCY.findall(path.read_text()):
             assert (REGISTRY / "modules" / name / version).is_dir(), f"{path} asks for {name} {version}"

@@ -1,4 +1,4 @@
-"""Promise: the rules_oci stand-in's tools write the same bytes everywhere and refuse what they cannot honour."""
+"""The tools of the rules_oci stand-in write the same bytes everywhere and refuse what they cannot support."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import sys
 import tarfile
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -32,11 +33,12 @@ def load(variable: str) -> ModuleType:
 
 
 ARCHIVE, DESCRIPTOR, LAYOUT = map(load, ("ARCHIVE", "DESCRIPTOR", "LAYOUT"))
-SPEC = {
+LAYERS = [["layer.tar", "layer.json"]]
+SPEC: dict[str, Any] = {
     "base": None,
     "files": {},
     "label": "//:image",
-    "layers": [["layer.tar", "layer.json"]],
+    "layers": LAYERS,
     "platform": {"os": "linux", "architecture": "amd64"},
     "values": {"env": "PATH=/bin", "cmd": "a\nb%5Cnc", "labels": "k=v"},
 }
@@ -51,7 +53,7 @@ def write_image(folder: Path, **changes: object) -> Path:
     (folder / "layer.tar").write_bytes(content.getvalue())
     content.seek(0)
     (folder / "layer.json").write_text(json.dumps(DESCRIPTOR.describe(content, "//:layer")))
-    layers = [[str(folder / name) for name in pair] for pair in SPEC["layers"]]
+    layers = [[str(folder / name) for name in pair] for pair in LAYERS]
     LAYOUT.write_image({**SPEC, "layers": layers, **changes}, folder / "layout")
     return folder / "layout"
 
@@ -88,7 +90,7 @@ def test_bytes_depend_on_content_alone(tmp_path: Path) -> None:
             (folder / "inputs" / name).rename(folder / name)
             os.utime(folder / name, (number, number))
         (folder / "spec.json").write_text(json.dumps(dict(SPEC if number else reversed(SPEC.items()))))
-        command = [
+        command: list[str | Path] = [
             sys.executable,
             "-I",
             "-B",
@@ -133,7 +135,7 @@ def test_archive_of_the_other_kind_is_refused(tmp_path: Path) -> None:
         ({"created": "1970-01-01T00:00:00Z\n"}, "created: expected a time .* and no newline"),
     ],
 )
-def test_values_without_meaning_are_refused(tmp_path: Path, values: dict[str, str], message: str) -> None:
+def test_meaningless_values_are_refused(tmp_path: Path, values: dict[str, str], message: str) -> None:
     with pytest.raises(LAYOUT.ImageError, match=message):
         write_image(tmp_path, values=values)
 

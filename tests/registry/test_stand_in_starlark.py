@@ -1,6 +1,6 @@
-"""Promise: the stand-ins' errors name what is wrong and the way out, and the lock is read as pip writes it.
+"""The stand-ins' errors say what is wrong and how to fix it, and the lock is read as pip writes it.
 
-The files under test are Starlark that is Python as well; they are evaluated as such.
+The tests evaluate the Starlark files as Python.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def listed(filename: str, sha256: str = A) -> dict:
     return {"filename": filename, "url": f"https://example.invalid/{filename}", "hashes": {"sha256": sha256}}
 
 
-def test_says_nothing_when_all_is_supported() -> None:
+def test_supported_attributes_are_no_error() -> None:
     assert STAND_IN["unsupported"]("py_wheel", "x", {"deps": []}, ["deps", "version"]) is None
 
 
-def test_names_target_attribute_way_out_and_what_is_supported() -> None:
+def test_the_error_names_target_attribute_fix_and_what_is_supported() -> None:
     error = STAND_IN["unsupported"](
         "@rules_oci//oci:defs.bzl%oci_image", "app", {"tars": [], "resource_set": "x"}, ["tars", "base"]
     )
@@ -80,7 +80,7 @@ def test_refuses_a_line_without_hash_version_or_package() -> None:
         assert message in error
 
 
-def test_takes_the_locked_file_that_suits_best() -> None:
+def test_chooses_the_best_locked_file() -> None:
     files = [
         listed("numpy-2.0.tar.gz"),
         listed("numpy-2.0-py3-none-any.whl"),
@@ -112,7 +112,7 @@ def test_ranks_wheels() -> None:
     assert ranks[3] > 0
 
 
-def test_wrong_hash_names_expected_and_found() -> None:
+def test_the_error_of_a_wrong_hash_names_both() -> None:
     file, error = LOCK["choose"](
         package(), [listed("numpy-2.0-py3-none-any.whl", B), listed("numpy-1.0-py3-none-any.whl", B)], 11
     )
@@ -122,7 +122,7 @@ def test_wrong_hash_names_expected_and_found() -> None:
     assert "numpy-1.0" not in error
 
 
-def test_other_failures_are_told_apart() -> None:
+def test_other_failures_have_their_own_errors() -> None:
     assert "has no file of this package" in LOCK["choose"](package(), [], 11)[1]
     error = LOCK["choose"](package(), [listed("numpy-2.0.tar.gz")], 11)[1]
     assert "the lock allows only numpy-2.0.tar.gz, and none of these is a wheel for CPython 3.11" in error
@@ -134,7 +134,7 @@ METADATA = (
 )
 
 
-def test_takes_what_is_locked() -> None:
+def test_requires_only_locked_packages() -> None:
     locked = ["foo_bar", "speed", "doc", "inbody"]
     assert LOCK["required"](METADATA, [], locked) == ["foo_bar"]
     assert LOCK["required"](METADATA, ["fast"], locked) == ["foo_bar", "speed"]

@@ -1,6 +1,4 @@
-"""Promise: a wheel made by py_wheel installs with pip, says what its BUILD file says, and has the same bytes
-everywhere.
-"""
+"""A wheel of py_wheel installs with pip, has the metadata of its BUILD file, and has the same bytes everywhere."""
 
 from __future__ import annotations
 
@@ -26,8 +24,10 @@ def runfile(variable: str) -> Path:
     return Path(os.environ["TEST_SRCDIR"], os.environ[variable])
 
 
-def python(*arguments: str | Path, **kwargs: object) -> subprocess.CompletedProcess[str]:
-    """Runs this interpreter with this test's packages and nothing else of the environment; the output is in the result."""
+def python(
+    *arguments: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None, umask: int = -1
+) -> subprocess.CompletedProcess[str]:
+    """Runs this interpreter with this test's packages, by default without the rest of the environment."""
     environment = {
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -35,12 +35,17 @@ def python(*arguments: str | Path, **kwargs: object) -> subprocess.CompletedProc
     }
     return subprocess.run(
         [sys.executable, *arguments],
-        **{"env": environment, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **kwargs},
+        env=environment if env is None else env,
+        cwd=cwd,
+        umask=umask,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 
 def install(wheel: Path, folder: Path) -> importlib.metadata.Distribution:
-    """Installs one wheel with the locked pip into an empty folder; returns what is there then."""
+    """Installs one wheel with the locked pip into an empty folder; returns the installed distribution."""
     options = ["--isolated", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir", f"--target={folder}"]
     done = python("-m", "pip", "install", *options, wheel)
     assert done.returncode == 0, done.stdout
@@ -53,7 +58,7 @@ def test_file_name_follows_the_specification() -> None:
     assert runfile("ANSWER_WHEEL").name == "answer-2-py3-none-manylinux_2_31_x86_64.whl"
 
 
-def test_installs_with_pip_and_says_what_it_is(tmp_path: Path) -> None:
+def test_installs_with_pip_and_has_its_metadata(tmp_path: Path) -> None:
     distribution = install(runfile("GREETING_WHEEL"), tmp_path)
     metadata = distribution.metadata
     assert (metadata["Name"], distribution.version) == ("Greeting.Wheel", "1.0.post1+mlc.2")
@@ -63,11 +68,11 @@ def test_installs_with_pip_and_says_what_it_is(tmp_path: Path) -> None:
     assert metadata["License"] == "Apache-2.0"
     assert metadata["Project-URL"] == "Source, https://example.invalid/source"
     assert metadata["Description-Content-Type"] == "text/markdown"
-    assert metadata.get_payload().startswith("# Greeting\n")
+    assert str(metadata.json["description"]).startswith("# Greeting\n")
     assert [(entry.name, entry.value) for entry in distribution.entry_points] == [("greet", "greeting:main")]
     assert "No rights reserved" in (distribution.read_text("LICENSE.txt") or "")
     assert (tmp_path / "greeting/__init__.py").is_file()
-    assert os.access(tmp_path / "greeting/tool.py", os.X_OK), "a file that starts with #! is a program"
+    assert os.access(tmp_path / "greeting/tool.py", os.X_OK), "a file that starts with #! must be executable"
 
 
 def test_platform_wheel_installs_library_and_data(tmp_path: Path) -> None:
@@ -98,10 +103,10 @@ def test_passes_check_wheel_contents(variable: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_platform_tag_is_one_that_auditwheel_grants() -> None:
+def test_auditwheel_grants_the_platform_tag() -> None:
     done = python("-m", "auditwheel", "show", runfile("ANSWER_WHEEL"))
     assert done.returncode == 0, done.stdout
-    # The library needs no symbol of glibc, so that auditwheel grants the oldest tag there is.
+    # The library needs no symbol of glibc, so auditwheel grants the oldest tag.
     assert re.search(
         r'consistent with the following platform tag: "manylinux_2_5_x86_64"', " ".join(done.stdout.split())
     )
@@ -125,12 +130,24 @@ SPEC = {
 }
 
 
-def make(folder: Path, files: list[str], spec: dict, **kwargs: object) -> subprocess.CompletedProcess[str]:
-    """Runs the stand-in's tool in a folder, with lines of files; the wheel is out.whl there."""
+def make(
+    folder: Path, files: list[str], spec: dict, env: dict[str, str] | None = None, umask: int = -1
+) -> subprocess.CompletedProcess[str]:
+    """Runs the stand-in's wheelmaker in a folder; it writes out.whl.
+
+    Args:
+        folder: has the files.
+        files: lines "path in the wheel;path in the folder".
+        spec: wheelmaker's specification.
+        env: environment variables instead of the usual ones.
+        umask: the process's umask.
+    """
     (folder / "spec.json").write_text(json.dumps(spec))
     (folder / "files.txt").write_text("".join(line + "\n" for line in files))
     tool = runfile("WHEELMAKER").resolve()
-    return python("-I", tool, "--spec=spec.json", "--files=files.txt", "--output=out.whl", cwd=folder, **kwargs)
+    return python(
+        "-I", tool, "--spec=spec.json", "--files=files.txt", "--output=out.whl", cwd=folder, env=env, umask=umask
+    )
 
 
 def test_bytes_depend_on_content_alone(tmp_path: Path) -> None:
@@ -153,8 +170,7 @@ def test_bytes_depend_on_content_alone(tmp_path: Path) -> None:
     assert wheels[0] == wheels[1]
     with zipfile.ZipFile(io.BytesIO(wheels[0])) as archive:
         assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
-        # As upstream writes them, so that both profiles give the same bytes: modes, and room for large sizes in the
-        # local header.
+        # Upstream's modes, and its room for large sizes in the local header, so that both profiles give the same bytes.
         assert {info.external_attr for info in archive.infolist()} == {(stat.S_IFREG | 0o777) << 16}
         # The length of its extra field (APPNOTE, 4.3.7): 20 bytes for two sizes.
         room = {
@@ -174,7 +190,7 @@ def test_bytes_depend_on_content_alone(tmp_path: Path) -> None:
         (["in/a.py;a.py", "a.py;a.py"], {}, "two files would become a.py"),
     ],
 )
-def test_refuses_what_would_make_a_broken_wheel(tmp_path: Path, files: list[str], changes: dict, message: str) -> None:
+def test_refuses_input_for_a_broken_wheel(tmp_path: Path, files: list[str], changes: dict, message: str) -> None:
     (tmp_path / "a.py").write_text("")
     done = make(tmp_path, files, {**SPEC, **changes})
     assert done.returncode == 1

@@ -10,7 +10,7 @@ from tests.toolchains import runfiles
 
 
 def action(report: str, mnemonic: str, source: str) -> dict:
-    """The action that compiles a source, from a report that action_report wrote."""
+    """The action that compiles a source, from the report of an `action_report`."""
     actions = [json.loads(line) for line in (runfiles.HERE / report).read_text().splitlines() if line]
     return next(each for each in actions if each["mnemonic"] == mnemonic and source in each["arguments"])
 
@@ -18,13 +18,13 @@ def action(report: str, mnemonic: str, source: str) -> dict:
 def compile_in(
     folder: Path, action: dict, files: tuple[str, ...], repositories: tuple[Path, ...], extra: list[str]
 ) -> bytes:
-    """Runs the action in a folder laid out as Bazel's, and gives back the object.
+    """Runs the action in a folder laid out like Bazel's; returns the object.
 
     Args:
-        folder: does not exist yet, or is empty.
-        action: see `action`.
-        files: of this package, that the action reads.
-        repositories: with the tools that it runs.
+        folder: a new or empty folder.
+        action: from `action`.
+        files: the files of this package that the action reads.
+        repositories: the repositories with its tools.
         extra: more arguments.
     """
     output = folder / action["arguments"][action["arguments"].index("-o") + 1]
@@ -34,7 +34,7 @@ def compile_in(
         (folder / "external" / repository.name).symlink_to(repository)
     (folder / "tests/toolchains").mkdir(parents=True)
     for name in files:
-        # Newer in one folder than in the other: no time may get in.
+        # The folders' files have different times, which must not affect the object.
         (folder / "tests/toolchains" / name).write_bytes((runfiles.HERE / name).read_bytes())
     done = subprocess.run(
         [*action["arguments"], *extra],

@@ -1,4 +1,4 @@
-"""Where the files are that a test was given."""
+"""Finds the files that a test was given."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ HERE = MAIN / "tests/toolchains"
 
 
 def repository(name: str) -> Path:
-    """The folder of a repository that a module extension of ours made, as `external/` names it.
+    """The folder in `external/` of a repository that one of our module extensions made.
 
-    Its canonical name begins with that of the extension, and how these are joined differs between Bazel versions.
+    Its canonical name starts with the extension's; Bazel versions join the two differently.
     """
     found = [path for path in ROOT.iterdir() if path.name.endswith(("~" + name, "+" + name))]
     assert len(found) == 1, f"expected one repository {name} among the test's files, found {found}"
@@ -21,7 +21,5 @@ def repository(name: str) -> Path:
 
 
 def is_inside(path: str | os.PathLike[str], repository: Path) -> bool:
-    """Whether a file, links followed, is one of a repository's: in the sandbox each file is a link to the repository's
-    own.
-    """
+    """Whether a file belongs to a repository. In the sandbox each file is a link to the repository's file."""
     return repository.name in Path(os.path.realpath(path)).parts

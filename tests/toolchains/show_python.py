@@ -1,4 +1,4 @@
-"""Prints what Python it runs on, as JSON: what python_is_not_the_hosts_test looks at."""
+"""Prints facts about the Python that runs it, as JSON, for test_python_is_not_the_hosts.py."""
 
 import ctypes  # noqa: F401  loads libffi
 import json

@@ -1,4 +1,4 @@
-"""A compiled program runs on the C and C++ libraries that it was linked with, and would run on any newer ones."""
+"""A compiled program runs with the C and C++ libraries it was linked against, and needs no newer ones."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ CC = runfiles.repository("debian_cc")
 HELLO = runfiles.HERE / "hello"
 LIBRARY = runfiles.HERE / "libgreeting.so"
 
-# glibc of Debian 11, the sysroot's; libstdc++ of GCC 10. See toolchains/cc/README.md.
+# The sysroot has Debian 11's glibc and GCC 10's libstdc++; see toolchains/cc/README.md.
 NEWEST = {"GLIBC": (2, 31), "GLIBCXX": (3, 4, 28), "CXXABI": (1, 3, 12), "GCC": (7, 0, 0)}
 
 
 def on_the_sysroot(*arguments: str) -> str:
     folders = [CC / "lib/x86_64-linux-gnu", CC / "usr/lib/x86_64-linux-gnu", LIBRARY.parent]
-    command = [
+    command: list[str | Path] = [
         CC / "lib64/ld-linux-x86-64.so.2",
         "--inhibit-cache",
         "--library-path",
@@ -39,7 +39,7 @@ def test_threads_exceptions_and_mathematics_work() -> None:
     assert on_the_sysroot().strip() == "hello world 1.5 tests/toolchains/hello.cc redacted"
 
 
-def test_all_its_libraries_are_the_sysroots() -> None:
+def test_loads_only_libraries_of_the_sysroot() -> None:
     listed = on_the_sysroot("--list")
     libraries = re.findall(r"=> (\S+)", listed)
     assert len(libraries) >= 4, listed
@@ -60,7 +60,7 @@ def test_no_symbol_is_newer_than_the_sysroot(path: Path) -> None:
         assert tuple(map(int, version.split("."))) <= NEWEST[library], f"{path.name} needs {name}"
 
 
-def test_a_librarys_run_path_is_what_its_target_asks_for() -> None:
+def test_a_library_has_the_run_path_of_its_target() -> None:
     with open(LIBRARY, "rb") as file:
         dynamic = ELFFile(file).get_section_by_name(".dynamic")
         paths = [

@@ -1,4 +1,4 @@
-"""Preprocessor, compiler, assembler and linker open no file outside of the toolchain's folder but those they are given."""
+"""Preprocessor, compiler, assembler and linker open only files of the toolchain and those they are given."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Compiler:
         (self.scratch / "source.cc").write_text(SOURCE)
 
     def compile(self, *flags: str, program: str = "g++", expect: int = 0) -> str:
-        # An empty PATH: nothing is found by name.
+        # With an empty PATH the compiler finds no program by name.
         done = subprocess.run(
             [CC / "usr/bin" / program, *flags],
             cwd=self.scratch,
@@ -82,6 +82,6 @@ def test_linked_files(compiler: Compiler) -> None:
     compiler.assert_own(files, 8)
 
 
-def test_a_header_that_only_the_host_could_have_is_not_found(compiler: Compiler) -> None:
+def test_a_header_of_the_host_is_not_found(compiler: Compiler) -> None:
     (compiler.scratch / "source.cc").write_text("#include <expat.h>\n")
     assert "No such file" in compiler.compile("-c", "source.cc", expect=1)

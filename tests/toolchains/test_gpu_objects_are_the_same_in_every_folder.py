@@ -1,6 +1,4 @@
-"""What nvcc makes is the same, byte by byte, wherever work tree, cache and temporary folder are, and whatever process
-makes it.
-"""
+"""nvcc writes the same bytes wherever work tree, cache and temporary folder are, and in every process."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ FILES = ("kernels.cu", "kernels.h")
 
 def test_two_folders_one_object(tmp_path: Path) -> None:
     action = recompile.action("kernels_actions.jsonl", "CudaCompile", "tests/toolchains/kernels.cu")
-    # Machine code of one architecture and PTX: each further one takes as long again, and is made in the same way.
+    # Machine code of one architecture and PTX. Others take as long again, and nvcc makes them in the same way.
     kept = [
         argument
         for argument in action["arguments"]

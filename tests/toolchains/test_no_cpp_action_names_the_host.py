@@ -1,4 +1,4 @@
-"""From the action graph: no C++ action's command line, environment or input names anything of the machine it runs on."""
+"""In the action graph no C++ action names the machine in its command line, environment or inputs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 
 from tests.toolchains import runfiles
 
-# Bazel's name for the current folder, which the compiler is told to leave out; and the search path of shells.
+# Tells the compiler to leave the current folder out of its output.
 ALLOWED = {"-ffile-prefix-map=/proc/self/cwd=."}
 TOOLCHAIN = re.compile(r"external/[^/]*[~+]debian_cc/")
-# Repositories that C++ inputs may come from: the toolchain, sources from PyPI, and Bazel's own files for linking.
+# C++ inputs may come from the toolchain, sources from PyPI, and Bazel's own files for linking.
 REPOSITORIES = re.compile(r"external/([^/]*[~+](debian_cc|tvm|tvm_ffi)|bazel_tools)/")
 ABSOLUTE = re.compile(r"(^|[=,:]|^-[A-Za-z]+)/")
 
@@ -31,7 +31,7 @@ def test_the_report_has_every_kind_of_action() -> None:
     assert {"CppCompile", "CppLink", "Objcopy"} <= {action["mnemonic"] for action in actions()}
 
 
-def test_programs_are_the_toolchains() -> None:
+def test_runs_only_programs_of_the_toolchain() -> None:
     for action in actions():
         assert re.search(TOOLCHAIN, action["arguments"][0]), action["target"]
 
@@ -42,14 +42,16 @@ def test_no_argument_is_an_absolute_path() -> None:
         assert found == [], action["target"]
 
 
-def test_the_environment_names_no_folder_but_the_shells() -> None:
+def test_the_environment_has_only_path_and_pwd() -> None:
     for action in actions():
         assert set(action["environment"]) <= {"PATH", "PWD"}, action["target"]
 
 
-def test_inputs_are_sources_and_the_toolchain() -> None:
+def test_inputs_are_sources_and_toolchain_files() -> None:
     for action in actions():
-        assert any(TOOLCHAIN.match(path) for path in action["inputs"]), f"{action['target']}: the toolchain is no input"
+        assert any(TOOLCHAIN.match(path) for path in action["inputs"]), (
+            f"{action['target']}: the toolchain is not an input"
+        )
         for path in action["inputs"]:
             assert not path.startswith("/"), path
             if path.startswith("external/"):

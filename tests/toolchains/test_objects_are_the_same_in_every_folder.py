@@ -1,4 +1,4 @@
-"""The command that Bazel compiles with gives the same object, byte by byte, wherever the work tree and the cache are."""
+"""Bazel's compile command gives the same bytes wherever the work tree and the cache are."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Python programs run on the packaged CPython: its standard library, its shared libraries, with no Python on the host's
-PATH.
-"""
+"""Python programs run on the packaged CPython with its own libraries, without the host's Python."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ PYTHON = runfiles.repository("debian_python")
 
 
 def show(environment: dict[str, str]) -> dict:
-    # Nothing of this test's own environment: neither PATH nor where its files are.
+    # Pass nothing of this test's environment, neither PATH nor its runfiles.
     done = subprocess.run([runfiles.HERE / "show_python"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -1,6 +1,4 @@
-"""A Rust package gives the same static library, byte by byte, wherever it is built, and no folder of the build is in
-it.
-"""
+"""A Rust package gives the same static library wherever it is built, without the path of any build folder."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from tests.toolchains import runfiles
 PACKAGE = runfiles.HERE / "rust"
 TOOL = runfiles.MAIN / "toolchains/rust/private/cargo_build.py"
 REPOSITORIES = {name: runfiles.repository(name) for name in ("crates_tests", "debian_cc", "debian_rust")}
-# As built by Bazel, in its sandbox.
+# Bazel built this in its sandbox.
 LIBRARY = PACKAGE / "libsum.a"
 
 
@@ -27,7 +25,7 @@ def build_in(folder: Path, jobs: int, *, broken: bool = False) -> subprocess.Com
     shutil.copytree(PACKAGE, folder / "package", ignore=shutil.ignore_patterns("libsum.a"))
     if broken:
         (folder / "package/src/lib.rs").write_text("fn broken( {}\n")
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         TOOL,
         "--output=libsum.a",
@@ -59,14 +57,14 @@ def test_two_folders_one_library(tmp_path: Path) -> None:
 
 def test_no_folder_of_the_build_is_in_the_library() -> None:
     content = LIBRARY.read_bytes()
-    # What assertions name is in it: mapped, not left out.
+    # Assertions name their sources by mapped paths.
     assert b"\0./package/src/add.c\0" in content
     assert re.search(rb"\./target/release/build/sum-[0-9a-f]+/out/require\.rs", content)
     for part in (b"sandbox", b"execroot", b"bazel-out", b"external/", b".cargo/registry"):
         assert part not in content
 
 
-def test_what_does_not_compile_is_an_error_that_shows_the_compilers_words(tmp_path: Path) -> None:
+def test_a_compile_error_shows_the_compilers_message(tmp_path: Path) -> None:
     done = build_in(tmp_path / "one", 1, broken=True)
     assert done.returncode == 1
     assert "src/lib.rs:1" in done.stderr

@@ -1,4 +1,4 @@
-"""Unpacked Debian packages are the same in every folder, work from there, and clashes are errors that name the package."""
+"""Unpacked Debian packages are equal and work in any folder; conflicts between packages are errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from fetch.debian import unpack
 
-# What the wrappers' shell finds.
+# The PATH of the wrappers' shell.
 SHELL = {"PATH": "/usr/bin:/bin"}
 LOADER = '#!/bin/sh\necho loader "$@"\n# --argv0\n'
 
@@ -34,11 +34,11 @@ def deb(path: Path, files: dict[str, str]) -> Path:
                 tar.addfile(member, io.BytesIO(content.encode()))
     with open(path, "wb") as archive:
         archive.write(b"!<arch>\n")
-        for name, content in (("debian-binary", b"2.0\n"), ("data.tar.xz", data.getvalue())):
+        for name, member_data in (("debian-binary", b"2.0\n"), ("data.tar.xz", data.getvalue())):
             archive.write(
-                f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode()
-                + content
-                + b"\n" * (len(content) % 2)
+                f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(member_data):<10}`\n".encode()
+                + member_data
+                + b"\n" * (len(member_data) % 2)
             )
     return path
 
@@ -67,7 +67,7 @@ def packages(tmp_path: Path) -> Packages:
     return Packages(tmp_path)
 
 
-def test_absolute_links_become_relative_and_dangling_ones_go(packages: Packages) -> None:
+def test_absolute_links_become_relative_and_dangling_ones_are_dropped(packages: Packages) -> None:
     files = {"lib/libm.so.6": "m", "usr/lib/libm.so": "->/lib/libm.so.6", "usr/lib/gone.so": "->/lib/gone.so.1"}
     status, said, root = packages.unpack(files)
     assert (status, said) == (0, "")
@@ -103,8 +103,8 @@ def test_a_wrapper_runs_the_program_with_the_folders_loader(packages: Packages) 
     assert shown.strip() == f"{expected}{moved}/usr/bin/tool.unwrapped --sysroot={moved} a b"
 
 
-def test_a_wrapper_sets_what_the_program_is_to_see(packages: Packages) -> None:
-    # As `bwrap --chdir` does on a remote worker, whatever the action's environment says.
+def test_a_wrapper_sets_variables_for_the_program(packages: Packages) -> None:
+    # `bwrap --chdir` on a remote worker sets PWD, whatever the action's environment says.
     environment = {"PWD": "/", **SHELL}
     loader = '#!/bin/sh\necho "$PWD"\n'
     files = {unpack.LOADERS[0]: loader, "usr/bin/tool": "the program"}
@@ -122,7 +122,7 @@ def test_two_packages_with_one_file_are_an_error(packages: Packages) -> None:
     assert "two_1_amd64.deb: usr/lib/a" in said
 
 
-def test_a_wrapper_for_a_program_that_is_not_there_is_an_error(packages: Packages) -> None:
+def test_a_wrapper_for_a_missing_program_is_an_error(packages: Packages) -> None:
     status, said, _ = packages.unpack({unpack.LOADERS[0]: LOADER}, "usr/bin/x=usr/bin/tool")
     assert status == 1
     assert "usr/bin/tool" in said

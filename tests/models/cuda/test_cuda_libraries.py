@@ -1,6 +1,4 @@
-"""Libraries for a GPU that a machine without one compiles have its machine code and no source, and are the same from
-every folder.
-"""
+"""GPU libraries compiled without a GPU hold machine code and no source, and are the same from every folder."""
 
 from __future__ import annotations
 
@@ -35,9 +33,10 @@ class Code:
 
 
 def codes(data: bytes) -> Iterator[Code]:
-    """The parts of all fat binaries in a file. The form is undocumented, and has been this for many years: a header of
-    magic number, version, own size
-    and size of the parts; each part with kind, version, own size, size of its content, and at byte 28 its architecture.
+    """The parts of all fat binaries in a file.
+
+    The format is undocumented but stable for years: a header with magic number, version, its size, and size of
+    the parts; each part with kind, version, size of its header, size of its content, and at byte 28 its architecture.
     """
     start = data.find(struct.pack("<I", MAGIC))
     while start >= 0:
@@ -48,13 +47,13 @@ def codes(data: bytes) -> Iterator[Code]:
             (architecture,) = struct.unpack_from("<I", data, position + 28)
             yield Code(kind, architecture)
             position += header + size
-        assert position == end, "a fat binary of another form"
+        assert position == end, "a fat binary of an unknown format"
         start = data.find(struct.pack("<I", MAGIC), end)
 
 
 @pytest.fixture
 def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs build_relax in a folder of its own, on a source of another name."""
+    """Runs build_relax in a new folder, on a source with another name."""
     environments = [Path(folder).absolute() for folder in os.environ["PYTHONPATH"].split(os.pathsep)]
     options = ["--output", tmp_path / "library.so", "--compiler", COMPILER.absolute(), "--nvcc", NVCC.absolute()]
     folder, temporary = tmp_path / "a folder", tmp_path / "temporary"
@@ -65,7 +64,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
 
     def call(function: str, target: dict | None = None, **arguments: int) -> int:
-        # As cuda_target() gives it.
+        # What cuda_target() returns.
         target = target or {
             "arch": "sm_90",
             "host": LLVM,
@@ -87,7 +86,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
             json.dumps(target),
         ]
         for environment in environments:
-            command += ["--environment", environment]
+            command += ["--environment", str(environment)]
         monkeypatch.setattr(sys, "argv", ["build_relax", *map(str, options + command)])
         return build_relax.main()
 
@@ -95,7 +94,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_has_machine_code_of_its_architecture_and_nothing_to_compile(name: str) -> None:
+def test_has_machine_code_of_its_architecture_and_no_source(name: str) -> None:
     data = LIBRARIES[name].read_bytes()
     found = list(codes(data))
     assert found and set(found) == {Code(MACHINE_CODE, 90)}
@@ -103,7 +102,7 @@ def test_has_machine_code_of_its_architecture_and_nothing_to_compile(name: str) 
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_says_nothing_of_where_it_was_compiled(name: str) -> None:
+def test_names_no_folder_of_the_build(name: str) -> None:
     data = LIBRARIES[name].read_bytes()
     for trace in (b"tmpxft", b"tvm_kernels", b"/tmp/", b"bazel-out", b"execroot"):
         assert trace not in data
@@ -120,9 +119,7 @@ def test_is_the_same_from_another_folder(
     assert (tmp_path / "library.so").read_bytes() == expected
 
 
-def test_a_kernel_that_nvcc_refuses_is_shown_with_what_it_said(
-    build: Callable[..., int], capfd: pytest.CaptureFixture
-) -> None:
+def test_an_error_of_nvcc_is_shown(build: Callable[..., int], capfd: pytest.CaptureFixture) -> None:
     assert build("unknown_function") == 1
     *above, line = capfd.readouterr().err.splitlines()
     assert 'error: identifier "no_such_function" is undefined' in "\n".join(above)
@@ -130,7 +127,7 @@ def test_a_kernel_that_nvcc_refuses_is_shown_with_what_it_said(
 
 
 @pytest.mark.parametrize("arch", ["sm_20", "sm_999"])
-def test_an_architecture_that_nvcc_does_not_know_is_said_with_those_that_it_does(
+def test_the_error_of_an_unknown_architecture_lists_the_known_ones(
     build: Callable[..., int], capfd: pytest.CaptureFixture, arch: str
 ) -> None:
     assert build("kernel", {"kind": "cuda", "arch": arch, "host": LLVM}) == 1
@@ -142,9 +139,7 @@ def test_an_architecture_that_nvcc_does_not_know_is_said_with_those_that_it_does
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
-def test_another_architecture_is_compiled_for_when_it_is_asked_for(
-    build: Callable[..., int], tmp_path: Path, arch: str
-) -> None:
+def test_compiles_for_a_requested_architecture(build: Callable[..., int], tmp_path: Path, arch: str) -> None:
     assert build("kernel", {"kind": "cuda", "arch": arch, "host": LLVM}) == 0
     expected = {Code(MACHINE_CODE, int(arch.removeprefix("sm_").rstrip("a")))}
     assert set(codes((tmp_path / "library.so").read_bytes())) == expected

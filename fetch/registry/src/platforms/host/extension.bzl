@@ -1,4 +1,4 @@
-"""Module extension that finds out which platform Bazel runs on."""
+"""Module extension that detects the platform Bazel runs on."""
 
 _CPUS = {
     "aarch64": "aarch64",
@@ -8,7 +8,7 @@ _CPUS = {
 }
 
 def _host_platform_repo_impl(rctx):
-    # The stand-ins serve Linux only: elsewhere the upstream profile is the way, and any mismatch should show at once.
+    # The stand-ins support Linux only. Other systems use the upstream profile; fail early on any mismatch.
     if not rctx.os.name.startswith("linux") or rctx.os.arch not in _CPUS:
         fail("fetch/registry serves Linux on %s, found %s on %s; use --config=upstream" % (
             " or ".join(sorted({cpu: None for cpu in _CPUS.values()})),

@@ -1,4 +1,4 @@
-"""Turn an OCI image layout into the archive that `docker load` and `podman load` read; run as a program, load it.
+"""Turns an OCI image layout into the archive that `docker load` and `podman load` read, and can load it.
 
 Images become the form of `docker save`, indexes an OCI archive. Standard library only.
 """

@@ -1,4 +1,4 @@
-"""Describe a layer: digest, size, media type and the digest of what it unpacks to, reading it once.
+"""Describes a layer in one pass: digest, size, media type, and the digest of the unpacked content.
 
 OCI image specification: descriptor.md, layer.md, config.md ("Layer DiffID"). Standard library only.
 """
@@ -17,7 +17,7 @@ TAR = "application/vnd.oci.image.layer.v1.tar"
 
 
 class LayerError(Exception):
-    """What is wrong with the layer."""
+    """A layer that cannot be used."""
 
 
 class _Gzip:
@@ -37,7 +37,7 @@ class _Gzip:
 
 
 def describe(layer: BinaryIO, label: str) -> dict:
-    """Returns {"descriptor": ..., "diff_id": ..., "history": ...} of a tar archive as it is or with gzip.
+    """Returns {"descriptor": ..., "diff_id": ..., "history": ...} of a tar archive, plain or with gzip.
 
     Args:
         layer: the layer's file, opened for reading.

@@ -5,7 +5,7 @@ load("@rules_python//python/private:stand_in.bzl", "COMMON", "TOOLCHAIN_TYPE", "
 
 _TAR_EXTENSIONS = [".tar", ".tgz", ".tar.gz", ".tzst", ".tar.zst"]
 
-# Attributes that take a value in the BUILD file or a file with it, and what turns the value into the file's text.
+# Attributes that take a value or a file with the value, and the kind of conversion from value to file.
 _VALUES_OR_FILES = {
     "annotations": "mapping",
     "cmd": "lines",
@@ -17,7 +17,7 @@ _VALUES_OR_FILES = {
 }
 
 def text_of(kind, value):
-    """The file form of an attribute's value, which is what upstream documents for each."""
+    """Converts an attribute's value to the file format that upstream documents."""
     if kind == "mapping":
         return "\n".join(["%s=%s" % item for item in value.items()])
     if kind == "lines":
@@ -114,7 +114,7 @@ def _digest(name, kwargs):
     )
 
 def oci_image(name, **kwargs):
-    """Makes an OCI image: a folder in the OCI image layout. `<name>.digest` is a file with its digest.
+    """Builds an OCI image, a folder in the OCI image layout. `<name>.digest` is a file with its digest.
 
     Example:
         oci_image(
@@ -159,7 +159,7 @@ oci_image_index_rule = rule(
 )
 
 def oci_image_index(name, **kwargs):
-    """Makes an index of images for several platforms. `<name>.digest` is a file with its digest.
+    """Builds an index of images for several platforms. `<name>.digest` is a file with its digest.
 
     Args:
         name: the target's name.

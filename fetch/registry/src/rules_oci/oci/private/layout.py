@@ -1,4 +1,4 @@
-"""Write OCI image layouts: an image from layers, or an index from images.
+"""Writes OCI image layouts: an image from layers, or an index from images.
 
 OCI image specification: image-layout.md, manifest.md, config.md, image-index.md. Standard library only.
 """
@@ -20,11 +20,11 @@ VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
 class ImageError(Exception):
-    """What is wrong with the target, said to the person who wrote it."""
+    """An error in a target, for its author."""
 
 
 def canonical(document: dict) -> bytes:
-    """JSON whose bytes depend on the content alone."""
+    """JSON whose bytes depend only on the content."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -48,7 +48,7 @@ class Layout:
         return json.loads(self.blob(digest).read_bytes())
 
     def single(self) -> dict:
-        """The descriptor of the one manifest or index that Bazel's layouts hold."""
+        """The descriptor of the only manifest or index in the layout."""
         manifests = json.loads((self.root / "index.json").read_bytes())["manifests"]
         if len(manifests) != 1:
             raise ImageError(f"{self.root}: expected one manifest in index.json, found {len(manifests)}")
@@ -63,7 +63,7 @@ class Layout:
         return {"mediaType": media_type, "digest": digest, "size": len(content)}
 
     def copy(self, digest: str, source: Path) -> None:
-        """Takes a blob over from a file, as it is; the kernel copies."""
+        """Copies a blob from a file; the kernel does the copying."""
         self.blobs.mkdir(parents=True, exist_ok=True)
         if not self.blob(digest).exists():
             shutil.copyfile(source, self.blob(digest))
@@ -98,7 +98,7 @@ def words(text: str) -> list[str]:
 
 
 def merged_environment(base: list[str], text: str) -> list[str]:
-    """The base's environment with new entries, in which $NAME and ${NAME} stand for what is set so far."""
+    """The base's environment with new entries, in which $NAME and ${NAME} expand to the values set so far."""
     merged = dict(entry.partition("=")[::2] for entry in base)
     for key, value in mapping(text, "env").items():
 
@@ -124,7 +124,7 @@ def configure(config: dict, values: dict[str, str]) -> None:
     if "env" in values:
         settings["Env"] = merged_environment(settings.get("Env", []), values["env"])
     if "entrypoint" in values:
-        # The base's command was meant for the base's entrypoint: Docker and upstream drop it too.
+        # The base's command belongs to the base's entrypoint; Docker and upstream drop it too.
         settings.pop("Cmd", None)
         settings["Entrypoint"] = words(values["entrypoint"])
     if "cmd" in values:

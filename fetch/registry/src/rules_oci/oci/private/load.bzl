@@ -16,7 +16,7 @@ _text = rule(
 )
 
 def _tags_file(name, tags, kwargs):
-    """Turns a list of tags into the label of a file with them; a label stays what it is."""
+    """Turns a list of tags into the label of a file with them; returns a label unchanged."""
     if type(tags) != "list":
         return tags
     _text(
@@ -47,7 +47,7 @@ def _oci_load_impl(ctx):
         runfiles = [ctx.attr.loader[DefaultInfo].default_runfiles] if loader else [],
     )
 
-    # Only who asks for the archive pays for it: it is as large as the image.
+    # The archive is as large as the image, so it is built only on request.
     return [info, OutputGroupInfo(tarball = depset([archive]))]
 
 _LOAD_ATTRS = {
@@ -68,7 +68,7 @@ oci_load_rule = rule(
 )
 
 def oci_load(name, repo_tags = None, **kwargs):
-    """Makes a runnable target that loads an image into docker, podman or nerdctl; output group `tarball` is the archive.
+    """Defines a runnable target that loads an image into docker, podman or nerdctl; output group `tarball` is the archive.
 
     Args:
         name: the target's name.

@@ -1,4 +1,4 @@
-"""Copy a file: copy.py SOURCE TARGET."""
+"""Copies a file: copy.py SOURCE TARGET."""
 
 import shutil
 import sys

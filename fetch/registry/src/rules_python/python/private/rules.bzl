@@ -1,4 +1,4 @@
-"""The Python rules, which Bazel 7 has built in, limited to the attributes that upstream's rules share with them."""
+"""Bazel 7's built-in Python rules, limited to the attributes that they share with upstream's rules."""
 
 load(":stand_in.bzl", "COMMON", "TEST", "check")
 
@@ -7,7 +7,7 @@ _EXECUTABLE = _LIBRARY + ["args", "env", "legacy_create_init", "main", "python_v
 _TEST = _EXECUTABLE + TEST + ["env_inherit"]
 _RUNTIME = COMMON + ["bootstrap_template", "coverage_tool", "files", "interpreter", "interpreter_path", "python_version", "stub_shebang"]
 
-# Facts about the interpreter that upstream's rules precompile and build virtual environments with; the built-in ones do neither.
+# Facts about the interpreter, for precompiling and virtual environments. The built-in rules do neither.
 _RUNTIME_IGNORED = ["abi_flags", "implementation_name", "interpreter_version_info", "pyc_tag"]
 
 def py_library(name, **kwargs):
@@ -32,7 +32,7 @@ def py_test(name, **kwargs):
     native.py_test(name = name, **kwargs)
 
 def py_runtime(name, **kwargs):
-    """Upstream's py_runtime; facts that only upstream's rules need are accepted and dropped."""
+    """Upstream's py_runtime; accepts and ignores facts that only upstream's rules need."""
     check("@rules_python//python:defs.bzl%py_runtime", name, kwargs, _RUNTIME + _RUNTIME_IGNORED)
 
     # buildifier: disable=native-py

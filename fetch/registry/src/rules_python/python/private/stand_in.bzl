@@ -1,4 +1,4 @@
-"""What the stand-ins share: the error of an attribute they lack, and running a Python file with the registered toolchain.
+"""Shared by the stand-ins: the error for an unsupported attribute, and running a Python file with the registered toolchain.
 
 `unsupported` uses nothing but the common core of Starlark and Python: tests/registry evaluates this file as Python.
 """
@@ -22,7 +22,7 @@ COMMON = [
 TEST = ["flaky", "local", "shard_count", "size", "timeout"]
 
 def unsupported(kind, name, given, supported):
-    """Says which attributes of a target the stand-in cannot honour.
+    """Reports attributes of a target that the stand-in does not support.
 
     Args:
         kind: the macro's load path and name, e.g. "@rules_python//python:packaging.bzl%py_wheel".
@@ -45,7 +45,7 @@ def unsupported(kind, name, given, supported):
     )
 
 def check(kind, name, given, supported):
-    """Stops the build when `given` names an attribute that is not in `supported`."""
+    """Stops the build if `given` has an attribute that is not in `supported`."""
     error = unsupported(kind, name, given, supported)
     if error:
         fail(error)
@@ -57,7 +57,7 @@ def _runtime(ctx):
     return runtime
 
 def run_python(ctx, script, arguments, inputs, outputs, **kwargs):
-    """Registers an action that runs a standard-library-only Python file.
+    """Registers an action that runs a Python file with the standard library only.
 
     The target's toolchain serves as the action's: the stand-ins build for the platform they run on. Calling its
     interpreter, rather than a py_binary, keeps the machine's own python3 out, which py_binary's start script needs.

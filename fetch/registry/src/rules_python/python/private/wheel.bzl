@@ -14,7 +14,7 @@ _DATA_FILE_PREFIXES = ["purelib", "platlib", "headers", "scripts", "data"]
 _DESCRIPTION_TYPES = {"md": "text/markdown", "rst": "text/x-rst"}
 
 def path_inside_wheel(file):
-    """Where a file goes before prefixes are stripped: its path inside its repository."""
+    """A file's path inside its repository, before prefixes are stripped."""
     path = file.short_path
     return "/".join(path.split("/")[2:]) if path.startswith("../") else path
 
@@ -81,7 +81,7 @@ def _entry_points(ctx):
     return "\n\n".join(["\n".join(["[%s]" % group] + sorted(groups[group])) for group in sorted(groups)])
 
 def _placed_files(attribute, kind):
-    """Pairs of place and File of data_files or extra_distinfo_files; a place ending in a slash is a folder."""
+    """Pairs of destination and File of data_files or extra_distinfo_files; a destination with a final slash is a folder."""
     placed = []
     for target, place in attribute.items():
         files = target[DefaultInfo].files.to_list()
@@ -125,7 +125,7 @@ def _py_wheel_impl(ctx):
         "version": ctx.attr.version,
     }))
 
-    # Written by Bazel when the action runs, so that directories are spelled out file by file.
+    # Bazel writes the list when the action runs, so it can list the files in directories.
     file_list = ctx.actions.declare_file(ctx.label.name + ".files.txt")
     lines = ctx.actions.args()
     lines.set_param_file_format("multiline")
@@ -214,7 +214,7 @@ py_wheel_dist = rule(
 )
 
 def py_wheel(name, **kwargs):
-    """Makes a wheel from the files of its deps, and `<name>.dist`, a folder that holds it.
+    """Builds a wheel from the files of its deps, and `<name>.dist`, a folder that holds the wheel.
 
     Example:
         py_wheel(

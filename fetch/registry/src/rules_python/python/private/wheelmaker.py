@@ -1,4 +1,4 @@
-"""Write a wheel (PEP 427) whose bytes depend on nothing but the content of its inputs.
+"""Writes a wheel (PEP 427) whose bytes depend only on the content of its inputs.
 
 Standard library only: it runs with the registered Python toolchain and no packages.
 """
@@ -29,20 +29,20 @@ VERSION = re.compile(
     r"(\+(0|[1-9][0-9]*|[0-9]*[a-z][a-z0-9]*)(\.(0|[1-9][0-9]*|[0-9]*[a-z][a-z0-9]*))*)?"
 )
 
-# Upstream's value, so that wheels of both profiles are the same bytes.
+# Upstream's line, so that the wheels of both profiles are equal.
 GENERATOR = "bazel-wheelmaker 1.0"
 
-# Also upstream's: every file is executable. Installers look only at that bit, and modes set by Bazel or a umask mean
+# Upstream's mode too: every file is executable. Installers look only at this bit, and the modes of Bazel's files mean
 # nothing.
 MODE = stat.S_IFREG | 0o777
 
 
 class WheelError(Exception):
-    """What is wrong with the target, said to the person who wrote it."""
+    """An error in a target, for its author."""
 
 
 class Wheel:
-    """A wheel being written: every file goes in once, with its line for RECORD.
+    """Writes a wheel: adds each file once, with its line in RECORD.
 
     Args:
         archive: the zip archive to write to.
@@ -60,14 +60,14 @@ class Wheel:
         """Adds a file, reading it once.
 
         Args:
-            name: its place in the wheel.
+            name: its path in the wheel.
             source: its content.
-            zip64: whether its entry has room for sizes beyond 4 GB; upstream reserves it for every file from the disk.
+            zip64: whether its entry has room for sizes beyond 4 GB, as upstream's entries of files on disk have.
         """
         if name in self.record:
             raise WheelError(f"two files would become {name} in the wheel; see strip_path_prefixes and deps")
         info = zipfile.ZipInfo(name, EPOCH)
-        info.create_system = 3  # Unix, whatever this runs on: the mode below is Unix's.
+        info.create_system = 3  # Unix on every machine, because the mode below is Unix's.
         info.compress_type = self.compression
         info.external_attr = MODE << 16
         digest, length = hashlib.sha256(), 0
@@ -103,7 +103,7 @@ class Wheel:
 
 
 def placed(path: str, strip: list[str], prefix: str) -> str:
-    """Returns a file's place in the wheel: the first matching prefix is stripped, then `prefix` is put before it."""
+    """Returns a file's path in the wheel: strips the first matching prefix, then prepends `prefix`."""
     for candidate in strip:
         if path.startswith(candidate):
             path = path[len(candidate) :]
@@ -155,7 +155,7 @@ def build(spec: dict, files: list[tuple[str, Path]], output: Path) -> None:
         )
         wheel.add_metadata("METADATA", "\n".join([*spec["metadata"], f"Version: {version}", "", description]) + "\n")
         if spec["entry_points"]:
-            # A file on the disk for upstream.
+            # Upstream reads it from a file, and so gives it a zip64 header.
             wheel.add_metadata("entry_points.txt", spec["entry_points"], zip64=True)
         for name, path in sorted(spec["data_files"]):
             wheel.add_file(f"{prefix}.data/{name}", Path(path))
