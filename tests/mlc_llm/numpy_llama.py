@@ -1,7 +1,7 @@
-"""Llama in NumPy and float64, to compare the compiled model with.
+"""Llama in NumPy and float64, a reference for the compiled model.
 
-Written for clarity: no cache, no batch, every position is computed anew. What a float32 model differs by is its
-rounding error.
+It favors clarity: no cache, no batch, and every position is computed again. A float32 model differs from it only by
+rounding errors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 
 class Llama:
-    """The model of a checkpoint folder: config.json and model.safetensors, which holds bfloat16 or float32."""
+    """The model in a checkpoint folder with config.json and a model.safetensors of bfloat16 or float32."""
 
     def __init__(self, folder: Path) -> None:
         self.config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -40,7 +40,7 @@ class Llama:
         return self.logits(tokens)[-1]
 
     def continued(self, tokens: Sequence[int], count: int) -> list[int]:
-        """The count tokens that follow if the best one is taken each time."""
+        """The next `count` tokens, the best one each time."""
         sequence = list(tokens)
         for _ in range(count):
             sequence.append(int(self.next_logits(sequence).argmax()))
@@ -62,7 +62,10 @@ class Llama:
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file in float64: eight bytes with the length of a JSON header, the header, the data."""
+    """The tensors of a safetensors file, in float64.
+
+    The file has eight bytes with the length of a JSON header, the header, and the data.
+    """
     content = path.read_bytes()
     (length,) = struct.unpack_from("<Q", content)
     header: dict[str, Any] = json.loads(content[8 : 8 + length])

@@ -1,4 +1,4 @@
-"""A model that cannot be loaded is one clear error: never a hang, never a signal."""
+"""A model that cannot be loaded gives one clear error, never a hang or a signal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONFIG, SHARD, CACHE = "mlc-chat-config.json", "params_shard_0.bin", "tensor-cac
 EXPECTED_SHARD = f"{SHARD}: expected a weight shard of 254592 bytes"
 SYMBOL = b"__tvm_ffi__library_bin"
 
-# After this a process counts as hanging. What is started here ends within five seconds.
+# Seconds after which a process counts as hanging. These processes end within five.
 PATIENCE = 600
 
 START = """
@@ -28,7 +28,8 @@ import sys
 from mlc_llm import MLCEngine
 from mlc_llm.serve import EngineConfig
 folder, library, tokens = sys.argv[1:]
-engine = MLCEngine(folder, model_lib=library, device="cpu", engine_config=EngineConfig(max_total_sequence_length=int(tokens)))
+config = EngineConfig(max_total_sequence_length=int(tokens))
+engine = MLCEngine(folder, model_lib=library, device="cpu", engine_config=config)
 """
 
 
@@ -42,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(home: Path, *arguments: object) -> subprocess.CompletedProcess:
-    """Python, to its end. No error is a signal, and none needs more than a look at the last line."""
+    """Runs Python to its end, which must be an error, but not a signal."""
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=home,
@@ -62,13 +63,18 @@ def truncate(path: Path, size: int) -> None:
     path.write_bytes(content[:size])
 
 
+def remove_tokenizer(folder: Path) -> None:
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
 def edit(path: Path, change: Callable[[dict], None]) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
 
 
-# What is spoilt, what the error says, and the command that mends it.
+# How the model is spoilt, what the error says, and the command that fixes it.
 SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no folder": (shutil.rmtree, "expected the folder of a model, found nothing", ""),
     "no configuration": (lambda folder: (folder / CONFIG).unlink(), f"{CONFIG}: expected a file", "gen_config"),
@@ -81,7 +87,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "convert_weight",
     ),
     "no tokenizer": (
-        lambda folder: [path.unlink() for path in folder.glob("tokenizer*")],
+        remove_tokenizer,
         "expected a tokenizer",
         "gen_config",
     ),
@@ -106,14 +112,14 @@ def elf(offset: int, value: bytes) -> Callable[[bytes], bytes]:
     return lambda content: content[:offset] + value + content[offset + len(value) :]
 
 
-# How the library is spoilt, and what the error says that was found.
+# How the library is spoilt, and what the error says.
 SPOILT_LIBRARIES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "text": (lambda content: b"no library", "found b'no libra'"),
     "empty": (lambda content: b"", "found b''"),
     "for 32 bits": (elf(4, b"\x01"), "an ELF file of 64 bits, found"),
     "for another processor": (elf(0x12, b"\xf3\x00"), "found one for ELF machine 243"),
-    # Loading it would kill the process by SIGBUS.
-    "cut short": (lambda content: content[:400_000], "bytes, found 400000: the file is truncated"),
+    # Loading it would kill the process with SIGBUS.
+    "cut short": (lambda content: content[:400_000], "bytes, found 400000, it is cut short"),
     "for an older TVM": (
         lambda content: content.replace(SYMBOL, b"__tvm_dev_mblob\0______"),
         "found one for an older TVM",
@@ -133,7 +139,7 @@ def test_a_library_says_which_tvm_compiled_it() -> None:
     assert LIBRARY.read_bytes().count(STAMP) == 1
 
 
-def test_another_build_of_the_same_release_is_taken(tmp_path: Path) -> None:
+def test_another_build_of_the_same_release_is_accepted(tmp_path: Path) -> None:
     library = tmp_path / "other.so"
     library.write_bytes(LIBRARY.read_bytes().replace(STAMP, STAMP.replace(b"+mlc", b"+abc")))
     model_check.check_library(library, "")
@@ -153,7 +159,7 @@ def test_a_spoilt_library_is_refused_in_one_line(tmp_path: Path, what: str) -> N
 
 def test_the_good_model_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     model_check.check_model(WEIGHTS, LIBRARY, hashes=True)
-    # A name without a folder is in the working directory, where the native code would not look.
+    # A name without a folder is in the working directory, where the native code does not look.
     monkeypatch.chdir(LIBRARY.parent)
     engine = MLCEngine(str(WEIGHTS), model_lib=LIBRARY.name, device="cpu")
     assert engine.completions.create(prompt="the", max_tokens=1).choices
@@ -168,8 +174,8 @@ def test_a_changed_byte_of_a_shard_is_found_by_the_command(folder: Path, tmp_pat
     assert f"model_check: {folder / SHARD}: expected md5 " in done.stderr.splitlines()[-1]
 
 
-def test_what_only_the_native_code_finds_is_an_error_too(folder: Path, tmp_path: Path) -> None:
-    """Weights that are not the library's. Upstream waits for ever."""
+def test_an_error_in_native_code_is_reported_too(folder: Path, tmp_path: Path) -> None:
+    """The weights do not fit the library. Upstream waits forever."""
     missing = json.loads((folder / CACHE).read_text())["records"][0]["records"][0]["name"]
     edit(folder / CACHE, lambda cache: cache["records"][0]["records"][0].update(name="renamed"))
     done = run(tmp_path, "-c", START, folder, LIBRARY, 512)
@@ -179,7 +185,7 @@ def test_what_only_the_native_code_finds_is_an_error_too(folder: Path, tmp_path:
 
 
 def test_no_memory_for_the_kv_cache_is_an_error(tmp_path: Path) -> None:
-    """512 TB of it. Upstream waits for ever."""
+    """It would take 512 TB. Upstream waits forever."""
     done = run(tmp_path, "-c", START, WEIGHTS, LIBRARY, 10**12)
     assert (
         "not enough memory for weights and a KV cache of 1000000000000 tokens; ask for less"
@@ -237,7 +243,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(
     assert not list(tmp_path.glob("out*"))
 
 
-def test_a_program_that_ends_by_an_error_ends(tmp_path: Path) -> None:
-    """Upstream's engine keeps it from ending, with the error on the screen."""
+def test_a_program_with_an_error_ends(tmp_path: Path) -> None:
+    """Upstream prints the error, but its engine keeps the process running."""
     done = run(tmp_path, "-c", START + "raise SystemError('the end')", WEIGHTS, LIBRARY, 512)
     assert done.stderr.splitlines()[-1] == "SystemError: the end"

@@ -1,6 +1,4 @@
-"""mlc-chat-config.json: what was written is what is read, defaults are upstream's, and a wrong value is refused by its
-name.
-"""
+"""mlc-chat-config.json survives reading and writing, has upstream's defaults, and its errors name the wrong field."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ REQUIRED = {
 
 @pytest.fixture
 def content() -> dict[str, Any]:
-    """What the file of the model that the build made holds."""
+    """The content of the built model's file."""
     return json.loads(FILE.read_text())
 
 
@@ -41,7 +39,7 @@ def load(content: dict[str, Any]) -> MLCChatConfig:
     return MLCChatConfig.model_validate(content)
 
 
-def test_the_builds_file_comes_back_byte_for_byte() -> None:
+def test_the_builds_file_is_written_back_byte_for_byte() -> None:
     text = FILE.read_text()
     assert json.dumps(load(json.loads(text)).model_dump(by_alias=True), indent=2) == text
 
@@ -66,11 +64,11 @@ def test_sizes_within_and_outside_of_the_model_configuration_agree(content: dict
         assert content[name] == content["model_config"][name]
 
 
-def test_it_names_nothing_of_where_it_was_made() -> None:
+def test_it_names_no_folder_of_the_build() -> None:
     assert "/" not in FILE.read_text()
 
 
-def test_the_tokenizer_files_that_it_names_are_beside_it(content: dict[str, Any]) -> None:
+def test_the_tokenizer_files_that_it_names_exist(content: dict[str, Any]) -> None:
     assert content["tokenizer_files"]
     assert all((FILE.parent / name).is_file() for name in content["tokenizer_files"])
 
@@ -84,7 +82,7 @@ def test_a_missing_field_is_refused_by_its_name(content: dict[str, Any], name: s
         load(content)
 
 
-def test_all_else_has_a_default(content: dict[str, Any]) -> None:
+def test_all_other_fields_have_defaults(content: dict[str, Any]) -> None:
     config = load({name: content[name] for name in REQUIRED})
     assert config.get_system_defaults_for_missing_fields() == MLC_CHAT_SYSTEM_DEFAULT
     assert (config.version, config.field_model_task, config.pipeline_parallel_stages) == ("0.1.0", "chat", 1)
@@ -92,13 +90,13 @@ def test_all_else_has_a_default(content: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", MLC_CHAT_SYSTEM_DEFAULT)
-def test_a_default_is_for_a_field_that_is_missing_and_for_no_other(content: dict[str, Any], name: str) -> None:
+def test_a_default_replaces_only_its_missing_field(content: dict[str, Any], name: str) -> None:
     content[name] = None
     assert load(content).get_system_defaults_for_missing_fields() == {name: MLC_CHAT_SYSTEM_DEFAULT[name]}
 
 
-def test_an_unknown_field_is_passed_over(content: dict[str, Any]) -> None:
-    """Upstream reads files of later versions so; a field with a slip in its name is therefore not noticed."""
+def test_an_unknown_field_is_ignored(content: dict[str, Any]) -> None:
+    """Upstream can thus read files of later versions, but does not notice a misspelled field."""
     assert load(content | {"temprature": 0.5}).model_dump(by_alias=True) == content
 
 

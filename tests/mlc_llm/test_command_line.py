@@ -1,4 +1,4 @@
-"""`mlc_llm` and its sub-commands: help, refusals in one line, and conversion to the bytes that the build made."""
+"""`mlc_llm` and its sub-commands: help, errors in one line, and conversion to the bytes of the build."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ COMMANDS = {
 
 @dataclasses.dataclass
 class Done:
-    """What a command left: exit status, and both of its outputs; an exception's last line is what Python would write."""
+    """A command's exit status and outputs. For an exception, stderr ends with the line that Python would print."""
 
     status: int
     stdout: str
     stderr: str
 
     def refused(self, *parts: str) -> None:
-        """It failed, and the last line that it wrote says why."""
+        """Asserts that the command failed and its last line says why."""
         assert self.status != 0, self.stdout
         last = self.stderr.strip().splitlines()[-1]
         assert all(part in last for part in parts), self.stderr
@@ -62,7 +62,7 @@ class Done:
 
 @pytest.fixture
 def mlc_llm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., Done]:
-    """The console script, called in this process: a start takes two seconds."""
+    """Calls the console script in this process, because a new one takes two seconds to start."""
 
     def call(*arguments: str | Path) -> Done:
         monkeypatch.setattr(sys, "argv", ["mlc_llm", *map(str, arguments)])
@@ -79,7 +79,7 @@ def mlc_llm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> C
     return call
 
 
-def test_console_script_is_the_function_that_is_tested_here() -> None:
+def test_the_console_script_is_the_tested_function() -> None:
     (script,) = importlib.metadata.entry_points(group="console_scripts", name="mlc_llm")
     assert script.load() is main
 
@@ -101,7 +101,7 @@ def test_help_of_a_sub_command_names_its_options(mlc_llm: Callable[..., Done], c
 
 @pytest.fixture
 def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes a module missing, and mlc_llm's modules forgotten that may have imported it."""
+    """Removes a module, and the mlc_llm modules that may have imported it."""
 
     def remove(module: str) -> None:
         monkeypatch.setitem(sys.modules, module, None)
@@ -111,14 +111,15 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return remove
 
 
-def test_router_needs_a_distribution_that_upstream_declares_nowhere(
+def test_router_needs_a_distribution_that_upstream_does_not_declare(
     mlc_llm: Callable[..., Done], without: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """aiohttp; with it in reach, the sub-command has its help too."""
+    """It is aiohttp. With it installed, the sub-command prints its help."""
     without("aiohttp")
     mlc_llm("router", "--help").refused("ModuleNotFoundError", "aiohttp")
     stand_in = types.ModuleType("aiohttp")
-    stand_in.ClientSession = stand_in.ClientTimeout = object
+    for name in ("ClientSession", "ClientTimeout"):
+        setattr(stand_in, name, object)
     monkeypatch.setitem(sys.modules, "aiohttp", stand_in)
     done = mlc_llm("router", "--help")
     assert done.status == 0 and "--router-mode" in done.stdout, done.stderr
@@ -158,9 +159,7 @@ def test_an_unknown_conversation_template_is_refused(mlc_llm: Callable[..., Done
 def test_a_folder_without_configuration_is_refused_by_its_name(
     mlc_llm: Callable[..., Done], command: str, tmp_path: Path
 ) -> None:
-    """Upstream's detection says which file it misses, but argparse replaces the reason of a ValueError by its own
-    words.
-    """
+    """Upstream's error names the missing file, but argparse replaces the message of a ValueError by its own."""
     (tmp_path / "empty").mkdir()
     done = mlc_llm(command, tmp_path / "empty", "--quantization", "q0f32", "--output", tmp_path / "out.so")
     assert done.status == 2
@@ -173,8 +172,8 @@ def test_package_without_a_source_folder_says_what_to_set(mlc_llm: Callable[...,
     done.refused("ValueError", "MLC_LLM_SOURCE_DIR")
 
 
-def test_conversion_makes_the_bytes_that_the_build_made(tmp_path: Path) -> None:
-    """The same commands on another day, in another folder, with another hash seed: nothing of these may reach a model."""
+def test_conversion_gives_the_bytes_of_the_build(tmp_path: Path) -> None:
+    """Runs the same commands on another day, in another folder, with another hash seed. None may affect a model."""
     made = json.loads((tiny_model_files.WEIGHTS / "mlc-chat-config.json").read_text())
     output = tmp_path / "model"
     options = ["--quantization", made["quantization"], "--output", output]

@@ -1,6 +1,4 @@
-"""The engine answers: chat, streaming, JSON by schema, many at once, the same for the same seed, and what a request
-asks for is kept.
-"""
+"""The engine answers chats, streams, JSON by schema and concurrent requests, and respects the options of a request."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ from mlc_llm import AsyncMLCEngine, MLCEngine
 
 HELLO = [{"role": "user", "content": "hello world"}]
 
-# Every kind of value, and every limit that leaves the answer finite.
+# Every kind of value, with limits that keep the answer finite.
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -41,7 +39,7 @@ SCHEMA = {
 
 
 def fits_schema(value: Any) -> bool:
-    """Whether a value is what SCHEMA says, decided without the schema."""
+    """Whether a value fits SCHEMA, checked without the schema."""
     return (
         isinstance(value, dict)
         and set(value) == {"flag", "kind", "nothing", "pair", "inner"}
@@ -63,7 +61,7 @@ def engine() -> Iterator[MLCEngine]:
 
 @pytest.fixture
 def ask(engine: MLCEngine) -> Callable[..., Any]:
-    """A chat completion: greedy, 20 tokens, of HELLO, if not told otherwise."""
+    """A chat completion; by default of HELLO, greedy, with 20 tokens."""
 
     def create(messages: list[dict[str, str]] = HELLO, **options: Any) -> Any:
         return engine.chat.completions.create(messages=messages, **{"max_tokens": 20, "temperature": 0.0, **options})
@@ -95,7 +93,7 @@ def test_several_choices_differ(engine: MLCEngine, ask: Callable[..., Any]) -> N
     answer = ask(n=3, temperature=1.0, seed=1, max_tokens=5)
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
     assert len({choice.message.content for choice in answer.choices}) == 3
-    # Upstream does not count the first token of each choice if there are several, 15 would be right. This says when
+    # Upstream does not count the first token of each of several choices; 15 would be right. This test notices when
     # that changes.
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (prompt, 12)
 
@@ -113,9 +111,7 @@ def test_a_stream_is_the_answer_in_pieces(ask: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("mode", ["jump_forward", "constraint"])
 @pytest.mark.parametrize("seed", range(4))
 def test_an_answer_fits_the_schema(ask: Callable[..., Any], seed: int, mode: str) -> None:
-    """The model knows nothing of JSON: all of it comes from the grammar, with and without leaps over what it leaves no
-    choice in.
-    """
+    """The model knows no JSON: the grammar enforces all of it, with and without jumping over forced text."""
     answer = ask(
         max_tokens=150,
         temperature=1.0,
@@ -150,31 +146,31 @@ def test_json_without_a_schema_has_no_error_before_its_end(ask: Callable[..., An
 
 
 def test_upstream_does_not_know_the_schema_format_of_openai(ask: Callable[..., Any]) -> None:
-    """Its own is type json_object and the schema as text. There is no way to give a grammar. This says when that
-    changes.
+    """Upstream has its own: type json_object, with the schema as text. It accepts no grammars. This test notices when
+    that changes.
     """
     with pytest.raises(ValueError, match="'text' or 'json_object'"):
         ask(response_format={"type": "json_schema", "json_schema": {"name": "flag", "schema": {"type": "boolean"}}})
 
 
 @pytest.mark.parametrize("schema", ["{", '"boolean"', "[]"])
-def test_what_is_no_schema_is_refused(ask: Callable[..., Any], schema: str) -> None:
+def test_a_malformed_schema_is_refused(ask: Callable[..., Any], schema: str) -> None:
     with pytest.raises(BadRequestError, match="response_format: expected a JSON schema"):
         ask(response_format={"type": "json_object", "schema": schema})
 
 
 def test_a_schema_that_cannot_be_compiled_fails_that_request_and_no_later_one(ask: Callable[..., Any]) -> None:
-    """Upstream's engine ends at it, and every request waits for ever from then on."""
+    """Upstream's engine dies, and every later request waits forever."""
     before = text(ask())
     with pytest.raises(RuntimeError, match="Unsupported type nonsense"):
         ask(response_format={"type": "json_object", "schema": '{"type": "nonsense"}'})
     assert text(ask()) == before
 
 
-def test_what_is_left_of_a_failed_request_does_not_reach_the_next_one(
+def test_a_failed_request_does_not_affect_the_next_one(
     ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine fails in the middle of a request and then ends it, when the next one may be waiting for its own end."""
+    """The engine fails during a request and ends it late, while the next request may already wait for its own end."""
     before = text(ask())
     monkeypatch.setattr(engine_watch, "TOP_LOGPROBS", 20)
     for _ in range(20):
@@ -183,8 +179,8 @@ def test_what_is_left_of_a_failed_request_does_not_reach_the_next_one(
         assert text(ask()) == before
 
 
-def test_requests_beside_one_that_fails_the_engine_are_told() -> None:
-    """But not what the failing one said."""
+def test_requests_concurrent_with_one_that_fails_the_engine_are_told() -> None:
+    """They are told about the failure, but not about the failing request's content."""
     bad = {"response_format": {"type": "json_object", "schema": '{"type": "nonsense"}'}}
 
     async def answers(engine: AsyncMLCEngine, *options: dict[str, Any]) -> list[Any]:
@@ -245,10 +241,10 @@ def test_the_same_seed_gives_the_same_answer(ask: Callable[..., Any]) -> None:
     assert first != other
 
 
-def test_requests_at_once_are_answered_as_one_by_one(engine: MLCEngine) -> None:
-    """More of them than the engine runs together (4), of different lengths, greedy and sampled.
+def test_concurrent_requests_are_answered_as_one_by_one(engine: MLCEngine) -> None:
+    """Sends more requests than the engine runs together (4), of different lengths, greedy and sampled.
 
-    The asynchronous engine, since upstream's synchronous one has one queue for all answers: it is not for several
+    Uses the asynchronous engine: upstream's synchronous one has one queue for all answers and does not support several
     threads.
     """
     requests: list[dict[str, Any]] = [
@@ -278,7 +274,7 @@ def test_requests_at_once_are_answered_as_one_by_one(engine: MLCEngine) -> None:
 
 
 def test_a_second_turn_is_answered_as_if_the_chat_were_new(engine: MLCEngine, ask: Callable[..., Any]) -> None:
-    """The second time only the new part is computed."""
+    """The engine computes only the new part of the second turn."""
     first = ask()
     chat = [*HELLO, {"role": "assistant", "content": "a fox"}, {"role": "user", "content": "where is the dog"}]
     cached = ask(chat)
@@ -307,7 +303,7 @@ def test_an_answer_ends_before_the_stop_text(ask: Callable[..., Any], stream: bo
 
 @pytest.fixture(scope="module")
 def pieces(engine: MLCEngine) -> dict[int, str]:
-    """Tokens of two letters and more."""
+    """Tokens of at least two letters."""
     texts = {token: engine.tokenizer.decode([token]) for token in range(5, 320)}
     return {token: text for token, text in texts.items() if len(text) > 1 and text.isascii() and text.isalpha()}
 
@@ -324,15 +320,15 @@ def test_each_token_has_its_log_probability(ask: Callable[..., Any], pieces: dic
 
 
 def test_upstream_loses_log_probabilities_of_tokens_that_are_not_yet_text(ask: Callable[..., Any]) -> None:
-    """Such as the first bytes of a character: a delta without text is dropped, with all that it holds. This says when
-    that changes.
+    """Upstream drops a delta without text, such as one with the first bytes of a character. This test notices when that
+    changes.
     """
     answer = ask(temperature=1.0, seed=2, logprobs=True)
     assert len(answer.choices[0].logprobs.content) < answer.usage.completion_tokens
 
 
 def test_more_best_tokens_than_the_engine_has_are_refused(ask: Callable[..., Any]) -> None:
-    """Upstream lets up to 20 pass, as OpenAI does, and its engine ends at more than 5."""
+    """Upstream accepts up to 20, as OpenAI does, but its engine dies at more than 5."""
     assert len(ask(max_tokens=1, logprobs=True, top_logprobs=5).choices[0].logprobs.content[0].top_logprobs) == 5
     with pytest.raises(BadRequestError, match="top_logprobs: expected 0 to 5, found 6"):
         ask(logprobs=True, top_logprobs=6)
@@ -344,7 +340,7 @@ def test_a_bias_forces_a_token(ask: Callable[..., Any], pieces: dict[int, str]) 
 
 
 def test_a_bias_outside_of_the_vocabulary_is_refused(ask: Callable[..., Any]) -> None:
-    """Upstream writes it into memory at that place."""
+    """Upstream writes outside of the array."""
     with pytest.raises(BadRequestError, match="expected tokens from 0 to 319, found 320"):
         ask(logit_bias={320: 1})
 
@@ -361,8 +357,8 @@ def test_a_prompt_longer_than_the_context_is_refused(ask: Callable[..., Any]) ->
 
 
 def test_an_answer_that_fills_the_context_ends(engine: MLCEngine, ask: Callable[..., Any]) -> None:
-    """By default upstream gives the KV cache as many tokens as the context has; its engine ends when a request gets to
-    the last page.
+    """By default upstream's KV cache has as many tokens as the context, and its engine dies when a request reaches the
+    last page.
     """
     before = text(ask())
     words = 60
@@ -376,7 +372,7 @@ def test_an_answer_that_fills_the_context_ends(engine: MLCEngine, ask: Callable[
 
 
 def test_a_completion_continues_its_prompt(engine: MLCEngine) -> None:
-    """Given as text or as tokens."""
+    """The prompt may be text or tokens."""
     prompt = "the quick brown fox"
     answer = engine.completions.create(prompt=prompt, max_tokens=12, temperature=0.0)
     tokens = engine.completions.create(prompt=engine.tokenizer.encode(prompt), max_tokens=12, temperature=0.0)

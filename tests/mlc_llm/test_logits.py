@@ -1,6 +1,4 @@
-"""The compiled model computes what a NumPy reference computes from the same weights: its functions alone, then through
-the engine.
-"""
+"""The compiled model agrees with a NumPy reference with the same weights, alone and through the engine."""
 
 from __future__ import annotations
 
@@ -21,19 +19,17 @@ import tvm
 from mlc_llm import MLCEngine
 from tvm import relax
 
-# A rotary angle of position 511 is 511 * 2**-24 = 3e-5 off in float32; logits are up to 8 in size, and two layers pass
-# the error on:
-# the largest seen is 1.2e-4, at the end of the context, 2e-5 within the first 100 positions. What the last test calls
-# wrong is off by 8e-3
-# and more.
+# In float32 the rotary angle at position 511 is off by 511 * 2**-24 = 3e-5. Logits are as large as 8, and two layers
+# propagate the error: the largest seen is 1.2e-4 at the end of the context, and 2e-5 in the first 100 positions. The
+# wrong references of the last test are off by at least 8e-3.
 TOLERANCE = 3e-4
 
 PAGE_SIZE = 16
-CHUNK = 128  # The longest piece of a prompt that the library takes at once.
+CHUNK = 128  # The longest piece of a prompt that the library accepts.
 
 
 class CompiledModel:
-    """The functions of the library on TVM's virtual machine, with weights and KV cache: no part of the engine."""
+    """The library's functions on TVM's virtual machine, with weights and KV cache but without the engine."""
 
     def __init__(self) -> None:
         self.vm = relax.VirtualMachine(tvm.runtime.load_module(str(LIBRARY)), tvm.cpu())
@@ -88,7 +84,7 @@ def reference() -> Llama:
 
 
 def random_tokens(length: int, seed: int = 1) -> list[int]:
-    """Any but the special tokens 0 to 2."""
+    """Random tokens, without the special tokens 0 to 2."""
     return np.random.RandomState(seed).randint(3, 320, size=length).tolist()
 
 
@@ -97,7 +93,7 @@ def check(actual: np.ndarray, *expected: np.ndarray) -> None:
     assert actual.argmax(axis=-1).tolist() == [row.argmax() for row in expected]
 
 
-# Around a page, the tiles of the kernels and the chunk.
+# Lengths around a page, a kernel's tile and a chunk.
 @pytest.mark.parametrize("length", [1, 2, 7, 15, 16, 17, 31, 33, 45, 64, 65, 127, CHUNK])
 def test_prefill(compiled: CompiledModel, reference: Llama, length: int) -> None:
     tokens = random_tokens(length)
@@ -117,7 +113,7 @@ def test_decode(compiled: CompiledModel, reference: Llama) -> None:
     "pieces", [[20, 25], [1, 1, 44], [16, 16, 16], [CHUNK, CHUNK, 44], [100, 120, 80, 127, 85]], ids=str
 )
 def test_chunked_prefill(compiled: CompiledModel, reference: Llama, pieces: list[int]) -> None:
-    """Later pieces attend to the pages of the earlier ones, which is another kernel."""
+    """Later pieces attend to the pages of earlier ones, with another kernel."""
     tokens = random_tokens(sum(pieces))
     expected = reference.logits(tokens)
     end = 0
@@ -166,10 +162,10 @@ def test_the_engine_takes_the_best_token_of_the_reference(engine: MLCEngine, ref
 
 @pytest.mark.parametrize("words", [1, 29])
 def test_log_probabilities_of_the_engine(engine: MLCEngine, reference: Llama, words: int) -> None:
-    """Of sampled tokens: each step is compared given the tokens before it.
+    """Compares sampled tokens, each given the tokens before it.
 
-    At temperature 0 upstream says 0 for the best token and -23 for all others: logarithms of the distribution sampled
-    from, plus 1e-10.
+    At temperature 0 upstream reports 0 for the best token and -23 for all others: the logarithms of the sampling
+    distribution plus 1e-10.
     """
     tokens = engine.tokenizer.encode(chatml(("user", " ".join(["story"] * words))))
     # Not by a chat, which loses the log probabilities of tokens that are not yet text.
@@ -190,7 +186,7 @@ def test_log_probabilities_of_the_engine(engine: MLCEngine, reference: Llama, wo
 
 @pytest.mark.parametrize("wrong", ["position", "head", "norm", "future"])
 def test_the_tolerance_tells_wrong_from_right(reference: Llama, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reference with one mistake is far outside."""
+    """A reference with one mistake exceeds it by far."""
     tokens = random_tokens(45)
     right = reference.next_logits(tokens)
     if wrong == "position":

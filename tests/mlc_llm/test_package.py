@@ -1,6 +1,4 @@
-"""`import mlc_llm` loads this build's libraries and nothing else, and needs no distribution beyond those that its wheel
-requires.
-"""
+"""`import mlc_llm` loads only this build's libraries, and needs only the distributions that its wheel requires."""
 
 from __future__ import annotations
 
@@ -24,9 +22,8 @@ from packaging.requirements import Requirement
 import mlc_llm
 import tvm
 
-# Modules that the required distributions are not enough for: module → the import that is missing, and the extra of ours
-# that brings it.
-# None: upstream declares it nowhere, and no extra of ours does.
+# Modules that need more than the required distributions: module → the missing import, and our extra that provides it.
+# None: neither upstream nor we declare it.
 EXTRAS: dict[str, tuple[str, str | None]] = {
     "mlc_llm.bench.__main__": ("transformers", "bench"),
     "mlc_llm.bench.api_endpoint": ("pandas", "bench"),
@@ -47,7 +44,7 @@ EXTRAS: dict[str, tuple[str, str | None]] = {
     "mlc_llm.testing.pytest_utils": ("pytest", None),
 }
 
-# Imports that only extras may bring: heavy, or only for one command.
+# Imports that only extras may provide: they are large, or for one command only.
 HEAVY = [
     "datasets",
     "flashinfer",
@@ -60,13 +57,13 @@ HEAVY = [
     "transformers",
 ]
 
-# The library for C++ programs and a TVM without compiler is not what a Python with the compiler loads.
+# Python with the compiler does not load the library for C++ programs and a TVM without compiler.
 LIBRARIES = ["libmlc_llm_module.so", "libtvm_ffi.so", "libtvm_runtime.so", "libtvm_runtime_extra.so"]
 
 
 def run(program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
-    """Runs a program in a fresh interpreter that finds the same packages."""
-    # HOME: tvm.contrib.pickle_memoize asks for it when it is imported, and not every sandbox has a list of users.
+    """Runs a program in a fresh interpreter with the same packages."""
+    # tvm.contrib.pickle_memoize looks up HOME at import, and not every sandbox has /etc/passwd.
     environment = {
         "PYTHONPATH": os.pathsep.join(sys.path),
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -111,15 +108,14 @@ def mapped(maps: str) -> set[str]:
 
 
 def modules() -> list[str]:
-    """Every module that the installed wheel records, found by its files: some folders have no __init__.py."""
+    """Every module in the installed wheel, from its list of files, because some folders have no __init__.py."""
     files = [Path(file) for file in importlib.metadata.files("mlc-llm") or [] if file.suffix == ".py"]
     names = [".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in files]
-    # These run when they are imported.
+    # Importing mlc_llm.__main__ runs it.
     return sorted(name for name in names if name != "mlc_llm.__main__")
 
 
-# Imports mlc_llm, then the modules named in its arguments, where no top-level module can be found but the allowed ones;
-# then reports.
+# Imports mlc_llm and then the modules in its arguments, with only the allowed top-level modules available, and reports.
 IMPORT_ALL = """
 import importlib, json, sys
 
@@ -144,13 +140,14 @@ for name in names:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing[name] = error.name
-print(json.dumps({"loaded": loaded, "later": sorted({name.partition(".")[0] for name in sys.modules}), "missing": missing}))
+later = sorted({name.partition(".")[0] for name in sys.modules})
+print(json.dumps({"loaded": loaded, "later": later, "missing": missing}))
 """
 
 
 @pytest.fixture(scope="module")
 def imported() -> dict:
-    """`import mlc_llm`, then every module of it, beside the standard library and the required distributions alone."""
+    """Imports mlc_llm and then all its modules, with only the standard library and the required distributions."""
     closure = required("mlc-llm")
     provided = {
         module
@@ -176,23 +173,23 @@ def test_tvms_own_modules_can_be_imported_after_it() -> None:
     assert run("import mlc_llm, tvm.runtime.disco; print('imported')").stdout.strip() == "imported"
 
 
-def test_the_distributions_are_those_that_mlc_llm_was_compiled_against() -> None:
+def test_the_installed_tvm_is_the_one_mlc_llm_was_compiled_against() -> None:
     assert importlib.metadata.version("apache-tvm") == versions.TVM
     assert importlib.metadata.version("apache-tvm-ffi") == versions.TVM_FFI
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_one_copy_of_each_library_is_loaded_and_it_is_the_recorded_one(maps: set[str], name: str) -> None:
+def test_only_the_recorded_copy_of_each_library_is_loaded(maps: set[str], name: str) -> None:
     (found,) = [Path(path) for path in maps if Path(path).name.split(".so")[0] == name.removesuffix(".so")]
     distribution = {"libmlc_llm_module.so": "mlc-llm", "libtvm_ffi.so": "apache-tvm-ffi"}.get(name, "apache-tvm")
     (recorded,) = [file for file in importlib.metadata.files(distribution) or [] if file.name == name]
     assert Path(str(recorded.locate())).resolve() == found.resolve()
     digest = base64.urlsafe_b64encode(hashlib.sha256(found.read_bytes()).digest()).rstrip(b"=").decode()
-    assert (recorded.hash.mode, recorded.hash.value) == ("sha256", digest)
+    assert recorded.hash and (recorded.hash.mode, recorded.hash.value) == ("sha256", digest)
 
 
 def test_no_other_library_of_these_projects_is_loaded(maps: set[str]) -> None:
-    """What mlc-llm links is inside its library; a second one from the system or from Python would show here."""
+    """mlc-llm links them statically. Finds a second copy from the system or from Python."""
     projects = re.compile(r"mlc|tvm|tokenizers|sentencepiece|xgrammar|protobuf|msgpack|onig", re.IGNORECASE)
     found = {Path(path).name for path in maps if re.search(r"\.so(\.\d+)*$", path) and projects.search(Path(path).name)}
     assert found - set(LIBRARIES) == {"libtvm_compiler.so", "libtvm_ffi_testing.so"}
@@ -201,8 +198,8 @@ def test_no_other_library_of_these_projects_is_loaded(maps: set[str]) -> None:
 @pytest.mark.parametrize(
     "symbol", ["tokenizers_new_from_str", "tokenizers_encode", "tokenizers_decode", "onig_new", "rust_eh_personality"]
 )
-def test_what_is_linked_into_the_library_is_not_visible_outside(symbol: str) -> None:
-    """Python's tokenizers and sentencepiece hold the same code at other versions."""
+def test_statically_linked_symbols_are_not_exported(symbol: str) -> None:
+    """Python's tokenizers and sentencepiece contain other versions of the same code."""
     assert not hasattr(mlc_llm.base._LIB, symbol)
 
 
@@ -212,13 +209,13 @@ def test_import_writes_nothing() -> None:
 
 
 def test_import_needs_only_what_the_wheel_requires(imported: dict) -> None:
-    """The import went through with nothing else in reach; this says that it did load what needed to be declared."""
+    """The import succeeded with nothing else available; this checks that it loaded the required distributions."""
     assert {"fastapi", "numpy", "requests", "shortuuid", "tqdm", "tvm", "tvm_ffi"} <= set(imported["loaded"])
     assert not set(HEAVY) & set(imported["later"])
 
 
 def test_every_required_distribution_is_used(imported: dict) -> None:
-    """Each direct requirement is loaded by some module, or it should not be one."""
+    """Some module loads each direct requirement; otherwise it should not be one."""
     providers = importlib.metadata.packages_distributions()
     used = {canonical(name) for module in imported["later"] for name in providers.get(module, [])}
     direct = {
@@ -229,20 +226,20 @@ def test_every_required_distribution_is_used(imported: dict) -> None:
     assert direct <= used, direct - used
 
 
-def test_every_module_imports_but_for_those_of_extras(imported: dict) -> None:
+def test_every_module_imports_except_those_of_extras(imported: dict) -> None:
     assert imported["missing"] == {module: missing for module, (missing, _) in EXTRAS.items()}
 
 
 @pytest.mark.parametrize("extra", sorted({extra for _, extra in EXTRAS.values() if extra}))
-def test_an_extra_brings_what_its_modules_miss(extra: str) -> None:
+def test_an_extra_brings_the_missing_imports_of_its_modules(extra: str) -> None:
     requirements = [Requirement(line) for line in importlib.metadata.requires("mlc-llm") or []]
     brought = {canonical(each.name) for each in requirements if each.marker and each.marker.evaluate({"extra": extra})}
     assert {canonical(missing) for missing, its_extra in EXTRAS.values() if its_extra == extra} <= brought
 
 
 @pytest.mark.parametrize("order", ["mlc_llm first", "mlc_llm last"])
-def test_pythons_tokenizers_and_sentencepiece_live_beside_it_in_one_process(order: str, tmp_path: Path) -> None:
-    """All three tokenise with code of the same origin; none may reach into another's."""
+def test_pythons_tokenizers_and_sentencepiece_work_in_the_same_process(order: str, tmp_path: Path) -> None:
+    """All three contain code of the same origin; none may call another's."""
     program = """
 import io, json, sys
 order, folder = sys.argv[1:]
@@ -278,9 +275,7 @@ print("agree")
 
 
 def test_the_library_does_not_load_without_tvm(tmp_path: Path) -> None:
-    """`import tvm` brings its libraries into the process, from wherever it is; else they must be in the folders beside
-    this one's.
-    """
+    """`import tvm` loads its libraries from anywhere. Otherwise they must be in the folders next to this one's."""
     (tmp_path / "mlc_llm").mkdir()
     alone = shutil.copy(mlc_llm.base._LIB_PATH, tmp_path / "mlc_llm")
     done = run(f"import ctypes; ctypes.CDLL({str(alone)!r})", check=False)
@@ -288,8 +283,8 @@ def test_the_library_does_not_load_without_tvm(tmp_path: Path) -> None:
     assert run(f"import tvm, ctypes; print(ctypes.CDLL({str(alone)!r})._handle != 0)").stdout == "True\n"
 
 
-def test_the_library_finds_a_tvm_that_is_installed_beside_it(tmp_path: Path) -> None:
-    """As pip installs them, so that a C++ program needs no more than the one library."""
+def test_the_library_finds_a_tvm_installed_next_to_it(tmp_path: Path) -> None:
+    """pip installs them like this, so a C++ program needs only the one library."""
     (tmp_path / "mlc_llm").mkdir()
     library = shutil.copy(mlc_llm.base._LIB_PATH, tmp_path / "mlc_llm")
     for package in (tvm, tvm_ffi):
@@ -309,8 +304,8 @@ def test_the_library_for_cpp_programs_loads_too() -> None:
 
 
 def test_both_libraries_in_one_process_are_refused() -> None:
-    """Both register the same functions with TVM, which lets none be registered twice; upstream ends the process where
-    it could raise.
+    """Both register the same functions, and TVM refuses to register a function twice. Upstream ends the process instead
+    of raising an error.
     """
     library = Path(mlc_llm.base._LIB_PATH).with_name("libmlc_llm.so")
     no_core_file = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))"

@@ -1,6 +1,4 @@
-"""mlc_llm refuses to be imported beside a TVM of another build: one line with both versions, before any library is
-loaded.
-"""
+"""mlc_llm refuses a TVM of another build at import, in one line with both versions, before it loads a library."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ import tvm
 
 PACKAGES = {"tvm": ("apache-tvm", versions.TVM), "tvm_ffi": ("apache-tvm-ffi", versions.TVM_FFI)}
 
-# Tries the import; then says whether anything of TVM or mlc-llm was loaded into the process.
+# Tries the import, then reports whether the process loaded anything of TVM or mlc-llm.
 IMPORT = """
 import sys
 try:
@@ -35,7 +33,7 @@ print(sorted({name.partition(".")[0] for name in sys.modules} & {"tvm", "tvm_ffi
 
 
 class Site:
-    """A folder of packages before all others, with a TVM that is only a name."""
+    """A folder of packages before all others, with a fake TVM."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -54,9 +52,9 @@ class Site:
     def import_mlc_llm(self, path: list[str] | None = None) -> list[str]:
         """The three lines of IMPORT in a fresh interpreter: error, libraries, modules."""
         path = [str(self.folder), *(sys.path if path is None else path)]
-        # -S: nothing but the path says what is installed, in an image too.
+        # -S: only the path decides what is installed, in an image too.
         program = f"import sys; sys.path[:] = {path!r}\n{IMPORT}"
-        # HOME: mlc_llm makes its cache folder there when it is imported.
+        # mlc_llm creates its cache folder in HOME at import.
         environment = {"PYTHONDONTWRITEBYTECODE": "1", "HOME": str(self.folder.parent)}
         done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, env=environment)
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
@@ -120,7 +118,7 @@ def test_a_foreign_version_is_refused_with_both_named_before_anything_is_loaded(
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_copy_without_metadata_is_refused(site: Site, package: str) -> None:
-    """A source tree of TVM on PYTHONPATH, the usual way to run another TVM by accident."""
+    """A source tree of TVM on PYTHONPATH is the usual way to run another TVM by accident."""
     site.add(package, None)
     assert_refused(site.import_mlc_llm(), package, f"a copy without metadata in {site.folder}: ")
 
@@ -129,7 +127,7 @@ def test_a_copy_without_metadata_is_refused(site: Site, package: str) -> None:
 def test_metadata_of_the_right_version_elsewhere_does_not_excuse_another_copy(
     site: Site, tmp_path: Path, package: str
 ) -> None:
-    """What counts is the metadata beside the package that Python would import, not what pip would list first."""
+    """The metadata next to the package that Python imports counts, not what pip lists first."""
     site.add(package, None)
     first = Site(tmp_path / "first")
     first.add(package, PACKAGES[package][1])
@@ -145,8 +143,8 @@ def test_a_missing_tvm_is_refused(site: Site, tmp_path: Path, package: str) -> N
     assert_refused(site.import_mlc_llm(without_tvm(tmp_path / "links")), package, "none: ")
 
 
-def test_a_sub_module_is_refused_like_the_package(site: Site) -> None:
-    """The check is in the package's first import, which no import of a part of it can pass by."""
+def test_importing_a_submodule_is_refused_too(site: Site) -> None:
+    """The check is the package's first import, so importing any part of the package runs it."""
     site.add("tvm", "0.26.0")
     program = f"import sys; sys.path[:] = {[str(site.folder), *sys.path]!r}; import mlc_llm.protocol.mlc_chat_config"
     done = subprocess.run(
@@ -156,7 +154,7 @@ def test_a_sub_module_is_refused_like_the_package(site: Site) -> None:
     assert re.match(r"mlc_llm\._mlc_bazel\.pairing\.MismatchError: .* found 0\.26\.0 in ", done.stderr.splitlines()[-1])
 
 
-def test_the_versions_compiled_in_are_those_of_the_distributions_in_use() -> None:
+def test_the_compiled_in_versions_are_those_of_the_installed_distributions() -> None:
     assert Path(tvm.__file__).parent.parent == Path(str(importlib.metadata.distribution("apache-tvm").locate_file("")))
     assert Path(tvm_ffi.__file__).parent.parent == Path(
         str(importlib.metadata.distribution("apache-tvm-ffi").locate_file(""))

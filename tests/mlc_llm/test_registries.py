@@ -1,6 +1,4 @@
-"""What mlc_llm knows by name is complete: model families, conversation templates, quantisations, and each does what its
-entry says.
-"""
+"""mlc_llm's registries of model families, conversation templates and quantisations are complete and correct."""
 
 from __future__ import annotations
 
@@ -28,20 +26,18 @@ from tvm import relax
 
 TEMPLATES = ConvTemplateRegistry._conv_templates
 
-# Folders of upstream's that hold no family of their own: parts that others are made of, and one that upstream has not
-# registered yet.
+# Upstream folders without a family: shared parts, and one that upstream has not registered yet.
 NO_FAMILY = {"qwen2_5_vl", "vision"}
 
-# One preset of each family that has any.
+# One preset of each family that has presets.
 PRESETS = {preset["model_type"]: name for name, preset in reversed(MODEL_PRESETS.items())}
 
-# Families that upstream wrote for an older TVM: exporting one fails on TVM 0.26 with this. All of them need a change of
-# mlc_llm's own code.
+# Families written for an older TVM → the error when TVM 0.26 exports them. All need a change in mlc_llm.
 NEEDS_OLDER_TVM = {
-    # TVM's script parser has become stricter.
+    # TVM's script parser became stricter.
     "llava": r"T\.writes must be called at the top of a T\.sblock",
     "rwkv5": r"without a prior DeclBuffer",
-    # Upstream's loader names a weight that its model does not have, whatever the TVM.
+    # With any TVM: upstream's loader names a weight that its model does not have.
     "gptj": r"transformer\.h\.0\.self_attn\.c_attn\.weight",
 }
 
@@ -67,7 +63,7 @@ def quiet() -> Iterator[None]:
 
 
 def small(config: dict[str, Any]) -> dict[str, Any]:
-    """A preset with two layers and a few experts: the code runs once per layer, and is the same in each."""
+    """A preset reduced to two layers and a few experts, because the code is the same for each layer."""
     limits = {
         "num_hidden_layers": 2,
         "n_layer": 2,
@@ -123,9 +119,7 @@ def test_preset_is_a_configuration_of_its_family(name: str) -> None:
 
 
 def export(name: str) -> tuple[set[str], set[str], tvm.IRModule]:
-    """Names of a family's parameters, those that its loader fills, and its functions, for the family's preset made
-    small.
-    """
+    """The parameters of a family's reduced preset, those that its loader fills, and its functions."""
     model, quantization = MODELS[name], QUANTIZATION["q0f16"]
     config = model.config.from_dict(small(MODEL_PRESETS[PRESETS[name]]))
     module, _ = model.quantize["no-quant"](config, quantization)
@@ -143,13 +137,13 @@ def test_family_exports_and_its_loader_fills_every_parameter(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NEEDS_OLDER_TVM)
-def test_family_that_this_tvm_refuses(name: str) -> None:
-    """Each that works some day belongs in the test above."""
+def test_family_is_refused_by_this_tvm(name: str) -> None:
+    """Move a family that starts to work to the test above."""
     with pytest.raises(Exception, match=NEEDS_OLDER_TVM[name]):
         export(name)
 
 
-def test_llama_is_made_of_six_numbers_and_keeps_what_it_does_not_know() -> None:
+def test_llama_needs_six_numbers_and_keeps_unknown_fields() -> None:
     config = MODELS["llama"].config.from_dict({**LLAMA, "unknown_key": 1})
     assert (config.head_dim, config.context_window_size, config.tensor_parallel_shards) == (32, 256, 1)
     assert config.kwargs == {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "unknown_key": 1}
@@ -164,9 +158,7 @@ def test_a_configuration_without_a_needed_number_is_refused_by_its_name(missing:
 
 @pytest.mark.parametrize("name", [name for name, each in QUANTIZATION.items() if each.kind in MODELS["llama"].quantize])
 def test_every_quantisation_of_llama_fills_every_parameter(name: str) -> None:
-    """From the checkpoint's names to the parameters before quantisation, and from these to what the compiled model
-    takes.
-    """
+    """The checkpoint's weights fill all parameters before quantisation, and those fill all of the compiled model."""
     quantization = dataclasses.replace(QUANTIZATION[name])
     model = MODELS["llama"]
     config = model.config.from_dict(dict(LLAMA))
@@ -182,9 +174,7 @@ def test_every_quantisation_of_llama_fills_every_parameter(name: str) -> None:
 
 
 def test_templates_that_the_command_offers_are_registered() -> None:
-    """But for one: upstream took the template llama_default away and left its name in the list; gen_config then fails
-    in validation.
-    """
+    """Except one: upstream removed the template llama_default but not its name, so gen_config fails in validation."""
     assert set(CONV_TEMPLATES) - set(TEMPLATES) == {"llama_default"}
     assert set(TEMPLATES) <= set(CONV_TEMPLATES)
 
@@ -216,7 +206,7 @@ def test_template_comes_back_from_json(name: str) -> None:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_template_says_when_to_stop(name: str) -> None:
-    """Upstream gives one template the stop string "", which the engine refuses ("Stop string cannot be empty")."""
+    """Upstream gives one template the stop string "", which the engine refuses: "Stop string cannot be empty"."""
     assert TEMPLATES[name].stop_str or TEMPLATES[name].stop_token_ids
     assert ("" in TEMPLATES[name].stop_str) == (name == "stablelm")
 
@@ -237,7 +227,7 @@ def test_a_role_that_the_template_lacks_is_refused() -> None:
 
 
 def test_no_template_lets_a_message_speak_for_the_template() -> None:
-    """Placeholders in what a user writes are replaced by nothing and stay text."""
+    """Placeholders in a user's message are not expanded and stay text."""
     conversation = TEMPLATES["chatml"].model_copy(deep=True)
     conversation.messages = [("user", "{system_message} {user_message}"), ("assistant", None)]
     assert "user\n{system_message} {user_message}<|im_end|>" in conversation.as_prompt()[0]
@@ -249,10 +239,11 @@ DTYPES = {"f16": "float16", "bf16": "bfloat16", "f32": "float32"}
 
 
 @pytest.mark.parametrize("name", QUANTIZATION)
-def test_quantisation_is_what_its_name_says(name: str) -> None:
+def test_quantisation_matches_its_name(name: str) -> None:
     quantization = QUANTIZATION[name]
     assert quantization.name == name
-    assert quantization.model_dtype == DTYPES[re.search(r"(?<![a-z])b?f(16|32)(?![0-9])", name)[0]]
+    dtype = re.search(r"(?<![a-z])b?f(16|32)(?![0-9])", name)
+    assert dtype and quantization.model_dtype == DTYPES[dtype[0]]
     named = re.match(r"q(\d)", name)
     if named and named[1] == "0":
         assert quantization.kind == "no-quant"
@@ -262,7 +253,8 @@ def test_quantisation_is_what_its_name_says(name: str) -> None:
         assert quantization.num_elem_per_storage == np.dtype(quantization.storage_dtype).itemsize * 8 // int(named[1])
     else:
         assert BITS[quantization.weight_dtype] == 8 and quantization.kind in ("per-tensor-quant", "block-scale-quant")
-        assert re.search(r"e4m3|e5m2", name)[0] in quantization.weight_dtype
+        float8 = re.search(r"e4m3|e5m2", name)
+        assert float8 and float8[0] in quantization.weight_dtype
     if quantization.kind in ("group-quant", "awq"):
         assert quantization.group_size == quantization.num_elem_per_storage * quantization.num_storage_per_group
 
@@ -270,7 +262,7 @@ def test_quantisation_is_what_its_name_says(name: str) -> None:
 GROUPS = [name for name, quantization in QUANTIZATION.items() if quantization.kind == "group-quant"]
 
 
-def test_a_group_that_words_do_not_fill_is_refused() -> None:
+def test_a_group_that_does_not_fill_whole_words_is_refused() -> None:
     with pytest.raises(ValueError, match="Group size should be divisible"):
         dataclasses.replace(QUANTIZATION["q4f16_1"], group_size=33)
 
@@ -294,8 +286,8 @@ COMPUTED = {QUANTIZATION[name].quantize_dtype + QUANTIZATION[name].model_dtype: 
 
 @pytest.mark.parametrize("name", COMPUTED.values())
 def test_quantised_weights_are_near_the_weights(name: str) -> None:
-    """Each number is within half a step; a group's step is its largest number over the largest integer. The last group
-    is not full.
+    """Each number is within half a step. A group's step is its largest number divided by the largest integer. The last
+    group is not full.
     """
     quantization = dataclasses.replace(QUANTIZATION[name])
     bits, limit, group = BITS[quantization.quantize_dtype], quantization.max_int_value, quantization.group_size
@@ -322,7 +314,7 @@ def test_quantised_weights_are_near_the_weights(name: str) -> None:
     if quantization.model_dtype == "float32":
         np.testing.assert_array_equal(integers, np.clip(np.round(exact / step + limit), 0, 2 * limit))
 
-    # What the compiled model computes from them is the same.
+    # The compiled model computes the same from them.
     builder = relax.BlockBuilder()
     arguments = [
         relax.Var("words", relax.TensorType(words.shape, "uint32")),

@@ -1,4 +1,4 @@
-"""`mlc_llm serve` answers the official openai client, tells wrong requests what is wrong, and ends when it is told to."""
+"""`mlc_llm serve` answers the official openai client, explains what is wrong with a request, and stops on SIGTERM."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tiny_model_files import LIBRARY, WEIGHTS, child_environment
 
 HELLO = [{"role": "user", "content": "hello world"}]
 
-# How long a process may take before it counts as hanging; a start takes three seconds.
+# Seconds after which a process counts as hanging; a start takes three.
 PATIENCE = 600
 
 
 class Server:
-    """The process; what it prints goes to a file."""
+    """A server process, which prints to a file."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         with socket.socket() as free:
@@ -55,7 +55,7 @@ class Server:
             )
 
     def wait(self) -> None:
-        """Until it answers."""
+        """Waits until it answers."""
         for _ in range(PATIENCE * 10):
             try:
                 self.get("/health")
@@ -77,7 +77,7 @@ class Server:
         return openai.OpenAI(base_url=self.address + "/v1", api_key=key, max_retries=0, timeout=PATIENCE)
 
     def terminate(self) -> int:
-        """Its exit status after SIGTERM."""
+        """Sends SIGTERM; returns the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE)
 
@@ -193,19 +193,19 @@ def test_metrics_count_requests(server: Server, client: openai.OpenAI) -> None:
         "many_logprobs",
     ],
 )
-def test_a_wrong_request_is_told_what_is_wrong(
+def test_the_error_of_a_wrong_request_says_what_is_wrong(
     client: openai.OpenAI, options: dict[str, Any], status: int, message: str
 ) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
-        # As they are: the client would refuse some by itself.
+        # Sent without the client, which would refuse some of them.
         create(client, extra_body=options)
     assert caught.value.status_code == status
-    # Upstream encodes its own error messages as JSON twice.
+    # Upstream encodes its error messages as JSON twice.
     assert message in caught.value.response.text.replace("\\", "")
 
 
 def test_a_request_that_fails_the_engine_fails_alone(client: openai.OpenAI) -> None:
-    """Upstream's engine ends at it: the server goes on, says that it is healthy, and answers nobody."""
+    """Upstream's engine dies, but the server keeps running, claims to be healthy, and answers nothing."""
     before = create(client).choices[0].message.content
     with pytest.raises(openai.InternalServerError) as caught:
         create(client, extra_body={"response_format": {"type": "json_object", "schema": '{"type": "nonsense"}'}})
@@ -213,8 +213,8 @@ def test_a_request_that_fails_the_engine_fails_alone(client: openai.OpenAI) -> N
     assert create(client).choices[0].message.content == before
 
 
-def test_it_asks_for_its_key_and_ends_when_told_to(tmp_path: Path) -> None:
-    """Whoever looks after its health need not know the key."""
+def test_it_requires_its_key_and_stops_on_sigterm(tmp_path: Path) -> None:
+    """A health check needs no key."""
     server = Server(tmp_path, "--api-key", "secret")
     try:
         server.wait()
@@ -223,7 +223,7 @@ def test_it_asks_for_its_key_and_ends_when_told_to(tmp_path: Path) -> None:
         assert "Invalid API Key" in refused.value.response.text
         with server.client("secret") as client:
             assert create(client).choices
-        # uvicorn shuts down, then hands on the signal that it was stopped by.
+        # uvicorn shuts down, then raises the signal again.
         assert server.terminate() in (0, -signal.SIGTERM), server.log.read_text()
         log = server.log.read_text()
         assert "Application shutdown complete" in log and "Traceback" not in log, log

@@ -1,6 +1,4 @@
-"""mlc_llm's tokenizers give what Python's `tokenizers` and `sentencepiece` give for the same files, and stream whole
-characters.
-"""
+"""mlc_llm's tokenizers agree with Python's `tokenizers` and `sentencepiece`, and stream whole characters."""
 
 from __future__ import annotations
 
@@ -56,7 +54,7 @@ TEXTS = {
 
 @pytest.fixture(scope="module")
 def byte_level(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tokenizers.Tokenizer]:
-    """A byte-level BPE as GPT-2's and Llama 3's are, and the folder that it is saved in."""
+    """A byte-level BPE like GPT-2's and Llama 3's, and its folder."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -74,7 +72,7 @@ def byte_level(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tokenize
 def pieces(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, sentencepiece.SentencePieceProcessor]:
-    """sentencepiece's two models with byte fallback, as Llama 2's and T5's are, and the folder that it is saved in."""
+    """sentencepiece's two models with byte fallback, like Llama 2's and T5's, and the folder."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(CORPUS),
@@ -95,12 +93,14 @@ def pieces(
 
 @pytest.fixture(scope="module")
 def tiny() -> Tokenizer:
-    """The tokenizer of the model that the build made: tokenizer.json, byte fallback, a space put before the text."""
+    """The built model's tokenizer: tokenizer.json, byte fallback, a space before the text."""
     return Tokenizer(str(tiny_model_files.WEIGHTS))
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_byte_level_bpe_is_that_of_pythons_tokenizers(byte_level: tuple[Path, tokenizers.Tokenizer], text: str) -> None:
+def test_byte_level_bpe_agrees_with_pythons_tokenizers(
+    byte_level: tuple[Path, tokenizers.Tokenizer], text: str
+) -> None:
     folder, python = byte_level
     ours = Tokenizer(str(folder))
     expected = python.encode(text, add_special_tokens=False).ids
@@ -109,7 +109,9 @@ def test_byte_level_bpe_is_that_of_pythons_tokenizers(byte_level: tuple[Path, to
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_sentencepiece_is_that_of_pythons(pieces: tuple[Path, sentencepiece.SentencePieceProcessor], text: str) -> None:
+def test_sentencepiece_agrees_with_pythons(
+    pieces: tuple[Path, sentencepiece.SentencePieceProcessor], text: str
+) -> None:
     folder, python = pieces
     ours = Tokenizer(str(folder))
     expected = python.encode(text)
@@ -118,14 +120,14 @@ def test_sentencepiece_is_that_of_pythons(pieces: tuple[Path, sentencepiece.Sent
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_the_tiny_models_tokenizer_is_that_of_pythons_tokenizers(tiny: Tokenizer, text: str) -> None:
+def test_the_tiny_models_tokenizer_agrees_with_pythons_tokenizers(tiny: Tokenizer, text: str) -> None:
     python = tokenizers.Tokenizer.from_file(str(tiny_model_files.WEIGHTS / "tokenizer.json"))
     expected = python.encode(text, add_special_tokens=False).ids
     assert tiny.encode(text) == expected
     assert tiny.decode(expected) == python.decode(expected, skip_special_tokens=False)
 
 
-def test_a_batch_is_its_texts_one_by_one(byte_level: tuple[Path, tokenizers.Tokenizer]) -> None:
+def test_a_batch_equals_its_texts_one_by_one(byte_level: tuple[Path, tokenizers.Tokenizer]) -> None:
     ours = Tokenizer(str(byte_level[0]))
     assert [list(ids) for ids in ours.encode_batch(list(TEXTS.values()))] == [
         ours.encode(text) for text in TEXTS.values()
@@ -169,7 +171,7 @@ def test_many_threads_may_encode_with_one_tokenizer(byte_level: tuple[Path, toke
         (None, None, ("byte_fallback", False, False)),
     ],
 )
-def test_what_the_engine_must_know_of_a_tokenizer_is_detected(
+def test_properties_of_a_tokenizer_are_detected(
     normalizer: dict | None, decoder: dict | None, expected: tuple[str, bool, bool], tmp_path: Path
 ) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps({"normalizer": normalizer, "decoder": decoder}))
@@ -178,10 +180,10 @@ def test_what_the_engine_must_know_of_a_tokenizer_is_detected(
     assert type(info).from_json(info.asjson()) == info
 
 
-def test_without_a_tokenizer_json_the_defaults_are_taken(
+def test_without_a_tokenizer_json_the_defaults_apply(
     pieces: tuple[Path, sentencepiece.SentencePieceProcessor],
 ) -> None:
-    """Upstream does not look into tokenizer.model: a prompt's later parts get a space before them, as the first does."""
+    """Upstream does not read tokenizer.model, so every part of a prompt gets a leading space, not only the first."""
     info = Tokenizer.detect_tokenizer_info(str(pieces[0]))
     assert (info.token_postproc_method, info.prepend_space_in_encode, info.strip_space_in_decode) == (
         "byte_fallback",
@@ -190,14 +192,14 @@ def test_without_a_tokenizer_json_the_defaults_are_taken(
     )
 
 
-def test_what_was_detected_for_the_tiny_model_is_in_its_configuration() -> None:
+def test_the_tiny_models_configuration_has_its_detected_properties() -> None:
     config = json.loads((tiny_model_files.WEIGHTS / "mlc-chat-config.json").read_text())
     info = Tokenizer.detect_tokenizer_info(str(tiny_model_files.WEIGHTS))
     assert config["tokenizer_info"] == json.loads(info.asjson())
 
 
 def whole(text: str) -> bool:
-    """No half of a character: neither U+FFFD nor what UTF-8 cannot hold."""
+    """Whether a text has only whole characters: neither U+FFFD nor anything invalid in UTF-8."""
     return "\ufffd" not in text and text.encode("utf-8", "strict").decode("utf-8") == text
 
 
@@ -212,8 +214,8 @@ def streaming(
 
 
 @pytest.mark.parametrize("text", STREAMED.values(), ids=STREAMED)
-def test_a_stream_is_whole_characters_and_together_the_text(streaming: Tokenizer, text: str) -> None:
-    """The tiny model has a token per byte for most of these, as has every model for what it rarely saw."""
+def test_a_stream_has_whole_characters_and_adds_up_to_the_text(streaming: Tokenizer, text: str) -> None:
+    """The tiny model has a token per byte for most of these, as every model has for rare text."""
     ids = streaming.encode(text)
     streamer = TextStreamer(streaming)
     parts = [streamer.put([token]) for token in ids] + [streamer.finish()]
@@ -250,7 +252,7 @@ def test_a_finished_stream_takes_no_more(tiny: Tokenizer) -> None:
 
 
 def until_stopped(tokenizer: Tokenizer, stops: list[str], text: str) -> tuple[str, bool]:
-    """What of a text comes out before a stop string, and whether one was met."""
+    """The text before a stop string, and whether there was one."""
     handler = StopStrHandler(stops, tokenizer)
     out: list[int] = []
     for token in tokenizer.encode(text):
@@ -276,7 +278,7 @@ def until_stopped(tokenizer: Tokenizer, stops: list[str], text: str) -> tuple[st
 def test_a_stop_string_ends_the_text_before_it(
     stops: list[str], text: str, expected: tuple[str, bool], tiny: Tokenizer
 ) -> None:
-    """Also where it begins within a character's tokens, or after a beginning of itself."""
+    """Also if it starts inside a character's tokens, or after a prefix of itself."""
     assert until_stopped(tiny, stops, text) == expected
 
 
@@ -311,16 +313,16 @@ def test_a_missing_tokenizer_is_an_error_that_names_the_path(
 
 
 def test_a_truncated_tokenizer_json_is_an_error(tmp_path: Path) -> None:
-    """With the position in the file, but without its name."""
+    """It names the position in the file, but not the file."""
     whole_file = (tiny_model_files.WEIGHTS / "tokenizer.json").read_text()
     (tmp_path / "tokenizer.json").write_text(whole_file[:1000])
     with pytest.raises(tvm.error.InternalError, match=r"Failed to parse JSON: .* \(char 1000\)"):
         Tokenizer(str(tmp_path))
 
 
-def test_json_that_is_no_tokenizer_ends_the_process(tmp_path: Path) -> None:
-    """Upstream's Rust part unwraps the parser's error, and a panic cannot cross into C++; an exception that names the
-    file it should be.
+def test_json_without_a_tokenizer_ends_the_process(tmp_path: Path) -> None:
+    """It should be an exception that names the file, but upstream's Rust code unwraps the parser's error, and a panic
+    cannot cross into C++.
     """
     (tmp_path / "tokenizer.json").write_text('{"model": {}}')
     no_core_file = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))"
@@ -336,8 +338,8 @@ def test_json_that_is_no_tokenizer_ends_the_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("token", [-1, 10**6])
-def test_a_token_that_no_vocabulary_has_decodes_to_nothing(tiny: Tokenizer, token: int) -> None:
-    """Upstream says nothing of it, as Python's tokenizers do."""
+def test_an_unknown_token_decodes_to_nothing(tiny: Tokenizer, token: int) -> None:
+    """Upstream reports no error, and neither do Python's tokenizers."""
     assert tiny.decode([token]) == ""
 
 

@@ -1,11 +1,9 @@
-"""A paged KV cache and its NumPy twin: every step runs on both, so a test only says what happens, not how it is
-checked.
+"""A paged KV cache and its NumPy reference. Every step runs on both, so tests describe steps, not how to check them.
 
-`CacheUnderTest` drives the cache inside libtvm_runtime with the attention kernels that TVM generates for LLVM;
-`Reference` is
-attention over plain token lists in float64, without pages. A difference means a wrong page, position or length in the
-runtime.
-kv_cache_scenarios.py has the tests; tests/gpu/test_paged_attention.py runs them with kernels for a GPU.
+`CacheUnderTest` drives the cache inside libtvm_runtime with the attention kernels that TVM generates for LLVM.
+`Reference` computes attention over plain token lists in float64, without pages. A difference means a wrong page,
+position or length in the runtime. kv_cache_scenarios.py has the tests; tests/gpu/test_paged_attention.py runs them with
+GPU kernels.
 """
 
 from __future__ import annotations
@@ -21,14 +19,14 @@ from tvm.runtime import ShapeTuple
 
 import tvm
 
-PAGE_SIZE = 16  # The page size that the generated kernels are written for.
+PAGE_SIZE = 16  # The page size of the generated kernels.
 ROPE_THETA = 10000.0
 TOLERANCE = {"float32": 2e-5, "float16": 6e-3}
 
 
 class RopeMode(enum.IntEnum):
-    """What the cache does about positions, in the runtime's numbers. TVM's own class is the compiler's: it is not there
-    where only the runtime is.
+    """How the cache encodes positions, in the runtime's numbers. TVM's own class belongs to the compiler, which may not
+    be installed.
     """
 
     NONE = 0
@@ -38,7 +36,7 @@ class RopeMode(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Heads:
-    """The shape of the attention: layers, heads of keys and values, heads of queries, numbers in a head."""
+    """The shape of the attention: layers, heads of keys and values, heads of queries, head size."""
 
     layers: int
     kv: int
@@ -47,7 +45,7 @@ class Heads:
 
     @property
     def scale(self) -> float:
-        """What scores are multiplied with."""
+        """The factor of the attention scores."""
         return self.dim**-0.5
 
 
@@ -149,7 +147,7 @@ class Reference:
 
 
 class CacheUnderTest:
-    """The runtime's paged KV cache beside its reference; each method does one step on both and compares."""
+    """The runtime's paged KV cache and its reference. Each method does one step on both and compares them."""
 
     device = tvm.cpu()
 
@@ -169,7 +167,7 @@ class CacheUnderTest:
         self.handle = self.create(ShapeTuple([8, tokens, 256, PAGE_SIZE, int(sliding)]), rope_mode)
 
     def create(self, sizes: ShapeTuple, rope_mode: RopeMode) -> object:
-        """The cache. sizes: sequences, tokens in all, tokens of one prefill, tokens of a page, whether windows slide."""
+        """The cache. sizes: sequences, total tokens, tokens per prefill, tokens per page, whether windows slide."""
         heads = self.heads
         kernel = compiled_kernels(self.dtype, heads)
         none: list[object] = []
@@ -181,7 +179,7 @@ class CacheUnderTest:
             heads.kv,
             heads.dim,
             heads.dim,
-            ShapeTuple([0] * heads.layers),  # Each is the plain kind, with a head of keys for so many of queries.
+            ShapeTuple([0] * heads.layers),  # All layers are plain grouped-query attention.
             False,
             int(rope_mode),
             1,
@@ -266,7 +264,7 @@ class CacheUnderTest:
         return self._call("vm.builtin.attention_kv_cache_get_query_positions", self.handle).numpy().tolist()
 
     def forward(self, lengths: dict[int, int], trees: dict[int, list[int]] | None = None) -> None:
-        """One forward step of a batch on both sides; attention of every layer must agree.
+        """Runs one forward step of a batch on both; the attention of every layer must agree.
 
         Args:
             lengths: sequence id -> number of new tokens.
@@ -306,12 +304,12 @@ class CacheUnderTest:
         self._call("vm.builtin.kv_state_end_forward", self.handle)
 
     def compare(self, got: np.ndarray, expected: np.ndarray, where: str) -> None:
-        """Raises AssertionError unless what the cache computed is what the reference did."""
+        """Raises AssertionError if the cache and the reference disagree."""
         tolerance = TOLERANCE[self.dtype]
         np.testing.assert_allclose(got.astype("float64"), expected, rtol=tolerance, atol=tolerance, err_msg=where)
 
     def check_contents(self) -> None:
-        """What the pages hold, read back sequence by sequence, is what was appended."""
+        """Asserts that the pages hold what was appended, sequence by sequence."""
         for sequence in self.reference.keys:
             length = self.reference.length(sequence)
             if not length:
@@ -324,7 +322,7 @@ class CacheUnderTest:
 
 
 def tree_order(parents: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Depth of each node, and which node sees which (its ancestors and itself)."""
+    """Depth of each node, and which nodes it sees (its ancestors and itself)."""
     depths = np.zeros(len(parents), "int64")
     visible = np.eye(len(parents), dtype=bool)
     for node, parent in enumerate(parents):

@@ -1,9 +1,7 @@
-"""Tests of the paged KV cache that hold on every device: what it computes is what NumPy attention over plain token
-lists computes.
+"""Tests of the paged KV cache on any device: it computes the same as NumPy attention over plain token lists.
 
-A test file imports all of them and defines the fixture `new_cache`, whose arguments are those of CacheUnderTest. The
-tests for the CPU are
-in test_paged_kv_cache.py, those for a GPU in tests/gpu/test_paged_attention.py.
+A test file imports all of them and defines the fixture `new_cache`, whose arguments are those of CacheUnderTest:
+test_paged_kv_cache.py for the CPU, tests/gpu/test_paged_attention.py for a GPU.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ def test_prefill_then_decode(new_cache: NewCache, rope_mode: RopeMode) -> None:
 
 
 def test_inline_rope_gives_the_same_attention(new_cache: NewCache) -> None:
-    """The cache then holds unrotated keys, so contents are not compared; attention is."""
+    """The cache then holds unrotated keys, so only attention is compared, not contents."""
     cache = new_cache(rope_mode=RopeMode.INLINE)
     cache.add(0, 1)
     cache.forward({0: 19, 1: 3})
@@ -131,7 +129,7 @@ def test_pop_into_a_shared_prefix_leaves_the_other_branch_alone(new_cache: NewCa
     cache.check_contents()
 
 
-def test_removing_and_clearing_give_every_page_back(new_cache: NewCache) -> None:
+def test_removing_and_clearing_free_every_page(new_cache: NewCache) -> None:
     cache = new_cache()
     assert cache.empty and cache.free_pages == cache.pages
     cache.add(0, 1)
@@ -151,7 +149,7 @@ def test_removing_and_clearing_give_every_page_back(new_cache: NewCache) -> None
     cache.check_contents()
 
 
-def test_freed_pages_are_used_again_in_any_order(new_cache: NewCache) -> None:
+def test_freed_pages_are_reused_in_any_order(new_cache: NewCache) -> None:
     cache = new_cache(tokens=8 * PAGE_SIZE)
     for round_ in range(4):
         cache.add(0, 1, 2)
@@ -171,7 +169,7 @@ def test_token_tree_attends_to_ancestors_only(new_cache: NewCache) -> None:
     cache.add(0, 1)
     cache.forward({0: 18, 1: 3})
     cache.forward({0: 6, 1: 3}, trees)
-    # Both accepted paths have gaps: their tokens must move together before the rest is dropped.
+    # Both accepted paths have gaps: the cache must compact their tokens before it drops the rest.
     cache.commit({0: 5, 1: 2}, {0: 6, 1: 3}, {0: [0, 2, 5], 1: [1, 2]})
     assert cache.total_length == 18 + 3 + 3 + 2
     cache.check_contents()
@@ -194,7 +192,7 @@ def test_sliding_window_keeps_the_sink_and_the_last_tokens(new_cache: NewCache, 
     assert cache.used_pages <= window // PAGE_SIZE + 2
 
 
-def test_a_full_cache_says_so_and_lives_on(new_cache: NewCache) -> None:
+def test_a_full_cache_is_an_error_and_stays_usable(new_cache: NewCache) -> None:
     cache = new_cache(tokens=2 * PAGE_SIZE)
     cache.add(0, 1)
     cache.forward({0: 3 * PAGE_SIZE})

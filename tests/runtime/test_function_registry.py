@@ -1,10 +1,10 @@
-"""The runtime registers every function by the names that mlc-llm and the code it generates ask for."""
+"""The runtime registers every function that mlc-llm and its generated code look up by name."""
 
 import pytest
 
 import tvm
 
-# What mlc-llm (commit 79d603f085f50500e9509fa01785ffa7ecfaaa93, the pin of this project) looks up by name:
+# Names that mlc-llm looks up (at the pinned commit 79d603f085f50500e9509fa01785ffa7ecfaaa93):
 # `git grep -hoE '"(vm\.builtin|runtime\.|ffi\.|tvm\.)[A-Za-z0-9_.]*"' -- cpp python` in its repository.
 # Left out, because only other devices have them: runtime.disco.nvshmem.*, vm.builtin.cuda_graph.*, and the kernels of
 # cutlass, fastertransformer, flashinfer, cublas and hipblas. Left out, because mlc-llm itself registers them: mlc.*
@@ -51,7 +51,7 @@ ASKED_BY_MLC_LLM = [
     "vm.builtin.tuple_getitem",
 ]
 
-# What TVM's own code generation puts into a model library, by the sources of tvm.relax.frontend.nn.llm and src/relax.
+# Names that TVM's code generation writes into model libraries (tvm.relax.frontend.nn.llm and src/relax).
 CALLED_BY_GENERATED_CODE = [
     "tvm.contrib.sort.argsort",
     "tvm.contrib.sort.topk",
@@ -86,7 +86,7 @@ CALLED_BY_GENERATED_CODE = [
     "vm.builtin.tuple_reset_item",
 ]
 
-# Collective communication, which mlc-llm's multi-device models call on whichever backend the session was given.
+# Collectives that mlc-llm's multi-device models call on the session's backend.
 COLLECTIVES = ["allgather", "allreduce", "broadcast_from_worker0", "gather_to_worker0", "scatter_from_worker0"]
 
 

@@ -40,7 +40,7 @@ def test_the_compiler_is_there() -> None:
 
 
 def test_import_writes_nothing_to_stderr() -> None:
-    """A library or extra package that fails to load is only warned about by TVM: silence means all of them loaded."""
+    """TVM only warns about a library or extra package that fails to load, so silence means that all of them load."""
     result = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; import tvm; print(tvm.__version__)"],
         capture_output=True,
@@ -58,7 +58,7 @@ def test_versions_agree_with_the_distributions() -> None:
 
 
 def test_tvm_requires_exactly_this_tvm_ffi() -> None:
-    """Both are made in one build; any other pair may differ in the layout of objects that cross between them."""
+    """Objects that cross between the two may have another layout in any other pair."""
     requirements = importlib.metadata.requires("apache-tvm") or []
     tvm_ffi_requirements = [line for line in requirements if line.replace(" ", "").startswith("apache-tvm-ffi")]
     assert [line.replace(" ", "") for line in tvm_ffi_requirements] == [

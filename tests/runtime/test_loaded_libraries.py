@@ -24,7 +24,7 @@ OURS = {
 
 
 def mapped(name: str) -> Path:
-    """The one file of this name that the process has mapped."""
+    """The only file of this name that the process has mapped."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     paths = {fields[5] for line in lines if len(fields := line.split(maxsplit=5)) == 6}
     found = sorted(path for path in paths if Path(path).name == name)
@@ -47,13 +47,13 @@ def compilers(library: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_library_is_the_one_its_distribution_recorded(name: str) -> None:
+def test_library_is_the_one_in_its_distribution(name: str) -> None:
     library = mapped(name)
     distribution = importlib.metadata.distribution(OURS[name])
-    recorded = [file for file in distribution.files or [] if file.name == name]
-    assert [Path(str(file.locate())).resolve() for file in recorded] == [library.resolve()]
+    (recorded,) = [file for file in distribution.files or [] if file.name == name]
+    assert Path(str(recorded.locate())).resolve() == library.resolve()
     digest = base64.urlsafe_b64encode(hashlib.sha256(library.read_bytes()).digest()).rstrip(b"=").decode()
-    assert (recorded[0].hash.mode, recorded[0].hash.value) == ("sha256", digest)
+    assert recorded.hash and (recorded.hash.mode, recorded.hash.value) == ("sha256", digest)
 
 
 def test_distributions_have_the_local_version_of_one_build() -> None:
@@ -71,6 +71,6 @@ def test_library_was_compiled_by_our_toolchain(name: str) -> None:
     assert found and all(text.startswith("GCC: (Debian ") for text in found), f"{name}: compiled by {found}"
 
 
-def test_the_prebuilt_compiler_is_recognised_as_not_ours() -> None:
+def test_the_prebuilt_compiler_is_recognized_as_not_ours() -> None:
     found = compilers(mapped("libtvm_compiler.so"))
     assert found and not any(text.startswith("GCC: (Debian ") for text in found)

@@ -1,4 +1,10 @@
-"""Relax modules compiled for LLVM and run on the virtual machine give NumPy's results, shapes known or not."""
+"""Relax modules compiled for LLVM give NumPy's results on the virtual machine, with static and symbolic shapes."""
+
+# TVMScript's annotations are shapes of tensors, not types.
+# mypy: disable-error-code="valid-type"
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +20,11 @@ RANDOM = np.random.default_rng(11)
 TOLERANCE = {"float16": 2e-2, "float32": 2e-5, "float64": 1e-10}
 
 
-def machine(module: tvm.IRModule, **options: object) -> relax.VirtualMachine:
+def machine(module: tvm.IRModule, **options: Any) -> relax.VirtualMachine:
     return relax.VirtualMachine(relax.build(module, target="llvm", **options), tvm.cpu())
 
 
-def single(inputs: list[relax.Var], make) -> relax.VirtualMachine:
+def single(inputs: list[relax.Var], make: Callable[..., relax.Expr]) -> relax.VirtualMachine:
     """A virtual machine for one function `main` whose result is make(*inputs)."""
     builder = relax.BlockBuilder()
     with builder.function("main", inputs):
@@ -62,7 +68,9 @@ def test_matmul_softmax_with_unknown_batch(dtype: str) -> None:
     ids=["sum", "mean", "max", "variance"],
 )
 @pytest.mark.parametrize("axis", [0, -1, (0, 2)])
-def test_reduction_over_unknown_dimensions(operator, expected, axis) -> None:
+def test_reduction_over_unknown_dimensions(
+    operator: Callable[..., relax.Expr], expected: Callable[..., np.ndarray], axis: int | tuple[int, ...]
+) -> None:
     n, m = T.Var("n", "int64"), T.Var("m", "int64")
     vm = single([relax.Var("x", relax.TensorType((n, 3, m), "float32"))], lambda x: operator(x, axis=axis))
     for shape in ((1, 3, 1), (4, 3, 9), (2, 3, 100)):
@@ -117,11 +125,11 @@ class ControlFlow:
         else:
             total_1: R.Tensor((), "int64") = R.add(total, n)
             n_1: R.Tensor((), "int64") = R.subtract(n, R.const(1, "int64"))
-            result: R.Tensor((), "int64") = ControlFlow.count_down(n_1, total_1)
+            result: R.Tensor((), "int64") = ControlFlow.count_down(n_1, total_1)  # type: ignore[no-redef]
         return result
 
     @R.function
-    def nested(x: R.Tensor(("n",), "float32")):
+    def nested(x: R.Tensor(("n",), "float32")):  # type: ignore[no-untyped-def]  # TVM infers the result
         n = T.int64()
         return (x, (R.add(x, x), R.shape([n, n + 1])), R.const(3, "int32"))
 
@@ -185,7 +193,7 @@ def test_instrument_sees_every_kernel_call(control_flow: relax.VirtualMachine) -
 
 @pytest.mark.parametrize("mode", ["bytecode", "compiled"])
 def test_two_layer_network(mode: str) -> None:
-    """An nn.Module, its parameters passed at run time, in both execution modes of the virtual machine."""
+    """An nn.Module with parameters passed at run time, in both execution modes of the virtual machine."""
 
     class Network(nn.Module):
         def __init__(self) -> None:
@@ -208,8 +216,8 @@ def test_two_layer_network(mode: str) -> None:
         np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-4)
 
 
-def test_one_machine_from_many_python_threads() -> None:
-    """The virtual machine is per thread, the code and the thread pool are shared."""
+def test_many_python_threads_run_the_same_code() -> None:
+    """Each thread has its virtual machine; they share the code and the thread pool."""
     from concurrent.futures import ThreadPoolExecutor
 
     n = T.Var("n", "int64")

@@ -1,4 +1,6 @@
-"""The runtime's token sampling and logit operations are what a language model's last step needs."""
+"""The runtime samples tokens and changes logits as the last step of a language model requires."""
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ PROBABILITIES = np.array([[0.125, 0.0625, 0.5, 0.3125]], "float32")
 GRID = (np.arange(1000) + 0.5) / 1000
 
 
-def call(name: str, *arguments: object) -> object:
+def call(name: str, *arguments: object) -> Any:
     converted = [tvm.runtime.tensor(value) if isinstance(value, np.ndarray) else value for value in arguments]
     return tvm.get_global_func(f"vm.builtin.{name}")(*converted)
 
@@ -31,7 +33,7 @@ def test_top_p_drops_the_tail(top_p: float, allowed: set[int]) -> None:
     assert {call("sample_top_p_from_prob", PROBABILITIES, top_p, value) for value in GRID} == allowed
 
 
-def test_temperature_zero_is_the_most_likely_token() -> None:
+def test_temperature_zero_gives_the_most_likely_token() -> None:
     logits = np.log(PROBABILITIES)
     assert {call("sample_top_p_from_logits", logits, 0.0, 1.0, value) for value in GRID[::50]} == {2}
 

@@ -1,4 +1,4 @@
-"""Disco sessions and RPC, the parts of the runtime that spread work, do so on this machine alone."""
+"""Disco sessions and RPC distribute work, here on one machine."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from tvm.runtime.disco import Session, ThreadedSession
 import tvm
 from tvm import rpc
 
-# TVM 0.26 binds these names while libtvm_runtime_extra, which registers them, is not loaded yet: bind them again.
+# TVM 0.26 binds these names before it loads libtvm_runtime_extra, which registers them: bind them again.
 tvm_ffi.init_ffi_api("runtime.disco", "tvm.runtime.disco._ffi_api")
 
 
@@ -49,7 +49,7 @@ def test_tensors_go_to_one_worker_and_come_back(session: Session) -> None:
     np.testing.assert_array_equal(host.numpy(), data)
 
 
-# An RPC server of one connection: the handshake of tvm.rpc.server without the packages that its process pool needs.
+# An RPC server for one connection, with the handshake of tvm.rpc.server but without the packages of its process pool.
 SERVER = """
 import socket, struct, sys
 sys.path[:] = {path!r}
@@ -70,6 +70,7 @@ server._serve_loop(connection, None, None)
 def remote() -> Iterator[rpc.RPCSession]:
     server = subprocess.Popen([sys.executable, "-c", SERVER.format(path=sys.path)], stdout=subprocess.PIPE, text=True)
     with server:
+        assert server.stdout
         yield rpc.connect("127.0.0.1", int(server.stdout.readline()), key="tests")
         server.terminate()
 

@@ -1,7 +1,9 @@
-"""Weight shards written by TVM load back bit for bit, and a damaged shard is an error that names it."""
+"""TVM's weight shards load back bit for bit, and the error of a damaged shard names it."""
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -13,12 +15,12 @@ import tvm
 CPU = tvm.cpu().dlpack_device_type()
 
 
-def call(name: str, *arguments: object) -> object:
+def call(name: str, *arguments: object) -> Any:
     return tvm.get_global_func(name)(*arguments)
 
 
 @pytest.fixture(autouse=True)
-def clean_cache():
+def clean_cache() -> Iterator[None]:
     yield
     call("vm.builtin.tensor_cache.clear")
 
@@ -69,7 +71,9 @@ def test_clear_and_remove(weights: dict[str, np.ndarray], tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: b"", lambda data: data + b"\0"])
-def test_a_shard_of_the_wrong_size_is_refused(change, weights: dict[str, np.ndarray], tmp_path: Path) -> None:
+def test_a_shard_of_the_wrong_size_is_refused(
+    change: Callable[[bytes], bytes], weights: dict[str, np.ndarray], tmp_path: Path
+) -> None:
     shard = tmp_path / dump(weights, tmp_path, encode_format="raw")[-1]["dataPath"]
     shard.write_bytes(change(shard.read_bytes()))
     with pytest.raises(ValueError, match="corrupted parameter shard"):

@@ -1,4 +1,4 @@
-"""Tensors share memory with NumPy through DLPack, keep it alive exactly as long as needed, and convert faithfully."""
+"""Tensors share memory with NumPy through DLPack, keep it alive exactly as long as needed, and convert exactly."""
 
 import gc
 import weakref
@@ -56,7 +56,7 @@ def test_tvm_to_numpy_shares_memory() -> None:
     assert (first == 5).all()
 
 
-def test_memory_that_kernels_may_not_assume_aligned_is_refused() -> None:
+def test_unaligned_memory_is_refused() -> None:
     with pytest.raises(RuntimeError, match="not aligned to 64 bytes"):
         tvm.runtime.from_dlpack(aligned((3, 4), offset=4))
 
@@ -90,7 +90,7 @@ def test_memory_is_aligned_for_vector_instructions(dtype: str) -> None:
 
 
 def test_freed_memory_goes_back_to_the_system() -> None:
-    """A hundred tensors of 16 MiB, one after the other, leave less than a quarter of their 1600 MiB behind."""
+    """A hundred tensors of 16 MiB, one after the other, leave less than a quarter of 1600 MiB resident."""
 
     def resident_mib() -> float:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -148,7 +148,7 @@ def test_parameters_survive_saving_to_bytes_and_to_a_file(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("length", [0, 8, 20, 40, 60, 80])
 def test_parameters_cut_before_the_data_are_refused(length: int) -> None:
-    """TVM 0.26 does not notice a cut within the data of a tensor; weights on disk are in the tensor cache, which does."""
+    """TVM 0.26 does not notice a cut inside a tensor's data. The tensor cache, which holds weights on disk, does."""
     data = bytes(tvm.runtime.save_param_dict({"weight": tvm.runtime.tensor(np.zeros(100, "float32"))}))
     with pytest.raises(tvm.error.InternalError, match="Invalid (parameters|DLTensor) file format"):
         tvm.runtime.load_param_dict(bytearray(data[:length]))

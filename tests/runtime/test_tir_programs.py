@@ -1,6 +1,7 @@
-"""TIR compiled for LLVM and run through the runtime gives NumPy's results, for every data type and on every thread
-count.
-"""
+"""TIR compiled for LLVM gives NumPy's results with every data type and number of threads."""
+
+# TVMScript's annotations are shapes of tensors, not types.
+# mypy: disable-error-code="valid-type"
 
 import ctypes
 import os
@@ -64,7 +65,7 @@ def test_matmul_of_any_shape(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64"])
 @pytest.mark.parametrize(("reducer", "expected"), [(te.sum, np.sum), (te.max, np.max), (te.min, np.min)])
-def test_reduction(dtype: str, reducer, expected) -> None:
+def test_reduction(dtype: str, reducer: Callable[..., te.Tensor], expected: Callable[..., np.ndarray]) -> None:
     a = te.placeholder((6, 50), dtype, name="a")
     axis = te.reduce_axis((0, 50), name="axis")
     executable = build(a, te.compute((6,), lambda i: reducer(a[i, axis], axis=axis)))
@@ -94,7 +95,7 @@ def test_cast(source: str, target: str) -> None:
 
 
 def test_float16_conversion_is_exact_for_every_value() -> None:
-    """All 65536 values, there and back, as compiled code does it."""
+    """Compiled code converts all 65536 values to float32 and back."""
     bits = np.arange(65536, dtype="uint16").view("float16")
     finite = bits[~np.isnan(bits)]
     a = te.placeholder((len(finite),), "float16", name="a")
@@ -106,7 +107,7 @@ def test_float16_conversion_is_exact_for_every_value() -> None:
 
 
 def test_half_precision_helpers_agree_with_numpy() -> None:
-    """Code compiled for a processor without such instructions calls these, by name, in libtvm_runtime."""
+    """Code for processors without conversion instructions calls these functions of libtvm_runtime by name."""
     library = ctypes.CDLL(tvm.libinfo.find_libtvm_runtime())
     widen, narrow, narrow_double = (library[name] for name in ("__gnu_h2f_ieee", "__gnu_f2h_ieee", "__truncdfhf2"))
     widen.argtypes, widen.restype = [ctypes.c_uint16], ctypes.c_float
@@ -115,7 +116,7 @@ def test_half_precision_helpers_agree_with_numpy() -> None:
     halves = np.arange(65536, dtype="uint16").view("float16")
     halves = halves[~np.isnan(halves)]
     assert [widen(int(bits)) for bits in halves.view("uint16")] == halves.astype("float64").tolist()
-    # Every value, every tie between two neighbours, and what is too large or too small.
+    # Every value, every tie between two neighbors, and values that are too large or too small.
     exact = halves[np.isfinite(halves)].astype("float64")
     values = np.concatenate(
         [exact, (np.sort(exact)[:-1] + np.sort(exact)[1:]) / 2, [65519, 65520, 1e30, 1e-30, -1e-30]]
@@ -144,15 +145,17 @@ def parallel_program() -> tvm.runtime.Executable:
 def set_threads() -> Iterator[Callable[[int], None]]:
     configure = tvm.get_global_func("runtime.config_threadpool")
     yield lambda threads: configure(0, threads)
-    configure(0, 0)  # As many as the machine has: the default.
+    configure(0, 0)  # The default: as many as the machine has.
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_thread_pool_gives_the_same_bits_on_any_number_of_threads(threads: int, set_threads) -> None:
+def test_thread_pool_gives_the_same_bits_on_any_number_of_threads(
+    threads: int, set_threads: Callable[[int], None]
+) -> None:
     executable = parallel_program()
     x = sample((64, 1000), "float32")
     expected = np.zeros(64, "float32")
-    for column in x.T:  # The same order of additions as the program's.
+    for column in x.T:  # Adds in the same order as the program.
         expected += column * column
     set_threads(threads)
     results = [run(executable, [x], (64,), "float32") for _ in range(5)]
@@ -160,8 +163,8 @@ def test_thread_pool_gives_the_same_bits_on_any_number_of_threads(threads: int, 
     assert len({result.tobytes() for result in results}) == 1
 
 
-def test_thread_pool_has_the_asked_number_of_threads() -> None:
-    """In a fresh process: the calling thread works too, so two threads are one new one."""
+def test_thread_pool_has_the_requested_number_of_threads() -> None:
+    """Counts in a fresh process. The calling thread works too, so two threads need one new thread."""
     program = (
         f"import sys; sys.path[:] = {[str(Path(__file__).parent), *sys.path]!r}\n"
         "import os, numpy, test_tir_programs as tests\n"

@@ -1,4 +1,7 @@
-"""A compiled module exported as a shared library loads in another process: needs a C++ compiler, in $CXX or as `c++`."""
+"""A compiled module exported as a shared library loads in another process. Needs a C++ compiler: $CXX or `c++`."""
+
+# TVMScript's annotations are shapes of tensors, not types.
+# mypy: disable-error-code="valid-type"
 
 import ctypes
 import os
@@ -20,13 +23,13 @@ import tvm
 @I.ir_module
 class Module:
     @R.function
-    def main(x: R.Tensor(("n", 4), "float32"), w: R.Tensor((4, 3), "float32")):
+    def main(x: R.Tensor(("n", 4), "float32"), w: R.Tensor((4, 3), "float32")):  # type: ignore[no-untyped-def]
         return R.nn.softmax(R.matmul(x, w))
 
 
 @pytest.fixture(scope="module")
 def compiler() -> str:
-    """The C++ compiler; without one this file has no business being run, so that is a failure."""
+    """The C++ compiler. These tests fail without one, because they run only where there should be one."""
     asked = os.environ.get("CXX", "c++")
     found = shutil.which(asked)
     assert found, f"C++ compiler {asked!r} not found: set CXX to one"
@@ -74,7 +77,7 @@ def test_exporting_twice_gives_the_same_bytes(compiler: str, tmp_path: Path) -> 
 
 
 def test_cpp_extension_against_the_installed_headers(compiler: str, tmp_path: Path) -> None:
-    """The headers in the wheel fit the library beside them: a C++ function built with them is called from Python."""
+    """Python calls a C++ function that was built with the wheel's headers, so they fit its library."""
     source, library = tmp_path / "extension.cc", tmp_path / "extension.so"
     source.write_text(
         "#include <tvm/ffi/container/tensor.h>\n"
