@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fetch.debian import unpack
+from tests.private.deb import deb as debian_package
 
 # The PATH of the wrappers' shell.
 SHELL = {"PATH": "/usr/bin:/bin"}
@@ -20,7 +21,7 @@ LOADER = '#!/bin/sh\necho loader "$@"\n# --argv0\n'
 
 
 def deb(path: Path, files: dict[str, str]) -> Path:
-    """Writes a .deb with these files; content that begins with "->" makes a link."""
+    """Writes a .deb with these files; content that starts with "->" makes a link."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w:xz") as tar:
         for name, content in files.items():
@@ -32,14 +33,7 @@ def deb(path: Path, files: dict[str, str]) -> Path:
             else:
                 member.size = len(content.encode())
                 tar.addfile(member, io.BytesIO(content.encode()))
-    with open(path, "wb") as archive:
-        archive.write(b"!<arch>\n")
-        for name, member_data in (("debian-binary", b"2.0\n"), ("data.tar.xz", data.getvalue())):
-            archive.write(
-                f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(member_data):<10}`\n".encode()
-                + member_data
-                + b"\n" * (len(member_data) % 2)
-            )
+    path.write_bytes(debian_package({"data.tar.xz": data.getvalue()}))
     return path
 
 

@@ -1,4 +1,4 @@
-"""The text of licences has every licence once, with the names of all parts that it is of."""
+"""The licence text has every licence once, with the names of all parts under it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.private.deb import deb as debian_package
 from wheels.private import collect_licenses
 
 MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy of this software: " + "words " * 20
@@ -28,7 +29,7 @@ def crate(folder: Path, name: str, files: dict[str, str]) -> Path:
 
 
 def deb(folder: Path, name: str, files: dict[str, str]) -> Path:
-    """A Debian package (deb(5)) of these files; a text that begins with -> is a link."""
+    """A Debian package of these files; text that starts with "->" makes a link."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         for place, text in files.items():
@@ -37,18 +38,12 @@ def deb(folder: Path, name: str, files: dict[str, str]) -> Path:
                 entry.type, entry.linkname = tarfile.SYMTYPE, text[2:]
             entry.size = 0 if entry.issym() else len(text.encode())
             tar.addfile(entry, io.BytesIO(text.encode()))
-    data = packed.getvalue()
     path = folder / f"{name}_1_all.deb"
-    path.write_bytes(
-        b"!<arch>\n"
-        + f"{'data.tar.gz':<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode()
-        + data
-        + b"\n" * (len(data) % 2)
-    )
+    path.write_bytes(debian_package({"data.tar.gz": packed.getvalue()}))
     return path
 
 
-def test_of_a_debian_package_the_copyright_file_is_taken(tmp_path: Path) -> None:
+def test_takes_the_copyright_file_of_a_debian_package(tmp_path: Path) -> None:
     files = {"./usr/bin/one": "x", "./usr/share/doc/one/copyright": MIT}
     assert collect_licenses.of_file(deb(tmp_path, "one", files)) == MIT
     with pytest.raises(
@@ -57,7 +52,7 @@ def test_of_a_debian_package_the_copyright_file_is_taken(tmp_path: Path) -> None
         collect_licenses.of_file(deb(tmp_path, "two", {"./usr/share/doc/two": "->one"}))
 
 
-def test_all_licence_files_of_a_crate_are_taken_and_nothing_else(tmp_path: Path) -> None:
+def test_takes_only_the_licence_files_of_a_crate(tmp_path: Path) -> None:
     files = {
         "LICENSE-MIT": MIT,
         "bundled/COPYING": BSD,
@@ -69,18 +64,18 @@ def test_all_licence_files_of_a_crate_are_taken_and_nothing_else(tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "LICENCE.md", "license-apache", "UNLICENSE", "COPYRIGHT", "NOTICE.txt"])
-def test_licence_files_are_known_by_the_names_that_crates_have(tmp_path: Path, name: str) -> None:
+def test_recognizes_the_names_of_licence_files(tmp_path: Path, name: str) -> None:
     assert collect_licenses.of_crate(crate(tmp_path, "one-1.0.0", {name: MIT})) == [MIT]
 
 
-def test_a_licence_that_several_have_stands_once_after_their_names() -> None:
+def test_a_shared_licence_appears_once_after_the_names_of_its_parts() -> None:
     text = collect_licenses.collect([("one", [MIT]), ("two", [BSD]), ("three", [MIT.replace("words ", "words\r\n  ")])])
     assert text.count("Permission is hereby granted") == text.count("Redistribution and use") == 1
     assert "\none, three\n" in text and "\ntwo\n" in text
     assert text.index("one, three") < text.index("Permission") < text.index("\ntwo\n") < text.index("Redistribution")
 
 
-def test_of_a_header_the_first_comment_is_taken(tmp_path: Path) -> None:
+def test_takes_the_first_comment_of_a_header(tmp_path: Path) -> None:
     header = tmp_path / "a.h"
     header.write_text(f"/*\n * {MIT}\n */\n#pragma once\n/* another */\n")
     assert collect_licenses.of_file(header).split() == MIT.split()
@@ -89,7 +84,7 @@ def test_of_a_header_the_first_comment_is_taken(tmp_path: Path) -> None:
         collect_licenses.of_file(header)
 
 
-def test_the_program_writes_the_text_or_says_in_one_line_why_not(tmp_path: Path) -> None:
+def test_the_program_writes_the_text_or_fails_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "LICENSE").write_text(BSD)
     crate(tmp_path, "one-1.0.0", {"LICENSE": MIT})
     command = [

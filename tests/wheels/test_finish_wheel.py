@@ -1,11 +1,9 @@
-"""A wheel's build id follows from all that pip installs and from nothing else; finishing changes only the version."""
+"""A wheel's build id depends on exactly what pip installs, and finishing changes only the version."""
 
 from __future__ import annotations
 
-import base64
 import csv
 import dataclasses
-import hashlib
 import io
 import re
 import sys
@@ -16,6 +14,7 @@ from pathlib import Path
 import pytest
 from packaging.metadata import parse_email
 from packaging.version import Version
+from wheels_under_test import record_digest as digest
 
 from wheels.finished import FinishedWheel, Identity, WheelError, identify
 from wheels.private import finish_wheel
@@ -60,10 +59,6 @@ class Archive:
         return folder / name
 
 
-def digest(content: bytes) -> str:
-    return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-
-
 @pytest.fixture
 def wheel(tmp_path: Path) -> Path:
     return Archive().write(tmp_path / "first", FILES)
@@ -73,7 +68,7 @@ def finished(unversioned: Path, *requires: str) -> FinishedWheel:
     return FinishedWheel(unversioned, identify(unversioned, requires))
 
 
-# What the id covers
+# The id's coverage
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -133,13 +128,13 @@ def test_the_version_of_a_pinned_wheel_changes_the_id(wheel: Path) -> None:
     ],
     ids=["compression", "times", "modes", "order", "order of RECORD"],
 )
-def test_how_it_is_packed_does_not_change_the_id(wheel: Path, tmp_path: Path, archive: Archive) -> None:
+def test_packing_does_not_change_the_id(wheel: Path, tmp_path: Path, archive: Archive) -> None:
     second = archive.write(tmp_path / "second", FILES)
     assert second.read_bytes() != wheel.read_bytes()
     assert identify(second, [PIN]) == identify(wheel, [PIN])
 
 
-def test_the_version_is_the_wheels_own_and_eight_digits(wheel: Path) -> None:
+def test_the_version_is_the_wheels_version_and_eight_digits(wheel: Path) -> None:
     identity = identify(wheel, [PIN])
     assert re.fullmatch(r"1\.0\+mlc2\.b[0-9a-f]{8}", identity.version)
     assert str(Version(identity.version)) == identity.version
@@ -149,7 +144,7 @@ def test_the_version_is_the_wheels_own_and_eight_digits(wheel: Path) -> None:
 # The finished wheel
 
 
-def test_it_is_the_assembled_wheel_under_the_new_version(wheel: Path, tmp_path: Path) -> None:
+def test_it_is_the_assembled_wheel_with_the_new_version(wheel: Path, tmp_path: Path) -> None:
     version = identify(wheel, [PIN]).version
     with finished(wheel, PIN) as source:
         written = source.write_to(tmp_path)
@@ -181,7 +176,7 @@ def test_its_metadata_have_version_and_pins(tmp_path: Path, requirements: str, e
     assert metadata["description"] == "A thing.\nVersion: not this line\n"
 
 
-def test_it_is_the_same_bytes_however_the_assembled_one_is_compressed(wheel: Path, tmp_path: Path) -> None:
+def test_its_bytes_do_not_depend_on_the_assembled_wheels_compression(wheel: Path, tmp_path: Path) -> None:
     second = Archive(compression=zipfile.ZIP_DEFLATED).write(tmp_path / "second", FILES)
     written = []
     for number, unversioned in enumerate((wheel, second)):
@@ -209,7 +204,7 @@ def test_times_modes_and_headers_stay(wheel: Path, tmp_path: Path) -> None:
     assert {zip64 for *_, zip64 in expected} == {True, False}
 
 
-# What is refused
+# Refusals
 
 
 def refused(act: Callable[[], object], *expected: str) -> None:
@@ -298,7 +293,7 @@ def without(name: str) -> Callable[[list[list[str]]], list[list[str]]]:
         ),
     ],
 )
-def test_a_malformed_wheel_is_one_clear_error(
+def test_a_malformed_wheel_gives_one_clear_error(
     tmp_path: Path,
     archive: Archive,
     files: dict[str, bytes],
@@ -326,7 +321,7 @@ def test_a_malformed_wheel_is_one_clear_error(
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more"])
-def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / NAME).write_bytes(content)
     refused(lambda: identify(tmp_path / NAME, []), NAME, "expected a wheel, found ")
     refused(lambda: FinishedWheel(tmp_path / NAME, Identity("1.0+mlc2.b0")), NAME, "expected a wheel, found ")
@@ -338,8 +333,8 @@ def test_a_file_twice_in_the_archive_is_refused(wheel: Path) -> None:
     refused(lambda: identify(wheel, []), "thing/__init__.py twice in the archive")
 
 
-def test_content_that_is_not_that_of_record_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
-    """A wheel whose RECORD lies could keep its id and change its content."""
+def test_content_that_does_not_match_record_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    """With a wrong RECORD, a wheel could keep its id and change its content."""
     lying = Archive(record=lambda rows: [[rows[0][0], digest(b"other"), rows[0][2]], *rows[1:]]).write(
         tmp_path / "first", FILES
     )

@@ -1,15 +1,14 @@
-"""install_wheels installs wheels of this build under their full version; it leaves out what `exclude` names."""
+"""install_wheels installs this build's wheels under their full version, without the files in `exclude`."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import importlib.metadata
 import pathlib
 import sys
 import zipfile
 
 import pytest
+from wheels_under_test import record_digest
 
 from wheels.finished import FinishedWheel, identify
 from wheels.private import install_wheels
@@ -27,23 +26,23 @@ def _files(folder: pathlib.Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_what_matches_is_left_out(folder: pathlib.Path) -> None:
+def test_matching_files_are_left_out(folder: pathlib.Path) -> None:
     install_wheels.leave_out(folder, ["a/*.so", "a-*.dist-info/RECORD", "a/one.*"])
     assert _files(folder) == []
 
 
-def test_all_else_stays(folder: pathlib.Path) -> None:
+def test_other_files_stay(folder: pathlib.Path) -> None:
     install_wheels.leave_out(folder, ["a/one.so"])
     assert _files(folder) == ["a-1.dist-info/RECORD", "a/b/two.so", "a/one.py"]
 
 
-def test_a_pattern_that_nothing_matches_is_an_error(folder: pathlib.Path) -> None:
+def test_a_pattern_without_matches_is_an_error(folder: pathlib.Path) -> None:
     with pytest.raises(ValueError, match=r"expected files that match 'a/\*\.dll' \(attribute `exclude`\), found none"):
         install_wheels.leave_out(folder, ["a/*.dll"])
 
 
 def _unversioned(folder: pathlib.Path, content: bytes = b"x = 1\n", recorded: bytes | None = None) -> pathlib.Path:
-    """A wheel without build id; `recorded`: the content that RECORD has the hash of."""
+    """A wheel without build id; RECORD has the hash of `recorded` instead of the content's, if given."""
     path = folder / "thing-1.0+mlc2-py3-none-any.whl"
     files = {
         "thing.py": content,
@@ -56,8 +55,7 @@ def _unversioned(folder: pathlib.Path, content: bytes = b"x = 1\n", recorded: by
         for name, data in files.items():
             archive.writestr(name, data)
             known = recorded if recorded is not None and name == "thing.py" else data
-            digest = base64.urlsafe_b64encode(hashlib.sha256(known).digest()).rstrip(b"=").decode()
-            record += f"{name},sha256={digest},{len(known)}\n"
+            record += f"{name},{record_digest(known)},{len(known)}\n"
         archive.writestr("thing-1.0+mlc2.dist-info/RECORD", record + "thing-1.0+mlc2.dist-info/RECORD,,\n")
     return path
 
@@ -70,7 +68,7 @@ def _install(monkeypatch: pytest.MonkeyPatch, to: pathlib.Path, *arguments: str)
 def test_a_wheel_of_this_build_is_installed_as_the_finished_one(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not compressed first, and what is installed is the same."""
+    """Installs the same files without compressing the wheel first."""
     wheel = _unversioned(tmp_path)
     identity = identify(wheel, ["other==3"])
     identity.write(tmp_path / "thing.json")
@@ -86,7 +84,7 @@ def test_a_wheel_of_this_build_is_installed_as_the_finished_one(
     assert (installed.version, installed.requires) == (identity.version, ["other==3"])
 
 
-def test_content_that_is_not_that_of_record_is_refused(
+def test_content_that_does_not_match_record_is_refused(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wheel = _unversioned(tmp_path, recorded=b"x = 2\n")
@@ -96,7 +94,7 @@ def test_content_that_is_not_that_of_record_is_refused(
     assert not (tmp_path / "one").exists()
 
 
-def test_the_identity_of_another_wheel_is_one_line(
+def test_the_identity_of_another_wheel_is_refused_in_one_line(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wheel = _unversioned(tmp_path)

@@ -10,6 +10,8 @@ import tarfile
 import threading
 import zipfile
 
+from tests.private.deb import deb as debian_package
+
 DEB = "pool/main/s/small/small_1-1_all.deb"
 WHEEL = "installer-1.1.0-py3-none-any.whl"
 SDIST = "sentencepiece-0.2.0.tar.gz"
@@ -47,18 +49,13 @@ def tar_of(files: dict[str, str]) -> bytes:
 
 
 def deb() -> bytes:
-    """A .deb (deb(5)): an ar archive of three members."""
-    members = {
-        "debian-binary": b"2.0\n",
-        "control.tar.gz": tar_of({"./control": "Package: small\nVersion: 1-1\nArchitecture: all\n"}),
-        "data.tar.gz": tar_of({f"./{name}": "small\n" for name in FILES}),
-    }
-    archive = b"!<arch>\n"
-    for name, data in members.items():
-        archive += (
-            f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2)
-        )
-    return archive
+    """A Debian package with FILES."""
+    return debian_package(
+        {
+            "control.tar.gz": tar_of({"./control": "Package: small\nVersion: 1-1\nArchitecture: all\n"}),
+            "data.tar.gz": tar_of({f"./{name}": "small\n" for name in FILES}),
+        }
+    )
 
 
 def wheel() -> bytes:
