@@ -1,4 +1,4 @@
-// A program that needs threads, exceptions and mathematics of the C++ and C libraries, through a shared library of its own.
+// A program that uses threads, exceptions and mathematics of the C++ and C libraries, through its own shared library.
 #include <cmath>
 #include <iostream>
 #include <thread>

@@ -1,4 +1,4 @@
-// Kernels with what real ones use: half precision, CCCL, a header beside, C++20.
+// Kernels with features of real ones: half precision, CCCL, a local header, C++20.
 #include "tests/toolchains/kernels.h"
 
 #include <cuda_fp16.h>

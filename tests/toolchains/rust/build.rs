@@ -1,4 +1,4 @@
-//! Compiles the package's C file and writes Rust, both in places that are others in every sandbox; refuses to run on libraries of the host.
+//! Compiles the package's C file and writes Rust, in folders that differ in every sandbox; refuses to run with the host's libraries.
 
 use std::{env, fs, path::Path};
 

@@ -1,4 +1,4 @@
-// A program in C++ calls Rust that calls C; threads and unwinding of Rust's own library work on the pinned C library.
+// C++ calls Rust, which calls C. Threads and unwinding of Rust's standard library work with the pinned C library.
 #include <cstddef>
 #include <cstdio>
 #include <cstring>

@@ -31,12 +31,12 @@ def write_archive(layout: Path, kind: str, tags: list[str], output: IO[bytes]) -
 
     Args:
         layout: folder of the image layout.
-        kind: "docker" for an image, "oci" for an index: upstream converts neither into the other.
+        kind: "docker" for an image, "oci" for an index. Upstream does not convert between them.
         tags: names such as "repository:tag".
         output: where to write; need not be seekable.
 
     Raises:
-        ValueError: the layout is of the other kind.
+        ValueError: the layout is not of this kind.
     """
     descriptor = json.loads((layout / "index.json").read_bytes())["manifests"][0]
     if (kind == "oci") != (descriptor["mediaType"] == INDEX):

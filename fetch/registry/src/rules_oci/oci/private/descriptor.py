@@ -41,10 +41,10 @@ def describe(layer: BinaryIO, label: str) -> dict:
 
     Args:
         layer: the layer's file, opened for reading.
-        label: who made it, for the image's history.
+        label: the target that built it, for the image's history.
 
     Raises:
-        LayerError: the compression is another one, or the file is cut.
+        LayerError: the compression is unsupported, or the file is truncated.
     """
     block = layer.read(1 << 20)
     if block[:4] == b"\x28\xb5\x2f\xfd":

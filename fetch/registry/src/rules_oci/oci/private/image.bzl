@@ -60,9 +60,9 @@ def _describe(ctx, index, layer):
 def _oci_image_impl(ctx):
     platform = {key: getattr(ctx.attr, key) for key in ["architecture", "os", "variant"] if getattr(ctx.attr, key)}
     if ctx.attr.base and platform:
-        fail("os, architecture and variant come from the base and cannot be set beside it")
+        fail("os, architecture and variant come from the base; remove them, or remove base")
     if not ctx.attr.base and not ("os" in platform and "architecture" in platform):
-        fail("os and architecture are needed where there is no base")
+        fail("an image without base needs os and architecture")
     layers = [(layer, _describe(ctx, index, layer)) for index, layer in enumerate(ctx.files.tars)]
     files = {name: getattr(ctx.file, name) for name in _VALUES_OR_FILES.keys() + ["created"] if getattr(ctx.file, name)}
     values = dict(ctx.attr.values)
@@ -85,9 +85,9 @@ _IMAGE_ATTRS = {
     "base": attr.label(allow_single_file = True, doc = "An oci_image to add to."),
     "created": attr.label(allow_single_file = True, doc = "File with the time of creation; 1970 by default."),
     "os": attr.string(doc = "GOOS; only without base."),
-    "tars": attr.label_list(allow_files = _TAR_EXTENSIONS, doc = "Layers, lowest first; kept as compressed as they are."),
+    "tars": attr.label_list(allow_files = _TAR_EXTENSIONS, doc = "Layers, lowest first; copied without changing their compression."),
     "user": attr.string(),
-    "variant": attr.string(doc = "Of the architecture; only without base."),
+    "variant": attr.string(doc = "Variant of the architecture; only without base."),
     "workdir": attr.string(),
 } | {
     name: attr.label(allow_single_file = True)
@@ -97,11 +97,11 @@ _IMAGE_ATTRS = {
 oci_image_rule = rule(
     implementation = _oci_image_impl,
     attrs = _IMAGE_ATTRS | {
-        "values": attr.string_dict(doc = "Attributes whose value stands in the BUILD file: name to text."),
+        "values": attr.string_dict(doc = "Attributes with a value in the BUILD file: name to text."),
         "_descriptor": attr.label(default = ":descriptor.py", allow_single_file = True),
         "_layout": attr.label(default = ":layout.py", allow_single_file = True),
     },
-    doc = "Makes an image; use the macro oci_image.",
+    doc = "Builds an image; use the macro oci_image.",
     toolchains = [TOOLCHAIN_TYPE],
 )
 
@@ -154,7 +154,7 @@ oci_image_index_rule = rule(
     attrs = _INDEX_ATTRS | {
         "_layout": attr.label(default = ":layout.py", allow_single_file = True),
     },
-    doc = "Makes an index; use the macro oci_image_index.",
+    doc = "Builds an index; use the macro oci_image_index.",
     toolchains = [TOOLCHAIN_TYPE],
 )
 

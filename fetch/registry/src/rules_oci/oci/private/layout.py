@@ -32,7 +32,7 @@ class Layout:
     """An image layout on disk.
 
     Args:
-        root: its folder; made when it is not there.
+        root: its folder, created if missing.
     """
 
     def __init__(self, root: Path) -> None:

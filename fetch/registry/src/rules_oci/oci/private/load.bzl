@@ -54,7 +54,7 @@ _LOAD_ATTRS = {
     "format": attr.string(default = "docker", values = ["docker", "oci"], doc = "docker for an oci_image, oci for an oci_image_index."),
     "image": attr.label(mandatory = True, allow_single_file = True, doc = "An oci_image or oci_image_index."),
     "loader": attr.label(executable = True, cfg = "target", doc = "Container tool instead of docker, podman or nerdctl on PATH."),
-    "repo_tags": attr.label(mandatory = True, allow_single_file = [".txt"], doc = "File with one repository:tag a line."),
+    "repo_tags": attr.label(mandatory = True, allow_single_file = [".txt"], doc = "File with one repository:tag per line."),
 }
 
 oci_load_rule = rule(
@@ -72,7 +72,7 @@ def oci_load(name, repo_tags = None, **kwargs):
 
     Args:
         name: the target's name.
-        repo_tags: names for the image, a list or a file with one a line.
+        repo_tags: names for the image, a list, or a file with one per line.
         **kwargs: upstream's attributes, see _LOAD_ATTRS; others are an error.
     """
     check("@rules_oci//oci:defs.bzl%oci_load", name, kwargs, _LOAD_ATTRS.keys() + COMMON)

@@ -70,7 +70,7 @@ def choose(package, files, minor):
 
     Args:
         package: the package's entry of parse_lock.
-        files: what the index lists: dicts with "filename", "url" and "hashes".
+        files: the index's files: dicts with "filename", "url" and "hashes".
         minor: 11 for Python 3.11.
 
     Returns:

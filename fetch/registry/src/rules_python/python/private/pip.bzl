@@ -13,7 +13,7 @@ def _index_impl(rctx):
 
 _index = repository_rule(
     implementation = _index_impl,
-    doc = "Finds out, once for all wheels, which Python package index this machine is configured with.",
+    doc = "Finds this machine's Python package index, once for all wheels.",
     environ = ["PIP_CONFIG_FILE", "PIP_INDEX_URL"],
 )
 
@@ -183,7 +183,7 @@ pip = module_extension(
         "parse": tag_class(attrs = {
             "hub_name": attr.string(mandatory = True, doc = "The repository with the public names."),
             "python_version": attr.string(mandatory = True, doc = "e.g. \"3.11\"."),
-            "requirements_lock": attr.label(mandatory = True, doc = "As pip-compile --generate-hashes writes it."),
+            "requirements_lock": attr.label(mandatory = True, doc = "Written by pip-compile --generate-hashes."),
         }),
     },
 )

@@ -31,7 +31,7 @@ def unsupported(kind, name, given, supported):
         supported: names of the attributes that the stand-in implements.
 
     Returns:
-        The error's text, or None when everything is supported.
+        The error's text, or None if everything is supported.
     """
     unknown = sorted([attribute for attribute in given if attribute not in supported])
     if not unknown:

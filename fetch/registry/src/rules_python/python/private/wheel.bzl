@@ -3,7 +3,7 @@
 load(":stand_in.bzl", "COMMON", "TOOLCHAIN_TYPE", "check", "run_python")
 
 PyWheelInfo = provider(
-    doc = "What py_wheel makes.",
+    doc = "The output of py_wheel.",
     fields = {
         "name_file": "File: holds the wheel's file name.",
         "wheel": "File: the wheel.",
@@ -154,28 +154,28 @@ def _py_wheel_impl(ctx):
 
 _ATTRS = {
     "abi": attr.string(default = "none", doc = "ABI tag."),
-    "add_path_prefix": attr.string(doc = "Put before every path after stripping."),
+    "add_path_prefix": attr.string(doc = "Prefix of every path, added after stripping."),
     "author": attr.string(),
     "author_email": attr.string(),
     "classifiers": attr.string_list(),
     "compress": attr.bool(default = True, doc = "Whether to deflate the files (level 6)."),
     "console_scripts": attr.string_dict(doc = "Deprecated upstream in favour of entry_points."),
-    "data_files": attr.label_keyed_string_dict(allow_files = True, doc = "Files for the .data folder, and their places there."),
+    "data_files": attr.label_keyed_string_dict(allow_files = True, doc = "Files for the .data folder, and their paths in it."),
     "deps": attr.label_list(doc = "Targets whose files go into the wheel: py_library, filegroup, directories."),
-    "description_content_type": attr.string(doc = "Found from the extension of description_file when empty."),
+    "description_content_type": attr.string(doc = "If empty, follows from the extension of description_file."),
     "description_file": attr.label(allow_single_file = True),
     "distribution": attr.string(mandatory = True, doc = "The project's name."),
     "entry_points": attr.string_list_dict(doc = "Group to lines, e.g. {\"console_scripts\": [\"a = b:c\"]}."),
-    "extra_distinfo_files": attr.label_keyed_string_dict(allow_files = True, doc = "Files for .dist-info, and their names there."),
+    "extra_distinfo_files": attr.label_keyed_string_dict(allow_files = True, doc = "Files for .dist-info, and their names in it."),
     "extra_requires": attr.string_list_dict(doc = "Extra to requirements."),
     "homepage": attr.string(),
     "license": attr.string(),
-    "platform": attr.string(default = "any", doc = "Platform tag; not \"any\" makes the wheel a platlib one."),
+    "platform": attr.string(default = "any", doc = "Platform tag; any tag but \"any\" makes a platlib wheel."),
     "project_urls": attr.string_dict(),
     "python_requires": attr.string(),
     "python_tag": attr.string(default = "py3"),
     "requires": attr.string_list(),
-    "strip_path_prefixes": attr.string_list(doc = "The first that matches is stripped from a file's path."),
+    "strip_path_prefixes": attr.string_list(doc = "The first matching prefix is stripped from a file's path."),
     "summary": attr.string(),
     "version": attr.string(mandatory = True, doc = "In the normal form of PEP 440."),
 }
@@ -185,7 +185,7 @@ py_wheel_rule = rule(
     attrs = _ATTRS | {
         "_wheelmaker": attr.label(default = ":wheelmaker.py", allow_single_file = True),
     },
-    doc = "Makes a wheel; use the macro py_wheel.",
+    doc = "Builds a wheel; use the macro py_wheel.",
     toolchains = [TOOLCHAIN_TYPE],
 )
 
@@ -209,7 +209,7 @@ py_wheel_dist = rule(
         "wheel": attr.label(mandatory = True, providers = [PyWheelInfo]),
         "_copy": attr.label(default = ":copy.py", allow_single_file = True),
     },
-    doc = "Puts a wheel into its own folder, as package upload tools expect.",
+    doc = "Puts a wheel into a separate folder, as package upload tools expect.",
     toolchains = [TOOLCHAIN_TYPE],
 )
 

@@ -129,8 +129,8 @@ def build(spec: dict, files: list[tuple[str, Path]], output: Path) -> None:
     """Writes the wheel.
 
     Args:
-        spec: what py_wheel in wheel.bzl writes; the names are its attributes'.
-        files: place before stripping, and path on disk.
+        spec: py_wheel's specification (wheel.bzl); keys are its attributes.
+        files: path before stripping, and path on disk.
         output: the wheel to write.
     """
     version = spec["version"]
