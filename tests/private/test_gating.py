@@ -7,15 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.private.starlark import evaluate
 
-def evaluate(text: str) -> dict:
-    """Evaluates a .bzl file whose Starlark is also valid Python; returns its globals."""
-    scope: dict = {}
-    exec(text, scope)
-    return scope
-
-
-CHOOSE = evaluate(Path(os.environ["GATING_BZL"]).read_text())["choose"]
+CHOOSE = evaluate(Path(os.environ["GATING_BZL"]))["choose"]
 
 
 def rule(name: str, *tags: str, kind: str = "py_test", compatible: bool = True) -> dict:

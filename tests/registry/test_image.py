@@ -5,22 +5,17 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from given import runfile
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
-
-
-def runfile(variable: str) -> Path:
-    """The file that the BUILD file names in an environment variable."""
-    return Path(os.environ["TEST_SRCDIR"], os.environ[variable])
 
 
 class Image:

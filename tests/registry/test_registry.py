@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
-REGISTRY = Path(os.environ["TEST_SRCDIR"], os.environ["REGISTRY"]).parent
-MODULE = Path(os.environ["TEST_SRCDIR"], os.environ["MODULE"])
-DEPENDENCY = re.compile(r'^bazel_dep\(name = "([^"]+)", version = "([^"]+)"', re.MULTILINE)
+from given import runfile
+
+from tests.private.module_files import tags
+
+REGISTRY = runfile("REGISTRY").parent
+MODULE = runfile("MODULE")
 
 
 def entries() -> list[Path]:
@@ -21,11 +23,8 @@ def entries() -> list[Path]:
 
 def test_every_entry_declares_its_own_name_and_version() -> None:
     for entry in entries():
-        name, version = entry.parts[-2:]
-        text = (entry / "MODULE.bazel").read_text()
-        assert re.search(
-            rf'^module\(\s*name = "{re.escape(name)}",\s*version = "{re.escape(version)}",?\s', text, re.MULTILINE
-        ), text
+        (module,) = tags([entry / "MODULE.bazel"], "module")
+        assert (module["name"], module["version"]) == entry.parts[-2:]
 
 
 def test_every_entry_says_why_it_exists() -> None:
@@ -42,6 +41,7 @@ def test_every_entry_has_its_sources_in_tree() -> None:
 
 def test_the_registry_has_every_required_module() -> None:
     for path in [MODULE, *(entry / "MODULE.bazel" for entry in entries())]:
-        for name, version in DEPENDENCY.findall(path.read_text()):
-            assert (REGISTRY / "modules" / name / version).is_dir(), f"{path} asks for {name} {version}"
-    assert len(DEPENDENCY.findall(MODULE.read_text())) >= 4
+        for module in tags([path], "bazel_dep"):
+            name, version = module["name"], module["version"]
+            assert (REGISTRY / "modules" / name / version).is_dir(), f"{path} requires {name} {version}"
+    assert len(tags([MODULE], "bazel_dep")) >= 4

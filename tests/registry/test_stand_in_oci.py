@@ -16,11 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-
-
-def runfile(variable: str) -> Path:
-    """The file that the BUILD file names in an environment variable."""
-    return Path(os.environ["TEST_SRCDIR"], os.environ[variable])
+from given import runfile
 
 
 def load(variable: str) -> ModuleType:

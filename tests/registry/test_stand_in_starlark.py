@@ -5,26 +5,13 @@ The tests evaluate the Starlark files as Python.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
+from given import runfile
 
+from tests.private.starlark import evaluate
 
-def starlark(variable: str, **loaded: object) -> dict:
-    """Evaluates a .bzl file; returns its globals.
-
-    Args:
-        loaded: what its load statements would bring.
-    """
-    scope: dict = {**loaded, "load": lambda *names: None}
-    exec(Path(os.environ["TEST_SRCDIR"], os.environ[variable]).read_text(), scope)
-    return scope
-
-
-STAND_IN = starlark("STAND_IN")
-READER = starlark("READER")
-LOCK = starlark("LOCK", normalized=READER["normalized"])
+STAND_IN = evaluate(runfile("STAND_IN"))
+LOCK = evaluate(runfile("LOCK"))
 A, B = "a" * 64, "b" * 64
 
 

@@ -17,11 +17,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
-
-def runfile(variable: str) -> Path:
-    """The file that the BUILD file names in an environment variable."""
-    return Path(os.environ["TEST_SRCDIR"], os.environ[variable])
+from given import runfile
 
 
 def python(
