@@ -1,4 +1,4 @@
-"""No folder depends on a floor above it, only tests depend on tests, and `private` is private."""
+"""Arrows point down: no folder uses one on a floor above it, nothing but tests uses tests, and `private` is private."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(os.environ["WORKSPACE_FILE"]).resolve().parent
 
-# From the ground up; CONTRIBUTING.md explains the plan. Files in the root are below all floors.
+# From the ground up; CONTRIBUTING.md has the plan. What is at the root is below all of them.
 FLOORS = [
     {"locks"},
     {"fetch"},
@@ -25,7 +25,7 @@ FLOORS = [
 ]
 FLOOR_OF = {folder: number for number, folders in enumerate(FLOORS) for folder in folders}
 
-# The exceptions, by folder and label: published artifacts have passed the tests, and images hold their tests (`pytest
+# The arrows up, by folder and label: what is published has passed the tests, and images hold their test suite (`pytest
 # /tests`).
 ALLOWED = {
     ("images", "//tests/mlc_llm:files"),
@@ -34,26 +34,30 @@ ALLOWED = {
     ("release", "//tests:gate"),
 }
 
-# Stand-in modules are separate repositories.
+# Stand-in modules are repositories of their own.
 _NOT_OURS = "fetch/registry/src/"
 
 _LABEL = re.compile(r"(?:@@?)?//([\w./+-]*)(?::([\w./+=-]+))?")
 
 
-def sources(*patterns: str) -> list[Path]:
-    """Files that git tracks or would track, by glob, as relative paths."""
-    listed = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *patterns],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    found = [Path(name) for name in listed.split("\0") if name and not name.startswith(_NOT_OURS)]
-    return [path for path in found if (ROOT / path).is_file()]
+def _files() -> Iterator[Path]:
+    """Every file of the workspace, relative; without hidden folders, Bazel's links and what Python leaves behind."""
+    for folder, folders, names in os.walk(ROOT):
+        relative = Path(folder).relative_to(ROOT)
+        folders[:] = [name for name in folders if not name.startswith((".", "bazel-")) and name != "__pycache__"]
+        yield from (relative / name for name in names)
+
+
+FILES = [path for path in _files() if not str(path).startswith(_NOT_OURS)]
+
+
+def sources(*endings: str) -> list[Path]:
+    """The files below a folder of the workspace whose names end so."""
+    return [path for path in FILES if len(path.parts) > 1 and path.name.endswith(endings)]
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The dotted names that a Python file imports, made absolute."""
+    """The dotted names that a Python file imports, relative ones made absolute."""
     for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -64,7 +68,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def labels(path: Path) -> Iterator[str]:
-    """The labels in this repository that a Starlark file uses, except in visibility, aliases and docstrings."""
+    """The labels in this repository that a Starlark file uses; visibility, aliases and docstrings are no use."""
 
     def strings(node: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("alias", "package_group"):
@@ -92,8 +96,8 @@ STARLARK = ("BUILD.bazel", ".bzl", ".MODULE.bazel")
 
 
 def arrows() -> Iterator[tuple[Path, str, str]]:
-    """(file, import or label as written, its path) of every use of another folder."""
-    for path in sources("*.py", "**/*.py"):
+    """(file, what it uses as written, that one's path) of every use of another folder."""
+    for path in sources(".py"):
         for name in imports(path):
             if folder(name.replace(".", "/")) in FLOOR_OF:
                 yield path, name, name.replace(".", "/")
@@ -105,8 +109,8 @@ def arrows() -> Iterator[tuple[Path, str, str]]:
 ARROWS = [(path, used, place) for path, used, place in arrows() if folder(place) in FLOOR_OF]
 
 
-def test_every_folder_uses_others() -> None:
-    """Without arrows the other tests would pass."""
+def test_there_are_arrows_of_every_folder() -> None:
+    """A reader that finds nothing would let everything pass."""
     assert {folder(str(path)) for path, _, _ in ARROWS} >= set(FLOOR_OF) - {"locks", "docs"}
     assert len(ARROWS) > 500
 
@@ -115,13 +119,13 @@ def test_every_folder_is_on_a_floor() -> None:
     assert {path.parts[0] for path in FILES if len(path.parts) > 1} <= set(FLOOR_OF)
 
 
-def test_no_folder_uses_a_floor_above_it() -> None:
+def test_arrows_point_down() -> None:
     up = [
         f"{path}: {used}"
         for path, used, place in ARROWS
         if FLOOR_OF[folder(place)] > FLOOR_OF[path.parts[0]] and (path.parts[0], used) not in ALLOWED
     ]
-    assert not up, "a folder must not use a floor above it:\n" + "\n".join(sorted(set(up)))
+    assert not up, "these use a folder on a floor above theirs:\n" + "\n".join(sorted(set(up)))
 
 
 def test_only_tests_use_tests() -> None:
@@ -133,21 +137,21 @@ def test_only_tests_use_tests() -> None:
     assert not wrong, "only tests may use tests:\n" + "\n".join(sorted(set(wrong)))
 
 
-def test_only_its_own_folder_and_tests_use_private() -> None:
+def test_private_is_used_by_its_own_folder_and_by_tests_only() -> None:
     wrong = []
     for path, used, place in ARROWS:
         owner, private, _ = f"/{place}/".partition("/private/")
         if private and path.parts[0] != "tests" and not f"/{path}".startswith(owner + "/"):
             wrong.append(f"{path}: {used}")
-    assert not wrong, "only their own folder and tests may use private folders:\n" + "\n".join(sorted(set(wrong)))
+    assert not wrong, "private folders are used from elsewhere:\n" + "\n".join(sorted(set(wrong)))
 
 
-def test_no_exception_is_stale() -> None:
+def test_every_allowed_arrow_is_there() -> None:
     assert {(path.parts[0], used) for path, used, _ in ARROWS} >= ALLOWED
 
 
-def test_imports_have_no_cycle() -> None:
-    modules = {".".join(path.with_suffix("").parts): path for path in sources("*.py", "**/*.py")}
+def test_no_module_imports_itself_in_a_circle() -> None:
+    modules = {".".join(path.with_suffix("").parts): path for path in sources(".py")}
     graph = {
         name: {
             target
@@ -160,7 +164,7 @@ def test_imports_have_no_cycle() -> None:
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
         if name in trail:
-            pytest.fail("a cycle of imports: " + " -> ".join([*trail[trail.index(name) :], name]))
+            pytest.fail("a circle of imports: " + " -> ".join([*trail[trail.index(name) :], name]))
         if name not in done:
             for target in sorted(graph[name]):
                 visit(target, (*trail, name))

@@ -119,7 +119,7 @@ SPOILT_LIBRARIES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "for 32 bits": (elf(4, b"\x01"), "an ELF file of 64 bits, found"),
     "for another processor": (elf(0x12, b"\xf3\x00"), "found one for ELF machine 243"),
     # Loading it would kill the process with SIGBUS.
-    "cut short": (lambda content: content[:400_000], "bytes, found 400000, it is cut short"),
+    "cut short": (lambda content: content[:400_000], "bytes, found 400000: the file is truncated"),
     "for an older TVM": (
         lambda content: content.replace(SYMBOL, b"__tvm_dev_mblob\0______"),
         "found one for an older TVM",

@@ -77,7 +77,7 @@ def test_a_gpu_without_nvcc_is_refused() -> None:
 
 def test_nvcc_by_another_name_is_refused(nvcc: Path) -> None:
     """TVM calls it by name."""
-    with pytest.raises(TargetError, match="wrapped: expected a program with the name nvcc, by which TVM calls it"):
+    with pytest.raises(TargetError, match="wrapped: expected a program named nvcc, because TVM calls it by that name"):
         target_variables(cuda("sm_90"), Path("g++"), nvcc.rename(nvcc.with_name("wrapped")))
 
 

@@ -11,7 +11,8 @@ from given import runfile
 from tests.private.starlark import evaluate
 
 STAND_IN = evaluate(runfile("STAND_IN"))
-LOCK = evaluate(runfile("LOCK"))
+READER = evaluate(runfile("READER"))
+LOCK = evaluate(runfile("LOCK"), normalized=READER["normalized"])
 A, B = "a" * 64, "b" * 64
 
 

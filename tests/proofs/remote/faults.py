@@ -64,7 +64,7 @@ class Faults(unittest.TestCase):
         self.build.run(remote)
         killer.join(timeout=1)
         self.assertFalse(killer.is_alive(), "no worker was busy")
-        self.assertIn("starting it again", remote.said())
+        self.assertIn("restarting it", remote.said())
         self.assertGreater(self.build.runners()["remote"], 0)
         self.assert_same_bytes()
 

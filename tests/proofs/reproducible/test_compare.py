@@ -16,7 +16,7 @@ from collections.abc import Callable
 import pytest
 
 from release.private.reproduce import compare
-from tests.images.layouts import Content, write_layout
+from tests.oci.layouts import Content, write_layout
 
 DIFFOSCOPE = pathlib.Path(os.environ["DIFFOSCOPE"]).absolute()
 

@@ -1,51 +1,12 @@
-"""Reads a requirements lock and chooses wheels; tests/registry evaluates it as Python too.
+"""Choosing wheels of a requirements lock; also evaluated as Python by tests/registry.
 
 Only the common core of Starlark and Python is used, no module of either.
 """
 
-def normalized(name):
-    """A distribution's name in targets: lower case, with runs of "-", "_" and "." replaced by "_"."""
-    result = name.strip().lower().replace("-", "_").replace(".", "_")
-    for _ in range(8):
-        result = result.replace("__", "_")
-    return result
-
-def parse_lock(text, path):
-    """Reads a lock written by `pip-compile --generate-hashes`.
-
-    Args:
-        text: the lock's content.
-        path: its name for errors.
-
-    Returns:
-        A pair: dict of normalized name to {"name", "version", "extras", "hashes"}, and an error or None.
-    """
-    packages = {}
-    for line in text.replace("\\\n", " ").split("\n"):
-        line = line.partition(" #")[0].strip()
-        if not line or line.startswith("#"):
-            continue
-        words = [word for word in line.split(" ") if word]
-        hashes = [word[len("--hash=sha256:"):] for word in words if word.startswith("--hash=sha256:")]
-        requirement = "".join([word for word in words if not word.startswith("--hash=")]).partition(";")[0]
-        if requirement.startswith("-"):
-            return {}, "%s: expected \"name==version --hash=sha256:...\", found the option \"%s\"" % (path, words[0])
-        name, equals, version = requirement.partition("==")
-        name, bracket, extras = name.partition("[")
-        if not equals or not version:
-            return {}, "%s: expected \"name==version\", found \"%s\"; update the lock (its first lines say how)" % (path, requirement)
-        if not hashes:
-            return {}, "%s: %s==%s has no --hash=sha256:...; update the lock (its first lines say how)" % (path, name, version)
-        packages[normalized(name)] = {
-            "name": name,
-            "version": version,
-            "extras": [normalized(extra) for extra in extras.rstrip("]").split(",")] if bracket else [],
-            "hashes": hashes,
-        }
-    return packages, None
+load("@@//fetch/pypi:lock.bzl", "normalized")
 
 def rank(filename, minor):
-    """How well a wheel fits CPython 3.<minor> on 64-bit x86 Linux with glibc: 0 if not at all, higher is better."""
+    """How well a wheel suits CPython 3.<minor> on 64-bit x86 Linux with glibc: 0 not at all, higher is better."""
     if not filename.endswith(".whl"):
         return 0
     parts = filename[:-len(".whl")].split("-")
@@ -66,11 +27,11 @@ def rank(filename, minor):
     return best
 
 def choose(package, files, minor):
-    """Picks the file of a package that the lock allows and that fits the interpreter best.
+    """Picks the file of a package that the lock allows and that suits the interpreter best.
 
     Args:
         package: the package's entry of parse_lock.
-        files: the index's files: dicts with "filename", "url" and "hashes".
+        files: what the index lists: dicts with "filename", "url" and "hashes".
         minor: 11 for Python 3.11.
 
     Returns:

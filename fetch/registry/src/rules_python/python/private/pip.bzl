@@ -1,6 +1,7 @@
 """pip.parse of the rules_python stand-in: one repository per wheel of the lock, and a hub with their public names."""
 
-# From the root module: one place decides which index the machine uses.
+# Of the root module, not of this one: which index the machine uses is decided in one place.
+load("@@//fetch/pypi:lock.bzl", "parse_lock")
 load("@@//fetch/pypi:pypi.bzl", "from_repository_cache", "pypi_fetch", "pypi_files", "pypi_index")
 load(":lock.bzl", "choose", "required")
 
@@ -8,12 +9,12 @@ def _index_impl(rctx):
     address, error = pypi_index(rctx)
     rctx.file("BUILD.bazel", "")
 
-    # Report the error only if the repository cache does not have a wheel.
+    # An error is told only if a wheel is not in the repository cache either.
     rctx.file("index.json", json.encode({"address": address, "error": error}))
 
 _index = repository_rule(
     implementation = _index_impl,
-    doc = "Finds this machine's Python package index, once for all wheels.",
+    doc = "Finds out, once for all wheels, which Python package index this machine is configured with.",
     environ = ["PIP_CONFIG_FILE", "PIP_INDEX_URL"],
 )
 
@@ -39,7 +40,7 @@ def _child(folder, suffix):
     return [path for path in folder.readdir() if path.basename.endswith(suffix)]
 
 def _filename(dist_info, rctx):
-    """The file name of a wheel, from its metadata. Used if only its hash is known."""
+    """The file name that a wheel's own metadata stand for: what it has when only its hash is known."""
     tags = [line[len("Tag:"):].strip().split("-") for line in rctx.read(dist_info.get_child("WHEEL")).splitlines() if line.startswith("Tag:")]
     sets = [".".join({tag[part]: None for tag in tags}.keys()) for part in range(3)]
     return "-".join([dist_info.basename[:-len(".dist-info")]] + sets) + ".whl"
@@ -48,7 +49,7 @@ def _wheel_impl(rctx):
     package = json.decode(rctx.attr.package)
     filename = _download(rctx, package)
 
-    # extract() chooses the format by extension; a wheel is a zip archive.
+    # extract() goes by the file's ending, and a wheel is a zip archive.
     rctx.symlink(filename, "wheel.zip")
     rctx.extract("wheel.zip", "site-packages")
     rctx.delete("wheel.zip")
@@ -183,7 +184,7 @@ pip = module_extension(
         "parse": tag_class(attrs = {
             "hub_name": attr.string(mandatory = True, doc = "The repository with the public names."),
             "python_version": attr.string(mandatory = True, doc = "e.g. \"3.11\"."),
-            "requirements_lock": attr.label(mandatory = True, doc = "Written by pip-compile --generate-hashes."),
+            "requirements_lock": attr.label(mandatory = True, doc = "As pip-compile --generate-hashes writes it."),
         }),
     },
 )
