@@ -60,7 +60,7 @@ def test_without_a_checkout_there_is_no_release(tmp_path) -> None:
     done = run(tmp_path, GIT_CEILING_DIRECTORIES=str(tmp_path.parent))
     assert (
         done.returncode == 1
-        and "A release is built in a git checkout" in done.stderr
+        and "Build a release in a git checkout" in done.stderr
         and "Traceback" not in done.stderr
     )
 
