@@ -13,6 +13,7 @@ wheel = _wheel
 # The newest symbols used are in glibc 2.27 and GCC 8's libstdc++. tests/wheels checks that with auditwheel (README.md, "Tag").
 PLATFORM = "manylinux_2_28_x86_64"
 
+# The wheels that mlc-llm's engine and server import.
 MLC_LLM_DEPENDENCIES = ["@pypi//{}:whl".format(name) for name in [
     "annotated_doc",
     "annotated_types",

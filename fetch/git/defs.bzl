@@ -20,6 +20,7 @@ load(":source.bzl", "NO_SOURCES")
 # For targets that have another way without sources.
 WITH_SOURCES = AVAILABLE
 
+# For target_compatible_with: without the sources of mlc-llm such a target is skipped.
 NEEDS_SOURCES = [] if AVAILABLE else [Label("//fetch/git:" + NO_SOURCES)]
 
 def _say_what_is_skipped():

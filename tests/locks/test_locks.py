@@ -15,7 +15,7 @@ from fetch import locks
 from tests.private import module_files
 
 FILES = {path.name: path for path in map(pathlib.Path, os.environ["LOCKS"].split())}
-README = pathlib.Path(os.environ["README"]).read_text()
+SOURCES_PAGE = pathlib.Path(os.environ["SOURCES_PAGE"]).read_text()
 MODULE_FILES = [pathlib.Path(path) for path in os.environ["MODULE_FILES"].split()]
 VERSIONS = dict(re.findall(r'^(\w+) = "([^"]+)"$', pathlib.Path(os.environ["VERSIONS"]).read_text(), re.MULTILINE))
 ENVIRONMENTS = os.environ["ENVIRONMENTS"].split()
@@ -183,8 +183,10 @@ def test_every_source_is_a_repository() -> None:
     assert sorted(archives) == sorted(set(SOURCES) - git)
 
 
-def test_the_readme_checks_out_what_is_locked() -> None:
-    commands = re.findall(r"^    git clone (\S+)(?: +# .*)?\n    git -C (\S+) checkout (\S+)$", README, re.MULTILINE)
+def test_the_documentation_checks_out_what_is_locked() -> None:
+    commands = re.findall(
+        r"^    git clone (\S+)(?: +# .*)?\n    git -C (\S+) checkout (\S+)$", SOURCES_PAGE, re.MULTILINE
+    )
     git = {name: source for name, source in SOURCES.items() if source["registry"] == "git"}
     assert sorted(commands, key=lambda command: command[1]) == [
         (source["repository"], name, source["commit"]) for name, source in git.items()

@@ -231,7 +231,7 @@ def test_a_bazel_command_is_in_the_documents(command: str) -> None:
     bazels = words[: words.index("--")] if "--" in words else words
     (target,) = [word for word in bazels if "//" in word]
     documented = re.search(rf"tools/bazel {words[1]} (\S+ )*{re.escape(target)}(?![\w/:])", DOCUMENTS)
-    assert documented, f"no README has `tools/bazel {words[1]} … {target}`"
+    assert documented, f"no document has `tools/bazel {words[1]} … {target}`"
 
 
 def test_what_is_published_is_with_cuda() -> None:
