@@ -52,8 +52,8 @@ def rewritten(path: str, text: str, places: dict[str, str]) -> str:
                 replaced = f"({found}{'#' + link.anchor if link.anchor else ''})"
                 break
         else:
-            if target.endswith(".md"):
-                # mkdocs refuses it by name.
+            if target.endswith(".md") or text[link.start] == "!":
+                # A page or picture that does not exist: mkdocs names it and fails.
                 continue
             replaced = ""
         whole = text[link.start : link.end]
@@ -100,7 +100,10 @@ def main(arguments: list[str]) -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         staged = Path(scratch, "pages")
-        generated = stage(staged, options.sources, options.public)
+        try:
+            generated = stage(staged, options.sources, options.public)
+        except reference.DocstringError as error:
+            sys.exit(f"docs: {error}")
         config = load_config(
             str(options.config), docs_dir=str(staged), site_dir=str(options.output.resolve()), strict=True
         )

@@ -22,7 +22,7 @@ _KINDS = {
 _SECTION = re.compile(r"^(Args|Returns):\n", re.MULTILINE)
 
 
-class ReferenceError(Exception):
+class DocstringError(Exception):
     """A public name that cannot be described."""
 
 
@@ -81,7 +81,7 @@ class Starlark:
         """What the file offers: public names with a docstring or, for constants, the comment above them.
 
         Raises:
-          ReferenceError: a public function or rule has no docstring.
+          DocstringError: a public function or rule has no docstring.
         """
         return [self._entry(name, line) for name, line in self._order if not name.startswith("_")]
 
@@ -133,7 +133,7 @@ class Starlark:
         node = self._functions[name]
         docstring = ast.get_docstring(node)
         if not docstring:
-            raise ReferenceError(f"{self.path}:{node.lineno}: expected a docstring of the public function {name}")
+            raise DocstringError(f"{self.path}:{node.lineno}: expected a docstring of the public function {name}")
         body, *rest = _SECTION.split(docstring)
         sections = dict(zip(rest[::2], rest[1::2], strict=True))
         kind = "macro" if node.args.args and node.args.args[0].arg == "name" else "function"
@@ -165,7 +165,7 @@ class Starlark:
         doc = keywords.get("doc") or (call.args[0] if kind == "provider" and call.args else None)
         text = inspect.cleandoc(self._string(doc)) or (self.doc if kind == "module_extension" else "")
         if not text:
-            raise ReferenceError(f"{self.path}:{call.lineno}: expected `doc` of the public {_KINDS[kind]} {name}")
+            raise DocstringError(f"{self.path}:{call.lineno}: expected `doc` of the public {_KINDS[kind]} {name}")
         return Entry(name, _KINDS[kind], text, attributes)
 
     def _attributes(self, node: ast.expr | None) -> Iterator[tuple[str, str]]:
@@ -235,7 +235,7 @@ class _Elsewhere(ast.expr):
 def _constant(node: ast.expr) -> str:
     """The value of a string literal."""
     if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
-        raise ReferenceError(f"expected a string, found {ast.unparse(node)}")
+        raise DocstringError(f"expected a string, found {ast.unparse(node)}")
     return node.value
 
 

@@ -98,7 +98,8 @@ def test_each_page_has_a_place_in_the_site(path: str, place: str) -> None:
         ),
         ("wheels/README.md", "see [`a.py`](a.py) and [b](https://b.org)", "see `a.py` and [b](https://b.org)"),
         ("wheels/README.md", "[here](#tag)", "[here](#tag)"),
-        # mkdocs refuses what leads to no page.
+        # mkdocs names what leads to no page or picture, and fails.
+        ("wheels/README.md", "![gone](gone.svg)", "![gone](gone.svg)"),
         ("wheels/README.md", "[gone](gone.md)", "[gone](gone.md)"),
     ],
 )

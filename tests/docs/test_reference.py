@@ -129,7 +129,7 @@ def test_an_extension_has_its_tags_and_a_provider_its_fields() -> None:
     ],
 )
 def test_a_public_name_without_a_docstring_is_an_error(source: str, message: str) -> None:
-    with pytest.raises(reference.ReferenceError, match=message):
+    with pytest.raises(reference.DocstringError, match=message):
         reference.write(["a.bzl"], lambda path: source)
 
 

@@ -1,4 +1,4 @@
-"""What an action may name and ask for, and all exceptions with their reasons."""
+"""What an action may name and ask for, and every exception with its reason, for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import dataclasses
 import re
 
 _STARTS_BAZEL = "starts its own Bazel, whose actions obey the same rules"
-_STARTS_CONTAINERS = "starts containers: Bazel's sandbox has only one user, so the image's user could not be tested"
+_READS_THE_WORKSPACE = "reads files of the whole workspace, which are not inputs of a target"
+_STARTS_CONTAINERS = (
+    "starts containers: in Bazel's sandbox there is only one user, and the image's own could not be tested"
+)
 
 # Target → why it may leave the sandbox or use the network. Add an exception here, with its reason.
 EXCEPTIONS = {
     "//release/private/reproduce:seen": (
         "shows what an action of this build sees, so no cache or other machine may answer for it"
     ),
+    "//tests/docs:links": _READS_THE_WORKSPACE,
+    "//tests/floors:floors": _READS_THE_WORKSPACE,
     "//tests/proofs/airgap:airgap": _STARTS_BAZEL,
     "//tests/proofs/git_sources:build": _STARTS_BAZEL,
     "//tests/proofs/hermetic:action_graph": _STARTS_BAZEL,
