@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,16 @@ def test_descriptions_of_wheels_have_absolute_links_only(page: str) -> None:
 def test_the_readme_has_at_most_100_lines() -> None:
     lines = len(text("README.md").splitlines())
     assert lines <= 100, f"README.md has {lines} lines: move something to docs/"
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/contributors/README.md"])
+def test_the_floor_plan_is_the_one_that_is_tested(page: str) -> None:
+    """//tests/floors has the plan; the tables of both pages must not say anything else."""
+    tree = ast.parse(text("tests/floors/test_floors.py"))
+    (plan,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FLOORS"
+    ]
+    rows = re.findall(r"^\| (\d) \| ([^|]+) \|", text(page), re.MULTILINE)
+    assert {int(number): set(re.findall(r"`(\w+)/?`", folders)) for number, folders in rows} == dict(enumerate(plan, 1))
