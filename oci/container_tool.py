@@ -1,4 +1,7 @@
-"""Finds a container tool of this machine that works; run as a program, becomes it: the `loader` of every oci_load here."""
+"""Finds a container tool that works on this machine.
+
+Run as a program, it becomes that tool: the `loader` of every oci_load here.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,14 @@ import shutil
 import subprocess
 import sys
 
-# What shows that a tool can do its work: the client docker is often there without its daemon.
+# Commands that show whether a tool works: Docker's client is often installed without its daemon.
 _PROBES = {
     "podman": ["info"],
     "docker": ["version", "--format", "{{.Server.Os}}"],
     "runc": ["--version"],
 }
 
-# Tools that keep images; runc only runs what is unpacked for it.
+# Tools that store images; runc only runs an unpacked one.
 ENGINES = ("podman", "docker")
 
 _REMEDY = "install one (Debian: apt-get install podman) or start the daemon of docker"
@@ -30,7 +33,7 @@ def find(candidates: tuple[str, ...], wanted: str | None = None) -> tuple[str, s
 
     Args:
         candidates: names, best first.
-        wanted: the only one to take; else $MLC_CONTAINER_TOOL, else any.
+        wanted: accept only this one; default $MLC_CONTAINER_TOOL, then any.
 
     Raises:
         NoTool: none works.
@@ -66,7 +69,7 @@ def main() -> int:
     except NoTool as error:
         print(f"load: {error}", file=sys.stderr)
         return 1
-    # The tool takes this process's place: what is loaded may come through a pipe that the caller opened for it.
+    # Replace this process: the image may come through a pipe that the caller opened.
     os.execv(path, [path, *sys.argv[1:]])
     return 0
 

@@ -1,4 +1,7 @@
-"""Registry credentials as `podman login` and `docker login` leave them (containers-auth.json(5), Docker's config.json)."""
+"""Registry credentials as `podman login` and `docker login` store them.
+
+Formats: containers-auth.json(5), and Docker's config.json.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _PLACES = [
 
 
 class CredentialsError(Exception):
-    """A file with credentials cannot be used; the message names it."""
+    """A file with credentials is unusable; the message names it."""
 
 
 def files(environment: dict[str, str]) -> list[pathlib.Path]:
@@ -36,7 +39,7 @@ def files(environment: dict[str, str]) -> list[pathlib.Path]:
 
 
 def advice(host: str, environment: dict[str, str]) -> str:
-    """What to do about credentials that a registry does not take."""
+    """What to do if a registry rejects the credentials."""
     login = f"log in with `podman login {host}` or `docker login {host}`"
     found = files(environment)
     return f"those in {', '.join(map(str, found))} do not do; {login}" if found else f"found no file with any; {login}"
@@ -44,10 +47,11 @@ def advice(host: str, environment: dict[str, str]) -> str:
 
 @contextlib.contextmanager
 def docker_config(environment: dict[str, str]) -> Iterator[dict[str, str]]:
-    """The environment in which Docker's clients (oras, cosign) see the credentials of all files, the most specific
-    file's first.
+    """The environment in which Docker's clients (oras, cosign) see the credentials of all files.
 
-    The merged file is readable by its owner only, and gone afterwards.
+    The most specific file wins.
+
+    Only the owner can read the merged file, which is deleted afterwards.
 
     Raises:
         CredentialsError: a file is not JSON.

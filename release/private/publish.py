@@ -48,7 +48,7 @@ _SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
 
 
 class Refused(Exception):
-    """Nothing (more) is published; the message says what was expected, what was found, and the command that fixes it."""
+    """Nothing (more) is published; the message says what was expected and found, and the command that fixes it."""
 
 
 class HostError(Exception):

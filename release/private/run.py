@@ -1,12 +1,12 @@
-"""Starts an image with the container tool that is there: podman, docker or runc.
+"""Starts an image with the container tool of this machine: podman, docker or runc.
 
     tools/bazel run //images:run                                    # a shell
     tools/bazel run //images:run -- smoke
     tools/bazel run //images:run -- --volume "$PWD":/workspace -- pytest /tests
-    tools/bazel run //images:run -- --image mlc_llm --volume "$PWD":/workspace --publish 8000:8000 -- serve
-    /workspace/MODEL
+    tools/bazel run //images:run -- --image mlc_llm --volume "$PWD":/workspace --publish 8000:8000 \\
+        -- serve /workspace/MODEL
 
-Nothing is kept of the container. With runc it has no network.
+The container is removed when it stops. With runc it has no network.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class RunError(Exception):
 
 
 def volume(text: str) -> tuple[str, str]:
-    """Reads HOST:CONTAINER; the folder must be there, since Docker would make it, as root."""
+    """Parses HOST:CONTAINER; the folder must exist, because Docker would create it as root."""
     outside, _, inside = text.partition(":")
     folder = arguments.user_path(outside).absolute()
     if not inside.startswith("/"):
@@ -43,7 +43,7 @@ def volume(text: str) -> tuple[str, str]:
 
 
 def ports(text: str) -> str:
-    """Checks [ADDRESS:]HOST:CONTAINER, two ports: an engine's own message about another comes late and names none."""
+    """Checks [ADDRESS:]HOST:CONTAINER, two ports: an engine complains late and does not name the port."""
     *_, outside, inside = ["", *text.split(":")]
     if not (outside.isdigit() and inside.isdigit()):
         raise argparse.ArgumentTypeError(f"expected HOST:CONTAINER, two ports, found {text!r}")
@@ -53,7 +53,7 @@ def ports(text: str) -> str:
 def run_in_engine(
     tool: str, path: str, options: argparse.Namespace, image: oci_layout.Image, reference: str, loader: pathlib.Path
 ) -> int:
-    """Becomes `podman run` or `docker run`; loads the image first, unless the engine has this very one.
+    """Becomes `podman run` or `docker run`; loads the image first unless the engine has this very one.
 
     Raises:
         RunError: it cannot be loaded.
@@ -61,7 +61,7 @@ def run_in_engine(
     inspect = subprocess.run(
         [path, "image", "inspect", "--format", "{{.Id}}", reference], capture_output=True, text=True
     )
-    # An image is known by its configuration's digest, or by its manifest's where Docker stores images with containerd.
+    # An engine identifies an image by its configuration's digest; Docker with containerd's store by its manifest's.
     if inspect.stdout.strip().removeprefix("sha256:") not in {
         digest.removeprefix("sha256:") for digest in (image.manifest["config"]["digest"], image.digest)
     }:
@@ -95,7 +95,7 @@ def run_in_runc(path: str, options: argparse.Namespace, image: oci_layout.Image,
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="run-"))
     try:
         print("run: unpacking the image for runc", file=sys.stderr, flush=True)
-        # umoci knows an image by a name, which Bazel's layouts do not give; the blobs stay where they are.
+        # umoci needs an image's name, which Bazel's layouts lack; the blobs stay where they are.
         layout = scratch / "layout"
         layout.mkdir()
         (layout / "oci-layout").write_bytes((image.folder / "oci-layout").read_bytes())
@@ -132,13 +132,13 @@ def run_in_runc(path: str, options: argparse.Namespace, image: oci_layout.Image,
 
 
 def container_config(config: dict, image: oci_layout.Image, options: argparse.Namespace, rootless: bool) -> dict:
-    """umoci's runtime configuration (runtime-spec, config.md) with the command, the volumes and the user of this run."""
+    """umoci's runtime configuration (runtime-spec, config.md) with this run's command, volumes and user."""
     process = config["process"]
     image_config = image.config["config"]
     process["args"] = [*image_config.get("Entrypoint", []), *(options.command or image_config.get("Cmd", []))]
     process["terminal"] = sys.stdin.isatty()
     if rootless:
-        # The one user that there is in the container.
+        # The only user in the container.
         process["user"] = {"uid": 0, "gid": 0}
     for outside, inside in options.volume:
         config["mounts"].append({"destination": inside, "type": "bind", "source": outside, "options": ["rbind", "rw"]})

@@ -53,7 +53,7 @@ def test_smoke_finds_everything_working(container: Container) -> None:
 
 @pytest.mark.parametrize("options", [{"user": 4711}, {"read_only": True}, {"user": 4711, "read_only": True}])
 def test_smoke_needs_no_home_folder(container: Container, options: dict[str, Any]) -> None:
-    """It works for any user, even one that the image does not know, and on a read-only root, as images/README.md says."""
+    """It works on a read-only root and for any user, even one unknown to the image, as images/README.md says."""
     assert "smoke: everything works" in container.said("smoke", **options)
 
 

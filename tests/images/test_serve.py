@@ -14,7 +14,8 @@ import json, signal, subprocess, sys, time, urllib.request
 server = subprocess.Popen(sys.argv[1:])
 
 def ask(path, body=None):
-    request = urllib.request.Request("http://127.0.0.1:8000" + path, body and json.dumps(body).encode(), {"Content-Type": "application/json"})
+    data = body and json.dumps(body).encode()
+    request = urllib.request.Request("http://127.0.0.1:8000" + path, data, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as answer:
         return json.load(answer)
 

@@ -24,7 +24,7 @@ class Page(HTMLParser):
     def __init__(self, html: str) -> None:
         super().__init__()
         self.rows: list[list[str]] = []
-        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
         self._open: list[str] = []
         self._text: list[str] = []
         self.feed(html)
@@ -32,7 +32,7 @@ class Page(HTMLParser):
         assert self._open == [], f"never closed: {self._open}"
         self.text = " ".join("".join(self._text).split())
 
-    def handle_starttag(self, tag, attrs) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
         if tag not in _VOID:
             self._open.append(tag)
@@ -41,14 +41,14 @@ class Page(HTMLParser):
         if tag in ("td", "th"):
             self.rows[-1].append("")
 
-    def handle_startendtag(self, tag, attrs) -> None:
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
 
-    def handle_endtag(self, tag) -> None:
+    def handle_endtag(self, tag: str) -> None:
         assert self._open and self._open[-1] == tag, f"</{tag}> closes {self._open}"
         self._open.pop()
 
-    def handle_data(self, data) -> None:
+    def handle_data(self, data: str) -> None:
         if "style" not in self._open:
             self._text.append(data + " ")
             if self.rows and {"td", "th"} & set(self._open):

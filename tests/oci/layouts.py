@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from oci.layer import Layer
 
 # Content of one layer: path → bytes of a file, or None for a folder.
-Content = dict[str, bytes | None]
+Content = Mapping[str, bytes | None]
 
 
 def write_layout(
     folder: pathlib.Path,
-    layers: list[Content | Layer],
+    layers: Sequence[Content | Layer],
     config: dict | None = None,
     labels: dict[str, str] | None = None,
 ) -> pathlib.Path:
@@ -46,7 +48,7 @@ def write_layout(
         "history": [{"created_by": f"bazel build @@//image:layer{number}"} for number in range(len(layers))],
         "rootfs": {"type": "layers", "diff_ids": []},
     }
-    manifest = {
+    manifest: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": _json(folder, configuration, "application/vnd.oci.image.config.v1+json"),

@@ -8,11 +8,13 @@ import json
 import os
 import pathlib
 import tarfile
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from oci import image_facts
-from oci.image_facts import ImageError, Package
+from oci.image_facts import ImageError, ImageFacts, Package
 from oci.layer import Entry, Layer
 from oci.layout import Image
 from oci.report import treemap
@@ -22,16 +24,16 @@ SITE = "usr/local/lib/python3.11/dist-packages"
 
 
 @pytest.fixture
-def read(tmp_path):
+def read(tmp_path: pathlib.Path) -> Callable[..., ImageFacts]:
     """Makes an image of layers and reads it."""
 
-    def make(*layers, name="image", **kwargs):
+    def make(*layers: Any, name: str = "image", **kwargs: Any) -> ImageFacts:
         return image_facts.read(name, write_layout(tmp_path / name, list(layers), **kwargs), {})
 
     return make
 
 
-def test_sizes_of_layers(read, tmp_path) -> None:
+def test_sizes_of_layers(read: Callable[..., ImageFacts], tmp_path: pathlib.Path) -> None:
     image = read({"a": b"1" * 1000, "folder/b": b"2" * 24}, {"folder/c": b""})
     assert [(layer.name, layer.origin, layer.unpacked, layer.files) for layer in image.layers] == [
         ("layer0", "//image:layer0", 1024, 2),
@@ -47,7 +49,7 @@ def test_sizes_of_layers(read, tmp_path) -> None:
     assert not image.hidden and not image.duplicates()
 
 
-def test_a_history_that_has_steps_without_a_layer(tmp_path) -> None:
+def test_a_history_that_has_steps_without_a_layer(tmp_path: pathlib.Path) -> None:
     folder = write_layout(tmp_path / "image", [{"a": b"1"}])
     _edit_config(folder, history=[{"created_by": "ENV A=1", "empty_layer": True}, {"created_by": "/bin/sh -c make"}])
     (layer,) = image_facts.read("image", folder, {}).layers
@@ -57,13 +59,13 @@ def test_a_history_that_has_steps_without_a_layer(tmp_path) -> None:
     assert (layer.origin, layer.name) == ("unknown", "layer 1")
 
 
-def _edit_config(folder: pathlib.Path, **changes) -> None:
+def _edit_config(folder: pathlib.Path, **changes: Any) -> None:
     """Changes the configuration in place: nothing here compares blobs with their digests."""
     image = Image(folder)
     image.blob(image.config_digest).write_text(json.dumps({**image.config, **changes}))
 
 
-def test_what_upper_layers_replace_and_remove_is_hidden(read) -> None:
+def test_what_upper_layers_replace_and_remove_is_hidden(read: Callable[..., ImageFacts]) -> None:
     image = read(
         {
             "kept": b"k",
@@ -99,7 +101,7 @@ def test_what_upper_layers_replace_and_remove_is_hidden(read) -> None:
     assert "emptied" in image.files
 
 
-def test_packages_with_the_size_of_their_files(read) -> None:
+def test_packages_with_the_size_of_their_files(read: Callable[..., ImageFacts]) -> None:
     debian = {
         "var/lib/dpkg/status.d/dash": (
             b"Package: dash\nVersion: 0.5\nArchitecture: amd64\nStatus: install ok installed\n"
@@ -129,7 +131,7 @@ def test_packages_with_the_size_of_their_files(read) -> None:
     ]
 
 
-def test_packages_of_an_image_with_dpkg(read) -> None:
+def test_packages_of_an_image_with_dpkg(read: Callable[..., ImageFacts]) -> None:
     status = b"Package: a\nStatus: install ok installed\nVersion: 1\nArchitecture: amd64\n\n"
     status += b"Package: b\nStatus: deinstall ok config-files\nVersion: 2\n"
     image = read(
@@ -138,13 +140,13 @@ def test_packages_of_an_image_with_dpkg(read) -> None:
     assert image.packages == [Package("Debian", "a", "1", 2)]
 
 
-def test_a_package_that_an_upper_layer_updates_is_there_once(read) -> None:
+def test_a_package_that_an_upper_layer_updates_is_there_once(read: Callable[..., ImageFacts]) -> None:
     status = "var/lib/dpkg/status.d/dash"
     image = read({status: b"Package: dash\nVersion: 1\n"}, {status: b"Package: dash\nVersion: 2\n"})
     assert [package.version for package in image.packages] == ["2"]
 
 
-def test_duplicates_across_layers(read) -> None:
+def test_duplicates_across_layers(read: Callable[..., ImageFacts]) -> None:
     image = read(
         {"a": b"same" * 100, "b": b"small"}, {"c": b"same" * 100, "d": b"same" * 100, "e": b"small", "f": b"", "g": b""}
     )
@@ -154,7 +156,7 @@ def test_duplicates_across_layers(read) -> None:
     assert found == [(800, [("a", 0), ("c", 1), ("d", 1)]), (5, [("b", 0), ("e", 1)])]
 
 
-def test_hard_links_weigh_nothing(read) -> None:
+def test_hard_links_weigh_nothing(read: Callable[..., ImageFacts]) -> None:
     layer = Layer()
     layer.add_file("a", b"1" * 50, "test")
     layer.add_symlink("soft", "a", "test")
@@ -167,7 +169,7 @@ def test_hard_links_weigh_nothing(read) -> None:
     assert image.unpacked == 50
 
 
-def test_settings(read) -> None:
+def test_settings(read: Callable[..., ImageFacts]) -> None:
     config = {
         "Entrypoint": ["/bin/start", "two words"],
         "Env": ["B=2", "A=x=y"],
@@ -188,7 +190,7 @@ def test_settings(read) -> None:
     }
 
 
-def test_difference(read) -> None:
+def test_difference(read: Callable[..., ImageFacts]) -> None:
     common = {"usr/shared": b"s" * 500}
     status = "var/lib/dpkg/status.d/"
     before = read(
@@ -239,7 +241,7 @@ def test_difference(read) -> None:
     }
 
 
-def test_a_file_of_the_same_size_with_other_content_or_mode_differs(read) -> None:
+def test_a_file_of_the_same_size_with_other_content_or_mode_differs(read: Callable[..., ImageFacts]) -> None:
     other_mode = Layer()
     other_mode.add_file("a", b"1", "test", mode=0o755)
     before = read({"a": b"1"}, name="before")
@@ -250,8 +252,8 @@ def test_a_file_of_the_same_size_with_other_content_or_mode_differs(read) -> Non
     assert not image_facts.compare(before, read({"other": b""}, {"a": b"1"}, {".wh.other": b""}, name="layers")).files
 
 
-def test_a_layer_is_read_once_for_all_images(tmp_path) -> None:
-    known = {}
+def test_a_layer_is_read_once_for_all_images(tmp_path: pathlib.Path) -> None:
+    known: dict[str, image_facts.LayerContent] = {}
     image_facts.read("one", write_layout(tmp_path / "one", [{"a": b"1"}]), known)
     two = write_layout(tmp_path / "two", [{"a": b"1"}, {"b": b"2"}])
     (digest,) = known
@@ -289,7 +291,9 @@ def test_a_layer_is_read_once_for_all_images(tmp_path) -> None:
         ),
     ],
 )
-def test_a_folder_that_is_no_image_is_said_in_one_line(tmp_path, damage, message) -> None:
+def test_a_folder_that_is_no_image_is_said_in_one_line(
+    tmp_path: pathlib.Path, damage: Callable[[pathlib.Path], Any], message: str
+) -> None:
     folder = write_layout(tmp_path / "image", [{"a": b"1"}])
     damage(folder)
     with pytest.raises(ImageError, match=message) as error:
@@ -297,7 +301,7 @@ def test_a_folder_that_is_no_image_is_said_in_one_line(tmp_path, damage, message
     assert "\n" not in str(error.value) and str(error.value).startswith("image: ")
 
 
-def test_the_rectangles_of_folders_cover_the_picture(read) -> None:
+def test_the_rectangles_of_folders_cover_the_picture(read: Callable[..., ImageFacts]) -> None:
     files = {f"folder{number % 4}/file{number}": bytes([number]) * (1000 + 97 * number) for number in range(30)}
     image = read(files)
     tiles = treemap.tiles(image.files, 1000, 600)
@@ -336,7 +340,7 @@ def test_rectangles_are_the_published_example() -> None:
     assert sum(width * height for _, _, width, height in found) == pytest.approx(24, rel=0.01)
 
 
-def test_the_picture_of_an_image_without_files(read) -> None:
+def test_the_picture_of_an_image_without_files(read: Callable[..., ImageFacts]) -> None:
     assert treemap.tiles(read({"empty": b""}).files, 1000, 600) == []
 
 

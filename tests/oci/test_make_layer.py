@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from oci import layer
+from oci.layout import content
 from oci.private import make_layer, select_files
 from tests.oci import debs
 
@@ -34,7 +35,7 @@ class Maker:
         make_layer.make_layer(spec).write(self.output)
         with tarfile.open(self.output) as tar:
             self.members = tar.getmembers()
-            self.data = {member.name: tar.extractfile(member).read() for member in self.members if member.isreg()}
+            self.data = {member.name: content(tar, member) for member in self.members if member.isreg()}
         return {member.name: member for member in self.members}
 
 
@@ -251,7 +252,7 @@ def test_same_content_gives_the_same_bytes(tmp_path: pathlib.Path, umask: None) 
             json.dumps({"packages": [str(package)], "trees": [[str(folder / "tree"), "opt"]], "symlinks": {"x": "opt"}})
         )
         output = folder / "layer.tar.gz"
-        command = [sys.executable, make_layer.__file__, "--spec", spec, "--output", output]
+        command = [sys.executable, make_layer.__file__, "--spec", str(spec), "--output", str(output)]
         subprocess.run(command, check=True, env={"PYTHONPATH": os.pathsep.join(sys.path), **environment})
         return output.read_bytes()
 

@@ -5,8 +5,11 @@ is none.
 from __future__ import annotations
 
 import os
+import pathlib
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -18,9 +21,15 @@ from tests.oci.layouts import write_layout
 
 HOSTILE = "<script>alert('x')<b>&\"'.so"
 
+# Runs the command with these arguments.
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+# Name → folder.
+Layouts = dict[str, pathlib.Path]
+
 
 @pytest.fixture
-def layouts(tmp_path):
+def layouts(tmp_path: pathlib.Path) -> Layouts:
     """An image `one`, and `two` with a layer more and other settings."""
     base = {
         "usr/lib/big.so": b"b" * 123_456,
@@ -42,11 +51,13 @@ def layouts(tmp_path):
 
 
 @pytest.fixture
-def run(layouts, tmp_path):
+def run(layouts: Layouts, tmp_path: pathlib.Path) -> Run:
     """Runs the command as `bazel run` would, in tmp_path/user."""
     (tmp_path / "user").mkdir()
 
-    def start(*arguments, skopeo="/nonexistent/skopeo", **variables):
+    def start(
+        *arguments: str, skopeo: str = "/nonexistent/skopeo", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         fixed = [f"--layout={name}={folder}" for name, folder in layouts.items()] + [f"--skopeo={skopeo}"]
         environment = {
             **os.environ,
@@ -60,7 +71,7 @@ def run(layouts, tmp_path):
     return start
 
 
-def facts(layouts, name):
+def facts(layouts: Layouts, name: str) -> image_facts.ImageFacts:
     return image_facts.read(name, layouts[name], {})
 
 
@@ -78,11 +89,11 @@ def facts(layouts, name):
         (3 * 10**12, "3.0 TB"),
     ],
 )
-def test_sizes_have_the_unit_that_leaves_three_digits(count, text) -> None:
+def test_sizes_have_the_unit_that_leaves_three_digits(count: int, text: str) -> None:
     assert pages.size(count) == text
 
 
-def test_numbers(layouts) -> None:
+def test_numbers(layouts: Layouts) -> None:
     image = facts(layouts, "two")
     page = Page(report.page(image))
     assert image.digest in page.text and "linux/amd64" in page.text
@@ -109,7 +120,7 @@ def test_numbers(layouts) -> None:
     assert "Difference" not in page.text
 
 
-def test_difference(layouts) -> None:
+def test_difference(layouts: Layouts) -> None:
     one, two = facts(layouts, "one"), facts(layouts, "two")
     page = Page(report.page(two, one))
     assert "Difference to one" in page.text and one.digest in page.text
@@ -123,12 +134,12 @@ def test_difference(layouts) -> None:
     assert state[f"/usr/lib/{HOSTILE}"] == "added"
 
 
-def test_the_same_image_does_not_differ(layouts) -> None:
+def test_the_same_image_does_not_differ(layouts: Layouts) -> None:
     assert "nothing differs" in Page(report.page(facts(layouts, "one"), facts(layouts, "one"))).text
 
 
 @pytest.mark.parametrize("other", [None, "one"])
-def test_one_page_that_loads_nothing_whatever_files_are_called(layouts, other) -> None:
+def test_one_page_that_loads_nothing_whatever_files_are_called(layouts: Layouts, other: Any) -> None:
     html = report.page(facts(layouts, "two"), other and facts(layouts, other))
     assert_nothing_is_loaded(html)
     page = Page(html)
@@ -136,7 +147,7 @@ def test_one_page_that_loads_nothing_whatever_files_are_called(layouts, other) -
     assert f"it's {HOSTILE}" in page.text
 
 
-def test_it_can_be_read_aloud(layouts) -> None:
+def test_it_can_be_read_aloud(layouts: Layouts) -> None:
     elements = Page(report.page(facts(layouts, "two"), facts(layouts, "one"))).elements
     assert dict(elements)["html"] == {"lang": "en"}
     assert all("aria-label" in attributes for _, attributes in elements if attributes.get("role") == "img")
@@ -146,7 +157,7 @@ def test_it_can_be_read_aloud(layouts) -> None:
     assert all(attributes["aria-labelledby"] in names for tag, attributes in elements if tag == "section")
 
 
-def test_the_same_image_gives_the_same_page(run, tmp_path) -> None:
+def test_the_same_image_gives_the_same_page(run: Run, tmp_path: pathlib.Path) -> None:
     pages = set()
     for seed in "12":
         done = run("--image=two", "--against=one", PYTHONHASHSEED=seed)
@@ -155,20 +166,20 @@ def test_the_same_image_gives_the_same_page(run, tmp_path) -> None:
     assert len(pages) == 1
 
 
-def test_the_first_image_is_shown_where_the_user_is(run, tmp_path) -> None:
+def test_the_first_image_is_shown_where_the_user_is(run: Run, tmp_path: pathlib.Path) -> None:
     done = run()
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path}/user/one.html\n", "")
     assert "<h1>one " in (tmp_path / "user/one.html").read_text()
 
 
-def test_against_a_folder(run, layouts, tmp_path) -> None:
+def test_against_a_folder(run: Run, layouts: Layouts, tmp_path: pathlib.Path) -> None:
     os.symlink(layouts["one"], tmp_path / "user/previous")
     assert run("--image=two", "--against=previous", "--output=page.html").returncode == 0
     assert "Difference to previous" in Page((tmp_path / "user/page.html").read_text()).text
 
 
 @pytest.fixture
-def published(layouts, tmp_path):
+def published(layouts: Layouts, tmp_path: pathlib.Path) -> Iterator[str]:
     """A registry that has image `one` as test/one:1.0; gives HOST:PORT."""
     (tmp_path / "registry").mkdir()
     with registry(os.environ["REGISTRY"], tmp_path / "registry") as port:
@@ -186,7 +197,12 @@ def published(layouts, tmp_path):
         yield f"127.0.0.1:{port}"
 
 
-def test_against_a_tag_and_a_digest_in_a_registry(run, layouts, published, tmp_path) -> None:
+def test_against_a_tag_and_a_digest_in_a_registry(
+    run: Run,
+    layouts: Layouts,
+    published: str,
+    tmp_path: pathlib.Path,
+) -> None:
     for reference in f"{published}/test/one:1.0", f"{published}/test/one@{facts(layouts, 'one').digest}":
         done = run("--image=two", f"--against={reference}", "--output=page.html", skopeo=os.environ["SKOPEO"])
         assert (done.returncode, done.stderr) == (0, "")
@@ -221,14 +237,14 @@ def test_against_a_tag_and_a_digest_in_a_registry(run, layouts, published, tmp_p
         (["--output=."], "user: Is a directory; name another file with --output"),
     ],
 )
-def test_one_line_says_what_is_wrong(run, arguments, message) -> None:
+def test_one_line_says_what_is_wrong(run: Run, arguments: list[str], message: str) -> None:
     done = run(*arguments)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("report: ") and done.stderr.count("\n") == 1
     assert message in done.stderr
 
 
-def test_one_line_says_that_a_registry_does_not_give_it(run, published) -> None:
+def test_one_line_says_that_a_registry_does_not_give_it(run: Run, published: str) -> None:
     for reference, message in [
         (f"{published}/test/one:2.0", "manifest unknown"),
         (f"{published}/test/other:1.0", "manifest unknown"),
@@ -242,7 +258,7 @@ def test_one_line_says_that_a_registry_does_not_give_it(run, published) -> None:
         )
 
 
-def test_usage(run) -> None:
+def test_usage(run: Run) -> None:
     done = run("--help")
     assert done.returncode == 0 and "--against" in done.stdout and "--skopeo" not in done.stdout
     assert run("--unknown").returncode == 2

@@ -16,6 +16,7 @@ import json
 import re
 import threading
 import urllib.parse
+from typing import NoReturn
 
 API, UPLOADS, STORE = (
     "http://api.github.localhost",
@@ -196,7 +197,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 raise _Answer(fault.status, {"message": fault.message})
 
-    def _cut(self) -> None:
+    def _cut(self) -> NoReturn:
         """Takes half of what is sent and hangs up; an upload leaves an asset with the state "starter"."""
         half = self.rfile.read(int(self.headers.get("Content-Length", 0)) // 2)
         match = re.fullmatch(r"/repos/[^/]+/[^/]+/releases/(\d+)/assets", urllib.parse.urlsplit(self.path).path)

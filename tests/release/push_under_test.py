@@ -1,4 +1,4 @@
-"""A release to push: two small images with their documents, a gate's stamp and a key, and the command that pushes them."""
+"""A release to push: two small images with documents, a gate's stamp and a key; and the command that pushes them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ KEY_PASSWORD = "of the key"
 
 
 def write_image(layout: pathlib.Path, seed: int, revision: str = "unstamped") -> str:
-    """A small image with two layers that do not compress, the second large enough to be cut in the middle; returns its digest."""
+    """Writes a small image and returns its digest.
+
+    Its two layers do not compress; the second is large enough to be cut in the middle.
+    """
     noise = random.Random(seed)
     layouts.write_layout(
         layout, [{"noise": noise.randbytes(size)} for size in (1_000, LARGE)], labels={"revision": revision}

@@ -10,6 +10,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -76,12 +77,13 @@ unittest.main()
 """
 
 JUNIT = """
-pathlib.Path(os.environ["XML_OUTPUT_FILE"]).write_text('<testsuites><testsuite tests="{tests}" skipped="{skipped}"/></testsuites>')
+report = '<testsuites><testsuite tests="{tests}" skipped="{skipped}"/></testsuites>'
+pathlib.Path(os.environ["XML_OUTPUT_FILE"]).write_text(report)
 """
 
 
 @pytest.mark.parametrize(("source", "cases"), [(UNITTEST.format(one="pass"), 2), (JUNIT.format(tests=3, skipped=0), 3)])
-def test_a_test_that_passes_leaves_its_count(tmp_path, source, cases) -> None:
+def test_a_test_that_passes_leaves_its_count(tmp_path: pathlib.Path, source: str, cases: Any) -> None:
     test = Test(tmp_path, source)
     done = test.run()
     assert done.returncode == 0, done.stderr
@@ -102,7 +104,7 @@ def test_a_test_that_passes_leaves_its_count(tmp_path, source, cases) -> None:
     ],
     ids=["fails", "skips", "skips in JUnit", "none in JUnit", "no case", "nothing said", "lies", "killed"],
 )
-def test_anything_else_leaves_nothing_and_says_why(tmp_path, source, said) -> None:
+def test_anything_else_leaves_nothing_and_says_why(tmp_path: pathlib.Path, source: str, said: str) -> None:
     test = Test(tmp_path, source)
     done = test.run()
     assert done.returncode == 1
@@ -111,19 +113,23 @@ def test_anything_else_leaves_nothing_and_says_why(tmp_path, source, said) -> No
     assert not test.output.exists()
 
 
-def test_the_log_of_a_failed_test_is_shown(tmp_path) -> None:
+def test_the_log_of_a_failed_test_is_shown(tmp_path: pathlib.Path) -> None:
     done = Test(tmp_path, "print('first')\nprint('the reason')\nsys.exit(1)").run()
     assert "first\nthe reason\n" in done.stderr
 
 
-def test_a_test_gets_its_arguments_and_what_bazel_promises(tmp_path) -> None:
+def test_a_test_gets_its_arguments_and_what_bazel_promises(tmp_path: pathlib.Path) -> None:
     checks = """
 assert sys.argv[1:] == ["--one=1", "two words", "three"], sys.argv
 assert os.environ["OWN"] == "value=with equals" and "LEAKED" not in os.environ and os.environ["TEST_TARGET"] == "//a:b"
 here = pathlib.Path.cwd()
-assert here.name == "_main" and here.parent == pathlib.Path(os.environ["TEST_SRCDIR"]) == pathlib.Path(os.environ["RUNFILES_DIR"])
+assert here.name == "_main"
+assert here.parent == pathlib.Path(os.environ["TEST_SRCDIR"]) == pathlib.Path(os.environ["RUNFILES_DIR"])
 assert os.environ["TEST_WORKSPACE"] == "_main" and list(pathlib.Path(os.environ["TEST_TMPDIR"]).iterdir()) == []
-folder = pathlib.Path(os.environ["TEST_TMPDIR"], "locked"); folder.mkdir(); (folder / "file").touch(); folder.chmod(0o500)
+folder = pathlib.Path(os.environ["TEST_TMPDIR"], "locked")
+folder.mkdir()
+(folder / "file").touch()
+folder.chmod(0o500)
 """
     test = Test(tmp_path, checks + JUNIT.format(tests=1, skipped=0))
     done = test.run("--env=OWN=value=with equals", "--", "--one=1", "'two words' three")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import pathlib
 import zipfile
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def version(ecosystem: str, name: str, set: str = "") -> str:
 
 
 @pytest.mark.parametrize("name", sorted(IMAGES))
-def test_every_component_of_an_image_has_its_text_in_the_image(name) -> None:
+def test_every_component_of_an_image_has_its_text_in_the_image(name: str) -> None:
     image, wheels = Image(IMAGES[name]), [sbom.Wheel.read(path, MADE) for path in WHEELS]
     rows = licenses.rows_of_image(name, image, LOCKED, wheels)
     assert licenses.missing(rows) == []
@@ -50,7 +51,7 @@ def test_every_component_of_an_image_has_its_text_in_the_image(name) -> None:
 
 
 @pytest.mark.parametrize("path", WHEELS, ids=lambda path: path.name.partition("-")[0])
-def test_every_part_of_a_wheel_has_its_text_in_the_wheel(path) -> None:
+def test_every_part_of_a_wheel_has_its_text_in_the_wheel(path: Any) -> None:
     rows = licenses.rows_of_wheel(path, LOCKED, MADE)
     assert licenses.missing(rows) == []
     assert {"dlpack", "parts of GCC's C++ library"} <= {row.name for row in rows}
@@ -118,7 +119,7 @@ def rows(
     return licenses.rows_of_image("small", Image(write_layout(tmp_path / "image", [layer])), LOCKED, [])
 
 
-def test_a_debian_package_without_copyright_file_is_missing(tmp_path) -> None:
+def test_a_debian_package_without_copyright_file_is_missing(tmp_path: pathlib.Path) -> None:
     found = rows(tmp_path, package("bash", "GPL"), package("coreutils"))
     assert [row.name for row in licenses.missing(found)] == ["coreutils"]
     with pytest.raises(
@@ -132,7 +133,9 @@ def test_a_debian_package_without_copyright_file_is_missing(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(("target", "missing"), [("libc6", []), ("gone", ["libc-bin"])])
-def test_a_link_to_the_documentation_of_another_package_is_followed(tmp_path, target, missing) -> None:
+def test_a_link_to_the_documentation_of_another_package_is_followed(
+    tmp_path: pathlib.Path, target: Any, missing: Any
+) -> None:
     found = rows(tmp_path, package("libc6", "LGPL"), package("libc-bin"), links={"usr/share/doc/libc-bin": target})
     assert [row.name for row in licenses.missing(found)] == missing
 
@@ -146,11 +149,11 @@ def test_a_link_to_the_documentation_of_another_package_is_followed(tmp_path, ta
         ({"RECORD": "x"}, True),
     ],
 )
-def test_a_distribution_without_text_is_missing(tmp_path, files, missing) -> None:
+def test_a_distribution_without_text_is_missing(tmp_path: pathlib.Path, files: Any, missing: Any) -> None:
     assert bool(licenses.missing(rows(tmp_path, files_of("requests", **files)))) == missing
 
 
-def test_a_text_in_common_licenses_is_only_for_those_that_are_named(tmp_path) -> None:
+def test_a_text_in_common_licenses_is_only_for_those_that_are_named(tmp_path: pathlib.Path) -> None:
     common = {"usr/share/common-licenses/Apache-2.0": b"Apache License"}
     found = rows(tmp_path, common, files_of("requests"), files_of("tokenizers"))
     assert [row.name for row in licenses.missing(found)] == ["requests"]
@@ -180,7 +183,7 @@ def wheel(folder: pathlib.Path, linked: str) -> pathlib.Path:
     return path
 
 
-def test_a_crate_or_source_that_the_wheels_text_does_not_name_is_missing(tmp_path) -> None:
+def test_a_crate_or_source_that_the_wheels_text_does_not_name_is_missing(tmp_path: pathlib.Path) -> None:
     itoa = f"itoa-{version(inputs.CRATE, 'itoa')}"
     named = (
         f"{BLOCK}\n{itoa}, xgrammar\n{BLOCK}\n\nMIT\n\n{BLOCK}\nstb (libstb-dev)\n{BLOCK}\n\npublic"

@@ -9,6 +9,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,7 @@ class Machine:
         file = self.bin / "log"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
-    def call(self, program, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    def call(self, program: Any, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         fixed = [f"--layout={name}={path}" for name, path in self.images.items()]
         fixed += [f"--loader={name}={self.loader}" for name in self.images]
         fixed += [f"--gate={self.gate}"] if program is load else ["--umoci=umoci", "--version=1.2.3"]
@@ -82,7 +83,7 @@ def machine(tmp_path: pathlib.Path) -> Machine:
 # load ---------------------------------------------------------------------------------------------------------------
 
 
-def test_load_hands_the_tested_image_to_the_first_tool_that_works(machine) -> None:
+def test_load_hands_the_tested_image_to_the_first_tool_that_works(machine: Machine) -> None:
     machine.install("podman", "docker")
     done = machine.call(load)
     assert (done.returncode, done.stdout) == (0, "loading into podman\n"), done.stderr
@@ -90,7 +91,7 @@ def test_load_hands_the_tested_image_to_the_first_tool_that_works(machine) -> No
     assert machine.call(load, "--tool", "docker", "--image", "second").stdout == "loading into docker\n"
 
 
-def test_load_refuses_what_was_not_tested(machine) -> None:
+def test_load_refuses_what_was_not_tested(machine: Machine) -> None:
     machine.install("podman")
     machine.gate.write_text(
         machine.gate.read_text().replace(stamp.image_digest(machine.images["first"]), "sha256:" + "0" * 64)
@@ -101,7 +102,7 @@ def test_load_refuses_what_was_not_tested(machine) -> None:
 
 
 @pytest.mark.parametrize("program", [load, run])
-def test_without_a_tool_one_line_says_what_was_tried(machine, program) -> None:
+def test_without_a_tool_one_line_says_what_was_tried(machine: Machine, program: Any) -> None:
     machine.install("docker")
     (machine.bin / "no-daemon").touch()
     done = machine.call(program)
@@ -120,21 +121,21 @@ def test_without_a_tool_one_line_says_what_was_tried(machine, program) -> None:
         (("--imag", "first"), "unrecognized arguments: --imag"),
     ],
 )
-def test_bad_arguments_get_one_line(machine, program, arguments, expected) -> None:
+def test_bad_arguments_get_one_line(machine: Machine, program: Any, arguments: Any, expected: Any) -> None:
     machine.install("podman")
     done = machine.call(program, *arguments)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert expected in done.stderr and machine.log() == []
 
 
-def test_the_tool_may_be_named_by_the_environment(machine) -> None:
+def test_the_tool_may_be_named_by_the_environment(machine: Machine) -> None:
     machine.install("podman", "docker")
     assert machine.call(load, MLC_CONTAINER_TOOL="docker").stdout == "loading into docker\n"
     done = machine.call(load, MLC_CONTAINER_TOOL="kubectl")
     assert done.returncode == 1 and "expected podman or docker as the container tool, found 'kubectl'" in done.stderr
 
 
-def test_the_loader_of_every_image_becomes_the_tool_that_works(machine) -> None:
+def test_the_loader_of_every_image_becomes_the_tool_that_works(machine: Machine) -> None:
     machine.install("podman", "docker")
     done = subprocess.run(
         [sys.executable, container_tool.__file__, "load", "--input", "x"],
@@ -147,7 +148,7 @@ def test_the_loader_of_every_image_becomes_the_tool_that_works(machine) -> None:
 # run ----------------------------------------------------------------------------------------------------------------
 
 
-def test_run_publishes_ports(machine) -> None:
+def test_run_publishes_ports(machine: Machine) -> None:
     machine.install("docker")
     machine.call(run, "--publish", "8000:8000", "--publish", "127.0.0.1:80:8001", "--", "serve", "/workspace/m")
     assert machine.log()[-1][2:] == [
@@ -164,14 +165,14 @@ def test_run_publishes_ports(machine) -> None:
 
 
 @pytest.mark.parametrize("ports", ["8000", "8000:", ":80", "a:80", ""])
-def test_run_refuses_what_are_no_ports(machine, ports) -> None:
+def test_run_refuses_what_are_no_ports(machine: Machine, ports: str) -> None:
     machine.install("docker")
     done = machine.call(run, f"--publish={ports}")
     assert (done.returncode, machine.log()) == (2, [])
     assert f"argument --publish: expected HOST:CONTAINER, two ports, found {ports!r}" in done.stderr
 
 
-def test_runc_cannot_publish_a_port(machine) -> None:
+def test_runc_cannot_publish_a_port(machine: Machine) -> None:
     machine.install("runc")
     done = machine.call(run, "--publish", "8000:8000")
     assert (
@@ -180,7 +181,7 @@ def test_runc_cannot_publish_a_port(machine) -> None:
     )
 
 
-def test_run_loads_an_image_that_the_engine_does_not_have_and_gives_its_exit_status(machine) -> None:
+def test_run_loads_an_image_that_the_engine_does_not_have_and_gives_its_exit_status(machine: Machine) -> None:
     machine.install("podman")
     done = machine.call(run, "smoke", "--verbose")
     assert (done.returncode, done.stdout) == (7, "ran\n"), done.stderr
@@ -189,7 +190,7 @@ def test_run_loads_an_image_that_the_engine_does_not_have_and_gives_its_exit_sta
 
 
 @pytest.mark.parametrize("by", ["configuration", "manifest"])
-def test_run_does_not_load_what_the_engine_has(machine, by) -> None:
+def test_run_does_not_load_what_the_engine_has(machine: Machine, by: str) -> None:
     machine.install("podman")
     digest = machine.config_digest("first") if by == "configuration" else stamp.image_digest(machine.images["first"])
     (machine.bin / "known").write_text(digest.removeprefix("sha256:"))
@@ -197,13 +198,13 @@ def test_run_does_not_load_what_the_engine_has(machine, by) -> None:
     assert done.returncode == 7 and "loading" not in done.stderr
 
 
-def test_run_loads_again_when_the_engine_has_another_image_of_that_name(machine) -> None:
+def test_run_loads_again_when_the_engine_has_another_image_of_that_name(machine: Machine) -> None:
     machine.install("podman")
     (machine.bin / "known").write_text("0" * 64)
     assert "run: loading first:1.2.3 into podman" in machine.call(run).stderr
 
 
-def test_run_shows_folders_and_gpus_to_the_container(machine) -> None:
+def test_run_shows_folders_and_gpus_to_the_container(machine: Machine) -> None:
     machine.install("docker")
     (machine.folder / "models").mkdir()
     arguments = ("--image", "second", "--gpus", "--volume", "models:/workspace", "--", "ls", "-l")
@@ -220,14 +221,14 @@ def test_run_shows_folders_and_gpus_to_the_container(machine) -> None:
         ("bin", "expected HOST:CONTAINER with an absolute path in the container, found 'bin'"),
     ],
 )
-def test_run_refuses_a_volume_that_cannot_be(machine, value, expected) -> None:
+def test_run_refuses_a_volume_that_cannot_be(machine: Machine, value: Any, expected: Any) -> None:
     machine.install("podman")
     done = machine.call(run, "--volume", value, BUILD_WORKING_DIRECTORY=str(machine.folder))
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and expected in done.stderr
     assert machine.log() == []
 
 
-def test_runc_alone_has_no_gpus(machine) -> None:
+def test_runc_alone_has_no_gpus(machine: Machine) -> None:
     machine.install("runc")
     done = machine.call(run, "--gpus")
     assert done.returncode == 1 and "runc alone gives a container no GPU: install podman or docker" in done.stderr

@@ -8,8 +8,10 @@ import copy
 import hashlib
 import json
 import os
+import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -52,7 +54,7 @@ TESTS = [{"label": "//tests/runtime:tensors", "tests": 23}, {"label": "//tests/i
 class Release:
     """The files that a page is made of."""
 
-    def __init__(self, folder) -> None:
+    def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
         self.wheels = [folder / "thing-1.0+mlc-py3-none-any.whl", folder / "other-2.0-py3-none-any.whl"]
         for wheel in self.wheels:
@@ -92,11 +94,11 @@ class Release:
 
 
 @pytest.fixture
-def release(tmp_path):
+def release(tmp_path: pathlib.Path) -> Release:
     return Release(tmp_path)
 
 
-def test_what_is_in_it(release) -> None:
+def test_what_is_in_it(release: Release) -> None:
     html, notes = release.pages()
     shown = Page(html)
     assert "Release v0.2.0" in shown.text and "unstamped" in shown.text and "`unstamped`" in notes
@@ -114,7 +116,7 @@ def test_what_is_in_it(release) -> None:
     assert f"A machine that has small pulls {manifest['layers'][1]['size']} B more." in shown.text
 
 
-def test_how_to_install_and_verify_it(release) -> None:
+def test_how_to_install_and_verify_it(release: Release) -> None:
     html, notes = release.pages()
     shown = Page(html)
     small = f"REGISTRY/small@{stamp.image_digest(release.images[0])}"
@@ -132,7 +134,7 @@ def test_how_to_install_and_verify_it(release) -> None:
     assert links == ["other-2.0-py3-none-any.whl", "thing-1.0%2Bmlc-py3-none-any.whl"]
 
 
-def test_which_tests_it_passed(release) -> None:
+def test_which_tests_it_passed(release: Release) -> None:
     html, notes = release.pages()
     shown = Page(html)
     assert "1,223 test cases in 2 targets" in shown.text
@@ -140,7 +142,7 @@ def test_which_tests_it_passed(release) -> None:
     assert "1,223 test cases in 2 targets" in notes and "`//tests/runtime:tensors` (23)" in notes
 
 
-def test_what_changed(release) -> None:
+def test_what_changed(release: Release) -> None:
     html, notes = release.pages()
     shown = Page(html)
     assert "compared with v0.1.0" in shown.text and "Compared with v0.1.0" in notes
@@ -176,7 +178,7 @@ def test_what_changed(release) -> None:
     ]
 
 
-def test_the_first_release(release) -> None:
+def test_the_first_release(release: Release) -> None:
     release.write("previous.json", {"release": None, "inputs": []})
     html, notes = release.pages()
     for text in Page(html).text, notes:
@@ -185,7 +187,7 @@ def test_the_first_release(release) -> None:
     assert "bookworm/new" not in notes
 
 
-def test_many_changes_are_cut_in_the_notes_and_complete_on_the_page(release) -> None:
+def test_many_changes_are_cut_in_the_notes_and_complete_on_the_page(release: Release) -> None:
     many = [entry("pypi", f"package{number:03}", "1") for number in range(150)]
     release.write("inputs.json", {"release": "v0.2.0", "inputs": BEFORE + many})
     html, notes = release.pages()
@@ -193,7 +195,7 @@ def test_many_changes_are_cut_in_the_notes_and_complete_on_the_page(release) -> 
     assert notes.count("| added |") == 100 and "and 50 more changes: see `index.html`." in notes
 
 
-def test_licences(release) -> None:
+def test_licences(release: Release) -> None:
     html, notes = release.pages()
     assert [row for row in Page(html).rows if row[0] in ("MIT", "BSD-3-Clause", "Apache-2.0")] == [
         ["MIT", "5"],
@@ -204,13 +206,13 @@ def test_licences(release) -> None:
     assert "7 inputs: 3 Debian packages, 2 Python distributions, 1 Sources, 1 Rust crates" in Page(html).text
 
 
-def test_one_page_that_loads_nothing_whatever_versions_are_called(release) -> None:
+def test_one_page_that_loads_nothing_whatever_versions_are_called(release: Release) -> None:
     html, _ = release.pages()
     assert_nothing_is_loaded(html)
     assert HOSTILE in Page(html).text
 
 
-def test_notes_are_markdown_tables(release) -> None:
+def test_notes_are_markdown_tables(release: Release) -> None:
     _, notes = release.pages()
     lines = notes.splitlines()
     for number, line in enumerate(lines):
@@ -219,20 +221,20 @@ def test_notes_are_markdown_tables(release) -> None:
     assert "{{" not in notes and "\n\n\n\n" not in notes
 
 
-def test_the_same_release_gives_the_same_files(release) -> None:
+def test_the_same_release_gives_the_same_files(release: Release) -> None:
     first = release.pages()
     release.wheels.reverse()
     assert release.run(PYTHONHASHSEED="7").returncode == 0
     assert ((release.folder / "index.html").read_text(), (release.folder / "notes.md").read_text()) == first
 
 
-def test_a_stamped_release_names_its_commit(release) -> None:
+def test_a_stamped_release_names_its_commit(release: Release) -> None:
     (release.folder / "status.txt").write_text("STABLE_REVISION 0123abc\n")
     html, notes = release.pages(f"--status={release.folder / 'status.txt'}")
     assert "revision 0123abc" in Page(html).text and "Revision: `0123abc`" in notes
 
 
-def test_what_was_not_tested_gets_no_page(release) -> None:
+def test_what_was_not_tested_gets_no_page(release: Release) -> None:
     release.wheels[0].write_bytes(b"other bytes")
     done = release.run()
     assert (
@@ -243,7 +245,7 @@ def test_what_was_not_tested_gets_no_page(release) -> None:
     assert not (release.folder / "index.html").exists()
 
 
-def test_an_image_that_was_not_tested_gets_no_page(release) -> None:
+def test_an_image_that_was_not_tested_gets_no_page(release: Release) -> None:
     gate = json.loads((release.folder / "gate.json").read_text())
     del gate["artifacts"]["large"]
     release.write("gate.json", gate)
@@ -267,7 +269,7 @@ def test_an_image_that_was_not_tested_gets_no_page(release) -> None:
         ("previous.json", {"release": "v0.1.0", "inputs": [{**copy.deepcopy(BEFORE[0]), "colour": "red"}]}, "colour"),
     ],
 )
-def test_one_line_says_what_is_wrong(release, name, content, message) -> None:
+def test_one_line_says_what_is_wrong(release: Release, name: str, content: Any, message: str) -> None:
     release.write(name, content)
     done = release.run()
     assert (
@@ -278,7 +280,7 @@ def test_one_line_says_what_is_wrong(release, name, content, message) -> None:
     )
 
 
-def test_a_file_that_is_not_there_is_named(release) -> None:
+def test_a_file_that_is_not_there_is_named(release: Release) -> None:
     (release.folder / "gate.json").unlink()
     done = release.run()
     assert done.returncode == 1 and "gate.json" in done.stderr and done.stderr.count("\n") == 1

@@ -8,6 +8,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -22,13 +23,13 @@ BUILDER = "https://github.com/owner/repository/.github/workflows/release.yml@ref
 
 
 @pytest.fixture
-def products(tmp_path):
+def products(tmp_path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     wheel = tmp_path / "apache_tvm-0.26.0+mlc1-py3-none-any.whl"
     wheel.write_bytes(b"wheel")
     return wheel, tiny_image.make(tmp_path / "layout")
 
 
-def run(tmp_path, *arguments, **environment) -> subprocess.CompletedProcess:
+def run(tmp_path: pathlib.Path, *arguments: Any, **environment: str) -> subprocess.CompletedProcess:
     (tmp_path / ".bazelversion").write_text("7.7.1\n")
     command = [
         sys.executable,
@@ -58,20 +59,20 @@ def run(tmp_path, *arguments, **environment) -> subprocess.CompletedProcess:
     )
 
 
-def written(tmp_path, *arguments, **environment) -> bytes:
+def written(tmp_path: pathlib.Path, *arguments: Any, **environment: str) -> bytes:
     output = tmp_path / "provenance.json"
     done = run(tmp_path, *arguments, "--output", output, **environment)
     assert (done.returncode, done.stderr) == (0, "")
     return output.read_bytes()
 
 
-def status(tmp_path, text) -> pathlib.Path:
+def status(tmp_path: pathlib.Path, text: str) -> pathlib.Path:
     path = tmp_path / "stable-status.txt"
     path.write_text(text)
     return path
 
 
-def test_a_stamped_statement(tmp_path, products) -> None:
+def test_a_stamped_statement(tmp_path: pathlib.Path, products: tuple[pathlib.Path, pathlib.Path]) -> None:
     wheel, layout = products
     text = f"BUILD_EMBED_LABEL \nSTABLE_BUILDER_ID {BUILDER}\nSTABLE_REVISION {COMMIT}\n"
     content = json.loads(
@@ -107,7 +108,7 @@ def test_a_stamped_statement(tmp_path, products) -> None:
     assert urlsplit(definition["buildType"]).scheme == "https"
 
 
-def test_every_input_is_a_dependency(tmp_path, products) -> None:
+def test_every_input_is_a_dependency(tmp_path: pathlib.Path, products: tuple[pathlib.Path, pathlib.Path]) -> None:
     content = json.loads(written(tmp_path, "--wheel", products[0]))
     dependencies = content["predicate"]["buildDefinition"]["resolvedDependencies"]
     found = [(each["uri"], each["digest"]) for each in dependencies]
@@ -122,7 +123,7 @@ def test_every_input_is_a_dependency(tmp_path, products) -> None:
     assert len(hashes) == len(debian) + LOCKS["requirements.lock.txt"].read_text().count("--hash=") + len(others)
 
 
-def test_an_unstamped_statement_says_so(tmp_path, products) -> None:
+def test_an_unstamped_statement_says_so(tmp_path: pathlib.Path, products: tuple[pathlib.Path, pathlib.Path]) -> None:
     content = json.loads(written(tmp_path, "--wheel", products[0]))
     definition = content["predicate"]["buildDefinition"]
     assert definition["internalParameters"]["revision"] == "unstamped"
@@ -131,7 +132,7 @@ def test_an_unstamped_statement_says_so(tmp_path, products) -> None:
     assert "gitCommit" not in json.dumps(content)
 
 
-def test_one_image(tmp_path, products) -> None:
+def test_one_image(tmp_path: pathlib.Path, products: tuple[pathlib.Path, pathlib.Path]) -> None:
     content = json.loads(written(tmp_path, "--image", f"tvm_runtime={products[1]}"))
     assert [subject["name"] for subject in content["subject"]] == ["tvm_runtime"]
 
@@ -144,7 +145,9 @@ def test_one_image(tmp_path, products) -> None:
         (f"STABLE_BUILDER_ID {BUILDER}\nSTABLE_REVISION \n", "STABLE_REVISION"),
     ],
 )
-def test_a_status_without_commit_or_builder_is_refused(tmp_path, products, text, key) -> None:
+def test_a_status_without_commit_or_builder_is_refused(
+    tmp_path: pathlib.Path, products: tuple[pathlib.Path, pathlib.Path], text: str, key: str
+) -> None:
     done = run(tmp_path, "--status", status(tmp_path, text), "--wheel", products[0], "--output", tmp_path / "none.json")
     assert done.returncode == 1
     assert (
@@ -155,20 +158,20 @@ def test_a_status_without_commit_or_builder_is_refused(tmp_path, products, text,
     assert not (tmp_path / "none.json").exists()
 
 
-def test_a_statement_about_nothing_is_refused(tmp_path) -> None:
+def test_a_statement_about_nothing_is_refused(tmp_path: pathlib.Path) -> None:
     done = run(tmp_path, "--output", tmp_path / "none.json")
     assert done.returncode == 1
     assert "expected at least one wheel or image, found none" in done.stderr
 
 
-def test_a_damaged_image_is_refused(tmp_path, products) -> None:
+def test_a_damaged_image_is_refused(tmp_path: pathlib.Path, products: tuple[pathlib.Path, pathlib.Path]) -> None:
     next((products[1] / "blobs/sha256").iterdir()).write_bytes(b"other")
     done = run(tmp_path, "--image", f"tvm_runtime={products[1]}", "--output", tmp_path / "none.json")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert "expected the blob sha256:" in done.stderr
 
 
-def test_the_same_bytes_everywhere(tmp_path, products) -> None:
+def test_the_same_bytes_everywhere(tmp_path: pathlib.Path, products: tuple[pathlib.Path, pathlib.Path]) -> None:
     other = tmp_path / "other"
     other.mkdir()
     arguments = ("--wheel", products[0], "--image", f"tvm_runtime={products[1]}")

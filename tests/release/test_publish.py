@@ -13,6 +13,8 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from fake_github import TOKEN, FakeGitHub, Fault
@@ -100,7 +102,7 @@ class Checkout:
     def publish(
         self, *arguments: str, gh: pathlib.Path = GH, keys: tuple[str, ...] = ("--unsigned",), **environment: str
     ) -> subprocess.CompletedProcess:
-        """Runs the program as Bazel does. Its environment is the host's and these variables; an empty one is left out."""
+        """Runs the program as Bazel does, with the host's environment and these variables, except for empty ones."""
         variables = {
             "PATH": os.path.dirname(GIT),
             "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
@@ -126,7 +128,7 @@ class Checkout:
         done.stderr = done.stderr.removeprefix(NOT_SIGNED)
         return done
 
-    def refusal(self, *arguments: str, **options) -> str:
+    def refusal(self, *arguments: str, **options: Any) -> str:
         """The one line of a run that must fail."""
         done = self.publish(*arguments, **options)
         assert done.returncode == 1, done
@@ -134,7 +136,7 @@ class Checkout:
         assert TOKEN not in done.stderr + done.stdout
         return done.stderr
 
-    def published(self, *arguments: str, **options) -> str:
+    def published(self, *arguments: str, **options: Any) -> str:
         """What a run that must succeed prints."""
         done = self.publish(*arguments, **options)
         assert (done.returncode, done.stderr) == (0, ""), done
@@ -150,7 +152,7 @@ class Checkout:
 
 
 @pytest.fixture
-def checkout(tmp_path):
+def checkout(tmp_path: pathlib.Path) -> Iterator[Checkout]:
     made = Checkout(tmp_path)
     yield made
     made.host.close()
@@ -159,7 +161,7 @@ def checkout(tmp_path):
 # What is published.
 
 
-def test_publishes_every_file_and_makes_it_public_last(checkout) -> None:
+def test_publishes_every_file_and_makes_it_public_last(checkout: Checkout) -> None:
     printed = checkout.published()
     checkout.assert_published_whole()
     assert checkout.host.writes[0] == "POST /repos/owner/repo/releases"
@@ -169,21 +171,21 @@ def test_publishes_every_file_and_makes_it_public_last(checkout) -> None:
     assert printed.endswith(f"published {TAG}: http://github.localhost/{REPOSITORY}/releases/tag/{TAG}\n")
 
 
-def test_a_second_run_sends_nothing(checkout) -> None:
+def test_a_second_run_sends_nothing(checkout: Checkout) -> None:
     checkout.published()
     checkout.host.requests.clear()
     assert "published already with the same 4 files" in checkout.published()
     assert checkout.host.writes == []
 
 
-def test_finds_a_release_beyond_the_first_page(checkout) -> None:
+def test_finds_a_release_beyond_the_first_page(checkout: Checkout) -> None:
     checkout.host.add_release(TAG, checkout.files)
     checkout.host.add_release("v0.0.9", {})
     checkout.host.page_size = 1
     assert "published already" in checkout.published()
 
 
-def test_hashes_the_bytes_where_the_host_gives_no_digest(checkout) -> None:
+def test_hashes_the_bytes_where_the_host_gives_no_digest(checkout: Checkout) -> None:
     checkout.host.digests = False
     checkout.published()
     checkout.assert_published_whole()
@@ -191,7 +193,7 @@ def test_hashes_the_bytes_where_the_host_gives_no_digest(checkout) -> None:
     assert f"found {sha256(b'other')}" in checkout.refusal()
 
 
-def test_a_dry_run_says_what_it_would_send_and_asks_nobody(checkout) -> None:
+def test_a_dry_run_says_what_it_would_send_and_asks_nobody(checkout: Checkout) -> None:
     printed = checkout.published("--dry-run", GH_TOKEN="")
     for name, data in checkout.files.items():
         assert f"would upload  {sha256(data)}  {name}\n" in printed
@@ -207,7 +209,7 @@ def test_a_dry_run_says_what_it_would_send_and_asks_nobody(checkout) -> None:
     ],
 )
 def test_repository_is_the_flags_then_the_settings_then_the_workflows(
-    checkout, arguments, setting, variable, asked
+    checkout: Checkout, arguments: Any, setting: str, variable: str, asked: Any
 ) -> None:
     checkout.set(release_repository=setting)
     assert f"would publish {TAG} in {asked};" in checkout.published("--dry-run", *arguments, GITHUB_REPOSITORY=variable)
@@ -247,23 +249,25 @@ class Key:
 
 
 @pytest.fixture
-def key(tmp_path):
+def key(tmp_path: pathlib.Path) -> Key:
     return Key(tmp_path, "ours")
 
 
-def test_the_sums_are_signed_and_the_real_cosign_verifies_them(checkout, key, tmp_path) -> None:
+def test_the_sums_are_signed_and_the_real_cosign_verifies_them(
+    checkout: Checkout, key: Key, tmp_path: pathlib.Path
+) -> None:
     assert "uploaded  SHA256SUMS.sig (" in key.publish(checkout)
     assert key.verifies(checkout)
     assert not Key(tmp_path, "stranger").verifies(checkout)
 
 
-def test_the_key_may_come_from_the_environment(checkout, key) -> None:
+def test_the_key_may_come_from_the_environment(checkout: Checkout, key: Key) -> None:
     content = pathlib.Path(f"{key.prefix}.key").read_text()
     checkout.published(keys=(), COSIGN_PRIVATE_KEY=content, COSIGN_PASSWORD="secret")
     assert key.verifies(checkout)
 
 
-def test_a_signature_that_is_there_is_kept(checkout, key) -> None:
+def test_a_signature_that_is_there_is_kept(checkout: Checkout, key: Key) -> None:
     checkout.host.faults = [Fault(r"PATCH .*", 500, "Server Error")]
     assert "HTTP 500" in checkout.refusal(keys=("--key", f"{key.prefix}.key"), COSIGN_PASSWORD="secret")
     checkout.host.faults = []
@@ -273,7 +277,9 @@ def test_a_signature_that_is_there_is_kept(checkout, key) -> None:
     assert checkout.host.writes == []
 
 
-def test_a_public_release_with_another_signature_is_refused(checkout, key, tmp_path) -> None:
+def test_a_public_release_with_another_signature_is_refused(
+    checkout: Checkout, key: Key, tmp_path: pathlib.Path
+) -> None:
     Key(tmp_path, "stranger").publish(checkout)
     message = checkout.refusal(keys=("--key", f"{key.prefix}.key"), COSIGN_PASSWORD="secret")
     assert "with other files: SHA256SUMS.sig: expected " in message
@@ -292,7 +298,7 @@ def test_a_public_release_with_another_signature_is_refused(checkout, key, tmp_p
         ),
     ],
 )
-def test_without_a_good_key_the_host_is_not_asked(checkout, keys, environment, says) -> None:
+def test_without_a_good_key_the_host_is_not_asked(checkout: Checkout, keys: Any, environment: Any, says: str) -> None:
     assert says in checkout.refusal(keys=keys, **environment)
     assert checkout.host.requests == []
 
@@ -300,7 +306,7 @@ def test_without_a_good_key_the_host_is_not_asked(checkout, keys, environment, s
 # What breaks off.
 
 
-def test_a_cut_upload_leaves_a_draft_and_the_next_run_ends_it(checkout) -> None:
+def test_a_cut_upload_leaves_a_draft_and_the_next_run_ends_it(checkout: Checkout) -> None:
     checkout.host.faults = [Fault(r"POST .*/assets", None, times=1)]
     assert "run the same command again" in checkout.refusal()
     (release,) = checkout.host.releases
@@ -309,7 +315,7 @@ def test_a_cut_upload_leaves_a_draft_and_the_next_run_ends_it(checkout) -> None:
     checkout.assert_published_whole()
 
 
-def test_a_resumed_upload_keeps_whole_files_and_replaces_broken_ones(checkout) -> None:
+def test_a_resumed_upload_keeps_whole_files_and_replaces_broken_ones(checkout: Checkout) -> None:
     draft = checkout.host.add_release(
         TAG, {"notes.md": checkout.files["notes.md"], "release.json": b"of an older build"}, draft=True
     )
@@ -325,7 +331,7 @@ def test_a_resumed_upload_keeps_whole_files_and_replaces_broken_ones(checkout) -
     checkout.assert_published_whole()
 
 
-def test_a_file_that_arrives_damaged_is_not_published(checkout) -> None:
+def test_a_file_that_arrives_damaged_is_not_published(checkout: Checkout) -> None:
     draft = checkout.host.add_release(TAG, {}, draft=True)
     add = checkout.host.add_asset
     checkout.host.add_asset = lambda release, name, data: add(release, name, data[:-1] if name == WHEEL else data)
@@ -334,13 +340,13 @@ def test_a_file_that_arrives_damaged_is_not_published(checkout) -> None:
     assert draft["draft"]
 
 
-def test_a_draft_with_a_foreign_file_is_not_published(checkout) -> None:
+def test_a_draft_with_a_foreign_file_is_not_published(checkout: Checkout) -> None:
     draft = checkout.host.add_release(TAG, {"virus.exe": b""}, draft=True)
     assert f"gh release delete-asset {TAG} virus.exe --repo {REPOSITORY}" in checkout.refusal()
     assert draft["draft"] and checkout.host.writes == []
 
 
-def test_two_drafts_are_refused(checkout) -> None:
+def test_two_drafts_are_refused(checkout: Checkout) -> None:
     for _ in range(2):
         checkout.host.add_release(TAG, {}, draft=True)
     assert "expected one draft, found 2" in checkout.refusal()
@@ -358,7 +364,7 @@ def test_two_drafts_are_refused(checkout) -> None:
         ({"extra": b"more"}, f"extra: expected no such file, found {sha256(b'more')}"),
     ],
 )
-def test_a_public_release_with_other_files_is_refused(checkout, change, says) -> None:
+def test_a_public_release_with_other_files_is_refused(checkout: Checkout, change: Any, says: str) -> None:
     files = {name: data for name, data in (checkout.files | change).items() if data is not None}
     checkout.host.add_release(TAG, files)
     message = checkout.refusal()
@@ -369,22 +375,22 @@ def test_a_public_release_with_other_files_is_refused(checkout, change, says) ->
 # What is refused before anything is sent.
 
 
-def untracked(checkout) -> str:
+def untracked(checkout: Checkout) -> str:
     (checkout.work / "new file").write_text("")
     return 'checkout: expected no file that differs from its commit, found "new file"'
 
 
-def changed(checkout) -> str:
+def changed(checkout: Checkout) -> str:
     (checkout.work / "file").write_text("b")
     return "checkout: expected no file that differs from its commit, found file. To mend: git stash"
 
 
-def no_tag(checkout) -> str:
+def no_tag(checkout: Checkout) -> str:
     checkout.git("tag", "--delete", TAG)
     return f"found no such tag. To mend: git tag {TAG} && git push origin {TAG}"
 
 
-def tag_elsewhere(checkout) -> str:
+def tag_elsewhere(checkout: Checkout) -> str:
     (checkout.work / "file").write_text("b")
     tagged = checkout.head
     checkout.commit()
@@ -394,75 +400,75 @@ def tag_elsewhere(checkout) -> str:
     )
 
 
-def unstamped(checkout) -> str:
+def unstamped(checkout: Checkout) -> str:
     checkout.write_dist("unstamped")
     return "found unstamped. To make them of it: tools/bazel run --config=release //release:publish"
 
 
-def another_commit(checkout) -> str:
+def another_commit(checkout: Checkout) -> str:
     checkout.write_dist("0" * 40)
     return f"expected files made of {checkout.head}, found {'0' * 40}"
 
 
-def other_bytes(checkout) -> str:
+def other_bytes(checkout: Checkout) -> str:
     (checkout.dist / WHEEL).write_bytes(b"other")
     return f"{WHEEL}: expected {sha256(bytes(range(256)) * 4096)}, as SHA256SUMS says, found {sha256(b'other')}"
 
 
-def missing_file(checkout) -> str:
+def missing_file(checkout: Checkout) -> str:
     (checkout.dist / WHEEL).unlink()
     return f"{WHEEL}: expected {sha256(bytes(range(256)) * 4096)}, as SHA256SUMS says, found no such file"
 
 
-def unlisted_file(checkout) -> str:
+def unlisted_file(checkout: Checkout) -> str:
     (checkout.dist / "extra").write_bytes(b"more")
     return f"extra: expected no such file, as SHA256SUMS says, found {sha256(b'more')}"
 
 
-def no_notes(checkout) -> str:
+def no_notes(checkout: Checkout) -> str:
     (checkout.dist / "notes.md").unlink()
     checkout.write_sums()
     return "notes.md: expected the release's text, found no such file"
 
 
-def no_sums(checkout) -> str:
+def no_sums(checkout: Checkout) -> str:
     (checkout.dist / "SHA256SUMS").unlink()
     return "expected a release with SHA256SUMS and release.json, found FileNotFoundError"
 
 
-def not_sums(checkout) -> str:
+def not_sums(checkout: Checkout) -> str:
     (checkout.dist / "SHA256SUMS").write_text("hello\n")
     return "SHA256SUMS: expected lines of sha256 and file name, found 'hello'"
 
 
-def renamed_by_the_host(checkout) -> str:
+def renamed_by_the_host(checkout: Checkout) -> str:
     (checkout.dist / "a~b").write_bytes(b"")
     checkout.write_sums()
     return "a~b: expected a name that the host keeps"
 
 
-def no_repository(checkout) -> str:
+def no_repository(checkout: Checkout) -> str:
     checkout.set(release_repository="")
     return "repository: expected OWNER/REPO, found none"
 
 
-def tag_elsewhere_on_the_host(checkout) -> str:
+def tag_elsewhere_on_the_host(checkout: Checkout) -> str:
     checkout.host.tags[TAG] = "1" * 40
     return f"tag {TAG} in {REPOSITORY}: expected on {checkout.head}, found {'1' * 40}. To mend: git push origin {TAG}"
 
 
-def tag_not_on_the_host(checkout) -> str:
+def tag_not_on_the_host(checkout: Checkout) -> str:
     checkout.host.tags.clear()
     return f"expected on {checkout.head}, found none. To mend: git push origin {TAG}"
 
 
-def no_checkout(checkout) -> str:
+def no_checkout(checkout: Checkout) -> str:
     shutil.rmtree(checkout.work / ".git")
     # Where tests have their folders may be in a checkout, or not.
     return "expected a git checkout, found "
 
 
-def folder_of_another_checkout(checkout) -> str:
+def folder_of_another_checkout(checkout: Checkout) -> str:
     shutil.rmtree(checkout.work / ".git")
     subprocess.run([GIT, "init", "--quiet", str(checkout.work.parent)], check=True)
     return (
@@ -474,26 +480,41 @@ def folder_of_another_checkout(checkout) -> str:
 @pytest.mark.parametrize(
     "break_it",
     [
-        untracked, changed, no_tag, tag_elsewhere, unstamped, another_commit, other_bytes, missing_file, unlisted_file, no_notes, no_sums,
-        not_sums, renamed_by_the_host, no_repository, tag_elsewhere_on_the_host, tag_not_on_the_host, no_checkout,
+        untracked,
+        changed,
+        no_tag,
+        tag_elsewhere,
+        unstamped,
+        another_commit,
+        other_bytes,
+        missing_file,
+        unlisted_file,
+        no_notes,
+        no_sums,
+        not_sums,
+        renamed_by_the_host,
+        no_repository,
+        tag_elsewhere_on_the_host,
+        tag_not_on_the_host,
+        no_checkout,
         folder_of_another_checkout,
     ],
-)  # fmt: skip
-def test_refuses(checkout, break_it) -> None:
+)
+def test_refuses(checkout: Checkout, break_it: Callable[[Checkout], Any]) -> None:
     expected = break_it(checkout)
     assert expected in checkout.refusal()
     assert checkout.host.writes == []
 
 
 @pytest.mark.parametrize("tag", ["0.1.0", "v0.1", "v0.1.0-rc1", "v0.1.00", "release", "v0.1.0\n"])
-def test_a_tag_that_is_no_version_is_refused(checkout, tag) -> None:
+def test_a_tag_that_is_no_version_is_refused(checkout: Checkout, tag: str) -> None:
     assert f"expected vX.Y.Z with three plain numbers, found {tag!r}" in " ".join(
         checkout.publish("--tag", tag).stderr.splitlines()
     )
     assert checkout.host.requests == []
 
 
-def test_a_tag_that_is_not_the_versions_is_refused(checkout) -> None:
+def test_a_tag_that_is_not_the_versions_is_refused(checkout: Checkout) -> None:
     checkout.git("tag", "v0.2.0")
     assert "expected v0.1.0, the version in version.bzl, found v0.2.0" in checkout.refusal("--tag=v0.2.0")
     assert "found v0.2.0" in checkout.refusal(GITHUB_REF_TYPE="tag", GITHUB_REF_NAME="v0.2.0")
@@ -501,17 +522,17 @@ def test_a_tag_that_is_not_the_versions_is_refused(checkout) -> None:
     assert checkout.host.requests == []
 
 
-def test_an_annotated_tag_counts_as_on_its_commit(checkout) -> None:
+def test_an_annotated_tag_counts_as_on_its_commit(checkout: Checkout) -> None:
     checkout.git("tag", "--force", "--annotate", "--message=m", TAG)
     assert "would publish" in checkout.published("--dry-run")
 
 
-def test_no_credentials(checkout) -> None:
+def test_no_credentials(checkout: Checkout) -> None:
     assert "expected GH_TOKEN, GITHUB_TOKEN or gh's own login, found none" in checkout.refusal(GH_TOKEN="")
     assert checkout.host.requests == []
 
 
-def test_what_the_machine_must_have(checkout) -> None:
+def test_what_the_machine_must_have(checkout: Checkout) -> None:
     assert "git: expected on PATH, found none" in checkout.refusal(PATH="/nonexistent")
     assert "gh: expected at /nonexistent/gh, found none" in checkout.refusal(gh=pathlib.Path("/nonexistent/gh"))
     assert "found no BUILD_WORKSPACE_DIRECTORY" in checkout.refusal(BUILD_WORKSPACE_DIRECTORY="")
@@ -534,7 +555,7 @@ def test_what_the_machine_must_have(checkout) -> None:
     ],
 )
 def test_a_failure_of_the_host_is_one_line_with_its_reason_and_what_to_do(
-    checkout, request_, status, message, says, advice
+    checkout: Checkout, request_: str, status: int | None, message: str, says: str, advice: str
 ) -> None:
     checkout.host.faults = [Fault(request_, status, message)]
     line = checkout.refusal()
@@ -542,18 +563,18 @@ def test_a_failure_of_the_host_is_one_line_with_its_reason_and_what_to_do(
     assert all(release["draft"] for release in checkout.host.releases)
 
 
-def test_a_token_that_the_host_does_not_know(checkout) -> None:
+def test_a_token_that_the_host_does_not_know(checkout: Checkout) -> None:
     line = checkout.refusal(GH_TOKEN="another")
     assert "Bad credentials" in line and "another" not in line
     assert checkout.host.writes == []
 
 
-def test_a_host_that_does_not_answer(checkout) -> None:
+def test_a_host_that_does_not_answer(checkout: Checkout) -> None:
     line = checkout.refusal(HTTP_PROXY="http://127.0.0.1:1")
     assert "connection refused" in line and "look at the network and the proxy" in line
 
 
-def test_a_download_that_breaks_off_is_no_difference_of_bytes(checkout) -> None:
+def test_a_download_that_breaks_off_is_no_difference_of_bytes(checkout: Checkout) -> None:
     checkout.host.digests = False
     checkout.host.add_release(TAG, checkout.files)
     checkout.host.faults = [Fault(r"GET /\d+", 503, "Slow down")]

@@ -319,7 +319,8 @@ def _oras_that_panics(folder: pathlib.Path, times: int) -> str:
     wrapper.write_text(f"""#!/bin/sh
 echo "$1" >> {folder}/calls
 if [ $(wc -l < {folder}/calls) -le {times} ]; then
-    printf 'panic: sync/atomic: compare and swap of inconsistently typed value into Value\\n\\ngoroutine 83 [running]:\\nEOF\\n' >&2
+    echo 'panic: sync/atomic: compare and swap of inconsistently typed value into Value' >&2
+    printf '\\ngoroutine 83 [running]:\\nEOF\\n' >&2
     exit 2
 fi
 exec {TOOLS["oras"]} "$@"
@@ -348,7 +349,7 @@ def test_panics_without_end_are_an_error(release: Release, server: Proxy) -> Non
 def test_an_attachment_that_another_push_has_overwritten_in_the_list_is_attached_again(
     release: Release, server: Proxy
 ) -> None:
-    """What a race does to the list of referrers, done on purpose: the registry has the manifests, the list lacks them."""
+    """Does on purpose what a race does: the registry has the manifests, but the list of referrers lacks them."""
     repository = f"{server.host}/team/small"
     arguments = ("--repository", repository, "--tag", "one")
     assert release.push(*arguments).returncode == 0
@@ -404,7 +405,9 @@ def test_credentials_are_those_of_podman_and_docker(release: Release, tmp_path: 
         for name in ("auth.json", "config.json"):
             (other / name).write_text(logged_in("registry.example.org"))
         others = {"DOCKER_CONFIG": str(other), "REGISTRY_AUTH_FILE": str(other / "auth.json")}
-        done = release.push("--repository", f"{host}/team/small", "--tag", "one", **{**others, place: str(where)})
+        done = release.push(
+            "--repository", f"{host}/team/small", "--tag", "one", signed=True, **{**others, place: str(where)}
+        )
         assert done.returncode == 0, done.stderr
         assert PASSWORD not in done.stdout + done.stderr
         resolved = release.tool("oras", "resolve", "--plain-http", "-u", USER, "-p", PASSWORD, f"{host}/team/small:one")

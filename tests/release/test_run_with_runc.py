@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ IMAGE = pathlib.Path(os.environ["IMAGE"])
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory) -> str:
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A PATH on which runc is the one of the locked packages, in a root of its own, since it starts itself again by its
     path.
     """
@@ -42,7 +43,9 @@ def path(tmp_path_factory) -> str:
         (["python", "-c", "import tvm; print(tvm.runtime.tensor([1.0, 2.0]).numpy().sum())"], 0, "3.0\n"),
     ],
 )
-def test_a_command_runs_in_the_image(path, tmp_path, command, status, expected) -> None:
+def test_a_command_runs_in_the_image(
+    path: Any, tmp_path: pathlib.Path, command: Any, status: int, expected: str
+) -> None:
     (tmp_path / "model").write_text("weights\n")
     tmp_path.chmod(0o755)
     fixed = [

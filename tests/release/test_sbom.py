@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
 import pytest
 import tiny_image
@@ -92,8 +93,17 @@ def version_of(name: str) -> str:
     return next(version for each, version, _ in REQUIREMENTS if each == name)
 
 
+# Wheels, and name → image.
+Build = tuple[list[pathlib.Path], dict[str, pathlib.Path]]
+
+# SPDX and CycloneDX.
+Bills = tuple[dict[str, Any], dict[str, Any]]
+
+_ALL = inputs.Parts()
+
+
 @pytest.fixture(scope="module")
-def build(tmp_path_factory):
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     """Wheels and images of a few bytes, complete: every image set of the locks is in one."""
     folder = tmp_path_factory.mktemp("build")
     wheels = [folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl" for name, version in PRODUCED]
@@ -117,9 +127,7 @@ def build(tmp_path_factory):
 
 
 @functools.cache
-def bills(
-    wheels: tuple, images: tuple, only: str = "", unavailable: inputs.Parts = inputs.Parts()
-) -> tuple[dict, dict]:
+def bills(wheels: tuple, images: tuple, only: str = "", unavailable: inputs.Parts = _ALL) -> tuple[dict, dict]:
     locked = inputs.available(LOCKED, unavailable)
     read = [sbom.Wheel.read(wheel, made()) for wheel in wheels]
     layouts = {name: Image(layout) for name, layout in images}
@@ -132,19 +140,19 @@ def bills(
 
 
 @pytest.fixture(scope="module")
-def whole(build):
+def whole(build: Build) -> Bills:
     wheels, images = build
     return bills(tuple(wheels), tuple(images.items()))
 
 
 @pytest.fixture(scope="module")
-def small(build):
+def small(build: Build) -> Bills:
     wheels, images = build
     return bills(tuple(wheels), tuple(images.items()), "small")
 
 
 @pytest.fixture(scope="module")
-def gpu(build):
+def gpu(build: Build) -> Bills:
     wheels, images = build
     return bills(tuple(wheels), tuple(images.items()), "gpu")
 
@@ -199,7 +207,7 @@ def lock_lines() -> list[tuple]:
     return sorted(lines)
 
 
-def product_lines(build) -> list[tuple]:
+def product_lines(build: Build) -> list[tuple]:
     wheels, images = build
     lines = [
         (*facts, "Apache-2.0", (hashlib.sha256(wheel.read_bytes()).hexdigest(),))
@@ -210,21 +218,21 @@ def product_lines(build) -> list[tuple]:
     return lines
 
 
-def test_the_whole_build_is_the_locks_and_the_products_and_nothing_else(build, whole) -> None:
+def test_the_whole_build_is_the_locks_and_the_products_and_nothing_else(build: Build, whole: Bills) -> None:
     expected = sorted(lock_lines() + product_lines(build))
     assert len(expected) > 200
     for lines in (spdx_lines(whole[0]), cyclonedx_lines(whole[1])):
         assert [line[:4] for line in lines] == expected
 
 
-def test_package_urls_are_the_inputs(whole) -> None:
+def test_package_urls_are_the_inputs(whole: Bills) -> None:
     for lines in (spdx_lines(whole[0]), cyclonedx_lines(whole[1])):
         found = collections.Counter(line[4] for line in lines)
         assert max(found.values()) == 1
         assert {each.purl for each in LOCKED} < set(found)
 
 
-def test_without_mlc_llm_its_sources_are_not_in_the_build(build) -> None:
+def test_without_mlc_llm_its_sources_are_not_in_the_build(build: Build) -> None:
     wheels, images = build
     unavailable = inputs.Parts(*map(frozenset, CONTENT["mlc-llm"]))
     document, _ = bills(
@@ -238,7 +246,7 @@ def test_without_mlc_llm_its_sources_are_not_in_the_build(build) -> None:
     assert not any("mlc-llm" in each for each in found)
 
 
-def test_without_cuda_nothing_of_it_is_in_the_build(build) -> None:
+def test_without_cuda_nothing_of_it_is_in_the_build(build: Build) -> None:
     wheels, images = build
     nvidia = [("pypi", name) for name, _, _ in REQUIREMENTS if name.startswith("nvidia-")]
     unavailable = inputs.Parts(frozenset([*nvidia, ("source", "tvm")]), frozenset({("debian", "cuda")}))
@@ -254,24 +262,25 @@ def test_without_cuda_nothing_of_it_is_in_the_build(build) -> None:
 
 
 @pytest.fixture(params=["whole", "small", "gpu"])
-def both(request):
-    return request.getfixturevalue(request.param)
+def both(request: pytest.FixtureRequest) -> Bills:
+    bills: Bills = request.getfixturevalue(request.param)
+    return bills
 
 
-def test_spdx_is_valid(both) -> None:
+def test_spdx_is_valid(both: Bills) -> None:
     document = JsonLikeDictParser().parse(both[0])
     assert [message.validation_message for message in validate_full_spdx_document(document)] == []
     assert document.creation_info.spdx_version == "SPDX-2.3"
     assert document.creation_info.created.isoformat() == "2000-01-01T00:00:00"
 
 
-def test_every_license_ref_is_explained_and_used(both) -> None:
+def test_every_license_ref_is_explained_and_used(both: Bills) -> None:
     used = {name for each in both[0]["packages"] for name in re.findall(r"LicenseRef-[\w.-]+", each["licenseDeclared"])}
     assert used == {each["licenseId"] for each in both[0].get("hasExtractedLicensingInfos", [])}
     assert used
 
 
-def test_cyclonedx_is_well_formed(both) -> None:
+def test_cyclonedx_is_well_formed(both: Bills) -> None:
     document = both[1]
     assert (document["bomFormat"], document["specVersion"], document["version"]) == ("CycloneDX", "1.6", 1)
     assert re.fullmatch(
@@ -282,7 +291,8 @@ def test_cyclonedx_is_well_formed(both) -> None:
     assert max(references.values()) == 1
     for dependency in document["dependencies"]:
         assert {dependency["ref"], *dependency.get("dependsOn", [])} <= set(references)
-    assert len(Bom.from_json(document).components) == len(document["components"])
+    # A decorator of the serialization library adds from_json.
+    assert len(Bom.from_json(document).components) == len(document["components"])  # type: ignore[attr-defined]
 
 
 def related(document: dict, relation: str) -> set[tuple[str, str]]:
@@ -323,7 +333,7 @@ PRODUCTS = {
 }
 
 
-def test_relationships_of_the_whole_build(whole) -> None:
+def test_relationships_of_the_whole_build(whole: Bills) -> None:
     document = whole[0]
     assert related(document, "DESCRIBES") == {("DOCUMENT", "release")}
     assert related(document, "GENERATED_FROM") == GENERATED_FROM
@@ -347,7 +357,7 @@ def test_relationships_of_the_whole_build(whole) -> None:
     }
 
 
-def test_every_package_has_a_part(both) -> None:
+def test_every_package_has_a_part(both: Bills) -> None:
     """What a document lists is connected with what it describes."""
     document = both[0]
     relations = ("CONTAINS", "BUILD_TOOL_OF", "GENERATED_FROM", "DESCRIBES")
@@ -355,7 +365,7 @@ def test_every_package_has_a_part(both) -> None:
     assert {each["SPDXID"].removeprefix("SPDXRef-") for each in document["packages"]} == connected - {"DOCUMENT"}
 
 
-def test_cyclonedx_tells_what_is_shipped(whole) -> None:
+def test_cyclonedx_tells_what_is_shipped(whole: Bills) -> None:
     components = {each["bom-ref"]: each for each in whole[1]["components"]}
     assert components["debian-bookworm-libc6"]["scope"] == "required"
     assert components["debian-bullseye-libc6"]["scope"] == "excluded"
@@ -368,7 +378,7 @@ def test_cyclonedx_tells_what_is_shipped(whole) -> None:
     assert set(release["dependsOn"]) == PRODUCTS
 
 
-def test_one_image_is_what_its_layers_hold(build, small) -> None:
+def test_one_image_is_what_its_layers_hold(build: Build, small: Bills) -> None:
     expected = {("numpy", version_of("numpy")), ("typing-extensions", version_of("typing-extensions")), TVM, TVM_FFI}
     expected |= set(image_packages("image_base", "image_python"))
     document = small[0]
@@ -385,7 +395,7 @@ def test_one_image_is_what_its_layers_hold(build, small) -> None:
     assert set(spdx_lines(document)) == set(cyclonedx_lines(small[1]))
 
 
-def test_libraries_of_nvidia_are_components_under_their_own_licence(gpu) -> None:
+def test_libraries_of_nvidia_are_components_under_their_own_licence(gpu: Bills) -> None:
     document = gpu[0]
     packages = {each["SPDXID"].removeprefix("SPDXRef-"): each for each in document["packages"]}
     contained = {other for _, other in related(document, "CONTAINS")}
@@ -401,7 +411,7 @@ def test_libraries_of_nvidia_are_components_under_their_own_licence(gpu) -> None
     assert related(document, "GENERATED_FROM") == TVM_GENERATED_FROM | TVM_CUDA_GENERATED_FROM
 
 
-def test_without_git_sources_the_wheel_for_gpus_is_not_made_of_them(tmp_path, build) -> None:
+def test_without_git_sources_the_wheel_for_gpus_is_not_made_of_them(tmp_path: pathlib.Path, build: Build) -> None:
     unavailable = tmp_path / "unavailable.json"
     unavailable.write_text(json.dumps({"entries": [("source", "tvm")], "sets": []}))
     done = run(tmp_path / "folder", build, "--only-image", "gpu", f"--unavailable={unavailable}")
@@ -453,7 +463,9 @@ def test_the_real_image_is_what_its_layers_hold() -> None:
         ([], [("apache-tvm", "0.26.0+mlc0.1.0.bother")], "is apache-tvm 0.26.0"),
     ],
 )
-def test_a_package_that_nothing_knows_of_is_refused(tmp_path, build, debian, pypi, message) -> None:
+def test_a_package_that_nothing_knows_of_is_refused(
+    tmp_path: pathlib.Path, build: Build, debian: Any, pypi: Any, message: str
+) -> None:
     # cosign is locked, but as a tool and not for an image.
     version = DEBIAN["packages"]["trixie/cosign"]["version"]
     image = Image(
@@ -467,7 +479,7 @@ def test_a_package_that_nothing_knows_of_is_refused(tmp_path, build, debian, pyp
         sbom.whole_build(VERSION, LOCKED, wheels, {"odd": image})
 
 
-def test_a_lock_entry_that_no_image_has_is_refused(build) -> None:
+def test_a_lock_entry_that_no_image_has_is_refused(build: Build) -> None:
     wheels, images = build
     message = "locks/debian.lock.json has it for image_dev, and it is in none of the images small: pass every image"
     with pytest.raises(sbom.SbomError, match=message):
@@ -476,7 +488,7 @@ def test_a_lock_entry_that_no_image_has_is_refused(build) -> None:
         )
 
 
-def test_a_wheel_of_unknown_sources_is_refused(tmp_path) -> None:
+def test_a_wheel_of_unknown_sources_is_refused(tmp_path: pathlib.Path) -> None:
     wheel = tmp_path / "other-1.0-py3-none-any.whl"
     wheel.write_bytes(b"")
     with pytest.raises(
@@ -489,7 +501,7 @@ def test_a_wheel_of_unknown_sources_is_refused(tmp_path) -> None:
         sbom.whole_build(VERSION, LOCKED, [sbom.Wheel.read(wheel, made())], {})
 
 
-def run(folder: pathlib.Path, build, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+def run(folder: pathlib.Path, build: Build, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     wheels, images = build
     command = [sys.executable, "-m", "release.private.sbom", "--locks", *map(str, LOCKS.values()), "--version", VERSION]
     command += [f"--wheel={wheel}" for wheel in wheels] + [
@@ -511,7 +523,7 @@ def run(folder: pathlib.Path, build, *arguments: str, **environment: str) -> sub
 
 
 @pytest.mark.parametrize("arguments", [(), ("--only-image", "small")])
-def test_the_same_bytes_everywhere(tmp_path, build, arguments) -> None:
+def test_the_same_bytes_everywhere(tmp_path: pathlib.Path, build: Build, arguments: Any) -> None:
     for name, environment in (
         ("one", {"TZ": "UTC", "PYTHONHASHSEED": "1"}),
         ("two", {"TZ": "Asia/Tokyo", "PYTHONHASHSEED": "2"}),
@@ -522,12 +534,12 @@ def test_the_same_bytes_everywhere(tmp_path, build, arguments) -> None:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_other_content_has_another_identity(whole, small) -> None:
+def test_other_content_has_another_identity(whole: Bills, small: Bills) -> None:
     assert whole[0]["documentNamespace"] != small[0]["documentNamespace"]
     assert whole[1]["serialNumber"] != small[1]["serialNumber"]
 
 
-def test_an_image_that_is_not_given_is_an_error(tmp_path, build) -> None:
+def test_an_image_that_is_not_given_is_an_error(tmp_path: pathlib.Path, build: Build) -> None:
     done = run(tmp_path / "folder", build, "--only-image", "other")
     assert (done.returncode, done.stderr) == (
         1,

@@ -33,7 +33,9 @@ def run(folder: pathlib.Path, **environment: str) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=folder, env={**GIT_ENVIRONMENT, **environment}, capture_output=True, text=True)
 
 
-def test_a_clean_checkout_gives_its_commit_and_a_workstation(checkout, tmp_path_factory) -> None:
+def test_a_clean_checkout_gives_its_commit_and_a_workstation(
+    checkout: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     done = run(checkout)
     assert done.returncode == 0, done.stderr
     written = tmp_path_factory.mktemp("status") / "stable-status.txt"
@@ -42,21 +44,21 @@ def test_a_clean_checkout_gives_its_commit_and_a_workstation(checkout, tmp_path_
     assert status.value(written, status.BUILDER) == "urn:mlc-bazel:workstation"
 
 
-def test_a_workflow_is_the_builder_where_one_runs(checkout) -> None:
+def test_a_workflow_is_the_builder_where_one_runs(checkout: pathlib.Path) -> None:
     workflow = "owner/repository/.github/workflows/main.yml@refs/tags/v0.1.0"
     done = run(checkout, GITHUB_SERVER_URL="https://github.com", GITHUB_WORKFLOW_REF=workflow)
     assert f"STABLE_BUILDER_ID https://github.com/{workflow}\n" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["file", "untracked"])
-def test_a_checkout_with_changes_is_no_release(checkout, name) -> None:
+def test_a_checkout_with_changes_is_no_release(checkout: pathlib.Path, name: str) -> None:
     (checkout / name).write_text("b")
     done = run(checkout)
     assert (done.returncode, done.stdout) == (1, "")
     assert "a release is built from a commit" in done.stderr and name in done.stderr
 
 
-def test_without_a_checkout_there_is_no_release(tmp_path) -> None:
+def test_without_a_checkout_there_is_no_release(tmp_path: pathlib.Path) -> None:
     done = run(tmp_path, GIT_CEILING_DIRECTORIES=str(tmp_path.parent))
     assert (
         done.returncode == 1
@@ -65,7 +67,7 @@ def test_without_a_checkout_there_is_no_release(tmp_path) -> None:
     )
 
 
-def test_a_copy_in_an_ignored_folder_of_another_checkout_is_no_release(checkout) -> None:
+def test_a_copy_in_an_ignored_folder_of_another_checkout_is_no_release(checkout: pathlib.Path) -> None:
     """Git would call it clean, and give the other one's commit."""
     (checkout / ".git/info/exclude").write_text("/copy/\n")
     (checkout / "copy").mkdir()
@@ -79,7 +81,7 @@ def test_a_build_that_is_not_stamped_says_so() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "STABLE_REVISION\n", "STABLE_REVISION \n", "OTHER x\n"])
-def test_a_stamp_without_the_value_is_an_error(tmp_path, text) -> None:
+def test_a_stamp_without_the_value_is_an_error(tmp_path: pathlib.Path, text: str) -> None:
     (tmp_path / "status").write_text(text)
     with pytest.raises(status.StatusError, match="no STABLE_REVISION: build with --config=release"):
         status.value(tmp_path / "status", status.REVISION)
