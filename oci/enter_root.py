@@ -1,13 +1,11 @@
-"""Runs a program in a mount namespace whose root is a folder of unpacked Debian packages, so that nothing of the host
-is used.
+"""Runs a program in a mount namespace whose root is a folder of unpacked Debian packages, so that it uses nothing of
+the host.
 
     python3 enter_root.py --root FOLDER --bind OUTSIDE=INSIDE -- /usr/sbin/runc.unwrapped --version
 
-A container runtime starts itself again through /proc/self/exe, so it cannot be run by naming a loader on the command
-line; here its
-own loader is where it expects it. Without root, a user namespace gives the right to mount. Of the host, /dev, /proc and
-/sys remain:
-the kernel's.
+A container runtime starts itself again through /proc/self/exe, so naming a loader on the command line is not enough to
+run it. Here its own loader is where it expects it. Without root, a user namespace gives the right to mount. Of the host,
+only the kernel's /dev, /proc and /sys remain.
 """
 
 from __future__ import annotations

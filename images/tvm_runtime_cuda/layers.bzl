@@ -1,4 +1,7 @@
-"""The layers that make an image one for GPUs: on tvm_runtime and on mlc_llm the same, so that whoever has one pulls little of the other."""
+"""The layers that add GPU support to an image.
+
+tvm_runtime_cuda and mlc_llm_cuda share them, so a machine that has one image pulls little for the other.
+"""
 
 _PACKAGE = "//images/tvm_runtime_cuda"
 

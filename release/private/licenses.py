@@ -4,9 +4,8 @@ themselves.
     python3 -m release.private.licenses --locks FILE... --version VERSION --wheel FILE... --made-of FILE... \\
         --image NAME=LAYOUT... --html licenses.html
 
-The texts are those that ship: read from the layers of the images and from the wheels. A component without any is an
-error, so that an image or a
-wheel that does not carry what its parts' licences ask for cannot be released.
+The texts are those that ship, read from the layers of the images and from the wheels. A component without a text is an
+error, so an image or a wheel that lacks what its parts' licences require cannot be released.
 """
 
 from __future__ import annotations

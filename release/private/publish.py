@@ -163,18 +163,18 @@ def check_checkout(workspace: pathlib.Path, tag: str) -> str:
             f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         )
         raise Refused(
-            f"checkout: expected no file that differs from its commit, found {files}. To mend: git stash"
+            f"checkout: expected no file that differs from its commit, found {files}. To fix it: git stash"
             " --include-untracked"
         )
     head = git("rev-parse", "HEAD")
     tagged = git("rev-parse", "--quiet", "--verify", f"refs/tags/{tag}^{{commit}}", or_nothing=True)
     if not tagged:
         raise Refused(
-            f"tag {tag}: expected on {head}, found no such tag. To mend: git tag {tag} && git push origin {tag}"
+            f"tag {tag}: expected on {head}, found no such tag. To fix it: git tag {tag} && git push origin {tag}"
         )
     if tagged != head:
         raise Refused(
-            f"tag {tag}: expected on {head}, which is checked out, found on {tagged}. To mend: git checkout {tag} &&"
+            f"tag {tag}: expected on {head}, which is checked out, found on {tagged}. To fix it: git checkout {tag} &&"
             f" {_COMMAND}"
         )
     return head
@@ -320,7 +320,7 @@ def upload(
     tagged = page.tagged_commit()
     if tagged != head:
         raise Refused(
-            f"tag {tag} in {page.repository}: expected on {head}, found {tagged or 'none'}. To mend: git push origin"
+            f"tag {tag} in {page.repository}: expected on {head}, found {tagged or 'none'}. To fix it: git push origin"
             f" {tag}"
         )
     releases = page.find()
@@ -380,7 +380,7 @@ def remedy(error: HostError, repository: str) -> str:
         )
     if error.status == 404:
         return (
-            f"expected the repository {repository}: mend --repository, or set GH_TOKEN to a token that may read and"
+            f"expected the repository {repository}: correct --repository, or set GH_TOKEN to a token that may read and"
             " write it"
         )
     if error.status == 422:
@@ -411,12 +411,12 @@ def publish(options: argparse.Namespace) -> None:
     )
     if not _TAG.fullmatch(tag):
         raise Refused(
-            f"tag {tag}: expected vX.Y.Z with three plain numbers, found {tag!r}. To mend: git tag {distribution.tag}"
+            f"tag {tag}: expected vX.Y.Z with three plain numbers, found {tag!r}. To fix it: git tag {distribution.tag}"
         )
     if tag != distribution.tag:
         raise Refused(
             f"tag {tag}: expected {distribution.tag}, the version in version.bzl, found {tag}. "
-            f"To mend: git tag {distribution.tag}, or change VERSION in version.bzl"
+            f"To fix it: git tag {distribution.tag}, or change VERSION in version.bzl"
         )
     head = check_checkout(pathlib.Path(environment["BUILD_WORKSPACE_DIRECTORY"]), tag)
     if distribution.revision != head:
@@ -440,7 +440,7 @@ def publish(options: argparse.Namespace) -> None:
         return
     if not page.has_credentials():
         raise Refused(
-            "credentials: expected GH_TOKEN, GITHUB_TOKEN or gh's own login, found none. To mend: export GH_TOKEN, or"
+            "credentials: expected GH_TOKEN, GITHUB_TOKEN or gh's own login, found none. To fix it: export GH_TOKEN, or"
             " gh auth login"
         )
     try:

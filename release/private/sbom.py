@@ -4,19 +4,16 @@
         --image NAME=LAYOUT... --spdx OUT --cyclonedx OUT
     python3 -m release.private.sbom … --only-image NAME
 
-The whole build: the release contains its wheels and images; each image contains the packages that were found in its
-layers; every other
-entry of the locks is a source of a wheel or a build tool. With --only-image: what that image's layers hold, and the
-sources of the wheels
-in it.
+The whole build: the release contains its wheels and images; each image contains the packages found in its layers; every
+other entry of the locks is a source of a wheel or a build tool. With --only-image: what that image's layers hold, and
+the sources of the wheels in it.
 
-What is in an image is read from its layers, not from what was meant to be there: Debian packages from
-/var/lib/dpkg/status.d, Python
-distributions from *.dist-info/METADATA. One that is neither in the locks nor among the wheels is an error.
+The content of an image is read from its layers, not from what was meant to be there: Debian packages from
+/var/lib/dpkg/status.d, Python distributions from *.dist-info/METADATA. A package that is neither in the locks nor among
+the wheels is an error.
 
 Licences are those that the packages declare (fetch/licenses/update_licenses.py); none is a conclusion of ours. Equal
-content is equal bytes: the
-time is fixed, and serial number and namespace are UUIDs of the content.
+content gives equal bytes: the time is fixed, and serial number and namespace are UUIDs of the content.
 """
 
 from __future__ import annotations
@@ -381,7 +378,7 @@ def spdx(bill: Bill) -> SpdxDocument:
             spdx_id=f"SPDXRef-{each.id}",
             name=each.name,
             version=each.version,
-            # The locks name no place: whoever builds has mirrors of their own.
+            # The locks name no place, because each builder has different mirrors.
             download_location=SpdxNoAssertion(),
             files_analyzed=False,
             checksums=[Checksum(ChecksumAlgorithm.SHA256, sha256) for sha256 in each.sha256],

@@ -382,12 +382,12 @@ def untracked(checkout: Checkout) -> str:
 
 def changed(checkout: Checkout) -> str:
     (checkout.work / "file").write_text("b")
-    return "checkout: expected no file that differs from its commit, found file. To mend: git stash"
+    return "checkout: expected no file that differs from its commit, found file. To fix it: git stash"
 
 
 def no_tag(checkout: Checkout) -> str:
     checkout.git("tag", "--delete", TAG)
-    return f"found no such tag. To mend: git tag {TAG} && git push origin {TAG}"
+    return f"found no such tag. To fix it: git tag {TAG} && git push origin {TAG}"
 
 
 def tag_elsewhere(checkout: Checkout) -> str:
@@ -396,7 +396,7 @@ def tag_elsewhere(checkout: Checkout) -> str:
     checkout.commit()
     checkout.write_dist()
     return (
-        f"tag {TAG}: expected on {checkout.head}, which is checked out, found on {tagged}. To mend: git checkout {TAG}"
+        f"tag {TAG}: expected on {checkout.head}, which is checked out, found on {tagged}. To fix it: git checkout {TAG}"
     )
 
 
@@ -454,12 +454,12 @@ def no_repository(checkout: Checkout) -> str:
 
 def tag_elsewhere_on_the_host(checkout: Checkout) -> str:
     checkout.host.tags[TAG] = "1" * 40
-    return f"tag {TAG} in {REPOSITORY}: expected on {checkout.head}, found {'1' * 40}. To mend: git push origin {TAG}"
+    return f"tag {TAG} in {REPOSITORY}: expected on {checkout.head}, found {'1' * 40}. To fix it: git push origin {TAG}"
 
 
 def tag_not_on_the_host(checkout: Checkout) -> str:
     checkout.host.tags.clear()
-    return f"expected on {checkout.head}, found none. To mend: git push origin {TAG}"
+    return f"expected on {checkout.head}, found none. To fix it: git push origin {TAG}"
 
 
 def no_checkout(checkout: Checkout) -> str:

@@ -321,7 +321,7 @@ def main() -> int:
             publish.check_checkout(command.workspace, f"v{options.version}")
             if not command.stamped:
                 raise record.RecordError(
-                    f"--record: expected a stamped build. To mend: tools/bazel run --config=release {_TARGET} --"
+                    f"--record: expected a stamped build. To fix it: tools/bazel run --config=release {_TARGET} --"
                     " --record"
                 )
         if not options.verify:

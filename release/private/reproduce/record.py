@@ -32,7 +32,7 @@ Digests = dict[str, dict[str, str]]
 
 class RecordError(Exception):
     """The record is malformed, or may not be written; the message says what was expected, what was found, and what
-    mends it.
+    fixes it.
     """
 
 

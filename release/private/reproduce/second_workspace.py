@@ -1,6 +1,4 @@
-"""A copy of the workspace elsewhere with an output base of its own, for tests that build with Bazel themselves, and
-what they compare.
-"""
+"""A copy of the workspace with its own output base, for tests that run Bazel themselves, and comparison of outputs."""
 
 from __future__ import annotations
 
@@ -12,10 +10,9 @@ from typing import Any
 
 from fetch.hashes import file_sha256
 
-# Where the launcher and Bazel keep what they downloaded: `env_inherit` of the targets that use this. Where git sources
-# come from, and whether CUDA
-# is part of it: in the `env` of those that build again what that decides, VARIABLES of @git_sources//:sources.bzl and
-# MLC_CUDA.
+# Variables that say where the launcher and Bazel keep their downloads (`env_inherit` of the targets that use this), where
+# git sources come from, and whether CUDA is part of the build (`env` of the targets that repeat it: VARIABLES of
+# @git_sources//:sources.bzl and MLC_CUDA).
 KEPT = ("HOME", "MLC_BAZEL_CACHE", "MLC_CUDA", "MLC_FETCH_SOURCES", "MLC_PROFILE", "MLC_SOURCES", "XDG_CACHE_HOME")
 
 
