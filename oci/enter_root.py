@@ -4,8 +4,8 @@ the host.
     python3 enter_root.py --root FOLDER --bind OUTSIDE=INSIDE -- /usr/sbin/runc.unwrapped --version
 
 A container runtime starts itself again through /proc/self/exe, so naming a loader on the command line is not enough to
-run it. Here its own loader is where it expects it. Without root, a user namespace gives the right to mount. Of the host,
-only the kernel's /dev, /proc and /sys remain.
+run it. Here its own loader is where it expects it. Without root, a user namespace gives the right to mount. Of the
+host, only the kernel's /dev, /proc and /sys remain.
 """
 
 from __future__ import annotations

@@ -396,7 +396,8 @@ def tag_elsewhere(checkout: Checkout) -> str:
     checkout.commit()
     checkout.write_dist()
     return (
-        f"tag {TAG}: expected on {checkout.head}, which is checked out, found on {tagged}. To fix it: git checkout {TAG}"
+        f"tag {TAG}: expected on {checkout.head}, which is checked out, found on {tagged}."
+        f" To fix it: git checkout {TAG}"
     )
 
 

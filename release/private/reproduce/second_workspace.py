@@ -10,7 +10,7 @@ from typing import Any
 
 from fetch.hashes import file_sha256
 
-# Variables that say where the launcher and Bazel keep their downloads (`env_inherit` of the targets that use this), where
+# Variables that say where the launcher and Bazel keep their downloads (`env_inherit` of targets that use this), where
 # git sources come from, and whether CUDA is part of the build (`env` of the targets that repeat it: VARIABLES of
 # @git_sources//:sources.bzl and MLC_CUDA).
 KEPT = ("HOME", "MLC_BAZEL_CACHE", "MLC_CUDA", "MLC_FETCH_SOURCES", "MLC_PROFILE", "MLC_SOURCES", "XDG_CACHE_HOME")
