@@ -18,6 +18,7 @@ import pathlib
 import sys
 import tempfile
 import zipfile
+from typing import IO
 
 RECIPES = pathlib.Path("/usr/local/share/wheels")
 INSTALLED = pathlib.Path("/usr/local/lib/python3.11/dist-packages")
@@ -56,7 +57,8 @@ def write_wheel(recipe: dict, installed: pathlib.Path, output: pathlib.Path) -> 
                 info = zipfile.ZipInfo()
                 for fact in FACTS:
                     setattr(info, fact, entry[fact])
-                info.date_time = tuple(info.date_time)
+                year, month, day, hour, minute, second = info.date_time
+                info.date_time = (year, month, day, hour, minute, second)
                 if info.is_dir():
                     archive.writestr(info, b"")
                     continue
@@ -76,7 +78,7 @@ def _record(recipe: dict) -> dict[str, str]:
     return {row[0]: row[1] for row in csv.reader(base64.b64decode(content).decode().splitlines())}
 
 
-def _copy(source: pathlib.Path, target, wheel: str, expected: str | None) -> None:
+def _copy(source: pathlib.Path, target: IO[bytes], wheel: str, expected: str | None) -> None:
     digest = hashlib.sha256()
     try:
         with open(source, "rb") as file:

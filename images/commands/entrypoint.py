@@ -38,7 +38,7 @@ def main() -> int:
     except FileNotFoundError:
         problem, code = "no such command", 127
     except OSError as error:
-        problem, code = error.strerror, 126
+        problem, code = error.strerror or str(error), 126
     print(f"entrypoint: {command[0]}: {problem}; --help lists what there is", file=sys.stderr)
     return code
 

@@ -12,6 +12,7 @@ import pathlib
 import platform
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 # What the image was made with names what must be in it: mlc-llm is not in all of our images.
 _RECIPES = pathlib.Path("/usr/local/share/wheels")
@@ -93,7 +94,7 @@ def devices() -> Iterator[str]:
         yield _matrix_product(tvm)
 
 
-def _matrix_product(tvm) -> str:
+def _matrix_product(tvm: Any) -> str:
     """Multiplies two matrices by cuBLAS on the first GPU."""
     import numpy as np
 

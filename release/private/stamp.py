@@ -5,14 +5,11 @@ Every command that publishes compares these digests with what it is about to sen
 
 from __future__ import annotations
 
-import json
 import pathlib
 from typing import Any
 
 from fetch.hashes import file_sha256
 from oci import layout as oci_layout
-
-from fetch.hashes import file_sha256
 
 
 class Untested(Exception):

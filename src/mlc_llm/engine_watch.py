@@ -111,10 +111,11 @@ class _Engine:
         failure = EngineError(f"the engine failed, and with it this request: {why}")
         failure.__cause__ = error
         logger.error("The engine failed, %d requests are lost: %s", max(len(streamers), 1), _last_line(error))
-        # First decide what is lost, then tell: whoever hears of it may send the next request at once, which is not lost.
+        # Decide what is lost before telling anyone: a client that hears of it may send its next request at once, and
+        # that one is not lost.
         last, self.last_request = self.last_request, None
         self.lost.update(streamers)
-        # The asynchronous engine has all its requests in `streamers`; its last one may be about to be added, after the reset.
+        # The asynchronous engine lists all its requests in `streamers`; its last one may be added only after the reset.
         if last is not None and state.async_event_loop is None:
             self.lost.add(last)
         for stream, _ in streamers.values():

@@ -207,7 +207,7 @@ def test_requests_concurrent_with_one_that_fails_the_engine_are_told() -> None:
 
 
 def test_a_request_sent_as_soon_as_another_is_lost_is_not_lost() -> None:
-    """On a busy machine a client may go on before the engine's thread does. Its next request was then never answered."""
+    """On a busy machine a client may continue before the engine's thread: its next request was never answered."""
     told: list[str] = []
 
     class Loop:
@@ -221,7 +221,9 @@ def test_a_request_sent_as_soon_as_another_is_lost_is_not_lost() -> None:
             told.append(str(failure))
             watched.create_request("next", [], options)
 
-    state = SimpleNamespace(async_streamers={"lost": (Stream(), [])}, async_event_loop=Loop(), sync_output_queue=queue.Queue())
+    state = SimpleNamespace(
+        async_streamers={"lost": (Stream(), [])}, async_event_loop=Loop(), sync_output_queue=queue.Queue()
+    )
     config = SimpleNamespace(max_single_sequence_length=100, max_total_sequence_length=100)
     engine = SimpleNamespace(state=state, engine_config=config)
     options = json.dumps({"top_logprobs": 0, "max_tokens": 1})

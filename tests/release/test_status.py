@@ -61,9 +61,7 @@ def test_a_checkout_with_changes_is_no_release(checkout: pathlib.Path, name: str
 def test_without_a_checkout_there_is_no_release(tmp_path: pathlib.Path) -> None:
     done = run(tmp_path, GIT_CEILING_DIRECTORIES=str(tmp_path.parent))
     assert (
-        done.returncode == 1
-        and "Build a release in a git checkout" in done.stderr
-        and "Traceback" not in done.stderr
+        done.returncode == 1 and "Build a release in a git checkout" in done.stderr and "Traceback" not in done.stderr
     )
 
 
