@@ -36,6 +36,7 @@ EXCEPTIONS = {
     "//tests/proofs/remote:same_bytes": _STARTS_BAZEL,
     "//tests/proofs/reproducible:reproducible": _STARTS_BAZEL,
     "//tests/proofs/tampering:tampering": _STARTS_BAZEL,
+    "//tests/wheels:build_id_mutations": _STARTS_BAZEL,
 }
 
 # Tags that become execution requirements and take an action out of the sandbox, or give it network access.
