@@ -45,6 +45,7 @@ def versions() -> Iterator[str]:
 
 
 def libraries() -> Iterator[str]:
+    import tvm  # noqa: F401  loads the libraries
 
     with open("/proc/self/maps") as maps:
         paths = {line.split()[-1] for line in maps if "/libtvm" in line}
