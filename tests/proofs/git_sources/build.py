@@ -66,12 +66,10 @@ class GitSourcesTest(unittest.TestCase):
         lock.write_text(json.dumps(content))
         for name in (name.replace("-", "_") for name in NAMES):
             (cls.second.root / f"third_party/{name}/{name}.BUILD.bazel").write_text(OVERLAY)
-        extension = cls.second.root / "fetch/git/extension.bzl"
-        extension.write_text(
-            extension.read_text().replace(
-                'source("tokenizers-cpp", ', f'source("tokenizers-cpp", files = {json.dumps(ADDED)}, '
-            )
-        )
+        declared = cls.second.root / "third_party/third_party.MODULE.bazel"
+        tag, whole = '    source = "tokenizers-cpp",\n', declared.read_text()
+        assert whole.count(tag) == 1, f"{declared}: expected one line {tag!r}"
+        declared.write_text(whole.replace(tag, f"    files = {json.dumps(ADDED)},\n{tag}"))
         package = cls.second.root / "needs_sources"
         package.mkdir()
         (package / "BUILD.bazel").write_text(
