@@ -33,7 +33,7 @@ def download(output: str, digest: str, url: str = "https://example.org/a/b.tar")
 def test_a_download_that_bazel_logged_is_found() -> None:
     """The log of Bazel 7.7.1 for one Debian package; only the folder and the mirror are renamed."""
     logged = (
-        b"\xb1\x02\n5/home/me/work/fetch/debian/private/download.bzl:42:37"
+        b"\xb1\x02\n5/home/me/tree/fetch/debian/private/download.bzl:42:37"
         b"\x12&repository @@_main~debian~debian_shell"
         b'"\xcf\x01\n]http://mirror.example/debian'
         b"/pool/main/b/busybox/busybox-static_1.35.0-4+deb12u1+b1_amd64.deb"
