@@ -6,7 +6,7 @@ load("//tests/private:gating.bzl", "choose")
 
 _RUNNER = Label("//tests/private:run_pytest.py")
 
-# Idle workers of TVM's thread pool and of OpenMP spin. On a busy machine they take cores from each other, and a test of 12 s takes 300 s.
+# Idle workers of TVM's thread pool and of OpenMP spin, and on a busy machine they take cores from each other.
 # TVM reads TVM_NUM_THREADS, then OMP_NUM_THREADS (src/runtime/threading_backend.cc); OpenMP and NumPy's OpenBLAS read OMP_NUM_THREADS.
 _ONE_THREAD = {
     "OMP_NUM_THREADS": "1",

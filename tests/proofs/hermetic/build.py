@@ -27,6 +27,7 @@ BAZELS = {"/stats.out", "/tmp/empty_file"}
 
 PROBE = """\
 load("@bazel_skylib//rules:run_binary.bzl", "run_binary")
+load("//tests:defs.bzl", "collect_gate")
 
 run_binary(
     name = "probe",
@@ -35,6 +36,8 @@ run_binary(
     args = ["$(execpath seen.json)"] + {arguments},
     tool = "//tests/proofs/hermetic:look_around",
 )
+
+collect_gate()
 """
 
 
