@@ -1,11 +1,13 @@
-"""Rules for wheels: `wheel` builds one, `python_environment` installs several. Also lists the wheels that mlc-llm's engine needs."""
+"""Rules for wheels: `wheel` builds one, `python_environment` installs several, `install_wheels` some of their files. Also lists the wheels that mlc-llm's engine needs."""
 
 load("//wheels/private:finished_wheel.bzl", _WheelInfo = "WheelInfo")
 load("//wheels/private:made_of.bzl", _unavailable_inputs = "unavailable_inputs")
-load("//wheels/private:python_environment.bzl", _python_environment = "python_environment")
+load("//wheels/private:python_environment.bzl", _PythonEnvironmentInfo = "PythonEnvironmentInfo", _install_wheels = "install_wheels", _python_environment = "python_environment")
 load("//wheels/private:wheel.bzl", _wheel = "wheel")
 
+PythonEnvironmentInfo = _PythonEnvironmentInfo
 WheelInfo = _WheelInfo
+install_wheels = _install_wheels
 python_environment = _python_environment
 unavailable_inputs = _unavailable_inputs
 wheel = _wheel

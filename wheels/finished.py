@@ -61,9 +61,10 @@ class Identity:
 def identify(unversioned: Path, requires: Sequence[str]) -> Identity:
     """Derives the identity of a wheel from its content.
 
-    The build id is a hash over path and sha256 of every file in the finished wheel, under a version without the id.
+    The build id is a hash over path, sha256 and executable bit of every file in the finished wheel, under a version
+    without the id.
     The metadata are files too, so requirements, pins, entry points, tags and upstream's version count. The zip
-    container does not: order, times, modes and compression do not change what pip installs.
+    container does not: order, times, other modes and compression do not change what pip installs.
 
     Args:
         unversioned: the wheel as py_wheel assembled it.
@@ -76,13 +77,15 @@ def identify(unversioned: Path, requires: Sequence[str]) -> Identity:
         folder = _dist_info(archive, unversioned)
         version = folder.removesuffix(".dist-info").partition("-")[2]
         digests = {name: digest for name, (digest, _) in _record(archive, folder, unversioned).items()}
+        # pip restores the executable bits (PEP 427 leaves other modes to the installer).
+        executable = {info.filename for info in archive.infolist() if info.external_attr >> 16 & 0o111}
         metadata = archive.read(f"{folder}/METADATA")
     digests[f"{folder}/METADATA"] = _digest(
         _finished_metadata(metadata, version, Identity(version, tuple(requires)), unversioned)
     )
     # RECORD only lists the other files.
     del digests[f"{folder}/RECORD"]
-    content = "".join(f"{name}\0{digest}\n" for name, digest in sorted(digests.items()))
+    content = "".join(f"{name}\0{digest}\0{'x' * (name in executable)}\n" for name, digest in sorted(digests.items()))
     build_id = hashlib.sha256(content.encode()).hexdigest()[:DIGITS]
     # PEP 440 reads an all-digit part of a local version as a number, without leading zeros: hence the letter.
     return Identity(f"{version}.b{build_id}", tuple(requires))

@@ -1,23 +1,19 @@
 """The rule behind debian_layer and tree_layer: one description, one tool, one tar.gz."""
 
-def _selected(ctx, tree, number):
-    """The files of a tree that the layer takes, as a tree of their own: a change of the others leaves the layer, slow to compress, as it is."""
+load("//wheels:defs.bzl", "PythonEnvironmentInfo", "install_wheels")
+
+def _selected(ctx, target, tree, number):
+    """The files of a tree that the layer takes.
+
+    Of a Python environment, only those files are installed, straight from its wheels: a change of other files leaves the
+    layer, slow to compress, as it is.
+    """
     if not ctx.attr.include and not ctx.attr.exclude:
         return tree
+    if PythonEnvironmentInfo not in target:
+        fail("{}: `include` and `exclude` choose among a python_environment's files, which {} is not".format(ctx.label, target.label))
     selected = ctx.actions.declare_directory("{}.selected/{}".format(ctx.label.name, number))
-    arguments = ctx.actions.args()
-    arguments.add_all("--from", [tree], expand_directories = False)
-    arguments.add_all("--to", [selected], expand_directories = False)
-    arguments.add_all(ctx.attr.include, before_each = "--include")
-    arguments.add_all(ctx.attr.exclude, before_each = "--exclude")
-    ctx.actions.run(
-        executable = ctx.executable._select_files,
-        arguments = [arguments],
-        inputs = [tree],
-        outputs = [selected],
-        mnemonic = "SelectFiles",
-        progress_message = "Selecting files for image layer %{label}",
-    )
+    install_wheels(ctx, selected, target[PythonEnvironmentInfo], include = ctx.attr.include, exclude = ctx.attr.exclude)
     return selected
 
 def _layer_impl(ctx):
@@ -35,7 +31,7 @@ def _layer_impl(ctx):
         for tree in target[DefaultInfo].files.to_list():
             if not tree.is_directory:
                 fail("{}: trees takes folders (tree artifacts), and {} is the file {}".format(ctx.label, target.label, tree.short_path))
-            trees.append((_selected(ctx, tree, len(trees)), path))
+            trees.append((_selected(ctx, target, tree, len(trees)), path))
     ctx.actions.write(spec, json.encode_indent({
         "concatenations": ctx.attr.concatenations,
         "console_scripts": ctx.attr.console_scripts,
@@ -65,13 +61,12 @@ layer = rule(
         "console_scripts": attr.string(doc = "Folder for the commands that the trees' distributions define."),
         "copies": attr.string_dict(doc = "Path → path of this layer's file to copy there."),
         "directories": attr.string_dict(doc = "Path → \"mode uid gid\"."),
-        "exclude": attr.string_list(doc = "Globs of paths to leave out."),
+        "exclude": attr.string_list(doc = "Globs of paths to omit from packages, or from `trees`, which are then Python environments."),
         "files": attr.label_keyed_string_dict(allow_files = True, doc = "File → \"path\" or \"path:mode\" (mode 0644); a path with a final slash is a folder."),
-        "include": attr.string_list(doc = "Globs of the only paths to take from trees."),
+        "include": attr.string_list(doc = "Globs of the only paths to take from `trees`, which are then Python environments. Each must match a file."),
         "packages": attr.label_list(allow_files = [".deb"], doc = "Debian packages."),
         "symlinks": attr.string_dict(doc = "Path → target."),
         "trees": attr.label_keyed_string_dict(doc = "Folder (tree artifact) → path."),
         "_make_layer": attr.label(default = "//oci/private:make_layer", executable = True, cfg = "exec"),
-        "_select_files": attr.label(default = "//oci/private:select_files", executable = True, cfg = "exec"),
     },
 )

@@ -26,6 +26,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.private.deb import deb as debian_package
+
 HERE = Path(os.path.abspath(__file__)).parent
 ROOT = HERE.parents[1]
 TESTDATA = HERE / "testdata"
@@ -58,17 +60,7 @@ def deb(files: dict[str, tuple[str, int]], control: str = "Package: x\n", data_m
                 tar.addfile(info, io.BytesIO(body))
         return raw.getvalue()
 
-    archive = b"!<arch>\n"
-    members = {
-        "debian-binary": b"2.0\n",
-        "control.tar.xz": packed({"control": (control, 0o644)}),
-        data_member: packed(files),
-    }
-    for name, body in members.items():
-        archive += (
-            f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(body):<10}`\n".encode() + body + b"\n" * (len(body) % 2)
-        )
-    return archive
+    return debian_package({"control.tar.xz": packed({"control": (control, 0o644)}), data_member: packed(files)})
 
 
 def jar(class_path: str = "") -> str:

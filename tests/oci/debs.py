@@ -6,11 +6,13 @@ import io
 import pathlib
 import tarfile
 
+from tests.private.deb import deb
+
 
 def write_deb(
     path: pathlib.Path, name: str, members: list[tarfile.TarInfo], contents: dict[str, bytes], mtime: int = 0
 ) -> pathlib.Path:
-    """Writes a .deb (deb(5)): an ar archive of debian-binary, control.tar.xz and data.tar.xz.
+    """Writes a .deb with control.tar.xz and data.tar.xz.
 
     Args:
         path: the file to write.
@@ -20,16 +22,15 @@ def write_deb(
         mtime: of every file.
     """
     control = f"Package: {name}\nVersion: 1.0\nArchitecture: all\nDescription: a package\n of the test\n".encode()
-    blobs = {
-        "debian-binary": b"2.0\n",
-        "control.tar.xz": _tar_xz([], {"./control": control}, mtime),
-        "data.tar.xz": _tar_xz(members, contents, mtime),
-    }
-    with open(path, "wb") as file:
-        file.write(b"!<arch>\n")
-        for member, blob in blobs.items():
-            file.write(f"{member:<16}{mtime:<12}{0:<6}{0:<6}{100644:<8}{len(blob):<10}`\n".encode())
-            file.write(blob + b"\n" * (len(blob) % 2))
+    path.write_bytes(
+        deb(
+            {
+                "control.tar.xz": _tar_xz([], {"./control": control}, mtime),
+                "data.tar.xz": _tar_xz(members, contents, mtime),
+            },
+            mtime,
+        )
+    )
     return path
 
 

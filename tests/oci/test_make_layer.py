@@ -17,7 +17,7 @@ import pytest
 
 from oci import layer
 from oci.layout import content
-from oci.private import make_layer, select_files
+from oci.private import make_layer
 from tests.oci import debs
 
 
@@ -182,28 +182,6 @@ def test_trees_take_modes_that_do_not_depend_on_the_build(maker: Maker) -> None:
     found = maker.layer(trees=[[str(tree), "opt/x"]])
     assert {path for path in found if not found[path].isdir()} == {"opt/x/sub/a.py", "opt/x/b"}
     assert (found["opt/x/b"].isreg(), oct(found["opt/x/sub/a.py"].mode)) == (True, "0o644")
-
-
-@pytest.mark.parametrize(
-    ("globs", "expected"),
-    [
-        ({}, {"bin/tool", "lib/deep/a.so", "lib/b.py", "link/deep/a.so", "link/b.py"}),
-        ({"exclude": ["bin/*", "link/*"]}, {"lib/deep/a.so", "lib/b.py"}),
-        ({"include": ["*.so"], "exclude": ["link/*"]}, {"lib/deep/a.so"}),
-        ({"include": ["nothing"]}, set()),
-    ],
-)
-def test_files_are_selected_by_globs_and_copied(
-    tmp_path: pathlib.Path, globs: dict[str, list[str]], expected: set[str]
-) -> None:
-    tree, to = tmp_path / "tree", tmp_path / "selected"
-    for path in ("bin/tool", "lib/deep/a.so", "lib/b.py"):
-        (tree / path).parent.mkdir(parents=True, exist_ok=True)
-        (tree / path).write_text(path)
-    (tree / "link").symlink_to(tree / "lib")
-    select_files.select(tree, to, **globs)
-    found = {file.relative_to(to).as_posix(): file.read_text() for file in to.rglob("*") if file.is_file()}
-    assert found == {path: path.replace("link/", "lib/") for path in expected}
 
 
 def test_console_scripts_run_what_the_distributions_name(maker: Maker) -> None:

@@ -24,6 +24,7 @@ from fetch.debian.archive import DebianError
 from fetch.debian.copyright import copyright_file
 from fetch.licenses import update_licenses
 from release.private import stamp
+from tests.private.deb import deb as debian_package
 
 LOCKS = inputs.by_name([pathlib.Path(path) for path in os.environ["LOCKS"].split()])
 DEBS = [pathlib.Path(path) for path in os.environ["DEBS"].split()]
@@ -304,19 +305,7 @@ def tar_bytes(files: dict[str, str], mode: Literal["w", "w:gz", "w:xz"]) -> byte
 
 
 def deb_bytes(files: dict[str, str]) -> bytes:
-    deb = b"!<arch>\n"
-    members = {
-        "debian-binary": b"2.0\n",
-        "control.tar.gz": tar_bytes({}, "w:gz"),
-        "data.tar.xz": tar_bytes(files, "w:xz"),
-    }
-    for name, content in members.items():
-        deb += (
-            f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode()
-            + content
-            + b"\n" * (len(content) % 2)
-        )
-    return deb
+    return debian_package({"control.tar.gz": tar_bytes({}, "w:gz"), "data.tar.xz": tar_bytes(files, "w:xz")})
 
 
 def wheel_bytes(metadata: str) -> bytes:

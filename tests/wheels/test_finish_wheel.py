@@ -109,6 +109,10 @@ def test_another_wheel_has_another_id(wheel: Path, tmp_path: Path, files: dict[s
     assert identify(Archive().write(tmp_path / "second", files), []) != identify(wheel, [])
 
 
+def test_the_executable_bit_of_a_file_changes_the_id(wheel: Path, tmp_path: Path) -> None:
+    assert identify(Archive(mode=0o100644).write(tmp_path / "second", FILES), []) != identify(wheel, [])
+
+
 def test_the_version_of_a_pinned_wheel_changes_the_id(wheel: Path) -> None:
     ids = {
         identify(wheel, requires).version
@@ -122,7 +126,7 @@ def test_the_version_of_a_pinned_wheel_changes_the_id(wheel: Path) -> None:
     [
         Archive(compression=zipfile.ZIP_DEFLATED),
         Archive(time=(2020, 2, 2, 2, 2, 2)),
-        Archive(mode=0o100644),
+        Archive(mode=0o100755),
         Archive(reverse=True),
         Archive(record=lambda rows: rows[::-1]),
     ],

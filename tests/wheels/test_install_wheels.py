@@ -1,4 +1,4 @@
-"""install_wheels installs this build's wheels under their full version, without the files in `exclude`."""
+"""install_wheels installs this build's wheels under their full version, and only the chosen files."""
 
 from __future__ import annotations
 
@@ -14,31 +14,8 @@ from wheels.finished import FinishedWheel, identify
 from wheels.private import install_wheels
 
 
-@pytest.fixture
-def folder(tmp_path: pathlib.Path) -> pathlib.Path:
-    for name in ("a/one.so", "a/b/two.so", "a/one.py", "a-1.dist-info/RECORD"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(name)
-    return tmp_path
-
-
 def _files(folder: pathlib.Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def test_matching_files_are_left_out(folder: pathlib.Path) -> None:
-    install_wheels.leave_out(folder, ["a/*.so", "a-*.dist-info/RECORD", "a/one.*"])
-    assert _files(folder) == []
-
-
-def test_other_files_stay(folder: pathlib.Path) -> None:
-    install_wheels.leave_out(folder, ["a/one.so"])
-    assert _files(folder) == ["a-1.dist-info/RECORD", "a/b/two.so", "a/one.py"]
-
-
-def test_a_pattern_without_matches_is_an_error(folder: pathlib.Path) -> None:
-    with pytest.raises(ValueError, match=r"expected files that match 'a/\*\.dll' \(attribute `exclude`\), found none"):
-        install_wheels.leave_out(folder, ["a/*.dll"])
 
 
 def _unversioned(folder: pathlib.Path, content: bytes = b"x = 1\n", recorded: bytes | None = None) -> pathlib.Path:
@@ -102,3 +79,37 @@ def test_the_identity_of_another_wheel_is_refused_in_one_line(
     assert _install(monkeypatch, tmp_path / "one", "--unversioned", str(wheel), str(tmp_path / "thing.json")) == 1
     said = capsys.readouterr().err
     assert "expected the identity of thing 1.0+mlc2, found that of 2.0+mlc2.b0" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("globs", "expected"),
+    [
+        ([], {"thing.py", "bin/thing", "METADATA", "WHEEL", "entry_points.txt", "INSTALLER", "RECORD"}),
+        (["--exclude=bin/*", "--exclude=*.dist-info/*"], {"thing.py"}),
+        (["--include=*.dist-info/*"], {"METADATA", "WHEEL", "entry_points.txt", "INSTALLER", "RECORD"}),
+        (["--include=thing.py", "--include=bin/*", "--exclude=*.py"], {"bin/thing"}),
+    ],
+)
+def test_only_chosen_files_are_written_and_record_lists_all(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, globs: list[str], expected: set[str]
+) -> None:
+    wheel = _unversioned(tmp_path)
+    identify(wheel, []).write(tmp_path / "thing.json")
+    source = ("--unversioned", str(wheel), str(tmp_path / "thing.json"))
+    assert _install(monkeypatch, tmp_path / "all", *source) == 0
+    assert _install(monkeypatch, tmp_path / "chosen", *source, *globs) == 0
+    folder = f"{next((tmp_path / 'all').glob('*.dist-info')).name}/"
+    assert {path.removeprefix(folder) for path in _files(tmp_path / "chosen")} == expected
+    for path in _files(tmp_path / "chosen"):
+        assert (tmp_path / "chosen" / path).read_bytes() == (tmp_path / "all" / path).read_bytes()
+
+
+@pytest.mark.parametrize("option", ["--include", "--exclude"])
+def test_a_glob_without_matches_is_an_error(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    wheel = _unversioned(tmp_path)
+    identify(wheel, []).write(tmp_path / "thing.json")
+    source = ("--unversioned", str(wheel), str(tmp_path / "thing.json"))
+    assert _install(monkeypatch, tmp_path / "one", *source, f"{option}=a/*.dll") == 1
+    assert capsys.readouterr().err == "install_wheels: expected files that match 'a/*.dll', found none\n"

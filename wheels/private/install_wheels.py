@@ -1,64 +1,98 @@
-"""Installs wheels into one folder reproducibly."""
+"""Installs wheels, or chosen files of them, into one folder reproducibly.
+
+Files that are not chosen are never written: an image layer is made from the wheel without a whole installed copy.
+"""
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+import os
 import pathlib
 import sys
 import zipfile
 from collections.abc import Sequence
+from typing import BinaryIO
 
 from installer import install
 from installer.destinations import SchemeDictionaryDestination
 from installer.exceptions import InstallerError
+from installer.records import Hash, RecordEntry
 from installer.sources import WheelFile
+from installer.utils import Scheme, copyfileobj_with_hashing
 
 from wheels.finished import FinishedWheel, Identity
 
 
-def install_wheel(wheel: zipfile.ZipFile, to: pathlib.Path, interpreter: str) -> None:
+class Choice:
+    """Chooses files by globs of their paths in the installation folder; `*` also matches `/`.
+
+    Args:
+        include: take only files that match one of these; none means all.
+        exclude: omit files that match one of these.
+    """
+
+    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+        self.include, self.exclude = tuple(include), tuple(exclude)
+        self._unused = dict.fromkeys((*include, *exclude))
+
+    def __contains__(self, path: str) -> bool:
+        matching = [glob for glob in (*self.include, *self.exclude) if fnmatch.fnmatchcase(path, glob)]
+        for glob in matching:
+            self._unused.pop(glob, None)
+        return not any(glob in self.exclude for glob in matching) and (not self.include or bool(matching))
+
+    def check(self) -> None:
+        """Checks that each glob has matched a file.
+
+        Raises:
+            ValueError: one has not.
+        """
+        if self._unused:
+            raise ValueError(f"expected files that match {next(iter(self._unused))!r}, found none")
+
+
+class _Destination(SchemeDictionaryDestination):
+    """Writes only chosen files. RECORD lists all of them, as in any installation."""
+
+    def __init__(self, to: pathlib.Path, interpreter: str, chosen: Choice) -> None:
+        scheme = {"purelib": to, "platlib": to, "scripts": to / "bin", "headers": to / "include", "data": to}
+        super().__init__({name: str(path) for name, path in scheme.items()}, interpreter, "posix")
+        self._to, self._chosen = to, chosen
+
+    def write_to_fs(self, scheme: Scheme, path: str, stream: BinaryIO, is_executable: bool) -> RecordEntry:
+        target = pathlib.Path(self.scheme_dict[scheme], path)
+        # installer changes the mode of a command after writing it, so commands are removed at the end (`main`).
+        if scheme == "scripts" or os.path.relpath(target, self._to) in self._chosen:
+            return super().write_to_fs(scheme, path, stream, is_executable)
+        with open(os.devnull, "wb") as nowhere:
+            digest, size = copyfileobj_with_hashing(stream, nowhere, self.hash_algorithm)
+        return RecordEntry(path, Hash(self.hash_algorithm, digest), size)
+
+
+def install_wheel(wheel: zipfile.ZipFile, to: pathlib.Path, interpreter: str, chosen: Choice) -> None:
     """Installs a wheel in the layout of `pip install --target`: packages in `to`, commands in `to`/bin.
 
     Args:
         wheel: the open wheel.
         to: the folder that receives it.
         interpreter: the Python for the first line of the commands.
+        chosen: which files to write.
 
     Raises:
         InstallerError: the wheel's RECORD does not match its content.
         FileExistsError: another wheel has installed a file of the same name.
     """
-    scheme = {"purelib": to, "platlib": to, "scripts": to / "bin", "headers": to / "include", "data": to}
-    destination = SchemeDictionaryDestination(
-        {name: str(path) for name, path in scheme.items()},
-        interpreter=interpreter,
-        script_kind="posix",
-    )
     source = WheelFile(wheel)
     source.validate_record()
-    install(source, destination, additional_metadata={"INSTALLER": b"mlc_bazel\n"})
-
-
-def leave_out(folder: pathlib.Path, globs: Sequence[str]) -> None:
-    """Removes the files whose path relative to `folder` matches a glob; `*` also matches `/`.
-
-    Raises:
-        ValueError: no file matches one of the globs.
-    """
-    paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    for glob in globs:
-        matching = fnmatch.filter(paths, glob)
-        if not matching:
-            raise ValueError(f"expected files that match {glob!r} (attribute `exclude`), found none")
-        for path in matching:
-            folder.joinpath(path).unlink(missing_ok=True)
+    install(source, _Destination(to, interpreter, chosen), additional_metadata={"INSTALLER": b"mlc_bazel\n"})
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], fromfile_prefix_chars="@")
     parser.add_argument("--to", type=pathlib.Path, required=True, help="folder that receives the packages")
     parser.add_argument("--interpreter", default="/usr/bin/python3", help="Python that runs the installed commands")
+    parser.add_argument("--include", action="append", default=[], metavar="GLOB", help="the only paths to take; repeatable")
     parser.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="paths to omit; repeatable")
     parser.add_argument(
         "--unversioned",
@@ -71,16 +105,20 @@ def main() -> int:
     )
     parser.add_argument("wheels", nargs="*", type=pathlib.Path)
     arguments = parser.parse_args()
+    chosen = Choice(arguments.include, arguments.exclude)
     wheels = [(wheel, None) for wheel in arguments.wheels] + arguments.unversioned
     for path, identity in wheels:
         try:
             with FinishedWheel(path, Identity.read(identity)) if identity else zipfile.ZipFile(path) as wheel:
-                install_wheel(wheel, arguments.to, arguments.interpreter)
+                install_wheel(wheel, arguments.to, arguments.interpreter, chosen)
         except (InstallerError, OSError, ValueError, zipfile.BadZipFile) as error:
             print(f"install_wheels: {path.name}: {error}", file=sys.stderr)
             return 1
+    for command in sorted((arguments.to / "bin").glob("*")):
+        if f"bin/{command.name}" not in chosen:
+            command.unlink()
     try:
-        leave_out(arguments.to, arguments.exclude)
+        chosen.check()
     except ValueError as error:
         print(f"install_wheels: {error}", file=sys.stderr)
         return 1
