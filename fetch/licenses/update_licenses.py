@@ -61,6 +61,9 @@ DOWNLOADS_AT_ONCE = 4
 
 PUBLIC_DOMAIN = "LicenseRef-public-domain"
 
+# Says nothing about which licence.
+OSI_APPROVED = "License :: OSI Approved"
+
 # Licence files of such a distribution are those of its contents.
 PROPRIETARY = "License :: Other/Proprietary License"
 
@@ -289,8 +292,8 @@ def debian_licenses(text: str, package: str, reviewed: Reviewed) -> str:
 
 
 def pypi_licenses(metadata: RawMetadata, texts: Iterable[str], reviewed: Reviewed) -> str:
-    """The SPDX expression of a distribution (core metadata): License-Expression, else License, else classifiers, else
-    what people have read out of its licence files.
+    """The SPDX expression of a distribution (core metadata): License-Expression, else License, else classifiers if
+    each names one licence, else what people have read out of its licence files.
 
     Args:
         metadata: of METADATA or PKG-INFO.
@@ -304,9 +307,10 @@ def pypi_licenses(metadata: RawMetadata, texts: Iterable[str], reviewed: Reviewe
         if stated and (known := known_name(stated.strip()) or _valid(stated)):
             return join([known])
     classifiers = metadata.get("classifiers", [])
-    classified = {CLASSIFIERS[each] for each in classifiers if each in CLASSIFIERS}
-    if classified:
-        return join(classified)
+    # One that does not say which licence it means, such as "BSD License", leaves the others incomplete.
+    licenses = [each for each in classifiers if each.startswith("License ::") and each != OSI_APPROVED]
+    if licenses and all(each in CLASSIFIERS for each in licenses):
+        return join(CLASSIFIERS[each] for each in licenses)
     name = canonicalize_name(name)
     found = [] if PROPRIETARY in classifiers else list(texts)
     return join([reviewed.license(f"pypi {name}", found)]) if found else license_ref(name)

@@ -191,6 +191,23 @@ def test_what_has_been_read_is_locked_and_in_spdx_terms() -> None:
         ("License: Apache 2.0\nClassifier: License :: OSI Approved :: MIT License", "", "Apache-2.0"),
         ("License: BSD\nClassifier: License :: OSI Approved :: MIT License", "not read", "MIT"),
         ("License: BSD\nClassifier: License :: OSI Approved :: BSD License", MIT, "MIT"),
+        (
+            "Classifier: License :: OSI Approved :: MIT License\nClassifier: License :: OSI Approved :: BSD License",
+            MIT,
+            "MIT",
+        ),
+        (
+            "Classifier: License :: OSI Approved :: Apache Software License\n"
+            "Classifier: License :: OSI Approved :: BSD License",
+            MIT,
+            "MIT",
+        ),
+        (
+            "Classifier: License :: OSI Approved\nClassifier: License :: OSI Approved :: MIT License\n"
+            "Classifier: License :: OSI Approved :: Apache Software License",
+            "not read",
+            "Apache-2.0 AND MIT",
+        ),
         ("License: Public domain", "", "LicenseRef-public-domain"),
         ("Classifier: License :: Public Domain", "", "LicenseRef-public-domain"),
         ("License: BSD", "", "LicenseRef-some-thing"),
