@@ -5,7 +5,6 @@ the time goes.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from statistics import median
 import bazel_profile
 import commands
 import report
+
+from oci.layout import manifest_digest
 
 # The README's main command.
 EVERYTHING = ("//images/...", "//wheels/...")
@@ -91,7 +92,7 @@ class _Image:
     def digest(self, image: str) -> str:
         """The image's current digest."""
         (layout,) = self.bazel.listed(image, *self.flags)
-        return json.loads((layout / "index.json").read_text(encoding="utf-8"))["manifests"][0]["digest"]
+        return manifest_digest(layout)
 
 
 def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str, str]:

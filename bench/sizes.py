@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
-import json
 import zipfile
 from pathlib import Path
 
 import commands
 import report
+
+from oci.layout import Image
 
 # Our wheel → the official wheel of the same release.
 WHEELS = {"//wheels/tvm_ffi": "@pypi//apache_tvm_ffi:whl", "//wheels/tvm": "@pypi//apache_tvm:whl"}
@@ -70,18 +71,13 @@ def layer_rows(layout: Path, names: dict[str, str]) -> list[list[str]]:
     """A row for each layer of the only image in an OCI layout (image-spec, image-layout.md), and their sum.
 
     Args:
-      layout: folder with index.json and blobs/.
+      layout: its folder.
       names: digest → name of a layer.
     """
-
-    def blob(descriptor: dict) -> Path:
-        return layout / "blobs" / descriptor["digest"].replace(":", "/")
-
-    (descriptor,) = json.loads((layout / "index.json").read_text(encoding="utf-8"))["manifests"]
-    layers = json.loads(blob(descriptor).read_text(encoding="utf-8"))["layers"]
+    image = Image(layout)
     sizes = [
-        (names.get(layer["digest"], layer["digest"][7:19]), layer["size"], uncompressed(blob(layer)))
-        for layer in layers
+        (names.get(layer["digest"], layer["digest"][7:19]), layer["size"], uncompressed(image.blob(layer["digest"])))
+        for layer in image.manifest["layers"]
     ]
     sizes.append(("**all layers**", sum(size for _, size, _ in sizes), sum(size for *_, size in sizes)))
     return [[name, report.size(packed), report.size(unpacked)] for name, packed, unpacked in sizes]
