@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import pathlib
 import re
@@ -51,6 +52,13 @@ def test_every_job_is_a_call_of_the_one_workflow() -> None:
     assert {name: job["uses"] for name, job in JOBS.items()} == dict.fromkeys(JOBS, "./.github/workflows/bazel.yml")
     assert list(CONTENT["bazel"]["jobs"]) == ["run"]
     assert all(set(job["with"]) <= set(INPUTS) for job in JOBS.values())
+
+
+def test_a_run_keeps_the_wheels_from_where_the_build_puts_them() -> None:
+    (step,) = [step for step in STEPS if step.get("if") == "inputs.keep-wheels"]
+    (wheel,) = pathlib.Path(os.environ["WHEEL"]).iterdir()
+    assert fnmatch.fnmatchcase(f"bazel-bin/{wheel}", step["with"]["path"])
+    assert step["with"]["if-no-files-found"] == "error"
 
 
 def test_the_one_workflow_runs_the_commands_of_its_caller() -> None:
