@@ -16,8 +16,8 @@ from typing import Any
 
 # What the image was made with names what must be in it: mlc-llm is not in all of our images.
 _RECIPES = pathlib.Path("/usr/local/share/wheels")
-_HAS_MLC_LLM = any(_RECIPES.glob("mlc_llm-*.json"))
-_HAS_CUDA = any(_RECIPES.glob("apache_tvm_cuda-*.json"))
+_HAS_MLC_LLM = (_RECIPES / "mlc_llm.json").is_file()
+_HAS_CUDA = (_RECIPES / "apache_tvm_cuda.json").is_file()
 _TINY_MODEL = pathlib.Path("/tests/mlc_llm/tiny")
 
 _DISTRIBUTIONS = (
