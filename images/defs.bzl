@@ -1,4 +1,4 @@
-"""What the images share: `image` makes one, `wheel_recipes` lets it pack its wheels again; and where things are in an image."""
+"""Shared by the images: `image` makes one, `wheel_recipes` lets it repack its wheels, and constants name paths in an image."""
 
 load("@rules_oci//oci:defs.bzl", "oci_image", "oci_load")
 load("//:version.bzl", "VERSION")
@@ -16,8 +16,8 @@ wheel_recipes = _wheel_recipes
 def image(name, description, licenses, source, tars, target_compatible_with = [], **kwargs):
     """An image with its labels, and a target that loads it into Podman or Docker.
 
-    It stands in the folder of the same name, images/<name>; //images:<name> is then its alias. One line in
-    release/published.bzl publishes it.
+    Call it in images/<name>; //images:<name> becomes an alias. To publish the image, add a line to
+    release/published.bzl.
 
     Example:
 
@@ -38,19 +38,19 @@ def image(name, description, licenses, source, tars, target_compatible_with = []
     * `load`: loads it as <name>:<version> without waiting for the tests, for development.
 
     Args:
-        name: of the image; the folder's name.
+        name: the image's name, which is also its folder's.
         description: one line, for the label.
         licenses: SPDX expression for what this project adds to the packages, for the label.
         source: URL of the packaged software's sources, for the label.
-        tars: layers, from the one that changes least to the one that changes most.
-        target_compatible_with: what the build must have for this image, as NEEDS_CUDA.
+        tars: layers, from the least to the most frequently changed.
+        target_compatible_with: what the build must provide for this image, such as NEEDS_CUDA.
         **kwargs: more attributes of `oci_image`: `base`, `env`, `entrypoint`, `user`, …
     """
     if native.package_name().split("/")[-1] != name:
         fail("image {}: expected it in images/{}, found it in {}".format(name, name, native.package_name()))
     oci_image(
         name = name,
-        # The same for every image, so that a digest depends on content only.
+        # The same for every image, so that a digest depends only on content.
         created = "//images/tvm_runtime:created.txt",
         labels = ":labels",
         tars = tars,

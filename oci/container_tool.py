@@ -1,6 +1,6 @@
 """Finds a container tool that works on this machine.
 
-Run as a program, it becomes that tool: the `loader` of every oci_load here.
+Run as a program, it replaces itself with that tool; every oci_load here has it as its `loader`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 
-# Commands that show whether a tool works: Docker's client is often installed without its daemon.
+# Commands that show whether a tool works; Docker's client is often installed without its daemon.
 _PROBES = {
     "podman": ["info"],
     "docker": ["version", "--format", "{{.Server.Os}}"],
@@ -20,7 +20,7 @@ _PROBES = {
 # Tools that store images; runc only runs an unpacked one.
 ENGINES = ("podman", "docker")
 
-_REMEDY = "install one (Debian: apt-get install podman) or start the daemon of docker"
+_REMEDY = "install one (Debian: apt-get install podman) or start Docker's daemon"
 _VARIABLE = "MLC_CONTAINER_TOOL"
 
 
@@ -33,7 +33,7 @@ def find(candidates: tuple[str, ...], wanted: str | None = None) -> tuple[str, s
 
     Args:
         candidates: names, best first.
-        wanted: accept only this one; default $MLC_CONTAINER_TOOL, then any.
+        wanted: accept only this one (default: $MLC_CONTAINER_TOOL, otherwise any).
 
     Raises:
         NoTool: none works.

@@ -29,7 +29,7 @@ class CredentialsError(Exception):
 
 
 def files(environment: dict[str, str]) -> list[pathlib.Path]:
-    """The files that exist, the most specific first."""
+    """The files that exist, most specific first."""
     candidates = [
         pathlib.Path(environment[name], rest) if rest else pathlib.Path(environment[name])
         for name, rest in _PLACES
@@ -42,16 +42,14 @@ def advice(host: str, environment: dict[str, str]) -> str:
     """What to do if a registry rejects the credentials."""
     login = f"log in with `podman login {host}` or `docker login {host}`"
     found = files(environment)
-    return f"those in {', '.join(map(str, found))} do not do; {login}" if found else f"found no file with any; {login}"
+    return f"it rejects those in {', '.join(map(str, found))}; {login}" if found else f"found no file with any; {login}"
 
 
 @contextlib.contextmanager
 def docker_config(environment: dict[str, str]) -> Iterator[dict[str, str]]:
     """The environment in which Docker's clients (oras, cosign) see the credentials of all files.
 
-    The most specific file wins.
-
-    Only the owner can read the merged file, which is deleted afterwards.
+    The most specific file wins. Only the owner can read the merged file, which is deleted afterwards.
 
     Raises:
         CredentialsError: a file is not JSON.

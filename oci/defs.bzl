@@ -1,6 +1,6 @@
 """Layers from Debian packages and from built files, and labels.
 
-A layer is one deterministic tar.gz for `oci_image(tars = [...])`; nothing runs inside the image to make it.
+A layer is one deterministic tar.gz for `oci_image(tars = [...])`. Making it runs nothing inside the image.
 """
 
 load("//:version.bzl", "VERSION")
@@ -8,7 +8,7 @@ load("//oci/private:labels.bzl", "image_labels_file")
 load("//oci/private:layer.bzl", "layer")
 
 def debian_layer(name, packages, exclude = [], **kwargs):
-    """A layer of unpacked Debian packages on a merged /usr, with what their maintainer scripts would make stated instead.
+    """A layer of Debian packages, unpacked on a merged /usr; attributes declare what their maintainer scripts would make.
 
         debian_layer(
             name = "base",
@@ -17,19 +17,19 @@ def debian_layer(name, packages, exclude = [], **kwargs):
             symlinks = {"bin": "usr/bin"},
         )
 
-    Set-user-id and set-group-id bits are dropped. Manual pages, translations and documentation but for copyright files are left
-    out. Each package is recorded in /var/lib/dpkg/status.d, where image scanners look.
+    Set-user-id and set-group-id bits are dropped. Manual pages, translations and documentation are left out, except
+    copyright files. Each package is recorded in /var/lib/dpkg/status.d, where image scanners look.
 
     Args:
         name: the layer's target; its output is <name>.tar.gz.
         packages: labels of .deb files.
-        exclude: globs of more paths to leave out; `*` matches `/` too.
+        exclude: globs of further paths to leave out; `*` also matches `/`.
         **kwargs: `copies`, `concatenations`, `directories`, `files`, `symlinks` (see private/layer.bzl) and common attributes.
     """
     layer(name = name, packages = packages, exclude = exclude, **kwargs)
 
 def tree_layer(name, trees = {}, files = {}, **kwargs):
-    """A layer of built folders and files, owned by root; folders' files have mode 0644.
+    """A layer of built folders and files, owned by root. Files from folders have mode 0644.
 
         tree_layer(
             name = "dependencies",
@@ -41,7 +41,7 @@ def tree_layer(name, trees = {}, files = {}, **kwargs):
     Args:
         name: the layer's target; its output is <name>.tar.gz.
         trees: label of a tree artifact → path in the image.
-        files: label → "path" or "path:mode"; a path with a final slash is a folder.
+        files: label → "path" or "path:mode"; a path that ends in a slash is a folder.
         **kwargs: `include`, `exclude`, `console_scripts`, `directories`, `symlinks` (see private/layer.bzl) and common attributes.
     """
     layer(name = name, trees = trees, files = files, **kwargs)
@@ -49,14 +49,14 @@ def tree_layer(name, trees = {}, files = {}, **kwargs):
 def image_labels(name, title, description, licenses, source):
     """The OCI labels of an image, for `oci_image(labels = ...)`.
 
-    The revision is "unstamped", so that the same content has the same digest, unless the build is stamped (--config=release).
+    Unless the build is stamped (--config=release), the revision is "unstamped", so that equal content has equal digests.
 
     Args:
         name: the target.
         title: short name of the image.
         description: one line.
         licenses: SPDX expression for what this project adds to the packages.
-        source: where the sources of the packaged software are.
+        source: URL of the packaged software's sources.
     """
     image_labels_file(
         name = name,

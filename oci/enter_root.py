@@ -1,11 +1,11 @@
-"""Runs a program in a mount namespace whose root is a folder of unpacked Debian packages, so that it uses nothing of
+"""Runs a program in a mount namespace whose root is a folder of unpacked Debian packages, so that it uses nothing from
 the host.
 
     python3 enter_root.py --root FOLDER --bind OUTSIDE=INSIDE -- /usr/sbin/runc.unwrapped --version
 
-A container runtime starts itself again through /proc/self/exe, so naming a loader on the command line is not enough to
-run it. Here its own loader is where it expects it. Without root, a user namespace gives the right to mount. Of the
-host, only the kernel's /dev, /proc and /sys remain.
+A container runtime re-executes itself through /proc/self/exe, so naming a loader on the command line is not enough to
+run it. Here its loader is where it expects it. Without root, a user namespace gives the right to mount. Only the
+kernel's /dev, /proc and /sys come from the host.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def mount(source: str, target: str, kind: str | None, flags: int = 0, options: s
 
 
 def own_mounts() -> None:
-    """Gives this process mounts that nobody else sees, and the right to make more: root's, or that of a user namespace.
+    """Gives this process private mounts and the right to add more, as root or through a user namespace.
 
     Raises:
         OSError: the kernel refuses; the message names the step.
@@ -59,7 +59,7 @@ def own_mounts() -> None:
 
 
 def enter(root: pathlib.Path, binds: list[tuple[str, str]]) -> None:
-    """Makes `root`'s packages this process's root, with more folders bound into it.
+    """Makes the packages in `root` this process's root, with more folders bound into it.
 
     Args:
         root: a folder with usr, and maybe lib and lib64.
@@ -78,7 +78,7 @@ def enter(root: pathlib.Path, binds: list[tuple[str, str]]) -> None:
         mount(os.path.realpath(outside), target, None, _MS_BIND | _MS_REC)
     for folder in ("etc", "tmp"):
         os.makedirs(os.path.join(new, folder), exist_ok=True)
-    # umoci looks at it when it makes a configuration for users other than root.
+    # umoci reads it when it writes a configuration for users other than root.
     pathlib.Path(new, "etc/resolv.conf").touch()
     os.mkdir(os.path.join(new, ".before"))
     _call("pivot_root", _libc.syscall(_SYS_PIVOT_ROOT, new.encode(), os.path.join(new, ".before").encode()))
@@ -89,7 +89,7 @@ def enter(root: pathlib.Path, binds: list[tuple[str, str]]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=pathlib.Path, required=True, help="folder of unpacked packages")
-    parser.add_argument("--bind", action="append", default=[], metavar="OUTSIDE=INSIDE", help="folder to show inside")
+    parser.add_argument("--bind", action="append", default=[], metavar="OUTSIDE=INSIDE", help="folder to mount inside")
     parser.add_argument("command", nargs="+", help="absolute path of the program inside, and its arguments")
     arguments = parser.parse_args()
     try:

@@ -1,4 +1,4 @@
-"""What an image is made of, layers, files and packages, and how two images differ; read in one pass over each layer."""
+"""Reads the layers, files and packages of an image in one pass over each layer, and compares two images."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _RECORDS = re.compile(
     r"(.*/)?(dist|site)-packages/[^/]+\.dist-info/(METADATA|RECORD)"
 )
 
-# Removal of lower layers' files: OCI image-spec, layer.md, "Whiteouts".
+# How a layer removes files of lower layers: OCI image-spec, layer.md, "Whiteouts".
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 
 
 class ImageError(ValueError):
-    """A folder is not an image that can be read; the message is one line that names it."""
+    """A folder is not a readable image; the message is one line that names it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class File:
     """One path of an image.
 
     Args:
-        layer: number of the layer that brings it, from the lowest.
+        layer: number of the layer that contains it, counted from the lowest.
         kind: "file", "folder", "link", "hard link" or "special".
         size: bytes of a regular file, else 0.
         content: sha256 of a regular file, target of a link.
@@ -64,10 +64,10 @@ class Layer:
     """One layer of an image.
 
     Args:
-        maker: what made it, as the image's history says.
+        maker: what made it, according to the image's history.
         compressed: bytes in a registry.
         unpacked: bytes of its regular files.
-        files: how many paths it has that are not folders.
+        files: number of paths that are not folders.
     """
 
     number: int
@@ -84,7 +84,7 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """The name of the Bazel target that made it, or its place."""
+        """The name of the Bazel target that made it, or its position."""
         return self.origin.rpartition(":")[2] if self.maker.startswith("bazel build ") else f"layer {self.number + 1}"
 
 
@@ -105,14 +105,13 @@ class Package:
 
 @dataclasses.dataclass(frozen=True)
 class ImageFacts:
-    """What is known of an image.
+    """The facts of one image.
 
     Args:
         config: the image's configuration (OCI image-spec, config.md).
         files: by path without leading slash: what a container sees.
-        packages: by size, the largest first.
-        hidden: files of lower layers that an upper one replaces or removes; they are moved and stored, and nobody sees
-          them.
+        packages: by size, largest first.
+        hidden: files of lower layers that an upper one replaces or removes; they are pulled and stored, but invisible.
     """
 
     name: str
@@ -144,9 +143,7 @@ class ImageFacts:
         return self.labels.get(f"org.opencontainers.image.{key}", "")
 
     def settings(self) -> dict[str, str]:
-        """The configuration as text, one line per setting: what starts, as whom, where, with which environment and
-        labels.
-        """
+        """The configuration as text, one line per setting: command, user, working directory, environment, labels."""
         config = self.config.get("config") or {}
         settings = {"platform": self.platform, "created": self.config.get("created", "")}
         settings |= {key.lower(): shlex.join(config.get(key) or []) for key in ("Entrypoint", "Cmd")}
@@ -165,7 +162,7 @@ class ImageFacts:
         return sorted(self.files.items(), key=lambda item: (-item[1].size, item[0]))[:count]
 
     def duplicates(self) -> list[Duplicate]:
-        """Files with the same content, those that waste most first."""
+        """Files with the same content, the most wasteful first."""
         groups = collections.defaultdict(list)
         for path, file in sorted(self.files.items()):
             if file.size:
@@ -176,7 +173,7 @@ class ImageFacts:
 
 @dataclasses.dataclass(frozen=True)
 class Duplicate:
-    """Files of the same content and therefore the same size."""
+    """Files with the same content and therefore the same size."""
 
     size: int
     files: list[tuple[str, File]]
@@ -188,7 +185,7 @@ class Duplicate:
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """One thing that is not the same in both images; `before` or `after` is None where there is none."""
+    """One thing that differs between two images; `before` or `after` is None if that image lacks it."""
 
     key: str
     before: Any
@@ -200,18 +197,18 @@ class Change:
 
     @property
     def growth(self) -> int:
-        """How many bytes larger a package or file is than before."""
+        """How many bytes a package or file has grown."""
         return (self.after.size if self.after else 0) - (self.before.size if self.before else 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """What leads from one image to another.
+    """The changes from one image to another.
 
     Args:
         shared, added, removed: layers by their digest.
-        packages: changes of Package, by how much they weigh.
-        files: changes of File, by how much they weigh; folders only count where they change.
+        packages: changes of Package, the largest change in size first.
+        files: changes of File, in the same order; folders are listed only if they themselves change.
         settings: changes of `ImageFacts.settings`.
     """
 
@@ -224,17 +221,17 @@ class Difference:
 
     @property
     def pull(self) -> int:
-        """Bytes that a machine which has the one image fetches to have the other, too."""
+        """Bytes that a machine with the one image pulls to get the other."""
         return sum({layer.digest: layer.compressed for layer in self.added}.values())
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerContent:
-    """What one layer holds, without its place in an image: the same for each image that has it.
+    """The content of one layer, without its position in an image, so that images can share it.
 
     Args:
         files: by path, whiteouts included; `File.layer` is 0.
-        records: the files that packages are recorded in, by path.
+        records: the files in which packages are recorded, by path.
     """
 
     files: dict[str, File]
@@ -247,7 +244,7 @@ def read(name: str, folder: pathlib.Path, known: dict[str, LayerContent]) -> Ima
     Args:
         name: what to call it.
         folder: the layout.
-        known: layers that were read before, by digest; gains those of this image.
+        known: layers already read, by digest; this image's layers are added.
 
     Raises:
         ImageError: there is no readable image.
@@ -260,7 +257,7 @@ def read(name: str, folder: pathlib.Path, known: dict[str, LayerContent]) -> Ima
             if digest not in known:
                 known[digest] = _read_layer(image, number)
         contents = [known[digest] for digest in image.layer_digests]
-        # A history entry without a layer is a change of the configuration only.
+        # A history entry without a layer changes only the configuration.
         makers = [
             step.get("created_by", "") for step in image.config.get("history") or [] if not step.get("empty_layer")
         ]
@@ -292,7 +289,7 @@ def read(name: str, folder: pathlib.Path, known: dict[str, LayerContent]) -> Ima
 
 
 def compare(before: ImageFacts, after: ImageFacts) -> Difference:
-    """What makes `after` of `before`."""
+    """The changes from `before` to `after`."""
     old, new = {layer.digest for layer in before.layers}, {layer.digest for layer in after.layers}
 
     def weight(change: Change) -> tuple:
@@ -305,7 +302,7 @@ def compare(before: ImageFacts, after: ImageFacts) -> Difference:
         packages=sorted(
             _changes(_by_name(before.packages), _by_name(after.packages), lambda package: package.version), key=weight
         ),
-        # Which layer brings a file makes no difference to who sees it.
+        # A container does not see which layer a file comes from.
         files=sorted(_changes(before.files, after.files, lambda file: dataclasses.replace(file, layer=0)), key=weight),
         settings=list(_changes(before.settings(), after.settings(), lambda value: value)),
     )
@@ -358,12 +355,12 @@ def _read_layer(image: Image, number: int) -> LayerContent:
 
 
 def _stack(contents: list[LayerContent]) -> tuple[dict[str, File], list[tuple[str, File]]]:
-    """The file system that layers give, one above the other, and the regular files that are hidden in it."""
+    """The file system that stacked layers form, and the regular files that it hides."""
     files: dict[str, File] = {}
     hidden: list[tuple[str, File]] = []
     for number, content in enumerate(contents):
-        gone: set[str] = set()  # paths that go with all below them
-        emptied: set[str] = set()  # folders that stay
+        gone: set[str] = set()  # paths removed with everything below them
+        emptied: set[str] = set()  # folders that stay, without their content
         for path, file in content.files.items():
             folder, name = posixpath.split(path)
             if name == _OPAQUE:
@@ -385,14 +382,14 @@ def _stack(contents: list[LayerContent]) -> tuple[dict[str, File], list[tuple[st
 
 
 def _parents(path: str) -> Iterator[str]:
-    """The folders above a path, up to the root, which is empty."""
+    """The folders above a path, up to the root, which is the empty string."""
     while path:
         path = posixpath.dirname(path)
         yield path
 
 
 def _packages(records: Mapping[str, str], files: Mapping[str, File]) -> Iterator[Package]:
-    owned = set()  # What Debian packages brought: their Python metadata tells the same once more.
+    owned = set()  # Paths of Debian packages: their Python metadata would list the same package again.
     for path, text in records.items():
         if path != _DPKG_STATUS and (posixpath.dirname(path) != _DPKG_STATUS_FOLDER or path.endswith(".md5sums")):
             continue
@@ -402,7 +399,7 @@ def _packages(records: Mapping[str, str], files: Mapping[str, File]) -> Iterator
                 continue
             prefixes = [path, f"{_DPKG_INFO_FOLDER}/{name}", f"{_DPKG_INFO_FOLDER}/{name}:{fields.get('Architecture')}"]
             sums = next((records[f"{prefix}.md5sums"] for prefix in prefixes if f"{prefix}.md5sums" in records), "")
-            # On a merged /usr the lists still name /bin/sh.
+            # Even with a merged /usr, the lists name /bin/sh.
             listed = [line.split("  ", 1)[1] for line in sums.splitlines() if "  " in line]
             paths = {listed_path if listed_path in files else f"usr/{listed_path}" for listed_path in listed}
             owned |= paths

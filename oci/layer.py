@@ -1,7 +1,7 @@
-"""A deterministic image layer: file system entries collected in any order, written as one sorted tar.gz.
+"""A deterministic image layer: file system entries, added in any order, are written as one sorted tar.gz.
 
-Format: OCI image layer (image-spec, layer.md) as a POSIX.1-2001 (pax) tar, gzip without name or time stamp, so that the
-same entries give the same bytes on every machine, in every time zone and under every umask.
+Format: OCI image layer (image-spec, layer.md) as a POSIX.1-2001 (pax) tar, gzip without name or time stamp. The same
+entries give the same bytes on every machine, in every time zone and under every umask.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import posixpath
 import tarfile
 from collections.abc import Iterator
 
-# 2000-01-01T00:00:00Z, the time of every entry: a fixed value that zip, too, can express, and that no tool takes for
-# "unset" as it does 0.
+# 2000-01-01T00:00:00Z, the time of every entry: zip can express it too, and no tool mistakes it for "unset", as with 0.
 SOURCE_DATE_EPOCH = 946684800
 
 # zlib's middle level: level 9 takes three times as long for one percent less.
@@ -24,7 +23,7 @@ COMPRESSION_LEVEL = 6
 # A layer must not grant anyone extra rights: drop set-user-id and set-group-id bits, keep the sticky bit.
 _MODE_MASK = 0o1777
 
-# Bytes; four times tarfile's default, since single files have hundreds of megabytes.
+# Bytes; four times tarfile's default, because some files have hundreds of megabytes.
 _COPY_SIZE = 1 << 16
 
 Content = bytes | pathlib.Path
@@ -37,8 +36,8 @@ class Entry:
     Args:
         kind: tarfile's type: DIRTYPE, REGTYPE, SYMTYPE or LNKTYPE.
         origin: the package or file that it comes from, for error messages.
-        content: a regular file's bytes, or where to read them.
-        target: where a link points to; a hard link's is a path of this layer.
+        content: a regular file's bytes, or the path to read them from.
+        target: what a link points to; for a hard link, a path in this layer.
     """
 
     kind: bytes
@@ -54,7 +53,7 @@ class Entry:
 
 
 class LayerError(Exception):
-    """What went into a layer contradicts itself."""
+    """The parts of a layer contradict each other."""
 
 
 class Layer:
@@ -71,7 +70,7 @@ class Layer:
         return iter(sorted(self._entries.items()))
 
     def data(self, path: str) -> bytes:
-        """The bytes of a regular file of this layer; symbolic links are followed within the layer."""
+        """The bytes of a regular file in this layer; follows symbolic links within the layer."""
         seen = set()
         entry = self._entries.get(path)
         while entry and entry.kind in (tarfile.SYMTYPE, tarfile.LNKTYPE) and path not in seen:
@@ -86,7 +85,7 @@ class Layer:
         return entry.data()
 
     def add(self, path: str, entry: Entry) -> None:
-        """Adds one entry. The same path twice must be the same thing twice.
+        """Adds one entry. A path may be added twice only with the same content.
 
         Raises:
             LayerError: the path is not clean, or another origin has put something different there.
@@ -113,7 +112,7 @@ class Layer:
         self.add(path, Entry(tarfile.SYMTYPE, origin, 0o777, target=target))
 
     def write(self, output: pathlib.Path) -> None:
-        """Writes the layer, with the parent directories that nobody added."""
+        """Writes the layer and adds missing parent directories."""
         for path in list(self._entries):
             for parent in list(pathlib.PurePosixPath(path).parents)[:-1]:
                 kind = self._entries.setdefault(str(parent), Entry(tarfile.DIRTYPE, "its content")).kind
@@ -121,7 +120,7 @@ class Layer:
                     raise LayerError(
                         f"/{path}: /{parent}, from {self._entries[str(parent)].origin}, is not a directory"
                     )
-        # A hard link must follow the file that it names.
+        # A hard link must come after the file that it names.
         order = sorted(self._entries.items(), key=lambda item: (item[1].kind == tarfile.LNKTYPE, item[0]))
         with open(output, "wb") as raw, gzip.GzipFile("", "wb", COMPRESSION_LEVEL, raw, mtime=0) as stream:
             with tarfile.TarFile(None, "w", stream, format=tarfile.PAX_FORMAT, copybufsize=_COPY_SIZE) as tar:

@@ -1,4 +1,4 @@
-"""The one reader of OCI image layouts (image-spec, image-layout.md): digests, manifest, and the files in the layers."""
+"""Reads OCI image layouts (image-spec, image-layout.md): digests, manifest, and the files in the layers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any
 
 from fetch.hashes import file_sha256
 
-# What `Image.matching` has read: digest of a layer and pattern → entries.
+# The cache of `Image.matching`: digest of a layer and pattern → entries.
 _MATCHING: dict[tuple[str, re.Pattern[str]], list[tuple[str, tarfile.TarInfo, bytes]]] = {}
 
 
 class LayoutError(ValueError):
-    """A folder is not a layout with one intact image; the message names the folder, what was expected and found."""
+    """A folder is not a layout with one intact image; the message names it and says what was expected and found."""
 
 
 def is_layout(folder: pathlib.Path) -> bool:
@@ -50,7 +50,7 @@ def manifest_digest(folder: pathlib.Path) -> str:
 
 
 def verified_digest(folder: pathlib.Path) -> str:
-    """The digest of the layout's one manifest, after checking every blob of the image against the digest that names it.
+    """The digest of the layout's one manifest, after checking every blob of the image against its digest.
 
     Raises:
         LayoutError: a blob is damaged or missing, or the layout does not hold one image.
@@ -85,7 +85,7 @@ def content(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
 
 
 def stream(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> io.BufferedReader:
-    """A regular file in an archive, to read from."""
+    """A regular file in an archive, opened for reading."""
     file = tar.extractfile(entry)
     assert isinstance(file, io.BufferedReader), f"{entry.name} is not a regular file"
     return file
@@ -137,7 +137,7 @@ class Image:
     def walk(self, number: int) -> Iterator[tuple[str, tarfile.TarInfo, tarfile.TarFile]]:
         """Walks one layer in order: path without trailing slash, entry, and the archive to read it from.
 
-        This is a single pass over a stream: read what you need of an entry before you go to the next.
+        The layer is a stream, read once: read what you need from an entry before you move to the next.
         """
         with tarfile.open(self.blob(self.layer_digests[number]), "r|*") as tar:
             for entry in tar:
@@ -164,7 +164,7 @@ class Image:
 
     @functools.cached_property
     def files(self) -> dict[str, File]:
-        """All paths of the image. Layers may not remove anything."""
+        """All paths of the image. Its layers must not remove anything."""
         merged: dict[str, File] = {}
         for layer in self.layers:
             assert not [path for path in layer if posixpath.basename(path).startswith(".wh.")], "a layer removes files"

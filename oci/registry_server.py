@@ -1,5 +1,5 @@
-"""A real registry (Debian's docker-registry) on loopback for tests, and a proxy before it that keeps a log and makes
-faults.
+"""A real registry (Debian's docker-registry) on loopback for tests, and a proxy in front of it that logs requests and
+injects faults.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Iterator
 
 USER, PASSWORD = "tester", "secret"
 
-# htpasswd's form, bcrypt: the only hash that docker-registry takes.
+# An htpasswd line with bcrypt, the only hash that docker-registry accepts.
 _HTPASSWD = f"{USER}:$2a$04$0TMIfQw5yybd49Hhj82OcOMZumSkFSMDw16Axt1WoID1nP6xRnfJy\n"
 
 _CONFIGURATION = """\
@@ -49,9 +49,9 @@ def registry(
 
     Args:
         program: docker-registry.
-        folder: an empty folder of its own.
-        authenticated: whether it wants USER and PASSWORD.
-        disk_bytes: size of a file system of its own to keep images on; needs the right to mount.
+        folder: an empty folder for the registry alone.
+        authenticated: whether it requires USER and PASSWORD.
+        disk_bytes: keep images on a separate file system of this size; needs the right to mount.
     """
     port = _free_port()
     root = folder / "images"
@@ -83,7 +83,7 @@ def registry(
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What the proxy saw: the body's size in bytes is what the client had sent when the request ended."""
+    """A request that the proxy saw; the body's size is the number of bytes sent when the request ended."""
 
     method: str
     path: str
@@ -98,7 +98,7 @@ class Fault:
     Args:
         method: e.g. "PUT"; a regular expression.
         path: a regular expression, searched in the path.
-        status: answer this, or "cut" the connection in the middle of the body, or "stall" until the proxy stops.
+        status: answer with this, or "cut" the connection in the middle of the body, or "stall" until the proxy stops.
         times: how many requests; None for all.
     """
 
@@ -120,7 +120,7 @@ class Proxy:
 
     Args:
         upstream: the registry's port.
-        faults: the first that applies to a request decides.
+        faults: the first one that matches a request applies.
     """
 
     def __init__(self, upstream: int, faults: list[Fault] | None = None) -> None:
@@ -193,7 +193,7 @@ class Proxy:
 
             def _forward(self, body: bytes) -> None:
                 connection = http.client.HTTPConnection("127.0.0.1", proxy.upstream, timeout=600)
-                # One by one: a client may send a header several times.
+                # One by one, because a client may send a header several times.
                 connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
                 for name, value in self.headers.items():
                     if name.lower() not in ("transfer-encoding", "content-length"):

@@ -1,12 +1,10 @@
-"""Reads Bazel's workspace status, as tools/workspace_status.py writes it: what a stamped build (--config=release) says
-of itself.
-"""
+"""Reads Bazel's workspace status, which tools/workspace_status.py writes for stamped builds (--config=release)."""
 
 from __future__ import annotations
 
 import pathlib
 
-# Instead of any value where the build is not stamped: a commit without new content must not change an output.
+# Replaces every value if the build is not stamped: a commit without new content must not change an output.
 UNSTAMPED = "unstamped"
 
 REVISION = "STABLE_REVISION"
@@ -21,11 +19,11 @@ def value(status: pathlib.Path | None, key: str) -> str:
     """One value of the status.
 
     Args:
-        status: Bazel's stable-status.txt, "KEY value" a line, or None for a build that is not stamped.
-        key: REVISION, the commit, or BUILDER, the URI of who builds.
+        status: Bazel's stable-status.txt, "KEY value" per line, or None if the build is not stamped.
+        key: REVISION for the commit, or BUILDER for the builder's URI.
 
     Raises:
-        StatusError: it has no such key: the build was stamped, but without this repository's status command.
+        StatusError: the key is missing: the build was stamped, but without this repository's status command.
     """
     if status is None:
         return UNSTAMPED

@@ -1,9 +1,8 @@
 #!/usr/bin/python3
-"""Writes the wheels that this image was made of, byte for byte.
+"""Writes the wheels that this image was built from, byte for byte.
 
-An image holds each wheel's files once, installed. A recipe beside them holds the rest: the archive's order, times and
-modes, and the
-few entries that installation rewrites, among them RECORD with the sha256 of every file.
+An image holds each wheel's files once, installed. A recipe next to them holds the rest: the archive's order, times and
+modes, and the few entries that installation rewrites, including RECORD with the sha256 of every file.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ RECIPES = pathlib.Path("/usr/local/share/wheels")
 INSTALLED = pathlib.Path("/usr/local/lib/python3.11/dist-packages")
 OUTPUT = pathlib.Path("/src/mlc-llm/python/dist")
 
-# The facts of an archive entry that are not its content (PKWARE's APPNOTE, 4.3.7 and 4.3.12). Every file is deflated.
+# An archive entry's fields besides its content (PKWARE's APPNOTE, 4.3.7 and 4.3.12). Every file is deflated.
 FACTS = ("filename", "date_time", "create_system", "create_version", "extract_version", "external_attr")
 
 
@@ -49,7 +48,7 @@ def write_wheel(recipe: dict, installed: pathlib.Path, output: pathlib.Path) -> 
     """
     name = recipe["wheel"]
     record = _record(recipe)
-    # Beside the target, so that the last step is a rename: nobody sees half a wheel.
+    # Next to the target, so that the last step is a rename: nobody sees a partial wheel.
     with tempfile.TemporaryDirectory(prefix=".build-", dir=output) as scratch:
         packed = pathlib.Path(scratch, name)
         with zipfile.ZipFile(packed, "w") as archive:
@@ -87,13 +86,13 @@ def _copy(source: pathlib.Path, target: IO[bytes], wheel: str, expected: str | N
                 target.write(chunk)
     except FileNotFoundError:
         raise WheelError(
-            f"{wheel}: expected its file {source}, found none. Start a fresh container of this image."
+            f"{wheel}: expected its file {source}, found none. Start a fresh container from this image."
         ) from None
     found = "sha256=" + base64.urlsafe_b64encode(digest.digest()).decode().rstrip("=")
     if found != expected:
         raise WheelError(
-            f"{wheel}: {source}: expected {expected}, found {found}: it is no longer what was installed. Start a fresh"
-            " container of this image."
+            f"{wheel}: {source}: expected {expected}, found {found}: the file has changed since it was installed."
+            " Start a fresh container from this image."
         )
 
 

@@ -2,9 +2,9 @@
 """The images' entrypoint: a shell, or whatever command is given.
 
 docker run --rm IMAGE                  # a shell in /workspace (add -it)
-docker run --rm IMAGE smoke            # what works in here, and where it is loaded from
+docker run --rm IMAGE smoke            # what works, and where it is loaded from
 docker run --rm IMAGE pytest /tests    # the test suite
-docker run --rm IMAGE build            # the wheels that this image was made of, to /src/mlc-llm/python/dist
+docker run --rm IMAGE build            # the wheels that this image was built from, to /src/mlc-llm/python/dist
 docker run --rm IMAGE serve MODEL      # images with mlc-llm: an OpenAI-compatible server on port 8000
 docker run --rm IMAGE python x.py      # any other command runs as given
 """
@@ -16,9 +16,9 @@ _HELP = """usage: IMAGE [COMMAND [ARGUMENT ...]]
 
   (no command)     a shell in /workspace; run the container with a terminal (-it)
   smoke            report what works: versions, loaded libraries, devices, a compiled function against NumPy
-  build            write the wheels this image was made of to /src/mlc-llm/python/dist (build --help)
+  build            write the wheels this image was built from to /src/mlc-llm/python/dist (build --help)
   pytest /tests    run the test suite
-  serve MODEL      in images with mlc-llm: serve a model on port 8000, as OpenAI's API (serve --help)
+  serve MODEL      in images with mlc-llm: serve a model on port 8000 through OpenAI's API (serve --help)
   COMMAND          any other command runs as given
   --help           this text
 
@@ -33,13 +33,13 @@ def main() -> int:
         sys.stdout.write(_HELP)
         return 0
     try:
-        # The command takes this process's place, so that signals and the exit code are its own.
+        # The command replaces this process: it gets the signals, and its exit code is the container's.
         os.execvp(command[0], command)
     except FileNotFoundError:
         problem, code = "no such command", 127
     except OSError as error:
         problem, code = error.strerror or str(error), 126
-    print(f"entrypoint: {command[0]}: {problem}; --help lists what there is", file=sys.stderr)
+    print(f"entrypoint: {command[0]}: {problem}; --help lists the commands", file=sys.stderr)
     return code
 
 

@@ -1,14 +1,13 @@
 #!/usr/bin/python3
-"""Serves a model over HTTP with mlc-llm, as OpenAI's API; port 8000 unless --port says otherwise.
+"""Serves a model with mlc-llm through OpenAI's HTTP API, on port 8000 unless --port says otherwise.
 
     docker run --rm -p 8000:8000 -v "$HOME/models":/workspace IMAGE serve /workspace/MODEL
     curl http://localhost:8000/health
     curl http://localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\
         -d '{"messages": [{"role": "user", "content": "Hello"}]}'
 
-MODEL is a folder with mlc-chat-config.json. The compiled library is the one that --model-lib names, else MODEL.so
-beside the folder, else the one
-*.so within it.
+MODEL is a folder with mlc-chat-config.json. The compiled library is the one that --model-lib names, otherwise MODEL.so
+next to the folder, otherwise the only *.so in it.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ import sys
 
 
 class ModelError(Exception):
-    """There is nothing to serve; one line that says what was expected, what found, and what to do."""
+    """There is nothing to serve; one line says what was expected, what was found, and what to do."""
 
 
 def model_library(model: pathlib.Path) -> pathlib.Path:
     """The compiled library of a model folder.
 
     Raises:
-        ModelError: the folder is none of a model, or there is no library, or more than one.
+        ModelError: the folder is not a model's, or it has no library or several.
     """
     if not (model / "mlc-chat-config.json").is_file():
         raise ModelError(
@@ -53,7 +52,7 @@ def main() -> int:
         prog="serve",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="More options are those of mlc_llm serve: mlc_llm serve --help",
+        epilog="All other options are those of mlc_llm serve: mlc_llm serve --help",
         allow_abbrev=False,
     )
     parser.add_argument("model", type=pathlib.Path, metavar="MODEL", help="the model's folder")
@@ -69,7 +68,7 @@ def main() -> int:
         print(f"serve: {error}", file=sys.stderr)
         return 1
     command = ["mlc_llm", "serve", str(model), "--model-lib", str(library), "--host", options.host, *rest]
-    # The server takes this process's place, so that signals are its own.
+    # The server replaces this process, so it gets the signals.
     os.execvp(command[0], command)
     return 0
 

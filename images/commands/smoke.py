@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-# What the image was made with names what must be in it: mlc-llm is not in all of our images.
+# The wheel recipes name what the image must contain; not all of our images have mlc-llm.
 _RECIPES = pathlib.Path("/usr/local/share/wheels")
 _HAS_MLC_LLM = (_RECIPES / "mlc_llm.json").is_file()
 _HAS_CUDA = (_RECIPES / "apache_tvm_cuda.json").is_file()
@@ -31,7 +31,7 @@ _REQUIRED_LIBRARIES = ("libtvm_ffi.so", "libtvm_runtime.so", "libtvm_runtime_ext
 
 
 class Failure(Exception):
-    """A promise of the image that does not hold."""
+    """Something that the image promises does not work."""
 
 
 def versions() -> Iterator[str]:
@@ -82,7 +82,7 @@ def devices() -> Iterator[str]:
         raise Failure("TVM finds no CPU device")
     yield "cpu: works"
     if not _HAS_CUDA:
-        yield "cuda: none; this image does not carry it, tvm_runtime_cuda and mlc_llm_cuda do"
+        yield "cuda: none; not in this image, but in tvm_runtime_cuda and mlc_llm_cuda"
         return
     from tvm_cuda.__main__ import devices as gpus
     from tvm_cuda.__main__ import table
@@ -96,7 +96,7 @@ def devices() -> Iterator[str]:
 
 
 def _matrix_product(tvm: Any) -> str:
-    """Multiplies two matrices by cuBLAS on the first GPU."""
+    """Multiplies two matrices with cuBLAS on the first GPU."""
     import numpy as np
 
     size = 512
@@ -149,7 +149,7 @@ def main() -> int:
         try:
             for line in check():
                 print(f"  {line}")
-        except Exception as error:  # whatever breaks is what this program is there to say
+        except Exception as error:  # any failure is a result to report
             failures += 1
             print(f"  FAILED: {type(error).__name__}: {error}")
     print("smoke: everything works" if not failures else f"smoke: {failures} of {len(CHECKS)} checks failed")

@@ -1,4 +1,4 @@
-"""Makes the recipe by which an image's `build` command packs a wheel again from its installed files.
+"""Makes the recipe from which an image's `build` command repacks a wheel out of its installed files.
 
 python3 -m images.private.make_wheel_recipe --unversioned x.whl --identity x.identity.json --installed site-packages
 --output x.json
@@ -17,16 +17,15 @@ from typing import Any
 from images.commands import build
 from wheels.finished import FinishedWheel, Identity, WheelError
 
-# Installation rewrites small files (RECORD, scripts); a larger one that differs means that the folder is of another
-# wheel.
+# Installation rewrites only small files (RECORD, scripts); if a larger one differs, the folder holds another wheel.
 _MOST_STORED = 1 << 20
 
 
 def wheel_recipe(wheel: FinishedWheel, installed: pathlib.Path) -> dict[str, Any]:
-    """The recipe of one wheel: its entries' facts, and the content of those that `installed` lacks or has different.
+    """The recipe of one wheel: its entries' fields, and the content of entries that `installed` lacks or has changed.
 
     Args:
-        wheel: not compressed yet; what `build` packs is.
+        wheel: not compressed yet, unlike what `build` packs.
         installed: the site-packages folder that it is installed in.
 
     Raises:
@@ -40,8 +39,8 @@ def wheel_recipe(wheel: FinishedWheel, installed: pathlib.Path) -> dict[str, Any
         if not _is_installed(installed / info.filename, content):
             if len(content) > _MOST_STORED:
                 raise build.WheelError(
-                    f"{wheel.filename}: {info.filename} ({len(content):,} bytes) differs from what {installed} has"
-                    " installed: is that folder made from this wheel?"
+                    f"{wheel.filename}: {info.filename} ({len(content):,} bytes) differs from the one in"
+                    f" {installed}: was this wheel installed there?"
                 )
             entry["content"] = base64.b64encode(content).decode()
         entries.append(entry)

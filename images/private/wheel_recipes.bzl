@@ -1,4 +1,4 @@
-"""Recipes by which an image packs its wheels again, instead of holding each file twice."""
+"""Recipes from which an image repacks its wheels, so that it need not hold each file twice."""
 
 load("//wheels:defs.bzl", "WheelInfo")
 
@@ -26,7 +26,7 @@ def _wheel_recipes_impl(ctx):
 
 wheel_recipes = rule(
     implementation = _wheel_recipes_impl,
-    doc = "Recipes for the image's `build` command, which packs wheels from installed files: one JSON file per wheel.",
+    doc = "Recipes for the image's `build` command, which repacks wheels from installed files: one JSON file per wheel.",
     attrs = {
         "installed": attr.label(allow_single_file = True, mandatory = True, doc = "The site-packages folder that all wheels are installed in."),
         "wheels": attr.label_list(mandatory = True, providers = [WheelInfo]),

@@ -1,6 +1,4 @@
-"""Debian packages as layer content: what `dpkg --unpack` would write on a merged-/usr system; maintainer scripts do not
-run.
-"""
+"""Debian packages as layer content, as `dpkg --unpack` writes it on a merged-/usr system; no maintainer script runs."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from fetch.debian.archive import Deb
 from oci.layer import Entry, Layer
 from oci.layout import content as content_of
 
-# Debian 12 is merged-/usr: these are symbolic links into /usr, while packages may still ship /bin/sh or /lib/x.
+# Debian 12 has a merged /usr: these are symbolic links into /usr, but packages may still ship /bin/sh or /lib/x.
 _MERGED = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
 
 # Documentation that nobody reads in a container. Copyright files stay, because the licences require it.
@@ -33,12 +31,12 @@ _DOC_FOLDER = "usr/share/doc"
 def add_package(layer: Layer, path: pathlib.Path, exclude: tuple[str, ...] = ()) -> str:
     """Adds one .deb and its record in /var/lib/dpkg/status.d, where scanners look for packages installed without dpkg.
 
-    Owners (numeric) and permissions are the package's, except for the set-id bits, which every layer drops.
+    Owners (numeric) and permissions come from the package, except the set-id bits, which every layer drops.
 
     Args:
-        layer: gains the package's files.
+        layer: the layer to add to.
         path: the .deb.
-        exclude: globs on paths without leading slash (`*` matches `/` too) that are left out.
+        exclude: globs of paths without leading slash to leave out (`*` also matches `/`).
 
     Returns:
         The package's name.
@@ -58,7 +56,7 @@ def add_package(layer: Layer, path: pathlib.Path, exclude: tuple[str, ...] = ())
             content = content_of(data, member)
             link = _merged(posixpath.normpath(member.linkname)) if member.islnk() else member.linkname
             kind = tarfile.REGTYPE if member.isreg() else member.type
-            # GNU tar records 0777 for every symbolic link; some packages were built with another umask.
+            # GNU tar records 0777 for every symbolic link, but some packages were built with another umask.
             mode = 0o777 if member.issym() else member.mode
             layer.add(merged, Entry(kind, f"package {name}", mode, member.uid, member.gid, content, link))
             if member.isreg():

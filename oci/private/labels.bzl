@@ -1,4 +1,4 @@
-"""The image's labels as a file, with the source revision only where the build is stamped."""
+"""The image's labels as a file, with the source revision only if the build is stamped."""
 
 def _image_labels_impl(ctx):
     output = ctx.actions.declare_file(ctx.label.name + ".txt")
@@ -18,7 +18,7 @@ def _image_labels_impl(ctx):
 
 image_labels_file = rule(
     implementation = _image_labels_impl,
-    doc = "A file for oci_image's `labels`: one key=value a line.",
+    doc = "A file for oci_image's `labels`: one key=value per line.",
     attrs = {
         "labels": attr.string_dict(mandatory = True),
         "stamped": attr.bool(mandatory = True, doc = "Whether to read the revision from the workspace status (--stamp)."),

@@ -1,6 +1,4 @@
-"""Writes an image's labels, one key=value a line, and the source revision from Bazel's workspace status where one is
-given.
-"""
+"""Writes an image's labels, one key=value per line, with the source revision if Bazel's workspace status is given."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ _REVISION = "org.opencontainers.image.revision"
 
 
 def labels(given: list[str], revision: str) -> str:
-    """The file's text: the labels given (key=value) and the revision's, sorted."""
+    """The file's text: the given labels (key=value) and the revision's, sorted."""
     return "".join(f"{line}\n" for line in sorted([*given, f"{_REVISION}={revision}"]))
 
 

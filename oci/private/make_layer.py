@@ -1,19 +1,19 @@
-"""Makes one image layer from a description: Debian packages, folders, files, links, and the results of installation
-scripts.
+"""Makes one image layer from a description: Debian packages, folders, files, links, and what installation scripts would
+make.
 
     python3 -m oci.private.make_layer --spec layer.json --output layer.tar.gz
 
-The description is JSON; every key may be left out. Paths in the image have no leading slash.
+The description is JSON; every key is optional. Paths in the image have no leading slash.
 
     packages         [.deb, ...]
-    exclude          [glob, ...]              paths of the packages to leave out; `*` matches `/` too
-    trees            [[folder, path], ...]    a folder's files, as mode 0644, below a path
+    exclude          [glob, ...]              paths of the packages to leave out; `*` also matches `/`
+    trees            [[folder, path], ...]    a folder's files, with mode 0644, below a path
     console_scripts  path                     where to write the commands that *.dist-info/entry_points.txt define
     files            [[file, path, mode], ...]
     directories      {path: "mode uid gid"}
     symlinks         {path: target}
     copies           {path: path}             a copy of another file of this layer
-    concatenations   {path: glob}             the matching files of this layer joined in order of their names
+    concatenations   {path: glob}             the matching files of this layer, joined in the order of their names
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _EntryPoints(configparser.ConfigParser):
 
 
 def make_layer(spec: dict[str, Any]) -> Layer:
-    """The layer that a description (see the module's docstring) asks for.
+    """Makes the layer that a description (see the module's docstring) asks for.
 
     Raises:
         LayerError: parts contradict each other, or one is missing; the message names path and origin.
@@ -93,7 +93,7 @@ def make_layer(spec: dict[str, Any]) -> Layer:
 
 
 def _add_tree(layer: Layer, folder: pathlib.Path, path: str) -> None:
-    # Links are followed: in a sandbox every input is one. Modes are set: Bazel marks each output executable.
+    # Follow links, because in a sandbox every input is one. Set modes, because Bazel marks each output executable.
     for parent, _, names in os.walk(folder, followlinks=True):
         for name in names:
             source = pathlib.Path(parent, name)

@@ -15,7 +15,7 @@ _FOLDER = pathlib.Path(__file__).parent
 
 
 def size(count: int) -> str:
-    """Bytes for people, in SI units with three digits: 16.6 MB."""
+    """Bytes in readable form, in SI units with three digits: 16.6 MB."""
     if count < 1000:
         return f"{count} B"
     value = float(count)
@@ -32,7 +32,7 @@ def growth(count: int) -> str:
 
 
 def count(number: int, thing: str) -> str:
-    """A number and what it counts: 1 layer, 2,172 layers."""
+    """A number with its noun: 1 layer, 2,172 layers."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
@@ -42,14 +42,14 @@ def short(digest: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Text as it stands in a table of Markdown, whatever characters it has."""
+    """Text escaped for a cell of a Markdown table."""
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def render(template: pathlib.Path, **facts: Any) -> str:
-    """Renders a template, which can extend and import the templates of this folder by name.
+    """Renders a template, which can extend and import the templates in this folder by name.
 
-    *.html.jinja templates escape every value. A fact that the template uses and the caller does not pass is an error.
+    *.html.jinja templates escape every value. It is an error if the template uses a fact that the caller does not pass.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([template.parent, _FOLDER]),

@@ -1,5 +1,5 @@
-"""Describes an image on one self-contained HTML page: layers, folders, packages, largest files, and the difference to
-another image.
+"""Describes an image on one self-contained HTML page: layers, folders, packages, largest files, and the difference
+from another image.
 
     tools/bazel run //images:report                                                     # the first image
     tools/bazel run //images:report -- --image tvm_runtime_dev --against tvm_runtime    # two images of this build
@@ -20,7 +20,7 @@ from oci import image_facts, reference
 from oci.image_facts import ImageError, ImageFacts, LayerContent
 from oci.report import pages, treemap
 
-# How many rows of a table are visible at first, and how many differing files a page lists at most.
+# Rows of a table that are visible at first, and the most differing files that a page lists.
 _SHOWN = 12
 _LISTED = 200
 
@@ -28,7 +28,7 @@ _TEMPLATE = pathlib.Path(__file__).with_name("report.html.jinja")
 
 
 def page(image: ImageFacts, other: ImageFacts | None = None) -> str:
-    """The page of an image, including how it differs from `other` if that is given."""
+    """The page about an image, with its difference from `other` if given."""
     return pages.render(
         _TEMPLATE,
         image=image,
@@ -46,10 +46,10 @@ def page(image: ImageFacts, other: ImageFacts | None = None) -> str:
 
 
 def pull(name: str, image: ImageFacts, skopeo: pathlib.Path, folder: pathlib.Path) -> None:
-    """Copies an image from a registry into an OCI layout, for the platform of `image` where there are several.
+    """Copies an image from a registry into an OCI layout; of several platforms it takes that of `image`.
 
     Raises:
-        ImageError: the reference is malformed, or the registry does not give it.
+        ImageError: the reference is malformed, or the pull fails.
     """
     # skopeo takes a tag or a digest, not both.
     match = re.fullmatch(f"(?P<host>{reference.HOST})/{reference.NAME}(:{reference.TAG}|@{reference.DIGEST})", name)
@@ -61,7 +61,7 @@ def pull(name: str, image: ImageFacts, skopeo: pathlib.Path, folder: pathlib.Pat
     platform = [f"--override-os={image.config['os']}", f"--override-arch={image.config['architecture']}"]
     # A registry on this machine speaks plain http.
     plain = ["--src-tls-verify=false"] if reference.on_this_machine(match["host"]) else []
-    # An image that is only looked at needs no signature.
+    # The image is only inspected, so it needs no signature.
     command = [
         str(skopeo.absolute()),
         "--insecure-policy",
@@ -115,7 +115,7 @@ def _facts(options: argparse.Namespace) -> tuple[ImageFacts, ImageFacts | None]:
 def main() -> int:
     parser = arguments.Parser("//images:report", __doc__)
     parser.add_argument("--layout", type=arguments.named_path, action="append", required=True, help=argparse.SUPPRESS)
-    # As an action of the build it gets none, and then cannot compare with an image in a registry.
+    # A build action passes none, so it cannot compare with an image in a registry.
     parser.add_argument("--skopeo", type=pathlib.Path, default=pathlib.Path("skopeo"), help=argparse.SUPPRESS)
     parser.add_argument("--image", help="the image to show (default: the first)")
     parser.add_argument(

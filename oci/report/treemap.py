@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from oci.image_facts import File
 
-# In pixels. A label is a line of 11 pixel text. A folder that is too small to show its content is one rectangle.
+# In pixels. A label is a line of 11-pixel text. A folder too small to show its content is one rectangle.
 _CHARACTER = 7
 _LINE = 17
 _GAP = 2
@@ -24,9 +24,9 @@ class Tile:
     Args:
         path: what it shows.
         size: bytes.
-        layer: number of the layer that most of them come from.
-        label: what fits in it, perhaps nothing.
-        is_open: whether tiles for its content follow, drawn on top of it.
+        layer: number of the layer with the largest share.
+        label: as much text as fits, possibly none.
+        is_open: whether tiles for its content follow, drawn on top.
     """
 
     path: str
@@ -72,7 +72,7 @@ def _draw(node: _Node, x: float, y: float, width: float, height: float) -> Itera
         child.label = f"{node.label.rstrip('/')}/{child.label}"
         node = child
     is_open = bool(node.children) and width >= _OPEN_WIDTH and height >= _OPEN_HEIGHT
-    # The lowest of layers that bring the same amount, so that the same image always gives the same picture.
+    # The lowest of the layers with equal shares, so that the same image always gives the same picture.
     layer = min(node.layers, key=lambda number: (-node.layers[number], number))
     yield Tile(
         node.path or "/",
@@ -104,17 +104,17 @@ def squarify(
 ) -> Iterator[tuple[float, float, float, float]]:
     """Divides a rectangle into parts that are as square as possible.
 
-    The algorithm is that of Bruls, Huizing and van Wijk, "Squarified Treemaps", 2000.
+    Algorithm: Bruls, Huizing and van Wijk, "Squarified Treemaps", 2000.
 
     Args:
-        areas: of the parts; together the rectangle's.
+        areas: the parts' areas; they add up to the rectangle's.
 
     Returns:
         x, y, width and height of each part, in the order of `areas`.
     """
     rest = list(areas)
     while rest:
-        # A row along the shorter side takes parts for as long as that makes its worst part squarer.
+        # Add parts to a row along the shorter side as long as that makes its worst part squarer.
         side, count = min(width, height), 1
         while count < len(rest) and _worst(rest[: count + 1], side) <= _worst(rest[:count], side):
             count += 1

@@ -1,4 +1,4 @@
-"""`build` gives the very wheels that an image was made of, or says why it cannot."""
+"""`build` writes the very wheels that an image was built from, or says why it cannot."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_changed_or_missing_file_leaves_no_wheel(place: Place) -> None:
     (place.installed / "tool/__init__.py").write_text("x = 2\n")
     with pytest.raises(
         build.WheelError,
-        match=f"{place.wheel.name}: .*tool/__init__.py: expected sha256=\\S+, found sha256=\\S+: it is no longer",
+        match=f"{place.wheel.name}: .*tool/__init__.py: expected sha256=\\S+, found sha256=\\S+: the file has changed",
     ):
         build.write_wheel(recipe, place.installed, place.output)
     (place.installed / "tool/__init__.py").unlink()

@@ -116,14 +116,14 @@ def test_numbers(layouts: Layouts) -> None:
     assert ["dash", "0.6", "123 kB", ""] in page.rows
     assert ["1", "/usr/lib/big.so", "123 kB", ""] in page.rows
     assert ["123 kB", "1 /usr/lib/big.so 1 /usr/lib/copy.so"] in page.rows
-    assert "2 files (2.0 kB) of lower layers that upper ones replace or remove" in page.text
+    assert "2 files (2.0 kB) in lower layers that upper layers replace or remove" in page.text
     assert "Difference" not in page.text
 
 
 def test_difference(layouts: Layouts) -> None:
     one, two = facts(layouts, "one"), facts(layouts, "two")
     page = Page(report.page(two, one))
-    assert "Difference to one" in page.text and one.digest in page.text
+    assert "Difference from one" in page.text and one.digest in page.text
     assert f"to pull on top of it {two.layers[1].compressed} B" in page.text
     state = {row[1]: row[0] for row in page.rows if row[0] in ("added", "removed", "shared", "changed")}
     assert state["//image:layer0"] == "shared" and state["//image:layer1"] == "added"
@@ -135,7 +135,7 @@ def test_difference(layouts: Layouts) -> None:
 
 
 def test_the_same_image_does_not_differ(layouts: Layouts) -> None:
-    assert "nothing differs" in Page(report.page(facts(layouts, "one"), facts(layouts, "one"))).text
+    assert "The images are identical" in Page(report.page(facts(layouts, "one"), facts(layouts, "one"))).text
 
 
 @pytest.mark.parametrize("other", [None, "one"])
@@ -175,7 +175,7 @@ def test_the_first_image_is_shown_where_the_user_is(run: Run, tmp_path: pathlib.
 def test_against_a_folder(run: Run, layouts: Layouts, tmp_path: pathlib.Path) -> None:
     os.symlink(layouts["one"], tmp_path / "user/previous")
     assert run("--image=two", "--against=previous", "--output=page.html").returncode == 0
-    assert "Difference to previous" in Page((tmp_path / "user/page.html").read_text()).text
+    assert "Difference from previous" in Page((tmp_path / "user/page.html").read_text()).text
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_against_a_tag_and_a_digest_in_a_registry(
         done = run("--image=two", f"--against={reference}", "--output=page.html", skopeo=os.environ["SKOPEO"])
         assert (done.returncode, done.stderr) == (0, "")
         page = Page((tmp_path / "user/page.html").read_text())
-        assert f"Difference to {reference}" in page.text and facts(layouts, "one").digest in page.text
+        assert f"Difference from {reference}" in page.text and facts(layouts, "one").digest in page.text
         assert "1 layer; 1 shared" in page.text
 
 

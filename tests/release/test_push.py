@@ -424,7 +424,7 @@ def test_credentials_are_those_of_podman_and_docker(release: Release, tmp_path: 
                 " {host}`"
             ),
         ),
-        ("wrong password", "wants other credentials: those in {file} do not do; log in"),
+        ("wrong password", "wants other credentials: it rejects those in {file}; log in"),
         ("not json", "{file}: expected credentials as `podman login` writes them"),
         ('{"auths": []}', "{file}: expected credentials as `podman login` writes them"),
     ],
