@@ -42,7 +42,9 @@ def advice(host: str, environment: dict[str, str]) -> str:
     """What to do if a registry rejects the credentials."""
     login = f"log in with `podman login {host}` or `docker login {host}`"
     found = files(environment)
-    return f"it rejects those in {', '.join(map(str, found))}; {login}" if found else f"found no file with any; {login}"
+    if not found:
+        return f"found no file with any; {login}"
+    return f"those in {', '.join(map(str, found))} were rejected; {login}"
 
 
 @contextlib.contextmanager

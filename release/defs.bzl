@@ -1,6 +1,6 @@
 """Public rules of releases.
 
-`test_gate` is what everything published depends on, `gating_tests` names tests for it, `describe_release` writes what a release says of itself.
+Everything published depends on `test_gate`; `gating_tests` groups tests for it; `describe_release` writes a release's documents.
 """
 
 load("//release/private:describe.bzl", _describe_release = "describe_release")

@@ -1,4 +1,4 @@
-"""What is published. The tests that it must pass are //tests:gate.
+"""The published images and wheels. //tests:gate has the tests that they must pass.
 
 Without mlc-llm's sources, only TVM is published: see "Sources of mlc-llm" in README.md. --config=cuda adds what runs on GPUs.
 """
@@ -6,8 +6,8 @@ Without mlc-llm's sources, only TVM is published: see "Sources of mlc-llm" in RE
 load("//fetch/git:defs.bzl", "NEEDS_SOURCES")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 
-# Folder in //images → what the build must have for it. The first is the default of //images:run and the like, the same with and without
-# CUDA.
+# Folder in //images → what the build must provide for it. The first available one is the default of //images:run and the other commands,
+# with and without CUDA.
 _IMAGES = {
     "mlc_llm": NEEDS_SOURCES,
     "mlc_llm_dev": NEEDS_SOURCES,
@@ -17,7 +17,7 @@ _IMAGES = {
     "mlc_llm_cuda": NEEDS_CUDA + NEEDS_SOURCES,
 }
 
-# Package of a wheel → what the build must have for it.
+# Package of a wheel → what the build must provide for it.
 _WHEELS = {
     "//wheels/mlc_llm": NEEDS_SOURCES,
     "//wheels/tvm_cuda": NEEDS_CUDA,
@@ -28,7 +28,7 @@ _WHEELS = {
 def _available(products):
     return [product for product, needs in products.items() if not needs]
 
-# What this build publishes: names of images in //images, and packages of wheels.
+# Published by this build: names of images in //images, and packages of wheels.
 IMAGES = _available(_IMAGES)
 
 WHEELS = _available(_WHEELS)

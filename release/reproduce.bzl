@@ -1,11 +1,11 @@
-"""What //release:reproduce and //tests/proofs/reproducible build twice, and the tools they compare with."""
+"""The targets that //release:reproduce and //tests/proofs/reproducible build twice, and the tools that compare them."""
 
 load("@git_sources//:sources.bzl", "AVAILABLE")
 load("//:version.bzl", "VERSION")
 load("//release:published.bzl", "IMAGES")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 
-# Everything that is published, its documents and, with the sources of mlc-llm, models and their image.
+# Everything that is published, the documents and, with mlc-llm's sources, models and their image.
 _ARTIFACTS = ["//release:dist"] + ["//images:" + image for image in IMAGES] + ["//release:{}.report.html".format(image) for image in IMAGES] + ([
     "//models/tiny",
     "//models/tiny:tiny_image",

@@ -1,4 +1,4 @@
-"""What is written about the images and wheels of a release, all of it from the locks and the bytes themselves."""
+"""The documents about a release's images and wheels, all written from the locks and the artifacts themselves."""
 
 load("//:version.bzl", "VERSION")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
@@ -53,20 +53,20 @@ def _bill_and_provenance(name, images, wheels, only = []):
     )
 
 def describe_release(name, images, wheels, gate, previous):
-    """What a release says of itself, as files:
+    """The documents of a release, as files:
 
-    * `<name>.spdx.json`, `<name>.cdx.json`, `<name>.provenance.json` of the whole build, and the same of each image;
-    * `<image>.report.html`, the page of each image that //images:report writes;
-    * `inputs.json`, what went in;
-    * `licenses.html`, the licences of all that ships, with their texts;
-    * `index.html` and `notes.md`, for people.
+    * `<name>.spdx.json`, `<name>.cdx.json`, `<name>.provenance.json` of the whole build, and the same for each image;
+    * `<image>.report.html`, the page that //images:report writes, for each image;
+    * `inputs.json`, the inputs;
+    * `licenses.html`, the licences of everything that ships, with the texts;
+    * `index.html` and `notes.md`, the release page and notes.
 
     Args:
-        name: of the whole build's documents.
+        name: name of the whole build's documents.
         images: names in //images.
         wheels: packages with one wheel each (`wheel` of //wheels:defs.bzl).
         gate: the test_gate that covers both.
-        previous: the inputs.json of the release before.
+        previous: the previous release's inputs.json.
     """
     _bill_and_provenance(name, images, wheels)
     for image in images:

@@ -1,4 +1,4 @@
-"""The rule behind what is written about a release: bills of materials, provenance, pages."""
+"""The rule behind a release's documents: bills of materials, provenance, pages."""
 
 def _document_impl(ctx):
     words = []
@@ -43,9 +43,9 @@ def document(name, outs = {}, folder = {}, stamped = False, **kwargs):
 
     Args:
         name: the target.
-        outs: flag → file that the tool writes there.
-        folder: flag → folder; instead of `outs`.
-        stamped: whether the tool is given --status where the build is stamped (--config=release).
+        outs: flag → file that the tool writes.
+        folder: flag → folder, instead of `outs`.
+        stamped: whether the tool gets --status if the build is stamped (--config=release).
         **kwargs: `tool`, `srcs`, `arguments` (see the rule) and common attributes.
     """
     _document(

@@ -1,4 +1,4 @@
-"""The rules behind //release:defs.bzl%test_gate: tests as build actions, and a stamp of what they passed on."""
+"""The rules behind //release:defs.bzl%test_gate: tests as build actions, and a stamp with the digests they passed on."""
 
 GatingTestsInfo = provider(
     doc = "Tests that gate a publication.",
@@ -6,14 +6,14 @@ GatingTestsInfo = provider(
 )
 
 _TestInfo = provider(
-    doc = "Attributes of a test that its other providers do not carry.",
+    doc = "Attributes of a test that its other providers lack.",
     fields = {
         "arguments": "Its arguments, with locations expanded.",
         "tags": "Its tags.",
     },
 )
 
-# What a tag of a test means for the action that runs it (Bazel's test encyclopedia, "Tag conventions").
+# Tags of a test → requirements of the action that runs it (Bazel's test encyclopedia, "Tag conventions").
 _EXECUTION_TAGS = ["local", "no-remote", "no-sandbox", "requires-fakeroot", "requires-network"]
 
 def _test_aspect_impl(_target, ctx):
@@ -25,10 +25,10 @@ def _test_aspect_impl(_target, ctx):
 
 _test_aspect = aspect(
     implementation = _test_aspect_impl,
-    doc = "Reads attributes of a test that its providers do not carry.",
+    doc = "Reads attributes of a test that its providers lack.",
 )
 
-# What both rules take as `tests`.
+# The attribute `tests` of both rules.
 _TESTS = attr.label_list(
     mandatory = True,
     aspects = [_test_aspect],
@@ -37,9 +37,9 @@ _TESTS = attr.label_list(
 )
 
 def _describe(ctx, test):
-    """All that a gate needs to run a test."""
+    """Everything a gate needs to run a test."""
     if not test[DefaultInfo].files_to_run.runfiles_manifest:
-        fail("{}: {} is not a test that can be run".format(ctx.label, test.label))
+        fail("{}: {} is not a runnable test".format(ctx.label, test.label))
     return struct(
         arguments = tuple(test[_TestInfo].arguments),
         environment = tuple(sorted(test[RunEnvironmentInfo].environment.items())),
@@ -61,7 +61,7 @@ def _gating_tests_impl(ctx):
 
 gating_tests = rule(
     implementation = _gating_tests_impl,
-    doc = """Names tests together, so that a `test_gate` takes them as one target. Builds and runs nothing itself.
+    doc = """Groups tests, so that a `test_gate` takes them as one target. Builds and runs nothing itself.
 
 Example:
 
@@ -75,7 +75,7 @@ Example:
 )
 
 def _run(ctx, test):
-    """Registers the action that runs one test. Returns the file with its result, which a failed test does not leave."""
+    """Registers the action that runs one test. Returns the file with its result, which exists only if the test passed."""
     result = ctx.actions.declare_file("{}/{}/{}.json".format(ctx.label.name, test.label.package, test.label.name))
     label = "//{}:{}".format(test.label.package, test.label.name)
     arguments = ctx.actions.args()
@@ -99,7 +99,7 @@ def _run(ctx, test):
     return result
 
 def _test_gate_impl(ctx):
-    # In the order of labels: the stamp must not depend on the order in which packages name each other.
+    # Sorted by label: the stamp must not depend on the order in which packages refer to each other.
     tests = sorted(_collect(ctx).to_list(), key = lambda test: str(test.label))
     tested = {}
     for test in tests:
@@ -124,16 +124,16 @@ def _test_gate_impl(ctx):
         inputs = results + artifacts,
         outputs = [stamp],
         mnemonic = "GateStamp",
-        progress_message = "Writing down what the tests passed on",
+        progress_message = "Recording what the tests passed on",
     )
     return [DefaultInfo(files = depset([stamp]), runfiles = ctx.runfiles([stamp]))]
 
 test_gate = rule(
     implementation = _test_gate_impl,
-    doc = """Runs tests as build actions on what is to be published, and records the digests that they passed on.
+    doc = """Runs tests as build actions on the artifacts to publish, and records the digests that they passed on.
 
-While one of the tests fails, nothing that depends on the gate can be built or run. No flag skips it: the tests are not Bazel's to leave
-out but part of the graph. The output, `<name>.json`, has `artifacts` (name → kind and digest) and `tests` (label and number of test cases).
+As long as a test fails, nothing that depends on the gate can be built or run. No flag skips it, because the tests are part of the build
+graph. The output, `<name>.json`, has `artifacts` (name → kind and digest) and `tests` (label and number of test cases).
 
 Example:
 
@@ -147,7 +147,7 @@ Example:
         "artifacts": attr.label_list(
             mandatory = True,
             allow_files = True,
-            doc = "Wheels and OCI layouts. Each must be among the runfiles of one of the tests, as the very same file.",
+            doc = "Wheels and OCI layouts. The runfiles of at least one test must contain the very same file.",
         ),
         "tests": _TESTS,
         "_run_test": attr.label(default = "//release/private:run_test", executable = True, cfg = "exec"),

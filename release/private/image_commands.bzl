@@ -3,7 +3,7 @@
 load("@rules_python//python:defs.bzl", "py_binary")
 load("//:version.bzl", "VERSION")
 
-# Of each image, what is attached to it in a registry: media type → ending of its file in //release.
+# Documents attached to each image in a registry: media type → suffix of the file in //release.
 _DOCUMENTS = {
     "application/spdx+json": "spdx.json",
     "application/vnd.cyclonedx+json": "cdx.json",
@@ -16,7 +16,7 @@ _UMOCI = "@debian_container_tools//:umoci"
 _SKOPEO = "@debian_container_tools//:skopeo"
 
 def _command(name, args, data, room = "//release/private", **kwargs):
-    # Not part of wildcards: what they wait for, tests and tools, is not what `bazel build //images/...` is for.
+    # Wildcards leave them out: `bazel build //images/...` should not run the tests and fetch the tools that they need.
     py_binary(
         name = name,
         srcs = ["{}:{}.py".format(room, name)],
@@ -29,12 +29,12 @@ def _command(name, args, data, room = "//release/private", **kwargs):
     )
 
 def image_commands(images, gate):
-    """Targets `push`, `load`, `run` and `report`; each takes --image, one of `images`, and has its --help.
+    """Targets `push`, `load`, `run` and `report`; each takes --image, one of `images`, and has --help.
 
-    What leaves this machine or is handed out, `push` and `load`, waits for the gate.
+    `push` and `load`, which hand out images, wait for the gate.
 
     Args:
-        images: names of packages below //images; the first is the commands' default.
+        images: names of packages below //images; the first is the default of every command.
         gate: a test_gate that covers the images.
     """
     layouts = ["//images:" + image for image in images]

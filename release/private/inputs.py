@@ -1,10 +1,10 @@
-"""Writes down what goes into a release, as JSON.
+"""Writes the inputs of a release, as JSON.
 
-    python3 -m release.private.inputs --locks locks/crates.lock.json locks/debian.lock.json locks/requirements.lock.txt
-    \\
-        locks/sources.lock.json locks/licenses.lock.json --release vVERSION --output inputs.json
+    python3 -m release.private.inputs --locks locks/crates.lock.json locks/debian.lock.json \\
+        locks/requirements.lock.txt locks/sources.lock.json locks/licenses.lock.json --release vVERSION \\
+        --output inputs.json
 
-writes {"release": "vVERSION", "inputs": [{"ecosystem": …, "name": …, …}, …]}: the fields of `fetch.locks.Input`, sorted
+Writes {"release": "vVERSION", "inputs": [{"ecosystem": …, "name": …, …}, …]}: the fields of `fetch.locks.Input`, sorted
 by `Input.identity`.
 """
 
@@ -21,7 +21,7 @@ from fetch import locks
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     locks.add_locks_argument(parser)
-    parser.add_argument("--release", required=True, help="the release that they make, for example v1.2.3")
+    parser.add_argument("--release", required=True, help="the release that is built from them, for example v1.2.3")
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     arguments = parser.parse_args()
     try:

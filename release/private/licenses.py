@@ -1,11 +1,10 @@
-"""Writes the page of licences of a release: every component that ships, where, under which licence, and the texts
-themselves.
+"""Writes the page of licences of a release: every component that ships, where it ships, its licence, and the texts.
 
     python3 -m release.private.licenses --locks FILE... --version VERSION --wheel FILE... --made-of FILE... \\
         --image NAME=LAYOUT... --html licenses.html
 
-The texts are those that ship, read from the layers of the images and from the wheels. A component without a text is an
-error, so an image or a wheel that lacks what its parts' licences require cannot be released.
+The texts are read from the images' layers and the wheels, as they ship. A component without a text is an error, so an
+image or a wheel that lacks what its parts' licences require cannot be released.
 """
 
 from __future__ import annotations
@@ -33,11 +32,10 @@ from release.private.sbom import Wheel
 
 _HTML = Path(__file__).with_name("licenses.html.jinja")
 
-# Wheels of PyPI that bring no text at all: it is the one of their licence in the image's /usr/share/common-licenses.
+# PyPI wheels that contain no text: the image has their licence's text in /usr/share/common-licenses.
 WITHOUT_TEXT = ("sentencepiece", "tokenizers")
 
-# Crates whose packages bring no text, and why none is needed: Cargo.lock names them for other systems, and nothing of
-# them is compiled here.
+# Crates without a text, and why none is needed: Cargo.lock lists them for other systems; they are not compiled here.
 NOT_COMPILED = {
     "r-efi": "of UEFI only, not compiled on Linux",
     "wasip2": "of WebAssembly only, not compiled on Linux",
@@ -56,7 +54,7 @@ _PLACES = re.compile(r"usr/share/(?:doc|common-licenses)/.+|.*\.dist-info/.+", r
 
 
 class LicensesError(Exception):
-    """Something ships without the text of its licence; one line that names it and the remedy."""
+    """Something ships without the text of its licence; the message is one line that names it and the fix."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,16 +65,16 @@ class Text:
 
     @property
     def key(self) -> str:
-        """What it is linked by: the same for the same words."""
+        """The anchor for links to it; texts with the same words have the same key."""
         return "text-" + hashlib.sha256(" ".join(self.content.split()).encode()).hexdigest()[:12]
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A component of what ships.
+    """A component that ships.
 
     Args:
-        place: the image or wheel that has it inside.
+        place: the image or wheel that contains it.
         texts: at least one, unless `note` says why there is none.
     """
 
@@ -93,7 +91,7 @@ class Texts:
     """The texts in one image or wheel.
 
     Args:
-        debian: package → its copyright file's.
+        debian: package → text of its copyright file.
         distributions: normalized name → file below .dist-info → text.
         common: name in /usr/share/common-licenses → text.
     """
@@ -125,7 +123,7 @@ class Texts:
                 elif entry.isreg() and (match := _IN_DISTRIBUTION.fullmatch(path)):
                     files.setdefault(match["folder"], {})[path[len(match["folder"]) + 1 :]] = content
         for package, target in links.items():
-            # A package may share the documentation of another of the same source (Debian policy 12.5).
+            # A package may share the documentation of another package from the same source (Debian policy 12.5).
             seen = {package}
             while target in links and target not in seen:
                 seen.add(target)
@@ -148,7 +146,7 @@ class Texts:
         return cls(distributions={name: files})
 
     def of_distribution(self, name: str) -> list[str]:
-        """The texts that a distribution brings, but for those of what is linked into it."""
+        """A distribution's own texts, without those of what is linked into it."""
         return [
             text
             for file, text in sorted(self.distributions.get(name, {}).items())
@@ -156,7 +154,7 @@ class Texts:
         ]
 
     def linked(self, name: str) -> dict[str, list[str]]:
-        """The parts that are linked into a wheel of ours, by their names in its text of licences."""
+        """The parts linked into one of our wheels, by their names in its text of licences."""
         parts: dict[str, list[str]] = {}
         for file, text in self.distributions.get(name, {}).items():
             if posixpath.basename(file) == LINKED:
@@ -168,7 +166,7 @@ class Texts:
 
 
 def _rows_of_wheel(wheel: Wheel, place: str, texts: Texts, locked: list[Input]) -> list[Row]:
-    """The rows of a wheel of ours: itself, what its libraries are made of, and further parts that are linked in."""
+    """The rows of one of our wheels: itself, the sources of its libraries, and other parts linked in."""
     own = tuple(map(Text, texts.of_distribution(wheel.name)))
     sources = wheel.made.sources(locked)
     license = next((each.license for each in sources if (each.ecosystem, each.name) == wheel.made.licensed_as), "")
@@ -191,10 +189,10 @@ def _rows_of_wheel(wheel: Wheel, place: str, texts: Texts, locked: list[Input]) 
 
 
 def rows_of_image(name: str, image: Image, locked: list[Input], wheels: Iterable[Wheel]) -> list[Row]:
-    """A row for each component of an image's bill of materials, with the texts that are in the image.
+    """A row for each component of an image's bill of materials, with the image's texts.
 
     Raises:
-        sbom.SbomError: the image holds a package that neither the locks nor the wheels have.
+        sbom.SbomError: the image contains a package that is in neither the locks nor the wheels.
     """
     texts = Texts.of_image(image)
     place = f"image {name}"
@@ -208,25 +206,25 @@ def rows_of_image(name: str, image: Image, locked: list[Input], wheels: Iterable
         else:
             found, note = texts.of_distribution(each.name), ""
             if not found and each.name in WITHOUT_TEXT and each.license in texts.common:
-                found, note = [texts.common[each.license]], "brings no text: the licence's own"
+                found, note = [texts.common[each.license]], "contains no text: the licence's own"
             rows.append(Row(each.name, each.version, each.license, place, tuple(map(Text, found)), note))
     return rows
 
 
 def rows_of_wheel(path: Path, locked: list[Input], made: Mapping[str, Made]) -> list[Row]:
-    """A row for each component of a wheel of this build, with the texts that are in the wheel.
+    """A row for each component of a wheel of this build, with the wheel's texts.
 
     Args:
-        path: the wheel, or the folder that holds it alone.
+        path: the wheel, or a folder with nothing else in it.
         locked: all inputs.
-        made: distribution → what its wheel is made of.
+        made: distribution → inputs of its wheel.
     """
     wheel = Wheel.read(path, made)
     return _rows_of_wheel(wheel, f"wheel {wheel.name}", Texts.of_wheel(stamp.artifact_file(path)), locked)
 
 
 def missing(rows: Iterable[Row]) -> list[Row]:
-    """Rows of components that ship without a text, but for those that nothing is compiled of."""
+    """Rows of components that ship without a text, except crates that are not compiled."""
     return [row for row in rows if not row.texts and row.name not in NOT_COMPILED]
 
 
@@ -235,18 +233,18 @@ def check(rows: Iterable[Row]) -> None:
     if lacking := missing(rows):
         names = ", ".join(f"{row.name} {row.version} in {row.place}" for row in lacking[:5])
         raise LicensesError(
-            "expected the text of the licence of all that ships, found none of"
+            "expected a licence text for everything that ships, found none for"
             f" {names}{' and others' if len(lacking) > 5 else ''}: keep its copyright file or .dist-info/licenses, or"
             " name it in `linked` of its wheel (wheels/<wheel>/BUILD.bazel)"
         )
 
 
 def merged(rows: Iterable[Row]) -> list[tuple[Row, list[str]]]:
-    """Each component once, with all places that have it, sorted by name."""
+    """Each component once, with all places that contain it, sorted by name."""
     together: dict[tuple[str, str, str], tuple[Row, list[str]]] = {}
     for row in rows:
         known, places = together.setdefault((row.name, row.version, row.license), (row, []))
-        # The first of several copies that differ in line ends and indentation.
+        # The first of copies that differ only in line ends and indentation.
         texts = {text.key: text for text in reversed((*known.texts, *row.texts))}
         together[row.name, row.version, row.license] = (
             dataclasses.replace(known, texts=tuple(reversed(texts.values()))),

@@ -2,7 +2,7 @@
 
     tools/bazel run //images:load -- --image tvm_runtime
 
-While developing, //images/<image>:load does the same without waiting for the tests.
+For development, //images/<image>:load does the same without waiting for the tests.
 """
 
 from __future__ import annotations

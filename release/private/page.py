@@ -1,12 +1,11 @@
-"""Writes what people read of a release: a self-contained page (HTML) and the notes that its host shows (Markdown).
+"""Writes the page of a release (self-contained HTML) and the notes that its host shows (Markdown).
 
     python3 -m release.private.page --version VERSION --status stable-status.txt --wheel apache_tvm-….whl \\
-        --image tvm_runtime=LAYOUT --inputs inputs.json --previous previous_inputs.json --gate gate.json --html
-        index.html --notes notes.md
+        --image tvm_runtime=LAYOUT --inputs inputs.json --previous previous_inputs.json --gate gate.json \\
+        --html index.html --notes notes.md
 
-They say what is in the release, how to install and verify it, which tests it passed, and how its inputs differ from
-those of the release
-before. A wheel or image that the gate's tests did not pass on is an error.
+They say what is in the release, how to install and verify it, which tests it passed, and how its inputs differ from the
+previous release's. A wheel or image that the gate's tests did not pass on is an error.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ ECOSYSTEMS = {DEBIAN: "Debian packages", PYPI: "Python distributions", SOURCE: "
 _HTML = pathlib.Path(__file__).with_name("page.html.jinja")
 _NOTES = pathlib.Path(__file__).with_name("notes.md.jinja")
 
-# Rows that are there to be read at once, and what a host's page of a release can take.
+# Rows that are visible at first, and the most that a host's release page can hold.
 _SHOWN = 12
 _NOTED = 100
 
 
 class PageError(Exception):
-    """The facts do not make a release page; one line that names the file."""
+    """The facts do not make a release page; the message is one line that names the file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +75,7 @@ class InputChange:
 
     @property
     def details(self) -> str:
-        """Versions before and after, and what else differs."""
+        """The versions before and after, and other differences."""
         if not self.before or not self.after:
             return self.newest.version
         parts = []
@@ -90,10 +89,10 @@ class InputChange:
 
 
 def read_inputs(path: pathlib.Path) -> tuple[str | None, list[Input]]:
-    """The release that a file of inputs (inputs.py) belongs to, None before the first one, and its inputs.
+    """The release that a file of inputs (inputs.py) belongs to, or None before the first one, and its inputs.
 
     Raises:
-        PageError: the file is none of inputs.py's.
+        PageError: inputs.py did not write the file.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -103,7 +102,7 @@ def read_inputs(path: pathlib.Path) -> tuple[str | None, list[Input]]:
 
 
 def changes(before: list[Input], after: list[Input]) -> list[InputChange]:
-    """What makes the inputs `after` of those `before`: other versions, files or licences."""
+    """The changes from the inputs `before` to those `after`: versions, files or licences."""
 
     def facts(one: Input) -> tuple:
         return one.version, one.sha256, one.license
@@ -116,7 +115,7 @@ def changes(before: list[Input], after: list[Input]) -> list[InputChange]:
 
 
 def licenses(inputs: list[Input]) -> list[tuple[str, int]]:
-    """Licence expressions with the number of inputs that have them, the most frequent first."""
+    """Licence expressions with the number of inputs that have them, most frequent first."""
     counts = collections.Counter(one.license or "not stated" for one in inputs)
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
@@ -130,10 +129,10 @@ def release_facts(
     inputs: list[Input],
     previous: tuple[str | None, list[Input]],
 ) -> dict[str, Any]:
-    """What both templates are filled with.
+    """The values for both templates.
 
     Raises:
-        stamp.Untested: the gate's tests passed on other bytes than a wheel's or an image's.
+        stamp.Untested: a wheel or image is not the one that the gate's tests passed on.
         image_facts.ImageError: an image cannot be read.
     """
     digests = {path: stamp.check(gate, path) for path in [*wheels, *(layout for _, layout in layouts)]}
@@ -148,7 +147,7 @@ def release_facts(
             key=lambda one: one.name,
         ),
         "images": images,
-        # What a machine that has the first image fetches to have another one, too.
+        # What a machine with the first image pulls to get another one.
         "pulls": {image.name: image_facts.compare(images[0], image).pull for image in images[1:]},
         "tests": gate["tests"],
         "inputs": inputs,
@@ -163,18 +162,18 @@ def release_facts(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--version", required=True, help="of the release, without v")
+    parser.add_argument("--version", required=True, help="the release's version, without v")
     parser.add_argument("--status", type=pathlib.Path, help="Bazel's stable-status.txt, for a stamped build")
-    parser.add_argument("--wheel", type=pathlib.Path, action="append", default=[], help="may be repeated")
+    parser.add_argument("--wheel", type=pathlib.Path, action="append", default=[], help="a wheel; repeated")
     parser.add_argument(
-        "--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="may be repeated"
+        "--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="an OCI layout; repeated"
     )
     parser.add_argument(
         "--inputs", type=pathlib.Path, required=True, help="inputs of this build, as inputs.py writes them"
     )
-    parser.add_argument("--previous", type=pathlib.Path, required=True, help="the same of the release before")
+    parser.add_argument("--previous", type=pathlib.Path, required=True, help="the previous release's inputs")
     parser.add_argument(
-        "--gate", type=pathlib.Path, required=True, help="what the tests passed on: the output of //release:gate"
+        "--gate", type=pathlib.Path, required=True, help="the output of //release:gate, with what the tests passed on"
     )
     parser.add_argument("--html", type=pathlib.Path, required=True, help="the page to write")
     parser.add_argument("--notes", type=pathlib.Path, required=True, help="the notes to write, Markdown")

@@ -1,12 +1,11 @@
-"""Writes where wheels and images come from: an in-toto statement (v1) with SLSA provenance (v1), unsigned.
+"""Writes the provenance of wheels and images: an unsigned in-toto statement (v1) with SLSA provenance (v1).
 
-    python3 -m release.private.provenance --locks FILE... --version VERSION --target //release:dist --bazel-version
-    .bazelversion \\
-        --status stable-status.txt --wheel FILE... --image NAME=LAYOUT... --output provenance.json
+    python3 -m release.private.provenance --locks FILE... --version VERSION --target //release:dist \\
+        --bazel-version .bazelversion --status stable-status.txt --wheel FILE... --image NAME=LAYOUT... \\
+        --output provenance.json
 
-One statement is about all wheels and images that it is given: run it for the whole release, or for one image. A
-statement says nothing by
-itself: it is worth what the signature over it is worth, and the builder's name is what the builder says of itself.
+One statement covers all wheels and images that it is given: run it for the whole release, or for one image. A statement
+proves nothing by itself: it is only as good as its signature, and the builder names itself.
 """
 
 from __future__ import annotations
@@ -29,16 +28,14 @@ from release.private import stamp
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 
-# Must tell a reader how to repeat the build. This repository has no address of its own that would stay true in a fork
-# or a mirror; Bazel's
-# page of the command that was run does: externalParameters are arguments of `bazel build` (targets, options) and the
-# release that version.bzl
-# names (version).
+# Must tell a reader how to repeat the build. An address of this repository would be wrong in a fork or a mirror, so
+# this is Bazel's page about the command: externalParameters are arguments of `bazel build` (targets, options) and the
+# release that version.bzl names (version).
 BUILD_TYPE = "https://bazel.build/reference/command-line-reference#build"
 
 
 class ProvenanceError(Exception):
-    """The facts do not make a statement; one line that says what is missing."""
+    """The facts do not make a statement; the message is one line that says what is missing."""
 
 
 def statement(
@@ -56,20 +53,20 @@ def statement(
 
     Args:
         subjects: a wheel's file name or an image's name → "sha256:" and 64 hex digits.
-        locked: everything from outside that the build takes.
-        targets: what was built.
-        options: what decided of what it is made, beside what is in the repository.
-        version: of the release, without "v".
-        bazel_version: of the Bazel that built.
+        locked: all external inputs of the build.
+        targets: the targets that were built.
+        options: the options that, besides the repository's content, decided what was built.
+        version: the release's version, without "v".
+        bazel_version: the version of Bazel that built it.
         revision: the commit, or `UNSTAMPED`.
         builder: URI, or `UNSTAMPED`.
 
     Raises:
-        ProvenanceError: there is nothing that it would be about.
+        ProvenanceError: there are no subjects.
     """
     if not subjects:
         raise ProvenanceError("expected at least one wheel or image, found none: pass them with --wheel and --image")
-    # A file of several, of which the lock accepts each, is one dependency each.
+    # If the lock accepts any of several files, each is a dependency.
     dependencies = [
         {"name": f"{each.ecosystem} {each.key}", "uri": each.purl, "digest": {"sha256": sha256}}
         for each in locked
@@ -101,13 +98,13 @@ def main() -> int:
     inputs.add_locks_argument(parser)
     parser.add_argument("--version", required=True, help="the release's version, without v")
     parser.add_argument(
-        "--target", action="append", required=True, help="what is built, for example //release:dist; repeated"
+        "--target", action="append", required=True, help="a target that is built, for example //release:dist; repeated"
     )
     parser.add_argument(
         "--option",
         action="append",
         default=[],
-        help="an option that it is built with, for example --config=cuda; repeated",
+        help="an option of the build, for example --config=cuda; repeated",
     )
     parser.add_argument("--bazel-version", type=Path, required=True, help="the file .bazelversion")
     parser.add_argument("--status", type=Path, help="Bazel's stable-status.txt, for a stamped build")

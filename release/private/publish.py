@@ -1,16 +1,12 @@
-"""Uploads a release to its page on GitHub with the host's own tool, gh, only from a clean checkout of a tag that
-matches the version.
+"""Uploads a release to its page on GitHub with gh, only from a clean checkout of a tag that matches the version.
 
     tools/bazel run --config=release //release:publish -- [--tag vX.Y.Z] [--repository OWNER/REPO] [--dry-run]
 
-The files go into a draft, which becomes public when the host was seen to have every file with its sha256. An upload
-that breaks off leaves
-the draft, and the same command goes on with it. A release that is public already is never changed.
+The files go into a draft, which becomes public once the host has every file with the right sha256. An interrupted
+upload leaves the draft; run the same command again to continue. A public release is never changed.
 
-SHA256SUMS is signed with a cosign key (--key, or the content of $COSIGN_PRIVATE_KEY; password $COSIGN_PASSWORD), and
-with it every file.
-Credentials are those that gh knows: GH_TOKEN or GITHUB_TOKEN, or its own login. GH_HOST names another host than
-github.com.
+A cosign key (--key, or the content of $COSIGN_PRIVATE_KEY; password $COSIGN_PASSWORD) signs SHA256SUMS, and thereby
+every file. Credentials are gh's: GH_TOKEN, GITHUB_TOKEN or its own login. GH_HOST names a host other than github.com.
 """
 
 from __future__ import annotations
@@ -38,25 +34,25 @@ SUMS, FACTS, NOTES = "SHA256SUMS", "release.json", "notes.md"
 SIGNATURE = SUMS + ".sig"
 _TARGET = "--config=release //release:publish"
 _COMMAND = f"tools/bazel run {_TARGET}"
-_MAKE_AGAIN = f"To make it again: {_COMMAND}"
+_MAKE_AGAIN = f"To build it again: {_COMMAND}"
 # Semantic Versioning 2.0.0, clause 2: no leading zeros. Pre-releases are not published.
 _TAG = re.compile(r"v(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
-# GitHub renames files whose names have anything else, and then none of the links and sums would fit.
+# GitHub renames files with other characters in their names, which would break links and sums.
 _FILE_NAME = re.compile(r"[A-Za-z0-9_+@-]+(\.[A-Za-z0-9_+@-]+)*")
 _SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
 
 
 class Refused(Exception):
-    """Nothing (more) is published; the message says what was expected and found, and the command that fixes it."""
+    """Nothing more is published; the message says what was expected and found, and names the command that fixes it."""
 
 
 class HostError(Exception):
     """gh failed.
 
     Attributes:
-        status: HTTP status of the host's answer, or None where there was none.
-        reason: what gh said, in one line.
+        status: HTTP status of the host's answer, or None if there was none.
+        reason: gh's message, in one line.
     """
 
     def __init__(self, text: str) -> None:
@@ -68,14 +64,14 @@ class HostError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Distribution:
-    """The folder of files that is a release.
+    """A release as a folder of files.
 
     Attributes:
-        folder: where the files are.
-        tag: the tag that the version asks for.
-        revision: the commit that the files are made of, or "unstamped".
-        sums: name → sha256 of every file, the list of sums included.
-        signature: a file with the signature of the list of sums, which is not in the folder, or None.
+        folder: the folder.
+        tag: the tag that the version requires.
+        revision: the commit that the files were built from, or "unstamped".
+        sums: name → sha256 of every file, including the list of sums.
+        signature: a file outside the folder with the signature of the list of sums, or None.
     """
 
     folder: pathlib.Path
@@ -85,7 +81,7 @@ class Distribution:
     signature: pathlib.Path | None = None
 
     def file(self, name: str) -> pathlib.Path:
-        """Where one of the files is."""
+        """The path of one of the files."""
         return self.signature if self.signature and name == SIGNATURE else self.folder / name
 
     def signed(self, signature: pathlib.Path) -> Distribution:
@@ -97,7 +93,7 @@ class Distribution:
         """Reads a folder and compares every file with SHA256SUMS (the format of coreutils' sha256sum).
 
         Raises:
-            Refused: a file is missing, is not listed, or has other bytes; or the folder is not a release.
+            Refused: a file is missing, not listed or different, or the folder is not a release.
         """
         try:
             lines = (folder / SUMS).read_text().splitlines()
@@ -135,8 +131,8 @@ def check_checkout(workspace: pathlib.Path, tag: str) -> str:
     """The commit that is checked out, once it is clean and the tag is on it.
 
     Raises:
-        Refused: files differ from the commit, untracked ones too; the tag is missing or elsewhere; there is no git or
-          no commit.
+        Refused: files differ from the commit or are untracked; the tag is missing or elsewhere; there is no git or no
+          commit.
     """
     program = shutil.which("git")
     if not program:
@@ -151,7 +147,7 @@ def check_checkout(workspace: pathlib.Path, tag: str) -> str:
             )
         return done.stdout.strip()
 
-    # A copy of the sources in a folder of another repository is no checkout: git would answer for that one.
+    # A copy of the sources inside another repository is not a checkout: git would answer for that repository.
     top = pathlib.Path(git("rev-parse", "--show-toplevel")).resolve()
     if top != workspace.resolve():
         raise Refused(
@@ -181,7 +177,7 @@ def check_checkout(workspace: pathlib.Path, tag: str) -> str:
 
 
 class ReleasePage:
-    """The releases of a repository on the host, by way of gh.
+    """The releases of a repository on the host, through gh.
 
     Args:
         gh: path of the program.
@@ -214,29 +210,29 @@ class ReleasePage:
         return self._run("release", command, self.tag, "--repo", self.repository, *words)
 
     def has_credentials(self) -> bool:
-        """Whether gh has a token for its host; the host is not asked."""
+        """Whether gh has a token for its host; does not contact the host."""
         try:
             return bool(self._run("auth", "token"))
         except HostError:
             return False
 
     def tagged_commit(self) -> str | None:
-        """The commit that the host has the tag on, or None."""
+        """The commit that the tag is on at the host, or None."""
         try:
             return json.loads(self._run("api", f"repos/{self.repository}/commits/tags/{self.tag}"))["sha"]
         except HostError as error:
-            if error.status == 422:  # "No commit found for SHA": the repository is there, the tag is not.
+            if error.status == 422:  # "No commit found for SHA": the repository exists, the tag does not.
                 return None
             raise
 
     def find(self) -> list[dict]:
-        """All releases of the tag, drafts too, which the host's look-up by tag leaves out."""
+        """All releases of the tag, including drafts, which the host's look-up by tag leaves out."""
         of_tag = f'.[] | select(.tag_name == "{self.tag}")'
         lines = self._run("api", "--paginate", f"repos/{self.repository}/releases?per_page=100", "--jq", of_tag)
         return [json.loads(line) for line in lines.splitlines()]
 
     def again(self, release: dict) -> dict:
-        """What the host now says of a release."""
+        """A release as the host has it now."""
         return json.loads(self._run("api", release["url"]))
 
     def create_draft(self, notes: pathlib.Path) -> dict:
@@ -250,13 +246,13 @@ class ReleasePage:
         self._release("edit", "--draft=false", "--title", self.tag, "--notes-file", str(notes))
 
     def sums(self, release: dict) -> dict[str, str]:
-        """Name → sha256 of the files that a release has; "incomplete upload" in its place for one that broke off."""
+        """Name → sha256 of a release's files, or "incomplete upload" for a file whose upload was interrupted."""
         return {asset["name"]: self._sum(asset) for asset in release["assets"]}
 
     def _sum(self, asset: dict) -> str:
         if asset["state"] != "uploaded":
             return "incomplete upload"
-        # Older hosts do not say it; there only the bytes themselves do.
+        # Older hosts do not report it, so download and hash the file.
         said = (asset.get("digest") or "").removeprefix("sha256:")
         if not said and asset["id"] not in self._hashes:
             with self._download(asset) as content:
@@ -272,7 +268,7 @@ class ReleasePage:
             raise HostError(process.stderr.read().decode(errors="replace"))
 
     def read(self, releases: list[dict], name: str) -> bytes | None:
-        """The content of a small file of the first release that has it whole, or None."""
+        """The content of a small file, from the first release that has it completely, or None."""
         for asset in (asset for release in releases for asset in release["assets"]):
             if (asset["name"], asset["state"]) == (name, "uploaded"):
                 with self._download(asset) as content:
@@ -281,7 +277,7 @@ class ReleasePage:
 
 
 def first_difference(expected: dict[str, str], found: dict[str, str]) -> str | None:
-    """What the first file by name is that two sets of sums (name → sha256) disagree on, or None."""
+    """The first file, by name, on which two sets of sums (name → sha256) disagree, or None."""
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             return f"{name}: expected {expected.get(name, 'no such file')}, found {found.get(name, 'no such file')}"
@@ -291,9 +287,7 @@ def first_difference(expected: dict[str, str], found: dict[str, str]) -> str | N
 def sign(
     page: ReleasePage, releases: list[dict], distribution: Distribution, key: signing.Key, scratch: pathlib.Path
 ) -> Distribution:
-    """The distribution with the signature of its sums: the host's, if it has a good one, since no two signatures are
-    the same bytes.
-    """
+    """The distribution with a signature of its sums: the host's if valid, because every new signature differs."""
     there = page.read(releases, SIGNATURE)
     sums, signature = distribution.folder / SUMS, scratch / SIGNATURE
     signature.write_bytes(there if there and key.has_signed(sums, there) else key.sign_file(sums))
@@ -303,18 +297,18 @@ def sign(
 def upload(
     page: ReleasePage, distribution: Distribution, head: str, key: signing.Key | None, scratch: pathlib.Path
 ) -> None:
-    """Makes the release public with exactly the distribution's files and their signature, or finds that it is.
+    """Publishes exactly the distribution's files and their signature, unless they are public already.
 
     Args:
-        page: where to.
-        distribution: what.
-        head: the commit that it is made of.
-        key: to sign the sums with.
+        page: the page to upload to.
+        distribution: the files to upload.
+        head: the commit that they were built from.
+        key: the key that signs the sums.
         scratch: a folder for the signature.
 
     Raises:
-        Refused: what is there already cannot become this release.
-        HostError: the host or the way to it failed; what was uploaded stays in a draft.
+        Refused: the host's files cannot become this release.
+        HostError: the host or the connection failed; uploaded files stay in a draft.
     """
     tag = page.tag
     tagged = page.tagged_commit()
@@ -359,13 +353,13 @@ def upload(
     page.publish(notes)
     published = page.again(draft)
     if published["draft"]:
-        raise Refused(f"release {tag}: expected to be public, found a draft still. To publish it: {_COMMAND}")
+        raise Refused(f"release {tag}: expected it to be public, found it still a draft. To publish it: {_COMMAND}")
     print(f"published {tag}: {published['html_url']}")
 
 
 def remedy(error: HostError, repository: str) -> str:
-    """What to do about a failure of the host."""
-    again = f"run the same command again, which keeps what is uploaded: {_COMMAND}"
+    """What to do about an error of the host."""
+    again = f"run the same command again, which keeps what was uploaded: {_COMMAND}"
     if error.status == 429 or "rate limit" in error.reason:
         return f"wait until the limit is reset (`gh api rate_limit` says when), then {again}"
     if error.status == 401:
@@ -384,14 +378,14 @@ def remedy(error: HostError, repository: str) -> str:
             " write it"
         )
     if error.status == 422:
-        return f"a broken upload leaves such a file, and a second run replaces it; {again}"
+        return f"an interrupted upload leaves such a file, and the next run replaces it; {again}"
     if error.status:
-        return f"the host is in trouble; later {again}"
-    return f"look at the network and the proxy, then {again}"
+        return f"the host has a problem; later {again}"
+    return f"check the network and the proxy, then {again}"
 
 
 def publish(options: argparse.Namespace) -> None:
-    """Checks all that this machine can tell, then uploads.
+    """Checks everything that this machine can check, then uploads.
 
     Raises:
         Refused: see the message.
@@ -421,7 +415,7 @@ def publish(options: argparse.Namespace) -> None:
     head = check_checkout(pathlib.Path(environment["BUILD_WORKSPACE_DIRECTORY"]), tag)
     if distribution.revision != head:
         raise Refused(
-            f"{FACTS}: expected files made of {head}, found {distribution.revision}. To make them of it: {_COMMAND}"
+            f"{FACTS}: expected files built from {head}, found {distribution.revision}. To build them: {_COMMAND}"
         )
     set_here = json.loads(options.settings.read_text())["release_repository"]
     repository = options.repository or set_here or environment.get("GITHUB_REPOSITORY", "")
@@ -436,7 +430,7 @@ def publish(options: argparse.Namespace) -> None:
     if options.dry_run:
         for name, digest in sorted(distribution.sums.items()):
             print(f"would upload  {digest}  {name}")
-        print(f"would publish {tag} in {repository}; the host was not asked")
+        print(f"would publish {tag} in {repository}; the host was not contacted")
         return
     if not page.has_credentials():
         raise Refused(
@@ -459,12 +453,12 @@ def main() -> int:
     for flag in ("--dist", "--gh", "--settings"):
         parser.add_argument(flag, type=pathlib.Path, required=True, help=argparse.SUPPRESS)
     signing.add_arguments(parser)
-    parser.add_argument("--tag", help="vX.Y.Z; else the tag that a workflow runs for, else that of the version")
+    parser.add_argument("--tag", help="vX.Y.Z (default: the workflow's tag, otherwise the version's)")
     parser.add_argument(
-        "--repository", help="OWNER/REPO; else `release_repository` of the settings, else $GITHUB_REPOSITORY"
+        "--repository", help="OWNER/REPO (default: `release_repository` in the settings, otherwise $GITHUB_REPOSITORY)"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="check all that this machine can, say what would be sent, ask nobody"
+        "--dry-run", action="store_true", help="check what this machine can, list the uploads, contact no host"
     )
     try:
         publish(parser.parse_args())

@@ -33,10 +33,10 @@ from release.private import signing, stamp
 _RELEASE_TAG = re.compile(r"v?[0-9]+\.[0-9]+\.[0-9]+")
 _REVISION = "org.opencontainers.image.revision"
 
-# An attachment's manifest names a time; a fixed one makes it the same manifest on every push.
+# An attachment's manifest contains a time; with a fixed one every push writes the same manifest.
 _CREATED = "org.opencontainers.image.created=2000-01-01T00:00:00Z"
 
-# How often to retry what a concurrent push has overwritten or prevented, and the first pause between, in seconds.
+# How often to try what a concurrent push has overwritten or prevented, and the first pause in seconds.
 _ATTEMPTS = 5
 _PAUSE = 0.2
 
@@ -47,7 +47,7 @@ _HALF_WRITTEN = r"digest.invalid|blob.unknown"
 # (https://github.com/oras-project/oras-go/issues/916).
 _PANIC = r"panic:"
 
-# What a registry or the network says → what it means and what to do. The first match counts.
+# Message of a registry or the network → what it means and what to do. The first match counts.
 _EXPLANATIONS = [
     (
         _PANIC,
@@ -58,7 +58,7 @@ _EXPLANATIONS = [
     ),
     (
         r"status code 401|unauthorized|authentication required|credential not found",
-        "the registry wants other credentials",
+        "the registry requires other credentials",
     ),
     (r"status code 403|denied", "these credentials may not push here: ask for write access to the repository"),
     (
@@ -66,9 +66,9 @@ _EXPLANATIONS = [
         "the registry does not know this repository: create it first, or correct --repository",
     ),
     (r"status code 429|TOOMANYREQUESTS", "the registry limits requests: wait, then run again"),
-    (r"no space left|QUOTA|status code 507", "the registry's disk is full: make room there, then run again"),
+    (r"no space left|QUOTA|status code 507", "the registry's disk is full: free some space there, then run again"),
     (r"status code 5\d\d|unknown error", "the registry has failed: run again; if it persists, look into its log"),
-    (_HALF_WRITTEN, "another push at the same moment was in the way: run again"),
+    (_HALF_WRITTEN, "another push interfered: run again"),
     (r"x509|certificate", "its certificate is not trusted: set SSL_CERT_FILE to the authority's certificate"),
     (
         r"server gave HTTP response to HTTPS client",
@@ -93,7 +93,7 @@ class Image:
     Args:
         name: as in //images.
         layout: folder of its OCI layout.
-        documents: what is attached to it, pairs of media type and file.
+        documents: pairs of media type and file to attach.
     """
 
     name: str
@@ -105,20 +105,17 @@ class Image:
         return oci_layout.Image(self.layout).config["config"].get("Labels", {})
 
     def blob_sizes(self) -> dict[str, int]:
-        """Sizes of manifest, configuration and layers in bytes, by the first twelve digits of the digest, as oras names
-        them.
-        """
+        """Sizes of manifest, configuration and layers in bytes, by the first twelve digits of the digest, like oras."""
         return {blob.name[:12]: blob.stat().st_size for blob in (self.layout / "blobs/sha256").iterdir()}
 
 
 class Registry:
-    """One repository of a registry, driven by oras and cosign: the field's own clients, pinned in
-    locks/debian.lock.json.
+    """One repository of a registry, accessed with oras and cosign, which locks/debian.lock.json pins.
 
     Args:
         repository: HOST/NAME.
         tools: paths of `oras` and `cosign`.
-        insecure: speak plain http; registries on this machine always are spoken to so.
+        insecure: use plain http, as always on this machine.
         environment: for the tools.
     """
 
@@ -130,7 +127,7 @@ class Registry:
         self.plain = insecure or reference.on_this_machine(self.host)
 
     def oras(self, what: str, *command: str, flag: str = "--plain-http", **options: Any) -> str:
-        # oras reads a flag only after its command.
+        # oras accepts a flag only after its command.
         return self._again(
             lambda: self.run(what, "oras", command[0], *([flag] if self.plain else []), *command[1:], **options), _PANIC
         )
@@ -151,13 +148,13 @@ class Registry:
 
         Args:
             what: what the tool does, for messages.
-            progress: gets each line of output as it comes.
+            progress: receives each line of output as it arrives.
             cwd: the folder to run it in.
 
         Raises:
             PushError: it failed.
         """
-        # A file, not a second pipe, which would fill up while the first is read.
+        # A file, because a second pipe would fill up while the first is read.
         with tempfile.TemporaryFile("w+") as errors:
             process = subprocess.Popen(
                 [self.tools[tool], *command],
@@ -186,11 +183,11 @@ class Registry:
 
     @staticmethod
     def _again(send: Callable[[], str], passing: str) -> str:
-        """Returns what `send` returns, and retries if it failed for a reason that may pass.
+        """Returns the result of `send`, which it retries after transient errors.
 
         Args:
             send: runs a tool.
-            passing: a regular expression for the message of such an error.
+            passing: a regular expression for the messages of transient errors.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -236,10 +233,10 @@ class Registry:
         def progress(line: str) -> None:
             if match := re.match(r"(Copied|Exists|Skipped) +([0-9a-f]{12}) ", line):
                 done.add(match[2])
-                what = "sent" if match[1] == "Copied" else "is there"
+                what = "sent" if match[1] == "Copied" else "already there"
                 say(f"  {len(done)}/{len(sizes)} {match[2]} {sizes.get(match[2], 0) / 1e6:8.1f} MB {what}")
 
-        # One blob at a time, so that two rarely fail at once: see _PANIC.
+        # Send one blob at a time, so that two rarely fail at once: see _PANIC.
         self._again(
             lambda: self.oras(
                 f"sending {image.name}",
@@ -275,7 +272,7 @@ class Registry:
                 attached[media_type] = self._attach(digest, media_type, path, attempt)
         raise PushError(
             f"{self.repository}: the registry does not list what was attached {_ATTEMPTS} times: run again when no"
-            " other push runs"
+            " other push is running"
         )
 
     def _attach(self, digest: str, media_type: str, path: pathlib.Path, attempt: int) -> str:
@@ -294,7 +291,7 @@ class Registry:
         return json.loads(answer)["digest"]
 
     def sign(self, digests: list[str], key: signing.Key) -> None:
-        """Signs manifests; cosign adds nothing where this key has signed before."""
+        """Signs manifests; cosign adds nothing if this key has already signed one."""
         for digest in digests:
             # Signatures share a manifest, so the registry refuses one of two concurrent pushes; its wording varies.
             sign = functools.partial(
@@ -309,7 +306,7 @@ class Registry:
 
 
 def say(line: str) -> None:
-    """Prints progress on standard error; standard output is for the result."""
+    """Prints progress to standard error; standard output is for the result."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -346,13 +343,13 @@ def check_tags(tags: list[str], version: str, image: Image) -> list[str]:
         return tags
     if image.labels().get(_REVISION, "unstamped") == "unstamped":
         raise PushError(
-            f"no tag: pass --tag TAG; the version, {version}, is the default of a release build only (--config=release)"
+            f"no tag: pass --tag TAG; the version, {version}, is the default only in a release build (--config=release)"
         )
     return [version]
 
 
 def plan(options: argparse.Namespace) -> list[tuple[Image, str, Registry, list[str]]]:
-    """Decides what to push where: image, its digest, repository, tags. Sends nothing.
+    """Decides which image, with which digest and tags, goes to which repository. Sends nothing.
 
     Raises:
         PushError: an argument is wrong.
@@ -382,7 +379,7 @@ def check_release_tags(registry: Registry, digest: str, tags: list[str]) -> None
     """Checks that no release tag would move.
 
     Raises:
-        PushError: the registry has such a tag for another image.
+        PushError: at the registry, such a tag names another image.
     """
     for tag in filter(_RELEASE_TAG.fullmatch, tags):
         there = registry.resolve(tag)
@@ -397,7 +394,7 @@ def push(options: argparse.Namespace) -> None:
     """Pushes as planned.
 
     Raises:
-        PushError, stamp.Untested, signing.SigningError: see `plan`; or there is no good key; or the registry refuses.
+        PushError, stamp.Untested, signing.SigningError: see `plan`; or there is no usable key, or the registry refuses.
           Then no tag is set.
     """
     planned = plan(options)
@@ -414,7 +411,7 @@ def push(options: argparse.Namespace) -> None:
             say(f"push: attaching {', '.join(path.name for _, path in image.documents) or 'nothing'}")
             attached = registry.attach(image, digest)
             if key:
-                say(f"push: signing the image and what is attached: {1 + len(attached)}")
+                say(f"push: signing the image and its attachments: {1 + len(attached)}")
                 registry.sign([digest, *attached], key)
         for _, digest, registry, tags in planned:
             for tag in tags:
@@ -437,7 +434,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "-r",
         "--repository",
-        help="HOST/NAME; with {image} in NAME, which stands for the image's name, all images are pushed",
+        help="HOST/NAME; {image} in NAME stands for the image's name and pushes all images",
     )
     parser.add_argument(
         "-t",
@@ -447,10 +444,10 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         help="tag to set; may be repeated (default of a release build: the version)",
     )
     parser.add_argument(
-        "--image", help="the one image to push (default: the first, or all if the repository has {image} in it)"
+        "--image", help="the image to push (default: the first, or all if the repository contains {image})"
     )
     signing.add_arguments(parser)
-    parser.add_argument("--insecure", action="store_true", help="plain http; registries on this machine always get it")
+    parser.add_argument("--insecure", action="store_true", help="use plain http, as always on this machine")
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, say what would be pushed, send nothing"
     )
@@ -478,7 +475,7 @@ def main() -> int:
     except (PushError, credentials.CredentialsError, signing.SigningError, stamp.Untested) as error:
         code, reason = 1, str(error)
     except KeyboardInterrupt:
-        code, reason = 130, "interrupted; what the registry has by now is not sent again when you run the same command"
+        code, reason = 130, "interrupted; run the same command again to send only what the registry lacks"
     print(f"push: {reason}. Tags set: {', '.join(options.tagged) or 'none'}.", file=sys.stderr)
     return code
 

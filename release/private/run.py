@@ -1,4 +1,4 @@
-"""Starts an image with the container tool of this machine: podman, docker or runc.
+"""Starts an image with this machine's container tool: podman, docker or runc.
 
     tools/bazel run //images:run                                    # a shell
     tools/bazel run //images:run -- smoke
@@ -43,7 +43,7 @@ def volume(text: str) -> tuple[str, str]:
 
 
 def ports(text: str) -> str:
-    """Checks [ADDRESS:]HOST:CONTAINER, two ports: an engine complains late and does not name the port."""
+    """Checks [ADDRESS:]HOST:CONTAINER, two ports; an engine would complain late and not name the port."""
     *_, outside, inside = ["", *text.split(":")]
     if not (outside.isdigit() and inside.isdigit()):
         raise argparse.ArgumentTypeError(f"expected HOST:CONTAINER, two ports, found {text!r}")
@@ -53,7 +53,7 @@ def ports(text: str) -> str:
 def run_in_engine(
     tool: str, path: str, options: argparse.Namespace, image: oci_layout.Image, reference: str, loader: pathlib.Path
 ) -> int:
-    """Becomes `podman run` or `docker run`; loads the image first unless the engine has this very one.
+    """Becomes `podman run` or `docker run`; first loads the image unless the engine already has it.
 
     Raises:
         RunError: it cannot be loaded.
@@ -67,7 +67,7 @@ def run_in_engine(
     }:
         print(f"run: loading {reference} into {tool}", file=sys.stderr, flush=True)
         if subprocess.run([str(loader.absolute())], env=container_tool.environment(tool), stdout=sys.stderr).returncode:
-            raise RunError(f"{tool} could not load {reference}; what it says stands above")
+            raise RunError(f"{tool} could not load {reference}; see its output above")
     command = [path, "run", "--rm", "--interactive"]
     command += ["--tty"] if sys.stdin.isatty() else []
     command += ["--gpus", "all"] if options.gpus else []
@@ -83,7 +83,7 @@ def run_in_runc(path: str, options: argparse.Namespace, image: oci_layout.Image,
     """Unpacks the image with umoci and runs it; returns the command's exit status.
 
     Raises:
-        RunError: GPUs or a port are asked for, or it cannot be unpacked.
+        RunError: GPUs or a port are requested, or the image cannot be unpacked.
     """
     if options.publish:
         raise RunError("runc alone gives a container no network: install podman or docker to publish a port")
@@ -95,7 +95,7 @@ def run_in_runc(path: str, options: argparse.Namespace, image: oci_layout.Image,
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="run-"))
     try:
         print("run: unpacking the image for runc", file=sys.stderr, flush=True)
-        # umoci needs an image's name, which Bazel's layouts lack; the blobs stay where they are.
+        # umoci needs an image name, which Bazel's layouts lack; the blobs stay in place.
         layout = scratch / "layout"
         layout.mkdir()
         (layout / "oci-layout").write_bytes((image.folder / "oci-layout").read_bytes())
@@ -155,7 +155,7 @@ def main() -> int:
     parser.add_argument(
         "--tool",
         choices=[*container_tool.ENGINES, "runc"],
-        help="start it with this one (default: the first that works)",
+        help="start it with this tool (default: the first that works)",
     )
     parser.add_argument(
         "--volume",
@@ -163,7 +163,7 @@ def main() -> int:
         action="append",
         default=[],
         metavar="HOST:CONTAINER",
-        help="show a folder inside; may be repeated",
+        help="mount a folder; may be repeated",
     )
     parser.add_argument(
         "--publish",
@@ -171,9 +171,9 @@ def main() -> int:
         action="append",
         default=[],
         metavar="HOST:CONTAINER",
-        help="reach a port from outside; may be repeated",
+        help="publish a port; may be repeated",
     )
-    parser.add_argument("--gpus", action="store_true", help="give it all GPUs (NVIDIA Container Toolkit)")
+    parser.add_argument("--gpus", action="store_true", help="give the container all GPUs (NVIDIA Container Toolkit)")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments (default: a shell)")
     options = parser.parse_args()
     if options.command[:1] == ["--"]:

@@ -1,4 +1,4 @@
-"""Runs one test for a gate (gate.bzl), with what Bazel promises a test, and writes its result only if it passed.
+"""Runs one test for a gate (gate.bzl) as Bazel would, and writes its result only if it passed.
 
 The environment is that of Bazel's test encyclopedia: https://bazel.build/reference/test-encyclopedia#initial-conditions
 """
@@ -16,16 +16,16 @@ import sys
 import tempfile
 from xml.etree import ElementTree
 
-# The end of a log says why a test failed; all of it would bury that.
+# The end of a log says why a test failed; the whole log would bury it.
 _LINES_SHOWN = 80
 
 
 class NotPassed(Exception):
-    """The test failed, or it cannot be told that it passed."""
+    """The test failed, or nothing shows that it passed."""
 
 
 def cases(report: pathlib.Path, log: str) -> int:
-    """How many test cases ran and passed, from pytest's JUnit report or from what unittest prints.
+    """How many test cases ran and passed, from pytest's JUnit report or unittest's summary.
 
     Raises:
         NotPassed: a case was skipped, or none ran.
@@ -40,9 +40,9 @@ def cases(report: pathlib.Path, log: str) -> int:
         ran = sum(map(int, counts))
         skipped = sum(map(int, re.findall(r"^OK \(.*?skipped=(\d+)", log, re.MULTILINE)))
     if skipped:
-        raise NotPassed(f"{skipped} of {ran} test cases were skipped: what was not tested is not published")
+        raise NotPassed(f"{skipped} of {ran} test cases were skipped: nothing is published untested")
     if not ran:
-        raise NotPassed("no test case ran: expected a JUnit report or unittest's summary that counts at least one")
+        raise NotPassed("no test case ran: expected a JUnit report or unittest's summary with at least one")
     return ran
 
 
@@ -50,13 +50,13 @@ def run(test: pathlib.Path, arguments: list[str], environment: dict[str, str], l
     """Runs the test and returns how many cases passed.
 
     Args:
-        test: the test's executable; its runfiles are beside it.
-        arguments: the test's own.
+        test: the test's executable, with its runfiles next to it.
+        arguments: the test's arguments.
         environment: the test's own variables.
-        label: its name.
+        label: the test's label.
 
     Raises:
-        NotPassed: with the end of its log.
+        NotPassed: the message contains the end of the log.
     """
     runfiles = pathlib.Path(f"{test.absolute()}.runfiles")
     with tempfile.TemporaryDirectory(prefix="gate-") as scratch:
@@ -93,7 +93,7 @@ def run(test: pathlib.Path, arguments: list[str], environment: dict[str, str], l
                 f"{log}\n{label}: {failure}. Nothing is published. To see more: tools/bazel test {label}"
             ) from None
         finally:
-            # Tests may leave folders without write permission, which cannot be removed.
+            # Tests may leave folders without write permission, which could not be removed.
             for folder, folders, _ in os.walk(scratch):
                 for name in folders:
                     if not os.path.islink(path := os.path.join(folder, name)):
@@ -103,12 +103,12 @@ def run(test: pathlib.Path, arguments: list[str], environment: dict[str, str], l
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--test", type=pathlib.Path, required=True, help="the test's executable")
-    parser.add_argument("--label", required=True, help="its name")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="JSON file to write if it passed")
+    parser.add_argument("--label", required=True, help="the test's label")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="the JSON file to write if it passes")
     parser.add_argument(
         "--env", action="append", default=[], metavar="NAME=VALUE", help="a variable of the test; may be repeated"
     )
-    parser.add_argument("arguments", nargs="*", help="the test's own arguments, after --")
+    parser.add_argument("arguments", nargs="*", help="the test's arguments, after --")
     options = parser.parse_args()
     arguments = [word for argument in options.arguments for word in shlex.split(argument)]
     try:

@@ -5,15 +5,15 @@
     python3 -m release.private.sbom … --only-image NAME
 
 The whole build: the release contains its wheels and images; each image contains the packages found in its layers; every
-other entry of the locks is a source of a wheel or a build tool. With --only-image: what that image's layers hold, and
-the sources of the wheels in it.
+other entry of the locks is a source of a wheel or a build tool. With --only-image: the content of that image's layers,
+and the sources of its wheels.
 
-The content of an image is read from its layers, not from what was meant to be there: Debian packages from
-/var/lib/dpkg/status.d, Python distributions from *.dist-info/METADATA. A package that is neither in the locks nor among
-the wheels is an error.
+An image's content is what its layers hold, not what they were meant to hold: Debian packages from
+/var/lib/dpkg/status.d, Python distributions from *.dist-info/METADATA. A package that is in neither the locks nor the
+wheels is an error.
 
-Licences are those that the packages declare (fetch/licenses/update_licenses.py); none is a conclusion of ours. Equal
-content gives equal bytes: the time is fixed, and serial number and namespace are UUIDs of the content.
+Licences are those that the packages declare (fetch/licenses/update_licenses.py), not our conclusions. Equal content
+gives equal bytes: the time is fixed, and serial number and namespace are UUIDs of the content.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ _CONTAINS, _GENERATED_FROM, _BUILD_TOOL_OF = (
 
 
 class SbomError(Exception):
-    """The products do not fit the locks; one line that names the package and the remedy."""
+    """The products do not match the locks; the message is one line that names the package and the fix."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,11 +93,11 @@ class Component:
 
     Args:
         id: unique in the document; letters, digits, "." and "-" (SPDX 2.3, 7.2).
-        license: SPDX licence expression, or "" where nobody declares one.
-        sha256: of its file or files, or an image's manifest; lower-case hexadecimal.
-        kind: what it is, in CycloneDX' words.
-        shipped: whether a product has it inside, or is it.
-        roles: what it is there for, in words.
+        license: SPDX licence expression, or "" if none is declared.
+        sha256: of its file or files, or of an image's manifest; lower-case hexadecimal.
+        kind: CycloneDX's component type.
+        shipped: whether it is a product or part of one.
+        roles: its purposes, in words.
     """
 
     id: str
@@ -113,10 +113,10 @@ class Component:
 
 @dataclasses.dataclass
 class Bill:
-    """A bill of materials before it takes a format.
+    """A bill of materials, independent of a format.
 
     Args:
-        name: of the document.
+        name: the document's name.
         root: id of the component that it describes.
         components: by id.
         relations: (id, relation, id), as SPDX names relations (SPDX 2.3, 11.1).
@@ -145,7 +145,7 @@ class Bill:
 
     @property
     def uuid(self) -> uuid.UUID:
-        """The same for the same content, another for other content."""
+        """A UUID of the content."""
         relations = [(one, relation.name, other) for one, relation, other in self.sorted_relations]
         content = json.dumps(
             [self.name, self.root, [dataclasses.astuple(each) for each in self.sorted_components], relations]
@@ -155,7 +155,7 @@ class Bill:
 
 @dataclasses.dataclass(frozen=True)
 class Wheel:
-    """A wheel of this build; its version's local part (+mlc…) tells it from every wheel of an index."""
+    """A wheel of this build; the local part of its version (+mlc…) distinguishes it from every wheel on an index."""
 
     file: str
     name: str
@@ -168,8 +168,8 @@ class Wheel:
         """Reads a wheel.
 
         Args:
-            path: the file, or the folder that holds it alone.
-            made: distribution → what its wheel is made of.
+            path: the file, or a folder with nothing else in it.
+            made: distribution → inputs of its wheel.
 
         Raises:
             SbomError: `made` lacks it.
@@ -214,13 +214,13 @@ def installed(image: Image) -> Iterator[tuple[str, str, str, str]]:
 
 
 def contents(name: str, image: Image, locked: Iterable[Input], wheels: Iterable[Wheel]) -> list[Input | Wheel]:
-    """What an image holds, each with its locked input, or the wheel of this build that it is.
+    """An image's packages: the locked input of each, or the wheel of this build.
 
     Args:
-        name: the image's, for messages.
+        name: the image's name, for messages.
 
     Raises:
-        SbomError: the image holds a package that neither the locks nor the wheels have.
+        SbomError: the image holds a package that is in neither the locks nor the wheels.
     """
     known: dict[tuple[str, str, str], Input | Wheel] = {
         (each.ecosystem, each.name, each.version): each
@@ -238,7 +238,7 @@ def contents(name: str, image: Image, locked: Iterable[Input], wheels: Iterable[
             )
             raise SbomError(
                 f"image {name}: /{path} is {package} {version}: expected that in {lock} or among the wheels of this"
-                " build, found it in neither: lock it, or take it out of the image"
+                " build, found it in neither: lock it, or remove it from the image"
             )
         found[path] = known[ecosystem, package, version]
     return list(dict.fromkeys(found[path] for path in sorted(found)))
@@ -248,16 +248,16 @@ def contents(name: str, image: Image, locked: Iterable[Input], wheels: Iterable[
 
 
 def whole_build(version: str, locked: list[Input], wheels: list[Wheel], images: Mapping[str, Image]) -> Bill:
-    """The bill of everything that the build takes and makes.
+    """The bill of all inputs and outputs of the build.
 
     Args:
-        version: the release's, without "v".
+        version: the release's version, without "v".
         locked: all inputs.
         wheels: the wheels of the build.
-        images: name → image; all that the build makes.
+        images: name → image, for all images of the build.
 
     Raises:
-        SbomError: an image holds what nothing else knows of, or the locks have a package for images that is in none.
+        SbomError: an image holds an unknown package, or the locks have a package for images that no image holds.
     """
     bill = Bill(f"{PROJECT}-{version}", RELEASE)
     bill.add(Component(RELEASE, PROJECT, version, kind=ComponentType.APPLICATION))
@@ -292,17 +292,17 @@ def whole_build(version: str, locked: list[Input], wheels: list[Wheel], images: 
             raise SbomError(
                 f"{each.name} {each.version}: locks/{inputs.DEBIAN_LOCK} has it for {', '.join(each.uses)}, and it is"
                 f" in none of the images {', '.join(sorted(images)) or '(none)'}: pass every image with --image, or"
-                " take it out of debian.packages.json"
+                " remove it from debian.packages.json"
             )
         bill.add(_input_component(each, all_roles, shipped=each.identity in shipped))
     return bill
 
 
 def one_image(name: str, version: str, locked: list[Input], wheels: list[Wheel], image: Image) -> Bill:
-    """The bill of one image: what its layers hold, and what the wheels among that are made of.
+    """The bill of one image: the content of its layers, and the sources of its wheels.
 
     Raises:
-        SbomError: the image holds a package that neither the locks nor the wheels have.
+        SbomError: the image holds a package that is in neither the locks nor the wheels.
     """
     bill = Bill(f"{name}-{version}", _id("image", name))
     bill.add(_image_component(name, version, image))
@@ -346,7 +346,7 @@ def _input_component(locked: Input, roles: list[str], *, shipped: bool) -> Compo
 def _add_wheel(bill: Bill, wheel: Wheel, locked: list[Input]) -> str:
     sources = wheel.made.sources(locked)
     license = next((each.license for each in sources if (each.ecosystem, each.name) == wheel.made.licensed_as), "")
-    # Only a version without local part can be on the index that the purl type stands for (PEP 440).
+    # Only a version without a local part can be on the index that the purl type stands for (PEP 440).
     purl = PackageURL("pypi", None, wheel.name, wheel.version, {"file_name": wheel.file}).to_string()
     id = bill.add(
         Component(
@@ -370,7 +370,7 @@ _PURPOSES = {
 
 
 def spdx(bill: Bill) -> SpdxDocument:
-    """The bill as an SPDX 2.3 document. Files are not analysed: what is known is the package's hash."""
+    """The bill as an SPDX 2.3 document. Files are not analysed; only the package's hash is known."""
     licensing = get_spdx_licensing()
 
     def package(each: Component) -> Package:
@@ -378,7 +378,7 @@ def spdx(bill: Bill) -> SpdxDocument:
             spdx_id=f"SPDXRef-{each.id}",
             name=each.name,
             version=each.version,
-            # The locks name no place, because each builder has different mirrors.
+            # The locks name no download location, because each builder has different mirrors.
             download_location=SpdxNoAssertion(),
             files_analyzed=False,
             checksums=[Checksum(ChecksumAlgorithm.SHA256, sha256) for sha256 in each.sha256],
@@ -399,7 +399,7 @@ def spdx(bill: Bill) -> SpdxDocument:
             name=bill.name,
             document_namespace=f"https://spdx.org/spdxdocs/{bill.name}-{bill.uuid}",
             creators=[Actor(ActorType.TOOL, PROJECT)],
-            # The library writes times without a zone as UTC.
+            # The library writes a time without a zone as UTC.
             created=_CREATED.replace(tzinfo=None),
         ),
         packages=[package(each) for each in bill.sorted_components],
@@ -415,7 +415,7 @@ def spdx(bill: Bill) -> SpdxDocument:
 
 
 def _extracted(bill: Bill) -> Iterator[ExtractedLicensingInfo]:
-    """SPDX 2.3, 10: every LicenseRef-… that is used, and where its text is."""
+    """SPDX 2.3, 10: every LicenseRef-… in use, and where its text is."""
     users: dict[str, set[str]] = {}
     for each in bill.components.values():
         for reference in re.findall(r"LicenseRef-[A-Za-z0-9.-]+", each.license):
@@ -441,8 +441,8 @@ def spdx_json(bill: Bill) -> str:
 
 
 def cyclonedx(bill: Bill) -> Bom:
-    """The bill as a CycloneDX BOM: what is contained as dependency, a wheel's sources as ancestors (pedigree), tools as
-    "excluded".
+    """The bill as a CycloneDX BOM: contained components are dependencies, a wheel's sources are ancestors (pedigree),
+    tools are "excluded".
     """
 
     def component(each: Component, bom_ref: str, ancestors: Iterable[CycloneDxComponent] = ()) -> CycloneDxComponent:
@@ -497,7 +497,7 @@ def main() -> int:
     parser.add_argument(
         "--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="an OCI layout; repeated"
     )
-    parser.add_argument("--only-image", metavar="NAME", help="describe this one of the images, not the whole build")
+    parser.add_argument("--only-image", metavar="NAME", help="describe only this image, not the whole build")
     parser.add_argument("--spdx", type=Path, required=True, help="the SPDX document to write")
     parser.add_argument("--cyclonedx", type=Path, required=True, help="the CycloneDX document to write")
     arguments = parser.parse_args()

@@ -1,8 +1,8 @@
-"""Signatures by cosign, with a key of one's own: read once, known to be good before anything is sent.
+"""Signs with cosign and your own key, which is read once and checked before anything is sent.
 
-The key is a file or the content of $COSIGN_PRIVATE_KEY, never a secret on a command line; its password is
-$COSIGN_PASSWORD, else cosign asks.
-Nothing goes to a transparency log: a build must be publishable inside a closed network.
+The key is a file or the content of $COSIGN_PRIVATE_KEY, never a secret on a command line. Its password is
+$COSIGN_PASSWORD; otherwise cosign asks for it. Nothing goes to a transparency log, so that a build can be published
+inside a closed network.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Key:
 
     Args:
         cosign: path of the program.
-        reference: the key as cosign takes it: a path, or env://NAME.
+        reference: the key in cosign's form: a path, or env://NAME.
         public_key: a file with its public half.
-        environment: for cosign.
+        environment: cosign's environment.
     """
 
     cosign: str
@@ -43,7 +43,7 @@ class Key:
     environment: dict[str, str]
 
     def sign_file(self, file: pathlib.Path) -> bytes:
-        """A signature of a file's content: base64 of ECDSA over its sha256, as `cosign verify-blob --signature` takes
+        """A signature of a file's content: base64 of ECDSA over its sha256, as `cosign verify-blob --signature` expects
         it.
 
         Raises:
@@ -61,7 +61,7 @@ class Key:
         ).encode()
 
     def has_signed(self, file: pathlib.Path, signature: bytes) -> bool:
-        """Whether a signature is this key's, of this file's content."""
+        """Whether this key made the signature, of this file's content."""
         with tempfile.NamedTemporaryFile() as scratch:
             scratch.write(signature)
             scratch.flush()
@@ -105,14 +105,14 @@ def key(options: argparse.Namespace, environment: dict[str, str]) -> Iterator[Ke
     """The key that the options and the environment name, or None for --unsigned.
 
     Args:
-        options: with what `add_arguments` adds.
-        environment: for cosign.
+        options: options, including those of `add_arguments`.
+        environment: cosign's environment.
 
     Raises:
         SigningError: there is none, or it cannot be read.
     """
     if options.unsigned:
-        print("not signed, as --unsigned asks: nobody can tell that this is yours", file=sys.stderr)
+        print("not signed (--unsigned): nobody can verify that this comes from you", file=sys.stderr)
         yield None
         return
     if options.key:
@@ -125,7 +125,7 @@ def key(options: argparse.Namespace, environment: dict[str, str]) -> Iterator[Ke
         reference = "env://COSIGN_PRIVATE_KEY"
     else:
         raise SigningError(
-            f"no signing key: pass --key FILE or set COSIGN_PRIVATE_KEY ({_HOW_TO_MAKE}); --unsigned does without"
+            f"no signing key: pass --key FILE or set COSIGN_PRIVATE_KEY ({_HOW_TO_MAKE}); --unsigned skips signing"
         )
     cosign = os.path.abspath(options.cosign)
     with tempfile.TemporaryDirectory() as scratch:

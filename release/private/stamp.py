@@ -13,7 +13,7 @@ from oci import layout as oci_layout
 
 
 class Untested(Exception):
-    """An artifact is not what the tests passed on; the message names it, both digests and the remedy."""
+    """An artifact is not what the tests passed on; the message names it, both digests and the fix."""
 
 
 def sha256(path: pathlib.Path) -> str:
@@ -22,7 +22,7 @@ def sha256(path: pathlib.Path) -> str:
 
 
 def image_digest(layout: pathlib.Path) -> str:
-    """The digest of an OCI layout's one image, after checking every blob of it against its digest.
+    """The digest of an OCI layout's one image, after checking every blob against its digest.
 
     Raises:
         Untested: a blob is damaged or missing, or the layout does not hold exactly one image.
@@ -36,7 +36,7 @@ def image_digest(layout: pathlib.Path) -> str:
 def artifact_file(path: pathlib.Path) -> pathlib.Path:
     """The artifact at the path of a Bazel output.
 
-    A wheel is alone in a folder, because Bazel cannot know its name before it builds it.
+    A wheel is alone in a folder, because Bazel does not know its name before the build.
 
     Args:
         path: a file, an OCI layout, or a folder that holds one wheel.
@@ -46,7 +46,7 @@ def artifact_file(path: pathlib.Path) -> pathlib.Path:
 
 
 def describe(artifact: pathlib.Path) -> dict[str, str]:
-    """The entry of one artifact: its kind ("image" for an OCI layout, else "wheel") and digest."""
+    """The entry of one artifact: its kind ("image" for an OCI layout, otherwise "wheel") and digest."""
     if artifact.is_dir():
         return {"kind": "image", "digest": image_digest(artifact)}
     return {"kind": "wheel", "digest": sha256(artifact)}
@@ -60,7 +60,7 @@ def check(stamp: dict[str, Any], artifact: pathlib.Path) -> str:
         artifact: a wheel, or the folder of an image's layout.
 
     Raises:
-        Untested: the stamp does not list it, or with another digest.
+        Untested: the stamp does not list it, or lists another digest.
     """
     entry = stamp["artifacts"].get(artifact.name)
     found = describe(artifact)
@@ -68,6 +68,6 @@ def check(stamp: dict[str, Any], artifact: pathlib.Path) -> str:
         expected = entry["digest"] if entry else "nothing of that name"
         raise Untested(
             f"{artifact.name}: the tests passed on {expected}, and this is {found['digest']}: it is not published. "
-            "Run the command again through tools/bazel run, which builds and tests anew."
+            "Run the command again through tools/bazel run, which builds and tests again."
         )
     return found["digest"]

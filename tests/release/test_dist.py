@@ -104,7 +104,7 @@ def test_a_name_that_is_there_twice(run: Run, tmp_path: pathlib.Path) -> None:
     assert done.returncode == 1
     assert (
         done.stderr
-        == f"dist: {tmp_path}/a/notes.md: {tmp_path}/b/notes.md has the same name, and a release has one folder; rename"
+        == f"dist: {tmp_path}/a/notes.md: {tmp_path}/b/notes.md has the same name, and a release is one folder; rename"
         " one of them\n"
     )
     assert not (tmp_path / "dist").exists()
@@ -114,7 +114,7 @@ def test_a_name_that_is_made_here(run: Run, tmp_path: pathlib.Path) -> None:
     for name in "SHA256SUMS", "release.json":
         (tmp_path / "a" / name).write_text("mine")
         done = run(*FILES, f"a/{name}")
-        assert done.returncode == 1 and f"{name} is made here" in done.stderr and done.stderr.count("\n") == 1
+        assert done.returncode == 1 and f"{name} is written here" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_what_is_no_file(run: Run, tmp_path: pathlib.Path) -> None:
@@ -127,7 +127,7 @@ def test_a_folder_that_has_something_in_it(run: Run, tmp_path: pathlib.Path) -> 
     done = run(*FILES)
     assert (
         done.returncode == 1
-        and done.stderr == f"dist: {tmp_path}/dist: expected an empty folder, found SHA256SUMS; remove what is in it\n"
+        and done.stderr == f"dist: {tmp_path}/dist: expected an empty folder, found SHA256SUMS; remove its content\n"
     )
 
 

@@ -125,7 +125,7 @@ def test_a_debian_package_without_copyright_file_is_missing(tmp_path: pathlib.Pa
     with pytest.raises(
         licenses.LicensesError,
         match=(
-            f"found none of coreutils {version(inputs.DEBIAN, 'coreutils', 'image_base')} in image small: keep its"
+            f"found none for coreutils {version(inputs.DEBIAN, 'coreutils', 'image_base')} in image small: keep its"
             " copyright"
         ),
     ):

@@ -156,7 +156,7 @@ def test_what_changed(release: Release) -> None:
         ["updated", "pytest", "licence MIT → Apache-2.0"],
         ["added", "3/syn", "3.0.1"],
     ]
-    assert "7 not as in v0.1.0" in shown.text
+    assert "7 changed since v0.1.0" in shown.text
     assert "Sources No change." in shown.text
     assert [
         line

@@ -23,7 +23,7 @@ from release.private import publish
 
 GH = pathlib.Path(os.environ["GH"]).absolute()
 COSIGN = pathlib.Path(os.environ["COSIGN"]).absolute()
-NOT_SIGNED = "not signed, as --unsigned asks: nobody can tell that this is yours\n"
+NOT_SIGNED = "not signed (--unsigned): nobody can verify that this comes from you\n"
 GIT = os.environ.get("GIT", "/usr/bin/git")
 ROOT = pathlib.Path(publish.__file__).parents[2]
 REPOSITORY, TAG = "owner/repo", "v0.1.0"
@@ -403,12 +403,12 @@ def tag_elsewhere(checkout: Checkout) -> str:
 
 def unstamped(checkout: Checkout) -> str:
     checkout.write_dist("unstamped")
-    return "found unstamped. To make them of it: tools/bazel run --config=release //release:publish"
+    return "found unstamped. To build them: tools/bazel run --config=release //release:publish"
 
 
 def another_commit(checkout: Checkout) -> str:
     checkout.write_dist("0" * 40)
-    return f"expected files made of {checkout.head}, found {'0' * 40}"
+    return f"expected files built from {checkout.head}, found {'0' * 40}"
 
 
 def other_bytes(checkout: Checkout) -> str:
@@ -547,12 +547,12 @@ def test_what_the_machine_must_have(checkout: Checkout) -> None:
     [
         ("GET .*", 401, "Bad credentials", "Bad credentials", "set GH_TOKEN"),
         ("GET .*", 404, "Not Found", "Not Found", f"expected the repository {REPOSITORY}"),
-        ("GET .*", 500, "Server Error", "HTTP 500", "the host is in trouble"),
+        ("GET .*", 500, "Server Error", "HTTP 500", "the host has a problem"),
         ("GET .*", 403, "API rate limit exceeded for user", "API rate limit exceeded", "wait until the limit is reset"),
         ("POST .*/releases", 403, "Resource not accessible by integration", "not accessible", "contents: write"),
         ("POST .*/releases", 422, "Validation Failed", "Validation Failed", "run the same command again"),
-        ("POST .*/assets", 502, "Bad Gateway", "HTTP 502", "run the same command again, which keeps what is uploaded"),
-        ("PATCH .*", 500, "Server Error", "HTTP 500", "the host is in trouble"),
+        ("POST .*/assets", 502, "Bad Gateway", "HTTP 502", "run the same command again, which keeps what was uploaded"),
+        ("PATCH .*", 500, "Server Error", "HTTP 500", "the host has a problem"),
     ],
 )
 def test_a_failure_of_the_host_is_one_line_with_its_reason_and_what_to_do(
@@ -572,7 +572,7 @@ def test_a_token_that_the_host_does_not_know(checkout: Checkout) -> None:
 
 def test_a_host_that_does_not_answer(checkout: Checkout) -> None:
     line = checkout.refusal(HTTP_PROXY="http://127.0.0.1:1")
-    assert "connection refused" in line and "look at the network and the proxy" in line
+    assert "connection refused" in line and "check the network and the proxy" in line
 
 
 def test_a_download_that_breaks_off_is_no_difference_of_bytes(checkout: Checkout) -> None:

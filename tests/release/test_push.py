@@ -222,7 +222,7 @@ def test_a_connection_cut_in_a_blob_leaves_no_tag_and_the_next_push_goes_on(rele
 @pytest.mark.parametrize(
     ("status", "where", "meaning"),
     [
-        (401, "uploads/", "the registry wants other credentials: found no file with any; log in with `podman login"),
+        (401, "uploads/", "the registry requires other credentials: found no file with any; log in with `podman login"),
         (403, "/manifests/sha256:", "these credentials may not push here"),
         # oras tries these again for seven seconds.
         (429, "uploads/", "the registry limits requests: wait"),
@@ -310,7 +310,7 @@ def test_what_another_push_keeps_from_being_written_is_sent_again(release: Relea
 def test_what_the_registry_never_takes_is_an_error(release: Release, server: Proxy) -> None:
     server.faults.append(Fault("PUT", "uploads/", 400))
     said = one_line(release.push("--repository", f"{server.host}/team/small", "--tag", "one"))
-    assert "another push at the same moment was in the way: run again" in said and said.endswith("Tags set: none.")
+    assert "another push interfered: run again" in said and said.endswith("Tags set: none.")
 
 
 def _oras_that_panics(folder: pathlib.Path, times: int) -> str:
@@ -420,11 +420,11 @@ def test_credentials_are_those_of_podman_and_docker(release: Release, tmp_path: 
         (
             None,
             (
-                "wants other credentials: found no file with any; log in with `podman login {host}` or `docker login"
+                "requires other credentials: found no file with any; log in with `podman login {host}` or `docker login"
                 " {host}`"
             ),
         ),
-        ("wrong password", "wants other credentials: it rejects those in {file}; log in"),
+        ("wrong password", "requires other credentials: those in {file} were rejected; log in"),
         ("not json", "{file}: expected credentials as `podman login` writes them"),
         ('{"auths": []}', "{file}: expected credentials as `podman login` writes them"),
     ],
@@ -458,7 +458,7 @@ TO = ("--repository", "127.0.0.1:9/team/small")
         (("--repository", "127.0.0.1:9/team:tag"), "--repository: expected HOST/NAME"),
         (("--repository", "https://127.0.0.1:9/team"), "--repository: expected HOST/NAME"),
         (("--repository", "127.0.0.1:9/team@sha256:0"), "--repository: expected HOST/NAME"),
-        ((*TO,), "no tag: pass --tag TAG; the version, 1.2.3, is the default of a release build only"),
+        ((*TO,), "no tag: pass --tag TAG; the version, 1.2.3, is the default only in a release build"),
         ((*TO, "--tag", "a/b"), "--tag: expected up to 128 letters"),
         ((*TO, "--tag", "-a"), "expected one argument"),
         ((*TO, "--tag", ".a"), "--tag: expected up to 128 letters"),

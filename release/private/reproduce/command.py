@@ -1,17 +1,13 @@
-"""Builds everything that is published a second time, elsewhere, and compares the bytes; records them; verifies
-published ones.
+"""Builds everything that is published a second time, elsewhere, and compares the bytes; records digests; verifies
+published artifacts.
 
-tools/bazel run //release:reproduce                                            # two builds that share only sources and
-downloads
-tools/bazel run --config=release //release:reproduce -- --record               # and write their digests down, at a
-release's tag
-tools/bazel run --config=release //release:reproduce -- --verify FILE…         # is what I downloaded what the sources
-give?
+tools/bazel run //release:reproduce                                     # compare two builds of the same sources
+tools/bazel run --config=release //release:reproduce -- --record        # and record their digests, at a release's tag
+tools/bazel run --config=release //release:reproduce -- --verify FILE…  # was this download built from the sources?
 
-The first build is this workspace's, the second one's user, group, host name, umask, locale, time zone, clock, number of
-jobs, workspace and
-output base are others, and it sees no toolchain of this machine. What cannot be varied here fails, unless --without
-names it.
+The first build is this workspace's. The second shares only sources and downloads with it: its user, group, host name,
+umask, locale, time zone, clock, number of jobs, workspace and output base differ, and it sees no toolchain of this
+machine. If something cannot be varied here, the command fails unless --without names it.
 """
 
 from __future__ import annotations
@@ -37,7 +33,7 @@ from release.private.reproduce import compare, record, second_build
 _TARGET = "//release:reproduce"
 _FACTS = "release/dist/release.json"
 
-# Kind and name of an artifact, as in the record.
+# An artifact's kind and name, as in the record.
 Thing = tuple[str, str]
 
 
@@ -49,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kind", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--targets", nargs="+", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--artifacts", nargs="+", required=True, help=argparse.SUPPRESS)
-    # Proves that the comparison sees what it should: the second build's copy of a source file ends in one more line.
+    # Shows that the comparison notices a change: the second build's copy of a source file gets one more line.
     parser.add_argument("--spoil", metavar="FILE", help=argparse.SUPPRESS)
     parser.add_argument(
         "--without",
@@ -59,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"what not to vary: {', '.join(second_build.NAMES[2:])}",
     )
     parser.add_argument(
-        "--record", action="store_true", help="write the digests into release/digests.json, if both builds are the same"
+        "--record", action="store_true", help="write the digests to release/digests.json if both builds are the same"
     )
     parser.add_argument(
         "--verify",
@@ -70,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
             " or REGISTRY/NAME@DIGEST"
         ),
     )
-    parser.add_argument("--tag", help="the release that what is verified belongs to (default: this version's)")
-    parser.add_argument("--html", type=arguments.user_path, help="the page about differences (default: reproduce.html)")
+    parser.add_argument("--tag", help="the release that the verified artifacts belong to (default: this version's)")
+    parser.add_argument("--html", type=arguments.user_path, help="page with the differences (default: reproduce.html)")
     parser.add_argument(
         "--place",
         type=arguments.user_path,
@@ -81,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _place(asked: pathlib.Path | None) -> pathlib.Path:
-    """A new folder. Not in /tmp, which may be memory, and which Bazel's sandbox replaces."""
+    """A new folder, outside /tmp, which may be in memory and which Bazel's sandbox replaces."""
     if test := os.environ.get("TEST_TMPDIR"):
         return pathlib.Path(tempfile.mkdtemp(prefix="reproduce-", dir=test))
     cache = os.environ.get("MLC_BAZEL_CACHE") or os.path.join(
@@ -114,7 +110,7 @@ class Command:
         self.revision = json.loads(pathlib.Path(_FACTS).read_text(encoding="utf-8"))["revision"]
         self.digests = self.workspace / "release/digests.json"
         self.html = _html(options.html)
-        # tools/bazel says which profile it chose.
+        # Set by tools/bazel: the profile that it chose.
         self.build = os.environ.get("MLC_PROFILE", "upstream") + options.kind
 
     @property
@@ -122,7 +118,7 @@ class Command:
         return self.revision != "unstamped"
 
     def images(self) -> dict[str, pathlib.Path]:
-        """Of this build, those that are published: name → layout."""
+        """The published images of this build: name → layout."""
         return {path.name: path for name, path in self.first.items() if name.startswith("images/") and is_layout(path)}
 
     def _second(self, place: pathlib.Path, revision: str | None, without: Collection[str]) -> second_build.SecondBuild:
@@ -144,7 +140,7 @@ class Command:
             took = time.monotonic() - began
             saw = json.loads((binaries / options.surroundings).read_text(encoding="utf-8"))
             saw["jobs"] = f"at most {second.concurrency()} of --jobs={second.jobs}"
-            # However many the first build's Bazel chose: as many as there are processors, unless it was told a number.
+            # The first build used as many jobs as there are processors, unless told otherwise.
             first_saw = self.saw | {"jobs": f"{os.cpu_count()} processors, Bazel's default"}
             count, different = compare.differences(
                 self.first, {artifact: binaries / artifact for artifact in self.first}
@@ -159,7 +155,7 @@ class Command:
             )
             if failed:
                 print(
-                    f"no effect: {', '.join(failed)}. The comparison says nothing of that; to do without: --without"
+                    f"no effect: {', '.join(failed)}. The comparison proves nothing about it; to skip it: --without"
                     f" {','.join(failed)}"
                 )
             return not different and not failed
@@ -183,7 +179,7 @@ class Command:
 
     def verify(self, place: pathlib.Path) -> bool:
         """Compares published artifacts with the record and with a build of the same commit here; returns whether all
-        are the same.
+        agree.
         """
         options = self.options
         content = record.read(self.digests)
@@ -199,12 +195,12 @@ class Command:
         where = "this build" if rebuilt is not None else "a build of it here"
         if rebuilt is None:
             print(
-                f"{tag} is of the commit {revision}, and this build is not ({self.revision}): building that one,"
+                f"{tag} was built from commit {revision}, this build from {self.revision}: building that commit"
                 " elsewhere",
                 flush=True,
             )
-            # Nothing is varied: that commit's locks may name what has not been downloaded yet, and no certificate is
-            # valid in years to come.
+            # Vary nothing: that commit's locks may name what has not been downloaded yet, and certificates would have
+            # expired by the second build's clock.
             with self._second(place / "build", revision, second_build.NAMES[2:]) as second:
                 return self._verdict(tag, found, looked_up, things, self._build_at(second, list(things)), where)
         return self._verdict(tag, found, looked_up, things, rebuilt, where)
@@ -214,11 +210,11 @@ class Command:
         return {(kind, name): images.get(name) or pathlib.Path("release/dist", name) for kind, name in wanted}
 
     def _build_at(self, second: second_build.SecondBuild, wanted: list[Thing]) -> dict[Thing, pathlib.Path]:
-        """Builds what is needed of another commit; the labels and paths are those that every release has."""
+        """Builds what is needed from another commit; labels and paths are the same in every release."""
         targets = {"images": "//images:{}", "sboms": "//release:{}", "wheels": "//wheels/..."}
         outputs = {"images": "images/{0}/{0}", "sboms": "release/{}"}
         binaries = second.build(["--config=release"], sorted({targets[kind].format(name) for kind, name in wanted}))
-        # Up to 0.1.0 a wheel was a file in this folder, now it is below.
+        # Up to 0.1.0 a wheel was a file in this folder; now it is in a subfolder.
         wheels = {path.name: path for path in binaries.glob("wheels/**/*.whl")}
         return {
             (kind, name): (
@@ -238,15 +234,15 @@ class Command:
         rebuilt: dict[Thing, pathlib.Path],
         where: str,
     ) -> bool:
-        """Prints a line for each thing and the differences; returns whether there are none.
+        """Prints a line for each artifact and the differences; returns whether there are none.
 
         Args:
-            tag: of the release.
-            found: their digests.
-            looked_up: what the record has (record.look_up).
-            things: where they are.
-            rebuilt: where the same of a build here are.
-            where: that build, for people.
+            tag: the release's tag.
+            found: the artifacts' digests.
+            looked_up: their entries in the record (record.look_up).
+            things: their paths.
+            rebuilt: their paths in a build here.
+            where: a description of that build.
         """
         good, different = True, []
         for thing, digest in found.items():
@@ -260,17 +256,17 @@ class Command:
             same = (
                 "the same bytes in " + where
                 if digest == made
-                else f"OTHER BYTES in {where}: {made or 'it makes no such thing'}"
+                else f"OTHER BYTES in {where}: {made or 'it has no such artifact'}"
             )
             print(f"{thing[1]}: {digest}\n    {said} for {tag}, {build}\n    {same}")
             if digest != made and build != self.build:
-                print(f"    this build is {self.build}: with the options of {build} it would be the same to compare")
+                print(f"    this build is {self.build}: to compare, build with the options of {build}")
             good &= digest == expected and digest == made
             if made and digest != made:
                 one, other = things[thing], rebuilt[thing]
                 different += compare.differences({thing[1]: one}, {thing[1]: other})[1]
         if different:
-            print("first: as published; second: as built here")
+            print("first: published; second: built here")
             compare.tell(different, self.options.diffoscope, self.html)
         print(f"{len(found)} artifacts verified" if good else "not verified: see above")
         return good
@@ -317,7 +313,7 @@ def main() -> int:
     try:
         command = Command(options)
         if options.record:
-            # At once, not after minutes.
+            # Fail now, not after minutes.
             publish.check_checkout(command.workspace, f"v{options.version}")
             if not command.stamped:
                 raise record.RecordError(

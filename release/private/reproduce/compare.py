@@ -1,4 +1,4 @@
-"""Compares what two builds made, file by file, and shows how files differ, with diffoscope."""
+"""Compares the outputs of two builds file by file, and shows differences with diffoscope."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from collections.abc import Iterable, Iterator
 from fetch.hashes import file_sha256
 from oci.layout import Image, LayoutError, is_layout
 
-# On the terminal; the page has all.
+# Lines on the terminal; the page has all of them.
 _SHOWN_LINES = 60
-# diffoscope disassembles; what takes it longer is told by file and digest only. Seconds.
+# Seconds. diffoscope disassembles; if that takes longer, only the file and its digests are reported.
 _TIME_LIMIT = 1800
 
 
@@ -34,11 +34,11 @@ class CompareError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A file that only one build made, or that differs.
+    """A file that differs, or that only one build has.
 
     Attributes:
-        name: what it is: a path below the artifacts, or a part of an image by its place in it.
-        first, second: where the two are; None where there is none.
+        name: a path below the artifacts, or a part of an image by its position.
+        first, second: the paths of both; None if that build lacks it.
     """
 
     name: str
@@ -49,8 +49,8 @@ class Difference:
         if self.first and self.second:
             members = same_members(self.first, self.second)
             how = {
-                True: "the same members with the same content, in another container (order, modes, times, compression)",
-                False: "other content",
+                True: "the same members with the same content, packed differently (order, modes, times, compression)",
+                False: "different content",
             }
             return (
                 f"{self.name}: {file_sha256(self.first)} in the first build, {file_sha256(self.second)} in the second:"
@@ -70,10 +70,10 @@ def files(artifacts: Iterable[tuple[str, pathlib.Path]]) -> dict[str, pathlib.Pa
 
 
 def image(layout: pathlib.Path) -> Image:
-    """The one image of an OCI layout.
+    """The only image of an OCI layout.
 
     Raises:
-        CompareError: the folder does not hold one.
+        CompareError: the folder does not hold exactly one.
     """
     try:
         return Image(layout)
@@ -82,10 +82,10 @@ def image(layout: pathlib.Path) -> Image:
 
 
 def parts(layout: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The files of an image by their role, not by digest: the roles stay the same when the images differ.
+    """The files of an image by role, not by digest: roles are the same in images that differ.
 
     Raises:
-        CompareError: the folder does not hold one image.
+        CompareError: the folder does not hold exactly one image.
     """
     found = image(layout)
     endings = {"gzip": ".tar.gz", "zstd": ".tar.zst"}
@@ -100,7 +100,7 @@ def differences(first: dict[str, pathlib.Path], second: dict[str, pathlib.Path])
     """Compares artifacts (name → file, or folder of files).
 
     Returns:
-        The number of files compared, every file of an image's layout among them, and what differs.
+        The number of files compared, including every file of an image's layout, and the differences.
 
     Raises:
         CompareError: there is nothing to compare.
@@ -139,9 +139,7 @@ def _record(data: bytes) -> str:
 
 
 def _members(path: pathlib.Path) -> dict[str, str] | None:
-    """Member → digest of its content, or where it leads, without all that is the container's; None where it is no zip
-    and no tar.
-    """
+    """Member → digest of its content, or link target, without packing metadata; None if it is neither zip nor tar."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if not name.endswith("/")]
@@ -173,7 +171,7 @@ def same_members(first: pathlib.Path, second: pathlib.Path) -> bool:
 
 
 def changed_members(first: pathlib.Path, second: pathlib.Path) -> list[str]:
-    """Names of the members that differ, or that one archive lacks; none where they are no archives."""
+    """Names of the members that differ or that one archive lacks; empty if they are not archives."""
     one, other = _members(first) or {}, _members(second) or {}
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
@@ -183,7 +181,7 @@ def changed_members(first: pathlib.Path, second: pathlib.Path) -> list[str]:
 
 @contextlib.contextmanager
 def _side_by_side(different: Iterable[Difference]) -> Iterator[pathlib.Path]:
-    """A folder with `first` and `second`, in which the files have the names of what they are."""
+    """A folder with `first` and `second`, in which the files have their real names."""
     with tempfile.TemporaryDirectory(prefix="reproduce-") as scratch:
         for side in "first", "second":
             pathlib.Path(scratch, side).mkdir()
@@ -200,18 +198,17 @@ def show(different: list[Difference], diffoscope: pathlib.Path, html: pathlib.Pa
     """Shows how files differ.
 
     Args:
-        different: which.
-        diffoscope: the program, in the folder that the set `diffoscope` of Debian packages was unpacked into.
-        html: the page to write; it has everything.
+        different: the files.
+        diffoscope: the program, in the folder into which the set `diffoscope` of Debian packages was unpacked.
+        html: the page to write, with all differences.
 
     Returns:
-        The beginning of the same as text.
+        The beginning of the differences, as text.
 
     Raises:
         CompareError: diffoscope fails.
     """
-    # diffoscope and what it starts find each other by PATH; the libraries that Python loads by name, and the data of
-    # one, by these.
+    # diffoscope and its programs find each other by PATH, libarchive by LIBARCHIVE, libmagic's data by MAGIC.
     root = pathlib.Path(os.path.abspath(diffoscope)).parents[2]
     environment = {
         "LC_ALL": "C.UTF-8",
@@ -253,7 +250,7 @@ def show(different: list[Difference], diffoscope: pathlib.Path, html: pathlib.Pa
 
 
 def tell(different: list[Difference], diffoscope: pathlib.Path, html: pathlib.Path) -> None:
-    """Prints what differs: files, members of archives, then what diffoscope sees in them."""
+    """Prints the differences: files, members of archives, then diffoscope's output."""
     for difference in different:
         print(f"  {difference}")
         if difference.first and difference.second:

@@ -1,11 +1,9 @@
-"""Runs a command as another user, on a machine of another name, with files and folders replaced: Linux namespaces, no
-privilege needed.
+"""Runs a command as another user, on a machine with another name, with files and folders replaced. Uses Linux
+namespaces and needs no privilege.
 
-    python3 namespace.py --uid 4242 --gid 4343 --hostname elsewhere --empty /usr/include --replace
-    /usr/bin/gcc=/dev/null -- COMMAND
+    python3 namespace.py --uid 4242 --gid 4343 --hostname elsewhere --replace /usr/bin/gcc=/dev/null -- COMMAND
 
-The new ids are those of this process, seen from inside (user_namespaces(7)): files stay this user's. Standard library
-only.
+The new ids map to this process's own (user_namespaces(7)), so files still belong to this user. Standard library only.
 """
 
 from __future__ import annotations
@@ -20,12 +18,12 @@ import sys
 _NEWNS, _NEWUTS, _NEWUSER = 0x00020000, 0x04000000, 0x10000000
 _BIND, _RECURSIVE, _PRIVATE = 0x1000, 0x4000, 0x40000
 
-# Exit status where the kernel does not allow it; no command of ours has it.
+# Exit status if the kernel refuses; none of our commands uses it.
 REFUSED = 77
 
 
 class NamespaceError(Exception):
-    """The kernel refuses; the message says what."""
+    """The kernel refuses; the message names the step."""
 
 
 def _call(what: str, name: str, *arguments: object) -> None:
@@ -42,13 +40,13 @@ def enter(
     empty: str,
     hidden: list[str],
 ) -> None:
-    """Puts this process into namespaces of its own.
+    """Puts this process into new namespaces.
 
     Args:
-        uid, gid: ids that it and its children see as theirs; None: as before.
-        hostname: name of the machine that they see; None: as before.
+        uid, gid: ids that it and its children see as theirs; None keeps the current ones.
+        hostname: host name that they see; None keeps the current one.
         replaced: (path, other): they see `other` at `path`.
-        empty: a folder without anything in it.
+        empty: an empty folder.
         hidden: folders that they see as empty.
 
     Raises:
@@ -76,14 +74,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--uid", type=int, help="user id that the command sees as its own")
     parser.add_argument("--gid", type=int, help="group id that the command sees as its own")
-    parser.add_argument("--hostname", help="name of the machine that the command sees")
+    parser.add_argument("--hostname", help="host name that the command sees")
     parser.add_argument(
         "--replace",
         type=_pair,
         action="append",
         default=[],
         metavar="PATH=OTHER",
-        help="what the command sees at a path; repeated",
+        help="show OTHER to the command at PATH; repeated",
     )
     parser.add_argument("--empty", help="an empty folder, for --hide")
     parser.add_argument(

@@ -1,11 +1,11 @@
-"""The digests of published releases, in release/digests.json, for anyone to compare an artifact with.
+"""The digests of published releases, in release/digests.json, with which anyone can compare an artifact.
 
     {"releases": {"vVERSION": {"revision": COMMIT, "builds": {
         "registries": {"images": {}, "sboms": {}, "wheels": {}}}}}}
 
-A build's name is the network profile, because upstream's rules write archives differently, and which parts it had:
-"registries", "registries,cuda", "upstream,without-mlc-llm". Images have the digest of their manifest, files that of
-their bytes.
+A build is named after the network profile, because upstream's rules write archives differently, and its set of parts:
+"registries", "registries,cuda", "upstream,without-mlc-llm". An image's digest is its manifest's, a file's that of its
+bytes.
 """
 
 from __future__ import annotations
@@ -31,13 +31,11 @@ Digests = dict[str, dict[str, str]]
 
 
 class RecordError(Exception):
-    """The record is malformed, or may not be written; the message says what was expected, what was found, and what
-    fixes it.
-    """
+    """The record is malformed or must not be written; the message says what was expected and found, and the fix."""
 
 
 def kind(name: str) -> str | None:
-    """The kind that a file of a release is recorded as, or None for what is not recorded."""
+    """The kind under which a file of a release is recorded, or None if it is not recorded."""
     return "wheels" if name.endswith(".whl") else "sboms" if name.endswith(_SBOM_ENDINGS) else None
 
 
@@ -45,7 +43,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     """Reads and checks the record.
 
     Raises:
-        RecordError: something in it is not what it should be.
+        RecordError: it is malformed.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -95,7 +93,7 @@ def of_build(dist: pathlib.Path, images: Mapping[str, pathlib.Path]) -> Digests:
     """The digests of a build.
 
     Args:
-        dist: the folder of a release.
+        dist: a release's folder.
         images: name → OCI layout.
     """
     digests: Digests = {name: {} for name in KINDS}
@@ -110,16 +108,16 @@ def write(path: pathlib.Path, tag: str, build: str, digests: Digests, workspace:
     """Adds a build of a release to the record.
 
     Args:
-        path: of the record.
-        tag: of the release.
-        build: its name.
-        digests: of_build's.
-        workspace: the checkout that it was made of.
-        revision: the commit that the build says it is made of.
+        path: the record.
+        tag: the release's tag.
+        build: the build's name.
+        digests: the result of `of_build`.
+        workspace: the checkout that was built.
+        revision: the commit that the build says it was built from.
 
     Raises:
         RecordError: the checkout is not clean or not at the tag, the build is of another commit, or the record has
-          other digests of it.
+          other digests for it.
     """
     try:
         head = publish.check_checkout(workspace, tag)
@@ -154,10 +152,10 @@ def write(path: pathlib.Path, tag: str, build: str, digests: Digests, workspace:
 
 
 def artifacts(thing: pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
-    """What is to be verified at a path: (kind, name) → path; an image's name is its title.
+    """The artifacts to verify at a path: (kind, name) → path; an image's name is its title.
 
     Args:
-        thing: a wheel or bill of materials, the folder of a release as downloaded, or an OCI layout.
+        thing: a wheel, a bill of materials, the folder of a downloaded release, or an OCI layout.
 
     Raises:
         RecordError: it is none of these.
@@ -185,10 +183,10 @@ def artifacts(thing: pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
 
 
 def title(layout: pathlib.Path) -> str:
-    """The name that an image's labels give it (org.opencontainers.image.title).
+    """The name of an image according to its labels (org.opencontainers.image.title).
 
     Raises:
-        RecordError: they give none.
+        RecordError: it has no such label.
     """
     try:
         found: str = Image(layout).config["config"]["Labels"]["org.opencontainers.image.title"]
@@ -203,15 +201,15 @@ def look_up(
     """Finds an artifact in the record.
 
     Args:
-        content: of the record.
-        tag: of the release.
-        preferred: the build to look at first.
-        kind_and_name: what it is.
-        found: its digest.
+        content: the record's content.
+        tag: the release's tag.
+        preferred: the build to try first.
+        kind_and_name: the artifact.
+        found: the artifact's digest.
 
     Returns:
-        The build that has it with this digest, else one that has it with another; the commit; the digest that was
-        expected (None: it has none).
+        The build that has it with this digest, otherwise one that has it with another; the commit; the expected digest
+        (None if there is none).
 
     Raises:
         RecordError: the record has no such release.

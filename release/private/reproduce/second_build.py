@@ -1,10 +1,9 @@
-"""The second of two builds: from nothing, by another user on what looks like another machine, in a year to come.
+"""The second of two builds: from scratch, by another user on what looks like another machine, years later.
 
-Bazel's server gets a mount namespace in which the programs that start actions (linux-sandbox, process-wrapper) are
-replaced by scripts which
-give each action another umask, clock, time zone and locale first. So every action sees them, also those that take
-nothing of --action_env, and
-the server does not: it goes on telling changed files by their real times.
+Bazel's server runs in a mount namespace in which scripts replace the programs that start actions (linux-sandbox,
+process-wrapper). The scripts first change umask, clock, time zone and locale for each action. So every action sees
+them, even those that --action_env does not reach, but the server does not and still detects changed files by their real
+times.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from collections.abc import Callable, Collection, Mapping
 from release.private.reproduce import namespace, surroundings
 from release.private.reproduce.second_workspace import SecondWorkspace
 
-# Later than the certificates, keys and licences of today: more than four years.
+# More than four years, beyond the lifetime of today's certificates, keys and licences.
 DAYS_AHEAD = 1500
 
 _UID, _GID, _USER, _HOSTNAME = 4242, 4343, "somebody", "elsewhere"
-# Written so that no database of time zones is needed (POSIX.1, 8.3): 13 h 45 min east of Greenwich, and one west.
+# In a form that needs no time zone database (POSIX.1, 8.3): 13 h 45 min east of Greenwich, and one to the west.
 _ZONES = {"+1345": "ELSE-13:45", "-0930": "ELSE+9:30"}
 _LOCALES = ("C.UTF-8", "POSIX")
 _UMASKS = ("077", "027")
 
-# Bazel's programs that start actions → how a shell knows the word after which, or before which, the action's command
-# is.
+# Bazel's programs that start actions → how a shell recognizes the argument after or at which the action's command
+# begins.
 _STARTERS = {
     "linux-sandbox": ('[ "$1" = -- ]', ""),
     "process-wrapper": ('[ "${1#-}" = "$1" ]', '"$1"'),
@@ -58,7 +57,7 @@ done
 exec {program} "$@"
 """
 
-# linux-sandbox has a umask of its own, and libfaketime is not for it: hence only here.
+# Only in the action: linux-sandbox sets its own umask and must not see libfaketime.
 _ACTION = """\
 #!/bin/sh
 # Runs an action's command with another umask, clock, time zone and locale; the last two unless it sets its own.
@@ -81,13 +80,13 @@ def _nothing(_: str, second: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Variation:
-    """What the two builds do not have in common.
+    """Something in which the two builds differ.
 
     Attributes:
         name: as in `--without` and in the output of surroundings.py.
-        about: one or a few words for people.
-        namespaces: whether it takes Linux namespaces.
-        took_effect: (what the first build saw, what the second saw) → whether they differ as they are meant to.
+        about: its description, in a few words.
+        namespaces: whether it needs Linux namespaces.
+        took_effect: (what the first build saw, what the second saw) → whether they differ as intended.
     """
 
     name: str
@@ -112,11 +111,11 @@ NAMES = tuple(variation.name for variation in VARIATIONS)
 
 
 class NotVaried(Exception):
-    """A variation is not possible here, or had no effect; the message names it and what to do."""
+    """A variation is not possible here; the message names it and says what to do."""
 
 
 def shown(value: object) -> str:
-    """A value of surroundings.py in a line: a list by its first items."""
+    """A value of surroundings.py on one line; of a list only the first items."""
     if isinstance(value, list):
         names = [os.path.basename(path) if path not in surroundings.FOLDERS else path for path in value]
         return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "none"
@@ -126,9 +125,7 @@ def shown(value: object) -> str:
 def table(
     first: Mapping[str, object], second: Mapping[str, object], without: Collection[str]
 ) -> tuple[list[str], list[str]]:
-    """What each build saw, a line for each variation, and the variations that had no effect although they were to have
-    one.
-    """
+    """What each build saw, one line per variation, and the variations that should have had an effect but had none."""
     rows, failed = [("", "first build", "second build", "")], []
     for variation in VARIATIONS:
         one, other = (shown(seen.get(variation.name, "unknown")) for seen in (first, second))
@@ -151,7 +148,7 @@ def _namespace_command(*options: str) -> list[str]:
 
 
 def check(without: Collection[str]) -> None:
-    """Looks whether this machine allows what is to be varied.
+    """Checks that this machine allows the variations.
 
     Raises:
         NotVaried: it does not.
@@ -170,20 +167,20 @@ def check(without: Collection[str]) -> None:
         raise NotVaried(
             f"this machine allows no namespaces ({tried.stderr.strip().removeprefix('namespace: ')}), so these cannot"
             f" be varied: {', '.join(names)}. Allow them (sysctl user.max_user_namespaces,"
-            f" kernel.unprivileged_userns_clone, AppArmor), or do without: --without {','.join(names)}"
+            f" kernel.unprivileged_userns_clone, AppArmor), or skip them: --without {','.join(names)}"
         )
 
 
 class SecondBuild(SecondWorkspace):
-    """A workspace elsewhere, whose builds share nothing with the first but the sources and the downloads.
+    """A workspace elsewhere, whose builds share only the sources and the downloads with the first.
 
     Args:
         workspace: the root of the first.
         place: folder for all of it; new or empty.
         first: what the first build's actions saw (surroundings.py).
         libfaketime: the library that fakes the clock.
-        without: names of variations that are left out.
-        revision: a commit to check out; None: the files as they are.
+        without: names of variations to skip.
+        revision: a commit to check out; None for the files as they are.
     """
 
     def __init__(
@@ -205,11 +202,11 @@ class SecondBuild(SecondWorkspace):
             self._in_actions["TZ"] = _ZONES[self._other("time_zone", tuple(_ZONES))]
         if "locale" not in without:
             self._in_actions["LC_ALL"] = self._other("locale", _LOCALES)
-        # Of a release: who builds is part of its provenance.
+        # The provenance of a release names the builder.
         kept = ("GITHUB_SERVER_URL", "GITHUB_WORKFLOW_REF") if revision else ()
         self.environment |= self._in_actions | {name: os.environ[name] for name in kept if name in os.environ}
         if "user" not in without:
-            # Bazel keeps downloads below a folder with the user's name: it stays where the first build has it.
+            # Bazel keeps downloads below a folder with the user's name; use the first build's.
             folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
             self.startup.append(
                 f"--output_user_root={folder}/bazel/_bazel_{os.environ.get('USER') or getpass.getuser()}"
@@ -219,17 +216,17 @@ class SecondBuild(SecondWorkspace):
         self._libfaketime = self._copied(libfaketime, "libfaketime.so.1")
         if "clock" not in without:
             self._in_actions |= {
-                # Time-outs are measured by it.
+                # Time-outs depend on the monotonic clock.
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
                 "FAKETIME": f"+{DAYS_AHEAD}d",
-                # Times of files stay as they are: tools that compare them with each other are not to be confused.
+                # Keep file times, so as not to confuse tools that compare them.
                 "NO_FAKE_STAT": "1",
             }
 
     def __enter__(self) -> SecondBuild:
         check(self._without)
         if {variation.name for variation in VARIATIONS if variation.namespaces} - set(self._without):
-            # Where Bazel's programs are, only Bazel says; the server that answers has no namespace, so it must end.
+            # Only Bazel knows where its programs are. The server that answers runs outside the namespace, so stop it.
             base = pathlib.Path(self.bazel("info", "--color=no", "install_base", stderr=subprocess.PIPE).stdout.strip())
             self.bazel("shutdown", stderr=subprocess.PIPE)
             self.prefix = self._namespaces(base)
@@ -241,7 +238,7 @@ class SecondBuild(SecondWorkspace):
     def _copied(self, file: pathlib.Path, name: str) -> pathlib.Path:
         folder = self.place / "tools"
         folder.mkdir(exist_ok=True)
-        # All that is in here is read by sandboxes of the second build.
+        # The second build's sandboxes read everything in here.
         return pathlib.Path(shutil.copy(file, folder / name))
 
     def _script(self, name: str, text: str) -> pathlib.Path:
@@ -251,11 +248,11 @@ class SecondBuild(SecondWorkspace):
         return path
 
     def _namespaces(self, install_base: pathlib.Path) -> list[str]:
-        """The words that put a command into the second build's namespaces."""
+        """The command prefix that enters the second build's namespaces."""
         options = []
         if "user" not in self._without:
             options += [f"--uid={_UID}", f"--gid={_GID}"]
-            # Every user is in these files, or in some directory service, which a namespace does not change.
+            # Users are in these files, or in a directory service, which a namespace does not change.
             entries = {"passwd": f"{_USER}:x:{_UID}:{_GID}::/nonexistent:/bin/sh", "group": f"{_USER}:x:{_GID}:"}
             for name, entry in entries.items():
                 path = self.place / "tools" / name
@@ -274,7 +271,7 @@ class SecondBuild(SecondWorkspace):
             script = self._script(
                 f"{name}.sh", _STARTER.format(name=name, action=action, found=found, before=words, program=program)
             )
-            # Bazel looks whether its own files have been changed, by their times.
+            # Bazel checks its own files for changes, by their times.
             status = (install_base / name).stat()
             os.utime(script, ns=(status.st_atime_ns, status.st_mtime_ns))
             options.append(f"--replace={install_base / name}={script}")
@@ -289,7 +286,7 @@ class SecondBuild(SecondWorkspace):
         return _namespace_command(*options)
 
     def build(self, options: list[str], targets: list[str]) -> pathlib.Path:
-        """Builds targets without any cache of outputs; returns bazel-bin.
+        """Builds targets without any output cache; returns bazel-bin.
 
         Raises:
             subprocess.CalledProcessError: the build fails.
@@ -297,7 +294,7 @@ class SecondBuild(SecondWorkspace):
         shared = ["--color=no", "--curses=no"]
         uncached = ["--disk_cache=", "--remote_cache=", "--remote_executor="]
         jobs = [] if "jobs" in self._without else [f"--jobs={self.jobs}"]
-        # libfaketime keeps things in shared memory by process id, and in each sandbox ids begin anew.
+        # libfaketime keeps state in shared memory by process id, and ids start over in each sandbox.
         sandbox = [] if "clock" in self._without else ["--sandbox_tmpfs_path=/dev/shm"]
         self.bazel(
             "build",
@@ -313,20 +310,20 @@ class SecondBuild(SecondWorkspace):
         return pathlib.Path(self.bazel("info", *shared, *options, "bazel-bin", stderr=subprocess.PIPE).stdout.strip())
 
     def concurrency(self) -> int:
-        """How many actions ran at once, at most, in the last build: from Bazel's profile (Trace Event Format, complete
+        """The most actions that ran at once in the last build, from Bazel's profile (Trace Event Format, complete
         events).
         """
         return most_at_once(json.loads(gzip.decompress(self._profile.read_bytes()))["traceEvents"])
 
 
 def most_at_once(events: list[dict]) -> int:
-    """The most events of the category "action processing" that are under way at one time."""
+    """The most events of the category "action processing" that overlap at any time."""
     spans = [
         (event["ts"], event["ts"] + event["dur"])
         for event in events
         if event.get("cat") == "action processing" and "dur" in event
     ]
-    # At equal times ends come first.
+    # At equal times, ends come first.
     steps = sorted([(start, 1) for start, _ in spans] + [(end, -1) for _, end in spans])
     running = most = 0
     for _, step in steps:

@@ -1,4 +1,4 @@
-"""A copy of the workspace with its own output base, for tests that run Bazel themselves, and comparison of outputs."""
+"""A copy of the workspace with its own output base, for tests that run Bazel themselves; compares outputs."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 
 from fetch.hashes import file_sha256
 
-# Variables that say where the launcher and Bazel keep their downloads (`env_inherit` of targets that use this), where
-# git sources come from, and whether CUDA is part of the build (`env` of the targets that repeat it: VARIABLES of
+# Variables that name the launcher's and Bazel's download folders (`env_inherit` of targets that use this), the place of
+# git sources, and whether the build has CUDA (`env` of the targets that repeat it: VARIABLES of
 # @git_sources//:sources.bzl and MLC_CUDA).
 KEPT = ("HOME", "MLC_BAZEL_CACHE", "MLC_CUDA", "MLC_FETCH_SOURCES", "MLC_PROFILE", "MLC_SOURCES", "XDG_CACHE_HOME")
 
 
 class SecondWorkspace:
-    """Copies the sources; leaving it stops its Bazel and makes everything in it removable.
+    """Copies the sources. On exit it stops its Bazel and makes everything in it removable.
 
     Args:
         workspace: the root of the first.
-        place: folder for the copy and all that is built in it.
-        revision: a commit to check out, instead of a copy of the files as they are.
-        environment: variables beside the inherited ones.
+        place: folder for the copy and everything that is built in it.
+        revision: a commit to check out, instead of copying the files as they are.
+        environment: variables in addition to the inherited ones.
 
     Attributes:
-        prefix: words before each command, a program that starts another one.
-        startup: Bazel's startup options, beside the output base.
+        prefix: prefix of each command: a program that starts another one.
+        startup: Bazel's startup options, in addition to the output base.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ def digests(artifacts: list[pathlib.Path]) -> dict[str, str]:
 
 
 def differences(here: dict[str, str], there: dict[str, str], other: str) -> list[str]:
-    """One line for each file that only one build made, or that differs; `other` says which the second build is."""
+    """One line for each file that differs or that only one build has; `other` describes the second build."""
     return [
         f"{name}: {here.get(name, 'missing')} in this build, {there.get(name, 'missing')} in {other}"
         for name in sorted(here.keys() | there.keys())

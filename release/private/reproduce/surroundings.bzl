@@ -1,16 +1,16 @@
-"""The rule `surroundings`: what an action of this build sees of the machine."""
+"""The rule `surroundings`: what an action of this build sees of the host."""
 
 def _surroundings_impl(ctx):
     output = ctx.actions.declare_file(ctx.label.name + ".json")
 
-    # As the actions that matter: without the environment that --action_env adds to, so that only what reaches those too is seen here.
+    # Like the actions that matter, without the environment that --action_env extends, so that it sees only what those see.
     ctx.actions.run(
         executable = ctx.executable._tool,
         arguments = ["--output", output.path],
         outputs = [output],
         mnemonic = "Surroundings",
-        progress_message = "Looking at what actions see of this machine",
-        # An earlier answer, or another machine's, says nothing of this build.
+        progress_message = "Recording what actions see of this machine",
+        # An earlier result, or another machine's, says nothing about this build.
         execution_requirements = {"no-cache": "", "no-remote": ""},
     )
     return [DefaultInfo(files = depset([output]), runfiles = ctx.runfiles([output]))]

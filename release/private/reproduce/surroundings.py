@@ -1,9 +1,8 @@
-"""Writes down what an action of a build sees of the machine around it: the proof that two builds had different
-surroundings.
+"""Records what a build action sees of the host: evidence that two builds ran in different surroundings.
 
     python3 surroundings.py --output surroundings.json
 
-Run by a build action (surroundings.bzl), never by hand: what counts is what Bazel's sandbox lets through.
+Runs as a build action (surroundings.bzl), never by hand: what counts is what Bazel's sandbox lets through.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import shutil
 import sys
 import time
 
-# Programs of a host's toolchain, in whatever version, and folders of its headers, libraries and modules.
+# Programs of a host's toolchain, in any version, and folders of its headers, libraries and modules.
 PROGRAMS = re.compile(
     r"(([a-z0-9_]+-)*linux-gnu-)?"
     r"(gcc|g\+\+|cc|c\+\+|cpp|c89|c99|clang|clang\+\+|ld|ld\.(bfd|gold|lld)|gold|as|ar|ranlib|nm|strip|objcopy|objdump|readelf|nvcc|gcc-(ar|nm|ranlib)|make|gmake|cmake|ninja|cargo|rustc)"
@@ -29,9 +28,7 @@ SEARCHED = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin
 
 
 def toolchain() -> list[str]:
-    """Paths of the host's compilers, linkers and the like that can be run, and of folders of their parts that hold
-    something.
-    """
+    """Paths of the host's runnable compilers, linkers and the like, and of their folders that are not empty."""
     programs = {
         os.path.realpath(path)
         for folder in SEARCHED
@@ -43,7 +40,7 @@ def toolchain() -> list[str]:
 
 
 def output_base(folder: str) -> str:
-    """The output base of an action that runs in `folder`; it may lie within another build's.
+    """The output base of an action that runs in `folder`; it may be inside another build's.
 
     >>> output_base("/base/execroot/_main")
     '/base'
@@ -55,7 +52,7 @@ def output_base(folder: str) -> str:
 
 
 def surroundings() -> dict[str, object]:
-    """Variation → what this process sees of it; the names are those of second_build.VARIATIONS."""
+    """Variation → what this process sees of it, with the names of second_build.VARIATIONS."""
     umask = os.umask(0)
     os.umask(umask)
     now = datetime.datetime.now(datetime.UTC)
@@ -68,7 +65,7 @@ def surroundings() -> dict[str, object]:
         "toolchain": toolchain(),
         "umask": f"{umask:03o}",
         "user": f"{os.getuid()}:{os.getgid()}",
-        # Inputs are links, in the end to the sources.
+        # Inputs are links that finally lead to the sources.
         "workspace": str(pathlib.Path(os.path.realpath(__file__)).parents[3]),
     }
 

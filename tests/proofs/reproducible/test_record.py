@@ -274,7 +274,7 @@ def test_what_is_not_recorded(release: Release, published: pathlib.Path, capsys:
     (published / "dist/b-1-py3-none-any.whl").write_text("1")
     assert not verify(release, release, [published / "dist/b-1-py3-none-any.whl"])
     said = capsys.readouterr().out
-    assert "NOT AS RECORDED: release/digests.json has none of that name" in said and "it makes no such thing" in said
+    assert "NOT AS RECORDED: release/digests.json has none of that name" in said and "it has no such artifact" in said
 
 
 def test_another_profile_is_named(
