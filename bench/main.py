@@ -1,19 +1,20 @@
 """Measures what this build costs and produces, and prints Markdown tables for each part.
 
 parts, with their time on 2 cores:
-  builds    cold, null and one-file-changed build of the runtime: Bazel and CMake + Ninja in turns (5 min per cold run,
-  and 2 min)
-  native    the same for mlc-llm's libraries, its Rust tokenizers and the runtime they need (15 min per cold run); needs
-  mlc-llm's sources
-  image     from nothing, null build, and one changed C++ file up to the image's digest, with critical paths (15 min; 5
-  min without mlc-llm)
+  builds    cold, null and one-file-changed build of the runtime: Bazel and CMake + Ninja in turns
+            (5 min per cold run, and 2 min)
+  native    the same for mlc-llm's libraries, its Rust tokenizers and the runtime they need
+            (15 min per cold run); needs mlc-llm's sources
+  image     build from nothing, null build, and one changed C++ file up to the image's digest, with critical
+            paths (15 min; 5 min without mlc-llm)
   launcher  time that tools/bazel adds to a Bazel command (15 s)
-  sizes     wheels, libraries and image layers (10 s once they are built); `tools/bazel run --config=cuda //bench` adds
-  those for GPUs
-  engine    mlc-llm's engine on our TVM and on the official one: start, prefill, decode (3 min); needs mlc-llm's sources
+  sizes     wheels, libraries and image layers (10 s once they are built);
+            `tools/bazel run --config=cuda //bench` adds those for GPUs
+  engine    mlc-llm's engine on our TVM and on the official one: start, prefill, decode (3 min);
+            needs mlc-llm's sources
   push      //images:push against a bare copy of the same image, over loopback (15 s once it is built and tested)
-  remote    TVM's runtime built locally, by one worker, by two, and from their cache in a second checkout; on paper by
-  up to 256 (20 min)
+  remote    TVM's runtime built locally, by one worker, by two, and from their cache in a second checkout;
+            on paper by up to 256 (20 min)
   fresh     the README's two commands in a fresh clone with empty caches: wall time and download volume
 
 Run nothing else meanwhile. Temporary folders need 5 GB.

@@ -4,13 +4,12 @@ network.
     ./run bench --results results.json                # in the unpacked bundle; see README.md
 
 parts:
-  rates      products of 8192 × 8192 matrices by cuBLAS through this runtime and by kernels that TVM generates, and
-  copies on the device,
-             against NVIDIA's own functions and PyTorch
+  rates      products of 8192 × 8192 matrices by cuBLAS through this runtime and by kernels that TVM generates,
+             and copies on the device, against NVIDIA's own functions and PyTorch
   overhead   host time of kernel launches and virtual machine calls: our runtime and the official one
   attention  decoding with the paged KV cache, in bytes per second: both runtimes
-  engine     tokens per second of mlc-llm's engine on a model with a billion random weights: both runtimes, and the
-  bound by memory bandwidth
+  engine     tokens per second of mlc-llm's engine on a model with a billion random weights: both runtimes,
+             and the bound by memory bandwidth
   allreduce  the sum of tensors over all GPUs, through this runtime's sessions and by NCCL itself
   shards     tokens per second of that model on one GPU, and shared by several
 """

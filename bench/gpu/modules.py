@@ -46,9 +46,8 @@ def overhead(target: str) -> tvm.IRModule:
     the kernel `add_one`.
 
     `nothing(x) = x` only calls the virtual machine. `one` launches a kernel. `chain` launches CHAIN kernels in a row,
-    each into a new tensor;
-    `chain_symbolic` does so for any length, which it must look up. All take and return float32 vectors, of VECTOR
-    elements if the length is fixed.
+    each into a new tensor; `chain_symbolic` does so for any length, which it must look up. All take and return float32
+    vectors, of VECTOR elements if the length is fixed.
 
     Args:
         target: what to compile for, as JSON; kernels for a GPU bind their loops to threads.

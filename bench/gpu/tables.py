@@ -1,4 +1,4 @@
-"""What measure.py found, next to its targets, as Markdown."""
+"""Writes the results of measure.py, next to their targets, as Markdown."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def allreduce(part: dict[str, Any]) -> str:
             rate = (
                 spread([moved / each[name] / 1e9 for each in rounds], lambda value: f"{value:.0f}")
                 if gpus > 1
-                else "nothing travels"
+                else "nothing is sent"
             )
             verdict = met(median(ratios), ALLREDUCE_TARGET) if name != "nccl itself" and gpus > 1 else ""
             time = spread([each[name] * 1e6 for each in rounds], lambda time: f"{time:.1f}")

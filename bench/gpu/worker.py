@@ -1,8 +1,7 @@
 """Measures the TVM runtime on PYTHONPATH, without TVM's compiler. measure.py sends the requests (protocol.py).
 
     worker.py --modules FOLDER --nvidia-libraries SITE_PACKAGES          # on the GPU
-    worker.py --modules FOLDER --device cpu                              # for a trial, with modules compiled for the
-    CPU
+    worker.py --modules FOLDER --device cpu        # for a trial, with modules compiled for the CPU
 
 Requests are the methods of `Worker`. Times are in seconds. Every device call checks for errors, and results are checked
 before they are timed.

@@ -5,7 +5,7 @@
 
 Data: what OSV publishes for PyPI, Rust's crates and Debian's releases (all.zip, or unpacked), and the JSON of Debian's
 security tracker, as files or addresses. A pin is outdated if this machine's registries have a newer version that the
-update commands would take.
+update commands would choose.
 
 Exit status 1: a vulnerability of severity --fail-on or above that locks/audit.json does not accept; an expired entry
 there; pins of an ecosystem that the data does not cover (unless --partial). Unrated vulnerabilities count as "high".
@@ -57,9 +57,9 @@ class Allowed:
 
     Args:
         id: its name, or one of its aliases.
-        reason: why it does no harm here, or why it has to wait.
-        until: the last day on which that holds.
-        package: the pin that it is about; "" for every one.
+        reason: why it does no harm here, or why the fix has to wait.
+        until: the last day on which it is accepted.
+        package: the pin that it is about; "" for all.
     """
 
     id: str
@@ -73,7 +73,7 @@ class Allowed:
 
 @dataclasses.dataclass(frozen=True)
 class Outdated:
-    """A pin that a registry has a newer version of, within what the build asks for."""
+    """A pin for which a registry has a newer version that the build would accept."""
 
     ecosystem: str
     name: str
@@ -109,12 +109,12 @@ def read_allowed(content: Any) -> list[Allowed]:
 
 
 def debian_source(path: str, version: str, source_version: str = "") -> tuple[str, str]:
-    """Name and version of the source package of a Debian package: what vulnerability data names.
+    """Name and version of a Debian package's source package, which vulnerability data names.
 
     Args:
-        path: of the .deb in the archive; its folder is the source package's name.
-        version: the package's.
-        source_version: the source package's, where the lock says that it is another one.
+        path: the .deb's path in the archive; its folder has the source package's name.
+        version: the package's version.
+        source_version: the source package's version if the lock states a different one.
 
     >>> debian_source("pool/main/b/bash/bash_5.2.15-2+b13_amd64.deb", "5.2.15-2+b13")
     ('bash', '5.2.15-2')
@@ -123,8 +123,8 @@ def debian_source(path: str, version: str, source_version: str = "") -> tuple[st
 
 
 def pins(locked: Iterable[Input]) -> list[Pin]:
-    """What the locks pin, as vulnerability data names it: Debian's source packages, each once for all that is built of
-    it.
+    """The pins of the locks under their names in vulnerability data; a Debian source package is listed once for all its
+    binary packages.
     """
     found = []
     sources: dict[tuple[str, str, str], set[str]] = {}
@@ -145,10 +145,10 @@ def pins(locked: Iterable[Input]) -> list[Pin]:
 
 
 def bazel_pins(manifest: dict[str, Any]) -> list[Pin]:
-    """The packages that the launcher installed Bazel from (tools/launcher/bootstrap.py), as the locks' pins are.
+    """The packages from which the launcher installed Bazel (tools/launcher/bootstrap.py), as pins.
 
     Args:
-        manifest: the content of manifest.json in the folder that it installed Bazel into.
+        manifest: the content of manifest.json in the folder of that Bazel.
     """
     sources = set()
     for name, package in manifest["packages"].items():
@@ -200,7 +200,7 @@ def outdated_debian(locked: list[Input]) -> list[Outdated]:
 
 
 def outdated_pypi(locked: list[Input]) -> list[Outdated]:
-    """Distributions of which locks/requirements.in allows a newer version than is locked."""
+    """Distributions for which locks/requirements.in allows a newer version than the locked one."""
     resolved = update_requirements.resolve(lock_file.folder() / update_requirements.ASKED, pins=[])
     newest = inputs.requirements(update_requirements.lock_text(resolved))
     order = osv.version_order(osv.PYPI)
@@ -214,7 +214,7 @@ def outdated_pypi(locked: list[Input]) -> list[Outdated]:
 
 
 def outdated_crates(locked: list[Input], cargo: str) -> list[Outdated]:
-    """Crates with a newer version that Cargo takes for compatible: cargo itself resolves each series anew."""
+    """Crates with a newer version that Cargo considers compatible: cargo itself resolves each series again."""
     crates = [each for each in locked if each.ecosystem == inputs.CRATE]
     lines = ["[package]", 'name = "asks"', 'version = "0.0.0"', "[lib]", 'path = "lib.rs"', "[dependencies]"]
     lines += [
@@ -260,14 +260,14 @@ def outdated(locked: list[Input], cargo: str) -> tuple[list[Outdated], list[str]
 
 @dataclasses.dataclass
 class Report:
-    """What an audit found, and what of it makes it fail.
+    """The findings of an audit, and which of them make it fail.
 
     Args:
         found: all vulnerabilities.
         allowed: entries of locks/audit.json.
-        fail_on: the least severity that fails.
-        today: the day by which entries expire.
-        partial: whether pins that the data says nothing of are accepted.
+        fail_on: the lowest severity that fails the audit.
+        today: the date that decides which entries have expired.
+        partial: whether to accept pins that the data does not cover.
     """
 
     database: osv.Database
@@ -286,7 +286,7 @@ class Report:
 
     @property
     def problems(self) -> list[str]:
-        """One line for each thing that makes the audit fail."""
+        """One line for each reason why the audit fails."""
         lines = [
             f"{each.id}: {each.pin.name} {each.pin.version} ({each.pin.ecosystem}), {each.severity}"
             for each in self.found
@@ -296,14 +296,14 @@ class Report:
             if each.until < self.today:
                 lines.append(
                     f"locks/{ALLOWED}: {each.id} was allowed until {each.until} ({each.reason}): fix it, or judge it"
-                    " again and move the date"
+                    " again and change the date"
                 )
         if not self.partial:
-            # Data about git repositories is not published apart: what there is comes with the other ecosystems.
+            # There is no separate data about git repositories; it comes with the other ecosystems.
             for ecosystem in sorted({pin.ecosystem for pin in self.database.not_covered} - {osv.GIT}):
                 count = sum(pin.ecosystem == ecosystem for pin in self.database.not_covered)
                 lines.append(
-                    f"the data has no record of {ecosystem}, {count} pins were not checked: give it with --data, or"
+                    f"the data has no record of {ecosystem}, {count} pins were not checked: supply it with --data, or"
                     " accept that with --partial"
                 )
         if self.fail_on_outdated and self.outdated:
@@ -335,7 +335,7 @@ class Report:
         return [each for each in self.allowed if not any(each.covers(finding) for finding in self.found)]
 
     def as_text(self) -> str:
-        """Tables for people."""
+        """The report as text tables."""
         parts = []
         rows = [("severity", "vulnerability", "package", "version", "fixed in", "ecosystem", "used by", "what")]
         for each in self.found:
@@ -374,7 +374,7 @@ class Report:
         )
         notes = [
             *self.notes,
-            *(f"locks/{ALLOWED}: {each.id} allows nothing that was found: take it out" for each in self._unused()),
+            *(f"locks/{ALLOWED}: {each.id} allows nothing that was found: remove it" for each in self._unused()),
         ]
         if notes:
             parts.append("\n".join(f"note: {note}" for note in notes))
@@ -422,30 +422,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--bazel",
         metavar="MANIFEST",
-        help="also what the launcher made Bazel of: manifest.json in the folder that it installed it into",
+        help="also check the packages of Bazel: manifest.json in the folder into which the launcher installed it",
     )
     parser.add_argument(
         "--fail-on",
         choices=osv.SEVERITIES,
         default="medium",
-        help="the least severity that makes it fail (default: medium)",
+        help="the lowest severity that fails the audit (default: medium)",
     )
     parser.add_argument("--fail-on-outdated", action="store_true", help="also fail if a pin is outdated")
-    parser.add_argument(
-        "--partial", action="store_true", help="accept pins of ecosystems that the data says nothing of"
-    )
-    parser.add_argument("--offline", action="store_true", help="do not ask this machine's registries what is outdated")
+    parser.add_argument("--partial", action="store_true", help="accept pins of ecosystems that the data does not cover")
+    parser.add_argument("--offline", action="store_true", help="do not ask registries for newer versions")
     parser.add_argument(
         "--json",
         metavar="FILE",
-        help="write the report there as JSON too; - is standard output, in place of the tables",
+        help="also write the report as JSON; - writes it to standard output instead of the tables",
     )
     parser.add_argument(
         "--today",
         type=datetime.date.fromisoformat,
         default=datetime.date.today(),
         metavar="DATE",
-        help="the day by which exceptions expire",
+        help="the date that decides which exceptions have expired (default: today)",
     )
     options = parser.parse_args(arguments)
     try:
@@ -459,7 +457,7 @@ def main(arguments: list[str] | None = None) -> int:
         database = osv.Database(asked, in_history)
         read_data(database, options.data)
         newer, notes = (
-            ([], ["what is outdated was not asked (--offline)"])
+            ([], ["outdated pins were not looked up (--offline)"])
             if options.offline
             else outdated(locked, os.environ.get("CARGO", "cargo"))
         )

@@ -1,12 +1,12 @@
-"""What vulnerability data says of one version of a package: OSV records and Debian's security tracker, offline.
+"""Looks up versions of packages in vulnerability data, offline: OSV records and Debian's security tracker.
 
 Formats: OSV schema 1.7 (https://ossf.github.io/osv-schema/), as files of one record, as the archives that OSV publishes
 for each ecosystem (all.zip), or unpacked; and the JSON of Debian's security tracker.
 
 Each ecosystem's own library orders its versions: packaging (PEP 440), python-debian (Debian policy 5.6.12),
 semantic-version (SemVer 2.0.0, as Cargo). univers 32.0.1 does not replace them: its reader of OSV ranges is an empty
-function, its ranges refuse some event lists that the schema allows, such as two fixes in a row, and its SemVer lets
-build metadata decide and guesses at what is no version.
+function, its ranges refuse some event lists that the schema allows, such as two fixes in a row, and its SemVer compares
+build metadata and guesses at strings that are not versions.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 from packaging.version import Version as PythonVersion
 
-# OSV's names of ecosystems; that of Rust's crates up to its dot.
+# OSV's names of ecosystems; the name of Rust's crates only up to its dot.
 PYPI, CRATES, DEBIAN, GIT = "PyPI", "crates", "Debian", "GIT"
 
 # From the least to the most severe (CVSS 3.1, section 5); "unknown" is for unrated vulnerabilities.
 SEVERITIES = ("none", "low", "medium", "high", "critical")
 UNKNOWN = "unknown"
 
-# Debian's suites by the number that OSV has for them.
+# Debian's suites by their numbers in OSV.
 RELEASES = {"bullseye": "11", "bookworm": "12", "trixie": "13", "forky": "14"}
 
 # Words in GitHub's advisories and in Debian's tracker.
@@ -55,14 +55,14 @@ class DataError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Pin:
-    """One locked thing as the data names it.
+    """One locked input as the data names it.
 
     Args:
-        ecosystem: OSV's name, "Debian:12" with Debian's release.
-        name: of the distribution, crate, Debian source package; the address of a git repository.
-        version: as the ecosystem writes it; a commit of a git repository.
-        uses: what takes it, in words.
-        suite: Debian's, by name.
+        ecosystem: OSV's name; for Debian with the release, "Debian:12".
+        name: of the distribution, crate or Debian source package; the address of a git repository.
+        version: in the ecosystem's form; for a git repository, a commit.
+        uses: what uses it, in words.
+        suite: the name of Debian's suite.
     """
 
     ecosystem: str
@@ -80,7 +80,7 @@ class Finding:
         aliases: further names of the same vulnerability.
         severity: one of SEVERITIES, or UNKNOWN.
         fixed: the versions that fix it, as the data names them.
-        note: what a reader must know to judge it; usually "".
+        note: what a reader must know to judge it, usually "".
     """
 
     pin: Pin
@@ -115,16 +115,16 @@ def version_order(ecosystem: str) -> Callable[[str], Any]:
 
 
 def _in_range(version: str, events: list[dict[str, str]], order: Callable[[str], Any]) -> bool:
-    """Whether a version is in a range (OSV schema, "Evaluation"): of the events, in order of versions, the last one at
-    or before the version counts.
+    """Whether a version is in a range (OSV schema, "Evaluation"): the last event, in order of versions, at or before
+    the version decides.
 
     Raises:
         ValueError: one of them is not a version.
     """
     key = order(version)
     vulnerable = False
-    # "0" is before every version. At the same version a fix comes before an introduction, so that a range may start
-    # again there; a last affected version comes after an introduction, so that both may be the same.
+    # "0" is before every version. At the same version, a fix comes before an introduction, so that a range can start
+    # again there; a last affected version comes after an introduction, so that both can be the same.
     kinds = {"fixed": 0, "limit": 0, "introduced": 1, "last_affected": 2}
     listed = [(kind, text) for event in events for kind, text in event.items() if kind in kinds]
 
@@ -164,9 +164,7 @@ def _enumerated(pin: Pin, versions: Iterable[str]) -> bool:
 
 
 def severity(record: dict[str, Any], affected: dict[str, Any]) -> str:
-    """The most severe that a record says of one package: by CVSS' base score, else by a word; UNKNOWN if it says
-    nothing.
-    """
+    """A record's highest severity for one package: by CVSS base score, otherwise by a word, otherwise UNKNOWN."""
     found = []
     for entry in [*record.get("severity", []), *affected.get("severity", [])]:
         kind = {"CVSS_V2": cvss.CVSS2, "CVSS_V3": cvss.CVSS3, "CVSS_V4": cvss.CVSS4}.get(entry.get("type"))
@@ -206,18 +204,17 @@ Ancestry = Callable[[str, str, str], "bool | None"]
 
 
 def unknown_ancestry(repository: str, older: str, newer: str) -> bool | None:
-    """Whether one commit is part of the history of another: unknown without a checkout."""
+    """Whether one commit is in the history of another; unknown without a checkout."""
     return None
 
 
 @dataclasses.dataclass
 class Database:
-    """What was read: which pins it is about, and what it says of them.
+    """The vulnerability data that was read, reduced to the pins.
 
     Args:
-        pins: what is asked about; records about other packages are dropped while they are read.
-        in_history: (repository, commit, later commit) → whether the first is part of the second's history; None if
-          unknown.
+        pins: the pins to look up; records about other packages are dropped while reading.
+        in_history: (repository, commit, later commit) → whether the first is in the second's history; None if unknown.
     """
 
     pins: list[Pin]
@@ -235,11 +232,11 @@ class Database:
 
     @property
     def not_covered(self) -> list[Pin]:
-        """Pins of ecosystems that the data has no record of: the data says nothing about them."""
+        """Pins of ecosystems for which the data has no records."""
         return [pin for pin in self.pins if pin.ecosystem not in self.ecosystems]
 
     def add(self, content: Any, name: str) -> None:
-        """Takes in one JSON document: an OSV record, a list of them, or Debian's tracker.
+        """Adds one JSON document: an OSV record, a list of them, or Debian's tracker.
 
         Raises:
             DataError: it is neither.
@@ -263,7 +260,7 @@ class Database:
         for affected in record.get("affected", []):
             ecosystem, name = _name_of(affected.get("package", {}))
             if ecosystem:
-                # "Debian:12" speaks of that release, and a record of "Debian" alone of none that we could name.
+                # "Debian:12" is about that release; "Debian" alone names no release.
                 self.ecosystems.add(ecosystem)
             git = [each for each in affected.get("ranges", []) if each.get("type") == "GIT"]
             if git:
@@ -310,7 +307,7 @@ class Database:
     def _find(self, pin: Pin, record: dict[str, Any], affected: dict[str, Any], note: str) -> None:
         aliases = set(record.get("aliases", []))
         if record["id"].startswith("DEBIAN-"):
-            # Debian's own names for the CVEs that it tracks one by one; an advisory (DSA) is upstream of several.
+            # Debian's name for a single CVE. An advisory (DSA) covers several, so they are not its aliases.
             aliases |= set(record.get("upstream", [])) | {record["id"].removeprefix("DEBIAN-")}
         fixed = {
             event["fixed"]
@@ -338,7 +335,7 @@ class Database:
                             self.found.append(finding)
 
     def findings(self) -> list[Finding]:
-        """What was found: the same vulnerability of a pin under several names once, the most severe first."""
+        """The findings, most severe first; a pin's vulnerability with several names is listed once."""
         merged: list[Finding] = []
         for finding in sorted(self.found, key=lambda each: each.id):
             same = [each for each in merged if each.pin == finding.pin and each.names & finding.names]
@@ -350,12 +347,12 @@ class Database:
 
 
 def rank(severity: str) -> int:
-    """Its place in SEVERITIES; of UNKNOWN that of "high": nobody has said that it is harmless."""
+    """Its position in SEVERITIES; UNKNOWN ranks as "high", since nobody has called it harmless."""
     return SEVERITIES.index("high" if severity == UNKNOWN else severity)
 
 
 def _by_fame(names: Iterable[str]) -> list[str]:
-    """Names of a vulnerability, a CVE first: that is what everybody knows it by."""
+    """Names of a vulnerability, the CVE first, because it is the best known."""
     return sorted(names, key=lambda name: (not name.startswith("CVE-"), name))
 
 
@@ -374,12 +371,12 @@ def _merge(one: Finding, other: Finding) -> Finding:
 
 
 def _affects(pin: Pin, affected: dict[str, Any]) -> tuple[bool, str]:
-    """Whether a record's entry for a package has a version of it, and a note if that had to be assumed."""
+    """Whether a record's entry for a package covers a version, and a note if that had to be assumed."""
     if _enumerated(pin, affected.get("versions", [])):
         return True, ""
     ranges = [each for each in affected.get("ranges", []) if each.get("type") in ("SEMVER", "ECOSYSTEM")]
     if not ranges and not affected.get("versions"):
-        return True, "the record names no versions: it counts as all"
+        return True, "the record names no versions: all count as affected"
     for each in ranges:
         try:
             if _in_range(pin.version, each.get("events", []), version_order(pin.ecosystem)):
@@ -403,7 +400,7 @@ def _tracked(pin: Pin, id: str, entry: dict[str, Any], state: dict[str, Any]) ->
         not fixed or fixed == "0" or DebianVersion(fixed) <= DebianVersion(pin.version)
     ):
         return None
-    # "low**" and the like: the stars say who judged.
+    # The stars in "low**" and the like say who judged.
     word = state.get("urgency", "").rstrip("*")
     note = state.get("nodsa", "") or ("Debian has not judged it yet" if state.get("status") == "undetermined" else "")
     return Finding(
@@ -433,9 +430,7 @@ def documents(place: Path) -> Iterator[tuple[str, bytes]]:
         for each in files:
             yield from documents(each)
     elif not place.is_file():
-        raise DataError(
-            f"{place}: expected a file, a folder or an address with vulnerability data, found nothing there"
-        )
+        raise DataError(f"{place}: expected a file, a folder or an address with vulnerability data, found none")
     elif zipfile.is_zipfile(place):
         with zipfile.ZipFile(place) as archive:
             for name in archive.namelist():
@@ -446,10 +441,10 @@ def documents(place: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def read(database: Database, place: Path) -> int:
-    """Adds all documents of a place to a database; returns how many there were.
+    """Adds all documents of a file, archive or folder to a database; returns their number.
 
     Raises:
-        DataError: something in it is no vulnerability data.
+        DataError: something in it is not vulnerability data.
     """
     count = 0
     for name, content in documents(place):

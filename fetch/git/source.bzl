@@ -77,7 +77,7 @@ def _git_source_impl(rctx):
         fail(done.stderr.strip())
     if place[0] == "--checkouts":
         # The build takes the locked commit whatever happens to the checkout, but must refuse a change there instead of ignoring it. It watches
-        # files, because rctx.watch_tree breaks Bazel's server once a folder is gone. It sees a new file once the index has it.
+        # files, because rctx.watch_tree breaks Bazel's server once a folder is deleted. It sees a new file once the index has it.
         for file in [".git/HEAD", ".git/index", ".git/logs/HEAD"] + done.stdout.splitlines():
             rctx.watch("{}/{}/{}".format(place[1], rctx.attr.source, file))
     if place[0] == "--tar":

@@ -1,19 +1,19 @@
 """Updates locks/licenses.lock.json: the licence of every input in the other locks, as its own package states it.
 
     tools/bazel run //locks:update_licenses                     # write the lock
-    tools/bazel run //locks:update_licenses -- --check          # only compare: exit status 1 if it would change
+    tools/bazel run //locks:update_licenses -- --check          # only compare; exit status 1 if it would change
     tools/bazel run //locks:update_licenses -- --cache FOLDER   # reuse and keep downloads, as in Bazel's cache
-    tools/bazel run //locks:update_licenses -- --texts FOLDER   # write the texts there that need a review
+    tools/bazel run //locks:update_licenses -- --texts FOLDER   # write texts that need a review to FOLDER
 
-Only new versions are fetched, by hash; git repositories come from the checkouts in MLC_SOURCES, else from upstream.
+It fetches only new versions, by hash; git repositories come from the checkouts in MLC_SOURCES, otherwise from upstream.
 FOLDER of --cache may be Bazel's repository cache (`tools/bazel info repository_cache`).
 
 A licence is an SPDX 2.3 licence expression (annex D). For a Debian package it joins all licences that its copyright
-file names. The file covers the source package, which holds more than reaches the binary package. Names that SPDX does
+file names. That file covers the whole source package, which holds more than the binary package. Names that SPDX does
 not know become LicenseRef-debian-<name>.
 
-No program reads prose: for a text without a licence's name, fetch/licenses/reviewed.json has the expression that a
-person has read out of it. The text's hash is part of the entry, so that a changed text needs another review.
+No program reads prose: if a text does not name its licence, fetch/licenses/reviewed.json has the expression that a
+person has determined from it. The entry contains the text's hash, so that a changed text needs a new review.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ PUBLIC_DOMAIN = "LicenseRef-public-domain"
 # Says nothing about which licence.
 OSI_APPROVED = "License :: OSI Approved"
 
-# Licence files of such a distribution are those of its contents.
+# The licence files of such a distribution are those of its components.
 PROPRIETARY = "License :: Other/Proprietary License"
 
-# What people have read out of texts: see `Reviewed`.
+# Expressions that people have determined from texts: see `Reviewed`.
 REVIEWED = Path(__file__).with_name("reviewed.json")
 
 # Names in DEP-5 files (copyright-format 1.0, "License specification") and on PyPI that are neither SPDX identifiers nor
@@ -109,7 +109,7 @@ CLASSIFIERS = {
 
 # "<licence> with <name> exception" in DEP-5 files; {} is "-3.0" under version 3 of the GPL.
 EXCEPTIONS = {
-    # Plain "Autoconf" stands for two different ones.
+    # Plain "Autoconf" is ambiguous.
     "autoconf-data": "Autoconf-exception-generic{}",
     "bison": "Bison-exception-2.2",
     "bison-2.2": "Bison-exception-2.2",
@@ -136,9 +136,7 @@ def licensing() -> Licensing:
 
 @functools.cache
 def _identifiers() -> dict[str, str]:
-    """SPDX's identifiers of licences by their lower-case form; not ScanCode's own LicenseRef-…, which are among the
-    known symbols too.
-    """
+    """SPDX's licence identifiers by their lower-case form, without ScanCode's own LicenseRef-… symbols."""
     known = licensing().known_symbols.items()
     return {
         name.lower(): name for name, symbol in known if not symbol.is_exception and not name.startswith("LicenseRef-")
@@ -151,7 +149,7 @@ def license_ref(name: str) -> str:
 
 
 def gnu(family: str, version: str | None, *, later: bool, no_invariants: bool = False) -> str:
-    """SPDX's identifier of a licence of the GNU project; without a version any version applies."""
+    """SPDX's identifier of a GNU licence; without a version, any version applies."""
     number = f"{version}.0" if version and "." not in version else version or _FIRST_VERSION[family]
     return (
         f"{family}-{number}{'-no-invariants' if no_invariants else ''}-{'or-later' if later or not version else 'only'}"
@@ -159,7 +157,7 @@ def gnu(family: str, version: str | None, *, later: bool, no_invariants: bool = 
 
 
 def known_name(name: str) -> str | None:
-    """The SPDX expression of one licence's name, or None where SPDX has none for it."""
+    """The SPDX expression for a licence's name, or None if SPDX has none."""
     if match := _GNU_NAME.fullmatch(name):
         identifier = gnu(
             match["family"].upper(),
@@ -226,19 +224,19 @@ class UnreviewedError(errors.UserError):
 
 
 class Unreviewed(errors.UserError):
-    """Texts that people have to read: file name for the text → what is known of it."""
+    """Texts that need a review: file name for the text → what is known about it."""
 
     def __init__(self, texts: Mapping[str, UnreviewedError]) -> None:
         self.texts = texts
         super().__init__(
             "expected the licences of these texts in fetch/licenses/reviewed.json, found none for their sha256:\n  "
             + "\n  ".join(sorted(map(str, texts.values())))
-            + "\nRead them (--texts FOLDER writes them there), and add what they say to that file."
+            + "\nRead them (--texts FOLDER writes them there), and add their licences to that file."
         )
 
 
 class Reviewed:
-    """Licence expressions that people have read out of texts: the content of fetch/licenses/reviewed.json.
+    """Licence expressions that people have determined from texts: the content of fetch/licenses/reviewed.json.
 
     {"reviewed": [{"of": ["debian libc6", …], "sha256": …, "license": …}, …]}: the packages that have the text,
     "<ecosystem> <name>"; the sha256 of the text, lower-case hexadecimal; the SPDX expression.
@@ -260,7 +258,7 @@ class Reviewed:
             texts: the files' content, in the order of their names.
 
         Raises:
-            UnreviewedError: nobody has read them, or they have changed since.
+            UnreviewedError: nobody has reviewed them, or they have changed since.
         """
         text = "\n".join(texts)
         sha256 = hashlib.sha256(text.encode()).hexdigest()
@@ -273,12 +271,12 @@ class Reviewed:
 
 
 def debian_licenses(text: str, package: str, reviewed: Reviewed) -> str:
-    """The SPDX expression of a Debian copyright file: what its License fields name (DEP-5), else what people have read.
+    """The SPDX expression of a Debian copyright file, from its License fields (DEP-5), otherwise from its review.
 
-    python-debian, not debian-inspector: the latter takes the first line of a field without a name for the name.
+    Uses python-debian, because debian-inspector mistakes the first line of a field without a name for the name.
 
     Raises:
-        UnreviewedError: it is prose, or a License field has no name, and nobody has read it.
+        UnreviewedError: it is prose, or a License field has no name, and nobody has reviewed it.
     """
     try:
         document = dep5.Copyright(text.splitlines(keepends=True), strict=False)
@@ -292,15 +290,15 @@ def debian_licenses(text: str, package: str, reviewed: Reviewed) -> str:
 
 
 def pypi_licenses(metadata: RawMetadata, texts: Iterable[str], reviewed: Reviewed) -> str:
-    """The SPDX expression of a distribution (core metadata): License-Expression, else License, else classifiers if
-    each names one licence, else what people have read out of its licence files.
+    """The SPDX expression of a distribution (core metadata), from the first of these that states it:
+    License-Expression, License, classifiers if each names one licence, the review of its licence files.
 
     Args:
-        metadata: of METADATA or PKG-INFO.
-        texts: of its licence files, in the order of their names; read only if the fields do not name the licence.
+        metadata: content of METADATA or PKG-INFO.
+        texts: its licence files, in the order of their names; used only if the fields do not name the licence.
 
     Raises:
-        UnreviewedError: nobody has read the files.
+        UnreviewedError: nobody has reviewed the files.
     """
     name = metadata["name"]
     for stated in (metadata.get("license_expression"), metadata.get("license")):
@@ -317,7 +315,7 @@ def pypi_licenses(metadata: RawMetadata, texts: Iterable[str], reviewed: Reviewe
 
 
 def _valid(expression: str) -> str | None:
-    # SPDX allows any such name; the library knows only names on its list.
+    # SPDX allows any such name, but the library knows only those on its list.
     if re.fullmatch(r"LicenseRef-[A-Za-z0-9.-]+", expression.strip()):
         return expression.strip()
     try:
@@ -342,7 +340,7 @@ def wheel_license(path: Path, reviewed: Reviewed) -> str:
 
 
 def _texts(archive: tarfile.TarFile, folder: str) -> tuple[dict[str, bytes], list[str]]:
-    """The files right in a folder of a tar: name → content of those that state metadata; texts of licence files."""
+    """The files directly in a folder of a tar: name → content of metadata files, and the texts of licence files."""
     stating: dict[str, bytes] = {}
     texts: dict[str, str] = {}
     for member in archive:
@@ -383,11 +381,11 @@ def crate_license(path: Path, reviewed: Reviewed) -> str:
 
 
 def git_license(content: bytes, name: str, reviewed: Reviewed) -> str:
-    """The licence that people have read out of the licence files at the root of a git repository.
+    """The licence that people have determined from the licence files at the root of a git repository.
 
     Args:
         content: a tar of the repository.
-        name: of the source; without licence files the licence is LicenseRef-<name>.
+        name: the source's name; without licence files the licence is LicenseRef-<name>.
     """
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
         _, texts = _texts(archive, "")
@@ -401,20 +399,20 @@ class Updater:
     """The licences of inputs, from their packages.
 
     Args:
-        cache: where downloads are, as in Bazel's repository cache: content_addressable/sha256/<hash>/file.
-        reviewed: what people have read out of texts.
-        keep: whether downloads stay in the cache.
+        cache: folder of downloads, laid out like Bazel's repository cache: content_addressable/sha256/<hash>/file.
+        reviewed: expressions that people have determined from texts.
+        keep: whether to keep downloads in the cache.
     """
 
     def __init__(self, cache: Path, reviewed: Reviewed, *, keep: bool) -> None:
         self._cache = cache
         self._reviewed = reviewed
         self._keep = keep
-        self._crates = ""  # where they are downloaded from, once asked
+        self._crates = ""  # their download address, once known
         self._asking = threading.Lock()
 
     def read(self, locked: Input) -> tuple[str, str]:
-        """The package that states the licence, and its expression; empty if it is another package of the suite."""
+        """The package that states the licence, and its expression; empty if another package of the suite states it."""
         print(f"reading {locked.ecosystem} {locked.key} {locked.version} …", file=sys.stderr)
         if locked.from_git:
             source = checkout.from_entry(locked.name, locked.entry)
@@ -460,11 +458,11 @@ class Updater:
 def updated(
     locked: list[Input], old: Mapping[str, Mapping[str, Mapping[str, str]]], updater: Updater
 ) -> dict[str, Any]:
-    """The lock's content: entries of the same version as they are, the others read from their packages.
+    """The lock's content: keeps entries whose version is unchanged and reads the others from their packages.
 
     Raises:
         DebianError: a copyright file is a link into a package that the lock does not have.
-        Unreviewed: nobody has read some of the texts.
+        Unreviewed: nobody has reviewed some of the texts.
     """
     lock: dict[str, dict[str, dict[str, str]]] = {section: {} for section in inputs.LICENSES_SECTION.values()}
     missing = []
@@ -478,7 +476,7 @@ def updated(
     links: dict[str, str] = {}
     # Two suites may have the same file; it is read once.
     files = {each.sha256: each for each in missing}
-    # The library builds it on first use; a second thread would use it half built.
+    # The library builds it on first use; a second thread could see it half built.
     licensing().get_advanced_tokenizer()
     unreviewed: dict[str, UnreviewedError] = {}
     read = {}
@@ -513,9 +511,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if the lock would change")
     parser.add_argument("--cache", type=user_path, metavar="FOLDER", help="reuse and keep downloads there")
-    parser.add_argument("--texts", type=user_path, metavar="FOLDER", help="write the texts there that need a review")
+    parser.add_argument("--texts", type=user_path, metavar="FOLDER", help="write texts that need a review there")
     options = parser.parse_args()
-    # python-debian logs every recommendation that a file does not follow.
+    # python-debian logs every recommendation that a file ignores.
     logging.getLogger("debian.copyright").setLevel(logging.ERROR)
     try:
         locked = inputs.pinned(inputs.in_folder(lock_file.folder()))

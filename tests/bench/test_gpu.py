@@ -99,7 +99,7 @@ def test_an_all_reduce_of_little_has_no_bandwidth_and_no_target() -> None:
 def test_on_one_gpu_an_all_reduce_sends_nothing() -> None:
     table = _sums(1, 2**28, threads=0.02, processes=0.01, nccl_itself=0.01)
     assert "| yes |" not in table and "| no |" not in table
-    assert "sum of 256 MiB of float16 over 1 GPU," in table and table.count("| nothing travels |") == 3
+    assert "sum of 256 MiB of float16 over 1 GPU," in table and table.count("| nothing is sent |") == 3
 
 
 def test_several_gpus_are_compared_with_one_in_the_same_round() -> None:

@@ -36,7 +36,7 @@ ALLOWED = {
     ("docs", "//tests:docs"),
 }
 
-# Stand-in modules are repositories of their own.
+# Stand-in modules are separate repositories.
 _NOT_OURS = "fetch/registry/src/"
 
 _LABEL = re.compile(r"(?:@@?)?//([\w./+-]*)(?::([\w./+=-]+))?")

@@ -257,7 +257,7 @@ def test_what_is_no_vulnerability_data_is_refused(tmp_path: pathlib.Path, conten
 def test_a_folder_without_data_is_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(osv.DataError, match="expected files"):
         osv.read(osv.Database(PINS), tmp_path)
-    with pytest.raises(osv.DataError, match="found nothing there"):
+    with pytest.raises(osv.DataError, match="with vulnerability data, found none"):
         osv.read(osv.Database(PINS), tmp_path / "gone")
 
 

@@ -19,9 +19,7 @@ IMAGE = pathlib.Path(os.environ["IMAGE"])
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A PATH on which runc is the one of the locked packages, in a root of its own, since it starts itself again by its
-    path.
-    """
+    """A PATH with the locked packages' runc, in a separate root, because it re-executes itself by its path."""
     tools, commands = tmp_path_factory.mktemp("tools"), tmp_path_factory.mktemp("bin")
     source = pathlib.Path(os.environ["RUNC"]).parents[2]
     for part in ("lib", "lib64", "usr"):

@@ -190,7 +190,7 @@ def cyclonedx_lines(document: dict) -> list[tuple]:
 
 
 def lock_lines() -> list[tuple]:
-    """What the locks say, read here anew: (name, version, licence, hashes)."""
+    """The locks' content, read independently: (name, version, licence, hashes)."""
     lines = [
         (key.split("/")[1], entry["version"], LICENSES["debian"][key]["license"], (entry["sha256"],))
         for key, entry in DEBIAN["packages"].items()
