@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
+import socket
 import sys
 
 
@@ -47,6 +48,16 @@ def model_library(model: pathlib.Path) -> pathlib.Path:
     return within[0]
 
 
+def all_addresses() -> str:
+    """The host that makes the server listen on all addresses: "" for IPv4 and IPv6, or IPv4's where IPv6 is off."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return "0.0.0.0"
+    return ""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="serve",
@@ -57,9 +68,7 @@ def main() -> int:
     )
     parser.add_argument("model", type=pathlib.Path, metavar="MODEL", help="the model's folder")
     parser.add_argument("--model-lib", type=pathlib.Path, help="the compiled library")
-    parser.add_argument(
-        "--host", default="0.0.0.0", help="address to listen on (default: %(default)s, all of the container's)"
-    )
+    parser.add_argument("--host", help="address to listen on (default: all of the container's, IPv4 and IPv6)")
     options, rest = parser.parse_known_args()
     try:
         model = options.model.absolute()
@@ -67,7 +76,8 @@ def main() -> int:
     except ModelError as error:
         print(f"serve: {error}", file=sys.stderr)
         return 1
-    command = ["mlc_llm", "serve", str(model), "--model-lib", str(library), "--host", options.host, *rest]
+    host = options.host or all_addresses()
+    command = ["mlc_llm", "serve", str(model), "--model-lib", str(library), "--host", host, *rest]
     # The server replaces this process, so it gets the signals.
     os.execvp(command[0], command)
     return 0

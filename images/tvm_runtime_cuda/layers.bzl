@@ -1,4 +1,4 @@
-"""The layers that add GPU support to an image.
+"""The layers and variables that add GPU support to an image.
 
 tvm_runtime_cuda and mlc_llm_cuda share them, so a machine that has one image pulls little for the other.
 """
@@ -7,6 +7,13 @@ _PACKAGE = "//images/tvm_runtime_cuda"
 
 def _layer(name):
     return Label("{}:{}".format(_PACKAGE, name))
+
+# Which GPUs NVIDIA's container runtime gives a container, and which parts of the driver it mounts. Images without CUDA
+# must not ask for GPUs.
+CUDA_ENVIRONMENT = {
+    "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
+    "NVIDIA_VISIBLE_DEVICES": "all",
+}
 
 CUDA_LAYERS = [
     _layer("nvidia_cublas"),

@@ -14,8 +14,9 @@ import tvm_ffi.registry
 if os.environ.get("SKIP_LOADING_MLCLLM_SO", "0") != "0":
     tvm_ffi.registry._SKIP_UNKNOWN_OBJECTS = True
 
-from . import compatibility, engine_watch, health
+from . import access, compatibility, engine_watch, health
 
 compatibility.install()
 engine_watch.install()
 health.install()
+access.install()

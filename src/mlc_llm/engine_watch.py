@@ -14,8 +14,10 @@ import atexit
 import functools
 import json
 import logging
+import os
 import queue
 import re
+import signal
 import threading
 import types
 import weakref
@@ -31,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 PAGE_SIZE = 16
 """Tokens in a page of the KV cache; upstream supports no other size."""
+
+EXIT_VARIABLE = "MLC_LLM_EXIT_ON_ENGINE_FAILURE"
+"""Environment variable; if set, a program whose engine fails for good ends, so that an orchestrator starts it again."""
 
 TOP_LOGPROBS = 5
 """The maximum of upstream's samplers, which crash the engine above it. Upstream's server accepts 20, like OpenAI's."""
@@ -94,12 +99,24 @@ class _Engine:
                     self.outcome.put(error)
                     return
                 if failures > 1 and self.last_request is None:  # It failed without a request, so it cannot recover.
-                    self.dead = error
-                    self._lose_requests(error)
+                    self._die(error)
                     return
                 # Reset before telling the waiting clients, so that their next request comes after it.
-                self.native["reset"]()
+                try:
+                    self.native["reset"]()
+                except Exception as again:  # A lost GPU, for example.
+                    self._die(again)
+                    return
                 self._lose_requests(error)
+
+    def _die(self, error: BaseException) -> None:
+        """Refuses all requests from now on, and ends the program if asked to."""
+        self.dead = error
+        self._lose_requests(error)
+        logger.error("The engine failed for good: %s", _last_line(error))
+        if EXIT_VARIABLE in os.environ:
+            # The server answers what is open, then ends with the signal's status, which is not 0.
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _lose_requests(self, error: BaseException) -> None:
         """Tells everything that waits for an answer that none will come."""
@@ -176,8 +193,22 @@ class _Engine:
             EngineError: the engine has failed for good.
         """
         if self.dead is not None:
-            raise EngineError(f"the engine failed: {_last_line(self.dead)}; restart it") from self.dead
+            raise EngineError(self.why_dead()) from self.dead
         self.native["add_request"](request)
+
+    def why_dead(self) -> str:
+        """Says in one line why the engine serves no more requests; empty if it does."""
+        return f"the engine failed: {_last_line(self.dead)}; restart it" if self.dead is not None else ""
+
+
+def failure(engine: Any) -> str:
+    """Says in one line why an engine serves no more requests; empty if it does.
+
+    Args:
+        engine: MLCEngine or AsyncMLCEngine; others, such as embedding engines and None, are not watched.
+    """
+    watched = getattr(engine, "__dict__", {}).get("_watched")
+    return watched.why_dead() if watched else ""
 
 
 class _Output:
@@ -213,7 +244,8 @@ class _Functions:
             raise AttributeError("_ffi") from None
 
     def __set__(self, engine: Any, functions: dict[str, Callable[..., Any]]) -> None:
-        engine.__dict__["_ffi"] = _Engine(engine, functions).functions()
+        engine.__dict__["_watched"] = watched = _Engine(engine, functions)
+        engine.__dict__["_ffi"] = watched.functions()
 
 
 def _room(config: Any) -> int:

@@ -7,17 +7,22 @@ import fastapi
 from mlc_llm.serve.entrypoints import metrics_entrypoints
 from mlc_llm.serve.server import ServerContext
 
+from . import engine_watch
+
 
 async def health() -> dict[str, object]:
     """Lists the models that are served. The server answers only after its engine has loaded them.
 
     Raises:
-        fastapi.HTTPException: 503, no model is served.
+        fastapi.HTTPException: 503, no model is served, or the engine of one has failed for good.
     """
     context = ServerContext.current()
     models = context.get_model_list() if context else []
     if not models:
         raise fastapi.HTTPException(status_code=503, detail="no model is served")
+    for model in models:
+        if failure := engine_watch.failure(context.get_engine(model)):
+            raise fastapi.HTTPException(status_code=503, detail=f"{model}: {failure}")
     return {"status": "ok", "models": models}
 
 

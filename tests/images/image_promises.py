@@ -44,6 +44,7 @@ CUDA_LAYERS = (
 )
 
 _MLC_LLM_ENVIRONMENT = ("MLC_LLM_HOME=/tmp/mlc_llm",)
+_CUDA_ENVIRONMENT = ("NVIDIA_DRIVER_CAPABILITIES=compute,utility", "NVIDIA_VISIBLE_DEVICES=all")
 
 _CUDA_LICENSES = "Apache-2.0 AND LicenseRef-NVIDIA-Proprietary"
 
@@ -93,13 +94,18 @@ PROMISES = {
     for promise in (
         Promise("tvm_runtime", _TVM_LAYERS),
         Promise("tvm_runtime_dev", (*_TVM_LAYERS, *_DEV_LAYERS), _DEV_PACKAGES),
-        Promise("tvm_runtime_cuda", (*_TVM_LAYERS, *CUDA_LAYERS), licenses=_CUDA_LICENSES),
+        Promise(
+            "tvm_runtime_cuda",
+            (*_TVM_LAYERS, *CUDA_LAYERS),
+            environment=_CUDA_ENVIRONMENT,
+            licenses=_CUDA_LICENSES,
+        ),
         Promise("mlc_llm", (*_TVM_LAYERS, *_MLC_LLM_LAYERS), environment=_MLC_LLM_ENVIRONMENT),
         Promise("mlc_llm_dev", (*_TVM_LAYERS, *_MLC_LLM_LAYERS, *_DEV_LAYERS), _DEV_PACKAGES, _MLC_LLM_ENVIRONMENT),
         Promise(
             "mlc_llm_cuda",
             (*_TVM_LAYERS, *_MLC_LLM_LAYERS, *CUDA_LAYERS),
-            environment=_MLC_LLM_ENVIRONMENT,
+            environment=(*_MLC_LLM_ENVIRONMENT, *_CUDA_ENVIRONMENT),
             licenses=_CUDA_LICENSES,
         ),
     )

@@ -44,8 +44,6 @@ def test_configuration(promise: Promise) -> None:
         "Entrypoint": ["/usr/local/bin/entrypoint"],
         "Env": [
             "LANG=C.UTF-8",
-            "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
-            "NVIDIA_VISIBLE_DEVICES=all",
             "PATH=/usr/local/bin:/usr/bin:/usr/sbin",
             "PYTHONPYCACHEPREFIX=/home/mlc/.cache/python",
             *promise.environment,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import pathlib
+import socket
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -76,12 +79,25 @@ def test_mlc_llm_serves_it_to_all_who_reach_the_container(place: Place) -> None:
         "--model-lib",
         f"{folder}/model.so",
         "--host",
-        "0.0.0.0",
+        serve.all_addresses(),
         "--port",
         "80",
         "--mode=server",
     ]
     assert (ran.returncode, ran.stdout) == (0, f"{expected}\n"), ran.stderr
+
+
+def test_all_addresses_are_those_of_ipv4_where_ipv6_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoIPv6(socket.socket):
+        def bind(self, address: Any) -> None:
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+
+    monkeypatch.setattr(socket, "socket", NoIPv6)
+    assert serve.all_addresses() == "0.0.0.0"
+    monkeypatch.undo()
+    with socket.socket(socket.AF_INET6) as probe:
+        if probe.connect_ex(("::1", 9)) != errno.EADDRNOTAVAIL:
+            assert serve.all_addresses() == ""
 
 
 def test_a_named_library_and_address_are_taken(place: Place) -> None:

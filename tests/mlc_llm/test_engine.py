@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import queue
+import signal
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -206,29 +208,76 @@ def test_requests_concurrent_with_one_that_fails_the_engine_are_told() -> None:
     asyncio.run(talk())
 
 
+class Loop:
+    """An event loop that runs at once what it is given."""
+
+    def call_soon_threadsafe(self, push: Callable[[Exception], None], failure: Exception) -> None:
+        push(failure)
+
+
+class Stream:
+    """What a request waits for; calls `told` with the failure."""
+
+    def __init__(self, told: Callable[[str], None]) -> None:
+        self.told = told
+
+    def push(self, failure: Exception) -> None:
+        self.told(str(failure))
+
+
+OPTIONS = json.dumps({"top_logprobs": 0, "max_tokens": 1})
+
+
+def watched_engine(told: Callable[[str], None], **native: Callable[..., Any]) -> engine_watch._Engine:
+    """An engine with one open request, "lost", around functions that stand in for native ones."""
+    state = SimpleNamespace(
+        async_streamers={"lost": (Stream(told), [])}, async_event_loop=Loop(), sync_output_queue=queue.Queue()
+    )
+    config = SimpleNamespace(max_single_sequence_length=100, max_total_sequence_length=100)
+    watched = engine_watch._Engine(
+        SimpleNamespace(state=state, engine_config=config),
+        {"create_request": lambda name, inputs, options: name, **native},
+    )
+    watched.loaded = True
+    watched.create_request("lost", [], OPTIONS)
+    return watched
+
+
+def fail(*_: Any) -> None:
+    raise RuntimeError("the GPU is lost")
+
+
+def test_an_engine_that_cannot_be_reset_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread used to end in silence: open requests waited forever, and later ones were accepted."""
+    monkeypatch.delenv(engine_watch.EXIT_VARIABLE, raising=False)
+    told: list[str] = []
+    watched = watched_engine(told.append, run_background_loop=fail, reset=fail, add_request=pytest.fail)
+    engine = SimpleNamespace(_watched=watched)
+    assert engine_watch.failure(engine) == ""
+    watched.run_background_loop()
+    assert told == ["the engine failed, and with it this request: the GPU is lost"]
+    assert engine_watch.failure(engine) == "the engine failed: the GPU is lost; restart it"
+    with pytest.raises(engine_watch.EngineError, match="the GPU is lost; restart it"):
+        watched.add_request("next")
+
+
+def test_a_program_whose_engine_is_dead_ends_if_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    signals: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *arguments: signals.append(arguments))
+    monkeypatch.setenv(engine_watch.EXIT_VARIABLE, "1")
+    watched_engine(lambda _: None, run_background_loop=fail, reset=fail).run_background_loop()
+    assert signals == [(os.getpid(), signal.SIGTERM)]
+
+
 def test_a_request_sent_as_soon_as_another_is_lost_is_not_lost() -> None:
     """On a busy machine a client may continue before the engine's thread: its next request was never answered."""
     told: list[str] = []
 
-    class Loop:
-        """An event loop that runs at once what it is given."""
+    def hear(failure: str) -> None:
+        told.append(failure)
+        watched.create_request("next", [], OPTIONS)
 
-        def call_soon_threadsafe(self, push: Callable[[Exception], None], failure: Exception) -> None:
-            push(failure)
-
-    class Stream:
-        def push(self, failure: Exception) -> None:
-            told.append(str(failure))
-            watched.create_request("next", [], options)
-
-    state = SimpleNamespace(
-        async_streamers={"lost": (Stream(), [])}, async_event_loop=Loop(), sync_output_queue=queue.Queue()
-    )
-    config = SimpleNamespace(max_single_sequence_length=100, max_total_sequence_length=100)
-    engine = SimpleNamespace(state=state, engine_config=config)
-    options = json.dumps({"top_logprobs": 0, "max_tokens": 1})
-    watched = engine_watch._Engine(engine, {"create_request": lambda name, inputs, options: name})
-    watched.create_request("lost", [], options)
+    watched = watched_engine(hear)
     watched._lose_requests(RuntimeError("failed"))
     assert told == ["the engine failed, and with it this request: failed"]
     assert watched.lost == {"lost"}

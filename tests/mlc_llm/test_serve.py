@@ -221,6 +221,11 @@ def test_it_requires_its_key_and_stops_on_sigterm(tmp_path: Path) -> None:
         with server.client("wrong") as client, pytest.raises(openai.AuthenticationError) as refused:
             create(client)
         assert "Invalid API Key" in refused.value.response.text
+        # A refused request is not read: the server answers before its body is sent.
+        host, _, port = server.address.removeprefix("http://").rpartition(":")
+        with socket.create_connection((host, int(port)), PATIENCE) as connection:
+            connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 60000000\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 401 ")
         with server.client("secret") as client:
             assert create(client).choices
         # uvicorn shuts down, then raises the signal again.

@@ -1,0 +1,234 @@
+"""The server's key covers every route but /health and /metrics; large requests, other origins and micro-serving are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from mlc_llm._mlc_bazel import access
+from mlc_llm.cli import serve
+from mlc_llm.interface import serve as interface
+from mlc_llm.serve.server import ServerContext
+
+OPEN = {"/health", "/metrics"}
+
+JSON = {"content-type": "application/json"}
+
+
+class Engine:
+    """Takes the place of upstream's engine, so that the application exists without a model."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def terminate(self) -> None:
+        pass
+
+
+class Service:
+    """Starts applications as `mlc_llm serve` does, one at a time."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.patch = patch
+        self.served: list[tuple[access.Guard, ServerContext]] = []
+        patch.setattr(interface.engine, "AsyncMLCEngine", Engine)
+        patch.setattr(uvicorn, "run", lambda app, **_: self.served.append((app, ServerContext.current())))
+        patch.delenv(access.KEY_VARIABLE, raising=False)
+
+    def __call__(self, *options: str) -> access.Guard:
+        """Returns the application that `mlc_llm serve` starts with these options."""
+        self.patch.setattr(ServerContext, "server_context", None)
+        serve.main(["model", "--model-lib", "model.so", *options])
+        app, context = self.served.pop()
+        # It ended with the server. Routes look it up.
+        self.patch.setattr(ServerContext, "server_context", context)
+        return app
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Service:
+    return Service(monkeypatch)
+
+
+def ask(
+    app: access.Guard, path: str, method: str = "GET", headers: dict[str, str] | None = None, parts: Sequence[bytes] = (b"",)
+) -> tuple[int, dict[str, str], str]:
+    """Asks the application (ASGI 3); returns status, headers and body."""
+    body, sent = list(parts), []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body.pop(0), "more_body": bool(body)}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "scheme": "http",
+        "query_string": b"",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+    asyncio.run(app(scope, receive, send))
+    start, *rest = sent
+    answered = {name.decode().lower(): value.decode() for name, value in start["headers"]}
+    return start["status"], answered, b"".join(each.get("body", b"") for each in rest).decode()
+
+
+def routes(app: access.Guard) -> set[tuple[str, str]]:
+    """Every path and method of the application."""
+    limited: Any = app.app
+    return {(route.path, method) for route in flat(limited.app.routes) for method in route.methods}
+
+
+def flat(routes: Iterable[Any]) -> Iterator[Any]:
+    """The routes with those of included routers, which FastAPI keeps as they are."""
+    for route in routes:
+        router = getattr(route, "original_router", None)
+        yield from flat(router.routes) if router else [route]
+
+
+def test_every_route_asks_for_the_key(service: Service) -> None:
+    app = service("--api-key=secret", "--enable-debug", "--enable-microserving")
+    known = {path for path, _ in routes(app)}
+    assert known >= OPEN | {"/v1/chat/completions", "/v1/models", "/docs", "/openapi.json", "/microserving/prep_recv"}
+    assert any(path.startswith("/debug/") for path in known)
+    wrong = [{}, *({"Authorization": value} for value in ("secret", "Bearer", "Bearer ", "Bearer Secret", "Basic secret"))]
+    for path, method in sorted(routes(app)):
+        for headers in wrong:
+            status, answered, _ = ask(app, path, method, headers)
+            assert (status == 401) == (path not in OPEN), (path, method, headers, status)
+            assert status != 401 or answered["www-authenticate"] == "Bearer"
+
+
+def test_with_the_key_every_route_answers(service: Service) -> None:
+    app = service("--api-key=secret")
+    status, _, body = ask(app, "/openapi.json", headers={"Authorization": "Bearer secret"})
+    assert status == 200 and "/v1/chat/completions" in json.loads(body)["paths"]
+
+
+def test_paths_that_look_like_an_open_one_ask_for_the_key(service: Service) -> None:
+    app = service("--api-key=secret")
+    for path in ("/health/", "//health", "/health/../v1/models", "/metrics/", "/HEALTH", "/healthz", "/none"):
+        assert ask(app, path)[0] == 401, path
+
+
+def test_a_request_without_the_key_is_not_read(service: Service) -> None:
+    app = service("--api-key=secret")
+    status, _, _ = ask(app, "/v1/chat/completions", "POST", parts=())  # To read would raise IndexError.
+    assert status == 401
+
+
+def test_metrics_can_be_protected(service: Service) -> None:
+    app = service("--api-key=secret", "--protect-metrics")
+    assert ask(app, "/metrics")[0] == 401
+    assert ask(app, "/health")[0] == 503  # Without a model.
+
+
+def test_microserving_is_off_unless_asked_for(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not [path for path, _ in routes(service()) if "microserving" in path]
+    assert ask(service(), "/microserving/prep_recv", "POST")[0] == 404
+    assert ask(service("--enable-microserving"), "/microserving/prep_recv", "POST")[0] == 422
+    monkeypatch.setenv("MLC_NVSHMEM_INIT_CONFIG_JSON_STR", "{}")
+    assert ask(service(), "/microserving/prep_recv", "POST")[0] == 422
+
+
+@pytest.mark.parametrize(
+    ("headers", "parts"),
+    [
+        ({"content-length": "1001"}, [b""]),
+        ({}, [b" " * 600, b" " * 401, b" "]),
+        ({"content-length": "3"}, [b" " * 1001]),
+    ],
+)
+def test_a_large_request_is_refused_before_it_is_in_memory(
+    service: Service, headers: dict[str, str], parts: list[bytes]
+) -> None:
+    app = service("--max-request-bytes=1000")
+    status, _, body = ask(app, "/v1/completions", "POST", {**JSON, **headers}, parts)
+    assert status == 413 and "Content Too Large" in body
+
+
+def test_a_request_of_the_limit_is_read(service: Service) -> None:
+    app = service("--max-request-bytes=1000")
+    assert ask(app, "/v1/completions", "POST", JSON, [b" " * 600, b" " * 400])[0] == 422
+
+
+def test_pages_of_other_sites_may_not_call_it_unless_asked_for(service: Service) -> None:
+    origin = {"Origin": "https://example.org"}
+    preflight = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    for options, allowed in (((), False), (('--allow-origins=["https://example.org"]',), True)):
+        app = service("--api-key=secret", *options)
+        for method, path, headers in (("GET", "/metrics", origin), ("OPTIONS", "/v1/chat/completions", preflight)):
+            status, answered, _ = ask(app, path, method, headers)
+            assert ("access-control-allow-origin" in answered) == allowed, (options, method)
+            assert status == (200 if allowed or method == "GET" else 400)
+
+
+@pytest.mark.parametrize("source", ["option", "file", "variable"])
+def test_the_key_comes_from_an_option_a_file_or_a_variable(
+    service: Service, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_text("secret\n")
+    # What comes first in this order decides.
+    if source != "variable":
+        monkeypatch.setenv(access.KEY_VARIABLE, "other")
+    else:
+        monkeypatch.setenv(access.KEY_VARIABLE, "secret")
+    options = {
+        "option": ["--api-key=secret", f"--api-key-file={tmp_path / 'none'}"],
+        "file": [f"--api-key-file={tmp_path / 'key'}"],
+        "variable": [],
+    }[source]
+    app = service(*options)
+    assert ask(app, "/v1/models", headers={"Authorization": "Bearer secret"})[0] == 200
+    assert ask(app, "/v1/models", headers={"Authorization": "Bearer other"})[0] == 401
+
+
+@pytest.mark.parametrize("key", ["", " ", "a\nb", "ü", "key "])
+def test_a_key_that_no_client_can_send_is_refused(
+    service: Service, key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(access.KEY_VARIABLE, key)
+    with pytest.raises(SystemExit):
+        service()
+    assert f"${access.KEY_VARIABLE}: expected a key of printable ASCII characters" in capsys.readouterr().err
+
+
+def test_a_missing_key_file_is_one_line(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        service(f"--api-key-file={tmp_path / 'none'}")
+    assert capsys.readouterr().err.splitlines()[-1].endswith("No such file or directory: '" + str(tmp_path / "none") + "'")
+
+
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [
+        (["--host=0.0.0.0"], True),
+        (["--host=::"], True),
+        (["--host=example.org"], True),
+        (["--host=127.0.0.1"], False),
+        (["--host=::1"], False),
+        (["--host=localhost"], False),
+        (["--host=0.0.0.0", "--api-key=secret"], False),
+    ],
+)
+def test_a_server_without_a_key_that_others_reach_warns(
+    service: Service, options: list[str], warned: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service(*options)
+    assert (f"set ${access.KEY_VARIABLE} or --api-key-file" in capsys.readouterr().err) == warned
