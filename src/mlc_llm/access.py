@@ -33,6 +33,7 @@ KEY_VARIABLE = "MLC_LLM_API_KEY"
 MAX_REQUEST_BYTES = 32 << 20
 """Default limit of a request's body. A prompt of 128k tokens is about 0.5 MB; the rest is for images."""
 
+
 @dataclasses.dataclass
 class Access:
     """The options that `install` adds to `mlc_llm serve`.

@@ -56,7 +56,11 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Service:
 
 
 def ask(
-    app: access.Guard, path: str, method: str = "GET", headers: dict[str, str] | None = None, parts: Sequence[bytes] = (b"",)
+    app: access.Guard,
+    path: str,
+    method: str = "GET",
+    headers: dict[str, str] | None = None,
+    parts: Sequence[bytes] = (b"",),
 ) -> tuple[int, dict[str, str], str]:
     """Asks the application (ASGI 3); returns status, headers and body."""
     body, sent = list(parts), []
@@ -105,7 +109,10 @@ def test_every_route_asks_for_the_key(service: Service) -> None:
     known = {path for path, _ in routes(app)}
     assert known >= OPEN | {"/v1/chat/completions", "/v1/models", "/docs", "/openapi.json", "/microserving/prep_recv"}
     assert any(path.startswith("/debug/") for path in known)
-    wrong = [{}, *({"Authorization": value} for value in ("secret", "Bearer", "Bearer ", "Bearer Secret", "Basic secret"))]
+    wrong = [
+        {},
+        *({"Authorization": value} for value in ("secret", "Bearer", "Bearer ", "Bearer Secret", "Basic secret")),
+    ]
     for path, method in sorted(routes(app)):
         for headers in wrong:
             status, answered, _ = ask(app, path, method, headers)
@@ -207,12 +214,12 @@ def test_a_key_that_no_client_can_send_is_refused(
     assert f"${access.KEY_VARIABLE}: expected a key of printable ASCII characters" in capsys.readouterr().err
 
 
-def test_a_missing_key_file_is_one_line(
-    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_key_file_is_one_line(service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         service(f"--api-key-file={tmp_path / 'none'}")
-    assert capsys.readouterr().err.splitlines()[-1].endswith("No such file or directory: '" + str(tmp_path / "none") + "'")
+    assert (
+        capsys.readouterr().err.splitlines()[-1].endswith("No such file or directory: '" + str(tmp_path / "none") + "'")
+    )
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], fromfile_prefix_chars="@")
     parser.add_argument("--to", type=pathlib.Path, required=True, help="folder that receives the packages")
     parser.add_argument("--interpreter", default="/usr/bin/python3", help="Python that runs the installed commands")
-    parser.add_argument("--include", action="append", default=[], metavar="GLOB", help="the only paths to take; repeatable")
+    parser.add_argument(
+        "--include", action="append", default=[], metavar="GLOB", help="the only paths to take; repeatable"
+    )
     parser.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="paths to omit; repeatable")
     parser.add_argument(
         "--unversioned",
