@@ -1,7 +1,7 @@
 """Who may ask the server for what: its key, the size of requests, routes that are off, other origins.
 
-At the pinned commit upstream's server asks for the key (`--api-key`) only on /v1: /microserving, /docs and /openapi.json
-answer anyone. It reads a request of any size into memory before it refuses it, and lets the pages of every site call it
+At the pinned commit upstream's server asks for the key (`--api-key`) only on /v1: /microserving, /docs and
+/openapi.json answer anyone. It reads a request of any size into memory before it refuses it, and lets the pages of every site call it
 (CORS `*`). `install` puts one guard in front of all routes and adds options to `mlc_llm serve`.
 """
 
@@ -78,7 +78,7 @@ class Guard:
 
     def _may(self, scope: Scope) -> bool:
         headers = dict(scope["headers"])
-        # A browser asks without a key whether it may send one; the CORS middleware answers that (Fetch, "CORS-preflight").
+        # A browser asks without a key whether it may send one. The CORS middleware answers (Fetch, "CORS-preflight").
         preflight = scope["method"] == "OPTIONS" and b"access-control-request-method" in headers
         return (
             self._expected is None

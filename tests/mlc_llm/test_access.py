@@ -1,4 +1,4 @@
-"""The server's key covers every route but /health and /metrics; large requests, other origins and micro-serving are refused."""
+"""The key covers every route but /health and /metrics; large requests, other origins and micro-serving are refused."""
 
 from __future__ import annotations
 
