@@ -181,6 +181,7 @@ def test_proofs_are_made_every_week_and_block_nothing() -> None:
         f"tools/bazel test --config=ci //tests/{proof}"
         for proof in (
             "proofs/airgap",
+            "proofs/broken_runtime",
             "proofs/hermetic",
             "proofs/remote",
             "proofs/reproducible",
