@@ -44,7 +44,7 @@ def certificates(pem: str) -> list[bytes]:
     return list(dict.fromkeys(base64.b64decode(body) for body in bodies))
 
 
-def encode(entries: list[bytes], password: str = "changeit") -> bytes:
+def encode(entries: list[bytes], password: str = "changeit") -> bytes:  # noqa: S107 (Java's own)
     """A key store of trusted certificates in Java's format (JKS, version 2).
 
     Layout, big-endian: magic 0xFEEDFEED, version, count; per entry tag 2, alias, milliseconds, "X.509", length, DER;
@@ -67,4 +67,6 @@ def encode(entries: list[bytes], password: str = "changeit") -> bytes:
             der,
         ]
     data = b"".join(parts)
-    return data + hashlib.sha1(password.encode("utf-16-be") + b"Mighty Aphrodite" + data).digest()
+    return (
+        data + hashlib.sha1(password.encode("utf-16-be") + b"Mighty Aphrodite" + data, usedforsecurity=False).digest()
+    )

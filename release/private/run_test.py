@@ -32,7 +32,8 @@ def cases(report: pathlib.Path, log: str) -> int:
     """
     skipped = 0
     if report.exists():
-        suites = list(ElementTree.parse(report).iter("testsuite"))
+        # Written by pytest a moment ago.
+        suites = list(ElementTree.parse(report).iter("testsuite"))  # noqa: S314
         ran = sum(int(suite.get("tests", 0)) for suite in suites)
         skipped = sum(int(suite.get("skipped", 0)) for suite in suites)
     else:

@@ -1,8 +1,8 @@
 """Who may ask the server for what: its key, the size of requests, routes that are off, other origins.
 
 At the pinned commit upstream's server asks for the key (`--api-key`) only on /v1: /microserving, /docs and
-/openapi.json answer anyone. It reads a request of any size into memory before it refuses it, and lets the pages of every site call it
-(CORS `*`). `install` puts one guard in front of all routes and adds options to `mlc_llm serve`.
+/openapi.json answer anyone. It reads a request of any size into memory before it refuses it, and lets the pages of
+every site call it (CORS `*`). `install` puts one guard in front of all routes and adds options to `mlc_llm serve`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,16 @@ PROGRAMS = lint.Programs(
 
 CLEAN = "def double(number: int) -> int:\n    return 2 * number\n"
 CLEAN_BUILD = 'filegroup(\n    name = "one",\n    srcs = ["one.txt"],\n)\n'
-CLEAN_WORKFLOW = "on: push\njobs:\n  one:\n    runs-on: ubuntu-24.04\n    steps:\n      - run: echo one\n"
+CLEAN_WORKFLOW = """\
+on: push
+permissions: {}
+jobs:
+  one:
+    runs-on: ubuntu-24.04
+    steps:
+      - run: echo one
+"""
+WORKFLOW = ".github/workflows/one.yml"
 
 # Tool, file, content, and alternatives for what the report must contain.
 PYTHON_FAULTS = [
@@ -36,17 +45,21 @@ PYTHON_FAULTS = [
     ("mypy", "one.py", "import yaml\n\nONE: int = yaml.safe_dump([])\n", "assignment|no-any-return"),
     ("codespell", "one.md", "Recieve it.\n", "==> Receive"),  # codespell:ignore
     ("shellcheck", "one.sh", "#!/bin/sh\necho $1\n", "SC2086"),
+    ("ruff", "one.py", "import os\n\nos.system('true')\n", "S605"),
+    ("ruff", "one.py", "import hashlib\n\nONE = hashlib.md5(b'')\n", "S324"),
+    ("zizmor", WORKFLOW, CLEAN_WORKFLOW.replace("echo one", "echo ${{ github.head_ref }}"), "template-injection"),
+    ("zizmor", WORKFLOW, CLEAN_WORKFLOW.replace("permissions: {}\n", ""), "excessive-permissions"),
     ("shellcheck", "one", "#!/usr/bin/env bash\nfor i in *; do rm $i; done\n", "SC2086"),
 ]
 GO_FAULTS = [
     ("buildifier", "BUILD.bazel", 'filegroup(name="one",srcs=["one.txt"])\n', "BUILD.bazel # reformat"),
     ("buildifier lint", "one.bzl", 'load(":two.bzl", "two")\n', "unused"),
-    ("actionlint", ".github/workflows/one.yml", CLEAN_WORKFLOW.replace("runs-on", "runs-at"), "runs-at"),
-    ("actionlint", ".github/workflows/one.yml", CLEAN_WORKFLOW.replace("echo one", "echo $GITHUB_SHA"), "SC2086"),
+    ("actionlint", WORKFLOW, CLEAN_WORKFLOW.replace("runs-on", "runs-at"), "runs-at"),
+    ("actionlint", WORKFLOW, CLEAN_WORKFLOW.replace("echo one", "echo $GITHUB_SHA"), "SC2086"),
 ]
 FAULTS = GO_FAULTS if GO else PYTHON_FAULTS
 CLEAN_FILES = (
-    {"BUILD.bazel": CLEAN_BUILD, ".github/workflows/one.yml": CLEAN_WORKFLOW}
+    {"BUILD.bazel": CLEAN_BUILD, WORKFLOW: CLEAN_WORKFLOW}
     if GO
     else {"one.py": CLEAN, "one.md": "Receive it.\n", "one.sh": '#!/bin/sh\necho "$1"\n'}
 )
@@ -133,8 +146,11 @@ def test_a_file_outside_is_refused(workspace: Path) -> None:
         ("MODULE.bazel", b"", "starlark"),
         ("third_party/tvm/tvm.BUILD.bazel", b"", "starlark"),
         ("WORKSPACE.bzlmod", b"", ""),
-        (".github/workflows/main.yml", b"", "workflow"),
-        (".github/actions/prepare/action.yml", b"", ""),
+        (".github/workflows/main.yml", b"", "workflow automation"),
+        (".github/actions/prepare/action.yml", b"", "automation"),
+        (".github/dependabot.yml", b"", "automation"),
+        (".github/zizmor.yml", b"", ""),
+        (".github/ISSUE_TEMPLATE/bug_report.yml", b"", ""),
     ],
 )
 def test_a_file_goes_to_the_tools_of_its_kind(path: str, first_line: bytes, kinds: str) -> None:
@@ -143,6 +159,7 @@ def test_a_file_goes_to_the_tools_of_its_kind(path: str, first_line: bytes, kind
         "shell": lint.is_shell,
         "starlark": lint.is_starlark,
         "workflow": lint.is_workflow,
+        "automation": lint.is_automation,
     }
     assert [kind for kind, take in takes.items() if take(path, first_line)] == kinds.split()
 

