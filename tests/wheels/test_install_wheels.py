@@ -100,6 +100,7 @@ def test_only_chosen_files_are_written_and_record_lists_all(
     assert _install(monkeypatch, tmp_path / "chosen", *source, *globs) == 0
     folder = f"{next((tmp_path / 'all').glob('*.dist-info')).name}/"
     assert {path.removeprefix(folder) for path in _files(tmp_path / "chosen")} == expected
+    assert all(any(folder.iterdir()) for folder in (tmp_path / "chosen").rglob("*") if folder.is_dir())
     for path in _files(tmp_path / "chosen"):
         assert (tmp_path / "chosen" / path).read_bytes() == (tmp_path / "all" / path).read_bytes()
 

@@ -116,9 +116,12 @@ def main() -> int:
         except (InstallerError, OSError, ValueError, zipfile.BadZipFile) as error:
             print(f"install_wheels: {path.name}: {error}", file=sys.stderr)
             return 1
-    for command in sorted((arguments.to / "bin").glob("*")):
+    commands = arguments.to / "bin"
+    for command in sorted(commands.glob("*")):
         if f"bin/{command.name}" not in chosen:
             command.unlink()
+    if commands.is_dir() and not any(commands.iterdir()):
+        commands.rmdir()
     try:
         chosen.check()
     except ValueError as error:
