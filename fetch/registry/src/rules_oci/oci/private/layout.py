@@ -193,7 +193,7 @@ def write_index(spec: dict, output: Path) -> None:
     """Writes an index of images, with the platform of each.
 
     Args:
-        spec: what oci_image_index in image_index.bzl writes: "images", the layouts' folders.
+        spec: what oci_image_index in image.bzl writes: "images", the layouts' folders.
         output: folder of the new layout.
     """
     layout = Layout(output)
