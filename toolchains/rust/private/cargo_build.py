@@ -55,7 +55,8 @@ def unpack_crates(crates: list[Path], folder: Path) -> None:
                         f"{crate.name}: expected files below {crate.stem}/, found {member.name}: this is not a"
                         " crate that cargo packed"
                     )
-            tar.extractall(folder, filter="data")
+            # Every member was checked above. Debian 12's Python has no filters.
+            tar.extractall(folder)  # noqa: S202
         # No hashes of single files, because the whole crate was verified when it was downloaded.
         checksum = {"files": {}, "package": hashlib.sha256(crate.read_bytes()).hexdigest()}
         (folder / crate.stem / ".cargo-checksum.json").write_text(json.dumps(checksum), encoding="utf-8")
