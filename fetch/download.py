@@ -21,6 +21,9 @@ from typing import Callable
 from fetch import errors, trust
 from fetch.hashes import file_sha256
 
+# Set in a build from a pack, to the reason: nothing is resolved, connected to or downloaded then.
+NO_NETWORK = "MLC_NO_NETWORK"
+
 _CHUNK = 1 << 18
 _TIMEOUT_SECONDS = 30
 _TRIES_PER_URL = 3
@@ -30,10 +33,22 @@ class DownloadError(errors.UserError):
     """A download failed; the message names the file, what was expected, what was found and what to do."""
 
 
+def require_network(what: str) -> None:
+    """Raises DownloadError if this build must not use the network; `what` it wants, for the message."""
+    if os.environ.get(NO_NETWORK):
+        raise DownloadError(f"{what}: {os.environ[NO_NETWORK]}")
+
+
 def open_url(
     url: str, headers: Mapping[str, str] | None = None, timeout: float = _TIMEOUT_SECONDS
 ) -> http.client.HTTPResponse:
-    """Opens a URL as urllib does (proxies from the environment), trusting the machine's CA bundle too."""
+    """Opens a URL as urllib does (proxies from the environment), trusting the machine's CA bundle too.
+
+    Raises:
+      DownloadError: this build must not use the network, and the URL names no file.
+    """
+    if not url.startswith("file:///"):
+        require_network(url)
     context = None
     if url.startswith("https:"):
         context = ssl.create_default_context()
@@ -94,6 +109,7 @@ def fetch(
     if destination.exists() and file_sha256(destination) == sha256:
         progress(destination.stat().st_size)
         return destination
+    require_network(f"{destination.name} (sha256 {sha256})")
     part = destination.with_name(destination.name + ".part")
     failures = []
     for url in urls:

@@ -157,6 +157,8 @@ def from_upstream(source: Source) -> bytes:
         SourceError: the repository does not answer, does not have the commit, or the content has another hash.
     """
     expected = f"commit {source.commit} in {source.repository}"
+    if no_network := os.environ.get("MLC_NO_NETWORK"):
+        raise SourceError(source, expected, "a build without a network", no_network)
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
         _git(source, folder, "init", "--quiet", "--bare")

@@ -23,7 +23,7 @@ from typing import Callable
 _ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(_ROOT))  # repository rules run this file by path
 
-from fetch import download, errors
+from fetch import download, errors, names
 from fetch.debian import archive as debian
 
 _SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
@@ -132,7 +132,11 @@ def _pip_package() -> tuple[list[str], str]:
 
 
 def files(project: str) -> list[dict]:
-    """The files of a project as the index lists them: dictionaries with at least filename, url (absolute), hashes."""
+    """The files of a project as the index lists them: dictionaries with at least filename, url (absolute), hashes.
+
+    Repository rules write a file under the name that the index gives it, so entries whose name is no plain file name
+    are left out.
+    """
     page = f"{index_url()}/{re.sub(r'[-_.]+', '-', project).lower()}/"
     if page.startswith("file:"):
         page += "index.html"  # As pip does with an index in a folder.
@@ -144,8 +148,18 @@ def files(project: str) -> list[dict]:
         ) from error
     if body.lstrip()[:1] == b"{":
         listed = json.loads(body)["files"]
-        return [{**file, "url": urllib.parse.urljoin(page, file["url"])} for file in listed]
-    return list(_html_files(page, body.decode("utf-8", "replace")))
+        found = [{**file, "url": urllib.parse.urljoin(page, file["url"])} for file in listed]
+    else:
+        found = list(_html_files(page, body.decode("utf-8", "replace")))
+    return [file for file in found if _is_plain(file["filename"])]
+
+
+def _is_plain(filename: object) -> bool:
+    try:
+        names.base_name(filename, "filename")
+    except names.UnsafeNameError:
+        return False
+    return True
 
 
 def _html_files(page: str, text: str) -> Iterator[dict]:
@@ -164,6 +178,7 @@ def fetch(
     """Downloads one file of a project, verified."""
     if destination.exists():
         return download.fetch([], destination, sha256, progress=progress)
+    download.require_network(f"{filename} (sha256 {sha256})")
     urls = [file["url"] for file in files(project) if file["filename"] == filename]
     if not urls:
         raise PyPIError(
@@ -181,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         json.dump(index_url() if options.command == "index-url" else files(options.project), sys.stdout)
-    except (PyPIError, debian.DebianError) as error:
+    except errors.UserError as error:
         print(error, file=sys.stderr)
         return 1
     print()
