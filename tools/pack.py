@@ -1,6 +1,6 @@
 """Writes everything that a build downloads into one file, the pack, for machines without a network.
 
-    tools/bazel run //tools:pack -- FILE                  # there: tools/bazel --airgap=FILE build ...
+    tools/bazel run //tools:pack -- FILE                  # prints what to run on the other machine
     tools/bazel run --config=cuda //tools:pack -- FILE
     tools/bazel run //tools:pack -- FILE --since OLD
 
@@ -21,6 +21,7 @@ import io
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -267,6 +268,26 @@ def documents(content: Content) -> list[tuple[str, bytes]]:
     ]
 
 
+def digest(content: Content) -> str:
+    """Returns the digest of a pack, by which the other machine knows that it is this one."""
+    return "sha256:" + documents(content)[2][0].removeprefix(pack_format.BLOBS)
+
+
+def command_line(content: Content, out: pathlib.Path, old: pathlib.Path | None) -> str:
+    """Returns what to run on the other machine.
+
+    Args:
+        content: the pack in `out`.
+        old: the pack that it adds to, if any.
+    """
+    words = ["tools/bazel"]
+    if old:
+        words += [f"--airgap={old}", f"--airgap-digest=sha256:{content.about['base']}"]
+    cuda = ["--config=cuda"] if content.about["cuda"] else []
+    words += [f"--airgap={out}", f"--airgap-digest={digest(content)}", "build", *cuda, "//images:mlc_llm"]
+    return shlex.join(words)
+
+
 def write(content: Content, out: pathlib.Path) -> int:
     """Writes a pack and returns its size in bytes. `out` appears only once it is complete.
 
@@ -392,6 +413,8 @@ def main() -> int:
     described = pack_format.Pack("", tuple(content.blobs), content.about)
     seconds = time.monotonic() - began
     say(f"{pack_format.describe(described, str(options.out))}{held}: {size / 1e6:.0f} MB in {seconds:.0f} s")
+    say(f"its digest, to take there by another way than the pack: {digest(content)}")
+    say(f"on the other machine: {command_line(content, options.out, options.since)}")
     return 0
 
 

@@ -1,9 +1,11 @@
 """Runs tools/bazel's launcher with parts of the machine replaced: driver.py <workspace root> <arguments…>.
 
 The environment variable FAKE is a JSON object: wheels (their pins), upstream (URLs to probe), needed_bytes, machine
-(architecture) and file_limit (bytes).
+(architecture), file_limit (bytes) and sockets (a file that gets a line for each name looked up and each connection).
+FAKE_NO_LINKS makes the file system one without hard links.
 """
 
+import errno
 import json
 import os
 import platform
@@ -20,6 +22,20 @@ install.WHEELS = tuple(tuple(pin) for pin in fake["wheels"])
 install._NEEDED_BYTES = fake.get("needed_bytes", 1)
 debian.verified_text = lambda signed, what: signed.decode()
 profile.UPSTREAM = fake.get("upstream", {})
+if "sockets" in fake:
+    log = open(fake["sockets"], "a")  # noqa: SIM115 (open until the end)
+
+    def watch(event: str, arguments: tuple) -> None:
+        if event.startswith("socket.") and event not in ("socket.__new__", "socket.gethostname"):
+            print(event, *arguments, file=log, flush=True)
+
+    sys.addaudithook(watch)
+if "FAKE_NO_LINKS" in os.environ:  # As on a file system without hard links.
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    os.link = refuse
 if "machine" in fake:
     platform.machine = lambda: fake["machine"]
 if "file_limit" in fake:  # Writing more than this to one file fails, like on a full disk.

@@ -8,163 +8,19 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import pytest
-from fake_machine import FakeMachine, sha256
+from fake_machine import sha256
+from pack_machine import CRATE, DEB, NEW_DEB, SDIST, SOURCE, WHEEL, PackMachine
 
 from fetch import locks as reader
 from fetch.pypi import index as pypi
 from tools import pack
 from tools.launcher import pack_format
-
-# Contents of the locked files. Only the later lock has NEW_DEB.
-DEB, NEW_DEB, WHEEL, SDIST, CRATE, SOURCE = (
-    b"a deb" * 999,
-    b"a newer deb" * 99,
-    b"a wheel" * 99,
-    b"an sdist",
-    b"a crate",
-    b"a tar of git",
-)
-
-
-def locks(deb: bytes = DEB, version: str = "1-1", more_wheels: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
-    """Returns the four locks that pin these files, by name."""
-    hashes = {
-        name: sha256(data) for name, data in {"wheel": WHEEL, "sdist": SDIST, "crate": CRATE, "source": SOURCE}.items()
-    }
-    lines = [
-        f"my-wheel==2.0 \\\n    --hash=sha256:{hashes['wheel']}\n",
-        *(f"{name}==1 \\\n    --hash=sha256:{digest}\n" for name, digest in more_wheels),
-    ]
-    sources = {
-        "archive": {
-            "registry": "pypi",
-            "version": "3",
-            "file": "archive-3.tar.gz",
-            "size": len(SDIST),
-            "sha256": hashes["sdist"],
-        },
-        "repository": {
-            "registry": "git",
-            "repository": "https://example.org/r",
-            "commit": "c" * 40,
-            "paths": ["a"],
-            "sha256": hashes["source"],
-        },
-    }
-    return {
-        "debian.lock.json": json.dumps(
-            {"sets": {"cc": ["bookworm/x"]}, "packages": {"bookworm/x": {"version": version, "sha256": sha256(deb)}}}
-        ),
-        "requirements.lock.txt": "".join(lines),
-        "crates.lock.json": json.dumps(
-            {"sets": {}, "crates": {"1/itoa": {"name": "itoa", "version": "1.0.15", "sha256": hashes["crate"]}}}
-        ),
-        "sources.lock.json": json.dumps({"sources": sources}),
-    }
-
-
-class PackMachine(FakeMachine):
-    """A machine with locks and paths for packs of what they pin."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.folder_of_files = self.folder / "files"
-        self.folder_of_files.mkdir()
-        self.lock()
-        self.pack = self.folder / "one.pack"
-        self.new = self.folder / "two.pack"
-
-    def lock(self, **how: Any) -> None:
-        self.locks = locks(**how)
-        for name, text in self.locks.items():
-            (self.root / "locks" / name).write_text(text)
-
-    def content(
-        self, deb: bytes = DEB, version: str = "1-1", cuda: bool = False, left_out: Sequence[str] = ()
-    ) -> pack.Content:
-        """Returns what //tools:pack would collect for the current locks."""
-        files, blobs, bazel = {}, [], {"bazel": self.VERSION, "packages": {}, "wheels": {}}
-
-        def add(data: bytes, kind: str, name: str, version: str, file: str) -> str:
-            digest = sha256(data)
-            files[digest] = self.folder_of_files / digest
-            files[digest].write_bytes(data)
-            blobs.append(pack_format.Blob(digest, len(data), kind, name, version, file))
-            return digest
-
-        for name, data in self.packages.items():
-            of = "7.7.1+ds-8+b1" if name == "bazel-bootstrap" else "2.40"
-            bazel["packages"][name] = {
-                "version": of,
-                "sha256": add(data, "bazel", name, of, name + ".deb"),
-                "suite": "forky",
-            }
-        for project, filename, *_ in self.pins:
-            bazel["wheels"][filename] = {
-                "sha256": add(self.server.files[f"/files/{filename}"], "bazel", project, "1", filename)
-            }
-        add(deb, "deb", "bookworm/x", version, "x.deb")
-        add(WHEEL, "wheel", "my-wheel", "2.0", "my_wheel-2.0-py3-none-any.whl")
-        add(SDIST, "sdist", "archive", "3", "archive-3.tar.gz")
-        add(CRATE, "crate", "itoa", "1.0.15", "itoa-1.0.15.crate")
-        add(SOURCE, "git", "repository", "c" * 40, "repository.tar")
-        about = {
-            "format": pack_format.FORMAT,
-            "profile": "registries",
-            "cuda": cuda,
-            "sources": True,
-            "locks": {name: sha256(text.encode()) for name, text in self.locks.items()},
-            "left_out": sorted(left_out),
-            "bazel": bazel,
-            "base": None,
-            "from_base": [],
-        }
-        return pack.Content(sorted(blobs, key=lambda blob: blob.sha256), files, about)
-
-    def write(self, path: Path | None = None, **how: Any) -> Path:
-        path = path or self.pack
-        pack.write(self.content(**how), path)
-        return path
-
-    def start_with(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-        """Runs the launcher with every server unreachable."""
-        away = {
-            "MLC_DEBIAN_MIRROR": "http://127.0.0.1:1/debian",
-            "PIP_INDEX_URL": "http://127.0.0.1:1/simple",
-            "MLC_PROFILE": "",
-        }
-        return self.run_launcher(
-            *arguments, fake={"upstream": {"upstream": self.server.url + "/asked"}}, **{**away, **environment}
-        )
-
-    def built(self, *arguments: str, **environment: str) -> tuple[list[str], str]:
-        """Returns Bazel's arguments and the launcher's messages."""
-        done = self.start_with(*arguments, **environment)
-        assert done.returncode == 0, done.stderr
-        assert self.server.requests == []
-        return [line.split(" ", 1)[1] for line in done.stdout.splitlines() if line.startswith("argument ")], done.stderr
-
-    def refused(self, *parts: str, arguments: Sequence[str] = (), **environment: str) -> str:
-        """Asserts that the launcher fails with all of these parts in its message and does not start Bazel."""
-        done = self.start_with(*(arguments or [f"--airgap={self.pack}", "build", "//x"]), **environment)
-        assert (done.returncode, done.stdout) == (1, ""), done.stderr
-        for part in parts:
-            assert part in done.stderr
-        assert "Traceback" not in done.stderr
-        assert self.server.requests == []
-        return done.stderr
-
-    def value(self, arguments: list[str], start: str) -> str:
-        (found,) = [argument[len(start) :] for argument in arguments if argument.startswith(start)]
-        return found
 
 
 @pytest.fixture
@@ -178,7 +34,7 @@ def increment(machine: PackMachine) -> PackMachine:
     """A machine with a pack and, in `new`, a pack of what has changed since."""
     machine.write()
     machine.lock(deb=NEW_DEB, version="1-2")
-    pack.write(pack.since(machine.content(deb=NEW_DEB, version="1-2"), machine.pack), machine.new)
+    machine.write_content(pack.since(machine.content(deb=NEW_DEB, version="1-2"), machine.pack), machine.new)
     return machine
 
 
@@ -232,7 +88,7 @@ def test_the_doctor_has_a_row_for_it(machine: PackMachine) -> None:
     machine.write()
     done = machine.start_with(f"--airgap={machine.pack}", "doctor")
     assert done.returncode == 0, done.stdout
-    assert re.search(r"(?m)^pack +\S+one\.pack: 12 files, .*; it has everything that the locks pin", done.stdout)
+    assert re.search(r"(?m)^pack +\S+one\.pack: 12 files, .*; it has all 5 files that the locks pin", done.stdout)
     machine.lock(deb=NEW_DEB, version="1-2")
     done = machine.start_with("doctor", MLC_AIRGAP=str(machine.pack))
     assert done.returncode == 1, done.stdout
@@ -351,7 +207,13 @@ def test_what_it_was_not_made_for_is_refused(machine: PackMachine) -> None:
 
 def test_a_disk_that_fills_up_while_it_is_read(machine: PackMachine) -> None:
     machine.write()
-    done = machine.run_launcher(f"--airgap={machine.pack}", "build", "//x", fake={"file_limit": 2000})
+    done = machine.run_launcher(
+        f"--airgap={machine.pack}",
+        "build",
+        "//x",
+        fake={"file_limit": 2000},
+        MLC_AIRGAP_DIGEST=" ".join(machine.digests),
+    )
     assert (done.returncode, done.stdout) == (1, "")
     for part in ("File too large", "MLC_BAZEL_CACHE", "run the same command again"):
         assert part in done.stderr

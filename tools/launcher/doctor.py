@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from fetch import errors, trust
+from fetch import errors, locks, trust
 from fetch.debian import archive as debian
 from fetch.git import checkout
 from fetch.pypi import index as pypi
@@ -38,6 +38,8 @@ HELP = """Environment of tools/bazel:
   PIP_INDEX_URL                the Python package index; default: the one that pip uses
   MLC_AIRGAP                   the pack to build from without a network, like --airgap=FILE for one command
                                (tools/README.md)
+  MLC_AIRGAP_DIGEST            its digest, as //tools:pack printed it, like --airgap-digest=sha256:… for one command;
+                               trust-this-file uses a pack whatever it holds
   MLC_SOURCES                  absolute path of a folder with checkouts of mlc-llm, xgrammar, tokenizers-cpp and tvm,
                                which only mlc-llm needs. --repo_env=MLC_SOURCES= in user.bazelrc takes precedence.
                                Default: none, or their repositories in the upstream profile
@@ -59,9 +61,14 @@ def main(arguments: Sequence[str], startup: Sequence[str] = ()) -> int:
         epilog=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.parse_args(arguments)
-    packs, _ = airgap.take_option(startup, os.environ)
-    rows, able = in_the_air_gap(packs) if packs else collect()
+    parser.add_argument(
+        "--verify", action="store_true", help="hash all files of an imported pack again, and replace damaged ones"
+    )
+    options = parser.parse_args(arguments)
+    choice, _ = airgap.take_option(startup, os.environ)
+    if options.verify and not choice.paths:
+        parser.error("--verify needs a pack: tools/bazel --airgap=FILE doctor --verify")
+    rows, able = in_the_air_gap(choice, options.verify) if choice.paths else collect()
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for name, found, advice in rows:
         print(f"{name:<{widths[0]}}  {found:<{widths[1]}}  {advice}".rstrip())
@@ -105,13 +112,24 @@ def collect() -> tuple[list[Row], bool]:
     return rows, have_bazel and reachable
 
 
-def in_the_air_gap(packs: Sequence[str]) -> tuple[list[Row], bool]:
-    """Returns the same as `collect` for a build from packs, without using the network."""
+def in_the_air_gap(choice: airgap.Choice, verify: bool = False) -> tuple[list[Row], bool]:
+    """Returns the same as `collect` for a build from packs, without using the network.
+
+    Args:
+      choice: the packs.
+      verify: whether to hash every file of the pack again.
+    """
+    os.environ["MLC_NO_NETWORK"] = airgap.no_network(choice.paths[-1])
     try:
         store = airgap.Store(machine.cache_folder(), machine.say)
-        chosen = store.use(packs, machine.ROOT)
-        bazel, able = _bazel({})
-        rows = [("pack", f"{pack_format.describe(chosen, packs[-1])}; it has everything that the locks pin", ""), bazel]
+        chosen = store.use(choice, machine.ROOT)
+        bazel, able = _bazel({}, search=False)
+        described = pack_format.describe(chosen, choice.paths[-1])
+        rows = [("pack", f"{described}; {_coverage(chosen)}", ""), bazel]
+        if verify:
+            damaged = store.verify(chosen, choice)
+            found = f"all {len(chosen.blobs)} have the right sha256"
+            rows.insert(1, ("pack's files", found + (f", {len(damaged)} of them repaired" if damaged else ""), ""))
     except errors.UserError as error:
         found, _, advice = " ".join(str(error).split()).partition(": ")
         rows, able = [("pack", found, advice)], False
@@ -125,6 +143,15 @@ def in_the_air_gap(packs: Sequence[str]) -> tuple[list[Row], bool]:
         _namespaces(),
         _gpu(),
     ], able
+
+
+def _coverage(chosen: pack_format.Pack) -> str:
+    """Returns how much of what the locks here pin a pack has; what no build needs is the packer's word."""
+    pinned, lacking = len(locks.entries(pathlib.Path(machine.ROOT))), len(airgap.lacking(chosen, machine.ROOT))
+    if not lacking:
+        return f"it has all {pinned} files that the locks pin"
+    found = f"it has {pinned - lacking} of {pinned} files that the locks pin"
+    return f"{found}; its packer says that no build needs the rest"
 
 
 def _sources() -> dict[str, str]:
@@ -145,10 +172,10 @@ def _sources() -> dict[str, str]:
     return {**found, **profile.UPSTREAM}
 
 
-def _bazel(answers: Mapping[str, str | None]) -> tuple[Row, bool]:
+def _bazel(answers: Mapping[str, str | None], search: bool = True) -> tuple[Row, bool]:
     try:
         version = machine.wanted_version()
-        found = find.find_bazel(version)
+        found = find.find_bazel(version, search)
     except errors.UserError as error:
         return ("Bazel", "none", str(error)), False
     if found:

@@ -9,11 +9,12 @@ from fetch import errors
 from . import machine
 
 
-def find_bazel(version: str) -> tuple[str, str] | None:
+def find_bazel(version: str, search: bool = True) -> tuple[str, str] | None:
     """Returns a suitable Bazel as (path, where it was found), or None.
 
     Args:
       version: the version in .bazelversion. $BAZEL_REAL, which Bazelisk sets, is used whatever its version.
+      search: whether to run what is on PATH to learn its version; Bazelisk then downloads.
     """
     real = os.environ.get("BAZEL_REAL")
     if real:
@@ -23,7 +24,7 @@ def find_bazel(version: str) -> tuple[str, str] | None:
             )
         return real, "BAZEL_REAL"
     ourselves = os.path.join(machine.ROOT, "tools", "bazel")
-    for name in ("bazelisk", "bazel"):
+    for name in ("bazelisk", "bazel") if search else ():
         for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
             path = os.path.join(folder or ".", name)
             if os.access(path, os.X_OK) and os.path.isfile(path) and not os.path.samefile(path, ourselves):

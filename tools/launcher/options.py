@@ -7,7 +7,8 @@ from collections.abc import Sequence
 # Startup options whose value may be a separate argument.
 WITH_VALUE = frozenset(
     """
-    --airgap --bazelrc --command_port --connect_timeout_secs --digest_function --failure_detail_out --host_jvm_args
+    --airgap --airgap-digest --bazelrc --command_port --connect_timeout_secs --digest_function --failure_detail_out
+    --host_jvm_args
     --install_base --invocation_policy --io_nice_level --local_startup_timeout_secs --macos_qos_class --max_idle_secs
     --output_base --output_user_root --server_javabase --server_jvm_out --unix_digest_hash_attribute_name
     """.split()

@@ -73,32 +73,35 @@ def for_release(arguments: list[str], position: int) -> list[str]:
 
 def command_line(arguments: list[str]) -> tuple[str, list[str]]:
     """Returns the program to execute and its argument list."""
-    packs: list[str] = []
+    choice = None
     if "MLC_AIRGAP" in os.environ or any(argument.startswith("--airgap") for argument in arguments):
         from . import airgap
 
-        packs, arguments = airgap.take_option(arguments, os.environ)
+        choice, arguments = airgap.take_option(arguments, os.environ)
     version = machine.wanted_version()
     position = options.command_index(arguments)
     profiled = position is not None and arguments[position] in _PROFILED
     chosen_profile: str | None = None
     added: list[str] = []
     offer: Callable[[], Any] = lambda: None  # noqa: E731
-    if packs:
+    if choice and choice.paths:
+        pack = choice.paths[-1]
+        os.environ["MLC_NO_NETWORK"] = airgap.no_network(pack)
         store = airgap.Store(machine.cache_folder(), machine.say)
-        chosen = store.use(packs, machine.ROOT)
-        airgap.check_command(chosen, packs[-1], arguments)
-        offer = lambda: store.give_bazel(chosen)  # noqa: E731
+        chosen = store.use(choice, machine.ROOT)
+        airgap.check_command(chosen, pack, arguments)
+        offer = lambda: store.give_bazel(chosen, choice)  # noqa: E731
         if profiled:
             chosen_profile = "registries"
-            machine.say(f"profile {chosen_profile}: the pack {packs[-1]}, without a network")
-            added = ["--config=" + chosen_profile, *store.flags(chosen, packs[-1])]
+            machine.say(f"profile {chosen_profile}: the pack {pack}, without a network")
+            added = ["--config=" + chosen_profile, *store.flags(chosen, pack)]
     elif profiled:
         chosen_profile, why = profile.choose(arguments)
         if why != "--config":
             machine.say(f"profile {chosen_profile}: {why} (set --config= or MLC_PROFILE to override)")
             added.append("--config=" + chosen_profile)
-    found = find.find_bazel(version)
+    # A bazel or bazelisk on PATH may download another Bazel.
+    found = find.find_bazel(version, search=not (choice and choice.paths))
     startup: list[str] = []
     if not found or chosen_profile == "registries":
         folder = ensure_installed(version, offer)
@@ -131,6 +134,8 @@ def main(arguments: list[str]) -> NoReturn:
             for each in profile.PROFILES:
                 if "--config=" + each in line:
                     os.environ["MLC_PROFILE"] = each
+            # Only the launcher's; repository rules have it from --repo_env, and a program that `run` starts may push.
+            os.environ.pop("MLC_NO_NETWORK", None)
             # Keeps Bazelisk from running tools/bazel again.
             os.environ["BAZELISK_SKIP_WRAPPER"] = "true"
             os.execv(program, line)

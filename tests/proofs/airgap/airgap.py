@@ -24,6 +24,7 @@ import urllib.request
 from oci.registry_server import registry
 from release.private.reproduce.second_workspace import SecondWorkspace, differences, digests
 from tests.proofs import proof
+from tools.launcher import pack_format
 
 # Seconds for small, medium, large and enormous tests: tests are slower while other actions run.
 TIMEOUTS = "--test_timeout=600,900,1800,3600"
@@ -65,7 +66,8 @@ def inside(options: argparse.Namespace) -> int:
     for name in list(os.environ):
         if name.startswith(("MLC_", "XDG_", "PIP_", "CARGO_")):
             del os.environ[name]
-    environment = {"HOME": str(home), "TMPDIR": str(scratch), "MLC_AIRGAP": str(options.pack)}
+    airgap = {"MLC_AIRGAP": str(options.pack), "MLC_AIRGAP_DIGEST": options.digest}
+    environment = {"HOME": str(home), "TMPDIR": str(scratch), **airgap}
     with registry(options.registry, served) as port, SecondWorkspace(options.workspace, place, **environment) as second:
 
         def run(command: str, *arguments: str) -> None:
@@ -122,9 +124,12 @@ def outside(options: argparse.Namespace) -> int:
     shutil.rmtree(place / "packing")
     same = subprocess.run(["cmp", str(pack), str(again)]).returncode == 0
     again.unlink()
+    with pack_format.Reader(str(pack)) as reader:
+        digest = "sha256:" + reader.pack.name
     # As root, containers need full privileges; other users need a user namespace to create a network namespace.
     enter = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--net"]
-    more = [f"--place={place / 'inside'}", f"--pack={pack}", f"--found={found}", *(["--cuda"] if cuda else [])]
+    more = [f"--place={place / 'inside'}", f"--pack={pack}", f"--digest={digest}", f"--found={found}"]
+    more += ["--cuda"] if cuda else []
     code = subprocess.run(
         [*enter, sys.executable, __file__, *more, *sys.argv[1:]],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -147,6 +152,7 @@ def main() -> int:
     parser.add_argument("--first_image", required=True, help="the image to push")
     parser.add_argument("--place", type=pathlib.Path, help="folder for the half without a network")
     parser.add_argument("--pack", type=pathlib.Path, help="the pack to build from")
+    parser.add_argument("--digest", help="its digest")
     parser.add_argument("--found", type=pathlib.Path, help="file to write the digests to")
     parser.add_argument("--cuda", action="store_true", help="the pack includes CUDA")
     options = parser.parse_args()
