@@ -33,6 +33,14 @@ class DownloadError(errors.UserError):
     """A download failed; the message names the file, what was expected, what was found and what to do."""
 
 
+class GoneError(DownloadError):
+    """A mirror answers but does not have the file, and none has another one in its place."""
+
+
+class UnreachableError(DownloadError):
+    """No mirror answers."""
+
+
 def require_network(what: str) -> None:
     """Raises DownloadError if this build must not use the network; `what` it wants, for the message."""
     if os.environ.get(NO_NETWORK):
@@ -104,7 +112,9 @@ def fetch(
       progress: called with the number of bytes added (including those that an earlier run left).
 
     Raises:
-      DownloadError: no URL has the file, or only another one.
+      GoneError: no URL has the file, and at least one server says so.
+      UnreachableError: no URL answers.
+      DownloadError: one has another file, or there is no room for it.
     """
     if destination.exists() and file_sha256(destination) == sha256:
         progress(destination.stat().st_size)
@@ -112,6 +122,7 @@ def fetch(
     require_network(f"{destination.name} (sha256 {sha256})")
     part = destination.with_name(destination.name + ".part")
     failures = []
+    gone = changed = False
     for url in urls:
         for attempt in range(_TRIES_PER_URL):
             resumed = part.exists()
@@ -119,6 +130,7 @@ def fetch(
                 digest = _append(url, part, size, progress, headers)
             except urllib.error.HTTPError as error:
                 failures.append(f"{url}: {reason(error)}")
+                gone = gone or error.code in (404, 410)
                 break
             except _NETWORK_ERRORS as error:
                 failures.append(f"{url}: {reason(error)}")
@@ -138,9 +150,11 @@ def fetch(
             part.unlink()
             progress(-found)
             failures.append(f"{url}: expected sha256 {sha256}, found {digest} ({found} bytes)")
+            changed = True
             if not resumed:  # Otherwise the resumed part may be at fault: try again from the start.
                 break
-    raise DownloadError(f"cannot download {destination.name}:\n  " + "\n  ".join(dict.fromkeys(failures)))
+    kind = DownloadError if changed else GoneError if gone else UnreachableError
+    raise kind(f"cannot download {destination.name}:\n  " + "\n  ".join(dict.fromkeys(failures)))
 
 
 def _append(

@@ -24,6 +24,8 @@ DEBIAN_LOCK = "debian.lock.json"
 REQUIREMENTS_LOCK = "requirements.lock.txt"
 SOURCES_LOCK = "sources.lock.json"
 LICENSES_LOCK = "licenses.lock.json"
+# What Bazel itself is assembled from on a machine without one: no build takes it, so it is in none of the lists below.
+BAZEL_LOCK = "bazel.lock.json"
 
 # The locks that pin something by hash, and all locks.
 PINNING_LOCKS = (CRATES_LOCK, DEBIAN_LOCK, REQUIREMENTS_LOCK, SOURCES_LOCK)
@@ -344,6 +346,32 @@ def _sources(lock: dict[str, Any]) -> list[Input]:
         )
         for name, entry in lock["sources"].items()
     ]
+
+
+def bazel(lock: Path) -> tuple[str, list[Input]]:
+    """The version of Bazel that bazel.lock.json pins, and the Debian packages and wheels that it is assembled from.
+
+    Args:
+        lock: where it is.
+
+    Raises:
+        InputsError: it is missing or malformed.
+    """
+    try:
+        content = json.loads(lock.read_text(encoding="utf-8"))
+        found = []
+        for key, entry in content["packages"].items():
+            suite, _, name = key.partition("/")
+            found.append(Input(DEBIAN, name, entry["version"], (entry["sha256"],), suite=suite, entry=entry))
+        for file, entry in content["wheels"].items():
+            about = {**entry, "file": file}
+            found.append(Input(PYPI, entry["project"], entry["version"], (entry["sha256"],), entry=about))
+        return content["bazel"], found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputsError(
+            f"{lock}: expected what pins Bazel's own packages, found {error!r}: git checkout locks/{BAZEL_LOCK}, or"
+            " tools/bazel run //locks:update_bazel"
+        ) from error
 
 
 def digests(workspace: Path) -> dict[str, str]:

@@ -31,12 +31,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from fetch import arguments, errors, locks
+from fetch import arguments, download, errors, locks
+from fetch.bazel import packages
 from fetch.debian import archive as debian
 from fetch.git import checkout
 from fetch.pypi import index as pypi
 from tools import workspace_log
-from tools.launcher import install, installed, machine, pack_format
+from tools.launcher import install, machine, pack_format
 
 # What the other machine can build, test, run and push. //tests depends on everything else that these need.
 TARGETS = ("//images/...", "//wheels/...", "//models/...", "//release/...", "//tests/...")
@@ -135,51 +136,44 @@ def git_sources(root: pathlib.Path, checkouts: str, cache: pathlib.Path) -> None
 
 
 def bazel_files(
-    cache: pathlib.Path, version: str
+    root: pathlib.Path, cache: pathlib.Path, version: str
 ) -> tuple[dict[str, Any], dict[str, pathlib.Path], list[pack_format.Blob]]:
     """Returns what Bazel is installed from: the manifest of the installation, the files by hash, and the blobs.
 
-    These are the packages of this machine's installation if there is one, else those that a new one would use.
+    These are the packages in locks/bazel.lock.json. If Debian has replaced one of them, they are those of its signed
+    index, and a line says so: releases refuse them.
 
     Raises:
-        errors.UserError: something is no longer available.
+        errors.UserError: something is unavailable.
     """
     folder = cache / "downloads"
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = pathlib.Path(installed.prefix(str(cache), version), "manifest.json")
-    bazel = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else None
-    if bazel and not all((folder / f"{entry['sha256']}.deb").exists() for entry in bazel["packages"].values()):
-        # An older launcher kept no packages, but the archive may still have them.
-        now = {package.name: package for package in install.choose(version)}
-        if any(name not in now or now[name].sha256 != entry["sha256"] for name, entry in bazel["packages"].items()):
-            raise pack_format.PackError(
-                f"Debian no longer has the packages that Bazel in {manifest.parent} was installed from. Reinstall it"
-                f" from current ones: rm -r {manifest.parent} && tools/bazel version, then pack again"
-            )
-    if not bazel or not all((folder / f"{entry['sha256']}.deb").exists() for entry in bazel["packages"].values()):
-        packages = install.choose(version)
-        say(
-            f"downloading the packages of Bazel {version}: {len(packages)} Debian packages,"
-            f" {sum(package.size for package in packages) / 1e6:.0f} MB"
-        )
-        for package in packages:
-            install.fetch_package(package, folder)
-        bazel = bazel or {
-            "bazel": version,
-            "packages": {
-                package.name: {key: getattr(package, key) for key in ("version", "sha256", "suite")}
-                for package in packages
-            },
-            "wheels": {filename: {"sha256": sha256} for _, filename, sha256, _ in install.WHEELS},
-        }
+    lock = packages.read(root)
+    chosen = list(lock.packages)
+    try:
+        install.check_version(lock, version)
+        paths = _fetch_packages(chosen, folder)
+    except (download.GoneError, install.OtherVersionError) as error:
+        say(install.unlocked(error))
+        chosen = packages.from_index(version, packages.asked(root / "locks"))
+        paths = _fetch_packages(chosen, folder)
     files, blobs = {}, []
-    for name, entry in bazel["packages"].items():
-        files[entry["sha256"]] = path = folder / f"{entry['sha256']}.deb"
-        blobs.append(pack_format.Blob(entry["sha256"], path.stat().st_size, "bazel", name, entry["version"], path.name))
-    for project, filename, sha256, _ in install.WHEELS:
-        files[sha256] = path = pypi.fetch(project, filename, sha256, folder / filename)
-        blobs.append(pack_format.Blob(sha256, path.stat().st_size, "bazel", project, filename.split("-")[1], filename))
-    return bazel, files, blobs
+    for package, path in zip(chosen, paths):
+        files[package.sha256] = path
+        size = path.stat().st_size
+        blobs.append(pack_format.Blob(package.sha256, size, "bazel", package.name, package.version, path.name))
+    for wheel in lock.wheels:
+        path = pypi.fetch(wheel.project, wheel.filename, wheel.sha256, folder / wheel.filename)
+        files[wheel.sha256], size = path, path.stat().st_size
+        blobs.append(pack_format.Blob(wheel.sha256, size, "bazel", wheel.project, wheel.version, wheel.filename))
+    return install.manifest(version, chosen, lock.wheels), files, blobs
+
+
+def _fetch_packages(chosen: list[debian.Package], folder: pathlib.Path) -> list[pathlib.Path]:
+    missing = sum(package.size for package in chosen if not (folder / f"{package.sha256}.deb").exists())
+    if missing:
+        say(f"downloading {len(chosen)} packages that Bazel is installed from, {missing / 1e6:.0f} MB")
+    return [install.fetch_package(package, folder) for package in chosen]
 
 
 def collect(workspace: Workspace, cuda: bool, sources: bool, checkouts: str) -> Content:
@@ -189,7 +183,7 @@ def collect(workspace: Workspace, cuda: bool, sources: bool, checkouts: str) -> 
         errors.UserError: something is unavailable.
     """
     version = machine.wanted_version()
-    bazel, files, blobs = bazel_files(pathlib.Path(machine.cache_folder()), version)
+    bazel, files, blobs = bazel_files(workspace.root, pathlib.Path(machine.cache_folder()), version)
     cache = workspace.repository_cache()
     if sources:
         git_sources(workspace.root, checkouts, cache)

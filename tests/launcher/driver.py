@@ -1,6 +1,6 @@
 """Runs tools/bazel's launcher with parts of the machine replaced: driver.py <workspace root> <arguments…>.
 
-The environment variable FAKE is a JSON object: wheels (their pins), upstream (URLs to probe), needed_bytes, machine
+The environment variable FAKE is a JSON object: upstream (URLs to probe), needed_bytes, machine
 (architecture), file_limit (bytes) and sockets (a file that gets a line for each name looked up and each connection).
 FAKE_NO_LINKS makes the file system one without hard links.
 """
@@ -18,7 +18,6 @@ from fetch.debian import archive as debian
 from tools.launcher import install, profile, start
 
 fake = json.loads(os.environ["FAKE"])
-install.WHEELS = tuple(tuple(pin) for pin in fake["wheels"])
 install._NEEDED_BYTES = fake.get("needed_bytes", 1)
 debian.verified_text = lambda signed, what: signed.decode()
 profile.UPSTREAM = fake.get("upstream", {})
@@ -35,7 +34,7 @@ if "FAKE_NO_LINKS" in os.environ:  # As on a file system without hard links.
     def refuse(*_: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
-    os.link = refuse
+    setattr(os, "link", refuse)  # noqa: B010 (mypy knows another type)
 if "machine" in fake:
     platform.machine = lambda: fake["machine"]
 if "file_limit" in fake:  # Writing more than this to one file fails, like on a full disk.

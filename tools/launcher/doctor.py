@@ -182,7 +182,9 @@ def _bazel(answers: Mapping[str, str | None], search: bool = True) -> tuple[Row,
         return ("Bazel", f"{found[0]} (from {found[1]})", ""), True
     folder = installed.prefix(machine.cache_folder(), version)
     if os.path.exists(folder):
-        return ("Bazel", f"{version}, installed from packages: {folder}", ""), True
+        locked = installed.is_locked(folder, machine.ROOT)
+        advice = "" if locked else f"not what locks/bazel.lock.json pins, so releases refuse it: rm -r {folder}"
+        return ("Bazel", f"{version}, installed from packages: {folder}", advice), True
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         advice = f"install Bazelisk or Bazel {version}, or set BAZEL_REAL: installing from packages needs Linux x86_64"
         return ("Bazel", f"none, and this is {platform.system()} {platform.machine()}", advice), False

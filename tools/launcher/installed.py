@@ -5,6 +5,9 @@ Separate from install.py because every run needs this and few need the rest.
 
 from __future__ import annotations
 
+import json
+import os
+
 # Increase it when the contents of the folder change, so that every machine installs again.
 LAYOUT = 1
 
@@ -23,6 +26,22 @@ MODULES = {
 def prefix(cache: str, version: str) -> str:
     """Returns the folder of this version in the launcher's cache folder. It exists only once it is complete."""
     return f"{cache}/bazel-{version}-{LAYOUT}"
+
+
+def is_locked(folder: str, root: str) -> bool:
+    """Returns whether the Bazel in `folder` was installed from exactly what locks/bazel.lock.json pins.
+
+    Compares hashes only, because every run asks; fetch/bazel/packages.py reads the lock and says what differs.
+    """
+    found = []
+    for path in (os.path.join(folder, "manifest.json"), os.path.join(root, "locks", "bazel.lock.json")):
+        try:
+            with open(path, encoding="utf-8") as file:
+                content = json.load(file)
+            found.append({entry["sha256"] for kind in ("packages", "wheels") for entry in content[kind].values()})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+    return found[0] == found[1]
 
 
 def startup_flags(folder: str) -> list[str]:

@@ -174,6 +174,11 @@ def _checked_about(about: dict[str, Any], hashes: set[str]) -> dict[str, Any]:
     for name, entry in bazel["packages"].items():
         for field in ("version", "suite"):
             names.base_name(entry[field], f"{field} of {name}")
+        source = _typed(entry.get("source", [name, entry["version"]]), list, f"source of {name}")
+        if len(source) != 2:
+            raise ValueError(f"source of {name}: expected a name and a version, found {len(source)} items")
+        for each in source:
+            names.base_name(each, f"source of {name}")
     return about
 
 

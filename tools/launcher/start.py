@@ -46,6 +46,41 @@ def ensure_installed(version: str, offer: Callable[[], Any] = lambda: None) -> s
     return folder
 
 
+def check_installed(folder: str, release: bool) -> None:
+    """Compares the Bazel in `folder` with the lock: says what differs, and refuses it for a release.
+
+    Raises:
+      errors.UserError: a release would run a Bazel that the lock does not pin.
+    """
+    if installed.is_locked(folder, machine.ROOT):
+        return
+    from pathlib import Path
+
+    from fetch.bazel import packages
+
+    different = packages.differences(Path(machine.ROOT), Path(folder, "manifest.json"))
+    listed = "; ".join(different[:3]) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
+    found = f"the Bazel in {folder} is not the one that locks/bazel.lock.json pins ({listed})"
+    again = f"to install that one: rm -r {folder}, then the same command again"
+    if release:
+        raise errors.UserError(
+            f"{found}, so a release does not use it; {again}; where Debian no longer has it: {packages.UPDATE}, and"
+            " commit the lock"
+        )
+    machine.say(f"{found}; {again}")
+
+
+def is_release(arguments: list[str], position: int) -> bool:
+    """Returns whether a command line builds a release.
+
+    Args:
+      arguments: Bazel's command line.
+      position: the index of the command.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return "--config=release" in arguments[position:end]
+
+
 def for_release(arguments: list[str], position: int) -> list[str]:
     """Returns the arguments that a release (a command with --config=release) runs with; leaves all others unchanged.
 
@@ -57,9 +92,9 @@ def for_release(arguments: list[str], position: int) -> list[str]:
       arguments: Bazel's command line.
       position: the index of the command.
     """
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    if "--config=release" not in arguments[position:end]:
+    if not is_release(arguments, position):
         return arguments
+    end = arguments.index("--") if "--" in arguments else len(arguments)
     flags = RELEASE_FLAGS if arguments[position] in _BUILDING else ()
     arguments = [*arguments[:end], *flags, *arguments[end:]]
     if any(argument.startswith(("--output_base", "--output_user_root")) for argument in arguments[:position]):
@@ -105,6 +140,7 @@ def command_line(arguments: list[str]) -> tuple[str, list[str]]:
     startup: list[str] = []
     if not found or chosen_profile == "registries":
         folder = ensure_installed(version, offer)
+        check_installed(folder, position is not None and is_release(arguments, position))
         if not found:
             found = folder + "/usr/bin/bazel", "packages"
             startup = installed.startup_flags(folder)
