@@ -6,6 +6,7 @@ Standard library only: the launcher and repository rules run this on the machine
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import http.client
 import os
@@ -16,9 +17,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Callable
+from typing import IO, Callable
 
-from fetch import errors, trust
+from fetch import credentials, errors, trust
 from fetch.hashes import file_sha256
 
 # Set in a build from a pack, to the reason: nothing is resolved, connected to or downloaded then.
@@ -27,6 +28,12 @@ NO_NETWORK = "MLC_NO_NETWORK"
 _CHUNK = 1 << 18
 _TIMEOUT_SECONDS = 30
 _TRIES_PER_URL = 3
+# More than any document that `read` is used for.
+_DOCUMENT_BYTES = 64 << 20
+
+
+class _TooLargeError(Exception):
+    """A server sends more than the known size."""
 
 
 class DownloadError(errors.UserError):
@@ -50,41 +57,100 @@ def require_network(what: str) -> None:
 def open_url(
     url: str, headers: Mapping[str, str] | None = None, timeout: float = _TIMEOUT_SECONDS
 ) -> http.client.HTTPResponse:
-    """Opens a URL as urllib does (proxies from the environment), trusting the machine's CA bundle too.
+    """Opens a URL as urllib does (proxies from the environment), with the machine's CA bundle and the user's logins.
+
+    Args:
+      headers: more headers. Those in `_SECRET` are not sent to another server that this one redirects to.
 
     Raises:
       DownloadError: this build must not use the network, and the URL names no file.
     """
     if not url.startswith("file:///"):
         require_network(url)
-    context = None
-    if url.startswith("https:"):
-        context = ssl.create_default_context()
-        bundle = trust.bundle()
-        if bundle:
-            context.load_verify_locations(cafile=bundle)
-    request = urllib.request.Request(url, headers={"User-Agent": "mlc-bazel-launcher", **(headers or {})})
-    return urllib.request.urlopen(request, timeout=timeout, context=context)
+    request = urllib.request.Request(
+        credentials.learn(url), headers={"User-Agent": "mlc-bazel-launcher", **(headers or {})}
+    )
+    _authorize(request)
+    https = urllib.request.HTTPSHandler(context=_context(trust.bundle()))
+    opener = urllib.request.build_opener(https, _Redirects)
+    return opener.open(request, timeout=timeout)
+
+
+@functools.cache
+def _context(bundle: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if bundle:
+        context.load_verify_locations(cafile=bundle)
+    return context
+
+
+# Headers that only the server that a request is for may see, as urllib.request spells them.
+_SECRET = ("Authorization", "Cookie")
+
+
+def _authorize(request: urllib.request.Request) -> None:
+    login = credentials.find(request.full_url)
+    if login and not request.has_header("Authorization"):
+        request.add_unredirected_header("Authorization", login.header())
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects. A login stays with its host, and none is sent in the open after an encrypted request."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        target, _ = credentials.split(newurl)  # A server names no users of others.
+        request = super().redirect_request(req, fp, code, msg, headers, target)
+        if request is None:
+            return None
+        before, after = credentials.origin(req.full_url), credentials.origin(target)
+        request.remove_header("Proxy-authorization")  # urllib adds it again if there still is a proxy.
+        if before != after:
+            for name in _SECRET:
+                request.remove_header(name)
+        if not (before[0] == "https" and after[0] != "https"):
+            _authorize(request)
+        return request
 
 
 def reason(error: BaseException) -> str:
     """One line that says why a request failed, without Python's wrapping."""
     if isinstance(error, urllib.error.HTTPError):
-        return f"HTTP {error.code} {error.reason}"
+        hint = " (set a login in ~/.netrc, or in the address)" if error.code == 401 else ""
+        return errors.redact(f"HTTP {error.code} {error.reason}{hint}")
     if isinstance(error, urllib.error.URLError):
-        return str(error.reason)
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return errors.redact(str(error.reason))
+    return errors.redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 
 _NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, socket.timeout, ConnectionError, ssl.SSLError)
 
 
-def read(url: str, headers: Mapping[str, str] | None = None, timeout: float = _TIMEOUT_SECONDS) -> bytes:
-    """The body of a small document. Raises DownloadError."""
+def read(
+    url: str,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = _TIMEOUT_SECONDS,
+    limit: int = _DOCUMENT_BYTES,
+) -> bytes:
+    """The body of a small document. Raises DownloadError, also if the body has more bytes than `limit`."""
     for attempt in range(_TRIES_PER_URL):
         try:
             with open_url(url, headers, timeout) as response:
-                return response.read()
+                if _left(response) <= limit:
+                    # With one byte more, because a server need not say the length.
+                    body = response.read(limit + 1)
+                    if len(body) <= limit:
+                        if _left(response):
+                            raise http.client.IncompleteRead(body, _left(response))
+                        return body
+            raise DownloadError(f"{url}: expected at most {limit} bytes, found more")
         except urllib.error.HTTPError as error:
             raise DownloadError(f"{url}: {reason(error)}") from error
         except _NETWORK_ERRORS as error:
@@ -92,6 +158,11 @@ def read(url: str, headers: Mapping[str, str] | None = None, timeout: float = _T
                 raise DownloadError(f"{url}: {reason(error)}") from error
             time.sleep(0.2 * 2**attempt)
     raise AssertionError("unreachable")
+
+
+def _left(response: http.client.HTTPResponse) -> int:
+    """The bytes of the body that are still to come, 0 if unknown: the only sign of a truncated body in http.client."""
+    return getattr(response, "length", None) or 0  # The response of a file: address has no length.
 
 
 def fetch(
@@ -108,7 +179,7 @@ def fetch(
       urls: places of the same file, tried in this order.
       destination: appears only once complete and verified; until then the bytes are in `<destination>.part`.
       sha256: the expected hash, lower-case hexadecimal.
-      size: bytes, where known.
+      size: bytes, where known. No more are read.
       progress: called with the number of bytes added (including those that an earlier run left).
 
     Raises:
@@ -128,6 +199,12 @@ def fetch(
             resumed = part.exists()
             try:
                 digest = _append(url, part, size, progress, headers)
+            except _TooLargeError:
+                part.unlink()
+                failures.append(f"{url}: expected {size} bytes, found more")
+                if not resumed:
+                    break
+                continue
             except urllib.error.HTTPError as error:
                 failures.append(f"{url}: {reason(error)}")
                 gone = gone or error.code in (404, 410)
@@ -177,13 +254,17 @@ def _append(
                     out.truncate(0)
                     progress(-have)
                     have, digest = 0, hashlib.sha256()
+                if size is not None and have + _left(response) > size:
+                    raise _TooLargeError
                 for chunk in iter(lambda: response.read(_CHUNK), b""):
+                    if size is not None and have + len(chunk) > size:
+                        raise _TooLargeError
                     out.write(chunk)
                     digest.update(chunk)
                     have += len(chunk)
                     progress(len(chunk))
-                if response.length:  # The only sign of a truncated body in http.client.
-                    raise http.client.IncompleteRead(b"", response.length)
+                if _left(response):
+                    raise http.client.IncompleteRead(b"", _left(response))
             out.flush()
         except BaseException as error:
             progress(-have)

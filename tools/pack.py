@@ -155,7 +155,7 @@ def bazel_files(
         paths = _fetch_packages(chosen, folder)
     except (download.GoneError, install.OtherVersionError) as error:
         say(install.unlocked(error))
-        chosen = packages.from_index(version, packages.asked(root / "locks"))
+        chosen = packages.from_index(version, packages.asked(root / "locks"), say)
         paths = _fetch_packages(chosen, folder)
     files, blobs = {}, []
     for package, path in zip(chosen, paths):

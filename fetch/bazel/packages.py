@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,12 +87,13 @@ def asked(folder: Path) -> dict[str, Any]:
     return json.loads((folder / ASKED).read_text(encoding="utf-8"))
 
 
-def from_index(version: str, wanted: dict[str, Any]) -> list[debian.Package]:
+def from_index(version: str, wanted: dict[str, Any], say: Callable[[str], None]) -> list[debian.Package]:
     """Returns the packages of this version of Bazel, from the first suite whose signed index has it.
 
     Args:
       version: the version in .bazelversion.
       wanted: the content of bazel.packages.json.
+      say: prints a warning, such as that an index is late.
 
     Raises:
       BazelError, debian.DebianError: no suite has it.
@@ -101,7 +102,7 @@ def from_index(version: str, wanted: dict[str, Any]) -> list[debian.Package]:
     found = []
     for suite in wanted["suites"]:
         try:
-            index = debian.fetch_index(suite)
+            index = debian.fetch_index(suite, warn=say)
         except debian.SignatureError:
             raise
         except debian.DebianError as error:

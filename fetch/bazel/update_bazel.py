@@ -70,7 +70,7 @@ def locked_package(package: debian.Package) -> dict[str, Any]:
 
 def resolve(version: str, wanted: dict[str, Any]) -> dict[str, Any]:
     """Returns the content of the lock."""
-    chosen = packages.from_index(version, wanted)
+    chosen = packages.from_index(version, wanted, lambda line: print(line, file=sys.stderr))
     wheels = {}
     with tempfile.TemporaryDirectory() as scratch:
         for project in wanted["wheels"]:

@@ -21,7 +21,7 @@ def download_crates(rctx, crates):
     problem = rctx.os.environ.get("MLC_NO_NETWORK")
     asked = None
     if not problem:
-        command = [python, "-B", rctx.path(_REGISTRY), "--cargo", rctx.path(_CARGO), "--crate"]
+        command = [python, "-IB", rctx.path(_REGISTRY), "--cargo", rctx.path(_CARGO), "--crate"]
         rctx.report_progress("asking cargo for its registry")
         asked = rctx.execute(command + ["{}@{}@{}".format(crate["name"], crate["version"], crate["sha256"]) for crate in crates])
         problem = asked.stderr.strip() if asked.return_code else None

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the workspace root: this runs from a repository rule
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # the workspace root: this runs from a repository rule
 
 from fetch import errors, trust
 

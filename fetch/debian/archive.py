@@ -1,12 +1,14 @@
 """The project's Debian library: mirrors, signed package indexes, dependency closure, .deb files; standard library only.
 
-python3 fetch/debian/archive.py mirrors        # JSON: where Debian comes from on this machine
+python3 fetch/debian/archive.py mirrors        # JSON: where Debian comes from on this machine (`urls`), and the user's
+                                               # logins there (`auth`: mirror → as Bazel's download expects it)
 python3 fetch/debian/archive.py sha256 URL     # JSON: the sha256 of what is there
 """
 
 from __future__ import annotations
 
 import argparse
+import email.utils
 import functools
 import gzip
 import hashlib
@@ -20,15 +22,17 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
-# The workspace root: repository rules run this file by path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+# Repository rules run this file by path. The workspace root is last, so that no file there replaces one of the standard
+# library.
+sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from fetch import download, errors
+from fetch import credentials, download, errors, folders
 
 # The archives and the environment variables that name mirrors of them.
 ARCHIVES = {"debian": "MLC_DEBIAN_MIRROR", "debian-security": "MLC_DEBIAN_SECURITY_MIRROR"}
@@ -39,14 +43,18 @@ class DebianError(errors.UserError):
 
 
 class SignatureError(DebianError):
-    """An index is not signed by a key of the machine's keyring, so it must not be used."""
+    """An index is not signed by a key of the machine's keyring, or is another one, so it must not be used."""
+
+
+class OutdatedError(DebianError):
+    """An index is signed, but too old."""
 
 
 # Mirrors ---------------------------------------------------------------------------------------------------------
 
 
 def mirrors() -> dict[str, list[str]]:
-    """Base URLs of each archive, best first, without a trailing slash.
+    """Base URLs of each archive, best first, without user, password and a trailing slash.
 
     From the environment (MLC_DEBIAN_MIRROR, MLC_DEBIAN_SECURITY_MIRROR: one or more URLs, space-separated), else from
     the machine's apt configuration. An archive that neither names has an empty list; `mirror_urls` makes that an error.
@@ -56,7 +64,9 @@ def mirrors() -> dict[str, list[str]]:
         for name, url in _apt_mirrors():
             if not os.environ.get(ARCHIVES[name]):
                 found[name].append(url)
-    return {name: list(dict.fromkeys(url.rstrip("/") for url in urls)) for name, urls in found.items()}
+    return {
+        name: list(dict.fromkeys(credentials.learn(url).rstrip("/") for url in urls)) for name, urls in found.items()
+    }
 
 
 def mirror_urls(archive: str) -> list[str]:
@@ -137,9 +147,10 @@ def verified_text(signed: bytes, what: str) -> str:
             command = [verifier, "--keyring", str(ring), "--cleartext", "--output", str(text), str(source)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if Path(verifier).name == "gpgv":
-            # Several keys sign a release, and an old machine may lack the newest: one good signature is enough.
+            # Several keys sign a release, and an old machine may lack the newest: one good signature is enough. gpgv
+            # calls one VALIDSIG too whose time or key has expired (EXPSIG, EXPKEYSIG), but not GOODSIG.
             status = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("[GNUPG:] ")}
-            good = "VALIDSIG" in status and not status & {"BADSIG", "REVKEYSIG", "EXPKEYSIG"}
+            good = {"GOODSIG", "VALIDSIG"} <= status and not status & {"BADSIG", "REVKEYSIG"}
         else:
             good = done.returncode == 0
         if not good or not text.exists():
@@ -257,30 +268,37 @@ def fetch_index(
     component: str = "main",
     architecture: str = "amd64",
     progress: Callable[[int], None] = lambda received: None,
+    warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
 ) -> Index:
     """The package index of a suite, checked by the signature of the suite's release and the hash in it.
 
-    Valid-Until is not enforced: an internal mirror may lag, and the signature still holds.
+    The release must be of this suite, valid, and not older than the newest that was seen (a record in the launcher's
+    cache folder): else a mirror, or anyone on the way to it, could serve an old one, which is signed too.
 
     Args:
       suite: for example "bookworm", "forky", "bookworm-security".
       archive: "debian" or "debian-security".
+      warn: prints a line about an index that is used although it is late.
 
     Raises:
-      DebianError: no mirror has the suite, or its signature or hash is wrong.
+      DebianError: no mirror has the suite, or its signature, suite, age or hash is wrong.
     """
     failures = []
     for mirror in mirror_urls(archive):
         base = f"{mirror}/dists/{suite}"
         try:
-            release = verified_text(download.read(f"{base}/InRelease"), f"{base}/InRelease")
-            name = f"{component}/binary-{architecture}/Packages.xz"
-            sha256 = _listed_hash(release, name, base)
-            packed = _read_index(base, name, sha256, progress)
-        except download.DownloadError as error:
+            signed = download.read(f"{base}/InRelease", limit=_RELEASE_BYTES)
+            release = parse_stanza(verified_text(signed, f"{base}/InRelease"))
+            _check_release(release, f"{base}/InRelease", suite, component, architecture)
+            date = _check_age(release, f"{base}/InRelease", suite, archive, warn)
+            name = f"{component}/binary-{architecture}/Packages"
+            packed = _read_index(base, name + ".xz", *_listed(release, name + ".xz", base), progress)
+            text = _unpack_index(packed, _listed(release, name, base)[1], base)
+        except (download.DownloadError, OutdatedError) as error:
             failures.append(str(error))
             continue
-        return Index(lzma.decompress(packed).decode("utf-8"), suite, archive)
+        _record_date(archive, suite, date)
+        return Index(text, suite, archive)
     raise DebianError(
         f"no mirror has the suite '{suite}' of the archive '{archive}':\n  "
         + "\n  ".join(failures)
@@ -288,21 +306,130 @@ def fetch_index(
     )
 
 
-def _listed_hash(release: str, name: str, base: str) -> str:
-    section = parse_stanza(release).get("SHA256", "")
-    for line in section.splitlines():
-        parts = line.split()
-        if len(parts) == 3 and parts[2] == name:
-            return parts[0]
+# Debian's releases have a fifth of a megabyte, its largest index 60 unpacked.
+_RELEASE_BYTES = 4 << 20
+_INDEX_BYTES = 1 << 30
+_PACKAGE_BYTES = 4 << 30
+
+# Suites that are used after their Valid-Until, with a warning: mirrors of them lag by weeks, and only they have Bazel.
+_MAY_BE_LATE = ("testing", "unstable")
+
+
+def _check_release(release: Mapping[str, str], what: str, suite: str, component: str, architecture: str) -> None:
+    """Checks that a signed release is the one that was asked for.
+
+    Raises:
+      SignatureError: it is not.
+    """
+    found = {
+        "suite": [release.get("Suite", ""), release.get("Codename", "")],
+        # The security archive's are "updates/main" and so on.
+        "component": [name.rpartition("/")[2] for name in release.get("Components", "").split()],
+        "architecture": release.get("Architectures", "").split(),
+    }
+    for kind, wanted in (("suite", suite), ("component", component), ("architecture", architecture)):
+        if wanted not in found[kind]:
+            raise SignatureError(
+                f"{what}: expected the {kind} '{wanted}', found {', '.join(filter(None, found[kind])) or 'none'}. It is"
+                " signed, but the mirror serves it in the wrong place: set MLC_DEBIAN_MIRROR to another one."
+            )
+
+
+def _check_age(
+    release: Mapping[str, str], what: str, suite: str, archive: str, warn: Callable[[str], None]
+) -> tuple[float, str]:
+    """Checks that a signed release is not too old. Returns its date, in seconds and as it says it.
+
+    Raises:
+      OutdatedError: it is.
+    """
+    date, until = release.get("Date", ""), release.get("Valid-Until", "")
+    made = _seconds(date)
+    if made is None:
+        raise OutdatedError(f"{what}: expected a date in the field Date, found '{date}'")
+    newest = _recorded_dates().get(f"{archive} {suite}", "")
+    if made < (_seconds(newest) or 0):
+        raise OutdatedError(
+            f"{what}: expected the release of {newest}, which this machine has seen, or a newer one, found the one of"
+            f" {date}. The mirror lags or serves an old one: wait, or set {ARCHIVES[archive]} to another one. If you"
+            f" know that it is right, delete {_dates_file()}."
+        )
+    expires = _seconds(until)
+    if until and (expires is None or expires < time.time()):
+        if release.get("Suite") not in _MAY_BE_LATE:
+            raise OutdatedError(
+                f"{what}: expected a release that is valid now, found one of {date} that was valid until {until}. The"
+                f" mirror lags or serves an old one, or this machine's clock is wrong: wait, or set"
+                f" {ARCHIVES[archive]} to another one."
+            )
+        warn(f"{what}: the mirror is late: its release is of {date} and was valid until {until}")
+    return made, date
+
+
+def _seconds(date: str) -> float | None:
+    """Seconds since 1970 of a date in a release, or None if it is none."""
+    parts = email.utils.parsedate_tz(date)
+    try:
+        return email.utils.mktime_tz(parts) if parts else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _dates_file() -> Path:
+    return Path(folders.cache(), "debian-dates.json")
+
+
+def _recorded_dates() -> dict[str, str]:
+    """Archive and suite → date of the newest release that was seen; empty without a cache or a record."""
+    try:
+        known = json.loads(_dates_file().read_text(encoding="utf-8"))
+        return {key: date for key, date in known.items() if isinstance(date, str)}
+    except (OSError, ValueError, AttributeError, RecursionError, folders.NoCacheError):
+        return {}
+
+
+def _record_date(archive: str, suite: str, date: tuple[float, str]) -> None:
+    known = _recorded_dates()
+    if date[0] <= (_seconds(known.get(f"{archive} {suite}", "")) or 0):
+        return
+    try:
+        file = _dates_file()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f"{file.name}.{os.getpid()}")
+        temporary.write_text(json.dumps({**known, f"{archive} {suite}": date[1]}, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, file)
+    except (OSError, folders.NoCacheError):  # Without a cache there is no record.
+        pass
+
+
+def _listed(release: Mapping[str, str], name: str, base: str) -> tuple[str, int]:
+    """The sha256 and the size of a file that a release lists."""
+    for line in release.get("SHA256", "").splitlines():
+        match = re.fullmatch(r"([0-9a-f]{64})\s+(\d{1,12})\s+(\S+)", line.strip())
+        if match and match[3] == name:
+            return match[1], int(match[2])
     raise DebianError(f"{base}/InRelease names no {name}: the suite does not have this architecture or component")
 
 
-def _read_index(base: str, name: str, sha256: str, progress: Callable[[int], None]) -> bytes:
+def _read_index(base: str, name: str, sha256: str, size: int, progress: Callable[[int], None]) -> bytes:
     folder = name.rsplit("/", 1)[0]
+    if size > _INDEX_BYTES:
+        raise DebianError(f"{base}/{name}: expected at most {_INDEX_BYTES} bytes, found {size}")
     # By hash first: during a mirror's update the plain name may belong to another Release.
     with tempfile.TemporaryDirectory() as scratch:
         urls = [f"{base}/{folder}/by-hash/SHA256/{sha256}", f"{base}/{name}"]
-        return download.fetch(urls, Path(scratch, "Packages.xz"), sha256, progress=progress).read_bytes()
+        return download.fetch(urls, Path(scratch, "Packages.xz"), sha256, size, progress).read_bytes()
+
+
+def _unpack_index(packed: bytes, size: int, base: str) -> str:
+    unpacker = lzma.LZMADecompressor()
+    try:
+        text = unpacker.decompress(packed, max_length=min(size, _INDEX_BYTES) + 1)
+    except lzma.LZMAError as error:
+        raise DebianError(f"{base}: a damaged index: {error}") from error
+    if len(text) != size:
+        raise DebianError(f"{base}: expected an index of {size} bytes, found another size")
+    return text.decode("utf-8")
 
 
 # Versions and dependencies ---------------------------------------------------------------------------------------
@@ -465,8 +592,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("sha256", help="the sha256 of a URL's content").add_argument("url")
     options = parser.parse_args(arguments)
     try:
-        answer = mirrors() if options.command == "mirrors" else hashlib.sha256(download.read(options.url)).hexdigest()
-    except (DebianError, download.DownloadError) as error:
+        answer: object
+        urls = mirrors()
+        if options.command == "mirrors":
+            logins = {url: credentials.find(url + "/") for each in urls.values() for url in each}
+            answer = {"urls": urls, "auth": {url: login.for_bazel() for url, login in logins.items() if login}}
+        else:
+            answer = hashlib.sha256(download.read(options.url, limit=_PACKAGE_BYTES)).hexdigest()
+    except errors.UserError as error:
         print(error, file=sys.stderr)
         return 1
     json.dump(answer, sys.stdout, indent=2)

@@ -16,7 +16,7 @@ def _go_modules_impl(rctx):
     if rctx.os.environ.get("MLC_NO_NETWORK"):
         fail("linters written in Go are not part of a pack: run //tools:lint where there is a network ({})".format(rctx.os.environ["MLC_NO_NETWORK"]))
     rctx.report_progress("downloading Go modules")
-    done = rctx.execute([rctx.which("python3"), "-B", script, "--go", go, "--folder", "."], timeout = 600)
+    done = rctx.execute([rctx.which("python3"), "-IB", script, "--go", go, "--folder", "."], timeout = 600)
     if done.return_code:
         fail("expected the modules of {} from this machine's Go proxy (GOPROXY): {}".format(rctx.attr.go_mod, done.stderr.strip()))
     rctx.file("BUILD.bazel", """\

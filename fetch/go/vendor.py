@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the workspace root: this runs from a repository rule
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # the workspace root: this runs from a repository rule
 
 from fetch import trust
 

@@ -1,8 +1,9 @@
 """The Python package index that this machine's pip is configured with, and single files from it by hash; standard
 library only.
 
-    python3 fetch/pypi/index.py index-url        # JSON: the address of the simple index
-    python3 fetch/pypi/index.py files PROJECT    # JSON: the project's files, each with filename, url, hashes
+    python3 fetch/pypi/index.py index-url        # JSON: the address of the simple index, without user and password
+    python3 fetch/pypi/index.py files PROJECT    # JSON: the project's files, each with filename, url, hashes, and auth
+                                                 # (as Bazel's download expects it) where the user has a login
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from pathlib import Path
 from typing import Callable
 
 _ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(_ROOT))  # repository rules run this file by path
+# Repository rules run this file by path. Last, so that no file of the workspace replaces one of the standard library.
+sys.path.append(str(_ROOT))
 
-from fetch import download, errors, names
+from fetch import credentials, download, errors, folders, names
 from fetch.debian import archive as debian
 
 _SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
@@ -38,7 +40,7 @@ def configuration_files() -> list[Path]:
     override = os.environ.get("PIP_CONFIG_FILE")
     if override == os.devnull:
         return []
-    home = Path(os.path.expanduser("~"))
+    home = Path(folders.home() or "/nonexistent")
     shared = os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg"
     files = [Path(folder, "pip/pip.conf") for folder in shared.split(os.pathsep)]
     files += [Path("/etc/pip.conf"), home / ".pip/pip.conf"]
@@ -65,22 +67,29 @@ def configured(name: str) -> str | None:
     return None
 
 
-def index_url() -> str:
-    """The address of the simple index, without a trailing slash.
+def index_url(default: str | None = None) -> str:
+    """The address of the simple index, without user, password and a trailing slash (`credentials` keeps the former).
 
     From pip's configuration (PIP_INDEX_URL, pip.conf), else the default that pip itself reports: the machine's pip,
     else the one in Debian's package python3-pip-whl, which locks/debian.lock.json pins.
+
+    Args:
+      default: that default, if it is known already.
     """
     chosen = configured("index-url")
     if chosen:
-        return chosen.rstrip("/")
+        return credentials.learn(chosen).rstrip("/")
+    if default:
+        return default
     for path in _pips():
         # In a child process: importing pip is slow, and a wheel must come before an installed pip.
-        code = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
-        environment = {**os.environ, "PYTHONPATH": str(path)} if path else dict(os.environ)
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        code = (
+            "import sys; sys.path[:0] = sys.argv[1:];"
+            " from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
         )
+        # Isolated (-I): else Python would import a pip.py from the current folder.
+        command = [sys.executable, "-I", "-c", code, *([str(path)] if path else [])]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         if done.returncode == 0 and done.stdout.strip():
             return done.stdout.strip().rstrip("/")
     raise PyPIError("no Python package index is known: pip is neither configured nor available. Set PIP_INDEX_URL.")
@@ -131,13 +140,13 @@ def _pip_package() -> tuple[list[str], str]:
     raise PyPIError(f"{lock_file}: the set 'pip' has no python3-pip-whl. Set PIP_INDEX_URL to do without.")
 
 
-def files(project: str) -> list[dict]:
-    """The files of a project as the index lists them: dictionaries with at least filename, url (absolute), hashes.
+def files(project: str, default_index: str | None = None) -> list[dict]:
+    """The files of a project as the index lists them: dictionaries with at least filename, url, hashes.
 
-    Repository rules write a file under the name that the index gives it, so entries whose name is no plain file name
-    are left out.
+    The URLs are absolute, without user and password. Repository rules write a file under the name that the index gives
+    it, so entries whose name is no plain file name are left out.
     """
-    page = f"{index_url()}/{re.sub(r'[-_.]+', '-', project).lower()}/"
+    page = f"{index_url(default_index)}/{re.sub(r'[-_.]+', '-', project).lower()}/"
     if page.startswith("file:"):
         page += "index.html"  # As pip does with an index in a folder.
     try:
@@ -148,10 +157,13 @@ def files(project: str) -> list[dict]:
         ) from error
     if body.lstrip()[:1] == b"{":
         listed = json.loads(body)["files"]
-        found = [{**file, "url": urllib.parse.urljoin(page, file["url"])} for file in listed]
     else:
-        found = list(_html_files(page, body.decode("utf-8", "replace")))
-    return [file for file in found if _is_plain(file["filename"])]
+        listed = list(_html_files(body.decode("utf-8", "replace")))
+    return [
+        {**file, "url": credentials.learn(urllib.parse.urljoin(page, file["url"]))}
+        for file in listed
+        if _is_plain(file["filename"])
+    ]
 
 
 def _is_plain(filename: object) -> bool:
@@ -162,20 +174,25 @@ def _is_plain(filename: object) -> bool:
     return True
 
 
-def _html_files(page: str, text: str) -> Iterator[dict]:
+def _html_files(text: str) -> Iterator[dict]:
     """The older form of the simple API (PEP 503), which private indexes still use."""
     import html
 
     for href, name in re.findall(r'<a[^>]*?href="([^"]+)"[^>]*>\s*([^<]+?)\s*</a>', text):
-        url, _, fragment = urllib.parse.urljoin(page, html.unescape(href)).partition("#")
+        url, _, fragment = html.unescape(href).partition("#")
         kind, _, value = fragment.partition("=")
         yield {"filename": html.unescape(name), "url": url, "hashes": {kind: value} if value else {}}
 
 
 def fetch(
-    project: str, filename: str, sha256: str, destination: Path, progress: Callable[[int], None] = lambda received: None
+    project: str,
+    filename: str,
+    sha256: str,
+    destination: Path,
+    progress: Callable[[int], None] = lambda received: None,
+    size: int | None = None,
 ) -> Path:
-    """Downloads one file of a project, verified."""
+    """Downloads one file of a project, verified; see `download.fetch`."""
     if destination.exists():
         return download.fetch([], destination, sha256, progress=progress)
     download.require_network(f"{filename} (sha256 {sha256})")
@@ -185,17 +202,28 @@ def fetch(
             f"the index that pip is configured with has no '{filename}' of '{project}'. Set PIP_INDEX_URL to one that"
             " has."
         )
-    return download.fetch(urls, destination, sha256, progress=progress)
+    return download.fetch(urls, destination, sha256, size, progress)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("index-url", help="the address of the simple index")
-    commands.add_parser("files", help="the files of a project").add_argument("project")
+    of_project = commands.add_parser("files", help="the files of a project")
+    of_project.add_argument("project")
+    of_project.add_argument("--default-index", help="what index-url printed: the index if pip is not configured")
     options = parser.parse_args(arguments)
     try:
-        json.dump(index_url() if options.command == "index-url" else files(options.project), sys.stdout)
+        answer: object
+        if options.command == "index-url":
+            answer = index_url()
+        else:
+            listed = files(options.project, options.default_index)
+            logins = {file["url"]: credentials.find(file["url"]) for file in listed}
+            answer = [
+                {**file, "auth": login.for_bazel()} if (login := logins[file["url"]]) else file for file in listed
+            ]
+        json.dump(answer, sys.stdout)
     except errors.UserError as error:
         print(error, file=sys.stderr)
         return 1

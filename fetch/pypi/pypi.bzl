@@ -11,22 +11,23 @@ def pypi_files(rctx, project, index = None):
     Args:
         rctx: the repository context.
         project: the project's name.
-        index: address of the simple index; by default that of this machine's pip.
+        index: what `pypi_index` returned, to be used if this machine's pip is not configured; by default that is asked again.
 
     Returns:
-        A pair: a list of dicts with at least "filename", "url" and "hashes", and an error or None.
+        A pair: a list of dicts with at least "filename", "url" and "hashes", and "auth" where the user has a login; and an error or
+        None.
     """
-    return _ask(rctx, ["files", project], {"PIP_INDEX_URL": index} if index else {})
+    return _ask(rctx, ["files", project] + (["--default-index", index] if index else []))
 
 def pypi_index(rctx):
     """The address of the simple index that this machine's pip uses; a pair of address and error, one of them None."""
-    return _ask(rctx, ["index-url"], {})
+    return _ask(rctx, ["index-url"])
 
-def _ask(rctx, arguments, environment):
+def _ask(rctx, arguments):
     python = rctx.which("python3")
     if not python:
         fail("python3 is not on PATH: it is asked which Python package index this machine uses; install python3")
-    result = rctx.execute([python, "-B", rctx.path(_PYPI)] + arguments, environment = environment)
+    result = rctx.execute([python, "-IB", rctx.path(_PYPI)] + arguments)
     if result.return_code:
         # With tools/bazel --airgap nothing is downloaded: that is the reason, not the index.
         return None, rctx.os.environ.get("MLC_NO_NETWORK") or result.stderr.strip()
@@ -43,7 +44,13 @@ def from_repository_cache(rctx, hashes, name):
 def pypi_fetch(rctx, what, file):
     """Downloads one file of those that `pypi_files` lists, by its hash; `what` names it where nothing may be downloaded."""
     no_network = rctx.os.environ.get("MLC_NO_NETWORK")
-    done = rctx.download(file["url"], file["filename"], sha256 = file["hashes"]["sha256"], allow_fail = bool(no_network))
+    done = rctx.download(
+        file["url"],
+        file["filename"],
+        sha256 = file["hashes"]["sha256"],
+        allow_fail = bool(no_network),
+        auth = {file["url"]: file["auth"]} if "auth" in file else {},
+    )
     if not done.success:
         fail("{} (sha256 {}): {}".format(what, file["hashes"]["sha256"], no_network))
 

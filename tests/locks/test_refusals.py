@@ -55,6 +55,7 @@ class Repository:
     def __init__(self, content: dict[str, bytes], answers: dict[str, object] | None = None) -> None:
         self.content = content
         self.answers = answers or {}
+        self.auth: dict[str, dict] = {}  # All that downloads were given.
         self.os = types.SimpleNamespace(environ={})
 
     def which(self, name: str) -> str:
@@ -67,8 +68,15 @@ class Repository:
         pass
 
     def download(
-        self, url: str | list[str], output: str, sha256: str = "", allow_fail: bool = False, block: bool = True
+        self,
+        url: str | list[str],
+        output: str,
+        sha256: str = "",
+        allow_fail: bool = False,
+        block: bool = True,
+        auth: dict | None = None,
     ) -> types.SimpleNamespace:
+        self.auth.update(auth or {})
         for one in [url] if isinstance(url, str) else url:
             data = self.content.get(one)
             if data is not None and sha256 in ("", hashlib.sha256(data).hexdigest()):
@@ -100,7 +108,7 @@ PACKAGES = {
         "archive": "debian",
     }
 }
-MIRRORS = types.SimpleNamespace(urls={"debian": ["m:1", "m:2"]}, problem="")
+MIRRORS = types.SimpleNamespace(urls={"debian": ["m:1", "m:2"]}, auth={}, problem="")
 
 
 CRATE = {"name": "x", "version": "1.0.0", "sha256": EXPECTED}
@@ -113,6 +121,21 @@ def debian(content: dict[str, bytes], mirrors: types.SimpleNamespace = MIRRORS) 
 def test_a_package_as_locked_is_taken_from_any_mirror() -> None:
     done = debian({"m:2/pool/main/x/x_1-1_all.deb": GOOD})
     assert (done.error, done.files) == (None, ["x_1-1_all.deb"])
+
+
+def test_a_mirror_gets_its_own_login_only() -> None:
+    login = {"type": "basic", "login": "a", "password": "b"}
+    repository = Repository({"m:2/pool/main/x/x_1-1_all.deb": GOOD})
+    mirrors = types.SimpleNamespace(urls=MIRRORS.urls, auth={"m:2": login}, problem="")
+    assert DOWNLOAD["download_packages"](repository, PACKAGES, mirrors).error is None
+    assert repository.auth == {"m:2/pool/main/x/x_1-1_all.deb": login}
+
+
+def test_an_index_gets_its_login() -> None:
+    login = {"type": "basic", "login": "a", "password": "b"}
+    repository = Repository({"i:x": GOOD}, {"files": [{**listed(GOOD)[0], "auth": login}]})
+    assert PYPI["pypi_download"](repository, "x", [EXPECTED], "update") == "x-1.tar.gz"
+    assert repository.auth == {"i:x": login}
 
 
 def test_a_wrong_package_names_package_expected_and_found() -> None:
@@ -133,7 +156,7 @@ def test_a_package_that_no_mirror_has_names_where_it_was_looked_for() -> None:
 
 
 def test_no_mirror_names_the_variable_to_set() -> None:
-    error = debian({}, types.SimpleNamespace(urls={}, problem="apt is not here")).error
+    error = debian({}, types.SimpleNamespace(urls={}, auth={}, problem="apt is not here")).error
     for part in ("bookworm/x 1-1", "apt is not here", "MLC_DEBIAN_MIRROR"):
         assert part in error
 

@@ -23,7 +23,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -456,15 +456,18 @@ _UPDATE = (
 )
 
 
-def check_command(chosen: pack_format.Pack, path: str, arguments: Sequence[str]) -> None:
+def check_command(chosen: pack_format.Pack, path: str, configs: Collection[str]) -> None:
     """Rejects a command that the pack does not support, before Bazel tries it.
+
+    Args:
+      configs: the configs that the command runs with (`rc_files.configs`).
 
     Raises:
       pack_format.PackError: the command asks for another profile, or for CUDA from a pack without CUDA.
     """
-    if "--config=upstream" in arguments:
+    if "upstream" in configs:
         raise pack_format.PackError(f"{path}: packs use the profile registries, found --config=upstream: omit it")
-    if "--config=cuda" in arguments and not chosen.about["cuda"]:
+    if "cuda" in configs and not chosen.about["cuda"]:
         raise pack_format.PackError(
             f"{path}: a pack without CUDA, found --config=cuda: omit it, or make a pack with CUDA: tools/bazel run"
             " --config=cuda //tools:pack -- FILE"

@@ -16,7 +16,7 @@ from fetch.debian import archive as debian
 from fetch.git import checkout
 from fetch.pypi import index as pypi
 
-from . import airgap, find, installed, machine, pack_format, profile
+from . import airgap, find, installed, machine, options, pack_format, profile, rc_files
 
 # What was checked, what was found, and what to do about it ("" if nothing).
 Row = tuple[str, str, str]
@@ -30,7 +30,7 @@ HELP = """Environment of tools/bazel:
                                one installed from packages
   MLC_PROFILE                  upstream or registries; default: probe the network (--config= on the command line wins)
   MLC_BAZEL_CACHE              where the launcher keeps Bazel and builds releases; default: mlc-bazel in $XDG_CACHE_HOME
-                               or ~/.cache
+                               or ~/.cache. If your home cannot be written, Bazel's outputs are there too
   MLC_DEBIAN_MIRROR, MLC_DEBIAN_SECURITY_MIRROR
                                mirrors of Debian's archives, space-separated; default: those that apt uses
   MLC_DEBIAN_KEYRING           the keyring that must have signed Debian's indexes; default: debian-archive-keyring of
@@ -64,25 +64,30 @@ def main(arguments: Sequence[str], startup: Sequence[str] = ()) -> int:
     parser.add_argument(
         "--verify", action="store_true", help="hash all files of an imported pack again, and replace damaged ones"
     )
-    options = parser.parse_args(arguments)
-    choice, _ = airgap.take_option(startup, os.environ)
-    if options.verify and not choice.paths:
+    chosen = parser.parse_args(arguments)
+    choice, startup = airgap.take_option(startup, os.environ)
+    if chosen.verify and not choice.paths:
         parser.error("--verify needs a pack: tools/bazel --airgap=FILE doctor --verify")
-    rows, able = in_the_air_gap(choice, options.verify) if choice.paths else collect()
+    configs = rc_files.configs(options.CommandLine([*startup, "build"]))
+    rows, able = in_the_air_gap(choice, chosen.verify) if choice.paths else collect(configs)
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for name, found, advice in rows:
-        print(f"{name:<{widths[0]}}  {found:<{widths[1]}}  {advice}".rstrip())
+        print(errors.redact(f"{name:<{widths[0]}}  {found:<{widths[1]}}  {advice}".rstrip()))
     print("This machine can build." if able else "This machine cannot build yet: follow the advice in the rows above.")
     return 0 if able else 1
 
 
-def collect() -> tuple[list[Row], bool]:
-    """Returns the rows of the table and whether this machine can build."""
+def collect(configs: Mapping[str, str]) -> tuple[list[Row], bool]:
+    """Returns the rows of the table and whether this machine can build.
+
+    Args:
+      configs: the configs that a build here runs with (`rc_files.configs`).
+    """
     sources = _sources()
     answers = profile.answers({name: url for name, url in sources.items() if url.startswith("http")}, _SECONDS)
     answers.update({name: problem for name, problem in sources.items() if not problem.startswith("http")})
     try:
-        chosen, why = profile.choose(anew=True)
+        chosen, why = profile.choose(configs, anew=True)
     except errors.UserError as error:
         chosen, why = "none", str(error)
     bazel, have_bazel = _bazel(answers)
@@ -176,11 +181,11 @@ def _bazel(answers: Mapping[str, str | None], search: bool = True) -> tuple[Row,
     try:
         version = machine.wanted_version()
         found = find.find_bazel(version, search)
+        folder = installed.prefix(machine.cache_folder(), version)
     except errors.UserError as error:
         return ("Bazel", "none", str(error)), False
     if found:
         return ("Bazel", f"{found[0]} (from {found[1]})", ""), True
-    folder = installed.prefix(machine.cache_folder(), version)
     if os.path.exists(folder):
         locked = installed.is_locked(folder, machine.ROOT)
         advice = "" if locked else f"not what locks/bazel.lock.json pins, so releases refuse it: rm -r {folder}"
@@ -188,6 +193,9 @@ def _bazel(answers: Mapping[str, str | None], search: bool = True) -> tuple[Row,
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         advice = f"install Bazelisk or Bazel {version}, or set BAZEL_REAL: installing from packages needs Linux x86_64"
         return ("Bazel", f"none, and this is {platform.system()} {platform.machine()}", advice), False
+    if not machine.is_writable(folder):
+        advice = "set MLC_BAZEL_CACHE to a folder that you can write, or BAZEL_REAL to the path of Bazel"
+        return ("Bazel", f"none yet: {version} cannot be installed in {folder}", advice), False
     possible = not answers.get("Debian mirror") and not answers.get("PyPI index")
     advice = (
         "the first command installs it"
@@ -230,7 +238,10 @@ def _certificates() -> Row:
 
 
 def _disk() -> Row:
-    folder = machine.cache_folder()
+    try:
+        folder = machine.cache_folder()
+    except errors.UserError as error:
+        return "disk", "no cache", str(error)
     while not os.path.exists(folder):
         folder = os.path.dirname(folder)
     free = shutil.disk_usage(folder).free

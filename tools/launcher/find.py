@@ -8,6 +8,9 @@ from fetch import errors
 
 from . import machine
 
+# Set for programs that are asked for their version: one may be a wrapper of a tools/bazel, which must not ask again.
+_ASKED = "MLC_ASKED_FOR_VERSION"
+
 
 def find_bazel(version: str, search: bool = True) -> tuple[str, str] | None:
     """Returns a suitable Bazel as (path, where it was found), or None.
@@ -16,14 +19,18 @@ def find_bazel(version: str, search: bool = True) -> tuple[str, str] | None:
       version: the version in .bazelversion. $BAZEL_REAL, which Bazelisk sets, is used whatever its version.
       search: whether to run what is on PATH to learn its version; Bazelisk then downloads.
     """
+    ourselves = os.path.join(machine.ROOT, "tools", "bazel")
+    if os.environ.get(_ASKED):
+        raise errors.UserError("started by another tools/bazel that looks for Bazel: found none")
     real = os.environ.get("BAZEL_REAL")
     if real:
         if not os.access(real, os.X_OK):
             raise errors.UserError(
                 f"BAZEL_REAL: expected the path of a Bazel program, found '{real}', which is not executable. Unset it."
             )
+        if os.path.samefile(real, ourselves):
+            raise errors.UserError(f"BAZEL_REAL: expected the path of Bazel, found '{real}', this launcher. Unset it.")
         return real, "BAZEL_REAL"
-    ourselves = os.path.join(machine.ROOT, "tools", "bazel")
     for name in ("bazelisk", "bazel") if search else ():
         for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
             path = os.path.join(folder or ".", name)
@@ -38,7 +45,7 @@ def _version_of(path: str) -> str:
     status = os.stat(path)
     key = f"{os.path.realpath(path)} {status.st_mtime_ns} {status.st_size} {machine.wanted_version()}"
     known = machine.remembered("version", key)
-    if known is None:
+    if not isinstance(known, str):
         known = _ask_version(path)
         machine.remember("version", key, known)
     return known
@@ -53,7 +60,7 @@ def _ask_version(path: str) -> str:
         done = subprocess.run(
             [path, "--version"],
             cwd=machine.ROOT,
-            env={**os.environ, "BAZELISK_SKIP_WRAPPER": "true"},
+            env={**os.environ, "BAZELISK_SKIP_WRAPPER": "true", _ASKED: "true"},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

@@ -76,14 +76,16 @@ def install(cache: Path, version: str, say: Callable[[str], None], given: dict |
             errno.EDQUOT,
             errno.EFBIG,
             errno.EACCES,
+            errno.EPERM,
             errno.EROFS,
             errno.EEXIST,
+            errno.ENOENT,
             errno.ENOTDIR,
         ):
             raise BootstrapError(
                 f"{error.filename or cache}: {os.strerror(error.errno)}. Installing Bazel takes"
                 f" {_NEEDED_BYTES // 10**6} MB in {cache}: free some space, or set MLC_BAZEL_CACHE to a folder with"
-                " room, then run the same command again: it resumes."
+                " room that you can write, then run the same command again: it resumes."
             ) from error
         raise
     return final
@@ -123,7 +125,7 @@ def _install(cache: Path, final: Path, version: str, say: Callable[[str], None],
                 say(unlocked(error))
                 shutil.rmtree(building, ignore_errors=True)
                 building = Path(tempfile.mkdtemp(prefix="installing-", dir=cache))
-                packages = bazel.from_index(version, bazel.asked(root / "locks"))
+                packages = bazel.from_index(version, bazel.asked(root / "locks"), say)
                 _unpack_all(packages, lock.wheels, downloads, building, say)
         _relocate(building, final)
         _write_class_path(building, final, version)
@@ -296,7 +298,7 @@ def fetch_package(
 
 
 def _wheel(wheel: bazel.Wheel, downloads: Path, building: Path, progress: Callable[[int], None]) -> None:
-    path = pypi.fetch(wheel.project, wheel.filename, wheel.sha256, downloads / wheel.filename, progress)
+    path = pypi.fetch(wheel.project, wheel.filename, wheel.sha256, downloads / wheel.filename, progress, wheel.size)
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
             progress(0)  # Raises if the installation was stopped.

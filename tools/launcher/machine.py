@@ -7,7 +7,7 @@ import os
 import sys
 import time
 
-from fetch import errors
+from fetch import errors, folders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,17 +19,12 @@ KEPT_SECONDS = 3600
 
 
 def say(line: str) -> None:
-    """Prints one line on standard error, apart from Bazel's output."""
-    print("tools/bazel: " + line, file=sys.stderr, flush=True)
+    """Prints one line on standard error, apart from Bazel's output and without passwords."""
+    print("tools/bazel: " + errors.redact(line), file=sys.stderr, flush=True)
 
 
-def cache_folder() -> str:
-    """Returns the folder that the launcher installs into: $MLC_BAZEL_CACHE, else one in the user's cache folder."""
-    chosen = os.environ.get("MLC_BAZEL_CACHE")
-    if chosen:
-        return os.path.abspath(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(base, "mlc-bazel")
+# Returns the folder that the launcher installs into.
+cache_folder = folders.cache
 
 
 def wanted_version() -> str:
@@ -54,18 +49,25 @@ def _memory(name: str) -> dict[str, Any]:
         with open(os.path.join(cache_folder(), name + ".json"), encoding="utf-8") as file:
             known = json.load(file)
         return {key: entry for key, entry in known.items() if 0 <= time.time() - entry["time"] < KEPT_SECONDS}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, folders.NoCacheError):
         return {}
 
 
 def remember(name: str, key: str, value: Any) -> None:
     """Stores a result for later runs. Failing to write the cache is not an error."""
-    path = os.path.join(cache_folder(), name + ".json")
-    temporary = f"{path}.{os.getpid()}"
     try:
+        path = os.path.join(cache_folder(), name + ".json")
+        temporary = f"{path}.{os.getpid()}"
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(temporary, "w", encoding="utf-8") as file:
             json.dump({**_memory(name), key: {"value": value, "time": time.time()}}, file)
         os.replace(temporary, path)
-    except OSError:
+    except (OSError, folders.NoCacheError):
         pass
+
+
+def is_writable(folder: str) -> bool:
+    """Says whether this user can write to a folder, or create it."""
+    while not os.path.lexists(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder)
+    return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)

@@ -14,7 +14,7 @@ from . import machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 PROFILES = ("upstream", "registries")
 
@@ -27,26 +27,33 @@ UPSTREAM = {
 _PROBE_SECONDS = 2.0
 
 
-def choose(arguments: Sequence[str] = (), anew: bool = False) -> tuple[str, str]:
-    """Returns the network profile and why: --config= decides, then MLC_PROFILE, then a probe, cached for an hour.
+def choose(configs: Mapping[str, str], anew: bool = False) -> tuple[str, str]:
+    """Returns the network profile and why: a config decides, then MLC_PROFILE, then a probe, cached for an hour.
 
     Args:
-      arguments: Bazel's command line.
+      configs: the configs that the command runs with, and what names each (`rc_files.configs`).
       anew: probe even if the cached result is still valid.
     """
-    for profile in PROFILES:
-        if "--config=" + profile in arguments:
-            return profile, "--config"
+    named = [profile for profile in PROFILES if profile in configs]
+    if len(named) > 1:
+        raise errors.UserError(
+            "expected one network profile, found "
+            + " and ".join(f"--config={profile} ({configs[profile]})" for profile in named)
+            + ": Bazel would use both. Remove one."
+        )
+    if named:
+        return named[0], f"--config ({configs[named[0]]})"
     chosen = os.environ.get("MLC_PROFILE")
     if chosen:
         if chosen not in PROFILES:
             raise errors.UserError(f"MLC_PROFILE: expected {' or '.join(PROFILES)}, found '{chosen}'")
         return chosen, "MLC_PROFILE"
     known = None if anew else machine.remembered("profile", "probe")
-    if not known:
+    if not (isinstance(known, list) and [type(each) for each in known] == [str, str] and known[0] in PROFILES):
         known = probe(_PROBE_SECONDS)
         machine.remember("profile", "probe", known)
-    return tuple(known)
+    profile, why = known
+    return profile, why
 
 
 def probe(seconds: float) -> tuple[str, str]:

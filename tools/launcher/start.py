@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import sys
 
-from fetch import errors, trust
+from fetch import errors, folders, trust
 
-from . import find, installed, machine, options, profile
+from . import find, installed, machine, options, profile, rc_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,10 +23,8 @@ _PROFILED = frozenset(
     "aquery build config coverage cquery fetch info mod print_action query run sync test vendor".split()
 )
 
-# Commands that build, and the flags that cut a release off from every cache. They repeat `build:release` of .bazelrc at
-# the end of the command line, where user.bazelrc cannot override them.
-_BUILDING = frozenset("build coverage run test".split())
-RELEASE_FLAGS = ("--disk_cache=", "--remote_cache=", "--remote_executor=")
+# Commands that build: only they get a release's options a second time.
+_BUILDING = frozenset("build coverage mobile-install run test".split())
 
 
 def ensure_installed(version: str, offer: Callable[[], Any] = lambda: None) -> str:
@@ -70,52 +68,64 @@ def check_installed(folder: str, release: bool) -> None:
     machine.say(f"{found}; {again}")
 
 
-def is_release(arguments: list[str], position: int) -> bool:
-    """Returns whether a command line builds a release.
-
-    Args:
-      arguments: Bazel's command line.
-      position: the index of the command.
-    """
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    return "--config=release" in arguments[position:end]
-
-
-def for_release(arguments: list[str], position: int) -> list[str]:
-    """Returns the arguments that a release (a command with --config=release) runs with; leaves all others unchanged.
+def for_release(line: options.CommandLine) -> options.CommandLine:
+    """Returns the command line that a release (a command with --config=release) runs with.
 
     A release has a separate output base, so it never reuses outputs that other builds took from a cache. If you set
-    --output_base yourself, you are responsible for its contents. Commands that build get RELEASE_FLAGS last, where they
-    override everything else.
-
-    Args:
-      arguments: Bazel's command line.
-      position: the index of the command.
+    --output_base yourself, you are responsible for its contents. Commands that build get the options of `build:release`
+    in the repository's own .bazelrc once more behind all others, where neither user.bazelrc nor the command line can
+    override them.
     """
-    if not is_release(arguments, position):
-        return arguments
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    flags = RELEASE_FLAGS if arguments[position] in _BUILDING else ()
-    arguments = [*arguments[:end], *flags, *arguments[end:]]
-    if any(argument.startswith(("--output_base", "--output_user_root")) for argument in arguments[:position]):
-        return arguments
+    if line.command in _BUILDING:
+        repeated = rc_files.own_options("build:release")
+        if not repeated:
+            raise errors.UserError(
+                f"{machine.ROOT}/.bazelrc: expected lines 'build:release …', which make a build a release, found none."
+                " Restore it: git checkout .bazelrc"
+            )
+        line = line.with_last(*repeated)
+    if any(options.startup_values(line.startup, name) for name in ("--output_base", "--output_user_root")):
+        return line
     import hashlib
 
     base = os.path.join(machine.cache_folder(), "release", hashlib.sha256(os.fsencode(machine.ROOT)).hexdigest()[:16])
     machine.say("a release has a separate output base, where nothing comes from a cache: " + base)
-    return ["--output_base=" + base, *arguments]
+    return line.with_startup("--output_base=" + base)
 
 
-def command_line(arguments: list[str]) -> tuple[str, list[str]]:
-    """Returns the program to execute and its argument list."""
+def with_output_root(line: options.CommandLine) -> options.CommandLine:
+    """Returns the command line for a user whose home Bazel cannot write its outputs to, as in some containers.
+
+    They go into the launcher's cache folder, else where Bazel puts them if there is no home at all.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or os.environ.get("HOME")
+    if not home or os.environ.get("TEST_TMPDIR") or machine.is_writable(os.path.join(home, ".cache")):
+        return line
+    startup = [*line.startup, *rc_files.startup_options(line)]
+    if options.startup_values(startup, "--output_user_root"):  # --output_base is not enough for Bazel.
+        return line
+    try:
+        folder = os.path.join(machine.cache_folder(), "output")
+    except folders.NoCacheError:
+        folder = ""
+    if not machine.is_writable(folder):
+        # Where Bazel itself goes without a home.
+        folder = f"/tmp/_bazel_{os.environ.get('USER') or os.getuid()}"  # noqa: S108
+    machine.say(f"{home} cannot be written, so Bazel keeps its outputs in {folder}")
+    return line.with_startup("--output_user_root=" + folder)
+
+
+def command_line(arguments: list[str]) -> tuple[str, list[str], str | None]:
+    """Returns the program to execute, its argument list, and the network profile if the command needs one."""
     choice = None
     if "MLC_AIRGAP" in os.environ or any(argument.startswith("--airgap") for argument in arguments):
         from . import airgap
 
         choice, arguments = airgap.take_option(arguments, os.environ)
     version = machine.wanted_version()
-    position = options.command_index(arguments)
-    profiled = position is not None and arguments[position] in _PROFILED
+    line = options.CommandLine(arguments)
+    configs = rc_files.configs(line)
+    profiled = line.command in _PROFILED
     chosen_profile: str | None = None
     added: list[str] = []
     offer: Callable[[], Any] = lambda: None  # noqa: E731
@@ -124,15 +134,15 @@ def command_line(arguments: list[str]) -> tuple[str, list[str]]:
         os.environ["MLC_NO_NETWORK"] = airgap.no_network(pack)
         store = airgap.Store(machine.cache_folder(), machine.say)
         chosen = store.use(choice, machine.ROOT)
-        airgap.check_command(chosen, pack, arguments)
+        airgap.check_command(chosen, pack, configs)
         offer = lambda: store.give_bazel(chosen, choice)  # noqa: E731
         if profiled:
             chosen_profile = "registries"
             machine.say(f"profile {chosen_profile}: the pack {pack}, without a network")
             added = ["--config=" + chosen_profile, *store.flags(chosen, pack)]
     elif profiled:
-        chosen_profile, why = profile.choose(arguments)
-        if why != "--config":
+        chosen_profile, why = profile.choose(configs)
+        if chosen_profile not in configs:
             machine.say(f"profile {chosen_profile}: {why} (set --config= or MLC_PROFILE to override)")
             added.append("--config=" + chosen_profile)
     # A bazel or bazelisk on PATH may download another Bazel.
@@ -140,41 +150,64 @@ def command_line(arguments: list[str]) -> tuple[str, list[str]]:
     startup: list[str] = []
     if not found or chosen_profile == "registries":
         folder = ensure_installed(version, offer)
-        check_installed(folder, position is not None and is_release(arguments, position))
+        check_installed(folder, "release" in configs)
         if not found:
             found = folder + "/usr/bin/bazel", "packages"
             startup = installed.startup_flags(folder)
         if chosen_profile == "registries":
             added += installed.module_flags(folder)
-    certificates = trust.store(machine.cache_folder())
-    if certificates:
-        startup.append("--host_jvm_args=-Djavax.net.ssl.trustStore=" + certificates)
-    if added and position is not None:
-        arguments = [*arguments[: position + 1], *added, *arguments[position + 1 :]]
-    if position is not None:
-        arguments = for_release(arguments, position)
-    return found[0], [found[0], *startup, *arguments]
+    try:
+        certificates = trust.store(machine.cache_folder())
+        if certificates:
+            startup.append("--host_jvm_args=-Djavax.net.ssl.trustStore=" + certificates)
+    except (OSError, folders.NoCacheError) as error:
+        machine.say(f"no cache, so Bazel does not trust this machine's certificate authorities: {_why(error)}")
+    if added:
+        line = line.with_first(*added)
+    if "release" in configs:
+        line = for_release(line)
+    if line.command:
+        line = with_output_root(line)
+    return found[0], [found[0], *startup, *line.arguments], chosen_profile
+
+
+def _why(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    return f"{error.filename}: {error.strerror}. Set MLC_BAZEL_CACHE to a folder that you can write."
+
+
+def _refuse_a_loop(program: str) -> None:
+    """Refuses a program that leads back here. It keeps the process, as does a program of `bazel run`, which may."""
+    here = f"{os.getpid()} {os.environ.get('BUILD_WORKSPACE_DIRECTORY', '')}"
+    if os.environ.get("MLC_LAUNCHER_PROCESS") == here:
+        raise errors.UserError(f"'{program}' starts tools/bazel again: expected Bazel. Set BAZEL_REAL to its path.")
+    os.environ["MLC_LAUNCHER_PROCESS"] = here
 
 
 def main(arguments: list[str]) -> NoReturn:
     """Becomes Bazel, so that signals reach it and its exit code is ours. Never returns."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # Names of files are any bytes.
     try:
-        position = options.command_index(arguments)
-        if position is not None and arguments[position] == "doctor":
+        line = options.CommandLine(arguments)
+        if line.command == "doctor":
             from . import doctor
 
-            code = doctor.main(arguments[position + 1 :], arguments[:position])
+            code = doctor.main(arguments[len(line.startup) + 1 :], line.startup)
         else:
-            program, line = command_line(arguments)
-            # A program that `run` starts, and that starts Bazel again, gets the same profile.
-            for each in profile.PROFILES:
-                if "--config=" + each in line:
-                    os.environ["MLC_PROFILE"] = each
+            program, command, chosen_profile = command_line(arguments)
+            if chosen_profile:
+                # A program that `run` starts, and that starts Bazel again, gets the same profile.
+                os.environ["MLC_PROFILE"] = chosen_profile
             # Only the launcher's; repository rules have it from --repo_env, and a program that `run` starts may push.
             os.environ.pop("MLC_NO_NETWORK", None)
+            if "USER" not in os.environ and not folders.user_name():
+                os.environ["USER"] = str(os.getuid())  # Bazel wants a name, which some containers' users lack.
             # Keeps Bazelisk from running tools/bazel again.
             os.environ["BAZELISK_SKIP_WRAPPER"] = "true"
-            os.execv(program, line)
+            _refuse_a_loop(program)
+            os.execv(program, command)
     except KeyboardInterrupt:
         code = 130
     except errors.UserError as error:

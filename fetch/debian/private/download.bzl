@@ -6,18 +6,20 @@ def debian_mirrors(rctx):
     """Where this machine gets Debian packages from.
 
     Returns:
-      A struct: `urls`, archive name → list of base URLs; `problem`, why there are none ("" if there are).
+      A struct: `urls`, archive name → list of base URLs; `auth`, base URL → login as rctx.download expects it; `problem`, why there
+      are none ("" if there are).
     """
     no_network = rctx.os.environ.get("MLC_NO_NETWORK")
     if no_network:
-        return struct(urls = {}, problem = no_network)
+        return struct(urls = {}, auth = {}, problem = no_network)
     python = rctx.which("python3")
     if not python:
-        return struct(urls = {}, problem = "python3, which asks apt for the machine's mirrors, is not on PATH")
-    asked = rctx.execute([python, "-B", rctx.path(_DEBIAN), "mirrors"])
+        return struct(urls = {}, auth = {}, problem = "python3, which asks apt for the machine's mirrors, is not on PATH")
+    asked = rctx.execute([python, "-IB", rctx.path(_DEBIAN), "mirrors"])
     if asked.return_code:
-        return struct(urls = {}, problem = asked.stderr.strip())
-    return struct(urls = json.decode(asked.stdout), problem = "")
+        return struct(urls = {}, auth = {}, problem = asked.stderr.strip())
+    answer = json.decode(asked.stdout)
+    return struct(urls = answer["urls"], auth = answer["auth"], problem = "")
 
 def download_packages(rctx, packages, mirrors):
     """Downloads packages into the repository's folder, all at once.
@@ -39,7 +41,14 @@ def download_packages(rctx, packages, mirrors):
         pending[key] = struct(
             name = name,
             urls = urls,
-            download = rctx.download(urls, name, sha256 = package["sha256"], allow_fail = True, block = False),
+            download = rctx.download(
+                urls,
+                name,
+                sha256 = package["sha256"],
+                allow_fail = True,
+                auth = {url: mirrors.auth[base] for base, url in zip(bases, urls) if base in mirrors.auth},
+                block = False,
+            ),
         )
     failed = [key for key, one in pending.items() if not one.download.wait().success]
     return struct(
@@ -61,7 +70,7 @@ def _explain(rctx, key, package, failed, mirrors):
 
     # Once more, to tell a wrong file from a missing one. Not by Bazel, which takes nothing over plain http without a hash.
     for url in failed.urls:
-        found = rctx.execute([rctx.which("python3"), "-B", rctx.path(_DEBIAN), "sha256", url])
+        found = rctx.execute([rctx.which("python3"), "-IB", rctx.path(_DEBIAN), "sha256", url])
         if not found.return_code:
             return ("{}: the mirror has another file than locks/debian.lock.json: expected sha256 {}, found {} ({}). " +
                     "If the lock is meant to change: tools/bazel run //locks:update_debian").format(what, package["sha256"], json.decode(found.stdout), url)
