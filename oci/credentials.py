@@ -5,11 +5,15 @@ Formats: containers-auth.json(5), and Docker's config.json.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 
@@ -24,8 +28,72 @@ _PLACES = [
 ]
 
 
+# Docker Hub's entry in these files, and the host that answers for it.
+_DOCKER_HUB = ("docker.io", "https://index.docker.io/v1/", "registry-1.docker.io")
+
+
 class CredentialsError(Exception):
     """A file with credentials is unusable; the message names it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Login:
+    """What one registry wants: a user and a password, or an identity token (OAuth 2.0's refresh token)."""
+
+    user: str = ""
+    password: str = dataclasses.field(default="", repr=False)
+    identity_token: str = dataclasses.field(default="", repr=False)
+
+
+def api_host(host: str) -> str:
+    """The host that serves a registry's API; Docker Hub has another than the one in its images' names."""
+    return _DOCKER_HUB[2] if host == _DOCKER_HUB[0] else host
+
+
+def login(host: str, config: pathlib.Path, environment: dict[str, str]) -> Login | None:
+    """The login for a registry, or None.
+
+    Args:
+        host: with its port, as images' names have it.
+        config: Docker's config.json; `docker_config` writes one.
+        environment: for a credential helper that the file names.
+
+    Raises:
+        CredentialsError: the entry is malformed, or the helper failed.
+    """
+    content = json.loads(config.read_text(encoding="utf-8"))
+    keys = (_DOCKER_HUB[1], host) if host == _DOCKER_HUB[0] else (host, f"https://{host}", f"http://{host}")
+    for key in keys:
+        if entry := content.get("auths", {}).get(key):
+            try:
+                user, _, password = base64.b64decode(entry.get("auth", ""), validate=True).decode().partition(":")
+            except (binascii.Error, UnicodeDecodeError) as error:
+                raise CredentialsError(f"{key}: expected base64 of user:password as `auth`, found {error}") from None
+            found = Login(user, password, entry.get("identitytoken", ""))
+            if found != Login():
+                return found
+    for key in keys:
+        if helper := content.get("credHelpers", {}).get(key) or content.get("credsStore"):
+            return _ask(helper, key, environment)
+    return None
+
+
+def _ask(helper: str, host: str, environment: dict[str, str]) -> Login | None:
+    """What a credential helper knows (protocol: github.com/docker/docker-credential-helpers)."""
+    program = f"docker-credential-{helper}"
+    try:
+        done = subprocess.run([program, "get"], input=host, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            # The protocol's way to say that it has none.
+            if "credentials not found" in done.stdout + done.stderr:
+                return None
+            raise CredentialsError(f"{program}: failed for {host}: {' '.join((done.stderr or done.stdout).split())}")
+        answer = json.loads(done.stdout)
+        if answer["Username"] == "<token>":
+            return Login(identity_token=answer["Secret"])
+        return Login(answer["Username"], answer["Secret"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CredentialsError(f"{program}: expected the credentials of {host}, found {error!r}") from None
 
 
 def files(environment: dict[str, str]) -> list[pathlib.Path]:

@@ -173,12 +173,14 @@ class Proxy:
                     if self.headers.get("Transfer-Encoding") == "chunked"
                     else self.rfile.read(length)
                 )
-                if status:
-                    self._answer(
-                        status,
-                        {"Content-Type": "application/json"},
-                        json.dumps({"errors": [_ERRORS[status]]}).encode(),
-                    )
+                if status in _ERRORS:
+                    headers = {"Content-Type": "application/json"}
+                    if status == 401:
+                        headers["WWW-Authenticate"] = 'Basic realm="test"'
+                    self._answer(status, headers, json.dumps({"errors": [_ERRORS[status]]}).encode())
+                elif status:
+                    # Not the registry: something before it.
+                    self._answer(status, {"Content-Type": "text/html"}, b"<h1>not found</h1>")
                 else:
                     self._forward(body)
                 self._log(len(body), self.status)

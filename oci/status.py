@@ -9,6 +9,7 @@ UNSTAMPED = "unstamped"
 
 REVISION = "STABLE_REVISION"
 BUILDER = "STABLE_BUILDER_ID"
+BAZEL = "STABLE_BAZEL"
 
 
 class StatusError(Exception):
@@ -20,7 +21,7 @@ def value(status: pathlib.Path | None, key: str) -> str:
 
     Args:
         status: Bazel's stable-status.txt, "KEY value" per line, or None if the build is not stamped.
-        key: REVISION for the commit, or BUILDER for the builder's URI.
+        key: REVISION for the commit, BUILDER for the builder's URI, or BAZEL for the server's version and digest.
 
     Raises:
         StatusError: the key is missing: the build was stamped, but without this repository's status command.

@@ -1,6 +1,7 @@
 """The published images and wheels. //tests:gate has the tests that they must pass.
 
-Without mlc-llm's sources, only TVM is published: see "Sources of mlc-llm" in README.md. --config=cuda adds what runs on GPUs.
+--config=cuda adds what runs on GPUs. Without mlc-llm's sources ("Sources of mlc-llm" in README.md) only TVM can be pushed, and no release can be built:
+a release (--config=release) has all parts named here.
 """
 
 load("//fetch/git:defs.bzl", "NEEDS_SOURCES")
@@ -32,3 +33,10 @@ def _available(products):
 IMAGES = _available(_IMAGES)
 
 WHEELS = _available(_WHEELS)
+
+# Packages of what a release must contain: everything above, but what runs on GPUs only with --config=cuda.
+REQUIRED = [
+    package.removeprefix("//")
+    for package, needs in ({"images/" + image: needs for image, needs in _IMAGES.items()} | _WHEELS).items()
+    if not [need for need in needs if need in NEEDS_CUDA]
+]

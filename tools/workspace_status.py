@@ -1,47 +1,56 @@
 #!/usr/bin/env python3
-"""Prints the workspace status of a release build (--config=release): the commit and the builder.
+"""Prints the workspace status of a release build (--config=release): the commit, the builder and the Bazel that runs.
 
 Bazel runs this in the workspace root. Each line is a key and a value (--workspace_status_command in Bazel's manual).
 """
 
 import os
-import subprocess
 import sys
 
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-def git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+from release import builder, checkout
+
+_SHOWN = 20
 
 
 def main() -> int:
     try:
         # In a copy of the sources inside another repository, git would report that repository.
-        top = git("rev-parse", "--show-toplevel")
-        if os.path.realpath(top) != os.path.realpath("."):
+        top = checkout.root(".")
+        if top != os.path.realpath("."):
             print(
                 f"workspace_status: expected a git checkout, found a folder in the checkout {top}. Build a release in a"
                 " clone.",
                 file=sys.stderr,
             )
             return 1
-        changed = git("status", "--porcelain")
+        changed = checkout.differences(".")
         if changed:
+            listed = "\n".join(changed[:_SHOWN]) + (f"\nand {len(changed) - _SHOWN} more" * (len(changed) > _SHOWN))
             print(
-                f"workspace_status: a release is built from a commit, but these files differ from it:\n{changed}\n"
-                "Commit or revert them.",
+                f"workspace_status: a release is built from a commit, but these files differ from it:\n{listed}\n"
+                "Commit or revert them, or build in a fresh clone.",
                 file=sys.stderr,
             )
             return 1
-        print("STABLE_REVISION", git("rev-parse", "HEAD"))
-        server, workflow = os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_WORKFLOW_REF")
-        # SLSA 1.0, builder.id: the running workflow, else a workstation, which attests nothing.
-        print("STABLE_BUILDER_ID", f"{server}/{workflow}" if server and workflow else "urn:mlc-bazel:workstation")
-    except (OSError, subprocess.CalledProcessError) as error:
+        revision = checkout.head(".")
+        lines = {
+            "STABLE_REVISION": revision,
+            "STABLE_BUILDER_ID": builder.identity(os.environ, revision),
+            "STABLE_BAZEL": builder.bazel(os.getppid()),
+        }
+    except (OSError, checkout.NoCheckout) as error:
         print(
             f"workspace_status: cannot determine the commit: {error}. Build a release in a git checkout.",
             file=sys.stderr,
         )
         return 1
+    except builder.BuilderError as error:
+        print(f"workspace_status: {error}. To build without one: unset ACTIONS_ID_TOKEN_REQUEST_URL", file=sys.stderr)
+        return 1
+    print("".join(f"{name} {value}\n" for name, value in lines.items()), end="")
     return 0
 
 

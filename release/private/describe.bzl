@@ -41,11 +41,10 @@ def _bill_and_provenance(name, images, wheels, only = []):
     subjects = (images, [] if only else wheels)
     document(
         name = name + "_provenance",
-        srcs = _sources(*subjects) + ["//:.bazelversion"],
+        srcs = _sources(*subjects),
         outs = {"--output": name + ".provenance.json"},
         arguments = _LOCK_ARGUMENTS + [
             "--version " + VERSION,
-            "--bazel-version $(execpath //:.bazelversion)",
             "--target //images/... --target //wheels/...",
         ] + ["--option=" + option for option in _OPTIONS] + _products(*subjects),
         stamped = True,

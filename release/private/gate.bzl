@@ -1,5 +1,7 @@
 """The rules behind //release:defs.bzl%test_gate: tests as build actions, and a stamp with the digests they passed on."""
 
+load(":policy.bzl", "execution_requirements", "missing_parts")
+
 GatingTestsInfo = provider(
     doc = "Tests that gate a publication.",
     fields = {"tests": "depset of structs, one for each test: see `_describe`."},
@@ -12,9 +14,6 @@ _TestInfo = provider(
         "tags": "Its tags.",
     },
 )
-
-# Tags of a test → requirements of the action that runs it (Bazel's test encyclopedia, "Tag conventions").
-_EXECUTION_TAGS = ["local", "no-remote", "no-sandbox", "requires-fakeroot", "requires-network"]
 
 def _test_aspect_impl(_target, ctx):
     files = [file for attribute in ["data", "srcs"] for file in getattr(ctx.rule.attr, attribute, [])]
@@ -93,12 +92,16 @@ def _run(ctx, test):
         outputs = [result],
         mnemonic = "GateTest",
         progress_message = "Testing {} before publishing".format(label),
-        execution_requirements = {tag: "" for tag in test.tags if tag in _EXECUTION_TAGS},
+        execution_requirements = execution_requirements(test.tags, ctx.attr.stamped),
         use_default_shell_env = True,
     )
     return result
 
 def _test_gate_impl(ctx):
+    if ctx.attr.stamped:
+        missing = missing_parts(ctx.attr.required, [artifact.label.package for artifact in ctx.attr.artifacts])
+        if missing:
+            fail("{}: {}".format(ctx.label, missing))
     # Sorted by label: the stamp must not depend on the order in which packages refer to each other.
     tests = sorted(_collect(ctx).to_list(), key = lambda test: str(test.label))
     tested = {}
@@ -124,33 +127,59 @@ def _test_gate_impl(ctx):
         inputs = results + artifacts,
         outputs = [stamp],
         mnemonic = "GateStamp",
+        execution_requirements = execution_requirements([], ctx.attr.stamped),
         progress_message = "Recording what the tests passed on",
     )
     return [DefaultInfo(files = depset([stamp]), runfiles = ctx.runfiles([stamp]))]
 
-test_gate = rule(
+_test_gate = rule(
     implementation = _test_gate_impl,
-    doc = """Runs tests as build actions on the artifacts to publish, and records the digests that they passed on.
-
-As long as a test fails, nothing that depends on the gate can be built or run. No flag skips it, because the tests are part of the build
-graph. The output, `<name>.json`, has `artifacts` (name → kind and digest) and `tests` (label and number of test cases).
-
-Example:
-
-    test_gate(
-        name = "gate",
-        artifacts = ["//wheels/tvm", "//images:tvm_runtime"],
-        tests = ["//tests:gate"],
-    )
-""",
+    doc = "Runs tests as build actions; use the macro `test_gate`.",
     attrs = {
         "artifacts": attr.label_list(
             mandatory = True,
             allow_files = True,
             doc = "Wheels and OCI layouts. The runfiles of at least one test must contain the very same file.",
         ),
+        "required": attr.string_list(doc = "Packages of the artifacts that a stamped build must have."),
+        "stamped": attr.bool(doc = "Whether this is a release (--config=release)."),
         "tests": _TESTS,
         "_run_test": attr.label(default = "//release/private:run_test", executable = True, cfg = "exec"),
         "_write_stamp": attr.label(default = "//release/private:write_stamp", executable = True, cfg = "exec"),
     },
 )
+
+def test_gate(name, artifacts, tests, required = [], **kwargs):
+    """Runs tests as build actions on what is to be published, and records the digests that they passed on.
+
+    While one of the tests fails, nothing that depends on the gate can be built or run. No flag skips it: the tests are not Bazel's to leave
+    out but part of the graph. In a release (--config=release) no result comes from a disk or remote cache. The output, `<name>.json`, has
+    `artifacts` (name → kind and digest) and `tests` (label and number of test cases).
+
+    Example:
+
+        test_gate(
+            name = "gate",
+            artifacts = ["//wheels/tvm", "//images:tvm_runtime"],
+            required = ["wheels/tvm", "images/tvm_runtime"],
+            tests = ["//tests:gate"],
+        )
+
+    Args:
+        name: the target.
+        artifacts: wheels and OCI layouts. Each must be among the runfiles of one of the tests, as the very same file.
+        tests: `py_test` targets that report how many test cases ran, and `gating_tests`.
+        required: packages of the artifacts that a release must have; it fails without them.
+        **kwargs: common attributes.
+    """
+    _test_gate(
+        name = name,
+        artifacts = artifacts,
+        required = required,
+        stamped = select({
+            "//oci:stamped": True,
+            "//conditions:default": False,
+        }),
+        tests = tests,
+        **kwargs
+    )

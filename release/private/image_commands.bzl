@@ -29,9 +29,9 @@ def _command(name, args, data, room = "//release/private", **kwargs):
     )
 
 def image_commands(images, gate):
-    """Targets `push`, `load`, `run` and `report`; each takes --image, one of `images`, and has --help.
+    """Targets `push`, `load`, `run` and `report`; each takes --image, one of `images`, and has its --help. And `hand_over`.
 
-    `push` and `load`, which hand out images, wait for the gate.
+    What leaves this machine or is handed out, `push`, `hand_over` and `load`, waits for the gate.
 
     Args:
         images: names of packages below //images; the first is the default of every command.
@@ -44,6 +44,8 @@ def image_commands(images, gate):
     gate_args = ["--gate=$(rootpath {})".format(gate)]
     documents = {"//release:{}.{}".format(image, suffix): (image, kind) for image in images for kind, suffix in _DOCUMENTS.items()}
 
+    document_args = ["--document={}={}=$(rootpath {})".format(image, kind, label) for label, (image, kind) in documents.items()]
+
     _command(
         name = "push",
         args = gate_args + layout_args + [
@@ -51,8 +53,14 @@ def image_commands(images, gate):
             "--oras=$(rootpath {})".format(_ORAS),
             "--cosign=$(rootpath {})".format(_COSIGN),
             "--version=" + VERSION,
-        ] + ["--document={}={}=$(rootpath {})".format(image, kind, label) for label, (image, kind) in documents.items()],
+        ] + document_args,
         data = [gate, "//release:settings.json", _ORAS, _COSIGN] + layouts + documents.keys(),
+        testonly = True,
+    )
+    _command(
+        name = "hand_over",
+        args = gate_args + layout_args + document_args + ["--dist=$(rootpath //release:dist)", "--version=" + VERSION],
+        data = [gate, "//release:dist"] + layouts + documents.keys(),
         testonly = True,
     )
     _command(

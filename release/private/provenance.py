@@ -1,11 +1,11 @@
 """Writes the provenance of wheels and images: an unsigned in-toto statement (v1) with SLSA provenance (v1).
 
     python3 -m release.private.provenance --locks FILE... --version VERSION --target //release:dist \\
-        --bazel-version .bazelversion --status stable-status.txt --wheel FILE... --image NAME=LAYOUT... \\
-        --output provenance.json
+        --status stable-status.txt --wheel FILE... --image NAME=LAYOUT... --output provenance.json
 
 One statement covers all wheels and images that it is given: run it for the whole release, or for one image. A statement
-proves nothing by itself: it is only as good as its signature, and the builder names itself.
+proves nothing by itself: it is only as good as its signature. It names what the workspace status could show
+(release/builder.py): the workflow that GitHub's token names, and the Bazel server that ran; else "unverified".
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def statement(
     targets: list[str],
     options: list[str],
     version: str,
-    bazel_version: str,
+    bazel: str,
     revision: str,
     builder: str,
 ) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def statement(
         targets: the targets that were built.
         options: the options that, besides the repository's content, decided what was built.
         version: the release's version, without "v".
-        bazel_version: the version of Bazel that built it.
+        bazel: version and digest of the Bazel server that built, as release/builder.py has it, or `UNSTAMPED`.
         revision: the commit, or `UNSTAMPED`.
         builder: URI, or `UNSTAMPED`.
 
@@ -85,7 +85,7 @@ def statement(
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
                 "externalParameters": {"options": sorted(options), "targets": sorted(targets), "version": version},
-                "internalParameters": {"bazelVersion": bazel_version, "revision": revision},
+                "internalParameters": {"bazel": bazel, "revision": revision},
                 "resolvedDependencies": dependencies,
             },
             "runDetails": {"builder": {"id": builder}},
@@ -106,7 +106,6 @@ def main() -> int:
         default=[],
         help="an option of the build, for example --config=cuda; repeated",
     )
-    parser.add_argument("--bazel-version", type=Path, required=True, help="the file .bazelversion")
     parser.add_argument("--status", type=Path, help="Bazel's stable-status.txt, for a stamped build")
     parser.add_argument("--wheel", type=Path, action="append", default=[], help="a wheel of the build; repeated")
     parser.add_argument(
@@ -126,7 +125,7 @@ def main() -> int:
             targets=arguments.target,
             options=arguments.option,
             version=arguments.version,
-            bazel_version=arguments.bazel_version.read_text(encoding="utf-8").strip(),
+            bazel=status.value(arguments.status, status.BAZEL),
             revision=revision,
             builder=builder,
         )

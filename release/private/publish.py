@@ -20,7 +20,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,8 @@ from collections.abc import Iterator
 
 from fetch import arguments
 from fetch.hashes import file_sha256
-from release.private import signing
+from release import checkout
+from release.private import signing, tool_environment
 
 SUMS, FACTS, NOTES = "SHA256SUMS", "release.json", "notes.md"
 SIGNATURE = SUMS + ".sig"
@@ -134,36 +134,32 @@ def check_checkout(workspace: pathlib.Path, tag: str) -> str:
         Refused: files differ from the commit or are untracked; the tag is missing or elsewhere; there is no git or no
           commit.
     """
-    program = shutil.which("git")
-    if not program:
-        raise Refused("git: expected on PATH, found none. To install it: apt-get install git")
-
-    def git(*words: str, or_nothing: bool = False) -> str:
-        done = subprocess.run([program, "-C", str(workspace), *words], capture_output=True, text=True)
-        if done.returncode and not or_nothing:
+    folder = str(workspace)
+    try:
+        # A copy of the sources in a folder of another repository is no checkout: git would answer for that one.
+        top = checkout.root(folder)
+        if top != os.path.realpath(folder):
             raise Refused(
-                f"{workspace}: expected a git checkout, found {' '.join(done.stderr.split())!r}. A release is made in a"
-                " clone"
+                f"{workspace}: expected a git checkout, found a folder in that of {top}. A release is made in a clone"
             )
-        return done.stdout.strip()
-
-    # A copy of the sources inside another repository is not a checkout: git would answer for that repository.
-    top = pathlib.Path(git("rev-parse", "--show-toplevel")).resolve()
-    if top != workspace.resolve():
+        changed = checkout.differences(folder)
+        head = checkout.head(folder)
+    except checkout.NoCheckout as error:
         raise Refused(
-            f"{workspace}: expected a git checkout, found a folder in that of {top}. A release is made in a clone"
-        )
-    changed = git("status", "--porcelain").splitlines()
+            str(error)
+            if str(error).startswith("git: ")
+            else f"{workspace}: expected a git checkout, found {str(error)!r}. A release is made in a clone"
+        ) from None
     if changed:
-        files = ", ".join(line[2:].strip() for line in changed[:5]) + (
-            f" and {len(changed) - 5} more" if len(changed) > 5 else ""
-        )
+        files = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
         raise Refused(
             f"checkout: expected no file that differs from its commit, found {files}. To fix it: git stash"
-            " --include-untracked"
+            " --include-untracked, or use a fresh clone"
         )
-    head = git("rev-parse", "HEAD")
-    tagged = git("rev-parse", "--quiet", "--verify", f"refs/tags/{tag}^{{commit}}", or_nothing=True)
+    try:
+        tagged = checkout.git(folder, "rev-parse", "--quiet", "--verify", f"refs/tags/{tag}^{{commit}}").strip()
+    except checkout.NoCheckout:
+        tagged = ""
     if not tagged:
         raise Refused(
             f"tag {tag}: expected on {head}, found no such tag. To fix it: git tag {tag} && git push origin {tag}"
@@ -190,7 +186,11 @@ class ReleasePage:
         self._hashes: dict[int, str] = {}
 
     def _start(self, *words: str) -> subprocess.Popen:
-        environment = os.environ | {"GH_NO_UPDATE_NOTIFIER": "1", "GH_PROMPT_DISABLED": "1", "NO_COLOR": "1"}
+        environment = tool_environment.only(os.environ, *tool_environment.GITHUB) | {
+            "GH_NO_UPDATE_NOTIFIER": "1",
+            "GH_PROMPT_DISABLED": "1",
+            "NO_COLOR": "1",
+        }
         return subprocess.Popen(
             [str(self.gh), *words],
             env=environment,

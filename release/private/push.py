@@ -23,15 +23,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from fetch import arguments
-from oci import credentials, reference
+from oci import credentials, lookup, reference
 from oci import layout as oci_layout
-from release.private import signing, stamp
+from oci.status import UNSTAMPED
+from release.private import signing, stamp, tool_environment, version_tags
 
-_RELEASE_TAG = re.compile(r"v?[0-9]+\.[0-9]+\.[0-9]+")
+# OCI image-spec, annotations.md: the predefined keys.
 _REVISION = "org.opencontainers.image.revision"
+_VERSION = "org.opencontainers.image.version"
+
+# What a signature says instead of the version where the tag is no version's.
+_UNRELEASED = "unreleased"
 
 # An attachment's manifest contains a time; with a fixed one every push writes the same manifest.
 _CREATED = "org.opencontainers.image.created=2000-01-01T00:00:00Z"
@@ -71,15 +76,18 @@ _EXPLANATIONS = [
     (_HALF_WRITTEN, "another push interfered: run again"),
     (r"x509|certificate", "its certificate is not trusted: set SSL_CERT_FILE to the authority's certificate"),
     (
-        r"server gave HTTP response to HTTPS client",
+        r"server gave HTTP response to HTTPS client|WRONG_VERSION_NUMBER|record layer failure",
         "the registry speaks plain http: pass --insecure if you trust the network",
     ),
     (
-        r"no such host|connection refused|no route|i/o timeout|Temporary failure",
+        r"no such host|connection refused|no route|i/o timeout|timed out|Temporary failure|Name or service not known",
         "the registry does not answer: check --repository and the network",
     ),
     (r"EOF|connection reset|broken pipe", "the connection broke: run again"),
 ]
+
+
+_Result = TypeVar("_Result")
 
 
 class PushError(Exception):
@@ -116,20 +124,28 @@ class Registry:
         repository: HOST/NAME.
         tools: paths of `oras` and `cosign`.
         insecure: use plain http, as always on this machine.
-        environment: for the tools.
+        environment: the source of the tools' variables (tool_environment.py).
+        keyless: also sign with the workflow's identity.
     """
 
-    def __init__(self, repository: str, tools: dict[str, str], insecure: bool, environment: dict[str, str]) -> None:
+    def __init__(
+        self, repository: str, tools: dict[str, str], insecure: bool, environment: dict[str, str], keyless: bool
+    ) -> None:
         self.repository = repository
         self.host = repository.partition("/")[0]
         self.tools = tools
-        self.environment = environment
+        registry = tool_environment.for_registry(environment)
+        names = [*tool_environment.SIGNING_KEY, *(tool_environment.IDENTITY if keyless else [])]
+        secrets = {name: environment[name] for name in names if name in environment}
+        self.environments = {"oras": registry, "cosign": registry | secrets}
+        self.keyless = keyless
         self.plain = insecure or reference.on_this_machine(self.host)
 
-    def oras(self, what: str, *command: str, flag: str = "--plain-http", **options: Any) -> str:
-        # oras accepts a flag only after its command.
+    def oras(self, what: str, *command: str, flag: str = "--plain-http", words: int = 1, **options: Any) -> str:
+        # oras reads a flag only after its command, which is so many words.
+        flags = [flag] if self.plain else []
         return self._again(
-            lambda: self.run(what, "oras", command[0], *([flag] if self.plain else []), *command[1:], **options), _PANIC
+            lambda: self.run(what, "oras", *command[:words], *flags, *command[words:], **options), _PANIC
         )
 
     def cosign(self, what: str, *command: str, **options: Any) -> str:
@@ -159,7 +175,7 @@ class Registry:
             process = subprocess.Popen(
                 [self.tools[tool], *command],
                 cwd=cwd,
-                env=self.environment,
+                env=self.environments[tool],
                 stdin=None if sys.stdin and sys.stdin.isatty() else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -182,7 +198,7 @@ class Registry:
         return "".join(lines)
 
     @staticmethod
-    def _again(send: Callable[[], str], passing: str) -> str:
+    def _again(send: Callable[[], _Result], passing: str) -> _Result:
         """Returns the result of `send`, which it retries after transient errors.
 
         Args:
@@ -217,13 +233,26 @@ class Registry:
         return reason
 
     def resolve(self, tag: str) -> str | None:
-        """The digest that a tag points at, or None."""
-        try:
-            return self.oras(f"looking up the tag {tag}", "resolve", f"{self.repository}:{tag}").strip()
-        except PushError as error:
-            if "not found" in str(error) or "does not know this repository" in str(error):
-                return None
-            raise
+        """The digest that a tag points at, or None if the registry says that it is free."""
+        what = f"looking up the tag {tag}"
+
+        def ask() -> str | None:
+            try:
+                return lookup.tagged_digest(self.repository, tag, self.plain, self.environments["oras"])
+            except lookup.NoRegistry as error:
+                raise PushError(f"{self.repository}: {what}: {error}") from None
+            except lookup.LookupFailed as error:
+                raise PushError(f"{self.repository}: {what}: {self.explain(str(error))}") from None
+
+        return self._again(ask, r"status code (429|5\d\d)|connection broke")
+
+    def version(self, digest: str) -> str:
+        """The version that an image in the registry is labelled with, or ""."""
+        config = json.loads(
+            self.oras(f"reading {digest}", "manifest", "fetch-config", f"{self.repository}@{digest}", words=2)
+        )
+        labels = (config.get("config") or {}).get("Labels") or {}
+        return str(labels.get(_VERSION, ""))
 
     def push(self, image: Image, digest: str) -> None:
         """Pushes the image by digest, without the blobs that the registry already has."""
@@ -290,16 +319,23 @@ class Registry:
         )
         return json.loads(answer)["digest"]
 
-    def sign(self, digests: list[str], key: signing.Key) -> None:
-        """Signs manifests; cosign adds nothing if this key has already signed one."""
-        for digest in digests:
-            # Signatures share a manifest, so the registry refuses one of two concurrent pushes; its wording varies.
-            sign = functools.partial(
-                self.cosign,
-                "signing",
-                *("sign", "--yes", "--tlog-upload=false", "--key", key.reference, f"{self.repository}@{digest}"),
-            )
-            self._again(sign, "")
+    def sign(self, digest: str, key: signing.Key | None, annotations: dict[str, str]) -> None:
+        """Signs a manifest and what it is published as; cosign adds nothing where this key has signed the same before.
+
+        Args:
+            digest: of the manifest.
+            key: to sign with, if any.
+            annotations: what `cosign verify -a NAME=VALUE` compares. Without them a signature is about the bytes alone,
+              and an old image passes under any tag.
+        """
+        annotated = [word for name, value in annotations.items() for word in ("-a", f"{name}={value}")]
+        # Signatures share a manifest, so the registry refuses one of two concurrent pushes; its wording varies.
+        ways = [["--tlog-upload=false", "--key", key.reference]] if key else []
+        # Without a key cosign asks Fulcio for a certificate and writes to Rekor, the public log.
+        ways += [[]] if self.keyless else []
+        for way in ways:
+            words = ("sign", "--yes", *way, *annotated, f"{self.repository}@{digest}")
+            self._again(functools.partial(self.cosign, "signing", *words), "")
 
     def tag(self, digest: str, tag: str) -> None:
         self.oras(f"setting the tag {tag}", "tag", f"{self.repository}@{digest}", tag)
@@ -332,20 +368,38 @@ def check_tags(tags: list[str], version: str, image: Image) -> list[str]:
     """The tags to set: the given ones, or the version of a release build.
 
     Raises:
-        PushError: one is malformed, or none is given for a build that is not stamped.
+        PushError: one is malformed or looks like a version that this build is not, or none is given for a build that is
+          not stamped.
     """
     for tag in tags:
         if not re.fullmatch(reference.TAG, tag):
             raise PushError(
                 f"--tag: expected up to 128 letters, digits, '_', '.', '-', not starting with '.' or '-', found {tag!r}"
             )
-    if tags:
-        return tags
-    if image.labels().get(_REVISION, "unstamped") == "unstamped":
+    stamped = image.labels().get(_REVISION, UNSTAMPED) != UNSTAMPED
+    if not tags and not stamped:
         raise PushError(
             f"no tag: pass --tag TAG; the version, {version}, is the default only in a release build (--config=release)"
         )
-    return [version]
+    tags = tags or [version.replace("+", "_")]
+    allowed = version_tags.own(version) | version_tags.series(version)
+    for tag in filter(version_tags.looks_like_version, tags):
+        if tag not in allowed:
+            raise PushError(
+                f"--tag {tag}: looks like a version, and this build is version {version}: expected"
+                f" {', '.join(sorted(allowed))}, or a tag that is no version; VERSION is in version.bzl"
+            )
+        if not stamped:
+            raise PushError(
+                f"--tag {tag}: looks like a version, and {image.name} is {UNSTAMPED}: build it of a commit, with"
+                " --config=release, or push it under a tag that is no version"
+            )
+        if image.labels().get(_VERSION) != version:
+            raise PushError(
+                f"--tag {tag}: expected {image.name} to be labelled with version {version}, found"
+                f" {image.labels().get(_VERSION, 'none')}"
+            )
+    return tags
 
 
 def plan(options: argparse.Namespace) -> list[tuple[Image, str, Registry, list[str]]]:
@@ -370,23 +424,33 @@ def plan(options: argparse.Namespace) -> list[tuple[Image, str, Registry, list[s
     planned = []
     for image in images:
         digest = stamp.check(tested, image.layout)
-        registry = Registry(repository.replace("{image}", image.name), tools, options.insecure, options.environment)
+        registry = Registry(
+            repository.replace("{image}", image.name), tools, options.insecure, options.environment, options.keyless
+        )
         planned.append((image, digest, registry, check_tags(options.tag, options.version, image)))
     return planned
 
 
-def check_release_tags(registry: Registry, digest: str, tags: list[str]) -> None:
-    """Checks that no release tag would move.
+def check_version_tags(registry: Registry, digest: str, tags: list[str], version: str) -> None:
+    """Checks that no version's tag would move, and no series' tag to an older version.
 
     Raises:
-        PushError: at the registry, such a tag names another image.
+        PushError: the registry has such a tag for another image, or does not say whether it has.
     """
-    for tag in filter(_RELEASE_TAG.fullmatch, tags):
+    for tag in filter(version_tags.looks_like_version, tags):
         there = registry.resolve(tag)
-        if there and there != digest:
+        if not there or there == digest:
+            continue
+        if tag not in version_tags.series(version):
             raise PushError(
                 f"{registry.repository}:{tag}: a release's tag does not move: the registry has {there}, this build is"
                 f" {digest}; raise VERSION in version.bzl, or pass another --tag"
+            )
+        found = registry.version(there)
+        if not version_tags.is_newer(version, found):
+            raise PushError(
+                f"{registry.repository}:{tag}: moves to newer versions only: the registry has {found or 'no version'}"
+                f" there ({there}), this build is {version}; leave out --tag {tag}"
             )
 
 
@@ -404,17 +468,27 @@ def push(options: argparse.Namespace) -> None:
         return
     with signing.key(options, options.environment) as key:
         for _, digest, registry, tags in planned:
-            check_release_tags(registry, digest, tags)
-        for image, digest, registry, _ in planned:
+            check_version_tags(registry, digest, tags, options.version)
+        for image, digest, registry, tags in planned:
             say(f"push: {image.name} {digest} to {registry.repository}")
             registry.push(image, digest)
             say(f"push: attaching {', '.join(path.name for _, path in image.documents) or 'nothing'}")
             attached = registry.attach(image, digest)
-            if key:
-                say(f"push: signing the image and its attachments: {1 + len(attached)}")
-                registry.sign([digest, *attached], key)
+            if key or options.keyless:
+                say(f"push: signing the image for {', '.join(tags)}, and what is attached: {len(attached)}")
+                place = {"repository": registry.repository}
+                for tag in tags:
+                    # A key that signs other builds too must not make them releases: those have the version only under
+                    # a tag that is checked to be a version's.
+                    released = version_tags.looks_like_version(tag)
+                    version = options.version if released else _UNRELEASED
+                    registry.sign(digest, key, place | {"tag": tag, "version": version})
+                for attachment in attached:
+                    registry.sign(attachment, key, place | {"image": digest})
         for _, digest, registry, tags in planned:
             for tag in tags:
+                # Again: another push may have set it since. What remains open is the moment between the two requests.
+                check_version_tags(registry, digest, [tag], options.version)
                 registry.tag(digest, tag)
                 options.tagged.append(f"{registry.repository}:{tag}")
     for _, digest, registry, tags in planned:
@@ -447,7 +521,12 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         "--image", help="the image to push (default: the first, or all if the repository contains {image})"
     )
     signing.add_arguments(parser)
-    parser.add_argument("--insecure", action="store_true", help="use plain http, as always on this machine")
+    parser.add_argument(
+        "--keyless",
+        action="store_true",
+        help="sign with the identity of this GitHub workflow too; that enters the public log of Sigstore",
+    )
+    parser.add_argument("--insecure", action="store_true", help="plain http; registries on this machine always get it")
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, say what would be pushed, send nothing"
     )

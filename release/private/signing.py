@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterator
 
 from fetch import arguments
+from release.private import tool_environment
 
 _HOW_TO_MAKE = "make one: tools/bazel run @debian_publish_tools//:usr/bin/cosign -- generate-key-pair"
 
@@ -105,8 +106,8 @@ def key(options: argparse.Namespace, environment: dict[str, str]) -> Iterator[Ke
     """The key that the options and the environment name, or None for --unsigned.
 
     Args:
-        options: options, including those of `add_arguments`.
-        environment: cosign's environment.
+        options: with what `add_arguments` adds.
+        environment: what cosign's variables are taken from.
 
     Raises:
         SigningError: there is none, or it cannot be read.
@@ -128,6 +129,7 @@ def key(options: argparse.Namespace, environment: dict[str, str]) -> Iterator[Ke
             f"no signing key: pass --key FILE or set COSIGN_PRIVATE_KEY ({_HOW_TO_MAKE}); --unsigned skips signing"
         )
     cosign = os.path.abspath(options.cosign)
+    environment = tool_environment.only(environment, *tool_environment.SIGNING_KEY)
     with tempfile.TemporaryDirectory() as scratch:
         public_key = pathlib.Path(scratch, "cosign.pub")
         public_key.write_text(_run(cosign, environment, "public-key", "--key", reference))

@@ -25,14 +25,16 @@ LARGE = 4_000_000
 KEY_PASSWORD = "of the key"
 
 
-def write_image(layout: pathlib.Path, seed: int, revision: str = "unstamped") -> str:
+def write_image(layout: pathlib.Path, seed: int, revision: str = "unstamped", version: str = "1.2.3") -> str:
     """Writes a small image and returns its digest.
 
     Its two layers do not compress; the second is large enough to be cut in the middle.
     """
     noise = random.Random(seed)
     layouts.write_layout(
-        layout, [{"noise": noise.randbytes(size)} for size in (1_000, LARGE)], labels={"revision": revision}
+        layout,
+        [{"noise": noise.randbytes(size)} for size in (1_000, LARGE)],
+        labels={"revision": revision, "version": version},
     )
     return stamp.image_digest(layout)
 
@@ -40,13 +42,16 @@ def write_image(layout: pathlib.Path, seed: int, revision: str = "unstamped") ->
 class Release:
     """Two images with their documents, a gate's stamp and a key, and the command that pushes them."""
 
-    def __init__(self, folder: pathlib.Path, revision: str = "unstamped") -> None:
+    def __init__(self, folder: pathlib.Path, revision: str = "unstamped", version: str = "1.2.3") -> None:
+        folder.mkdir(exist_ok=True)
         self.folder = folder
+        self.version = version
         self.home = folder / "home"
         self.home.mkdir()
         self.layouts = {name: folder / name for name in ("small", "other")}
         self.digests = {
-            name: write_image(layout, seed, revision) for seed, (name, layout) in enumerate(self.layouts.items())
+            name: write_image(layout, seed, revision, version)
+            for seed, (name, layout) in enumerate(self.layouts.items())
         }
         for name in DOCUMENTS.values():
             (folder / name).write_text(json.dumps({"name": name}))
@@ -76,7 +81,7 @@ class Release:
     def command(self, *arguments: str) -> list[str]:
         fixed = [f"--layout={name}={layout}" for name, layout in self.layouts.items()]
         fixed += [f"--document=small={kind}={self.folder / name}" for kind, name in DOCUMENTS.items()]
-        fixed += [f"--gate={self.gate}", f"--settings={self.settings}", "--version=1.2.3"]
+        fixed += [f"--gate={self.gate}", f"--settings={self.settings}", f"--version={self.version}"]
         fixed += [f"--oras={TOOLS['oras']}", f"--cosign={TOOLS['cosign']}"]
         return [sys.executable, push.__file__, *fixed, *arguments]
 

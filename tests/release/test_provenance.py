@@ -19,6 +19,7 @@ from oci.layout import Image
 
 LOCKS = inputs.by_name([pathlib.Path(path).absolute() for path in os.environ["LOCKS"].split()])
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+BAZEL = f"7.7.1 sha256:{'0' * 64}"
 BUILDER = "https://github.com/owner/repository/.github/workflows/release.yml@refs/tags/v0.1.0"
 
 
@@ -30,7 +31,6 @@ def products(tmp_path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
 
 
 def run(tmp_path: pathlib.Path, *arguments: Any, **environment: str) -> subprocess.CompletedProcess:
-    (tmp_path / ".bazelversion").write_text("7.7.1\n")
     command = [
         sys.executable,
         "-m",
@@ -45,8 +45,6 @@ def run(tmp_path: pathlib.Path, *arguments: Any, **environment: str) -> subproce
         "//release:dist",
         "--target",
         "//images:tvm_runtime",
-        "--bazel-version",
-        str(tmp_path / ".bazelversion"),
         *map(str, arguments),
     ]
     paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
@@ -74,7 +72,7 @@ def status(tmp_path: pathlib.Path, text: str) -> pathlib.Path:
 
 def test_a_stamped_statement(tmp_path: pathlib.Path, products: tuple[pathlib.Path, pathlib.Path]) -> None:
     wheel, layout = products
-    text = f"BUILD_EMBED_LABEL \nSTABLE_BUILDER_ID {BUILDER}\nSTABLE_REVISION {COMMIT}\n"
+    text = f"BUILD_EMBED_LABEL \nSTABLE_BAZEL {BAZEL}\nSTABLE_BUILDER_ID {BUILDER}\nSTABLE_REVISION {COMMIT}\n"
     content = json.loads(
         written(
             tmp_path,
@@ -101,7 +99,7 @@ def test_a_stamped_statement(tmp_path: pathlib.Path, products: tuple[pathlib.Pat
         "targets": ["//images:tvm_runtime", "//release:dist"],
         "version": "0.1.0",
     }
-    assert definition["internalParameters"] == {"bazelVersion": "7.7.1", "revision": COMMIT}
+    assert definition["internalParameters"] == {"bazel": BAZEL, "revision": COMMIT}
     assert definition["resolvedDependencies"][0] == {"name": "this repository", "digest": {"gitCommit": COMMIT}}
     assert content["predicate"]["runDetails"] == {"builder": {"id": BUILDER}}
     # SLSA 1.0: TypeURI, which has a scheme.
@@ -126,7 +124,7 @@ def test_every_input_is_a_dependency(tmp_path: pathlib.Path, products: tuple[pat
 def test_an_unstamped_statement_says_so(tmp_path: pathlib.Path, products: tuple[pathlib.Path, pathlib.Path]) -> None:
     content = json.loads(written(tmp_path, "--wheel", products[0]))
     definition = content["predicate"]["buildDefinition"]
-    assert definition["internalParameters"]["revision"] == "unstamped"
+    assert definition["internalParameters"] == {"bazel": "unstamped", "revision": "unstamped"}
     assert definition["externalParameters"]["options"] == []
     assert content["predicate"]["runDetails"]["builder"]["id"] == "unstamped"
     assert "gitCommit" not in json.dumps(content)
@@ -143,6 +141,7 @@ def test_one_image(tmp_path: pathlib.Path, products: tuple[pathlib.Path, pathlib
         ("STABLE_REVISION 0123\n", "STABLE_BUILDER_ID"),
         (f"STABLE_BUILDER_ID {BUILDER}\n", "STABLE_REVISION"),
         (f"STABLE_BUILDER_ID {BUILDER}\nSTABLE_REVISION \n", "STABLE_REVISION"),
+        (f"STABLE_BUILDER_ID {BUILDER}\nSTABLE_REVISION {COMMIT}\n", "STABLE_BAZEL"),
     ],
 )
 def test_a_status_without_commit_or_builder_is_refused(

@@ -267,6 +267,20 @@ def test_the_key_may_come_from_the_environment(checkout: Checkout, key: Key) -> 
     assert key.verifies(checkout)
 
 
+def test_gh_does_not_get_the_signing_key(checkout: Checkout, key: Key, tmp_path: pathlib.Path) -> None:
+    wrapper = tmp_path / "gh-wrapper"
+    wrapper.write_text(f'#!/bin/sh\nenv | cut -d= -f1 >> {tmp_path}/variables\nexec {GH} "$@"\n')
+    wrapper.chmod(0o755)
+    content = pathlib.Path(f"{key.prefix}.key").read_text()
+    done = checkout.publish(
+        gh=wrapper, keys=(), COSIGN_PRIVATE_KEY=content, COSIGN_PASSWORD="secret", ACTIONS_RUNTIME_TOKEN="other"
+    )
+    assert done.returncode == 0, done.stderr
+    seen = set((tmp_path / "variables").read_text().split())
+    assert {"GH_TOKEN", "HOME", "PATH"} <= seen
+    assert not [name for name in seen if name.startswith(("COSIGN_", "ACTIONS_"))]
+
+
 def test_a_signature_that_is_there_is_kept(checkout: Checkout, key: Key) -> None:
     checkout.host.faults = [Fault(r"PATCH .*", 500, "Server Error")]
     assert "HTTP 500" in checkout.refusal(keys=("--key", f"{key.prefix}.key"), COSIGN_PASSWORD="secret")
@@ -377,7 +391,7 @@ def test_a_public_release_with_other_files_is_refused(checkout: Checkout, change
 
 def untracked(checkout: Checkout) -> str:
     (checkout.work / "new file").write_text("")
-    return 'checkout: expected no file that differs from its commit, found "new file"'
+    return "checkout: expected no file that differs from its commit, found new file. "
 
 
 def changed(checkout: Checkout) -> str:

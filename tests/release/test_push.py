@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -73,8 +74,10 @@ def test_documents_are_attached_and_everything_is_signed_with_the_key_given(rele
     assert verified.returncode == 0, verified.stderr
     (claim,) = json.loads(verified.stdout)
     assert claim["critical"]["image"]["docker-manifest-digest"] == release.digests["small"]
+    assert claim["optional"] == {"repository": repository, "tag": "one", "version": "unreleased"}
     for digest in attached.values():
-        assert release.verify(f"{repository}@{digest}").returncode == 0
+        (claim,) = json.loads(release.verify(f"{repository}@{digest}").stdout)
+        assert claim["optional"] == {"repository": repository, "image": release.digests["small"]}
     _, stranger = release._key("stranger")
     assert release.verify(f"{repository}:one", stranger).returncode != 0
 
@@ -112,6 +115,68 @@ def test_the_key_may_come_from_the_environment(release: Release, server: Proxy) 
     )
     assert done.returncode == 0, done.stderr
     assert release.verify(f"{repository}:one").returncode == 0
+
+
+def keeps_environment(tool: str, folder: pathlib.Path) -> pathlib.Path:
+    """A program that keeps the names of its variables in `<tool>.variables`, and then is the tool."""
+    wrapper = folder / f"{tool}-wrapper"
+    wrapper.write_text(f'#!/bin/sh\nenv | cut -d= -f1 >> {folder}/{tool}.variables\nexec {TOOLS[tool]} "$@"\n')
+    wrapper.chmod(0o755)
+    return wrapper
+
+
+@pytest.mark.parametrize("helper", [False, True])
+def test_a_tool_gets_only_the_variables_it_needs(release: Release, server: Proxy, helper: bool) -> None:
+    secrets = {"GH_TOKEN": "t", "ACTIONS_RUNTIME_TOKEN": "t", "SOME_SECRET": "t", "AWS_SECRET_ACCESS_KEY": "t"}
+    if helper:
+        (release.home / ".docker").mkdir()
+        (release.home / ".docker/config.json").write_text('{"credHelpers": {"elsewhere.example": "ecr-login"}}')
+    done = release.push(
+        *("--repository", f"{server.host}/team/small", "--tag", "one"),
+        *(f"--{tool}={keeps_environment(tool, release.folder)}" for tool in ("oras", "cosign")),
+        signed=False,
+        COSIGN_PRIVATE_KEY=release.key.read_text(),
+        **secrets,
+    )
+    assert done.returncode == 0, done.stderr
+    seen = {tool: set((release.folder / f"{tool}.variables").read_text().split()) for tool in ("oras", "cosign")}
+    assert "DOCKER_CONFIG" in seen["oras"] and {"COSIGN_PRIVATE_KEY", "COSIGN_PASSWORD"} <= seen["cosign"]
+    assert not [name for name in seen["oras"] if name.startswith("COSIGN_")]
+    for names in seen.values():
+        # A credential helper looks for its own credentials in the environment.
+        assert names & secrets.keys() == ({"AWS_SECRET_ACCESS_KEY"} if helper else set())
+
+
+@pytest.mark.parametrize("keyless", [False, True])
+def test_keyless_asks_cosign_for_the_same_signatures_without_a_key(
+    release: Release, server: Proxy, keyless: bool
+) -> None:
+    """Not more than that: there is no Fulcio and no Rekor here."""
+    wrapper = release.folder / "cosign"
+    log = release.folder / "calls"
+    wrapper.write_text(f"""#!/bin/sh
+case "$*" in sign*--key*|public-key*) exec {TOOLS["cosign"]} "$@" ;; esac
+echo "$@ $(env | grep -c '^ACTIONS_ID_TOKEN_REQUEST_')" >> {log}
+""")
+    wrapper.chmod(0o755)
+    repository = f"{server.host}/team/small"
+    done = release.push(
+        *("--repository", repository, "--tag", "one", f"--cosign={wrapper}", *(["--keyless"] if keyless else [])),
+        ACTIONS_ID_TOKEN_REQUEST_URL="https://example.org/",
+        ACTIONS_ID_TOKEN_REQUEST_TOKEN="t",
+    )
+    assert done.returncode == 0, done.stderr
+    assert release.verify(f"{repository}:one").returncode == 0
+    if not keyless:
+        assert not log.exists()
+        return
+    first, *others = log.read_text().splitlines()
+    assert (
+        f"-a repository={repository} -a tag=one -a version=unreleased {repository}@{release.digests['small']} 2"
+        in first
+    )
+    assert len(others) == len(DOCUMENTS) and all(f"-a image={release.digests['small']}" in line for line in others)
+    assert not [line for line in (first, *others) if "--key" in line or "tlog" in line]
 
 
 def test_unsigned_is_said_and_is_unsigned(release: Release, server: Proxy) -> None:
@@ -182,16 +247,172 @@ def test_an_image_that_the_gate_does_not_list_is_not_sent(release: Release, serv
     assert server.requests == []
 
 
-def test_a_releases_tag_does_not_move(release: Release, server: Proxy) -> None:
+# Version tags -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stamped(tmp_path: pathlib.Path) -> Release:
+    return Release(tmp_path / "stamped", revision="0123abc")
+
+
+def resolved(release: Release, reference: str) -> str:
+    return release.tool("oras", "resolve", "--plain-http", reference).stdout.strip()
+
+
+def test_a_releases_tag_does_not_move(stamped: Release, server: Proxy) -> None:
     repository = f"{server.host}/team/x"
-    assert release.push("--repository", repository, "--tag", "1.2.3", "--tag", "main").returncode == 0
-    assert release.push("--repository", repository, "--tag", "1.2.3").returncode == 0
+    assert stamped.push("--repository", repository, "--tag", "1.2.3", "--tag", "main").returncode == 0
+    assert stamped.push("--repository", repository, "--tag", "1.2.3").returncode == 0
     server.requests.clear()
-    said = one_line(release.push("--repository", repository, "--tag", "1.2.3", "--image", "other"))
+    said = one_line(stamped.push("--repository", repository, "--tag", "1.2.3", "--image", "other"))
     assert f"{repository}:1.2.3: a release's tag does not move" in said
-    assert release.digests["small"] in said and release.digests["other"] in said
+    assert stamped.digests["small"] in said and stamped.digests["other"] in said
     assert server.sent("PUT|POST|PATCH") == []
-    assert release.push("--repository", repository, "--tag", "main", "--image", "other").returncode == 0
+    assert stamped.push("--repository", repository, "--tag", "main", "--image", "other").returncode == 0
+
+
+@pytest.mark.parametrize("tag", ["1.2.3", "v1.2.3", "1.2", "1", "v1", "1.2.3-rc1", "1.2.3rc1", "1.2.3_4", "2024.10"])
+def test_an_unstamped_image_gets_no_tag_that_looks_like_a_version(release: Release, server: Proxy, tag: str) -> None:
+    said = one_line(release.push("--repository", f"{server.host}/team/small", "--tag", tag))
+    assert f"--tag {tag}: looks like a version" in said and said.endswith("Tags set: none.")
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("tag", ["9.9.9", "v9.9.9", "1.2.4", "1.3", "2", "1.2.3-rc1", "1.2.3.4", "V1.2.3"])
+def test_a_build_gets_no_tag_of_another_version(stamped: Release, server: Proxy, tag: str) -> None:
+    said = one_line(stamped.push("--repository", f"{server.host}/team/small", "--tag", tag))
+    assert f"--tag {tag}: looks like a version, and this build is version 1.2.3: expected 1, 1.2, 1.2.3, v1" in said
+    assert server.requests == []
+
+
+def test_an_image_that_is_labelled_with_another_version_gets_no_version_tag(
+    server: Proxy, tmp_path: pathlib.Path
+) -> None:
+    release = Release(tmp_path / "other", revision="0123abc", version="1.2.2")
+    release.version = "1.2.3"
+    said = one_line(release.push("--repository", f"{server.host}/team/small", "--tag", "1.2.3"))
+    assert "expected small to be labelled with version 1.2.3, found 1.2.2" in said
+    assert server.requests == []
+
+
+def test_a_pre_release_gets_its_own_tag_only(server: Proxy, tmp_path: pathlib.Path) -> None:
+    release = Release(tmp_path / "candidate", revision="0123abc", version="1.3.0-rc1")
+    to = ("--repository", f"{server.host}/team/small")
+    assert "--tag 1.3: looks like a version" in one_line(release.push(*to, "--tag", "1.3"))
+    assert release.push(*to, "--tag", "v1.3.0-rc1").returncode == 0
+    said = one_line(release.push(*to, "--tag", "v1.3.0-rc1", "--image", "other"))
+    assert "a release's tag does not move" in said
+
+
+def test_the_tag_of_a_series_moves_to_newer_versions_only(
+    stamped: Release, server: Proxy, tmp_path: pathlib.Path
+) -> None:
+    newer = Release(tmp_path / "newer", revision="4567def", version="1.10.0")
+    to = ("--repository", f"{server.host}/team/small", "--tag", "1")
+    assert stamped.push(*to).returncode == 0
+    done = newer.push(*to)
+    assert done.returncode == 0, done.stderr
+    said = one_line(stamped.push(*to))
+    assert f":1: moves to newer versions only: the registry has 1.10.0 there ({newer.digests['small']})" in said
+    assert resolved(newer, f"{server.host}/team/small:1") == newer.digests["small"]
+    # Another image of the same version is not newer.
+    assert "moves to newer versions only" in one_line(newer.push(*to, "--image", "other"))
+
+
+DOCUMENTED = [
+    line.strip()
+    for path in os.environ["DOCUMENTS"].split()
+    for line in pathlib.Path(path).read_text().splitlines()
+    if line.startswith("    cosign verify ")
+]
+
+
+def documented(release: Release, repository: str, tag: str, line: str) -> subprocess.CompletedProcess:
+    """Runs a line of the documents for another repository, tag (and version) and key."""
+    line = line.replace("registry.example.org/team/tvm_runtime", repository).replace(
+        "cosign.pub", str(release.public_key)
+    )
+    words = shlex.split(line.replace("1.2.3", tag).replace("nightly", tag))
+    assert words[0] == "cosign" and "registry.example.org" not in line
+    return release.tool("cosign", *words[1:])
+
+
+def test_the_documents_say_how_to_verify_a_release_and_another_tag() -> None:
+    assert len(DOCUMENTED) == 3 and len({line for line in DOCUMENTED if "1.2.3" in line}) == 1
+    assert all(" -a repository=" in line and " -a tag=" in line and " -a version=" in line for line in DOCUMENTED)
+
+
+def test_the_documented_line_refuses_an_old_image_under_another_tag(server: Proxy, tmp_path: pathlib.Path) -> None:
+    repository = f"{server.host}/team/small"
+    old = Release(tmp_path / "old", revision="0123abc", version="1.2.3")
+    new = Release(tmp_path / "new", revision="4567def", version="1.2.4")
+    new.key, new.public_key = old.key, old.public_key
+    assert old.push("--repository", repository, "--tag", "1.2.3", "--tag", "nightly").returncode == 0
+    assert new.push("--repository", repository, "--tag", "1.2.4").returncode == 0
+    release_line, nightly_line = sorted(set(DOCUMENTED), key=lambda line: "nightly" in line)
+    for tag, line in (("1.2.3", release_line), ("nightly", nightly_line), ("1.2.4", release_line)):
+        done = documented(old, repository, tag, line)
+        assert done.returncode == 0, done.stderr
+    # Whoever controls the registry serves the old image, and what was signed as no release, as the new release.
+    moved = old.tool("oras", "tag", "--plain-http", f"{repository}@{old.digests['small']}", "1.2.4", "nightly2")
+    assert moved.returncode == 0, moved.stderr
+    for tag, line in (("1.2.4", release_line), ("nightly2", nightly_line), ("nightly", release_line)):
+        done = documented(old, repository, tag, line)
+        assert done.returncode != 0 and "missing or incorrect annotation" in done.stderr, done.stderr
+    assert old.verify(f"{repository}:1.2.4").returncode == 0, "without -a the old image passes"
+
+
+def test_an_image_of_another_repository_is_refused(stamped: Release, server: Proxy) -> None:
+    assert stamped.push("--repository", f"{server.host}/team/{{image}}", "--tag", "1.2.3").returncode == 0
+    copied = stamped.tool(
+        *("oras", "cp", "-r", "--from-plain-http", "--to-plain-http", f"{server.host}/team/other:1.2.3"),
+        f"{server.host}/team/small:1.2.3",
+    )
+    assert copied.returncode == 0, copied.stderr
+    signatures = f"{stamped.digests['other'].replace(':', '-')}.sig"
+    copied = stamped.tool(
+        *("oras", "cp", "--from-plain-http", "--to-plain-http", f"{server.host}/team/other:{signatures}"),
+        f"{server.host}/team/small:{signatures}",
+    )
+    assert copied.returncode == 0, copied.stderr
+    done = documented(stamped, f"{server.host}/team/small", "1.2.3", DOCUMENTED[0])
+    assert done.returncode != 0 and "missing or incorrect annotation" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "meaning"),
+    [
+        (401, "the registry wants other credentials"),
+        (403, "these credentials may not push here"),
+        (404, "for a free tag 404 with MANIFEST_UNKNOWN or NAME_UNKNOWN, found 404 with no error code: look at what"),
+        (500, "the registry has failed"),
+    ],
+)
+def test_only_the_registrys_own_404_is_a_free_tag(stamped: Release, server: Proxy, status: int, meaning: str) -> None:
+    """oras says "basic credential not found" for 401, and "not found" for any 404."""
+    repository = f"{server.host}/team/x"
+    assert stamped.push("--repository", repository, "--tag", "1.2.3").returncode == 0
+    server.faults.append(Fault("GET|HEAD", "/manifests/1.2.3$", status))
+    said = one_line(stamped.push("--repository", repository, "--tag", "1.2.3", "--image", "other"))
+    assert f"{repository}: looking up the tag 1.2.3: " in said and meaning in said
+    server.faults.clear()
+    assert resolved(stamped, f"{repository}:1.2.3") == stamped.digests["small"]
+
+
+def test_a_tag_that_another_push_sets_meanwhile_is_not_overwritten(stamped: Release, server: Proxy) -> None:
+    repository = f"{server.host}/team/x"
+    assert stamped.push("--repository", repository, "--tag", "main", "--image", "other").returncode == 0
+    wrapper = stamped.folder / "oras"
+    wrapper.write_text(f"""#!/bin/sh
+if [ "$1" = attach ]; then
+    {TOOLS["oras"]} tag --plain-http {repository}@{stamped.digests["other"]} 1.2.3 >&2
+fi
+exec {TOOLS["oras"]} "$@"
+""")
+    wrapper.chmod(0o755)
+    said = one_line(stamped.push("--repository", repository, "--tag", "1.2.3", f"--oras={wrapper}"))
+    assert f"{repository}:1.2.3: a release's tag does not move" in said and said.endswith("Tags set: none.")
+    assert resolved(stamped, f"{repository}:1.2.3") == stamped.digests["other"]
 
 
 # Faults -------------------------------------------------------------------------------------------------------------

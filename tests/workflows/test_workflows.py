@@ -8,6 +8,7 @@ import pathlib
 import re
 import shlex
 import subprocess
+from typing import Any
 
 import pytest
 import yaml
@@ -25,12 +26,16 @@ ON = MAIN[True]
 JOBS = MAIN["jobs"]
 RUN = CONTENT["bazel"]["jobs"]["run"]
 INPUTS = CONTENT["bazel"][True]["workflow_call"]["inputs"]
-STEPS = RUN["steps"] + CONTENT["prepare"]["runs"]["steps"]
+# Jobs that build are calls of the one workflow; jobs that publish have steps and build nothing.
+PUBLISHING = {name: job for name, job in JOBS.items() if "steps" in job}
+BUILDING = {name: job for name, job in JOBS.items() if name not in PUBLISHING}
+ACTIONS = CONTENT["prepare"]["runs"]["steps"] + CONTENT["take-over"]["runs"]["steps"]
+STEPS = RUN["steps"] + ACTIONS + [step for job in PUBLISHING.values() for step in job["steps"]]
 PROOFS = JOBS["proofs"]["strategy"]["matrix"]["proof"]
 # A command with the matrix variable stands for several commands.
 CALLED = [
     line.replace("${{ matrix.proof }}", proof)
-    for job in JOBS.values()
+    for job in BUILDING.values()
     for line in job["with"]["commands"].splitlines()
     for proof in (PROOFS if "matrix.proof" in line else [""])
 ]
@@ -45,13 +50,14 @@ def needs(job: str) -> set[str]:
 
 
 def test_the_files_are_all_there() -> None:
-    assert set(FILES) == {"main", "bazel", "prepare"}
+    assert set(FILES) == {"main", "bazel", "prepare", "take-over"}
 
 
-def test_every_job_is_a_call_of_the_one_workflow() -> None:
-    assert {name: job["uses"] for name, job in JOBS.items()} == dict.fromkeys(JOBS, "./.github/workflows/bazel.yml")
+def test_every_job_that_builds_is_a_call_of_the_one_workflow() -> None:
+    assert {job["uses"] for job in BUILDING.values()} == {"./.github/workflows/bazel.yml"}
+    assert set(PUBLISHING) == {"image", "release"}
     assert list(CONTENT["bazel"]["jobs"]) == ["run"]
-    assert all(set(job["with"]) <= set(INPUTS) for job in JOBS.values())
+    assert all(set(job["with"]) <= set(INPUTS) for job in BUILDING.values())
 
 
 def test_a_run_keeps_the_wheels_from_where_the_build_puts_them() -> None:
@@ -73,8 +79,8 @@ def test_the_one_workflow_runs_the_commands_of_its_caller() -> None:
 
 def test_every_action_is_pinned_by_commit_with_its_version_beside_it() -> None:
     lines = [line.strip() for path in FILES.values() for line in path.read_text().splitlines() if "uses:" in line]
-    assert len(lines) >= len(JOBS) + len([step for step in STEPS if "uses" in step])
-    pinned = re.compile(r"(- )?uses: (\./\.github/[a-z/.]+|actions/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+)")
+    assert len(lines) == len(BUILDING) + len([step for step in STEPS if "uses" in step])
+    pinned = re.compile(r"(- )?uses: (\./(source/)?\.github/[a-z/.-]+|actions/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+)")
     assert [line for line in lines if not pinned.fullmatch(line)] == []
 
 
@@ -84,8 +90,10 @@ def test_an_action_has_one_version() -> None:
 
 
 def test_jobs_run_in_an_image_by_digest() -> None:
+    jobs = [RUN, *PUBLISHING.values()]
+    assert {job["container"]["image"] for job in jobs} == {RUN["container"]["image"]}
     assert re.fullmatch(r"debian:12@sha256:[0-9a-f]{64}", RUN["container"]["image"])
-    assert RUN["runs-on"] == "ubuntu-24.04"
+    assert {job["runs-on"] for job in jobs} == {"ubuntu-24.04"}
 
 
 # Permissions.
@@ -95,27 +103,88 @@ def test_only_the_job_that_publishes_a_thing_may_write_it() -> None:
     assert MAIN["permissions"] == {}
     # A called workflow without permissions gets exactly those of its caller.
     assert "permissions" not in CONTENT["bazel"] and "permissions" not in RUN
-    writing = {"image": {"contents": "read", "packages": "write"}, "release": {"contents": "write"}}
+    writing = {
+        "image": {"contents": "read", "packages": "write", "id-token": "write"},
+        "release": {"contents": "write"},
+    }
     assert {name: job["permissions"] for name, job in JOBS.items()} == {
         name: writing.get(name, {"contents": "read"}) for name in JOBS
     }
 
 
 def test_no_checkout_keeps_the_token() -> None:
-    (checkout,) = [step for step in STEPS if step.get("uses", "").startswith("actions/checkout@")]
-    assert checkout["with"] == {"persist-credentials": False}
+    checkouts = [step for step in STEPS if step.get("uses", "").startswith("actions/checkout@")]
+    assert len(checkouts) == 1 + len(PUBLISHING)
+    assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
-def test_secrets_are_where_no_pull_request_comes() -> None:
-    for name, job in JOBS.items():
-        if "secrets" in job or job["with"].get("publishes") or "write" in job["permissions"].values():
-            assert job["if"].startswith("github.event_name == 'push'"), name
-    # Without `publishes` the commands have no token, and without `secrets` no key.
-    assert {value for step in STEPS for value in step.get("env", {}).values() if "github.token" in value} == {
-        "${{ inputs.publishes && github.token || '' }}"
-    }
-    assert not any(job.get("secrets") == "inherit" for job in JOBS.values())
+def uses_a_secret(part: Any) -> bool:
+    """Whether a part of a workflow names a secret, or the job's token."""
+    return bool(re.search(r"\bsecrets\b|github\.token", str(part)))
+
+
+def test_what_builds_has_no_secret_and_writes_nothing() -> None:
+    """Any action or repository rule of the build could read them, from the environment or from root's home."""
+    assert not uses_a_secret(CONTENT["bazel"])
+    for name, job in BUILDING.items():
+        assert not uses_a_secret(job) and "environment" not in job, name
+        assert set(job["permissions"].values()) == {"read"}, name
+
+
+def test_what_has_secrets_or_may_write_builds_nothing() -> None:
+    assert {name for name, job in JOBS.items() if uses_a_secret(job) or "write" in job["permissions"].values()} == set(
+        PUBLISHING
+    )
+    for name, job in PUBLISHING.items():
+        steps = job["steps"] + CONTENT["take-over"]["runs"]["steps"]
+        # No Bazel, nothing that starts it, and no cache or script that a build could have written.
+        assert {step["uses"].split("@")[0] for step in steps if "uses" in step} == {
+            "actions/checkout",
+            "actions/download-artifact",
+            "./source/.github/actions/take-over",
+        }, name
+        programs = {re.findall(r"^\S+(?: -m \S+)?", step["run"])[0] for step in steps if "run" in step}
+        assert programs <= {
+            *("apt-get", "git", "python3 -m release.private.take_over"),
+            *("publication/tools/usr/bin/oras", "publication/push", "publication/publish"),
+        }, name
+        assert not re.search(r"bazel(?!\.yml)|\.ci/", str([step.get("run") for step in steps])), name
+        assert "options" not in job["container"], name
+
+
+def test_only_the_steps_that_need_a_secret_get_it() -> None:
+    for name, job in PUBLISHING.items():
+        assert not uses_a_secret({key: value for key, value in job.items() if key != "steps"}), name
+        for step in job["steps"]:
+            assert not uses_a_secret({key: value for key, value in step.items() if key != "env"}), name
+    assert not uses_a_secret(ACTIONS)
+    given = {step["name"]: set(step["env"]) for job in PUBLISHING.values() for step in job["steps"] if "env" in step}
+    key = {"COSIGN_PASSWORD", "COSIGN_PRIVATE_KEY"}
+    assert given == {"Log in to the registry": {"GH_TOKEN"}, "Push": key | {"KEYLESS"}, "Publish": key | {"GH_TOKEN"}}
+
+
+def test_secrets_are_in_a_protected_environment_where_no_pull_request_comes() -> None:
+    for name, job in PUBLISHING.items():
+        assert job["if"].startswith("github.event_name == 'push'"), name
+    # One key does not sign both.
+    assert JOBS["image"]["environment"] == "${{ github.ref_type == 'tag' && 'release' || 'main' }}"
+    assert JOBS["release"]["environment"] == "release"
     assert set(ON) == {"push", "pull_request", "schedule"}
+
+
+def test_what_is_published_is_what_was_built() -> None:
+    (taken,) = [step for step in CONTENT["take-over"]["runs"]["steps"] if "take_over" in step.get("run", "")]
+    assert taken["env"]["SHA256"] == "${{ inputs.sha256 }}" and '--sha256 "$SHA256"' in taken["run"]
+    for name, job in PUBLISHING.items():
+        (step,) = [step for step in job["steps"] if step.get("uses") == "./source/.github/actions/take-over"]
+        assert step["with"] == {"sha256": "${{ needs.publication.outputs.sha256 }}"}, name
+    outputs = CONTENT["bazel"][True]["workflow_call"]["outputs"]
+    assert outputs["sha256"]["value"] == "${{ jobs.run.outputs.sha256 }}"
+    assert RUN["outputs"]["sha256"] == "${{ steps.run.outputs.sha256 }}"
+    (run,) = [step for step in RUN["steps"] if step.get("id") == "run"]
+    assert run["run"] == "bash .ci/commands"
+    (kept,) = [step for step in RUN["steps"] if step.get("if") == "inputs.keep-publication"]
+    assert kept["with"]["path"] in JOBS["publication"]["with"]["commands"]
 
 
 def test_nothing_from_outside_is_pasted_into_a_command() -> None:
@@ -133,8 +202,9 @@ def test_runs_on_main_on_pull_requests_and_on_tags_of_versions() -> None:
 
 
 def test_what_publishes_needs_the_build() -> None:
-    assert needs("image") == needs("wheels") == {"build"}
-    assert needs("release") == {"build", "image", "wheels"}
+    assert needs("publication") == needs("wheels") == {"build"}
+    assert needs("image") == {"build", "publication"}
+    assert needs("release") == {"build", "publication", "image", "wheels"}
 
 
 def test_the_build_runs_what_ci_runs() -> None:
@@ -152,7 +222,7 @@ def test_locks_that_are_behind_block_nothing_but_are_seen() -> None:
     assert locks["with"]["may-fail"] == "${{ github.event_name != 'schedule' }}"
     assert locks["with"]["keep-going"] is True
     assert RUN["continue-on-error"] == "${{ inputs.may-fail }}"
-    assert [name for name, job in JOBS.items() if "may-fail" in job["with"]] == ["locks"]
+    assert [name for name, job in BUILDING.items() if "may-fail" in job["with"]] == ["locks"]
     assert INPUTS["may-fail"]["default"] is False
 
 
@@ -191,7 +261,7 @@ def test_proofs_are_made_every_week_and_block_nothing() -> None:
 
 
 def test_what_publishes_takes_no_outputs_from_a_cache() -> None:
-    assert [name for name, job in JOBS.items() if job["with"].get("keep-outputs")] == ["build", "upstream"]
+    assert [name for name, job in BUILDING.items() if job["with"].get("keep-outputs")] == ["build", "upstream"]
     assert INPUTS["keep-outputs"]["default"] is False
     (prepare,) = [step for step in RUN["steps"] if step.get("uses") == "./.github/actions/prepare"]
     assert prepare["with"] == {"keep-outputs": "${{ inputs.keep-outputs }}"}
@@ -207,7 +277,10 @@ def test_only_a_pull_request_is_cancelled() -> None:
 
 def test_every_job_ends() -> None:
     assert RUN["timeout-minutes"] == "${{ inputs.timeout-minutes }}"
-    assert all(job["with"].get("timeout-minutes", INPUTS["timeout-minutes"]["default"]) <= 120 for job in JOBS.values())
+    assert all(
+        job["with"].get("timeout-minutes", INPUTS["timeout-minutes"]["default"]) <= 120 for job in BUILDING.values()
+    )
+    assert all(job["timeout-minutes"] <= 120 for job in PUBLISHING.values())
 
 
 # Commands.
@@ -229,6 +302,7 @@ def test_commands_run_in_order_until_one_fails(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_is_a_target_or_prepares_the_machine(command: str) -> None:
     programs = {"tools/bazel", "bash .ci/run", "bash .ci/commands", "apt-get", "git config", "echo"}
+    programs |= {"python3 -m release.private.take_over", "publication/"}
     for part in command.split("&&"):
         assert any(part.strip().startswith(program) for program in programs), part
     assert not re.search(r"[;|`]|\$\(", command), "logic belongs in a target"
@@ -245,10 +319,10 @@ def test_a_bazel_command_is_in_the_documents(command: str) -> None:
 
 def test_what_is_published_is_with_cuda() -> None:
     publishing = [command for command in COMMANDS if re.search(r"//(images:|wheels/|release:)", command)]
-    assert len(publishing) == 4
+    assert len(publishing) == 2
     assert all("--config=cuda " in command for command in publishing)
 
 
 def test_the_images_go_to_the_owners_registry_under_the_version() -> None:
-    (push,) = [command for command in COMMANDS if "//images:push" in command]
+    (push,) = [command for command in COMMANDS if command.startswith("publication/push")]
     assert '--repository "ghcr.io/${GITHUB_REPOSITORY_OWNER,,}/{image}" --tag "${GITHUB_REF_NAME#v}"' in push

@@ -1,7 +1,8 @@
 """No action of any target, tests included, leaves the sandbox, uses the network, or depends on who builds.
 
 Reads Bazel's action graph of a copy of the workspace twice, the second time with every odd variable set. No action may
-differ in its command, its environment or its key, the digest that caches use. Nothing is built.
+differ in its command, its environment or its key, the digest that caches use. And no action of a release's gate takes
+its result from a cache. Nothing is built.
 """
 
 from __future__ import annotations
@@ -60,15 +61,30 @@ def read_graph(second: SecondWorkspace) -> tuple[list[Action], collections.Count
     return actions, keys
 
 
+def cached_gate(second: SecondWorkspace) -> list[str]:
+    """Actions of a gate in a stamped build whose result may come from a cache."""
+    query = 'mnemonic("Gate.*", //tests/release:small_gate)'
+    shown = second.bazel("aquery", *OPTIONS, "--stamp", "--output=jsonproto", query).stdout
+    actions = json.loads(shown)["actions"]
+    if {each["mnemonic"] for each in actions} != {"GateStamp", "GateTest"}:
+        return ["//tests/release:small_gate: expected actions GateTest and GateStamp"]
+    return [
+        f"{each['mnemonic']} of a release may take its result from a cache: expected the requirement no-cache"
+        for each in actions
+        if not {"no-cache", "no-remote-cache"} <= pairs(each.get("executionInfo", [])).keys()
+    ]
+
+
 def main() -> int:
     arguments = proof.parser(__doc__).parse_args()
 
     with SecondWorkspace(arguments.workspace, proof.place()) as second:
         actions, keys = read_graph(second)
+        cached = cached_gate(second)
         second.environment |= ODD | PROXIES
         _, odd_keys = read_graph(second)
 
-    found = [problem for action in actions for problem in problems(action)]
+    found = cached + [problem for action in actions for problem in problems(action)]
     found += [f"an action depends on the environment: {key[:2000]}" for key in (keys - odd_keys) + (odd_keys - keys)]
     excepted = collections.Counter(action.test for action in actions if action.requirements)
     print(f"{len(actions)} actions, of {len({action.mnemonic for action in actions})} kinds; {len(found)} problems")

@@ -1,0 +1,137 @@
+"""Asks a registry what a tag names, and tells a free tag from a question that was not answered.
+
+The clients (oras, skopeo) only print text for both, and their wording varies. This reads the status and the error code
+(OCI distribution specification, "Pulling manifests" and "Error Codes").
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import pathlib
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+
+from oci import credentials
+
+_MANIFESTS = ", ".join(
+    [
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    ]
+)
+# What a registry calls a tag or a repository that it does not have.
+_FREE = frozenset({"MANIFEST_UNKNOWN", "NAME_UNKNOWN"})
+_SECONDS = 60
+# Registries accept manifests up to 4 MiB.
+_LARGEST = 16 * 2**20
+_PARAMETER = re.compile(r'([a-z_]+)="([^"]*)"')
+
+
+class LookupFailed(Exception):
+    """The registry did not answer; the message has its status and error code, or what the network said."""
+
+
+class NoRegistry(Exception):
+    """Something answered 404 that is not the registry's own word for a free tag."""
+
+
+def tagged_digest(repository: str, tag: str, plain: bool, environment: dict[str, str]) -> str | None:
+    """The digest that a tag names, or None if the registry itself says that the tag is free.
+
+    Args:
+        repository: HOST/NAME.
+        tag: to look up.
+        plain: speak http instead of https.
+        environment: with DOCKER_CONFIG, as `credentials.docker_config` sets it.
+
+    Raises:
+        LookupFailed, NoRegistry: any other answer, or none.
+        credentials.CredentialsError: see `credentials.login`.
+    """
+    host, _, name = repository.partition("/")
+    scheme = "http" if plain else "https"
+    if host == "docker.io" and "/" not in name:
+        name = f"library/{name}"
+    url = f"{scheme}://{credentials.api_host(host)}/v2/{name}/manifests/{tag}"
+    try:
+        body = _get(url, "")
+        if isinstance(body, urllib.error.HTTPError):
+            if body.code == 401:
+                body = _get(url, _authorization(body, host, name, plain, environment))
+            if isinstance(body, urllib.error.HTTPError):
+                _check_that_it_says_free(body, host)
+                return None
+    except urllib.error.HTTPError as error:
+        raise LookupFailed(f"response status code {error.code} from {error.url}") from None
+    except (OSError, ValueError) as error:
+        raise LookupFailed(str(getattr(error, "reason", error))) from None
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+def _get(url: str, authorization: str) -> bytes | urllib.error.HTTPError:
+    request = urllib.request.Request(url, headers={"Accept": _MANIFESTS})
+    if authorization:
+        # Unredirected: it is for this host.
+        request.add_unredirected_header("Authorization", authorization)
+    try:
+        with urllib.request.urlopen(request, timeout=_SECONDS) as response:
+            body: bytes = response.read(_LARGEST + 1)
+    except urllib.error.HTTPError as error:
+        return error
+    if len(body) > _LARGEST:
+        raise ValueError(f"{url}: expected a manifest of at most {_LARGEST} bytes, found more")
+    return body
+
+
+def _check_that_it_says_free(answer: urllib.error.HTTPError, host: str) -> None:
+    try:
+        errors = json.loads(answer.read(_LARGEST))["errors"]
+        codes = [str(error["code"]) for error in errors]
+    except (OSError, ValueError, KeyError, TypeError):
+        codes = []
+    if answer.code != 404:
+        raise LookupFailed(f"response status code {answer.code}: {', '.join(codes) or answer.reason}")
+    if not _FREE.intersection(codes):
+        raise NoRegistry(
+            f"expected the tag's manifest, or for a free tag 404 with {' or '.join(sorted(_FREE))}, found 404 with"
+            f" {', '.join(codes) or 'no error code'}: look at what answers for {host}"
+        )
+
+
+def _authorization(
+    answer: urllib.error.HTTPError, host: str, name: str, plain: bool, environment: dict[str, str]
+) -> str:
+    """The Authorization header that a 401 asks for: Basic (RFC 7617) or Bearer (the distribution project's "token").
+
+    Raises:
+        LookupFailed: there are no credentials, or the challenge is none of the two.
+    """
+    scheme, _, rest = (answer.headers.get("WWW-Authenticate") or "").partition(" ")
+    login = credentials.login(host, pathlib.Path(environment["DOCKER_CONFIG"], "config.json"), environment)
+    basic = ""
+    if login and login.user:
+        basic = "Basic " + base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
+    if scheme.lower() == "basic" and basic:
+        return basic
+    parameters = dict(_PARAMETER.findall(rest))
+    realm = parameters.get("realm", "")
+    if scheme.lower() != "bearer" or not realm.startswith(("https:", "http:") if plain else "https:"):
+        raise LookupFailed("response status code 401: credential not found")
+    asked = {"service": parameters.get("service", ""), "scope": parameters.get("scope", f"repository:{name}:pull")}
+    if login and login.identity_token:
+        form = {"grant_type": "refresh_token", "client_id": "mlc-bazel", "refresh_token": login.identity_token}
+        request = urllib.request.Request(realm, data=urllib.parse.urlencode(form | asked).encode())
+    else:
+        separator = "&" if urllib.parse.urlsplit(realm).query else "?"
+        request = urllib.request.Request(realm + separator + urllib.parse.urlencode(asked))
+        if basic:
+            request.add_unredirected_header("Authorization", basic)
+    with urllib.request.urlopen(request, timeout=_SECONDS) as response:
+        token = json.loads(response.read(_LARGEST))
+    return f"Bearer {token.get('token') or token['access_token']}"

@@ -1,0 +1,207 @@
+"""A tag is free only if its registry says so, and credentials go where the registry's challenge says, nowhere else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.server
+import json
+import pathlib
+import threading
+import urllib.error
+from collections.abc import Callable, Iterator
+from email.message import Message
+
+import pytest
+
+from oci import lookup
+from oci.credentials import CredentialsError, Login, api_host, login
+
+MANIFEST = b'{"schemaVersion": 2}'
+DIGEST = "sha256:" + hashlib.sha256(MANIFEST).hexdigest()
+Answer = tuple[int, dict[str, str], bytes]
+# Writes Docker's config.json and returns the environment that names it.
+Config = Callable[[dict], dict[str, str]]
+
+
+class Server:
+    """Answers as `answer` says, and keeps what was asked: path and headers."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.answer: Callable[[str, dict[str, str], bytes], Answer] = lambda path, headers, body: (200, {}, MANIFEST)
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                server.asked.append((self.path, headers))
+                body = self.rfile.read(int(headers.get("content-length", 0)))
+                status, sent, content = server.answer(self.path, headers, body)
+                self.send_response(status)
+                for name, value in sent.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_POST = do_GET
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+@pytest.fixture
+def config(tmp_path: pathlib.Path) -> Config:
+    def write(content: dict) -> dict[str, str]:
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        return {"DOCKER_CONFIG": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin"}
+
+    return write
+
+
+def auth(user: str = "me", password: str = "pass:word") -> dict[str, str]:
+    return {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def errors(*codes: str) -> bytes:
+    return json.dumps({"errors": [{"code": code, "message": "not found"} for code in codes]}).encode()
+
+
+def test_a_tag_names_the_digest_of_its_manifest(server: Server, config: Config) -> None:
+    assert lookup.tagged_digest(f"{server.host}/team/x", "1.2.3", True, config({})) == DIGEST
+    assert server.asked[0][0] == "/v2/team/x/manifests/1.2.3"
+
+
+@pytest.mark.parametrize("code", ["MANIFEST_UNKNOWN", "NAME_UNKNOWN"])
+def test_a_tag_is_free_if_the_registry_says_so(server: Server, config: Config, code: str) -> None:
+    server.answer = lambda path, headers, body: (404, {}, errors(code))
+    assert lookup.tagged_digest(f"{server.host}/team/x", "1.2.3", True, config({})) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (404, b"<h1>manifest unknown: not found</h1>", "found 404 with no error code"),
+        (404, errors("UNSUPPORTED"), "found 404 with UNSUPPORTED"),
+        (404, b'{"errors": []}', "found 404 with no error code"),
+        (404, b'["MANIFEST_UNKNOWN"]', "found 404 with no error code"),
+        (403, errors("MANIFEST_UNKNOWN"), "response status code 403: MANIFEST_UNKNOWN"),
+        (500, errors("NAME_UNKNOWN"), "response status code 500: NAME_UNKNOWN"),
+        (401, errors("UNAUTHORIZED"), "response status code 401: credential not found"),
+    ],
+)
+def test_any_other_answer_is_an_error(server: Server, config: Config, status: int, body: bytes, said: str) -> None:
+    server.answer = lambda path, headers, sent: (status, {}, body)
+    with pytest.raises((lookup.LookupFailed, lookup.NoRegistry), match=said):
+        lookup.tagged_digest(f"{server.host}/team/x", "1.2.3", True, config({}))
+
+
+@pytest.mark.parametrize("field", ["token", "access_token"])
+def test_a_token_is_fetched_with_the_password_and_used(server: Server, config: Config, field: str) -> None:
+    def answer(path: str, headers: dict[str, str], body: bytes) -> Answer:
+        if path.startswith("/token?"):
+            assert headers["authorization"] == f"Basic {auth()['auth']}"
+            assert path == "/token?account=a&service=the+registry&scope=repository%3Ateam%2Fx%3Apull"
+            return 200, {}, json.dumps({field: "of one hour"}).encode()
+        if headers.get("authorization") == "Bearer of one hour":
+            return 404, {}, errors("MANIFEST_UNKNOWN")
+        challenge = f'Bearer realm="http://{server.host}/token?account=a",service="the registry"'
+        return 401, {"WWW-Authenticate": f'{challenge},scope="repository:team/x:pull"'}, errors("UNAUTHORIZED")
+
+    server.answer = answer
+    environment = config({"auths": {server.host: auth()}})
+    assert lookup.tagged_digest(f"{server.host}/team/x", "1.2.3", True, environment) is None
+    assert len(server.asked) == 3
+
+
+def test_an_identity_token_is_exchanged(server: Server, config: Config) -> None:
+    def answer(path: str, headers: dict[str, str], body: bytes) -> Answer:
+        if path == "/token":
+            assert b"grant_type=refresh_token" in body and b"refresh_token=lasting" in body
+            return 200, {}, b'{"access_token": "short"}'
+        if headers.get("authorization") == "Bearer short":
+            return 200, {}, MANIFEST
+        return 401, {"WWW-Authenticate": f'Bearer realm="http://{server.host}/token",service="s"'}, b""
+
+    server.answer = answer
+    environment = config({"auths": {server.host: {"identitytoken": "lasting"}}})
+    assert lookup.tagged_digest(f"{server.host}/team/x", "1.2.3", True, environment) == DIGEST
+
+
+def test_a_password_does_not_follow_a_redirect(server: Server, config: Config) -> None:
+    other = Server()
+
+    def answer(path: str, headers: dict[str, str], body: bytes) -> Answer:
+        if "authorization" in headers:
+            return 307, {"Location": f"http://{other.host}/manifest"}, b""
+        return 401, {"WWW-Authenticate": 'Basic realm="x"'}, b""
+
+    server.answer = answer
+    environment = config({"auths": {server.host: auth()}})
+    assert lookup.tagged_digest(f"{server.host}/team/x", "1.2.3", True, environment) == DIGEST
+    assert [path for path, _ in other.asked] == ["/manifest"]
+    assert "authorization" not in other.asked[0][1]
+    other.http.shutdown()
+    other.http.server_close()
+
+
+def test_a_token_is_not_fetched_over_plain_http(config: Config) -> None:
+    headers = Message()
+    headers["WWW-Authenticate"] = 'Bearer realm="http://a.example/t"'
+    answer = urllib.error.HTTPError("", 401, "", headers, None)
+    with pytest.raises(lookup.LookupFailed, match="credential not found"):
+        lookup._authorization(answer, "b.example", "x", False, config({"auths": {"b.example": auth()}}))
+
+
+@pytest.mark.parametrize("kind", ["credHelpers", "credsStore"])
+@pytest.mark.parametrize(
+    ("printed", "expected"),
+    [
+        ('{"Username": "me", "Secret": "hidden"}', Login("me", "hidden")),
+        ('{"Username": "<token>", "Secret": "lasting"}', Login(identity_token="lasting")),
+        ("credentials not found in native keychain", None),
+    ],
+)
+def test_a_credential_helper_is_asked(
+    config: Config, tmp_path: pathlib.Path, kind: str, printed: str, expected: Login | None
+) -> None:
+    environment = config({kind: {"r.example": "test"} if kind == "credHelpers" else "test"})
+    helper = tmp_path / "docker-credential-test"
+    helper.write_text(
+        f"#!/bin/sh\n[ \"$(cat)\" = r.example ] && echo '{printed}'\nexit {int(expected is None)}\n"
+        if kind == "credHelpers"
+        else f"#!/bin/sh\ncat > /dev/null; echo '{printed}'\nexit {int(expected is None)}\n"
+    )
+    helper.chmod(0o755)
+    assert login("r.example", tmp_path / "config.json", environment) == expected
+
+
+def test_a_helper_that_fails_is_an_error_without_the_secret(config: Config, tmp_path: pathlib.Path) -> None:
+    environment = config({"credsStore": "test"})
+    (tmp_path / "docker-credential-test").write_text("#!/bin/sh\necho 'the keyring is locked' >&2\nexit 1\n")
+    (tmp_path / "docker-credential-test").chmod(0o755)
+    with pytest.raises(CredentialsError, match="docker-credential-test: failed for r.example: the keyring is locked"):
+        login("r.example", tmp_path / "config.json", environment)
+
+
+def test_a_login_does_not_show_its_secrets() -> None:
+    assert "hidden" not in repr(Login("me", "hidden", "hidden"))
+
+
+@pytest.mark.parametrize(("host", "api"), [("docker.io", "registry-1.docker.io"), ("ghcr.io", "ghcr.io")])
+def test_docker_hub_has_another_host_than_its_name(host: str, api: str, config: Config, tmp_path: pathlib.Path) -> None:
+    environment = config({"auths": {"https://index.docker.io/v1/": auth("hub"), "ghcr.io": auth("hub")}})
+    assert api_host(host) == api
+    assert login(host, tmp_path / "config.json", environment) == Login("hub", "pass:word")

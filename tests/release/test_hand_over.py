@@ -1,0 +1,283 @@
+"""What a job builds is handed to one that publishes: the same bytes, checked twice, and no program among them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from fetch import errors
+from oci.registry_server import registry
+from release.private import hand_over, stamp, take_over
+from tests.private.deb import deb
+from tests.release.push_under_test import DOCUMENTS, REGISTRY, TOOLS, Release
+
+WHEEL = "thing-1.2.3-py3-none-any.whl"
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """A release with two images and a folder of files, as //release:dist makes it."""
+    release = Release(tmp_path_factory.mktemp("release"), revision="0123abc")
+    dist = release.folder / "dist"
+    dist.mkdir()
+    (dist / WHEEL).write_bytes(b"wheel")
+    gate = json.loads(release.gate.read_text())
+    gate["artifacts"][WHEEL] = stamp.describe(dist / WHEEL)
+    release.gate.write_text(json.dumps(gate))
+    (dist / "gate.json").write_bytes(release.gate.read_bytes())
+    (dist / "notes.md").write_text("What is new\n")
+    (dist / "release.json").write_text(json.dumps({"version": "1.2.3", "tag": "v1.2.3", "revision": "0123abc"}))
+    write_sums(dist)
+    return release
+
+
+def write_sums(dist: pathlib.Path) -> None:
+    sums = {
+        path.name: stamp.sha256(path).removeprefix("sha256:") for path in dist.iterdir() if path.name != "SHA256SUMS"
+    }
+    (dist / "SHA256SUMS").write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
+
+
+def write(release: Release, archive: pathlib.Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, hand_over.__file__, f"--gate={release.gate}", f"--dist={release.folder / 'dist'}"]
+    command += [f"--layout={name}={layout}" for name, layout in release.layouts.items()]
+    command += [f"--document=small={kind}={release.folder / name}" for kind, name in DOCUMENTS.items()]
+    command += ["--version=1.2.3", f"--output={archive}", f"--outputs={archive.parent / 'outputs'}"]
+    return subprocess.run(command, env=release.environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def archive(release: Release, tmp_path: pathlib.Path) -> pathlib.Path:
+    done = write(release, tmp_path / "publication.tar")
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "publication.tar"
+
+
+def sha256(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def take(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Callable[..., int]:
+    """Runs take_over.py; the tools are those of this test."""
+    monkeypatch.setattr(take_over, "unpack_tools", lambda place: pathlib.Path(TOOLS["oras"]).parent)
+
+    def run(archive: pathlib.Path, digest: str = "") -> int:
+        words = ["--archive", str(archive), "--sha256", digest or sha256(archive), "--place", str(tmp_path / "place")]
+        monkeypatch.setattr(sys, "argv", ["take_over", *words])
+        return take_over.main()
+
+    return run
+
+
+def changed(
+    archive: pathlib.Path, change: Callable[[str, bytes], bytes | None], *more: tarfile.TarInfo
+) -> pathlib.Path:
+    """The archive with other content; None leaves a file out."""
+    other = archive.with_name("changed.tar")
+    with tarfile.open(archive) as source, tarfile.open(other, "w") as target:
+        for entry in source:
+            file = source.extractfile(entry)
+            assert file
+            content = change(entry.name, file.read())
+            if content is not None:
+                entry.size = len(content)
+                target.addfile(entry, io.BytesIO(content))
+        for entry in more:
+            target.addfile(entry, io.BytesIO(b"x" * entry.size))
+    return other
+
+
+def test_the_digest_is_said_to_the_workflow_and_the_archive_is_the_same_each_time(
+    release: Release, archive: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    assert (tmp_path / "outputs").read_text() == f"sha256={sha256(archive)}\n"
+    (tmp_path / "again").mkdir()
+    assert write(release, tmp_path / "again/publication.tar").returncode == 0
+    assert sha256(tmp_path / "again/publication.tar") == sha256(archive)
+
+
+def test_what_the_tests_did_not_pass_on_is_not_handed_over(release: Release, tmp_path: pathlib.Path) -> None:
+    gate = release.gate.read_bytes()
+    try:
+        release.gate.write_text('{"artifacts": {}, "tests": []}')
+        done = write(release, tmp_path / "publication.tar")
+    finally:
+        release.gate.write_bytes(gate)
+    assert done.returncode == 1 and "small: the tests passed on nothing of that name" in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_what_is_pushed_is_what_was_handed_over(
+    release: Release, archive: pathlib.Path, take: Callable[..., int], tmp_path: pathlib.Path
+) -> None:
+    assert take(archive) == 0
+    (tmp_path / "registry").mkdir()
+    with registry(REGISTRY, tmp_path / "registry") as port:
+        repository = f"127.0.0.1:{port}/team/small"
+        done = subprocess.run(
+            [tmp_path / "place/push", "--repository", repository, "--tag", "1.2.3"],
+            env={**release.environment, "PYTHONPATH": "", "COSIGN_PRIVATE_KEY": release.key.read_text()},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[0] == f"{repository}@{release.digests['small']}"
+        assert set(release.referrers(f"{repository}:1.2.3")) == set(DOCUMENTS)
+        assert release.verify(f"{repository}:1.2.3").returncode == 0
+
+
+def test_no_program_is_taken_from_the_archive(
+    archive: pathlib.Path, take: Callable[..., int], tmp_path: pathlib.Path
+) -> None:
+    assert take(archive) == 0
+    executable = {
+        str(path.relative_to(tmp_path / "place"))
+        for path in (tmp_path / "place").rglob("*")
+        if path.is_file() and os.access(path, os.X_OK)
+    }
+    assert executable == {"push", "publish"}
+    for name in executable:
+        text = (tmp_path / "place" / name).read_text()
+        assert f"PYTHONPATH={take_over._WORKSPACE}\n" in text and f" -m release.private.{name} " in text
+
+
+def test_another_archive_is_refused(
+    archive: pathlib.Path, take: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = sha256(archive)
+    with open(archive, "ab") as file:
+        file.write(b"\0")
+    assert take(archive, digest) == 1
+    assert f"take_over: publication.tar: expected sha256 {digest}, found {sha256(archive)}" in capsys.readouterr().err
+
+
+def test_a_job_that_said_no_digest_is_refused(
+    archive: pathlib.Path, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--archive", str(archive), "--sha256", "", "--place", str(tmp_path / "place")]
+    monkeypatch.setattr(sys, "argv", ["take_over", *words])
+    assert take_over.main() == 1
+    assert "expected sha256 none, found" in capsys.readouterr().err
+
+
+def flipped(name: str, content: bytes, *, part: str) -> bytes | None:
+    return content[:-1] + bytes([content[-1] ^ 1]) if part in name and content else content
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("layouts/small/blobs/", "small: expected the blob sha256:"),
+        (WHEEL, f"{WHEEL}: expected "),
+        ("dist/notes.md", "notes.md: expected "),
+        ("dist/gate.json", "gate.json: expected "),
+    ],
+)
+def test_changed_files_are_refused(
+    archive: pathlib.Path, take: Callable[..., int], capsys: pytest.CaptureFixture[str], part: str, said: str
+) -> None:
+    assert take(changed(archive, functools.partial(flipped, part=part))) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_wheel_that_was_not_tested_is_refused_even_with_fitting_sums(
+    archive: pathlib.Path, take: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = (hashlib.sha256(content).hexdigest().encode() for content in (b"wheel", b"other"))
+
+    def change(name: str, content: bytes) -> bytes:
+        return b"other" if name.endswith(WHEEL) else content.replace(old, new) if "SUMS" in name else content
+
+    assert take(changed(archive, change)) == 1
+    assert f"{WHEEL}: the tests passed on sha256:{old.decode()}" in capsys.readouterr().err
+
+
+def entry(name: str, **fields: object) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        entry("../outside", size=1),
+        entry("dist/../../outside", size=1),
+        entry("/tmp/outside", size=1),
+        entry("dist/link", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        entry("dist/hard", type=tarfile.LNKTYPE, linkname="gate.json"),
+        entry("dist/fifo", type=tarfile.FIFOTYPE),
+        entry("gate.json", size=1),
+    ],
+    ids=lambda info: f"{info.name} {info.type.decode()}",
+)
+def test_an_archive_that_leads_elsewhere_is_refused(
+    archive: pathlib.Path,
+    take: Callable[..., int],
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    hostile: tarfile.TarInfo,
+) -> None:
+    assert take(changed(archive, lambda name, content: content, hostile)) == 1
+    assert f"expected plain files, each once, found {hostile.name!r}" in capsys.readouterr().err
+    assert not (tmp_path / "outside").exists()
+
+
+def write_deb(path: pathlib.Path, files: dict[str, bytes]) -> None:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        for name, data in files.items():
+            tar.addfile(entry(name, size=len(data), mode=0o755), io.BytesIO(data))
+    path.write_bytes(deb({"control.tar": b"", "data.tar": content.getvalue()}))
+
+
+@pytest.fixture
+def mirror(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
+    """A mirror of Debian with one package that has the three tools, and a checkout whose lock names it."""
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("MLC_DEBIAN_MIRROR", f"http://127.0.0.1:{server.server_port}")
+    files = {f"./usr/bin/{name}": b"a program" for name in ("cosign", "gh", "oras")}
+    write_deb(folder / "tools.deb", files | {"./usr/lib64/ld-linux-x86-64.so.2": b"--argv0"})
+    package: dict[str, object] = {"sha256": sha256(folder / "tools.deb"), "size": (folder / "tools.deb").stat().st_size}
+    package |= {"version": "1", "path": "tools.deb", "archive": "debian"}
+    lock = {"sets": {"publish_tools": ["trixie/tools"]}, "packages": {"trixie/tools": package}}
+    (tmp_path / "checkout/locks").mkdir(parents=True)
+    (tmp_path / "checkout/locks/debian.lock.json").write_text(json.dumps(lock))
+    monkeypatch.setattr(take_over, "_WORKSPACE", tmp_path / "checkout")
+    yield folder
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_tools_are_those_of_the_lock(mirror: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "place").mkdir()
+    programs = take_over.unpack_tools(tmp_path / "place")
+    assert sorted(path.name for path in programs.iterdir() if path.suffix == "") == ["cosign", "gh", "oras"]
+    assert (programs / "cosign.unwrapped").read_bytes() == b"a program"
+
+
+def test_other_tools_than_those_of_the_lock_are_refused(mirror: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    write_deb(mirror / "tools.deb", {"./usr/bin/cosign": b"another"})
+    (tmp_path / "place").mkdir()
+    with pytest.raises(errors.UserError, match="expected sha256"):
+        take_over.unpack_tools(tmp_path / "place")
+    assert not (tmp_path / "place/tools").exists()

@@ -1,0 +1,58 @@
+"""A release takes no test result from a cache, and has every part that it names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.private.starlark import evaluate
+
+POLICY = evaluate(Path(os.environ["POLICY_BZL"]))
+UNCACHED = {"no-cache": "", "no-remote-cache": ""}
+
+
+def published(sources: bool, cuda: bool) -> dict:
+    """release/published.bzl, in a build with and without mlc-llm's sources and CUDA."""
+    return evaluate(
+        Path(os.environ["PUBLISHED_BZL"]),
+        NEEDS_SOURCES=[] if sources else ["//no:sources"],
+        NEEDS_CUDA=[] if cuda else ["//no:cuda"],
+    )
+
+
+def packages(build: dict) -> list[str]:
+    return [f"images/{image}" for image in build["IMAGES"]] + [wheel.removeprefix("//") for wheel in build["WHEELS"]]
+
+
+@pytest.mark.parametrize("tags", [[], ["gate"], ["local", "requires-network"]])
+def test_a_release_runs_every_test_of_the_gate_itself(tags: list[str]) -> None:
+    requirements = POLICY["execution_requirements"](tags, True)
+    assert requirements.items() >= UNCACHED.items()
+    assert requirements.keys() - UNCACHED.keys() == set(tags) - {"gate"}
+
+
+def test_other_builds_may_use_a_cache() -> None:
+    assert POLICY["execution_requirements"](["gate", "no-sandbox"], False) == {"no-sandbox": ""}
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_a_release_with_everything_lacks_nothing(cuda: bool) -> None:
+    build = published(sources=True, cuda=cuda)
+    assert sorted(build["REQUIRED"]) == sorted(packages(build))
+    assert POLICY["missing_parts"](build["REQUIRED"], packages(build)) is None
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_a_release_without_mlc_llms_sources_is_refused(cuda: bool) -> None:
+    build = published(sources=False, cuda=cuda)
+    said = POLICY["missing_parts"](build["REQUIRED"], packages(build))
+    parts = ["images/mlc_llm", "images/mlc_llm_dev", *(["images/mlc_llm_cuda"] if cuda else []), "wheels/mlc_llm"]
+    assert f"this build lacks {', '.join('//' + part for part in parts)}: supply mlc-llm's sources" in said
+    assert "release/published.bzl" in said
+
+
+def test_what_runs_on_gpus_is_part_of_a_release_with_cuda_only() -> None:
+    assert "wheels/tvm_cuda" in published(sources=True, cuda=True)["REQUIRED"]
+    assert not [part for part in published(sources=True, cuda=False)["REQUIRED"] if "cuda" in part]
