@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fetch import locks
+
 
 def folder() -> Path:
     """The workspace's locks/ under `bazel run`, else the folder next to this one."""
@@ -38,7 +40,7 @@ def parse_arguments(about: str) -> argparse.Namespace:
 
 def read_json(name: str) -> Any:
     """The content of a JSON file in locks/."""
-    return json.loads((folder() / name).read_text(encoding="utf-8"))
+    return locks.parse_json((folder() / name).read_text(encoding="utf-8"), f"locks/{name}")
 
 
 def as_json(content: Any) -> str:

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,31 +54,71 @@ class Requirement(NamedTuple):
     sha256: tuple[str, ...]
 
 
+# What fetch/pypi/lock.bzl takes too: Starlark has no regular expressions, so this is as simple as it looks.
+_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]{1,100})(?:\[([A-Za-z0-9._,-]*)\])?==([A-Za-z0-9.!+_-]+)")
+_HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+
+
 def requirements(text: str) -> dict[str, Requirement]:
     """Reads a requirements lock: normalized name (PEP 503) → what the lock pins.
+
+    fetch/pypi/lock.bzl reads the same for Starlark; //tests/hostile:parsers checks that both take and refuse the same.
 
     Args:
         text: `name==version --hash=sha256:…` lines, as pip's requirements file format has them, with continuation
           lines and comments.
 
     Raises:
-        InputsError: a line pins no version, or has no hash.
+        InputsError: a line is none of these, pins no version, has no hash, or pins a name for a second time.
     """
-    found = {}
-    for line in text.replace("\\\n", " ").splitlines():
-        requirement = re.sub(r"(^|\s)#.*", "", line).strip()
-        if not requirement:
+    found: dict[str, Requirement] = {}
+    for line in text.replace("\\\n", " ").split("\n"):
+        line = line.partition(" #")[0].strip(" ")
+        if not line or line.startswith("#"):
             continue
-        pin = re.match(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;]+)", requirement)
-        sha256 = re.findall(r"--hash=sha256:([0-9a-f]{64})(?!\S)", requirement)
-        if not pin or not sha256:
+        words = [word for word in line.split(" ") if word]
+        hashes = [word for word in words if word.startswith("--hash=")]
+        before = [word for word in words if not word.startswith("--hash=")]
+        pin = _REQUIREMENT.fullmatch("".join(before).partition(";")[0])
+        sha256 = [match[1] for match in map(_HASH.fullmatch, hashes) if match]
+        plain = line.isascii() and line.isprintable()
+        if not (plain and pin and sha256) or words != before + hashes or len(sha256) != len(hashes):
             raise InputsError(
-                f"locks/{REQUIREMENTS_LOCK}: expected name==version --hash=sha256:…, found '{requirement}': run"
+                f"locks/{REQUIREMENTS_LOCK}: expected name==version --hash=sha256:…, found {line!r}: run"
                 " tools/bazel run //locks:update_requirements"
             )
         name = re.sub(r"[-_.]+", "-", pin[1]).lower()
-        found[name] = Requirement(pin[2], tuple(sorted(sha256)))
+        if name in found:
+            raise InputsError(
+                f"locks/{REQUIREMENTS_LOCK}: expected one entry of '{name}', found two: run tools/bazel run"
+                " //locks:update_requirements"
+            )
+        found[name] = Requirement(pin[3], tuple(sorted(sha256)))
     return found
+
+
+def parse_json(text: str, what: str) -> Any:
+    """Reads JSON in which no object has a key twice; Starlark's json.decode refuses that too.
+
+    Args:
+        what: the file, for the message.
+
+    Raises:
+        InputsError: it is no JSON, or an object has a key twice.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise InputsError(f"{what}: expected each key once, found {twice!r} twice: restore the file from git")
+        return content
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise InputsError(f"{what}: expected JSON, found {error!s:.200}: restore the file from git") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +259,7 @@ class Made:
             InputsError: the file is something else.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"), str(path))
             ecosystem, name = content["licensed_as"]
             project = frozenset((ecosystem, name) for ecosystem, name in content["of_the_project"])
             return cls(
@@ -249,12 +289,30 @@ def pinned(locks: Mapping[str, Path]) -> list[Input]:
         InputsError: a lock is missing or cannot be read.
     """
     found = [
-        *_crates(json.loads(_read(locks, CRATES_LOCK))),
-        *_debian(json.loads(_read(locks, DEBIAN_LOCK))),
+        *_entries(locks, CRATES_LOCK, _crates),
+        *_entries(locks, DEBIAN_LOCK, _debian),
         *(Input(PYPI, name, *pin) for name, pin in requirements(_read(locks, REQUIREMENTS_LOCK)).items()),
-        *_sources(json.loads(_read(locks, SOURCES_LOCK))),
+        *_entries(locks, SOURCES_LOCK, _sources),
     ]
     return sorted(found, key=lambda each: each.identity)
+
+
+def _entries(locks: Mapping[str, Path], name: str, read: Callable[[dict[str, Any]], list[Input]]) -> list[Input]:
+    """What one JSON lock pins."""
+    try:
+        found = read(parse_json(_read(locks, name), f"locks/{name}"))
+        for each in found:
+            if not re.fullmatch(r"[0-9a-f]{64}", each.sha256[0]):
+                raise ValueError(f"sha256 {each.sha256[0]!r} of {each.key!r}")
+            for text in (each.name, each.version):
+                if not re.fullmatch(r"[!-~]+", text):
+                    raise ValueError(f"{text!r} of {each.key!r}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputsError(
+            f"locks/{name}: expected entries as its update command writes them, found {error!r:.200}: restore the file"
+            " from git"
+        ) from None
+    return found
 
 
 def load(locks: Mapping[str, Path]) -> list[Input]:
@@ -267,7 +325,7 @@ def load(locks: Mapping[str, Path]) -> list[Input]:
         InputsError: a lock is missing, or the licences' lock has not exactly the other locks' entries and versions.
     """
     inputs = pinned(locks)
-    licenses: dict[str, dict[str, dict[str, str]]] = json.loads(_read(locks, LICENSES_LOCK))
+    licenses: dict[str, dict[str, dict[str, str]]] = parse_json(_read(locks, LICENSES_LOCK), f"locks/{LICENSES_LOCK}")
     for ecosystem, section in LICENSES_SECTION.items():
         keys = {each.key for each in inputs if each.ecosystem == ecosystem}
         for key in sorted(set(licenses.get(section, {})) - keys):
@@ -295,7 +353,10 @@ def _read(locks: Mapping[str, Path], name: str) -> str:
             f"expected locks/{name} among the locks, found {', '.join(sorted(locks)) or 'none'}: pass it with --locks"
         )
     try:
-        return locks[name].read_text(encoding="utf-8")
+        # As it is: the readers in Starlark see every byte, also those of line ends.
+        return locks[name].read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputsError(f"{locks[name]}: expected UTF-8, found {error}: restore the file from git") from None
     except OSError as error:
         raise InputsError(f"{locks[name]}: {error.strerror}: pass the locks of this repository with --locks") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import io
@@ -13,10 +14,16 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any
 
+from fetch import archives
 from fetch.hashes import file_sha256
+from oci.reference import DIGEST
 
 # The cache of `Image.matching`: digest of a layer and pattern → entries.
 _MATCHING: dict[tuple[str, re.Pattern[str]], list[tuple[str, tarfile.TarInfo, bytes]]] = {}
+
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_MANIFESTS = (MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
 
 
 class LayoutError(ValueError):
@@ -29,7 +36,13 @@ def is_layout(folder: pathlib.Path) -> bool:
 
 
 def blob(folder: pathlib.Path, digest: str) -> pathlib.Path:
-    """The file of a blob, by its digest ("sha256:…")."""
+    """The file of a blob, by its digest ("sha256:…").
+
+    Raises:
+        LayoutError: it is no digest; as a path it could lead anywhere.
+    """
+    if not isinstance(digest, str) or not re.fullmatch(DIGEST, digest):
+        raise LayoutError(f"{folder}: expected a digest, sha256:…, found {digest!r:.100}")
     return folder / "blobs" / digest.replace(":", "/")
 
 
@@ -37,16 +50,29 @@ def manifest_digest(folder: pathlib.Path) -> str:
     """The digest of the layout's one manifest.
 
     Raises:
-        LayoutError: index.json is missing or malformed, or lists no manifest or more than one.
+        LayoutError: index.json is missing or malformed, lists no manifest or more than one, or a nested index.
     """
-    try:
+    with _malformed(f"{folder}: expected an OCI image layout"):
         manifests = json.loads((folder / "index.json").read_bytes())["manifests"]
-        digests: list[str] = [manifest["digest"] for manifest in manifests]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LayoutError(f"{folder}: expected an OCI image layout, found {error!r}") from error
-    if len(digests) != 1:
-        raise LayoutError(f"{folder}: expected one image in index.json, found {len(digests)}")
-    return digests[0]
+        listed: list[tuple[str, str]] = [(entry["digest"], entry.get("mediaType", MANIFEST)) for entry in manifests]
+    if len(listed) != 1:
+        raise LayoutError(f"{folder}: expected one image in index.json, found {len(listed)}")
+    digest, media_type = listed[0]
+    if media_type not in _MANIFESTS:
+        raise LayoutError(f"{folder}: expected an image in index.json, found {media_type!r:.100}")
+    blob(folder, digest)
+    return digest
+
+
+@contextlib.contextmanager
+def _malformed(expected: str) -> Iterator[None]:
+    """Turns what reading a malformed document raises into a LayoutError."""
+    try:
+        yield
+    except LayoutError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise LayoutError(f"{expected}, found {error!r:.200}") from error
 
 
 def verified_digest(folder: pathlib.Path) -> str:
@@ -105,15 +131,20 @@ class Image:
         self.folder = folder
         self.digest = manifest_digest(folder)
         self.manifest = self._json(self.digest)
-        if "layers" not in self.manifest:
-            found = self.manifest.get("mediaType", "something else")
-            raise LayoutError(f"{folder}: expected an image, found {found}")
+        # A document that is image and index at once is another thing to another reader (image-spec, manifest.md).
+        found = self.manifest.get("mediaType", MANIFEST)
+        if "layers" not in self.manifest or "manifests" in self.manifest or found not in _MANIFESTS:
+            found = "an index" if "manifests" in self.manifest else found
+            raise LayoutError(f"{folder}: expected an image, found {found!r:.100}")
+        with _malformed(f"{folder}: expected a configuration and layers in the manifest"):
+            for digest in (self.manifest["config"]["digest"], *(layer["digest"] for layer in self.manifest["layers"])):
+                self.blob(digest)
 
     def _json(self, digest: str) -> dict[str, Any]:
-        try:
-            content: dict[str, Any] = json.loads(self.blob(digest).read_bytes())
-        except (OSError, ValueError) as error:
-            raise LayoutError(f"{self.folder}: expected JSON in the blob {digest}, found {error!r}") from error
+        with _malformed(f"{self.folder}: expected JSON in the blob {digest}"):
+            content = json.loads(self.blob(digest).read_bytes())
+            if not isinstance(content, dict):
+                raise TypeError(type(content).__name__)
         return content
 
     @functools.cached_property
@@ -138,10 +169,17 @@ class Image:
         """Walks one layer in order: path without trailing slash, entry, and the archive to read it from.
 
         The layer is a stream, read once: read what you need from an entry before you move to the next.
+
+        Raises:
+            LayoutError: the layer is missing or damaged.
         """
-        with tarfile.open(self.blob(self.layer_digests[number]), "r|*") as tar:
-            for entry in tar:
-                yield entry.name.rstrip("/"), entry, tar
+        path = self.blob(self.layer_digests[number])
+        try:
+            with archives.open_tar_file(path, f"{self.folder}: the layer {path.name}") as tar:
+                for entry in tar:
+                    yield entry.name.rstrip("/"), entry, tar
+        except (OSError, archives.ArchiveError) as error:
+            raise LayoutError(str(error)) from error
 
     def matching(self, number: int, pattern: re.Pattern[str]) -> list[tuple[str, tarfile.TarInfo, bytes]]:
         """The entries of one layer whose whole path matches: path, entry, and a regular file's content.

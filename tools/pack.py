@@ -120,7 +120,9 @@ class Workspace:
 
 def git_sources(root: pathlib.Path, checkouts: str, cache: pathlib.Path) -> None:
     """Puts the tars of all available git sources into the repository cache; the next fetch shows which a build uses."""
-    lock = json.loads((root / "locks/sources.lock.json").read_text(encoding="utf-8"))["sources"]
+    lock = locks.parse_json((root / "locks/sources.lock.json").read_text(encoding="utf-8"), "locks/sources.lock.json")[
+        "sources"
+    ]
     for name, entry in lock.items():
         if entry["registry"] == "git" and not (cache / entry["sha256"] / "file").exists():
             source = checkout.from_entry(name, entry)

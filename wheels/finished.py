@@ -8,6 +8,7 @@ version without a second copy. The build compresses and installs wheels through 
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -17,9 +18,11 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+from fetch import archives
 
 DIGITS = 8
 """Hexadecimal digits of a build id."""
@@ -79,7 +82,8 @@ def identify(unversioned: Path, requires: Sequence[str]) -> Identity:
         digests = {name: digest for name, (digest, _) in _record(archive, folder, unversioned).items()}
         # pip restores the executable bits (PEP 427 leaves other modes to the installer).
         executable = {info.filename for info in archive.infolist() if info.external_attr >> 16 & 0o111}
-        metadata = archive.read(f"{folder}/METADATA")
+        with _intact(unversioned):
+            metadata = archive.read(f"{folder}/METADATA")
     digests[f"{folder}/METADATA"] = _digest(
         _finished_metadata(metadata, version, Identity(version, tuple(requires)), unversioned)
     )
@@ -110,8 +114,9 @@ class FinishedWheel(zipfile.ZipFile):
 
     def __init__(self, unversioned: Path, identity: Identity) -> None:
         try:
-            super().__init__(unversioned)
-        except (OSError, zipfile.BadZipFile) as error:
+            with _intact(unversioned):
+                super().__init__(unversioned)
+        except OSError as error:
             raise WheelError(f"{unversioned}: expected a wheel, found {error}") from None
         try:
             self._finish(unversioned, identity)
@@ -127,7 +132,9 @@ class FinishedWheel(zipfile.ZipFile):
                 f"{unversioned}: expected the identity of {distribution} {version}, found that of {identity.version}"
             )
         record = _record(self, folder, unversioned)
-        metadata = _finished_metadata(self.read(f"{folder}/METADATA"), version, identity, unversioned)
+        with _intact(unversioned):
+            metadata = self.read(f"{folder}/METADATA")
+        metadata = _finished_metadata(metadata, version, identity, unversioned)
         prefixes = {
             f"{distribution}-{version}.{kind}/": f"{distribution}-{identity.version}.{kind}/"
             for kind in ("data", "dist-info")
@@ -202,7 +209,11 @@ class FinishedWheel(zipfile.ZipFile):
             zipfile.ZIP_DEFLATED,
         )
         digest = hashlib.sha256()
-        with self.open(info) as source, archive.open(entry, "w", force_zip64=self.has_zip64_header(info)) as target:
+        with (
+            _intact(self.filename),
+            self.open(info) as source,
+            archive.open(entry, "w", force_zip64=self.has_zip64_header(info)) as target,
+        ):
             while block := source.read(1 << 20):
                 digest.update(block)
                 target.write(block)
@@ -212,9 +223,20 @@ class FinishedWheel(zipfile.ZipFile):
 
 def _open(path: Path) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+        with _intact(path):
+            return zipfile.ZipFile(path)
+    except OSError as error:
         raise WheelError(f"{path}: expected a wheel, found {error}") from None
+
+
+@contextlib.contextmanager
+def _intact(path: object) -> Iterator[None]:
+    """Turns what zipfile raises on a damaged wheel into a WheelError."""
+    try:
+        with archives.reading(str(path)):
+            yield
+    except archives.ArchiveError as error:
+        raise WheelError(str(error)) from None
 
 
 def _dist_info(archive: zipfile.ZipFile, path: Path) -> str:
@@ -234,9 +256,10 @@ def _dist_info(archive: zipfile.ZipFile, path: Path) -> str:
 def _record(archive: zipfile.ZipFile, folder: str, path: Path) -> dict[str, tuple[str, str]]:
     """Returns the sha256 and size of every file in RECORD, by path (PyPA, Recording installed projects)."""
     try:
-        rows = list(csv.reader(archive.read(f"{folder}/RECORD").decode("utf-8").splitlines()))
-        record = {name: (digest, size) for name, digest, size in rows}
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        with archives.reading(f"{folder}/RECORD"):
+            rows = list(csv.reader(archive.read(f"{folder}/RECORD").decode("utf-8").splitlines()))
+            record = {name: (digest, size) for name, digest, size in rows}
+    except (archives.ArchiveError, csv.Error) as error:
         raise WheelError(f"{path}: expected {folder}/RECORD with lines path,hash,size, found {error}") from None
     for what, names in (("RECORD", [row[0] for row in rows]), ("the archive", archive.namelist())):
         if twice := sorted({name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()):

@@ -175,9 +175,11 @@ def ancestry(checkouts: str, names: dict[str, str]) -> osv.Ancestry:
         folder = Path(checkouts, names.get(repository, ""))
         if not checkouts or repository not in names or not folder.exists():
             return None
-        done = subprocess.run(
-            ["git", "-C", str(folder), "merge-base", "--is-ancestor", older, newer], stderr=subprocess.DEVNULL
-        )
+        try:
+            with checkout.in_repository(folder) as git:
+                done = git("merge-base", "--is-ancestor", older, newer)
+        except (checkout.NotARepository, checkout.SourceError):
+            return None
         return {0: True, 1: False}.get(done.returncode)
 
     return in_history

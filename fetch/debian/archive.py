@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import email.utils
 import functools
-import gzip
 import hashlib
 import io
 import json
@@ -20,7 +19,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -32,7 +30,7 @@ from typing import Callable
 # library.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from fetch import credentials, download, errors, folders
+from fetch import archives, credentials, download, errors, folders
 
 # The archives and the environment variables that name mirrors of them.
 ARCHIVES = {"debian": "MLC_DEBIAN_MIRROR", "debian-security": "MLC_DEBIAN_SECURITY_MIRROR"}
@@ -180,7 +178,9 @@ class Package:
     def source(self) -> tuple[str, str]:
         """Name and version of the source package."""
         match = re.fullmatch(r"(\S+)(?: \((.+)\))?", self.fields.get("Source", self.name))
-        assert match, self.fields
+        if not match:
+            found = self.fields.get("Source", self.name)
+            raise DebianError(f"{self.name}: expected a source package, found {found!r:.100}")
         return match.group(1), match.group(2) or self.version
 
     def urls(self) -> list[str]:
@@ -190,16 +190,56 @@ class Package:
 
 def parse_stanza(text: str) -> dict[str, str]:
     """Fields of one control stanza (deb822), with newlines between continuation lines; for the bootstrap only, other
-    programs use python-debian."""
+    programs use python-debian.
+
+    Raises:
+      DebianError: a field is there twice, or a continuation line has no field.
+    """
     fields: dict[str, str] = {}
     name = ""
-    for line in text.splitlines():
-        if line[:1] in " \t":
+    for line in text.split("\n"):
+        if line.startswith((" ", "\t")):
+            if not name:
+                raise DebianError(f"expected a field before the line {line!r:.100}")
             fields[name] += "\n" + line[1:]
         elif ":" in line:
             name, _, value = line.partition(":")
+            if name in fields:
+                raise DebianError(f"expected the field {name!r:.100} once, found it twice")
             fields[name] = value.strip()
     return fields
+
+
+# What may be in an address and, at its end, in a file name; ".." leads nowhere that a mirror has.
+_PATH = re.compile(r"(?!.*(^|/)\.\.?(/|$))[A-Za-z0-9._+~%=-]+(/[A-Za-z0-9._+~%=:-]+)*")
+
+
+def _package(name: str, stanza: str, suite: str, archive: str) -> Package:
+    """One package of an index."""
+    try:
+        fields = parse_stanza(stanza)
+        package = Package(
+            name=name,
+            version=fields["Version"],
+            architecture=fields["Architecture"],
+            sha256=fields["SHA256"],
+            size=int(fields["Size"]),
+            path=fields["Filename"],
+            suite=suite,
+            archive=archive,
+            fields=fields,
+        )
+        version_key(package.version)
+        if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]*", name) or fields["Package"] != name:
+            raise ValueError(f"the name {fields['Package']!r}")
+        if not re.fullmatch(r"[0-9a-f]{64}", package.sha256) or not _PATH.fullmatch(package.path) or package.size < 0:
+            raise ValueError(f"sha256 {package.sha256!r}, path {package.path!r}, size {package.size}")
+    except (DebianError, KeyError, ValueError) as error:
+        raise DebianError(
+            f"{name!r:.100}: expected a package with version, hash, size and path in the index of {suite}, found"
+            f" {type(error).__name__}: {error!s:.200}. Set {ARCHIVES[archive]} to another mirror."
+        ) from error
+    return package
 
 
 class Index:
@@ -210,7 +250,7 @@ class Index:
         self._parsed: dict[str, Package] = {}
         for stanza in text.split("\n\n"):
             if stanza.startswith("Package: "):
-                self._stanzas.setdefault(stanza[9 : stanza.index("\n")], []).append((stanza, suite, archive))
+                self._stanzas.setdefault(stanza[9:].partition("\n")[0].strip(), []).append((stanza, suite, archive))
 
     def merge(self, other: Index) -> Index:
         """Both indexes in one, with the newer version of a package that both have."""
@@ -233,20 +273,7 @@ class Index:
                 raise DebianError(f"no package '{name}' in {', '.join(suites) or 'an empty index'}")
             candidates = []
             for stanza, suite, archive in self._stanzas[name]:
-                fields = parse_stanza(stanza)
-                candidates.append(
-                    Package(
-                        name=name,
-                        version=fields["Version"],
-                        architecture=fields["Architecture"],
-                        sha256=fields["SHA256"],
-                        size=int(fields["Size"]),
-                        path=fields["Filename"],
-                        suite=suite,
-                        archive=archive,
-                        fields=fields,
-                    )
-                )
+                candidates.append(_package(name, stanza, suite, archive))
             self._parsed[name] = max(candidates, key=lambda package: version_key(package.version))
         return self._parsed[name]
 
@@ -257,7 +284,7 @@ class Index:
         for name, stanzas in self._stanzas.items():
             for stanza, _, _ in stanzas:
                 match = re.search(r"^Provides: (.*)$", stanza, re.MULTILINE)
-                for virtual in match.group(1).split(",") if match else ():
+                for virtual in filter(str.strip, match.group(1).split(",") if match else ()):
                     found.setdefault(virtual.split()[0].split(":")[0], []).append(name)
         return {virtual: sorted(set(names)) for virtual, names in found.items()}
 
@@ -441,6 +468,9 @@ class version_key:
 
     def __init__(self, version: str) -> None:
         epoch, colon, rest = version.partition(":")
+        # The length keeps int() from refusing long numbers.
+        if len(version) > 500 or not re.fullmatch(r"[!-~]*", version) or colon and not epoch.isdigit():
+            raise DebianError(f"expected a version (Debian policy 5.6.12), found {version!r:.100}")
         self._epoch, rest = (int(epoch), rest) if colon else (0, version)
         upstream, dash, revision = rest.rpartition("-")
         self._parts = (upstream, revision) if dash else (rest, "0")
@@ -536,7 +566,12 @@ def _choose(
 
 
 class Deb:
-    """A .deb file (deb(5): an ar archive of debian-binary, control.tar.*, data.tar.*)."""
+    """A .deb file (deb(5): an ar archive of debian-binary, control.tar.*, data.tar.*).
+
+    Raises:
+      DebianError: it is none, or a part of it is damaged.
+      archives.ArchiveError: one of its tar archives is damaged.
+    """
 
     def __init__(self, path: os.PathLike) -> None:
         self.path = Path(path)
@@ -544,31 +579,31 @@ class Deb:
         with open(self.path, "rb") as file:
             if file.read(8) != b"!<arch>\n":
                 raise DebianError(f"{self.path}: not a Debian package (no ar archive)")
+            length = os.fstat(file.fileno()).st_size
             while header := file.read(60):
-                if len(header) < 60 or header[58:] != b"`\n":
-                    raise DebianError(
-                        f"{self.path}: damaged Debian package (ar header at byte {file.tell() - len(header)})"
-                    )
-                size = int(header[48:58])
-                self._members[header[:16].decode().rstrip(" /")] = (file.tell(), size)
+                begin = file.tell()
+                name = re.fullmatch(rb"([!-.0-~]+)/? *", header[:16])
+                # int() would also take signs and underscores.
+                number = re.fullmatch(rb"([0-9]+) *", header[48:58])
+                size = int(number[1]) if number else 0
+                if not (name and number and header[58:] == b"`\n" and begin + size <= length):
+                    raise DebianError(f"{self.path}: damaged Debian package (ar header at byte {begin - len(header)})")
+                if (decoded := name[1].decode("ascii")) in self._members:
+                    raise DebianError(f"{self.path}: damaged Debian package ({decoded} twice)")
+                self._members[decoded] = (begin, size)
                 file.seek(size + size % 2, os.SEEK_CUR)
 
-    def _tar(self, stem: str) -> tarfile.TarFile:
+    def _tar(self, stem: str) -> archives.Tar:
         for name, (offset, size) in self._members.items():
             if name.startswith(stem + ".tar"):
+                if not name.endswith((".xz", ".gz", ".tar")):
+                    raise DebianError(
+                        f"{self.path}: {name} is compressed in a way that Python's standard library cannot read"
+                        " (expected xz or gz)"
+                    )
                 with open(self.path, "rb") as file:
                     file.seek(offset)
-                    packed = io.BytesIO(file.read(size))
-                if name.endswith(".xz"):
-                    return tarfile.open(fileobj=lzma.LZMAFile(packed))
-                if name.endswith(".gz"):
-                    return tarfile.open(fileobj=gzip.GzipFile(fileobj=packed))
-                if name.endswith(".tar"):
-                    return tarfile.open(fileobj=packed)
-                raise DebianError(
-                    f"{self.path}: {name} is compressed in a way that Python's standard library cannot read (expected"
-                    " xz or gz)"
-                )
+                    return archives.open_tar(io.BytesIO(file.read(size)), self.path.name)
         raise DebianError(f"{self.path}: damaged Debian package (no {stem}.tar.*)")
 
     @functools.cached_property
@@ -576,11 +611,13 @@ class Deb:
         """The control file's fields."""
         with self._tar("control") as tar:
             for member in tar:
-                if member.name.lstrip("./") == "control":
-                    return parse_stanza(tar.extractfile(member).read().decode("utf-8"))  # type: ignore[union-attr]
+                if member.name in ("control", "./control") and member.isreg():
+                    with archives.reading(f"{self.path}: control"):
+                        text = archives.content(tar, member).read().decode("utf-8")
+                    return parse_stanza(text)
         raise DebianError(f"{self.path}: damaged Debian package (no control file)")
 
-    def data(self) -> tarfile.TarFile:
+    def data(self) -> archives.Tar:
         """The package's files; the caller closes it."""
         return self._tar("data")
 

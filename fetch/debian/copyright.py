@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import posixpath
 from pathlib import Path
-from typing import IO, cast
 
+from fetch import archives
 from fetch.debian.archive import Deb, DebianError
 
 
@@ -28,7 +28,7 @@ def copyright_file(path: Path, package: str) -> tuple[str, str]:
                 target = posixpath.normpath(posixpath.join("/", posixpath.dirname(name), member.linkname))
                 return target.removeprefix("/usr/share/doc/").split("/")[0], ""
             if member.isreg():
-                return package, cast(IO[bytes], data.extractfile(member)).read().decode("utf-8", "replace")
+                return package, archives.content(data, member).read().decode("utf-8", "replace")
     raise DebianError(
         f"{package}: expected /{folder}/copyright or a link there, found neither: dpkg-deb --contents {path}"
     )

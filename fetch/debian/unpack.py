@@ -13,7 +13,6 @@ import itertools
 import os
 import posixpath
 import re
-import shutil
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the workspace root: this runs from a repository rule
 
+from fetch import archives, errors
 from fetch.debian import archive as debian
 from fetch.pypi.extract import extract
 
@@ -61,38 +61,10 @@ done
 
 def unpack(deb: Path, root: Path) -> None:
     """Adds the files of one package to `root`; a second package must not bring a file of the same name."""
-    with debian.Deb(deb).data() as tar:
+    with debian.Deb(deb).data() as tar, archives.Extractor(root, deb.name) as extractor:
         for member in tar:
-            name = posixpath.normpath(member.name)
-            if name == "." or member.isdir() or UNUSED.match(name):
-                continue
-            target = root / name
-            if name.startswith(("/", "../")) or target.is_symlink() or target.exists():
-                raise debian.DebianError(
-                    f"{deb.name}: {name} is outside of the folder or was unpacked before, from another package"
-                )
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if member.issym():
-                target.symlink_to(relative_link(name, member.linkname))
-            elif member.islnk():
-                shutil.copy(root / posixpath.normpath(member.linkname), target)
-            elif member.isfile():
-                with open(target, "wb") as file:
-                    shutil.copyfileobj(tar.extractfile(member), file)  # type: ignore[arg-type]
-                target.chmod(0o755 if member.mode & 0o111 else 0o644)
-            else:
-                raise debian.DebianError(f"{deb.name}: {name} is neither a file nor a link")
-
-
-def relative_link(name: str, destination: str) -> str:
-    """A link's destination relative to its own folder; both names are below the root.
-
-    >>> relative_link("usr/lib/libm.so", "/lib/libm.so.6")
-    '../../lib/libm.so.6'
-    """
-    if not destination.startswith("/"):
-        return destination
-    return posixpath.relpath(destination, posixpath.join("/", posixpath.dirname(name)))
+            if not UNUSED.match(posixpath.normpath(member.name)):
+                extractor.add(tar, member)
 
 
 def remove_dangling_links(root: Path) -> None:
@@ -190,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for wrapper in options.wrapper:
             script, command = wrapper.split("=", 1)
             write_wrapper(options.root, script, command, dropped.get(script, ""))
-    except (OSError, ValueError, zipfile.BadZipFile, debian.DebianError) as error:
+    except (OSError, ValueError, errors.UserError) as error:
         print(f"unpack.py: {error}", file=sys.stderr)
         return 1
     return 0

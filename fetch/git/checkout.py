@@ -9,6 +9,10 @@
 Prints the files' names. It takes what git has recorded for the commit, never the files of the work tree. It still
 refuses a checkout at another commit or with changes in the named paths, because such changes would have no effect.
 
+A checkout may come from anyone, and its .git/config names programs that git starts. So git never opens it as a
+repository: `opened` reads its objects and its index through an empty repository, without its configuration, hooks and
+attributes.
+
 The hash is that of the tar that `git archive` writes, so that the content does not rely on SHA-1 alone. To use a mirror
 of the upstream repository, configure git: git config --global url.MIRROR.insteadOf URL.
 
@@ -18,6 +22,7 @@ Standard library only: repository rules run this on the machine's own Python.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -27,33 +32,39 @@ import re
 import shlex
 import subprocess
 import sys
-import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-# A git hook sets these, and then a git command would ignore the folder that it is given.
-_REDIRECTIONS = (
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_COMMON_DIR",
-    "GIT_NAMESPACE",
-    "GIT_PREFIX",
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))  # repository rules run this file by path
+
+from fetch import archives
+
+# Variables by which the user sets git up, by their beginnings; others redirect it, as those that a git hook sets.
+_KEPT_VARIABLES = (
+    "GIT_ALLOW_PROTOCOL",
+    "GIT_ASKPASS",
+    "GIT_CONFIG",
+    "GIT_EXEC_PATH",
+    "GIT_HTTP",
+    "GIT_PROTOCOL",
+    "GIT_PROXY",
+    "GIT_SSH",
+    "GIT_SSL",
+    "GIT_TEST",
 )
 
-# The tar must not depend on this user's git configuration.
-_ARCHIVE = [
-    "-c",
-    "tar.umask=0022",
-    "-c",
-    "core.attributesFile=/dev/null",
-    "-c",
-    "core.autocrlf=false",
-    "-c",
-    "core.eol=lf",
-]
+# Neither the user's nor the machine's settings: the tar must depend on none.
+_NO_SETTINGS = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1"}
+_ARCHIVE = ["-c", "tar.umask=0022", "-c", "core.attributesFile=/dev/null"]
+
+# What a checkout's own configuration may say: how its file system and its line ends are, none of which is a program.
+_PLAIN_SETTINGS = ("core.autocrlf", "core.eol", "core.filemode", "core.ignorecase", "core.symlinks")
+_PLAIN_VALUE = re.compile(r"true|false|input|lf|crlf|native")
+
+# A file of a git folder other than the index is small.
+_MOST_TEXT = 16 << 20
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _UPDATE = "tools/bazel run //locks:update_sources"
 _NAMED = 3
@@ -116,38 +127,39 @@ def from_checkout(source: Source, checkouts: pathlib.Path) -> bytes:
     clone = f"git clone {source.repository} {quoted} && git -C {quoted} checkout {source.commit}"
     if not folder.is_dir():
         raise SourceError(source, expected, "no such folder", clone)
-    # A folder inside another checkout has a prefix.
-    kind = _git(source, folder, "rev-parse", "--is-bare-repository", "--show-prefix")
-    if b"dubious ownership" in kind.stderr:
-        raise SourceError(source, expected, "one of another user", f"git config --global --add safe.directory {quoted}")
-    if kind.returncode or kind.stdout.split() not in ([b"true"], [b"false"]):
-        said = f" ({_said(kind)})" if kind.returncode else ""
-        raise SourceError(source, expected, f"a folder that is not one{said}", f"move it away, then {clone}")
-    has_commit = not _git(source, folder, "cat-file", "-e", source.commit + "^{commit}").returncode
-    fetch = f"git -C {quoted} fetch {source.repository} {source.commit}"
-    if kind.stdout.split() == [b"true"]:
-        if not has_commit:
-            raise SourceError(source, expected, "a repository without that commit", fetch)
-        return archive(source, folder)
-    head = _git(source, folder, "rev-parse", "--verify", "HEAD^{commit}").stdout.decode().strip() or "no commit"
-    if head != source.commit:
-        switch = f"git -C {quoted} checkout {source.commit}"
-        raise SourceError(source, expected, head, switch if has_commit else f"{fetch} && {switch}")
-    # The tar has no submodules.
-    options = ["--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=all"]
-    status = _git(source, folder, "status", *options, "--", *source.paths)
-    if status.returncode:
-        raise SourceError(
-            source, expected, f"one that git cannot read ({_said(status)})", f"move it away, then {clone}"
-        )
-    changed = [entry[3:].decode("utf-8", "replace") for entry in status.stdout.split(b"\0") if entry]
-    if changed:
-        more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
-        stash = f"git -C {quoted} stash push --include-untracked"
-        raise SourceError(
-            source, expected, f"changes to {', '.join(changed[:_NAMED])}{more}", f"commit them elsewhere, or {stash}"
-        )
-    return archive(source, folder)
+    with contextlib.ExitStack() as stack:
+        try:
+            opened = stack.enter_context(_opened(source, folder))
+        except NotARepository as error:
+            raise SourceError(
+                source, expected, f"a folder that is not one ({error})", f"move it away, then {clone}"
+            ) from None
+        has_commit = not opened.git("cat-file", "-e", source.commit + "^{commit}").returncode
+        fetch = f"git -C {quoted} fetch {source.repository} {source.commit}"
+        if opened.bare:
+            if not has_commit:
+                raise SourceError(source, expected, "a repository without that commit", fetch)
+            return opened.archive(source)
+        head = opened.head or "no commit"
+        if head != source.commit:
+            switch = f"git -C {quoted} checkout {source.commit}"
+            raise SourceError(source, expected, head, switch if has_commit else f"{fetch} && {switch}")
+        status = opened.status(source.paths)
+        if status.returncode:
+            raise SourceError(
+                source, expected, f"one that git cannot read ({_said(status)})", f"move it away, then {clone}"
+            )
+        changed = [entry[3:].decode("utf-8", "replace") for entry in status.stdout.split(b"\0") if entry]
+        if changed:
+            more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+            stash = f"git -C {quoted} stash push --include-untracked"
+            raise SourceError(
+                source,
+                expected,
+                f"changes to {', '.join(changed[:_NAMED])}{more}",
+                f"commit them elsewhere, or {stash}",
+            )
+        return opened.archive(source)
 
 
 def from_upstream(source: Source) -> bytes:
@@ -161,10 +173,9 @@ def from_upstream(source: Source) -> bytes:
         raise SourceError(source, expected, "a build without a network", no_network)
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
-        _git(source, folder, "init", "--quiet", "--bare")
-        fetched = _git(
-            source, folder, "fetch", "--quiet", "--no-tags", "--depth", "1", source.repository, source.commit
-        )
+        _git(source, folder, "init", "--quiet", "--bare", "--template=")
+        fetch = ["fetch", "--quiet", "--no-tags", "--depth", "1", source.repository, source.commit]
+        fetched = _git(source, folder, *fetch, GIT_DIR=scratch)
         if fetched.returncode:
             if b"not our ref" in fetched.stderr:
                 remedy = f"name one that it has in locks/sources.packages.json, then {_UPDATE}"
@@ -215,16 +226,153 @@ def archive(source: Source, repository: pathlib.Path) -> bytes:
     Raises:
         SourceError: the commit has no such path, or the tar has another hash than the lock.
     """
-    done = _git(source, repository, *_ARCHIVE, "archive", "--format=tar", source.commit, "--", *source.paths)
-    if done.returncode:
-        expected = f"{', '.join(source.paths)} in commit {source.commit}"
-        found = f"that git cannot read them in {repository} ({_said(done)})"
-        raise SourceError(source, expected, found, f"correct locks/sources.packages.json, then {_UPDATE}")
-    found = sha256(done.stdout)
-    if source.sha256 and found != source.sha256:
-        remedy = f"do not build on it, find out why; if the change is intended: {_UPDATE}"
-        raise SourceError(source, f"a tar of commit {source.commit} with sha256 {source.sha256}", found, remedy)
-    return done.stdout
+    with _opened(source, repository) as opened:
+        return opened.archive(source)
+
+
+class NotARepository(Exception):
+    """A folder is neither a git checkout nor a bare repository; the message says what it lacks."""
+
+
+@contextlib.contextmanager
+def in_repository(folder: pathlib.Path) -> Iterator[Callable[..., subprocess.CompletedProcess[bytes]]]:
+    """A function that runs git on the objects of a checkout or bare repository, without its configuration.
+
+    Example:
+
+        with in_repository(folder) as git:
+            known = git("cat-file", "-e", commit).returncode == 0
+
+    Raises:
+        NotARepository: the folder is none.
+        SourceError: there is no git.
+    """
+    with _opened(Source(folder.name, "", "", ()), folder) as opened:
+        yield opened.git
+
+
+class _Opened:
+    """A checkout or bare repository of anyone's, whose objects git reads through an empty repository.
+
+    Args:
+        source: for messages.
+        folder: the checkout.
+        scratch: the empty repository.
+    """
+
+    def __init__(self, source: Source, folder: pathlib.Path, scratch: pathlib.Path) -> None:
+        self._source, self._folder, self._scratch = source, folder, scratch
+        self._own, self._shared, self.bare = _git_folders(folder)
+        made = _git(source, scratch, "init", "--quiet", "--bare", "--template=", **_NO_SETTINGS)
+        if made.returncode:
+            raise SourceError(source, "room for an empty repository", _said(made), "set TMPDIR to a folder with room")
+        # gitrepository-layout(5): a path in quotes may have any character.
+        objects = str(self._shared / "objects").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        (scratch / "objects/info/alternates").write_bytes(os.fsencode(f'"{objects}"\n'))
+
+    def git(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        """Runs git without anyone's settings."""
+        return _git(self._source, self._scratch, *arguments, GIT_DIR=str(self._scratch), **_NO_SETTINGS)
+
+    def archive(self, source: Source) -> bytes:
+        done = self.git(*_ARCHIVE, "archive", "--format=tar", source.commit, "--", *source.paths)
+        if done.returncode:
+            expected = f"{', '.join(source.paths)} in commit {source.commit}"
+            found = f"that git cannot read them in {self._folder} ({_said(done)})"
+            raise SourceError(source, expected, found, f"correct locks/sources.packages.json, then {_UPDATE}")
+        found = sha256(done.stdout)
+        if source.sha256 and found != source.sha256:
+            remedy = f"do not build on it, find out why; if the change is intended: {_UPDATE}"
+            raise SourceError(source, f"a tar of commit {source.commit} with sha256 {source.sha256}", found, remedy)
+        return done.stdout
+
+    @property
+    def head(self) -> str:
+        """The commit that is checked out; empty if there is none."""
+        value = _text(self._own / "HEAD")
+        for _ in range(5):  # Git's own limit.
+            if not value.startswith("ref: refs/") or ".." in value:
+                break
+            name = value.removeprefix("ref: ")
+            value = _text(self._own / name) or _text(self._shared / name) or self._packed(name)
+        return value if _COMMIT.fullmatch(value) else ""
+
+    def _packed(self, name: str) -> str:
+        lines = (line.split(" ") for line in _text(self._shared / "packed-refs").splitlines())
+        return next((line[0] for line in lines if line[1:] == [name]), "")
+
+    def status(self, paths: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+        """What the work tree has changed, with the user's settings and the checkout's plain ones."""
+        (self._scratch / "HEAD").write_text(self.head + "\n")
+        # A split index has its other half there (gitrepository-layout(5)).
+        for half in self._own.glob("sharedindex.*"):
+            (self._scratch / half.name).symlink_to(half)
+        (self._scratch / "info").mkdir(exist_ok=True)
+        (self._scratch / "info/exclude").write_bytes(os.fsencode(_text(self._shared / "info/exclude")))
+        index = self._own / "index"
+        return _git(
+            self._source,
+            self._folder,
+            *self._plain_settings(),
+            # The tar has no submodules.
+            *("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=all"),
+            "--",
+            *paths,
+            GIT_DIR=str(self._scratch),
+            GIT_WORK_TREE=str(self._folder),
+            GIT_INDEX_FILE=str(index if index.is_file() else self._scratch / "index"),
+        )
+
+    def _plain_settings(self) -> Iterator[str]:
+        if not (self._shared / "config").is_file():
+            return
+        for name in _PLAIN_SETTINGS:
+            config = ["config", "--file", str(self._shared / "config"), "--no-includes", "--get", name]
+            value = self.git(*config).stdout.decode("utf-8", "replace").strip().lower()
+            if _PLAIN_VALUE.fullmatch(value):
+                yield from ("-c", f"{name}={value}")
+
+
+@contextlib.contextmanager
+def _opened(source: Source, folder: pathlib.Path) -> Iterator[_Opened]:
+    with tempfile.TemporaryDirectory() as scratch:
+        yield _Opened(source, folder, pathlib.Path(scratch).resolve())
+
+
+def _git_folders(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, bool]:
+    """A repository's own git folder, the one that it shares with its worktrees, and whether it is bare.
+
+    gitrepository-layout(5): .git is the folder, or a file that names it in worktrees and submodules.
+
+    Raises:
+        NotARepository: there is no such folder with objects.
+    """
+    own, bare = folder / ".git", False
+    if own.is_file():
+        kind, _, place = _text(own).partition(": ")
+        if kind != "gitdir" or not place:
+            raise NotARepository(".git does not name a folder")
+        own = folder / place
+    elif not own.exists():
+        own, bare = folder, True
+    if not (own / "HEAD").is_file():
+        raise NotARepository("it has no .git with a HEAD" if bare else f"{own} has no HEAD")
+    common = _text(own / "commondir")
+    shared = own / common if common else own
+    if not (shared / "objects").is_dir():
+        raise NotARepository(f"{shared} has no objects")
+    return own.resolve(), shared.resolve(), bare
+
+
+def _text(path: pathlib.Path) -> str:
+    """The text of a small file of a git folder, without the line's end; empty if it is no such file."""
+    try:
+        # Not a FIFO, at which reading would wait.
+        if not path.is_file() or path.stat().st_size > _MOST_TEXT:
+            return ""
+        return path.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n")
+    except (OSError, ValueError):
+        return ""
 
 
 def sha256(content: bytes) -> str:
@@ -238,29 +386,37 @@ def export(source: Source, content: bytes, to: pathlib.Path) -> list[str]:
     Raises:
         SourceError: a member is neither file nor folder, or leads out of the folder.
     """
-    root = to.resolve()
     names = []
-    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
-        for member in tar:
-            target = (root / member.name).resolve()
-            if root not in (target, *target.parents) or not (member.isreg() or member.isdir()):
-                expected, found = (
-                    "files and folders below the repository's root",
-                    f"{member.name}, which is a link or leads out",
-                )
-                raise SourceError(source, expected, found, "name other paths in locks/sources.packages.json")
-            if member.isreg():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(tar.extractfile(member).read())  # type: ignore[union-attr]
-                target.chmod(0o755 if member.mode & 0o100 else 0o644)
-                names.append(member.name)
+    try:
+        with (
+            archives.open_tar(io.BytesIO(content), source.name) as tar,
+            archives.Extractor(to, source.name, replace=True) as extractor,
+        ):
+            for member in tar:
+                if not (member.isreg() or member.isdir()):
+                    raise archives.ArchiveError(f"{source.name}: refused {member.name!r}: a link or a device")
+                if member.isreg():
+                    extractor.file(member.name, archives.content(tar, member), bool(member.mode & 0o100))
+                    names.append(member.name)
+    except archives.ArchiveError as error:
+        expected, found = "files and folders below the repository's root", str(error).partition(": ")[2]
+        raise SourceError(source, expected, found, "name other paths in locks/sources.packages.json") from None
     return names
 
 
-def _git(source: Source, folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    environment: dict[str, str] = {name: value for name, value in os.environ.items() if name not in _REDIRECTIONS}
+def _git(source: Source, folder: pathlib.Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """Runs git in a folder, with these variables of git and those of the user that redirect nothing."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GIT_") or name.startswith(_KEPT_VARIABLES)
+    }
     # Ask for no password, write nothing into the user's checkout, and take paths literally.
     environment.update(GIT_TERMINAL_PROMPT="0", GIT_OPTIONAL_LOCKS="0", GIT_LITERAL_PATHSPECS="1", LC_ALL="C")
+    if variables.get("GIT_CONFIG_GLOBAL") == os.devnull:
+        # These would come on top.
+        environment = {name: value for name, value in environment.items() if not name.startswith("GIT_CONFIG")}
+    environment.update(variables)
     try:
         return subprocess.run(["git", "-C", str(folder), *arguments], env=environment, capture_output=True)
     except FileNotFoundError as error:

@@ -47,6 +47,7 @@ def _git_source_impl(rctx):
     # Labels first: each new one restarts this function.
     build_file = rctx.path(rctx.attr.build_file)
     checkout = rctx.path(Label("//fetch/git:checkout.py"))
+    rctx.path(Label("//fetch:archives.py"))
     locked = json.decode(rctx.attr.locked)
     place = _place(rctx)
     if not place:

@@ -8,28 +8,32 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import pathlib
-import shutil
 import sys
-import tarfile
 import zipfile
 from collections.abc import Iterator
-from typing import IO, cast
+from typing import IO
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))  # repository rules run this file by path
+
+from fetch import archives, errors
 
 
 def members(archive: pathlib.Path) -> Iterator[tuple[str, bool, IO[bytes]]]:
-    """Yields (name, executable, content) of every regular file in a .whl, .zip or .tar.*."""
+    """Yields (name, executable, content) of every regular file in a .whl, .zip or .tar.*; links in a .tar are left out.
+
+    Raises:
+        ArchiveError: the archive is damaged, or has a member that is neither file, folder nor link.
+    """
     if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as opened:
-            for info in opened.infolist():
-                if not info.is_dir():
-                    with opened.open(info) as content:
-                        yield info.filename, bool(info.external_attr >> 16 & 0o100), content
-    else:
-        with tarfile.open(archive, "r|*") as tar:
-            for entry in tar:
-                if entry.isreg():
-                    # Only entries that are not files lack content.
-                    yield entry.name, bool(entry.mode & 0o100), cast("IO[bytes]", tar.extractfile(entry))
+        for info, content in archives.zip_entries(archive):
+            yield info.filename, bool(info.external_attr >> 16 & 0o100), content
+        return
+    with archives.open_tar_file(archive) as tar:
+        for entry in tar:
+            if entry.isreg():
+                yield entry.name, bool(entry.mode & 0o100), archives.content(tar, entry)
+            elif not (entry.isdir() or entry.issym() or entry.islnk()):
+                raise archives.ArchiveError(f"{archive.name}: refused {entry.name!r}: neither a file, folder nor link")
 
 
 def extract(archive: pathlib.Path, to: pathlib.Path, prefix: str, patterns: list[str]) -> list[str]:
@@ -45,23 +49,20 @@ def extract(archive: pathlib.Path, to: pathlib.Path, prefix: str, patterns: list
         The names of the unpacked files, without the prefix.
 
     Raises:
-        ValueError: a name leads out of the folder, or a pattern matches nothing.
+        ArchiveError: the archive is damaged or must not be unpacked.
+        ValueError: a pattern matches nothing.
     """
     unpacked: list[str] = []
-    for name, executable, content in members(archive):
-        if not name.startswith(prefix):
-            continue
-        name = name[len(prefix) :]
-        if patterns and not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
-            continue
-        target = (to / name).resolve()
-        if not target.is_relative_to(to.resolve()):
-            raise ValueError(f"{archive.name}: {name} leads out of the folder")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as file:
-            shutil.copyfileobj(content, file, 1 << 20)
-        target.chmod(0o755 if executable else 0o644)
-        unpacked.append(name)
+    # A repository may lay an sdist over a wheel.
+    with archives.Extractor(to, archive.name, replace=True) as extractor:
+        for name, executable, content in members(archive):
+            if not name.startswith(prefix):
+                continue
+            name = name[len(prefix) :]
+            if patterns and not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+                continue
+            extractor.file(name, content, executable)
+            unpacked.append(name)
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in unpacked):
             raise ValueError(
@@ -79,7 +80,7 @@ def main() -> int:
     arguments = parser.parse_intermixed_args()
     try:
         extract(arguments.archive, arguments.to, arguments.prefix, arguments.patterns)
-    except (OSError, ValueError, tarfile.TarError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, errors.UserError) as error:
         print(f"extract: {error}", file=sys.stderr)
         return 1
     return 0

@@ -25,7 +25,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 # Repository rules run this file by path. Last, so that no file of the workspace replaces one of the standard library.
 sys.path.append(str(_ROOT))
 
-from fetch import credentials, download, errors, folders, names
+from fetch import archives, credentials, download, errors, folders, locks
 from fetch.debian import archive as debian
 
 _SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
@@ -115,17 +115,17 @@ def _pip_from_debian(folder: Path) -> Path:
     with deb.data() as tar:
         for member in tar:
             name = os.path.basename(member.name)
-            if re.fullmatch(r"pip-[^/]*\.whl", name):
-                wheel = folder / name
-                wheel.write_bytes(tar.extractfile(member).read())  # type: ignore[union-attr]
-                return wheel
+            if member.isreg() and re.fullmatch(r"pip-[\w.+-]*\.whl", name):
+                with archives.Extractor(folder, deb.path.name) as extractor:
+                    extractor.file(name, archives.content(tar, member), executable=False)
+                return folder / name
     raise PyPIError(f"{deb.path}: expected a wheel of pip in it, found none")
 
 
 def _pip_package() -> tuple[list[str], str]:
     lock_file = _ROOT / "locks/debian.lock.json"
     try:
-        lock = json.loads(lock_file.read_text(encoding="utf-8"))
+        lock = locks.parse_json(lock_file.read_text(encoding="utf-8"), str(lock_file))
         for key in lock["sets"]["pip"]:
             package = lock["packages"][key]
             if key.endswith("/python3-pip-whl"):
@@ -155,23 +155,43 @@ def files(project: str, default_index: str | None = None) -> list[dict]:
         raise PyPIError(
             f"the Python package index does not answer for '{project}': {error}\nIf it has moved, set PIP_INDEX_URL."
         ) from error
-    if body.lstrip()[:1] == b"{":
-        listed = json.loads(body)["files"]
-    else:
-        listed = list(_html_files(body.decode("utf-8", "replace")))
-    return [
-        {**file, "url": credentials.learn(urllib.parse.urljoin(page, file["url"]))}
-        for file in listed
-        if _is_plain(file["filename"])
-    ]
+    return [{**file, "url": credentials.learn(file["url"])} for file in parse_page(page, body)]
 
 
-def _is_plain(filename: object) -> bool:
+# What a file of a distribution can be called (PyPA, binary distribution format and source distribution format).
+_FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
+
+
+def parse_page(page: str, body: bytes) -> list[dict]:
+    """The files on a project's page, in JSON (PEP 691) or HTML (PEP 503), but for those whose name is no plain one.
+
+    Args:
+        page: its address.
+        body: its content.
+
+    Raises:
+        PyPIError: it is neither.
+    """
     try:
-        names.base_name(filename, "filename")
-    except names.UnsafeNameError:
-        return False
-    return True
+        if body.lstrip()[:1] == b"{":
+            listed = [{**file, "hashes": dict(file["hashes"])} for file in json.loads(body)["files"]]
+        else:
+            listed = list(_html_files(body.decode("utf-8", "replace")))
+        # Repository rules write a file under the name that the index gives it.
+        listed = [
+            {**file, "url": urllib.parse.urljoin(page, file["url"])}
+            for file in listed
+            if _FILENAME.fullmatch(file["filename"])
+        ]
+        for file in listed:
+            if not all(isinstance(each, str) for pair in file["hashes"].items() for each in pair):
+                raise TypeError(f"hashes of {file['filename']} that are no text")
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise PyPIError(
+            f"{page}: expected the simple API of a Python package index, found {error!r:.200}. Set PIP_INDEX_URL to"
+            " one that has it."
+        ) from error
+    return listed
 
 
 def _html_files(text: str) -> Iterator[dict]:

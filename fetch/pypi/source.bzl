@@ -16,13 +16,14 @@ SOURCE_ATTRS = {
 def _pypi_source_impl(rctx):
     python = rctx.which("python3")
     extract = rctx.path(Label("//fetch/pypi:extract.py"))
+    rctx.path(Label("//fetch:archives.py"))
     sources = json.decode(rctx.read(rctx.attr._sources_lock))["sources"]
 
     def unpack(project, hashes, update, prefix, patterns):
         rctx.report_progress("downloading {}".format(project))
         archive = pypi_download(rctx, project, hashes, update)
         rctx.report_progress("unpacking {}".format(archive.basename))
-        result = rctx.execute([python, extract, archive, "--prefix", prefix] + patterns)
+        result = rctx.execute([python, "-B", extract, archive, "--prefix", prefix] + patterns)
         if result.return_code:
             fail(result.stderr.strip())
         rctx.delete(archive)

@@ -8,6 +8,7 @@ import pathlib
 import posixpath
 import tarfile
 
+from fetch import archives
 from fetch.debian.archive import Deb
 from oci.layer import Entry, Layer
 from oci.layout import content as content_of
@@ -42,6 +43,7 @@ def add_package(layer: Layer, path: pathlib.Path, exclude: tuple[str, ...] = ())
         The package's name.
 
     Raises:
+        ArchiveError: the package is damaged, or one of its names leads out of the image.
         LayerError: another package has shipped one of its paths with different content.
     """
     deb = Deb(path)
@@ -49,12 +51,12 @@ def add_package(layer: Layer, path: pathlib.Path, exclude: tuple[str, ...] = ())
     sums = []
     with deb.data() as data:
         for member in data:
-            target = posixpath.normpath(member.name).lstrip("/")
+            target = archives.relative_name(member.name, path.name)
             merged = _merged(target)
-            if target == "." or _left_out(target, member, exclude):
+            if not target or _left_out(target, member, exclude):
                 continue
             content = content_of(data, member)
-            link = _merged(posixpath.normpath(member.linkname)) if member.islnk() else member.linkname
+            link = _merged(archives.relative_name(member.linkname, path.name)) if member.islnk() else member.linkname
             kind = tarfile.REGTYPE if member.isreg() else member.type
             # GNU tar records 0777 for every symbolic link, but some packages were built with another umask.
             mode = 0o777 if member.issym() else member.mode

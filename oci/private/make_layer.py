@@ -27,6 +27,7 @@ import pathlib
 import sys
 from typing import Any
 
+from fetch import errors
 from oci.layer import Layer, LayerError
 from oci.private.debian_packages import add_package
 
@@ -124,7 +125,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         make_layer(json.loads(arguments.spec.read_text())).write(arguments.output)
-    except LayerError as error:
+    except (LayerError, errors.UserError) as error:
         print(f"make_layer: {error}", file=sys.stderr)
         return 1
     return 0

@@ -52,15 +52,16 @@ def pull(name: str, image: ImageFacts, skopeo: pathlib.Path, folder: pathlib.Pat
         ImageError: the reference is malformed, or the pull fails.
     """
     # skopeo takes a tag or a digest, not both.
-    match = re.fullmatch(f"(?P<host>{reference.HOST})/{reference.NAME}(:{reference.TAG}|@{reference.DIGEST})", name)
-    if not match:
+    try:
+        host = reference.parse(name).host
+    except reference.ReferenceError:
         raise ImageError(
             f"--against {name}: expected the name of an image of this build, a folder with an OCI layout, "
             "or REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST; found none of these"
-        )
+        ) from None
     platform = [f"--override-os={image.config['os']}", f"--override-arch={image.config['architecture']}"]
     # A registry on this machine speaks plain http.
-    plain = ["--src-tls-verify=false"] if reference.on_this_machine(match["host"]) else []
+    plain = ["--src-tls-verify=false"] if reference.on_this_machine(host) else []
     # The image is only inspected, so it needs no signature.
     command = [
         str(skopeo.absolute()),

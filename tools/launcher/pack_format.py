@@ -314,7 +314,8 @@ class Reader:
                 raise self._no_pack("an OCI layout of another version")
             (descriptor,) = _object(self._document("index.json"))["manifests"]
             if descriptor.get("artifactType") != TYPE:
-                raise self._no_pack(f"an OCI layout of {descriptor.get('artifactType') or descriptor.get('mediaType')}")
+                found = descriptor.get("artifactType") or descriptor.get("mediaType")
+                raise self._no_pack(f"an OCI layout of {found!r:.100}")
             manifest = self._document(BLOBS + names.sha256(descriptor["digest"], "index.json", "sha256:"))
             config = _object(manifest)["config"]["digest"]
             configuration = self._document(BLOBS + names.sha256(config, "the manifest's config", "sha256:"))
@@ -325,7 +326,7 @@ class Reader:
             ) from error
         except (OSError, tarfile.TarError, names.UnsafeNameError) as error:
             raise self._no_pack(error) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise self._no_pack(f"{type(error).__name__}: {error}") from error
         self.documents = (manifest, configuration)
         return pack

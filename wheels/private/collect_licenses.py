@@ -15,7 +15,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-from fetch.debian.archive import DebianError
+from fetch import errors
 from fetch.debian.copyright import copyright_file
 
 # File names in crates: LICENSE-MIT, LICENCE, COPYING, COPYRIGHT, UNLICENSE, NOTICE.txt.
@@ -101,7 +101,7 @@ def main() -> int:
     try:
         parts = [(name, [of_file(Path(path))]) for name, _, path in (part.partition("=") for part in options.part)]
         parts += [(crate.name.removesuffix(".crate"), of_crate(crate)) for crate in options.crates]
-    except (OSError, ValueError, tarfile.TarError, DebianError) as error:
+    except (OSError, ValueError, tarfile.TarError, errors.UserError) as error:
         print(f"collect_licenses: {error}", file=sys.stderr)
         return 1
     options.output.write_text(collect(parts), encoding="utf-8")

@@ -34,6 +34,7 @@ def _debian_root_impl(rctx):
     build_file = rctx.path(rctx.attr.build_file)
     unpack = rctx.path(Label("//fetch/debian:unpack.py"))
     rctx.path(Label("//fetch/debian:archive.py"))
+    rctx.path(Label("//fetch:archives.py"))
     rctx.path(Label("//fetch/pypi:extract.py"))
     requirements = rctx.path(Label("//locks:requirements.lock.txt")) if rctx.attr.wheels else None
 

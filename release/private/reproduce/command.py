@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
@@ -273,12 +272,13 @@ class Command:
 
     def _pull(self, name: str, layout: pathlib.Path) -> pathlib.Path:
         """Copies an image from a registry, unchanged."""
-        match = re.fullmatch(f"(?P<host>{reference.HOST})/{reference.NAME}(:{reference.TAG}|@{reference.DIGEST})", name)
-        if not match:
+        try:
+            host = reference.parse(name).host
+        except reference.ReferenceError:
             record.artifacts(pathlib.Path(name))
-            raise AssertionError(f"{name} is an artifact on disk, not in a registry")
+            raise AssertionError(f"{name} is an artifact on disk, not in a registry") from None
         layout.mkdir(parents=True)
-        plain = ["--src-tls-verify=false"] if reference.on_this_machine(match["host"]) else []
+        plain = ["--src-tls-verify=false"] if reference.on_this_machine(host) else []
         skopeo = [
             os.path.abspath(self.options.skopeo),
             "--insecure-policy",
