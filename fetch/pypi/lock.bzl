@@ -47,7 +47,7 @@ def parse_lock(text, path):
         requirement = "".join(before).partition(";")[0]
         if requirement.startswith("-"):
             return {}, "%s: expected \"name==version --hash=sha256:...\", found the option \"%s\"" % (path, words[0])
-        name, equals, version = requirement.partition("==")
+        name, _, version = requirement.partition("==")
         name, bracket, extras = name.partition("[")
         closed = not bracket or extras.endswith("]")
         extras = extras[:-1]

@@ -102,6 +102,7 @@ def _test_gate_impl(ctx):
         missing = missing_parts(ctx.attr.required, [artifact.label.package for artifact in ctx.attr.artifacts])
         if missing:
             fail("{}: {}".format(ctx.label, missing))
+
     # Sorted by label: the stamp must not depend on the order in which packages refer to each other.
     tests = sorted(_collect(ctx).to_list(), key = lambda test: str(test.label))
     tested = {}

@@ -42,7 +42,8 @@ if "FAKE_NO_LINKS" in os.environ:  # As on a file system without hard links.
 if "machine" in fake:
     platform.machine = lambda: fake["machine"]
 if fake.get("no_user"):
-    pwd.getpwuid = lambda uid: {}[uid]
+    users: dict = {}
+    pwd.getpwuid = users.__getitem__
 if "file_limit" in fake:  # Writing more than this to one file fails, like on a full disk.
     resource.setrlimit(resource.RLIMIT_FSIZE, (fake["file_limit"], fake["file_limit"]))
 start.main(sys.argv[2:])

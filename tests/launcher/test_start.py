@@ -107,7 +107,7 @@ RELEASE = [
 
 def assert_release(machine: Launcher, *given: str, **environment: str) -> None:
     """Asserts that Bazel gets these arguments with a release's output base before and its options behind all others."""
-    got, message = machine.arguments(*given, BAZEL_REAL=machine.real, **environment)
+    got, message = machine.arguments(*given, BAZEL_REAL=machine.real, **environment)  # type: ignore[arg-type]
     options = got[: got.index("--", got.index("//x"))] if "--flag" in given else got
     assert options[-len(RELEASE) :] == RELEASE, got
     assert [each for each in got if each.startswith(f"--output_base={machine.cache}/release/")] != [], got
