@@ -236,7 +236,7 @@ def _intact(path: object) -> Iterator[None]:
         with archives.reading(str(path)):
             yield
     except archives.ArchiveError as error:
-        raise WheelError(str(error)) from None
+        raise WheelError(f"{path}: expected a wheel, found {error.__cause__}") from None
 
 
 def _dist_info(archive: zipfile.ZipFile, path: Path) -> str:

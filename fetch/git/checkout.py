@@ -304,7 +304,7 @@ class _Opened:
     def status(self, paths: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
         """What the work tree has changed, with the user's settings and the checkout's plain ones."""
         (self._scratch / "HEAD").write_text(self.head + "\n")
-        # A split index has its other half there (gitrepository-layout(5)).
+        # Older versions of git look for the other half of a split index there, not next to the index.
         for half in self._own.glob("sharedindex.*"):
             (self._scratch / half.name).symlink_to(half)
         (self._scratch / "info").mkdir(exist_ok=True)

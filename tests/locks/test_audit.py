@@ -288,7 +288,7 @@ def test_every_locked_thing_is_a_pin() -> None:
 
 def test_the_lock_of_debian_says_which_source_a_package_is_of() -> None:
     text = "\n\n".join(
-        f"Package: {name}\nVersion: {version}\n{source}Architecture: amd64\nSHA256: 00\nSize: 1\nFilename:"
+        f"Package: {name}\nVersion: {version}\n{source}Architecture: amd64\nSHA256: {'0' * 64}\nSize: 1\nFilename:"
         f" pool/main/x/{name}.deb"
         for name, version, source in [
             ("rebuilt", "1-2+b3", "Source: other (1-2)\n"),
