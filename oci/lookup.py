@@ -25,8 +25,8 @@ _MANIFESTS = ", ".join(
         "application/vnd.docker.distribution.manifest.v2+json",
     ]
 )
-# What a registry calls a tag or a repository that it does not have.
-_FREE = frozenset({"MANIFEST_UNKNOWN", "NAME_UNKNOWN"})
+# What a registry calls a tag or a repository that it does not have: the distribution specification, and Harbor.
+_FREE = frozenset({"MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND"})
 _SECONDS = 60
 # Registries accept manifests up to 4 MiB.
 _LARGEST = 16 * 2**20

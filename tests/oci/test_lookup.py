@@ -84,7 +84,7 @@ def test_a_tag_names_the_digest_of_its_manifest(server: Server, config: Config) 
     assert server.asked[0][0] == "/v2/team/x/manifests/1.2.3"
 
 
-@pytest.mark.parametrize("code", ["MANIFEST_UNKNOWN", "NAME_UNKNOWN"])
+@pytest.mark.parametrize("code", ["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND"])
 def test_a_tag_is_free_if_the_registry_says_so(server: Server, config: Config, code: str) -> None:
     server.answer = lambda path, headers, body: (404, {}, errors(code))
     assert lookup.tagged_digest(f"{server.host}/team/x", "1.2.3", True, config({})) is None
