@@ -81,6 +81,7 @@ def test_holds_only_upstreams_files_and_ours(wheel: Wheel, upstream: dict[str, b
     modules = (
         "__init__",
         "compatibility",
+        "access",
         "engine_watch",
         "health",
         "model_check",

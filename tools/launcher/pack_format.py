@@ -144,7 +144,7 @@ def decode(manifest: bytes, configuration: bytes) -> Pack:
     if content["artifactType"] != TYPE or content["config"]["digest"] != "sha256:" + sha256(configuration):
         raise ValueError("another artifact, or a modified configuration")
     if about["format"] != FORMAT:
-        raise OtherFormat(about["format"])
+        raise OtherFormat(f"{about['format']!r:.100}")
     blobs = tuple(map(Blob.from_layer, _typed(content["layers"], list, "layers")))
     hashes = {blob.sha256 for blob in blobs}
     if len(hashes) != len(blobs):
@@ -291,7 +291,7 @@ class Reader:
     def _no_pack(self, found: object) -> PackError:
         return PackError(
             f"{self.path}: expected a pack (tools/bazel run //tools:pack -- FILE makes one), found another file:"
-            f" {found}"
+            f" {' '.join(str(found).split())[:200]}"
         )
 
     def _document(self, name: str) -> bytes:
