@@ -80,8 +80,8 @@ def test_holds_only_upstreams_files_and_ours(wheel: Wheel, upstream: dict[str, b
     payload = {name for name in wheel.names if not name.startswith(wheel.dist_info)}
     modules = (
         "__init__",
-        "compatibility",
         "access",
+        "compatibility",
         "engine_watch",
         "health",
         "model_check",
