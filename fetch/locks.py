@@ -98,7 +98,7 @@ def requirements(text: str) -> dict[str, Requirement]:
 
 
 def parse_json(text: str, what: str) -> Any:
-    """Reads JSON in which no object has a key twice; Starlark's json.decode refuses that too.
+    """Reads JSON in which no object has a key twice, as fetch/lock.bzl does for Starlark.
 
     Args:
         what: the file, for the message.
@@ -300,7 +300,10 @@ def pinned(locks: Mapping[str, Path]) -> list[Input]:
 def _entries(locks: Mapping[str, Path], name: str, read: Callable[[dict[str, Any]], list[Input]]) -> list[Input]:
     """What one JSON lock pins."""
     try:
-        found = read(parse_json(_read(locks, name), f"locks/{name}"))
+        text = _read(locks, name)
+        if "\\" in text:
+            raise ValueError("an escape")
+        found = read(parse_json(text, f"locks/{name}"))
         for each in found:
             if not re.fullmatch(r"[0-9a-f]{64}", each.sha256[0]):
                 raise ValueError(f"sha256 {each.sha256[0]!r} of {each.key!r}")

@@ -10,6 +10,7 @@ Example (MODULE.bazel):
 folder within its action: some dozens of files to track instead of thousands, and no crate's own BUILD files among them.
 """
 
+load("//fetch:lock.bzl", "must_read_lock")
 load("//fetch/facts:facts.bzl", "locked", "repository_facts")
 load(":crates.bzl", "download_crates")
 
@@ -38,7 +39,7 @@ _crates_repository = repository_rule(
 )
 
 def _crates_impl(mctx):
-    lock = json.decode(mctx.read(_LOCK))
+    lock = must_read_lock(mctx, _LOCK)
     facts = {}
     for module in mctx.modules:
         for tag in module.tags.set:

@@ -17,6 +17,7 @@ Example (MODULE.bazel):
     use_repo(debian, "debian_image_base", "debian_python")
 """
 
+load("//fetch:lock.bzl", "must_read_lock")
 load("//fetch/debian/private:repositories.bzl", "debian_packages", "debian_root")
 load("//fetch/facts:facts.bzl", "locked", "repository_facts")
 
@@ -59,7 +60,7 @@ def _locked_set(lock, name):
     return json.encode({key: lock["packages"][key] for key in lock["sets"][name]})
 
 def _debian_impl(module_ctx):
-    lock = json.decode(module_ctx.read(_LOCK))
+    lock = must_read_lock(module_ctx, _LOCK)
     facts = {}
     for module in module_ctx.modules:
         for tag in module.tags.root:

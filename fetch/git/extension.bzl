@@ -11,13 +11,14 @@ Example (a MODULE.bazel file):
     use_repo(git_sources, "git_sources", "xgrammar")
 """
 
+load("//fetch:lock.bzl", "must_read_lock")
 load("//fetch/facts:facts.bzl", "locked", "repository_facts")
 load(":source.bzl", "SOURCE_ATTRS", "git_source", "git_sources_facts")
 
 _LOCK = Label("//locks:sources.lock.json")
 
 def _git_sources_impl(mctx):
-    lock = json.decode(mctx.read(_LOCK))["sources"]
+    lock = must_read_lock(mctx, _LOCK)["sources"]
     facts = {}
     for module in mctx.modules:
         for tag in module.tags.source:

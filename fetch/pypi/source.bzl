@@ -1,5 +1,6 @@
 """`pypi_source`: a repository of sources made from locked PyPI wheels and sdists, under a BUILD file of ours."""
 
+load("//fetch:lock.bzl", "must_read_lock")
 load(":pypi.bzl", "locked_requirement", "pypi_download")
 
 _UPDATE_SOURCES = "tools/bazel run //locks:update_sources"
@@ -17,7 +18,7 @@ def _pypi_source_impl(rctx):
     python = rctx.which("python3")
     extract = rctx.path(Label("//fetch/pypi:extract.py"))
     rctx.path(Label("//fetch:archives.py"))
-    sources = json.decode(rctx.read(rctx.attr._sources_lock))["sources"]
+    sources = must_read_lock(rctx, rctx.attr._sources_lock)["sources"]
 
     def unpack(project, hashes, update, prefix, patterns):
         rctx.report_progress("downloading {}".format(project))

@@ -17,6 +17,7 @@ import re
 import shutil
 import signal
 import tarfile
+import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,23 @@ _MOST_SECONDS = 60
 
 LOCK = {name: Path(path).read_text() for path in os.environ["LOCKS"].split() for name in [Path(path).name]}
 READER = evaluate(Path(os.environ["LOCK_BZL"]))
+
+
+def bazels_decode(text: str, default: Any) -> Any:
+    """Bazel 7.7.1: the last of two entries wins, as in Python."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return default
+
+
+def bazels_encode(content: Any) -> str:
+    return json.dumps(content, separators=(",", ":"), sort_keys=True)
+
+
+JSON_READER = evaluate(
+    Path(os.environ["JSON_LOCK_BZL"]), json=types.SimpleNamespace(decode=bazels_decode, encode=bazels_encode)
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -402,6 +420,12 @@ def damage_locks(mutator: Mutator, sample: dict[str, str]) -> dict[str, str]:
 
 def read_locks(content: dict[str, str], folder: Path) -> None:
     for name, text in content.items():
+        _, error = JSON_READER["read_lock"](text, name) if name.endswith(".json") else (None, None)
+        try:
+            twice = locks.parse_json(text, name) is None
+        except locks.InputsError as refused:
+            twice = "twice" in str(refused)
+        assert error or not twice, "only the Starlark reader takes it"
         (folder / name).write_bytes(text.encode(errors="surrogatepass"))
     for each in locks.pinned({name: folder / name for name in content}):
         assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in each.sha256)
@@ -504,12 +528,14 @@ def test_damaged_input_is_taken_or_refused(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in SMALL_LOCKS if name.endswith(".json")])
 def test_a_lock_with_a_key_twice_is_refused(name: str, tmp_path: Path) -> None:
-    """As Bazel's json.decode does."""
+    """By the readers for Python and for Starlark."""
     section = {locks.CRATES_LOCK: "crates", locks.DEBIAN_LOCK: "packages", locks.SOURCES_LOCK: "sources"}[name]
     key = next(iter(json.loads(SMALL_LOCKS[name])[section]))
     text = SMALL_LOCKS[name].replace(f'"{section}": {{', f'"{section}": {{"{key}": {{}}, ', 1)
     with pytest.raises(locks.InputsError, match=f"locks/{name}: expected each key once, found '{key}' twice"):
         read_locks({**SMALL_LOCKS, name: text}, tmp_path)
+    assert JSON_READER["read_lock"](SMALL_LOCKS[name], "lock") == (json.loads(SMALL_LOCKS[name]), None)
+    assert "expected each key once" in JSON_READER["read_lock"](text, "lock")[1]
 
 
 @pytest.mark.parametrize("again", ["one", "ONE", "o-n.e", "O_n--e"])

@@ -278,7 +278,7 @@ def test_a_layer_is_read_once_for_all_images(tmp_path: pathlib.Path) -> None:
             lambda folder: [
                 blob.unlink() for blob in (folder / "blobs/sha256").iterdir() if blob.read_bytes()[:2] == b"\x1f\x8b"
             ],
-            "FileNotFoundError",
+            "No such file",
         ),
         # What zstd starts with: a layer that cannot be read here.
         (
@@ -287,7 +287,7 @@ def test_a_layer_is_read_once_for_all_images(tmp_path: pathlib.Path) -> None:
                 for blob in (folder / "blobs/sha256").iterdir()
                 if blob.read_bytes()[:2] == b"\x1f\x8b"
             ],
-            "ReadError",
+            "expected an intact archive, found a damaged one",
         ),
     ],
 )
