@@ -314,8 +314,7 @@ class Reader:
                 raise self._no_pack("an OCI layout of another version")
             (descriptor,) = _object(self._document("index.json"))["manifests"]
             if descriptor.get("artifactType") != TYPE:
-                found = descriptor.get("artifactType") or descriptor.get("mediaType")
-                raise self._no_pack(f"an OCI layout of {found!r:.100}")
+                raise self._no_pack(f"an OCI layout of {descriptor.get('artifactType') or descriptor.get('mediaType')}")
             manifest = self._document(BLOBS + names.sha256(descriptor["digest"], "index.json", "sha256:"))
             config = _object(manifest)["config"]["digest"]
             configuration = self._document(BLOBS + names.sha256(config, "the manifest's config", "sha256:"))
