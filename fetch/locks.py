@@ -259,7 +259,7 @@ class Made:
             InputsError: the file is something else.
         """
         try:
-            content = parse_json(path.read_text(encoding="utf-8"), str(path))
+            content = json.loads(path.read_text(encoding="utf-8"))
             ecosystem, name = content["licensed_as"]
             project = frozenset((ecosystem, name) for ecosystem, name in content["of_the_project"])
             return cls(
