@@ -269,7 +269,7 @@ class Made:
                 Parts.of(content["content"]),
                 Parts.of(content["tools"]),
             )
-        except (InputsError, OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputsError(
                 f"{path}: expected what a target made_of of //wheels writes, found {error!r}: build it again"
             ) from None

@@ -187,6 +187,7 @@ def test_downloads_trust_the_machines_certificate_authorities(machine: FakeMachi
 
 def test_a_late_mirror_of_testing_is_one_line_with_the_dates(machine: FakeMachine) -> None:
     machine.publish_bazel(more="Valid-Until: Wed, 08 Jan 2020 00:00:00 UTC\n")
+    machine.lock_bazel(version="7.0.0")  # So that the index is read.
     done = machine.run_launcher("version")
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "the mirror is late" in line]
@@ -233,6 +234,7 @@ def test_an_index_without_the_wheel(machine: FakeMachine) -> None:
 
 
 def test_a_mirror_that_is_older_than_before(machine: FakeMachine) -> None:
+    machine.lock_bazel(version="7.0.0")  # So that the index is read.
     machine.run_launcher("version")
     (machine.root / ".bazelversion").write_text("7.7.0\n")
     machine.publish_bazel(version="7.7.0+ds-1", date="Tue, 31 Dec 2019 00:00:00 UTC")
