@@ -382,9 +382,9 @@ def test_an_image_of_another_repository_is_refused(stamped: Release, server: Pro
 @pytest.mark.parametrize(
     ("status", "meaning"),
     [
-        (401, "the registry wants other credentials"),
+        (401, "the registry requires other credentials"),
         (403, "these credentials may not push here"),
-        (404, "for a free tag 404 with MANIFEST_UNKNOWN or NAME_UNKNOWN, found 404 with no error code: look at what"),
+        (404, "NOT_FOUND, found 404 with no error code: look at what"),
         (500, "the registry has failed"),
     ],
 )
