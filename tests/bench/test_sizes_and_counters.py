@@ -81,7 +81,9 @@ def _blob(layout: pathlib.Path, data: bytes) -> dict:
 
 def test_layer_rows_are_in_order_with_names_and_their_sum(tmp_path: pathlib.Path) -> None:
     layers = [_blob(tmp_path, gzip.compress(bytes(count))) for count in (4_000_000, 2_000_000)]
-    manifest = _blob(tmp_path, json.dumps({"layers": layers}).encode())
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    content = {"mediaType": kind, "config": _blob(tmp_path, b"{}"), "layers": layers}
+    manifest = {"mediaType": kind, **_blob(tmp_path, json.dumps(content).encode())}
     (tmp_path / "index.json").write_text(json.dumps({"manifests": [manifest]}))
     rows = sizes.layer_rows(tmp_path, {layers[1]["digest"]: "//a:named"})
     assert [(name, unpacked) for name, _, unpacked in rows] == [
