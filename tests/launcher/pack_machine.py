@@ -71,7 +71,7 @@ class PackMachine(FakeMachine):
         self.lock()
         self.pack = self.folder / "one.pack"
         self.new = self.folder / "two.pack"
-        # What whoever wrote the packs told the user.
+        # The digests that the authors of the packs told the user.
         self.digests: list[str] = []
         self.sockets = self.folder / "sockets"
 

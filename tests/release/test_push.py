@@ -353,7 +353,7 @@ def test_the_documented_line_refuses_an_old_image_under_another_tag(server: Prox
     for tag, line in (("1.2.3", release_line), ("nightly", nightly_line), ("1.2.4", release_line)):
         done = documented(old, repository, tag, line)
         assert done.returncode == 0, done.stderr
-    # Whoever controls the registry serves the old image, and what was signed as no release, as the new release.
+    # Someone who controls the registry serves the old image, and one that was signed as no release, as the new release.
     moved = old.tool("oras", "tag", "--plain-http", f"{repository}@{old.digests['small']}", "1.2.4", "nightly2")
     assert moved.returncode == 0, moved.stderr
     for tag, line in (("1.2.4", release_line), ("nightly2", nightly_line), ("nightly", release_line)):

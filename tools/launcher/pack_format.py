@@ -12,7 +12,7 @@ A pack is a tar of an OCI image layout (image-spec 1.1, image-layout.md) with on
 The digest of the manifest is the name of the pack, and what --airgap-digest= expects: it covers the configuration and
 every blob. An incremental pack lists all blobs but carries only those that its base lacks.
 
-Whoever wrote a file decides what is in it, so nothing in it becomes a path but through fetch/names.py.
+The author of a file decides its content, so nothing in it becomes a path except through fetch/names.py.
 """
 
 from __future__ import annotations
