@@ -70,4 +70,6 @@ def image(name, description, licenses, source, tars, target_compatible_with = []
         loader = "//oci:container_tool",
         repo_tags = ["{}:{}".format(name, VERSION)],
         target_compatible_with = target_compatible_with,
+        # //release:run loads images that have not passed the gate.
+        visibility = ["//visibility:public"],
     )
