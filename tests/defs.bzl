@@ -123,7 +123,7 @@ def second_bazel_test(name, srcs, args = [], data = [], **kwargs):
 
     Args:
       name: name of the test.
-      srcs: Python files; the first is the program.
+      srcs: Python files; the program is <name>.py.
       args: further arguments.
       data: further files that it reads.
       **kwargs: attributes of py_test: size, env, deps, ...
@@ -141,7 +141,8 @@ def second_bazel_test(name, srcs, args = [], data = [], **kwargs):
             "MLC_PROFILE",
             "XDG_CACHE_HOME",
         ],
-        main = srcs[0],
+        # By name: formatters sort `srcs`, and a module without a program passes.
+        main = name + ".py",
         tags = [
             "exclusive",
             # It reads the whole workspace, which is not among its inputs: never reuse a result.

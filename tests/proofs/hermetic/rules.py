@@ -17,6 +17,7 @@ EXCEPTIONS = {
         "shows what an action of this build sees, so no cache or other machine may answer for it"
     ),
     "//tests/docs:links": _READS_THE_WORKSPACE,
+    "//tests/docs:threat_model": _READS_THE_WORKSPACE,
     "//tests/floors:floors": _READS_THE_WORKSPACE,
     "//tests/proofs/airgap:airgap": _STARTS_BAZEL,
     "//tests/proofs/git_sources:build": _STARTS_BAZEL,
