@@ -422,7 +422,7 @@ def bazel(lock: Path) -> tuple[str, list[Input]]:
         InputsError: it is missing or malformed.
     """
     try:
-        content = json.loads(lock.read_text(encoding="utf-8"))
+        content = parse_json(lock.read_text(encoding="utf-8"), f"locks/{BAZEL_LOCK}")
         found = []
         for key, entry in content["packages"].items():
             suite, _, name = key.partition("/")
@@ -431,7 +431,7 @@ def bazel(lock: Path) -> tuple[str, list[Input]]:
             about = {**entry, "file": file}
             found.append(Input(PYPI, entry["project"], entry["version"], (entry["sha256"],), entry=about))
         return content["bazel"], found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (InputsError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputsError(
             f"{lock}: expected what pins Bazel's own packages, found {error!r}: git checkout locks/{BAZEL_LOCK}, or"
             " tools/bazel run //locks:update_bazel"

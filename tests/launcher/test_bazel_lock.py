@@ -104,3 +104,10 @@ def test_what_differs_from_an_installation_is_named(tmp_path: Path) -> None:
     assert found[2].endswith(f"in the lock, 0 (sha256 {'ab' * 6}…) installed")
     manifest.write_text("[]")
     assert "no record" in packages.differences(WORKSPACE, manifest)[0]
+
+
+def test_a_key_twice_is_refused(tmp_path: Path) -> None:
+    """A reader that takes the last one silently could differ from another, or from what a person sees."""
+    (tmp_path / "bazel.lock.json").write_text(LOCK.read_text().replace("{", '{"bazel": "0",', 1))
+    with pytest.raises(locks.InputsError, match=r"expected each key once, found 'bazel' twice"):
+        locks.bazel(tmp_path / "bazel.lock.json")
