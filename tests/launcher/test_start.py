@@ -36,7 +36,8 @@ class Launcher(FakeMachine):
 
     def arguments(self, *given: str, fake: dict | None = None, **environment: str) -> tuple[list[str], str]:
         """Returns the arguments that Bazel got, and the launcher's messages."""
-        done = self.run_launcher(*given, fake=fake, **environment)
+        # For a release with the Bazel of these tests, which no lock pins.
+        done = self.run_launcher(*given, fake=fake, **{"MLC_UNLOCKED_BAZEL": "1", **environment})
         assert done.returncode == 0, done.stderr
         return [line.split(" ", 1)[1] for line in done.stdout.splitlines() if line.startswith("argument ")], done.stderr
 
@@ -198,9 +199,64 @@ def test_every_option_of_a_release_is_repeated(machine: Launcher) -> None:
     assert got[-len(RELEASE) - 1 :] == [*RELEASE, "--more"]
 
 
+@pytest.mark.parametrize("value", ["", "0", "yes"])
+def test_a_release_is_not_built_by_a_bazel_that_no_lock_pins(machine: Launcher, value: str) -> None:
+    given = ["build", "--config=upstream", "--config=release", "//x"]
+    done = machine.run_launcher(*given, BAZEL_REAL=machine.real, MLC_UNLOCKED_BAZEL=value)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{machine.real} (from BAZEL_REAL) is not compared with it" in done.stderr
+    assert "MLC_UNLOCKED_BAZEL=1" in done.stderr
+    # Other builds take it as it is.
+    assert machine.arguments("build", "--config=upstream", "//x", BAZEL_REAL=machine.real, MLC_UNLOCKED_BAZEL=value)
+
+
+def test_a_release_reads_no_rc_file_of_the_user(machine: Launcher) -> None:
+    home = machine.folder / "home"
+    home.mkdir()
+    (home / ".bazelrc").write_text("common --theirs\n")
+    (machine.root / "user.bazelrc").write_text("common --override_repository=x=/y\n")
+    named = machine.folder / "named"
+    named.write_text("build --named\n")
+    given = [f"--bazelrc={named}", "build", "--config=upstream", "--config=release", "//x"]
+    got, message = machine.arguments(*given, BAZEL_REAL=machine.real)
+    startup = got[: got.index("build")]
+    assert {"--nosystem_rc", "--nohome_rc", "--noworkspace_rc"} < set(startup)
+    files = [each.removeprefix("--bazelrc=") for each in startup if each.startswith("--bazelrc=")]
+    assert files[1:] == [str(named)]
+    copy = Path(files[0])
+    assert copy.is_relative_to(machine.cache / "release")
+    own = (machine.root / ".bazelrc").read_text()
+    assert [line for line in own.splitlines() if line not in copy.read_text().splitlines()] == [
+        "try-import %workspace%/user.bazelrc"
+    ]
+    ignored = f"a release ignores {home}/.bazelrc and {machine.root}/user.bazelrc: put options on the command line"
+    assert ignored in message
+    # No release: nothing changes.
+    got, message = machine.arguments("build", "--config=upstream", "//x", BAZEL_REAL=machine.real)
+    assert "--noworkspace_rc" not in got and "ignores" not in message
+
+
+def test_a_release_that_an_rc_file_asks_for_is_still_one_without_it(machine: Launcher) -> None:
+    (machine.root / "user.bazelrc").write_text("common --config=release --config=upstream\n")
+    got, message = machine.build()
+    assert "--config=release" in got and got[-len(RELEASE) :] == RELEASE
+    # The file's other options are gone with it, so the profile is the one that the machine's variable names.
+    assert "--config=registries" in got and "--config=upstream" not in got and "profile registries:" in message
+
+
+def test_a_release_whose_rc_file_cannot_be_copied_says_what_helps(machine: Launcher) -> None:
+    (machine.cache / "release").parent.mkdir(parents=True, exist_ok=True)
+    (machine.cache / "release").write_text("")
+    done = machine.run_launcher("build", "--config=upstream", "--config=release", "//x", BAZEL_REAL=machine.real)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "a release needs a copy of .bazelrc in the cache" in done.stderr and "MLC_BAZEL_CACHE" in done.stderr
+
+
 def test_without_its_options_there_is_no_release(machine: Launcher) -> None:
     (machine.root / ".bazelrc").write_text("")
-    done = machine.run_launcher("build", "--config=upstream", "--config=release", "//x", BAZEL_REAL=machine.real)
+    done = machine.run_launcher(
+        "build", "--config=upstream", "--config=release", "//x", BAZEL_REAL=machine.real, MLC_UNLOCKED_BAZEL="1"
+    )
     assert (done.returncode, done.stdout) == (1, "")
     assert ".bazelrc: expected lines 'build:release" in done.stderr
 

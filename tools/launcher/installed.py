@@ -11,6 +11,8 @@ import os
 # Increase it when the contents of the folder change, so that every machine installs again.
 LAYOUT = 1
 
+_BASE = "/usr/share/bazel"
+
 # Bazel modules that Debian ships with Bazel, and their folders.
 MODULES = {
     "bazel_features": "usr/share/bazel/tools/features",
@@ -44,11 +46,16 @@ def is_locked(folder: str, root: str) -> bool:
     return found[0] == found[1]
 
 
+def folder_of(install_base: str) -> str | None:
+    """Returns the folder with this install base, or None if it is that of another Bazel."""
+    return install_base[: -len(_BASE)] if install_base.endswith(_BASE) else None
+
+
 def startup_flags(folder: str) -> list[str]:
     """Returns the startup options that Bazel needs to run from this folder."""
     return [
         "--nosystem_rc",
-        f"--install_base={folder}/usr/share/bazel",
+        f"--install_base={folder}{_BASE}",
         "--trust_install_base",
         f"--server_javabase={folder}/jdk",
         "--host_jvm_args=--enable-native-access=ALL-UNNAMED",

@@ -61,7 +61,7 @@ def paths(startup: Sequence[str]) -> list[str]:
     if _last(startup, "system_rc", True):
         found.append(_SYSTEM)
     if _last(startup, "workspace_rc", True):
-        found.append(os.path.join(machine.ROOT, ".bazelrc"))
+        found.append(_own())
     home = os.environ.get("HOME")
     if home and _last(startup, "home_rc", True):
         found.append(os.path.join(home, ".bazelrc"))
@@ -81,8 +81,43 @@ def _last(startup: Sequence[str], name: str, default: bool) -> bool:
 
 def own_options(section: str) -> list[str]:
     """Returns the options of a section, such as "build:release", in the repository's .bazelrc without its imports."""
-    path = os.path.join(machine.ROOT, ".bazelrc")
-    return [word for name, words in _lines(path, imports=False) if name == section for word in words]
+    return [word for name, words in _lines(_own(), imports=False) if name == section for word in words]
+
+
+def own_text() -> str:
+    """Returns the repository's .bazelrc without the lines that import other files.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    with open(_own(), encoding="utf-8", errors="surrogateescape") as file:
+        return "".join(line for line in file if line.split()[:1] not in (["import"], ["try-import"]))
+
+
+def foreign(startup: Sequence[str]) -> list[str]:
+    """Returns the rc files that Bazel reads besides the repository's .bazelrc and those that --bazelrc names."""
+    named = options.startup_values(startup, "--bazelrc")
+    found = [path for path in paths(startup) if path not in (_own(), *named)]
+    if _own() in paths(startup):
+        found += _imports(_own())
+    return [path for path in found if os.path.isfile(path)]
+
+
+def _own() -> str:
+    return os.path.join(machine.ROOT, ".bazelrc")
+
+
+def _imports(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            words = [line.split() for line in file]
+    except OSError:
+        return []
+    return [_imported(line[1]) for line in words if len(line) == 2 and line[0] in ("import", "try-import")]
+
+
+def _imported(name: str) -> str:
+    return os.path.join(machine.ROOT, name.replace("%workspace%", machine.ROOT))
 
 
 def _lines(path: str, imports: bool = True, seen: frozenset[str] = frozenset()) -> Iterator[tuple[str, list[str]]]:
@@ -99,7 +134,7 @@ def _lines(path: str, imports: bool = True, seen: frozenset[str] = frozenset()) 
         except ValueError:  # An open quote. Bazel takes the line as if it were closed.
             words = line.split()
         if len(words) == 2 and words[0] in ("import", "try-import"):
-            imported = os.path.join(machine.ROOT, words[1].replace("%workspace%", machine.ROOT))
+            imported = _imported(words[1])
             if imports and os.path.realpath(imported) not in seen:
                 yield from _lines(imported, imports, seen)
         elif words:

@@ -68,13 +68,55 @@ def check_installed(folder: str, release: bool) -> None:
     machine.say(f"{found}; {again}")
 
 
+def with_own_rc_file(line: options.CommandLine) -> options.CommandLine:
+    """Returns the command line of a release that reads no rc file but the repository's own and those that it names.
+
+    Bazel cannot read .bazelrc without what that imports, so it gets a copy without these lines.
+    """
+    ignored = rc_files.foreign(line.startup)
+    if ignored:
+        machine.say(
+            f"a release ignores {' and '.join(ignored)}: put options on the command line, and set MLC_SOURCES as a variable"
+        )
+    path = _release_base() + ".bazelrc"
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(f"{path}.{os.getpid()}", "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(rc_files.own_text())
+        os.replace(file.name, path)
+    except OSError as error:
+        raise errors.UserError(f"a release needs a copy of .bazelrc in the cache: {_why(error)}") from None
+    line = line.with_startup("--nosystem_rc", "--nohome_rc", "--noworkspace_rc", "--bazelrc=" + path)
+    return line if "release" in line.configs else line.with_first("--config=release")
+
+
+def _release_base() -> str:
+    import hashlib
+
+    name = hashlib.sha256(os.fsencode(machine.ROOT)).hexdigest()[:16]
+    return os.path.join(machine.cache_folder(), "release", name)
+
+
+def check_supplied(found: tuple[str, str]) -> None:
+    """Refuses a Bazel that this machine already has for a release, unless the user says otherwise.
+
+    Raises:
+      errors.UserError: it was not said otherwise.
+    """
+    if os.environ.get("MLC_UNLOCKED_BAZEL") != "1":
+        raise errors.UserError(
+            f"a release is built by the Bazel that locks/bazel.lock.json pins, and {found[0]} (from {found[1]}) is not"
+            " compared with it. Take it out of BAZEL_REAL or PATH; or set MLC_UNLOCKED_BAZEL=1, and the provenance says"
+            " that no lock pins it"
+        )
+
+
 def for_release(line: options.CommandLine) -> options.CommandLine:
     """Returns the command line that a release (a command with --config=release) runs with.
 
     A release has a separate output base, so it never reuses outputs that other builds took from a cache. If you set
     --output_base yourself, you are responsible for its contents. Commands that build get the options of `build:release`
-    in the repository's own .bazelrc once more behind all others, where neither user.bazelrc nor the command line can
-    override them.
+    in the repository's own .bazelrc once more behind all others, where the command line cannot override them.
     """
     if line.command in _BUILDING:
         repeated = rc_files.own_options("build:release")
@@ -86,9 +128,7 @@ def for_release(line: options.CommandLine) -> options.CommandLine:
         line = line.with_last(*repeated)
     if any(options.startup_values(line.startup, name) for name in ("--output_base", "--output_user_root")):
         return line
-    import hashlib
-
-    base = os.path.join(machine.cache_folder(), "release", hashlib.sha256(os.fsencode(machine.ROOT)).hexdigest()[:16])
+    base = _release_base()
     machine.say("a release has a separate output base, where nothing comes from a cache: " + base)
     return line.with_startup("--output_base=" + base)
 
@@ -125,6 +165,9 @@ def command_line(arguments: list[str]) -> tuple[str, list[str], str | None]:
     version = machine.wanted_version()
     line = options.CommandLine(arguments)
     configs = rc_files.configs(line)
+    if "release" in configs:
+        line = with_own_rc_file(line)
+        configs = rc_files.configs(line)
     profiled = line.command in _PROFILED
     chosen_profile: str | None = None
     added: list[str] = []
@@ -147,6 +190,8 @@ def command_line(arguments: list[str]) -> tuple[str, list[str], str | None]:
             added.append("--config=" + chosen_profile)
     # A bazel or bazelisk on PATH may download another Bazel.
     found = find.find_bazel(version, search=not (choice and choice.paths))
+    if found and "release" in configs:
+        check_supplied(found)
     startup: list[str] = []
     if not found or chosen_profile == "registries":
         folder = ensure_installed(version, offer)
