@@ -350,18 +350,28 @@ def _stale(what: str) -> InputsError:
     return InputsError(f"locks/{LICENSES_LOCK}: {what}: run tools/bazel run //locks:update_licenses")
 
 
-def _read(locks: Mapping[str, Path], name: str) -> str:
+def path(locks: Mapping[str, Path], name: str) -> Path:
+    """Where a lock is.
+
+    Raises:
+        InputsError: it is not among them.
+    """
     if name not in locks:
         raise InputsError(
             f"expected locks/{name} among the locks, found {', '.join(sorted(locks)) or 'none'}: pass it with --locks"
         )
+    return locks[name]
+
+
+def _read(locks: Mapping[str, Path], name: str) -> str:
+    file = path(locks, name)
     try:
         # As it is: the readers in Starlark see every byte, also those of line ends.
-        return locks[name].read_bytes().decode("utf-8")
+        return file.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputsError(f"{locks[name]}: expected UTF-8, found {error}: restore the file from git") from None
+        raise InputsError(f"{file}: expected UTF-8, found {error}: restore the file from git") from None
     except OSError as error:
-        raise InputsError(f"{locks[name]}: {error.strerror}: pass the locks of this repository with --locks") from error
+        raise InputsError(f"{file}: {error.strerror}: pass the locks of this repository with --locks") from error
 
 
 def _uses(lock: dict[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -10,6 +10,7 @@ UNSTAMPED = "unstamped"
 REVISION = "STABLE_REVISION"
 BUILDER = "STABLE_BUILDER_ID"
 BAZEL = "STABLE_BAZEL"
+BAZEL_LOCKED = "STABLE_BAZEL_LOCKED"
 
 
 class StatusError(Exception):
@@ -21,7 +22,8 @@ def value(status: pathlib.Path | None, key: str) -> str:
 
     Args:
         status: Bazel's stable-status.txt, "KEY value" per line, or None if the build is not stamped.
-        key: REVISION for the commit, BUILDER for the builder's URI, or BAZEL for the server's version and digest.
+        key: REVISION for the commit, BUILDER for the builder's URI, BAZEL for the server's version and digest, or
+            BAZEL_LOCKED for "yes" if locks/bazel.lock.json pins that server, else "no".
 
     Raises:
         StatusError: the key is missing: the build was stamped, but without this repository's status command.

@@ -23,6 +23,8 @@ _SERVER = "https://github.com/"
 # EMSA-PKCS1-v1_5 with SHA-256 (RFC 8017, section 9.2, note 1).
 _SHA256_INFO = bytes.fromhex("3031300d060960864801650304020105000420")
 _SECONDS = 30
+# A word of the server's command line.
+_INSTALL_BASE = "--install_base="
 
 Fetch = Callable[[str, Mapping[str, str]], Any]
 
@@ -111,21 +113,40 @@ def bazel(process: int, proc: str = "/proc") -> str:
         proc: where procfs is.
     """
     try:
-        while process > 1:
-            folder = os.path.join(proc, str(process))
-            with open(os.path.join(folder, "cmdline"), "rb") as file:
-                words = os.fsdecode(file.read()).split("\0")
-            if any(word.startswith("--install_base=") for word in words):
-                return _server(words, os.path.realpath(os.path.join(folder, "exe")))
-            with open(os.path.join(folder, "stat"), encoding="utf-8", errors="replace") as file:
-                # proc_pid_stat(5): the name is in parentheses and may have any character; state and parent follow.
-                process = int(file.read().rpartition(")")[2].split()[1])
+        words, java = _server(process, proc)
+        return _described(words, java)
     except (OSError, ValueError, IndexError, zipfile.BadZipFile):
-        pass
-    return UNVERIFIED
+        return UNVERIFIED
 
 
-def _server(words: list[str], java: str) -> str:
+def install_base(process: int, proc: str = "/proc") -> str | None:
+    """The folder that the Bazel server that a process descends from was started from, or None if there is none."""
+    try:
+        words, _ = _server(process, proc)
+    except (OSError, ValueError, IndexError):
+        return None
+    return next(word.partition("=")[2] for word in words if word.startswith(_INSTALL_BASE))
+
+
+def _server(process: int, proc: str) -> tuple[list[str], str]:
+    """The command line of the server, and the path of its Java.
+
+    Raises:
+        OSError, ValueError, IndexError: there is none.
+    """
+    while process > 1:
+        folder = os.path.join(proc, str(process))
+        with open(os.path.join(folder, "cmdline"), "rb") as file:
+            words = os.fsdecode(file.read()).split("\0")
+        if any(word.startswith(_INSTALL_BASE) for word in words):
+            return words, os.path.realpath(os.path.join(folder, "exe"))
+        with open(os.path.join(folder, "stat"), encoding="utf-8", errors="replace") as file:
+            # proc_pid_stat(5): the name is in parentheses and may have any character; state and parent follow.
+            process = int(file.read().rpartition(")")[2].split()[1])
+    raise ValueError("no Bazel server")
+
+
+def _described(words: list[str], java: str) -> str:
     after = [words.index(word) + 1 for word in ("-jar", "-cp", "-classpath") if word in words]
     jars = words[after[0]].split(":")
     home = os.path.dirname(os.path.dirname(java))

@@ -11,8 +11,16 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from release import builder, checkout
+from tools.launcher import installed
 
 _SHOWN = 20
+
+
+def _bazel_locked() -> str:
+    """Whether the running Bazel was installed from what locks/bazel.lock.json pins: "yes" or "no"."""
+    base = builder.install_base(os.getppid())
+    folder = base and installed.folder_of(base)
+    return "yes" if folder and installed.is_locked(folder, ".") else "no"
 
 
 def main() -> int:
@@ -40,6 +48,7 @@ def main() -> int:
             "STABLE_REVISION": revision,
             "STABLE_BUILDER_ID": builder.identity(os.environ, revision),
             "STABLE_BAZEL": builder.bazel(os.getppid()),
+            "STABLE_BAZEL_LOCKED": _bazel_locked(),
         }
     except (OSError, checkout.NoCheckout) as error:
         print(

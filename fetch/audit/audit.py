@@ -2,10 +2,14 @@
 
     tools/bazel run //locks:audit -- --data FOLDER_OR_FILE_OR_URL …               # prints tables
     tools/bazel run //locks:audit -- --data FOLDER --offline --json audit.json    # asks no registry; also writes JSON
+    tools/bazel run //locks:audit -- --data FOLDER_OR_FILE_OR_URL … --record      # for the next release
 
 Data: what OSV publishes for PyPI, Rust's crates and Debian's releases (all.zip, or unpacked), and the JSON of Debian's
-security tracker, as files or addresses. A pin is outdated if this machine's registries have a newer version that the
-update commands would choose.
+security tracker, as files or addresses; and, unless --offline, the security archives of the locked Debian releases: a
+newer version there fixes something. A pin is outdated if this machine's registries have a newer version that the update
+commands would choose.
+
+--record writes what was found to locks/vulnerabilities.lock.json, from which the gate and the release page count.
 
 Exit status 1: a vulnerability of severity --fail-on or above that locks/audit.json does not accept; an expired entry
 there; pins of an ecosystem that the data does not cover (unless --partial). Unrated vulnerabilities count as "high".
@@ -29,46 +33,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the workspace root, so that this also runs without Bazel
 
-from packaging.utils import parse_wheel_filename
-
 from fetch import download, errors, lock_file
 from fetch import locks as inputs
-from fetch.audit import osv
-from fetch.audit.osv import Finding, Pin
+from fetch.audit import osv, pins
+from fetch.audit import record as audit_record
+from fetch.audit.osv import Finding
+from fetch.audit.record import ALLOWED, Allowed, AuditError, Record, read_allowed
 from fetch.crates import update_crates
+from fetch.debian import archive as debian
 from fetch.debian import update_debian
 from fetch.git import checkout
 from fetch.locks import Input
 from fetch.pypi import update_requirements
-
-ALLOWED = "audit.json"
-
-# Debian rebuilds a package from unchanged source as version "+b1", "+b2", …
-_REBUILD = re.compile(r"\+b\d+$")
-
-
-class AuditError(Exception):
-    """The list of accepted vulnerabilities is malformed; the message is one line that names the entry."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Allowed:
-    """One entry of locks/audit.json: a vulnerability that is accepted until a date.
-
-    Args:
-        id: its name, or one of its aliases.
-        reason: why it does no harm here, or why the fix has to wait.
-        until: the last day on which it is accepted.
-        package: the pin that it is about; "" for all.
-    """
-
-    id: str
-    reason: str
-    until: datetime.date
-    package: str = ""
-
-    def covers(self, finding: Finding) -> bool:
-        return self.id in finding.names and self.package in ("", finding.pin.name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,88 +55,6 @@ class Outdated:
     name: str
     version: str
     newest: str
-
-
-def read_allowed(content: Any) -> list[Allowed]:
-    """The entries of locks/audit.json.
-
-    Raises:
-        AuditError: an entry lacks id, reason or date.
-    """
-    found = []
-    for entry in content["allowed"]:
-        if not (
-            entry.get("id") and entry.get("reason", "").strip() and set(entry) <= {"id", "reason", "until", "package"}
-        ):
-            raise AuditError(
-                f"locks/{ALLOWED}: expected id, reason and until, and perhaps package, found {json.dumps(entry)}"
-            )
-        try:
-            until = datetime.date.fromisoformat(entry.get("until", ""))
-        except ValueError as error:
-            raise AuditError(
-                f"locks/{ALLOWED}: {entry['id']}: expected until as YYYY-MM-DD, found {entry.get('until')!r}"
-            ) from error
-        found.append(Allowed(entry["id"], entry["reason"], until, entry.get("package", "")))
-    return found
-
-
-# Pins ------------------------------------------------------------------------------------------------------------
-
-
-def debian_source(path: str, version: str, source_version: str = "") -> tuple[str, str]:
-    """Name and version of a Debian package's source package, which vulnerability data names.
-
-    Args:
-        path: the .deb's path in the archive; its folder has the source package's name.
-        version: the package's version.
-        source_version: the source package's version if the lock states a different one.
-
-    >>> debian_source("pool/main/b/bash/bash_5.2.15-2+b13_amd64.deb", "5.2.15-2+b13")
-    ('bash', '5.2.15-2')
-    """
-    return path.split("/")[-2], source_version or _REBUILD.sub("", version)
-
-
-def pins(locked: Iterable[Input]) -> list[Pin]:
-    """The pins of the locks under their names in vulnerability data; a Debian source package is listed once for all its
-    binary packages.
-    """
-    found = []
-    sources: dict[tuple[str, str, str], set[str]] = {}
-    for each in locked:
-        if each.ecosystem == inputs.DEBIAN:
-            name, version = debian_source(each.entry["path"], each.version, each.entry.get("source_version", ""))
-            sources.setdefault((each.suite, name, version), set()).update(each.uses)
-        elif each.ecosystem == inputs.CRATE:
-            found.append(Pin(osv.CRATES, each.name, each.version, each.uses))
-        elif each.from_git:
-            repository = re.sub(r"^pkg:github/([^/]+/[^@]+)@.*", r"https://github.com/\1", each.purl)
-            found.append(Pin(osv.GIT, repository, each.version, ("source",)))
-        else:
-            found.append(Pin(osv.PYPI, each.name, each.version, ("source",) if each.ecosystem == inputs.SOURCE else ()))
-    for (suite, name, version), uses in sources.items():
-        found.append(Pin(f"{osv.DEBIAN}:{osv.RELEASES[suite]}", name, version, tuple(sorted(uses)), suite))
-    return sorted(found, key=lambda pin: (pin.ecosystem, pin.name, pin.version))
-
-
-def bazel_pins(manifest: dict[str, Any]) -> list[Pin]:
-    """The packages from which the launcher installed Bazel (tools/launcher/bootstrap.py), as pins.
-
-    Args:
-        manifest: the content of manifest.json in the folder of that Bazel.
-    """
-    sources = set()
-    for name, package in manifest["packages"].items():
-        # Older manifests lack the source.
-        source, version = package.get("source", (name, _REBUILD.sub("", package["version"])))
-        sources.add((package["suite"], source, version))
-    debian_pins = [
-        Pin(f"{osv.DEBIAN}:{osv.RELEASES[suite]}", name, version, ("bazel",), suite)
-        for suite, name, version in sorted(sources)
-    ]
-    wheels = [parse_wheel_filename(file)[:2] for file in sorted(manifest["wheels"])]
-    return debian_pins + [Pin(osv.PYPI, name, str(version), ("bazel",)) for name, version in wheels]
 
 
 def ancestry(checkouts: str, names: dict[str, str]) -> osv.Ancestry:
@@ -183,6 +77,33 @@ def ancestry(checkouts: str, names: dict[str, str]) -> osv.Ancestry:
         return {0: True, 1: False}.get(done.returncode)
 
     return in_history
+
+
+# Debian's archives -----------------------------------------------------------------------------------------------
+
+
+def read_security_archives(database: osv.Database, locked: Iterable[Input]) -> list[str]:
+    """Adds newer versions in the security archives of the locked stable suites; returns a line for each silent one."""
+    packages: dict[str, list[Input]] = {}
+    for each in locked:
+        if each.ecosystem == inputs.DEBIAN and each.suite not in osv.WITHOUT_ARCHIVE:
+            packages.setdefault(each.suite, []).append(each)
+    order = osv.version_order(osv.DEBIAN)
+    silent = []
+    for suite, listed in sorted(packages.items()):
+        print(f"reading the security archive of {suite} …", file=sys.stderr)
+        try:
+            index = debian.fetch_index(f"{suite}-security", "debian-security")
+        except (errors.UserError, OSError) as error:
+            silent.append(f"{suite}'s security archive was not read: {error}")
+            continue
+        newer = {
+            pins.pin(each).name: index[each.name].version
+            for each in listed
+            if each.name in index and order(each.version) < order(index[each.name].version)
+        }
+        database.add_archive(pins.debian_release(suite), newer)
+    return silent
 
 
 # Outdated --------------------------------------------------------------------------------------------------------
@@ -284,7 +205,7 @@ class Report:
 
     def exception(self, finding: Finding) -> Allowed | None:
         """The entry that allows a finding today."""
-        return next((each for each in self.allowed if each.covers(finding) and each.until >= self.today), None)
+        return audit_record.exception(finding, self.allowed, self.today)
 
     @property
     def problems(self) -> list[str]:
@@ -318,7 +239,7 @@ class Report:
             "data": {
                 "records": self.database.records,
                 "newest": self.database.newest,
-                "ecosystems": sorted(self.database.ecosystems),
+                "ecosystems": sorted(self.database.sources),
             },
             "pins": len(self.database.pins),
             "not_covered": [dataclasses.asdict(pin) for pin in self.database.not_covered],
@@ -417,14 +338,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--data",
         nargs="+",
-        required=True,
+        default=[],
         metavar="PLACE",
         help="files, folders or addresses of OSV's data or Debian's security tracker",
-    )
-    parser.add_argument(
-        "--bazel",
-        metavar="MANIFEST",
-        help="also check the packages of Bazel: manifest.json in the folder into which the launcher installed it",
     )
     parser.add_argument(
         "--fail-on",
@@ -435,6 +351,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fail-on-outdated", action="store_true", help="also fail if a pin is outdated")
     parser.add_argument("--partial", action="store_true", help="accept pins of ecosystems that the data does not cover")
     parser.add_argument("--offline", action="store_true", help="do not ask registries for newer versions")
+    parser.add_argument("--record", action="store_true", help=f"also write locks/{audit_record.FILE}, for releases")
     parser.add_argument(
         "--json",
         metavar="FILE",
@@ -448,21 +365,24 @@ def main(arguments: list[str] | None = None) -> int:
         help="the date that decides which exceptions have expired (default: today)",
     )
     options = parser.parse_args(arguments)
+    if options.offline and not options.data:
+        parser.error("--offline needs --data: there is nothing else to ask")
     try:
         allowed = read_allowed(lock_file.read_json(ALLOWED))
         locked = inputs.pinned(inputs.in_folder(lock_file.folder()))
         repositories = {each.entry["repository"]: each.name for each in locked if each.from_git}
         in_history = ancestry(checkout.folder_of_checkouts(lock_file.folder().parent), repositories)
-        asked = pins(locked)
-        if options.bazel:
-            asked += bazel_pins(json.loads(_here(options.bazel).read_text(encoding="utf-8")))
-        database = osv.Database(asked, in_history)
-        read_data(database, options.data)
-        newer, notes = (
-            ([], ["outdated pins were not looked up (--offline)"])
-            if options.offline
-            else outdated(locked, os.environ.get("CARGO", "cargo"))
+        bazel = inputs.bazel(lock_file.folder() / inputs.BAZEL_LOCK)[1]
+        database = osv.Database(
+            pins.pins([*locked, *(dataclasses.replace(each, uses=("bazel",)) for each in bazel)]), in_history
         )
+        read_data(database, options.data)
+        newer: list[Outdated] = []
+        notes = ["outdated pins were not looked up (--offline)"]
+        if not options.offline:
+            silent = read_security_archives(database, locked)
+            newer, notes = outdated(locked, os.environ.get("CARGO", "cargo"))
+            notes = silent + notes
     except (AuditError, osv.DataError, errors.UserError, OSError) as error:
         print(f"audit: {error}", file=sys.stderr)
         return 2
@@ -484,6 +404,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(report.as_text(), end="")
         if options.json:
             _here(options.json).write_text(written, encoding="utf-8")
+    if options.record:
+        content = Record.of(database, options.today).as_json()
+        lock_file.write(audit_record.FILE, lock_file.as_json(content), check=False, command="//locks:audit -- --record")
     return 1 if report.problems else 0
 
 

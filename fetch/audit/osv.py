@@ -29,12 +29,17 @@ from packaging.version import Version as PythonVersion
 # OSV's names of ecosystems; the name of Rust's crates only up to its dot.
 PYPI, CRATES, DEBIAN, GIT = "PyPI", "crates", "Debian", "GIT"
 
+# Where data comes from.
+ARCHIVE, OSV, TRACKER = "Debian's security archive", "OSV", "Debian's security tracker"
+
 # From the least to the most severe (CVSS 3.1, section 5); "unknown" is for unrated vulnerabilities.
 SEVERITIES = ("none", "low", "medium", "high", "critical")
 UNKNOWN = "unknown"
 
 # Debian's suites by their numbers in OSV.
 RELEASES = {"bullseye": "11", "bookworm": "12", "trixie": "13", "forky": "14"}
+# Testing, which gets its fixes through unstable: its security archive proves nothing.
+WITHOUT_ARCHIVE = ("forky",)
 
 # Words in GitHub's advisories and in Debian's tracker.
 _WORDS = {
@@ -70,6 +75,11 @@ class Pin:
     version: str
     uses: tuple[str, ...] = ()
     suite: str = ""
+
+    @property
+    def without_uses(self) -> Pin:
+        """What it is, whatever uses it."""
+        return dataclasses.replace(self, uses=())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +230,7 @@ class Database:
     pins: list[Pin]
     in_history: Ancestry = unknown_ancestry
     found: list[Finding] = dataclasses.field(default_factory=list)
-    ecosystems: set[str] = dataclasses.field(default_factory=set)
+    sources: dict[str, set[str]] = dataclasses.field(default_factory=dict)
     records: int = 0
     newest: str = ""
 
@@ -233,7 +243,24 @@ class Database:
     @property
     def not_covered(self) -> list[Pin]:
         """Pins of ecosystems for which the data has no records."""
-        return [pin for pin in self.pins if pin.ecosystem not in self.ecosystems]
+        return [pin for pin in self.pins if pin.ecosystem not in self.sources]
+
+    def _covers(self, ecosystem: str, source: str) -> None:
+        self.sources.setdefault(ecosystem, set()).add(source)
+
+    def add_archive(self, ecosystem: str, newer: dict[str, str]) -> None:
+        """Adds what a security archive of Debian shows: a newer version there fixes something, of unknown severity.
+
+        Args:
+            ecosystem: the archive's release, such as "Debian:12".
+            newer: source package → the version there, of those pins that are older.
+        """
+        self._covers(ecosystem, ARCHIVE)
+        for pin in self.pins:
+            if pin.ecosystem == ecosystem and pin.name in newer:
+                id = f"{pin.name} {newer[pin.name]}"
+                what = "the security archive has a newer version"
+                self.found.append(Finding(pin, id, (), UNKNOWN, (newer[pin.name],), what))
 
     def add(self, content: Any, name: str) -> None:
         """Adds one JSON document: an OSV record, a list of them, or Debian's tracker.
@@ -261,10 +288,10 @@ class Database:
             ecosystem, name = _name_of(affected.get("package", {}))
             if ecosystem:
                 # "Debian:12" is about that release; "Debian" alone names no release.
-                self.ecosystems.add(ecosystem)
+                self._covers(ecosystem, OSV)
             git = [each for each in affected.get("ranges", []) if each.get("type") == "GIT"]
             if git:
-                self.ecosystems.add(GIT)
+                self._covers(GIT, OSV)
             if record.get("withdrawn"):
                 continue
             for pin in self._by_name.get((ecosystem, name), []):
@@ -329,7 +356,7 @@ class Database:
                     if suite not in RELEASES:
                         continue
                     ecosystem = f"{DEBIAN}:{RELEASES[suite]}"
-                    self.ecosystems.add(ecosystem)
+                    self._covers(ecosystem, TRACKER)
                     for pin in self._by_name.get((ecosystem, source), []):
                         if finding := _tracked(pin, id, entry, state):
                             self.found.append(finding)

@@ -5,6 +5,7 @@ load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 load(":document.bzl", "document")
 
 _LOCKS = [
+    "//locks:bazel.lock.json",
     "//locks:crates.lock.json",
     "//locks:debian.lock.json",
     "//locks:licenses.lock.json",
@@ -58,6 +59,7 @@ def describe_release(name, images, wheels, gate, previous):
     * `<image>.report.html`, the page that //images:report writes, for each image;
     * `inputs.json`, the inputs;
     * `licenses.html`, the licences of everything that ships, with the texts;
+    * `vulnerabilities.json`, the known vulnerabilities of each image;
     * `index.html` and `notes.md`, the release page and notes.
 
     Args:
@@ -85,6 +87,19 @@ def describe_release(name, images, wheels, gate, previous):
         tool = "//release/private:licenses",
     )
     document(
+        name = "vulnerabilities",
+        srcs = _LOCKS + [
+            "//locks:audit.json",
+            "//locks:vulnerabilities.lock.json",
+        ] + [":{}.cdx.json".format(image) for image in images],
+        outs = {"--output": "vulnerabilities.json"},
+        arguments = _LOCK_ARGUMENTS + [
+            "--record $(execpath //locks:vulnerabilities.lock.json)",
+            "--allowed $(execpath //locks:audit.json)",
+        ] + ["--bill {}=$(execpath :{}.cdx.json)".format(image, image) for image in images],
+        tool = "//release/private:vulnerabilities",
+    )
+    document(
         name = "inputs",
         srcs = _LOCKS,
         outs = {"--output": "inputs.json"},
@@ -94,7 +109,7 @@ def describe_release(name, images, wheels, gate, previous):
     document(
         name = "page",
         testonly = True,
-        srcs = _sources(images, wheels) + [gate, previous, ":inputs.json"],
+        srcs = _sources(images, wheels) + [gate, previous, ":inputs.json", ":vulnerabilities.json"],
         outs = {
             "--html": "index.html",
             "--notes": "notes.md",
@@ -102,6 +117,7 @@ def describe_release(name, images, wheels, gate, previous):
         arguments = [
             "--version " + VERSION,
             "--inputs $(execpath :inputs.json)",
+            "--vulnerabilities $(execpath :vulnerabilities.json)",
             "--previous $(execpath {})".format(previous),
             "--gate $(execpath {})".format(gate),
         ] + _products(images, wheels),

@@ -128,8 +128,12 @@ def release_facts(
     gate: dict[str, Any],
     inputs: list[Input],
     previous: tuple[str | None, list[Input]],
+    vulnerabilities: dict[str, Any],
 ) -> dict[str, Any]:
     """The values for both templates.
+
+    Args:
+        vulnerabilities: what vulnerabilities.py wrote.
 
     Raises:
         stamp.Untested: a wheel or image is not the one that the gate's tests passed on.
@@ -150,6 +154,7 @@ def release_facts(
         # What a machine with the first image pulls to get another one.
         "pulls": {image.name: image_facts.compare(images[0], image).pull for image in images[1:]},
         "tests": gate["tests"],
+        "vulnerabilities": vulnerabilities,
         "inputs": inputs,
         "ecosystems": ECOSYSTEMS,
         "previous": previous[0],
@@ -173,6 +178,12 @@ def main() -> int:
     )
     parser.add_argument("--previous", type=pathlib.Path, required=True, help="the previous release's inputs")
     parser.add_argument(
+        "--vulnerabilities",
+        type=pathlib.Path,
+        required=True,
+        help="known vulnerabilities, as vulnerabilities.py writes",
+    )
+    parser.add_argument(
         "--gate", type=pathlib.Path, required=True, help="the output of //release:gate, with what the tests passed on"
     )
     parser.add_argument("--html", type=pathlib.Path, required=True, help="the page to write")
@@ -187,6 +198,7 @@ def main() -> int:
             gate=json.loads(options.gate.read_text(encoding="utf-8")),
             inputs=read_inputs(options.inputs)[1],
             previous=read_inputs(options.previous),
+            vulnerabilities=json.loads(options.vulnerabilities.read_text(encoding="utf-8")),
         )
         options.html.write_text(pages.render(_HTML, **facts), encoding="utf-8")
         options.notes.write_text(pages.render(_NOTES, **facts), encoding="utf-8")

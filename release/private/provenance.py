@@ -46,6 +46,7 @@ def statement(
     options: list[str],
     version: str,
     bazel: str,
+    bazel_packages: Iterable[Input] | None,
     revision: str,
     builder: str,
 ) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def statement(
         options: the options that, besides the repository's content, decided what was built.
         version: the release's version, without "v".
         bazel: version and digest of the Bazel server that built, as release/builder.py has it, or `UNSTAMPED`.
+        bazel_packages: the packages that locks/bazel.lock.json pins if that server was installed from them, else None.
         revision: the commit, or `UNSTAMPED`.
         builder: URI, or `UNSTAMPED`.
 
@@ -68,8 +70,9 @@ def statement(
         raise ProvenanceError("expected at least one wheel or image, found none: pass them with --wheel and --image")
     # If the lock accepts any of several files, each is a dependency.
     dependencies = [
-        {"name": f"{each.ecosystem} {each.key}", "uri": each.purl, "digest": {"sha256": sha256}}
-        for each in locked
+        {"name": f"{prefix}{each.ecosystem} {each.key}", "uri": each.purl, "digest": {"sha256": sha256}}
+        for prefix, listed in (("", locked), ("bazel: ", bazel_packages or ()))
+        for each in listed
         for sha256 in each.sha256
     ]
     if revision != UNSTAMPED:
@@ -85,7 +88,11 @@ def statement(
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
                 "externalParameters": {"options": sorted(options), "targets": sorted(targets), "version": version},
-                "internalParameters": {"bazel": bazel, "revision": revision},
+                "internalParameters": {
+                    "bazel": bazel,
+                    "bazel_locked": bazel_packages is not None,
+                    "revision": revision,
+                },
                 "resolvedDependencies": dependencies,
             },
             "runDetails": {"builder": {"id": builder}},
@@ -114,9 +121,11 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="the statement to write, JSON")
     arguments = parser.parse_args()
     try:
-        locked = inputs.load(inputs.by_name(arguments.locks))
+        locks = inputs.by_name(arguments.locks)
+        locked = inputs.load(locks)
         revision = status.value(arguments.status, status.REVISION)
         builder = status.value(arguments.status, status.BUILDER)
+        is_locked = status.value(arguments.status, status.BAZEL_LOCKED) == "yes"
         subjects = {path.name: stamp.sha256(path) for path in map(stamp.artifact_file, arguments.wheel)}
         subjects |= {name: stamp.image_digest(layout) for name, layout in arguments.image}
         content = statement(
@@ -126,6 +135,7 @@ def main() -> int:
             options=arguments.option,
             version=arguments.version,
             bazel=status.value(arguments.status, status.BAZEL),
+            bazel_packages=inputs.bazel(inputs.path(locks, inputs.BAZEL_LOCK))[1] if is_locked else None,
             revision=revision,
             builder=builder,
         )

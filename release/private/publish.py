@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import datetime
 import hashlib
 import io
 import json
@@ -30,7 +31,7 @@ from fetch.hashes import file_sha256
 from release import checkout
 from release.private import signing, tool_environment
 
-SUMS, FACTS, NOTES = "SHA256SUMS", "release.json", "notes.md"
+SUMS, FACTS, NOTES, VULNERABILITIES = "SHA256SUMS", "release.json", "notes.md", "vulnerabilities.json"
 SIGNATURE = SUMS + ".sig"
 _TARGET = "--config=release //release:publish"
 _COMMAND = f"tools/bazel run {_TARGET}"
@@ -40,6 +41,8 @@ _TAG = re.compile(r"v(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 # GitHub renames files with other characters in their names, which would break links and sums.
 _FILE_NAME = re.compile(r"[A-Za-z0-9_+@-]+(\.[A-Za-z0-9_+@-]+)*")
+# Days for which an audit says enough of what is published.
+_AUDIT_DAYS = 30
 _SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
 
 
@@ -170,6 +173,32 @@ def check_checkout(workspace: pathlib.Path, tag: str) -> str:
             f" {_COMMAND}"
         )
     return head
+
+
+def check_audit(distribution: Distribution, today: datetime.date) -> None:
+    """Checks that the audit whose numbers are on the page is recent and covers all images.
+
+    Raises:
+        Refused: it does not.
+    """
+    path = distribution.folder / VULNERABILITIES
+    again = (
+        "To audit: tools/bazel run //locks:audit -- --record --data PLACE … (locks/README.md), commit"
+        " locks/vulnerabilities.lock.json and tag that; or publish as it is, and the page says so: --accept-audit"
+    )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        days = (today - datetime.date.fromisoformat(content["date"])).days
+        unchecked = {name: sum(facts["unchecked"].values()) for name, facts in content["images"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Refused(f"{path.name}: expected known vulnerabilities, found {error!r}. {_MAKE_AGAIN}") from None
+    if days > _AUDIT_DAYS:
+        raise Refused(
+            f"{path.name}: expected an audit of the last {_AUDIT_DAYS} days, found one of {content['date']}. {again}"
+        )
+    if any(unchecked.values()):
+        listed = ", ".join(f"{number} of {name}" for name, number in unchecked.items() if number)
+        raise Refused(f"{path.name}: expected every component checked, found unchecked ones: {listed}. {again}")
 
 
 class ReleasePage:
@@ -417,6 +446,8 @@ def publish(options: argparse.Namespace) -> None:
         raise Refused(
             f"{FACTS}: expected files built from {head}, found {distribution.revision}. To build them: {_COMMAND}"
         )
+    if not options.accept_audit:
+        check_audit(distribution, datetime.datetime.now(datetime.UTC).date())
     set_here = json.loads(options.settings.read_text())["release_repository"]
     repository = options.repository or set_here or environment.get("GITHUB_REPOSITORY", "")
     if not _REPOSITORY.fullmatch(repository):
@@ -453,6 +484,11 @@ def main() -> int:
     for flag in ("--dist", "--gh", "--settings"):
         parser.add_argument(flag, type=pathlib.Path, required=True, help=argparse.SUPPRESS)
     signing.add_arguments(parser)
+    parser.add_argument(
+        "--accept-audit",
+        action="store_true",
+        help=f"publish although the audit is older than {_AUDIT_DAYS} days or does not cover every component",
+    )
     parser.add_argument("--tag", help="vX.Y.Z (default: the workflow's tag, otherwise the version's)")
     parser.add_argument(
         "--repository", help="OWNER/REPO (default: `release_repository` in the settings, otherwise $GITHUB_REPOSITORY)"

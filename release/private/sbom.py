@@ -72,6 +72,8 @@ RELEASE = "release"
 # Sets of locks/debian.packages.json that are image content; the others are tools.
 _IMAGE_SETS = "image_"
 
+_OF_BAZEL = "build tool (Bazel)"
+
 _DEBIAN_RECORD = re.compile(r"var/lib/dpkg/status\.d/(?P<name>[^/]+)(?<!\.md5sums)")
 _METADATA = re.compile(r"(?:.*/)?[^/]+\.dist-info/METADATA")
 _RECORDS = re.compile(f"{_DEBIAN_RECORD.pattern}|{_METADATA.pattern}")
@@ -247,12 +249,15 @@ def contents(name: str, image: Image, locked: Iterable[Input], wheels: Iterable[
 # Bills -----------------------------------------------------------------------------------------------------------
 
 
-def whole_build(version: str, locked: list[Input], wheels: list[Wheel], images: Mapping[str, Image]) -> Bill:
+def whole_build(
+    version: str, locked: list[Input], bazel: list[Input], wheels: list[Wheel], images: Mapping[str, Image]
+) -> Bill:
     """The bill of all inputs and outputs of the build.
 
     Args:
         version: the release's version, without "v".
         locked: all inputs.
+        bazel: what tools/bazel assembles Bazel from.
         wheels: the wheels of the build.
         images: name → image, for all images of the build.
 
@@ -276,6 +281,7 @@ def whole_build(version: str, locked: list[Input], wheels: list[Wheel], images: 
         bill.relate(RELEASE, _CONTAINS, _add_wheel(bill, wheel, locked))
         for source in wheel.made.sources(locked):
             roles[source.identity].append(f"source of wheel {wheel.name}")
+    of_bazel = {each.purl: each for each in bazel}
     compiled = frozenset[tuple[str, str]]().union(*(wheel.made.content.sets for wheel in wheels))
     for each in locked:
         tool = [
@@ -285,6 +291,8 @@ def whole_build(version: str, locked: list[Input], wheels: list[Wheel], images: 
         ]
         if not tool and not each.uses and not roles[each.identity]:
             tool = ["build tool"]
+        if of_bazel.pop(each.purl, None):
+            tool.append(_OF_BAZEL)
         if tool:
             bill.relate(_input_id(each), _BUILD_TOOL_OF, RELEASE)
         all_roles = sorted(roles[each.identity]) + tool
@@ -295,6 +303,10 @@ def whole_build(version: str, locked: list[Input], wheels: list[Wheel], images: 
                 " remove it from debian.packages.json"
             )
         bill.add(_input_component(each, all_roles, shipped=each.identity in shipped))
+    for each in of_bazel.values():
+        # Of another lock, so the same package may be in both, in two versions.
+        part = _input_component(each, [_OF_BAZEL], shipped=False)
+        bill.relate(bill.add(dataclasses.replace(part, id=f"bazel-{part.id}")), _BUILD_TOOL_OF, RELEASE)
     return bill
 
 
@@ -503,6 +515,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         locked, made = inputs.load_available(arguments), inputs.made_of(arguments)
+        bazel = inputs.bazel(inputs.path(inputs.by_name(arguments.locks), inputs.BAZEL_LOCK))[1]
         wheels = [Wheel.read(path, made) for path in arguments.wheel]
         images = {name: Image(layout) for name, layout in arguments.image}
         if arguments.only_image and arguments.only_image not in images:
@@ -513,7 +526,7 @@ def main() -> int:
         if arguments.only_image:
             bill = one_image(arguments.only_image, arguments.version, locked, wheels, images[arguments.only_image])
         else:
-            bill = whole_build(arguments.version, locked, wheels, images)
+            bill = whole_build(arguments.version, locked, bazel, wheels, images)
     except (inputs.InputsError, SbomError, OSError, ValueError) as error:
         print(f"sbom: {error}", file=sys.stderr)
         return 1

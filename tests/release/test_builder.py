@@ -143,6 +143,9 @@ class Processes:
         self.process(11, 10, ["sh", "-c", "a) b"])
         self.process(20, 1, ["python3"])
 
+    def install_base(self, number: int) -> str | None:
+        return builder.install_base(number, str(self.proc))
+
     def process(self, number: int, parent: int, words: list[str]) -> None:
         folder = self.proc / str(number)
         folder.mkdir(parents=True)
@@ -176,5 +179,7 @@ def test_another_bazel_of_the_same_version_has_another_digest(tmp_path: pathlib.
 def test_a_process_that_no_bazel_started_has_none(tmp_path: pathlib.Path) -> None:
     processes = Processes(tmp_path, "x")
     assert processes.bazel(20) == processes.bazel(99) == "urn:mlc-bazel:unverified"
+    assert processes.install_base(20) is processes.install_base(99) is None
+    assert processes.install_base(11) == processes.install_base(10) == str(processes.installed)
     (processes.installed / "server.jar").write_bytes(b"no jar")
     assert processes.bazel(11) == "urn:mlc-bazel:unverified"

@@ -50,6 +50,20 @@ NOW = [
 
 TESTS = [{"label": "//tests/runtime:tensors", "tests": 23}, {"label": "//tests/images:image", "tests": 1200}]
 
+KNOWN = {
+    "date": "2026-11-24",
+    "sources": {"Debian:12": ["Debian's security archive", "OSV"], "PyPI": ["OSV"]},
+    "images": {
+        name: {
+            "components": 81,
+            "unchecked": {"crates": 30, "GIT": 4},
+            "severities": {"critical": 0, "high": 1, "medium": 22, "low": 3, "none": 0, "unknown": 5},
+            "vulnerabilities": [],
+        }
+        for name in ("small", "large")
+    },
+}
+
 
 class Release:
     """The files that a page is made of."""
@@ -72,6 +86,7 @@ class Release:
         )
         self.write("inputs.json", {"release": "v0.2.0", "inputs": NOW})
         self.write("previous.json", {"release": "v0.1.0", "inputs": BEFORE})
+        self.write("vulnerabilities.json", KNOWN)
 
     def write(self, name: str, content: dict) -> None:
         (self.folder / name).write_text(json.dumps(content))
@@ -81,7 +96,9 @@ class Release:
         command += [f"--wheel={wheel}" for wheel in self.wheels] + [
             f"--image={image.name}={image}" for image in self.images
         ]
-        command += [f"--{option}={self.folder / option}.json" for option in ("inputs", "previous", "gate")]
+        command += [
+            f"--{option}={self.folder / option}.json" for option in ("inputs", "previous", "gate", "vulnerabilities")
+        ]
         command += [f"--html={self.folder / 'index.html'}", f"--notes={self.folder / 'notes.md'}"]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
         return subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -122,7 +139,8 @@ def test_how_to_install_and_verify_it(release: Release) -> None:
     small = f"REGISTRY/small@{stamp.image_digest(release.images[0])}"
     for command in (
         f"podman pull {small}",
-        f"cosign verify --key cosign.pub --insecure-ignore-tlog=true {small}",
+        "cosign verify --key cosign.pub --insecure-ignore-tlog=true -a repository=REGISTRY/small -a tag=0.2.0 -a"
+        f" version=0.2.0 {small}",
         "cosign verify-blob --key cosign.pub --insecure-ignore-tlog=true --signature SHA256SUMS.sig SHA256SUMS",
         "sha256sum -c SHA256SUMS",
     ):
@@ -131,7 +149,7 @@ def test_how_to_install_and_verify_it(release: Release) -> None:
     assert "pip install \\ ./other-2.0-py3-none-any.whl \\ ./thing-1.0+mlc-py3-none-any.whl" in shown.text
     assert "\n    pip install ./other-2.0-py3-none-any.whl ./thing-1.0+mlc-py3-none-any.whl\n" in notes
     links = [attributes["href"] for tag, attributes in shown.elements if tag == "a"]
-    assert links == ["other-2.0-py3-none-any.whl", "thing-1.0%2Bmlc-py3-none-any.whl"]
+    assert links == ["other-2.0-py3-none-any.whl", "thing-1.0%2Bmlc-py3-none-any.whl", "vulnerabilities.json"]
 
 
 def test_which_tests_it_passed(release: Release) -> None:
@@ -140,6 +158,18 @@ def test_which_tests_it_passed(release: Release) -> None:
     assert "1,223 test cases in 2 targets" in shown.text
     assert ["//tests/runtime:tensors", "23"] in shown.rows and ["//tests/images:image", "1200"] in shown.rows
     assert "1,223 test cases in 2 targets" in notes and "`//tests/runtime:tensors` (23)" in notes
+
+
+def test_its_known_vulnerabilities(release: Release) -> None:
+    html, notes = release.pages()
+    shown = Page(html)
+    for name in ("small", "large"):
+        assert [name, "81", "34", "0", "1", "22", "3", "0", "5"] in shown.rows
+        assert f"\n| `{name}` | 81 | 34 | 0 | 1 | 22 | 3 | 0 | 5 |\n" in notes
+    assert "audit of 2026-11-24: Debian:12 from Debian's security archive and OSV, PyPI from OSV." in shown.text
+    assert "audit of 2026-11-24" in notes
+    release.write("vulnerabilities.json", KNOWN | {"sources": {}})
+    assert "without any data." in Page(release.pages()[0]).text
 
 
 def test_what_changed(release: Release) -> None:

@@ -70,9 +70,27 @@ def status(tmp_path: pathlib.Path, text: str) -> pathlib.Path:
     return path
 
 
+def stamped(locked: str) -> str:
+    return (
+        f"STABLE_BAZEL {BAZEL}\nSTABLE_BAZEL_LOCKED {locked}\nSTABLE_BUILDER_ID {BUILDER}\nSTABLE_REVISION {COMMIT}\n"
+    )
+
+
+def test_the_packages_of_the_bazel_that_ran_are_dependencies_if_the_lock_pins_it(
+    tmp_path: pathlib.Path, products: tuple[pathlib.Path, pathlib.Path]
+) -> None:
+    content = json.loads(written(tmp_path, "--status", status(tmp_path, stamped("yes")), "--wheel", products[0]))
+    definition = content["predicate"]["buildDefinition"]
+    assert definition["internalParameters"]["bazel_locked"] is True
+    lock = json.loads(LOCKS["bazel.lock.json"].read_text())
+    hashes = {entry["sha256"] for kind in ("packages", "wheels") for entry in lock[kind].values()}
+    found = [each for each in definition["resolvedDependencies"] if each["name"].startswith("bazel: ")]
+    assert {each["digest"]["sha256"] for each in found} == hashes and len(found) == len(hashes) > 80
+
+
 def test_a_stamped_statement(tmp_path: pathlib.Path, products: tuple[pathlib.Path, pathlib.Path]) -> None:
     wheel, layout = products
-    text = f"BUILD_EMBED_LABEL \nSTABLE_BAZEL {BAZEL}\nSTABLE_BUILDER_ID {BUILDER}\nSTABLE_REVISION {COMMIT}\n"
+    text = f"BUILD_EMBED_LABEL \n{stamped('no')}"
     content = json.loads(
         written(
             tmp_path,
@@ -99,7 +117,8 @@ def test_a_stamped_statement(tmp_path: pathlib.Path, products: tuple[pathlib.Pat
         "targets": ["//images:tvm_runtime", "//release:dist"],
         "version": "0.1.0",
     }
-    assert definition["internalParameters"] == {"bazel": BAZEL, "revision": COMMIT}
+    assert definition["internalParameters"] == {"bazel": BAZEL, "bazel_locked": False, "revision": COMMIT}
+    assert not [each for each in definition["resolvedDependencies"] if each["name"].startswith("bazel: ")]
     assert definition["resolvedDependencies"][0] == {"name": "this repository", "digest": {"gitCommit": COMMIT}}
     assert content["predicate"]["runDetails"] == {"builder": {"id": BUILDER}}
     # SLSA 1.0: TypeURI, which has a scheme.
@@ -124,7 +143,7 @@ def test_every_input_is_a_dependency(tmp_path: pathlib.Path, products: tuple[pat
 def test_an_unstamped_statement_says_so(tmp_path: pathlib.Path, products: tuple[pathlib.Path, pathlib.Path]) -> None:
     content = json.loads(written(tmp_path, "--wheel", products[0]))
     definition = content["predicate"]["buildDefinition"]
-    assert definition["internalParameters"] == {"bazel": "unstamped", "revision": "unstamped"}
+    assert definition["internalParameters"] == {"bazel": "unstamped", "bazel_locked": False, "revision": "unstamped"}
     assert definition["externalParameters"]["options"] == []
     assert content["predicate"]["runDetails"]["builder"]["id"] == "unstamped"
     assert "gitCommit" not in json.dumps(content)
@@ -141,7 +160,8 @@ def test_one_image(tmp_path: pathlib.Path, products: tuple[pathlib.Path, pathlib
         ("STABLE_REVISION 0123\n", "STABLE_BUILDER_ID"),
         (f"STABLE_BUILDER_ID {BUILDER}\n", "STABLE_REVISION"),
         (f"STABLE_BUILDER_ID {BUILDER}\nSTABLE_REVISION \n", "STABLE_REVISION"),
-        (f"STABLE_BUILDER_ID {BUILDER}\nSTABLE_REVISION {COMMIT}\n", "STABLE_BAZEL"),
+        (f"STABLE_BUILDER_ID {BUILDER}\nSTABLE_REVISION {COMMIT}\n", "STABLE_BAZEL_LOCKED"),
+        (stamped("no").replace("STABLE_BAZEL ", "OTHER "), "STABLE_BAZEL"),
     ],
 )
 def test_a_status_without_commit_or_builder_is_refused(

@@ -6,6 +6,7 @@ The real gh and git run, against tests/release/fake_github.py.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import os
@@ -90,8 +91,14 @@ class Checkout:
         facts = {"version": TAG[1:], "tag": TAG, "revision": revision or self.head} | others
         (self.dist / "release.json").write_text(json.dumps(facts))
         (self.dist / "notes.md").write_text("What is new\n")
+        self.write_audit(datetime.datetime.now(datetime.UTC).date())
         (self.dist / WHEEL).write_bytes(bytes(range(256)) * 4096)
         self.write_sums()
+
+    def write_audit(self, day: datetime.date | str, **unchecked: int) -> None:
+        """Writes the known vulnerabilities of one image."""
+        content = {"date": str(day), "images": {"small": {"unchecked": unchecked}}}
+        (self.dist / "vulnerabilities.json").write_text(json.dumps(content))
 
     def write_sums(self) -> None:
         (self.dist / "SHA256SUMS").unlink(missing_ok=True)
@@ -174,7 +181,7 @@ def test_publishes_every_file_and_makes_it_public_last(checkout: Checkout) -> No
 def test_a_second_run_sends_nothing(checkout: Checkout) -> None:
     checkout.published()
     checkout.host.requests.clear()
-    assert "published already with the same 4 files" in checkout.published()
+    assert "published already with the same 5 files" in checkout.published()
     assert checkout.host.writes == []
 
 
@@ -287,7 +294,7 @@ def test_a_signature_that_is_there_is_kept(checkout: Checkout, key: Key) -> None
     checkout.host.faults = []
     assert "kept      SHA256SUMS.sig\n" in key.publish(checkout)
     checkout.host.requests.clear()
-    assert "published already with the same 5 files" in key.publish(checkout)
+    assert "published already with the same 6 files" in key.publish(checkout)
     assert checkout.host.writes == []
 
 
@@ -341,6 +348,7 @@ def test_a_resumed_upload_keeps_whole_files_and_replaces_broken_ones(checkout: C
         "SHA256SUMS",
         WHEEL,
         "release.json",
+        "vulnerabilities.json",
     ]
     checkout.assert_published_whole()
 
@@ -462,6 +470,31 @@ def renamed_by_the_host(checkout: Checkout) -> str:
     return "a~b: expected a name that the host keeps"
 
 
+def old_audit(checkout: Checkout) -> str:
+    day = datetime.datetime.now(datetime.UTC).date() - datetime.timedelta(days=32)
+    checkout.write_audit(day)
+    checkout.write_sums()
+    return f"expected an audit of the last 30 days, found one of {day}. To audit: tools/bazel run //locks:audit --"
+
+
+def partial_audit(checkout: Checkout) -> str:
+    checkout.write_audit(datetime.datetime.now(datetime.UTC).date(), crates=3, GIT=1)
+    checkout.write_sums()
+    return "expected every component checked, found unchecked ones: 4 of small. To audit:"
+
+
+def no_audit(checkout: Checkout) -> str:
+    (checkout.dist / "vulnerabilities.json").unlink()
+    checkout.write_sums()
+    return "vulnerabilities.json: expected known vulnerabilities, found FileNotFoundError"
+
+
+def strange_audit(checkout: Checkout) -> str:
+    checkout.write_audit("yesterday")
+    checkout.write_sums()
+    return "vulnerabilities.json: expected known vulnerabilities, found ValueError"
+
+
 def no_repository(checkout: Checkout) -> str:
     checkout.set(release_repository="")
     return "repository: expected OWNER/REPO, found none"
@@ -508,6 +541,10 @@ def folder_of_another_checkout(checkout: Checkout) -> str:
         no_sums,
         not_sums,
         renamed_by_the_host,
+        old_audit,
+        partial_audit,
+        no_audit,
+        strange_audit,
         no_repository,
         tag_elsewhere_on_the_host,
         tag_not_on_the_host,
@@ -519,6 +556,13 @@ def test_refuses(checkout: Checkout, break_it: Callable[[Checkout], Any]) -> Non
     expected = break_it(checkout)
     assert expected in checkout.refusal()
     assert checkout.host.writes == []
+
+
+@pytest.mark.parametrize("break_it", [old_audit, partial_audit])
+def test_an_audit_can_be_accepted_as_it_is(checkout: Checkout, break_it: Callable[[Checkout], Any]) -> None:
+    break_it(checkout)
+    checkout.published("--accept-audit")
+    checkout.assert_published_whole()
 
 
 @pytest.mark.parametrize("tag", ["0.1.0", "v0.1", "v0.1.0-rc1", "v0.1.00", "release", "v0.1.0\n"])

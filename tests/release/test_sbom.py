@@ -42,6 +42,7 @@ SOURCES = json.loads(LOCKS["sources.lock.json"].read_text())["sources"]
 CRATES_LOCK = json.loads(LOCKS["crates.lock.json"].read_text())
 CRATES, CRATE_SETS = CRATES_LOCK["crates"], CRATES_LOCK["sets"]
 LICENSES = json.loads(LOCKS["licenses.lock.json"].read_text())
+BAZEL = inputs.bazel(LOCKS[inputs.BAZEL_LOCK])[1]
 
 TVM = ("apache-tvm", "0.26.0+mlc0.1.0.b0")
 TVM_FFI = ("apache-tvm-ffi", "0.1.13.post3+mlc0.1.0.b0")
@@ -134,7 +135,7 @@ def bills(wheels: tuple, images: tuple, only: str = "", unavailable: inputs.Part
     bill = (
         sbom.one_image(only, VERSION, locked, read, layouts[only])
         if only
-        else sbom.whole_build(VERSION, locked, read, layouts)
+        else sbom.whole_build(VERSION, locked, BAZEL, read, layouts)
     )
     return json.loads(sbom.spdx_json(bill)), json.loads(sbom.cyclonedx_json(bill))
 
@@ -204,6 +205,16 @@ def lock_lines() -> list[tuple]:
         (entry["name"], entry["version"], LICENSES["crates"][key]["license"], (entry["sha256"],))
         for key, entry in CRATES.items()
     ]
+    # Bazel's own lock, which may pin the same file.
+    lock = json.loads(LOCKS["bazel.lock.json"].read_text())
+    lines += [
+        (key.split("/")[1], entry["version"], "NOASSERTION", (entry["sha256"],))
+        for key, entry in lock["packages"].items()
+        if DEBIAN["packages"].get(key, {}).get("sha256") != entry["sha256"]
+    ]
+    lines += [
+        (entry["project"], entry["version"], "NOASSERTION", (entry["sha256"],)) for entry in lock["wheels"].values()
+    ]
     return sorted(lines)
 
 
@@ -229,7 +240,7 @@ def test_package_urls_are_the_inputs(whole: Bills) -> None:
     for lines in (spdx_lines(whole[0]), cyclonedx_lines(whole[1])):
         found = collections.Counter(line[4] for line in lines)
         assert max(found.values()) == 1
-        assert {each.purl for each in LOCKED} < set(found)
+        assert {each.purl for each in [*LOCKED, *BAZEL]} < set(found)
 
 
 def test_without_mlc_llm_its_sources_are_not_in_the_build(build: Build) -> None:
@@ -346,6 +357,7 @@ def test_relationships_of_the_whole_build(whole: Bills) -> None:
         for key in DEBIAN["sets"][use]:
             assert "debian-" + key.replace("/", "-").replace("+", "-plus") in tools, key
     assert {"pypi-cyclonedx-python-lib", "pypi-nvidia-cuda-nvcc", "pypi-nvidia-cudnn-cu13"} <= tools
+    assert "bazel-debian-forky-bazel-bootstrap" in tools
     assert not tools & {
         "pypi-apache-tvm",
         "source-tilelang",
@@ -476,7 +488,7 @@ def test_a_package_that_nothing_knows_of_is_refused(
         sbom.one_image("odd", VERSION, LOCKED, wheels, image)
     assert str(refused.value).startswith("image odd: /")
     with pytest.raises(sbom.SbomError, match=message):
-        sbom.whole_build(VERSION, LOCKED, wheels, {"odd": image})
+        sbom.whole_build(VERSION, LOCKED, BAZEL, wheels, {"odd": image})
 
 
 def test_a_lock_entry_that_no_image_has_is_refused(build: Build) -> None:
@@ -484,7 +496,11 @@ def test_a_lock_entry_that_no_image_has_is_refused(build: Build) -> None:
     message = "locks/debian.lock.json has it for image_dev, and it is in none of the images small: pass every image"
     with pytest.raises(sbom.SbomError, match=message):
         sbom.whole_build(
-            VERSION, LOCKED, [sbom.Wheel.read(wheel, made()) for wheel in wheels], {"small": Image(images["small"])}
+            VERSION,
+            LOCKED,
+            BAZEL,
+            [sbom.Wheel.read(wheel, made()) for wheel in wheels],
+            {"small": Image(images["small"])},
         )
 
 
@@ -498,7 +514,7 @@ def test_a_wheel_of_unknown_sources_is_refused(tmp_path: pathlib.Path) -> None:
             " with --made-of"
         ),
     ):
-        sbom.whole_build(VERSION, LOCKED, [sbom.Wheel.read(wheel, made())], {})
+        sbom.whole_build(VERSION, LOCKED, BAZEL, [sbom.Wheel.read(wheel, made())], {})
 
 
 def run(folder: pathlib.Path, build: Build, *arguments: str, **environment: str) -> subprocess.CompletedProcess:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import re
@@ -45,6 +46,28 @@ def test_a_clean_checkout_gives_its_commit_and_nothing_that_cannot_be_shown(
     assert status.value(written, status.BUILDER) == "urn:mlc-bazel:unverified"
     # This test is no Bazel server.
     assert status.value(written, status.BAZEL) == "urn:mlc-bazel:unverified"
+    assert status.value(written, status.BAZEL_LOCKED) == "no"
+
+
+def test_a_bazel_is_locked_if_it_was_installed_from_what_the_lock_pins(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lock = {"packages": {"forky/bazel": {"sha256": "1" * 64}}, "wheels": {"jdk.whl": {"sha256": "2" * 64}}}
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks/bazel.lock.json").write_text(json.dumps(lock))
+    (tmp_path / "manifest.json").write_text(json.dumps(lock))
+    folder = str(tmp_path)
+    monkeypatch.setattr(workspace_status.builder, "install_base", lambda process: f"{folder}/usr/share/bazel")
+    assert workspace_status._bazel_locked() == "yes"
+    lock["wheels"]["jdk.whl"]["sha256"] = "3" * 64
+    (tmp_path / "manifest.json").write_text(json.dumps(lock))
+    assert workspace_status._bazel_locked() == "no"
+    (tmp_path / "manifest.json").unlink()
+    assert workspace_status._bazel_locked() == "no"
+    # Bazelisk's.
+    monkeypatch.setattr(workspace_status.builder, "install_base", lambda process: "/home/me/.cache/bazel/install/0a1b")
+    assert workspace_status._bazel_locked() == "no"
 
 
 def test_variables_do_not_make_a_workflow_the_builder(checkout: pathlib.Path) -> None:
