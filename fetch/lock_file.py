@@ -10,10 +10,20 @@ import difflib
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from fetch import locks
+from fetch import errors, locks
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Exits with what an update command returns; with 2 and one message if it cannot do its work."""
+    try:
+        sys.exit(main())
+    except errors.UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
 
 
 def folder() -> Path:

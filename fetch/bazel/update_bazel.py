@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the workspace root, so tha
 
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from fetch import errors, lock_file, locks
+from fetch import lock_file, locks
 from fetch.bazel import packages
 from fetch.debian import archive as debian
 from fetch.pypi import index as pypi
@@ -92,15 +92,11 @@ def main() -> int:
     options = lock_file.parse_arguments(__doc__)
     folder = lock_file.folder()
     version = (folder.parent / ".bazelversion").read_text(encoding="utf-8").split()[0]
-    try:
-        lock = resolve(version, packages.asked(folder))
-    except errors.UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    lock = resolve(version, packages.asked(folder))
     return lock_file.write(
         locks.BAZEL_LOCK, lock_file.as_json(lock), check=options.check, command="//locks:update_bazel"
     )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    lock_file.run(main)

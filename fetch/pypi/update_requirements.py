@@ -26,7 +26,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from fetch import lock_file, locks, trust
+from fetch import errors, lock_file, locks, trust
 
 ASKED = "requirements.in"
 LOCK = locks.REQUIREMENTS_LOCK
@@ -64,7 +64,7 @@ def resolve(requirements: Path, pins: list[str]) -> list[dict[str, Any]]:
       pins: `name==version` for distributions that must keep their version if they are needed at all.
 
     Raises:
-      SystemExit: pip cannot meet the requirements; it has said why.
+      UserError: pip cannot meet the requirements; it has said why.
     """
     environment = dict(os.environ)
     # A build from the lock asks one index, so a wheel from elsewhere would be missing there.
@@ -93,10 +93,9 @@ def resolve(requirements: Path, pins: list[str]) -> list[dict[str, Any]]:
             f"--constraint={constraints}",
         ]
         # pip prints its progress on standard output; keep ours clean.
-        if status := subprocess.run(command, env=environment, stdout=sys.stderr).returncode:
-            if pins:
-                print("If locked versions are in the way, --upgrade lets them move.", file=sys.stderr)
-            sys.exit(status)
+        if subprocess.run(command, env=environment, stdout=sys.stderr).returncode:
+            hint = ". If locked versions are in the way, --upgrade lets them move" if pins else ""
+            raise errors.UserError(f"pip cannot resolve {requirements.name}; its reason stands above{hint}")
         return json.loads(report.read_text(encoding="utf-8"))["install"]
 
 
@@ -138,4 +137,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    lock_file.run(main)

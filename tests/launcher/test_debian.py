@@ -219,7 +219,7 @@ def test_a_valid_release_is_taken_without_a_word(mirror: Mirror) -> None:
     assert said == []
 
 
-@pytest.mark.parametrize("suite", ["testing", "unstable"])
+@pytest.mark.parametrize("suite", ["testing", "unstable", "testing-updates", "testing-security"])
 def test_a_late_mirror_of_testing_is_a_warning_with_the_dates(mirror: Mirror, suite: str) -> None:
     said: list[str] = []
     mirror.release(**{"Valid-Until": LONG_AGO, "Suite": suite})

@@ -229,7 +229,7 @@ def test_a_release_reads_no_rc_file_of_the_user(machine: Launcher) -> None:
     assert [line for line in own.splitlines() if line not in copy.read_text().splitlines()] == [
         "try-import %workspace%/user.bazelrc"
     ]
-    ignored = f"a release ignores {home}/.bazelrc and {machine.root}/user.bazelrc: put options on the command line"
+    ignored = f"a release ignores {home}/.bazelrc and {machine.root}/user.bazelrc: put options on the command line,"
     assert ignored in message
     # No release: nothing changes.
     got, message = machine.arguments("build", "--config=upstream", "//x", BAZEL_REAL=machine.real)

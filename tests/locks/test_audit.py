@@ -325,7 +325,7 @@ def archive_of(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
     def fetch_index(suite: str, archive: str) -> debian.Index:
         assert archive == "debian-security" and not suite.startswith("forky")
         text = "\n\n".join(
-            f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nSHA256: {'0' * 64}\nSize: 1\nFilename: pool/x.deb"
+            f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nSHA256: {'0' * 64}\nSize: 1\nFilename: x.deb"
             for name, version in versions.items()
         )
         return debian.Index(text if suite == "bookworm-security" else "", suite, archive)

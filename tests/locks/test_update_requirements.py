@@ -10,6 +10,7 @@ from pathlib import Path
 import pip
 import pytest
 
+from fetch import errors, lock_file
 from fetch.pypi import update_requirements
 
 LOCK = f"""\
@@ -74,8 +75,15 @@ def test_what_requirements_in_rules_out_is_not_kept(asked: str, kept: list[str])
 
 
 def test_pins_in_the_way_are_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(errors.UserError, match="--upgrade lets them move"):
         resolved(tmp_path, "old\nadded\n", ["old==7"])
-    errors = capfd.readouterr().err
-    assert "old==7" in errors
-    assert "--upgrade lets them move" in errors
+    assert "old==7" in capfd.readouterr().err
+
+
+def test_a_command_that_cannot_do_its_work_says_why_in_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        raise errors.UserError("no mirror answers")
+
+    with pytest.raises(SystemExit, match="2"):
+        lock_file.run(main)
+    assert capsys.readouterr().err == "no mirror answers\n"

@@ -76,7 +76,8 @@ def with_own_rc_file(line: options.CommandLine) -> options.CommandLine:
     ignored = rc_files.foreign(line.startup)
     if ignored:
         machine.say(
-            f"a release ignores {' and '.join(ignored)}: put options on the command line, and set MLC_SOURCES as a variable"
+            f"a release ignores {' and '.join(ignored)}: put options on the command line, and MLC_SOURCES into a"
+            " variable"
         )
     path = _release_base() + ".bazelrc"
     try:
