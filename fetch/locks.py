@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fetch import errors
+from fetch import errors, strict_json
 
 CRATE, DEBIAN, PYPI, SOURCE = "crate", "debian", "pypi", "source"
 
@@ -106,19 +106,10 @@ def parse_json(text: str, what: str) -> Any:
     Raises:
         InputsError: it is no JSON, or an object has a key twice.
     """
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        content = dict(pairs)
-        if len(content) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise InputsError(f"{what}: expected each key once, found {twice!r} twice: restore the file from git")
-        return content
-
     try:
-        return json.loads(text, object_pairs_hook=once)
-    except (ValueError, RecursionError) as error:
-        raise InputsError(f"{what}: expected JSON, found {error!s:.200}: restore the file from git") from None
+        return strict_json.parse(text)
+    except strict_json.StrictJSONError as error:
+        raise InputsError(f"{what}: {error}: restore the file from git") from None
 
 
 @dataclasses.dataclass(frozen=True)

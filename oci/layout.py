@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import io
-import json
 import pathlib
 import posixpath
 import re
@@ -14,7 +13,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any
 
-from fetch import archives
+from fetch import archives, strict_json
 from fetch.hashes import file_sha256
 from oci.reference import DIGEST
 
@@ -24,6 +23,19 @@ _MATCHING: dict[tuple[str, re.Pattern[str]], list[tuple[str, tarfile.TarInfo, by
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _MANIFESTS = (MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
+
+# The names in image-spec's index, manifest, descriptor and configuration, without those of health checks.
+_NAMES = frozenset(
+    """
+    schemaVersion mediaType artifactType manifests config layers subject annotations digest size urls data platform
+    architecture os os.version os.features variant features created author rootfs history type diff_ids created_by
+    comment empty_layer User ExposedPorts Env Entrypoint Cmd Volumes WorkingDir Labels StopSignal ArgsEscaped Memory
+    MemorySwap CpuShares Healthcheck
+    """.split()
+)
+_SPELLING = {name.casefold(): name for name in _NAMES}
+# What has these names has any keys.
+_FREE = frozenset("annotations ExposedPorts Volumes Labels".split())
 
 
 class LayoutError(ValueError):
@@ -53,7 +65,7 @@ def manifest_digest(folder: pathlib.Path) -> str:
         LayoutError: index.json is missing or malformed, lists no manifest or more than one, or a nested index.
     """
     with _malformed(f"{folder}: expected an OCI image layout"):
-        manifests = json.loads((folder / "index.json").read_bytes())["manifests"]
+        manifests = _document((folder / "index.json").read_bytes())["manifests"]
         listed: list[tuple[str, str]] = [(entry["digest"], entry.get("mediaType", MANIFEST)) for entry in manifests]
     if len(listed) != 1:
         raise LayoutError(f"{folder}: expected one image in index.json, found {len(listed)}")
@@ -62,6 +74,32 @@ def manifest_digest(folder: pathlib.Path) -> str:
         raise LayoutError(f"{folder}: expected an image in index.json, found {media_type!r:.100}")
     blob(folder, digest)
     return digest
+
+
+def _document(data: bytes) -> Any:
+    """Reads a JSON document of an image.
+
+    oras, skopeo and container engines are written in Go, whose reader takes "Layers" for "layers". A document that has
+    both is another image to them, so it is refused.
+
+    Raises:
+        ValueError: it is no JSON, or Go reads other values of it.
+    """
+    content = strict_json.parse(data, any_case=True)
+    _check_spelling(content)
+    return content
+
+
+def _check_spelling(content: Any) -> None:
+    if isinstance(content, list):
+        for each in content:
+            _check_spelling(each)
+    elif isinstance(content, dict):
+        for name, value in content.items():
+            if (right := _SPELLING.get(name.casefold(), name)) != name:
+                raise ValueError(f"expected the key {right!r}, found {name!r:.100}")
+            if name not in _FREE:
+                _check_spelling(value)
 
 
 @contextlib.contextmanager
@@ -142,7 +180,7 @@ class Image:
 
     def _json(self, digest: str) -> dict[str, Any]:
         with _malformed(f"{self.folder}: expected JSON in the blob {digest}"):
-            content = json.loads(self.blob(digest).read_bytes())
+            content = _document(self.blob(digest).read_bytes())
             if not isinstance(content, dict):
                 raise TypeError(type(content).__name__)
         return content

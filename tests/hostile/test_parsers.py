@@ -600,6 +600,56 @@ def test_a_layout_that_another_reader_takes_for_something_else_is_refused(
         assert layout.Image(tmp_path / "image").config is not None
 
 
+def with_text(name: str, old: str, new: str) -> Callable[[Documents], Documents]:
+    """Changes the text of one document."""
+
+    def change(image: Documents) -> Documents:
+        assert old in image[name]
+        return {**image, name: image[name].replace(old, new, 1)}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("manifest", '"layers":', '"Layers": [], "layers":', "found 'Layers' in two spellings"),
+        # Go folds the long s (U+017F) and the Kelvin sign (U+212A), too.
+        ("manifest", '"layers":', '"layer\\u017f": [], "layers":', "in two spellings"),
+        ("manifest", '"layers":', '"layers": [], "layers":', "found 'layers' twice"),
+        ("manifest", '"layers":', '"Manifests": [], "layers":', "expected the key 'manifests', found 'Manifests'"),
+        ("manifest", '"layers":', '"annotation\\u017f": {}, "layers":', "expected the key 'annotations', found"),
+        ("manifest", '"mediaType":', '"MediaType":', "expected the key 'mediaType', found 'MediaType'"),
+        ("index", '"digest":', '"Digest": "sha256:0", "digest":', "found 'Digest' in two spellings"),
+        ("index", '"manifests":', '"Manifests": [], "manifests":', "found 'Manifests' in two spellings"),
+        ("config", '"os":', '"rootFS": {}, "os":', "expected the key 'rootfs', found 'rootFS'"),
+        ("config", '"Labels":', '"labels": {}, "Labels":', "found 'labels' in two spellings"),
+        ("config", '"Labels":', '"cmd": [], "Labels":', "expected the key 'Cmd', found 'cmd'"),
+        ("config", '"a": "b"', '"a": "b", "a": "c"', "found 'a' twice"),
+    ],
+)
+def test_a_document_that_go_reads_as_another_is_refused(
+    name: str, old: str, new: str, said: str, tmp_path: Path
+) -> None:
+    write_documents(with_text(name, old, new)(documents()), tmp_path / "image")
+    with pytest.raises(layout.LayoutError, match=re.escape(said)):
+        assert layout.Image(tmp_path / "image").config is not None
+
+
+def test_labels_and_annotations_have_any_keys(tmp_path: Path) -> None:
+    change = with_text("config", '"a": "b"', '"OS": "b", "cmd": "c"')
+    write_documents(change(documents()), tmp_path / "image")
+    assert layout.Image(tmp_path / "image").config["config"]["Labels"] == {"OS": "b", "cmd": "c"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_document_that_is_no_utf_8_is_refused(tmp_path: Path, encoding: str) -> None:
+    image = documents()
+    write_documents({**image, "config": image["config"].encode(encoding)}, tmp_path / "image")
+    with pytest.raises(layout.LayoutError, match="expected JSON"):
+        assert layout.Image(tmp_path / "image").config is not None
+
+
 def remove(folder: Path) -> None:
     """Removes what one round has left."""
     shutil.rmtree(folder)
