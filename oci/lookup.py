@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import json
 import pathlib
 import re
 import urllib.error
 import urllib.parse
 import urllib.request
+from typing import IO
 
+from fetch import errors
+from fetch.credentials import origin
 from oci import credentials
 
 _MANIFESTS = ", ".join(
@@ -30,6 +34,8 @@ _FREE = frozenset({"MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND"})
 _SECONDS = 60
 # Registries accept manifests up to 4 MiB.
 _LARGEST = 16 * 2**20
+# The form of a registry's error codes; the rest is not repeated in messages.
+_CODE = re.compile(r"[A-Z_]{1,64}")
 _PARAMETER = re.compile(r'([a-z_]+)="([^"]*)"')
 
 
@@ -63,15 +69,40 @@ def tagged_digest(repository: str, tag: str, plain: bool, environment: dict[str,
         body = _get(url, "")
         if isinstance(body, urllib.error.HTTPError):
             if body.code == 401:
+                # Whoever the registry redirects to must not say where its password is sent.
+                if origin(body.url) != origin(url):
+                    raise LookupFailed(f"{host} redirects to {origin(body.url)[1]}, which wants a login: none is sent")
                 body = _get(url, _authorization(body, host, name, plain, environment))
             if isinstance(body, urllib.error.HTTPError):
                 _check_that_it_says_free(body, host)
                 return None
     except urllib.error.HTTPError as error:
-        raise LookupFailed(f"response status code {error.code} from {error.url}") from None
+        raise LookupFailed(f"response status code {error.code} from {errors.one_line(error.url, 200)}") from None
     except (OSError, ValueError) as error:
-        raise LookupFailed(str(getattr(error, "reason", error))) from None
+        raise LookupFailed(errors.one_line(str(getattr(error, "reason", error)), 300)) from None
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect that leaves encryption: what it leads to would say what the tag names."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        if req.type == "https" and urllib.parse.urlsplit(newurl).scheme != "https":
+            return None
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _open(request: urllib.request.Request) -> http.client.HTTPResponse:
+    answer: http.client.HTTPResponse = urllib.request.build_opener(_Redirects).open(request, timeout=_SECONDS)
+    return answer
 
 
 def _get(url: str, authorization: str) -> bytes | urllib.error.HTTPError:
@@ -80,7 +111,7 @@ def _get(url: str, authorization: str) -> bytes | urllib.error.HTTPError:
         # Unredirected: it is for this host.
         request.add_unredirected_header("Authorization", authorization)
     try:
-        with urllib.request.urlopen(request, timeout=_SECONDS) as response:
+        with _open(request) as response:
             body: bytes = response.read(_LARGEST + 1)
     except urllib.error.HTTPError as error:
         return error
@@ -91,12 +122,14 @@ def _get(url: str, authorization: str) -> bytes | urllib.error.HTTPError:
 
 def _check_that_it_says_free(answer: urllib.error.HTTPError, host: str) -> None:
     try:
-        errors = json.loads(answer.read(_LARGEST))["errors"]
-        codes = [str(error["code"]) for error in errors]
+        said = [str(error["code"]) for error in json.loads(answer.read(_LARGEST))["errors"]]
+        codes = [code for code in said if _CODE.fullmatch(code)][:10]
     except (OSError, ValueError, KeyError, TypeError):
         codes = []
     if answer.code != 404:
-        raise LookupFailed(f"response status code {answer.code}: {', '.join(codes) or answer.reason}")
+        raise LookupFailed(
+            f"response status code {answer.code}: {', '.join(codes) or errors.one_line(str(answer.reason), 100)}"
+        )
     if not _FREE.intersection(codes):
         raise NoRegistry(
             f"expected the tag's manifest, or for a free tag 404 with {' or '.join(sorted(_FREE))}, found 404 with"
@@ -132,6 +165,6 @@ def _authorization(
         request = urllib.request.Request(realm + separator + urllib.parse.urlencode(asked))
         if basic:
             request.add_unredirected_header("Authorization", basic)
-    with urllib.request.urlopen(request, timeout=_SECONDS) as response:
+    with _open(request) as response:
         token = json.loads(response.read(_LARGEST))
     return f"Bearer {token.get('token') or token['access_token']}"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.server
+import io
 import json
 import pathlib
 import threading
 import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from email.message import Message
 
@@ -155,6 +157,43 @@ def test_a_password_does_not_follow_a_redirect(server: Server, config: Config) -
     assert "authorization" not in other.asked[0][1]
     other.http.shutdown()
     other.http.server_close()
+
+
+@pytest.fixture
+def other() -> Iterator[Server]:
+    other = Server()
+    yield other
+    other.http.shutdown()
+    other.http.server_close()
+
+
+def test_a_password_goes_nowhere_that_a_redirect_names(server: Server, other: Server, config: Config) -> None:
+    """The host of a redirect asks for a login, and names itself as the place to send it to."""
+    server.answer = lambda path, headers, body: (307, {"Location": f"http://{other.host}/blob"}, b"")
+    challenge = f'Bearer realm="http://{other.host}/token",service="x"'
+    other.answer = lambda path, headers, body: (401, {"WWW-Authenticate": challenge}, b"")
+    environment = config({"auths": {server.host: auth()}})
+    with pytest.raises(lookup.LookupFailed, match=f"{server.host} redirects to 127.0.0.1, which wants a login: none"):
+        lookup.tagged_digest(f"{server.host}/team/x", "1.2.3", True, environment)
+    assert [path for path, _ in other.asked] == ["/blob"]
+
+
+def test_nothing_encrypted_is_redirected_into_the_open(server: Server) -> None:
+    request = urllib.request.Request("https://registry.example/v2/x/manifests/1")
+    redirect = lookup._Redirects().redirect_request
+    assert redirect(request, io.BytesIO(), 307, "", Message(), f"http://{server.host}/x") is None  # type: ignore[arg-type]
+    followed = redirect(request, io.BytesIO(), 307, "", Message(), "https://cdn.example/x")  # type: ignore[arg-type]
+    assert followed and followed.full_url == "https://cdn.example/x"
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_of_a_registrys_words_only_codes_are_repeated(server: Server, config: Config, status: int) -> None:
+    hostile = "X\n::error title=push::the release was revoked\x1b[2J"
+    server.answer = lambda path, headers, body: (status, {}, errors(hostile, "DENIED", hostile.lower()))
+    with pytest.raises((lookup.LookupFailed, lookup.NoRegistry)) as raised:
+        lookup.tagged_digest(f"{server.host}/team/x", "1.2.3", True, config({}))
+    assert "DENIED" in str(raised.value) and "revoked" not in str(raised.value)
+    assert str(raised.value).isprintable()
 
 
 def test_a_token_is_not_fetched_over_plain_http(config: Config) -> None:
