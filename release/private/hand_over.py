@@ -15,23 +15,35 @@ import pathlib
 import sys
 import tarfile
 
-from fetch import arguments
+from fetch import arguments, errors
 from release.private import stamp
 
 # The names in the archive.
 FACTS, GATE = "publication.json", "gate.json"
-LAYOUTS, DOCUMENTS, DIST = "layouts", "documents", "dist"
+LAYOUTS, DIST = "layouts", "dist"
+
+
+class Missing(Exception):
+    """A document is not among the files of the release; the message names it."""
 
 
 def write(options: argparse.Namespace, archive: pathlib.Path) -> None:
     """Writes the archive: uncompressed, since layers and wheels are compressed.
 
+    The documents of images are files of the release, whose sums cover them.
+
     Raises:
         stamp.Untested: an image is not what the tests passed on.
+        Missing: a document is no file of the release.
         OSError: a file cannot be read or written.
     """
     tested = json.loads(options.gate.read_text())
     documents = [(image, kind, pathlib.Path(path)) for image, kind, path in options.document]
+    for _, _, path in documents:
+        if not (options.dist / path.name).is_file() or stamp.sha256(options.dist / path.name) != stamp.sha256(path):
+            raise Missing(
+                f"{path.name}: expected the same file in {options.dist}; add it to FILES in release/BUILD.bazel"
+            )
     facts = {
         "version": options.version,
         "images": {name: stamp.check(tested, layout) for name, layout in options.layout},
@@ -43,8 +55,6 @@ def write(options: argparse.Namespace, archive: pathlib.Path) -> None:
         entry.size = len(content)
         tar.addfile(entry, io.BytesIO(content))
         tar.add(options.gate, GATE)
-        for image, _, path in documents:
-            tar.add(path, f"{DOCUMENTS}/{image}/{path.name}")
         for folder, place in [(options.dist, DIST), *((path, f"{LAYOUTS}/{name}") for name, path in options.layout)]:
             for file in sorted(path for path in folder.rglob("*") if path.is_file()):
                 tar.add(file, f"{place}/{file.relative_to(folder)}")
@@ -70,8 +80,8 @@ def main() -> int:
         if options.outputs:
             with open(options.outputs, "a", encoding="utf-8") as file:
                 file.write(f"sha256={digest}\n")
-    except (OSError, stamp.Untested) as error:
-        print(f"hand_over: {error}", file=sys.stderr)
+    except (Missing, OSError, stamp.Untested) as error:
+        errors.tell("hand_over", error)
         return 1
     print(f"{digest}  {options.output}")
     return 0

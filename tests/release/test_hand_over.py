@@ -9,6 +9,8 @@ import io
 import json
 import os
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -33,6 +35,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
     dist = release.folder / "dist"
     dist.mkdir()
     (dist / WHEEL).write_bytes(b"wheel")
+    for name in DOCUMENTS.values():
+        shutil.copy(release.folder / name, dist)
     gate = json.loads(release.gate.read_text())
     gate["artifacts"][WHEEL] = stamp.describe(dist / WHEEL)
     release.gate.write_text(json.dumps(gate))
@@ -71,8 +75,9 @@ def sha256(path: pathlib.Path) -> str:
 
 @pytest.fixture
 def take(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Callable[..., int]:
-    """Runs take_over.py; the tools are those of this test."""
+    """Runs take_over.py; the tools are those of this test, and so are version and commit of the checkout."""
     monkeypatch.setattr(take_over, "unpack_tools", lambda place: pathlib.Path(TOOLS["oras"]).parent)
+    monkeypatch.setattr(take_over, "checked_out", lambda: ("1.2.3", "0123abc"))
 
     def run(archive: pathlib.Path, digest: str = "") -> int:
         words = ["--archive", str(archive), "--sha256", digest or sha256(archive), "--place", str(tmp_path / "place")]
@@ -218,11 +223,20 @@ def entry(name: str, **fields: object) -> tarfile.TarInfo:
     [
         entry("../outside", size=1),
         entry("dist/../../outside", size=1),
+        entry("../content/dist/outside", size=1),
         entry("/tmp/outside", size=1),
         entry("dist/link", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
         entry("dist/hard", type=tarfile.LNKTYPE, linkname="gate.json"),
         entry("dist/fifo", type=tarfile.FIFOTYPE),
         entry("gate.json", size=1),
+        entry("./gate.json", size=1),
+        entry("gate.json/x", size=1),
+        entry("dist", size=1),
+        entry("push", size=1),
+        entry("packages/x.deb", size=1),
+        entry("tools/lib/x86_64-linux-gnu/libc.so.6", size=1),
+        entry("content/gate.json", size=1),
+        entry("documents/small/x.json", size=1),
     ],
     ids=lambda info: f"{info.name} {info.type.decode()}",
 )
@@ -234,8 +248,170 @@ def test_an_archive_that_leads_elsewhere_is_refused(
     hostile: tarfile.TarInfo,
 ) -> None:
     assert take(changed(archive, lambda name, content: content, hostile)) == 1
-    assert f"expected plain files, each once, found {hostile.name!r}" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("take_over: changed.tar: ") and repr(hostile.name) in said and said.count("\n") == 1
     assert not (tmp_path / "outside").exists()
+    assert {path.name for path in (tmp_path / "place").iterdir()} == {"content"}
+
+
+def test_a_file_of_the_archive_is_never_a_program(
+    archive: pathlib.Path, take: Callable[..., int], tmp_path: pathlib.Path
+) -> None:
+    changed_modes = archive.with_name("modes.tar")
+    with tarfile.open(archive) as source, tarfile.open(changed_modes, "w") as target:
+        for each in source:
+            each.mode = 0o4755
+            target.addfile(each, source.extractfile(each))
+    assert take(changed_modes) == 0
+    assert not [path for path in (tmp_path / "place/content").rglob("*") if path.is_file() and os.access(path, os.X_OK)]
+
+
+def stated(**facts: object) -> Callable[[str, bytes], bytes]:
+    """Changes what publication.json says."""
+
+    def change(name: str, content: bytes) -> bytes:
+        return json.dumps(json.loads(content) | facts).encode() if name == "publication.json" else content
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"documents": [["small", "text/plain", "/etc/passwd"]]}, "a document: expected a plain file name"),
+        ({"documents": [["small", "text/plain", "../../../secret"]]}, "a document: expected a plain file name"),
+        (
+            {"documents": [["small", "text/plain", "absent.json"]]},
+            "expected documents of images among the files in dist",
+        ),
+        (
+            {"documents": [["small", "text/plain", "gate.json=x"]]},
+            "expected documents of images among the files in dist",
+        ),
+        (
+            {"documents": [["another", "text/plain", "notes.md"]]},
+            "expected documents of images among the files in dist",
+        ),
+        ({"documents": [["../small", "text/plain", "notes.md"]]}, "an image: expected a plain file name"),
+        ({"documents": [["small", "text/plain=/etc/passwd", "notes.md"]]}, "expected media types"),
+        ({"documents": [["small", "notes.md"]]}, "expected what hand_over.py writes"),
+        ({"images": {"small=x": "sha256:1"}}, "expected names of images, found 'small=x'"),
+        ({"images": ["small"]}, "expected what hand_over.py writes"),
+        ({"version": "1.2.4"}, "expected the version of this checkout, 1.2.3, found '1.2.4'"),
+    ],
+    ids=str,
+)
+def test_what_the_archive_says_of_itself_names_no_other_file(
+    archive: pathlib.Path,
+    take: Callable[..., int],
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    facts: dict,
+    said: str,
+) -> None:
+    (tmp_path / "secret").write_text("password")
+    assert take(changed(archive, stated(**facts))) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "place/push").exists()
+
+
+def test_a_key_that_stands_twice_is_refused(
+    archive: pathlib.Path, take: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(name: str, content: bytes) -> bytes:
+        return content.replace(b"{", b'{"version": "1.2.3",', 1) if name == "publication.json" else content
+
+    assert take(changed(archive, change)) == 1
+    assert "expected each key once, found 'version' twice" in capsys.readouterr().err
+
+
+def test_a_changed_document_is_refused(
+    archive: pathlib.Path, take: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert take(changed(archive, functools.partial(flipped, part="image.spdx.json"))) == 1
+    assert "image.spdx.json: expected " in capsys.readouterr().err
+
+
+def test_a_document_that_is_no_file_of_the_release_is_not_handed_over(release: Release, tmp_path: pathlib.Path) -> None:
+    document = release.folder / "image.spdx.json"
+    before = document.read_bytes()
+    try:
+        document.write_text("forged")
+        done = write(release, tmp_path / "publication.tar")
+    finally:
+        document.write_bytes(before)
+    assert done.returncode == 1 and "hand_over: image.spdx.json: expected the same file in " in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("version", "revision", "said"),
+    [
+        ("1.2.4", "0123abc", "small: expected the version of this checkout, 1.2.4, among its labels, found '1.2.3'"),
+        (
+            "1.2.3",
+            "4567def",
+            "small: expected the revision of this checkout, 4567def, among its labels, found '0123abc'",
+        ),
+    ],
+)
+def test_what_another_checkout_built_is_refused(
+    archive: pathlib.Path,
+    take: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    version: str,
+    revision: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(take_over, "checked_out", lambda: (version, revision))
+    assert take(archive) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "facts", [{"version": "1.2.3", "tag": "v1.2.4", "revision": "0123abc"}, {"tag": "v1.2.3", "revision": "4567def"}]
+)
+def test_files_of_another_checkout_are_refused(
+    release: Release,
+    take: Callable[..., int],
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    facts: dict[str, str],
+) -> None:
+    before = (release.folder / "dist/release.json").read_bytes()
+    try:
+        (release.folder / "dist/release.json").write_text(json.dumps(facts))
+        write_sums(release.folder / "dist")
+        assert write(release, tmp_path / "publication.tar").returncode == 0
+    finally:
+        (release.folder / "dist/release.json").write_bytes(before)
+        write_sums(release.folder / "dist")
+    assert take(tmp_path / "publication.tar") == 1
+    assert re.search(r"dist: expected the (tag|revision) of this checkout, ", capsys.readouterr().err)
+
+
+def test_version_and_commit_are_those_that_are_checked_out(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(take_over, "_WORKSPACE", tmp_path)
+    (tmp_path / "version.bzl").write_text('# As it was.\nVERSION = "1.2.3"\n\nTVM_VERSION = "0.26.0"\n')
+    with pytest.raises(take_over.Refused, match="expected a git checkout"):
+        take_over.checked_out()
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@example.org")
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message=one"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert take_over.checked_out() == ("1.2.3", head)
+    (tmp_path / "version.bzl").write_text("VERSION = next()\n")
+    with pytest.raises(take_over.Refused, match="expected a line VERSION"):
+        take_over.checked_out()
+
+
+def test_the_version_of_this_checkout_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(take_over.checkout, "head", lambda folder: "0123abc")
+    version, _ = take_over.checked_out()
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version)
 
 
 def write_deb(path: pathlib.Path, files: dict[str, bytes]) -> None:
@@ -273,6 +449,13 @@ def test_the_tools_are_those_of_the_lock(mirror: pathlib.Path, tmp_path: pathlib
     programs = take_over.unpack_tools(tmp_path / "place")
     assert sorted(path.name for path in programs.iterdir() if path.suffix == "") == ["cosign", "gh", "oras"]
     assert (programs / "cosign.unwrapped").read_bytes() == b"a program"
+
+
+def test_tools_are_unpacked_into_a_new_folder(mirror: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "place/tools/usr/lib/x86_64-linux-gnu").mkdir(parents=True)
+    (tmp_path / "place/tools/usr/lib/x86_64-linux-gnu/libevil.so").write_text("planted")
+    with pytest.raises(FileExistsError):
+        take_over.unpack_tools(tmp_path / "place")
 
 
 def test_other_tools_than_those_of_the_lock_are_refused(mirror: pathlib.Path, tmp_path: pathlib.Path) -> None:
