@@ -100,12 +100,14 @@ class Fault:
         path: a regular expression, searched in the path.
         status: answer with this, or "cut" the connection in the middle of the body, or "stall" until the proxy stops.
         times: how many requests; None for all.
+        content: what to answer with, in place of the registry's content or an error.
     """
 
     method: str
     path: str
     status: int | str
     times: int | None = None
+    content: bytes | None = None
 
     def applies(self, method: str, path: str) -> bool:
         if self.times == 0 or not re.fullmatch(self.method, method) or not re.search(self.path, path):
@@ -173,7 +175,9 @@ class Proxy:
                     if self.headers.get("Transfer-Encoding") == "chunked"
                     else self.rfile.read(length)
                 )
-                if status in _ERRORS:
+                if fault and fault.content is not None and isinstance(status, int):
+                    self._answer(status, {"Content-Type": "application/octet-stream"}, fault.content)
+                elif status in _ERRORS:
                     headers = {"Content-Type": "application/json"}
                     if status == 401:
                         headers["WWW-Authenticate"] = 'Basic realm="test"'

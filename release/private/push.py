@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from fetch import arguments
+from fetch import arguments, errors
 from oci import credentials, lookup, reference
 from oci import layout as oci_layout
 from oci.status import UNSTAMPED
@@ -171,14 +171,14 @@ class Registry:
             PushError: it failed.
         """
         # A file, because a second pipe would fill up while the first is read.
-        with tempfile.TemporaryFile("w+") as errors:
+        with tempfile.TemporaryFile("w+") as messages:
             process = subprocess.Popen(
                 [self.tools[tool], *command],
                 cwd=cwd,
                 env=self.environments[tool],
                 stdin=None if sys.stdin and sys.stdin.isatty() else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=errors,
+                stderr=messages,
                 text=True,
             )
             assert process.stdout
@@ -193,8 +193,8 @@ class Registry:
             finally:
                 process.wait()
             if process.returncode:
-                errors.seek(0)
-                raise PushError(f"{self.repository}: {what}: {self.explain(errors.read())}")
+                messages.seek(0)
+                raise PushError(f"{self.repository}: {what}: {self.explain(messages.read())}")
         return "".join(lines)
 
     @staticmethod
@@ -229,12 +229,12 @@ class Registry:
             if re.search(pattern, said, re.IGNORECASE):
                 if "credentials" in meaning:
                     meaning += f": {credentials.advice(self.host, dict(os.environ))}"
-                return f"{meaning} ({reason})"
-        return reason
+                return f"{meaning} ({errors.one_line(reason, 300)})"
+        return errors.one_line(reason, 300)
 
     def resolve(self, tag: str) -> str | None:
-        """The digest that a tag points at, or None if the registry says that it is free."""
-        what = f"looking up the tag {tag}"
+        """The digest of the manifest that a tag or a digest names, or None if the registry says that it has none."""
+        what = f"looking up {'' if tag.startswith('sha256:') else 'the tag '}{tag}"
 
         def ask() -> str | None:
             try:
@@ -245,6 +245,28 @@ class Registry:
                 raise PushError(f"{self.repository}: {what}: {self.explain(str(error))}") from None
 
         return self._again(ask, r"status code (429|5\d\d)|connection broke")
+
+    def check_served(self, digest: str, tag: str) -> None:
+        """Checks that the registry, or what answers for it, serves what it has accepted.
+
+        Args:
+            digest: of the manifest that was sent.
+            tag: the tag that was set, or the digest again.
+
+        Raises:
+            PushError: it serves something else.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            found = self.resolve(tag)
+            if found == digest:
+                return
+            if attempt < _ATTEMPTS:
+                time.sleep(_PAUSE * 2 ** (attempt - 1))
+        name = f"{self.repository}{'@' if tag == digest else ':'}{tag}"
+        raise PushError(
+            f"{name}: expected {digest}, which the registry accepted, found {found or 'nothing'}: look at what answers"
+            f" for {self.host}, and whether another push sets the same tag"
+        )
 
     def version(self, digest: str) -> str:
         """The version that an image in the registry is labelled with, or ""."""
@@ -472,6 +494,7 @@ def push(options: argparse.Namespace) -> None:
         for image, digest, registry, tags in planned:
             say(f"push: {image.name} {digest} to {registry.repository}")
             registry.push(image, digest)
+            registry.check_served(digest, digest)
             say(f"push: attaching {', '.join(path.name for _, path in image.documents) or 'nothing'}")
             attached = registry.attach(image, digest)
             if key or options.keyless:
@@ -490,6 +513,7 @@ def push(options: argparse.Namespace) -> None:
                 # Again: another push may have set it since. What remains open is the moment between the two requests.
                 check_version_tags(registry, digest, [tag], options.version)
                 registry.tag(digest, tag)
+                registry.check_served(digest, tag)
                 options.tagged.append(f"{registry.repository}:{tag}")
     for _, digest, registry, tags in planned:
         print(f"{registry.repository}@{digest}")
@@ -555,7 +579,7 @@ def main() -> int:
         code, reason = 1, str(error)
     except KeyboardInterrupt:
         code, reason = 130, "interrupted; run the same command again to send only what the registry lacks"
-    print(f"push: {reason}. Tags set: {', '.join(options.tagged) or 'none'}.", file=sys.stderr)
+    errors.tell("push", f"{reason}. Tags set: {', '.join(options.tagged) or 'none'}.")
     return code
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -397,6 +398,43 @@ def test_only_the_registrys_own_404_is_a_free_tag(stamped: Release, server: Prox
     assert f"{repository}: looking up the tag 1.2.3: " in said and meaning in said
     server.faults.clear()
     assert resolved(stamped, f"{repository}:1.2.3") == stamped.digests["small"]
+
+
+OLD = b'{"schemaVersion": 2, "layers": []}'
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_a_registry_that_serves_something_else_than_it_accepted_is_an_error(release: Release, server: Proxy) -> None:
+    """It answers 201 to each push, and goes on to serve an old image under the tag."""
+    repository = f"{server.host}/team/x"
+    server.faults.append(Fault("GET|HEAD", "/manifests/nightly$", 200, content=OLD))
+    said = one_line(release.push("--repository", repository, "--tag", "nightly"))
+    served = f"expected {release.digests['small']}, which the registry accepted, found sha256:{sha256(OLD)}"
+    assert f"{repository}:nightly: {served}: look at what answers for {server.host}" in said
+    assert server.sent("PUT", "/manifests/nightly$") and said.endswith("Tags set: none.")
+
+
+def test_a_manifest_that_cannot_be_read_back_gets_no_tag(release: Release, server: Proxy) -> None:
+    """What oras says of the copy is not believed: here it sends nothing."""
+    wrapper = release.folder / "oras"
+    wrapper.write_text("#!/bin/sh\nexit 0\n")
+    wrapper.chmod(0o755)
+    said = one_line(release.push("--repository", f"{server.host}/team/x", "--tag", "nightly", f"--oras={wrapper}"))
+    digest = release.digests["small"]
+    assert f"/team/x@{digest}: expected {digest}, which the registry accepted, found nothing: look at" in said
+    assert server.sent("PUT") == []
+
+
+def test_what_a_registry_says_is_no_command(release: Release, server: Proxy) -> None:
+    hostile = json.dumps({"errors": [{"code": "DENIED", "message": "no\n::error::revoked\x1b[2J ##[x]"}]}).encode()
+    server.faults.append(Fault("PUT", "/manifests/", 403, content=hostile))
+    done = release.push("--repository", f"{server.host}/team/x", "--tag", "nightly")
+    assert done.returncode == 1 and "these credentials may not push here" in done.stderr
+    assert not [line for line in done.stderr.splitlines() if line.lstrip().startswith("::")]
+    assert "\x1b" not in done.stderr and "##[" not in done.stderr
 
 
 def test_a_tag_that_another_push_sets_meanwhile_is_not_overwritten(stamped: Release, server: Proxy) -> None:
