@@ -13,6 +13,7 @@ machine. If something cannot be varied here, the command fails unless --without 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -23,17 +24,35 @@ import tempfile
 import time
 from collections.abc import Collection
 
-from fetch import arguments
+from fetch import arguments, errors
 from oci import reference
-from oci.layout import is_layout
+from oci.layout import LayoutError, is_layout, manifest_digest
 from release.private import publish, stamp
 from release.private.reproduce import compare, record, second_build
 
 _TARGET = "//release:reproduce"
 _FACTS = "release/dist/release.json"
 
-# An artifact's kind and name, as in the record.
-Thing = tuple[str, str]
+Thing = record.Thing
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """An artifact to verify.
+
+    Attributes:
+        thing: its kind and name, as in the record.
+        path: where it is.
+        digest: its digest, as the record has digests.
+        build: the build of the record that it is compared with.
+        recorded: the digest that this build has for it, or None.
+    """
+
+    thing: Thing
+    path: pathlib.Path
+    digest: str
+    build: str
+    recorded: str | None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE_OR_IMAGE",
         help=(
             "published artifacts: a wheel, a bill of materials, a folder of a release, an OCI layout, REGISTRY/NAME:TAG"
-            " or REGISTRY/NAME@DIGEST"
+            " or REGISTRY/NAME@DIGEST, with IMAGE= before it if NAME does not end in the image's name"
         ),
     )
     parser.add_argument("--tag", help="the release that the verified artifacts belong to (default: this version's)")
@@ -183,14 +202,22 @@ class Command:
         options = self.options
         content = record.read(self.digests)
         tag = options.tag or f"v{options.version}"
-        things: dict[Thing, pathlib.Path] = {}
+        found: list[tuple[Thing, pathlib.Path]] = []
         for number, text in enumerate(options.verify):
             path = arguments.user_path(text)
-            things |= record.artifacts(path if path.exists() else self._pull(text, place / "pulled" / str(number)))
-        found = {thing: record_digest(path) for thing, path in things.items()}
-        looked_up = {thing: record.look_up(content, tag, self.build, thing, digest) for thing, digest in found.items()}
-        [revision] = {revision for _, revision, _ in looked_up.values()}
-        rebuilt = self._here(list(things)) if revision == self.revision else None
+            if path.exists():
+                found += record.artifacts(path)
+            else:
+                found += self._pull(text, place / "pulled" / str(number))
+        published, revisions = [], set()
+        for thing, path in found:
+            digest = record_digest(path)
+            build, revision, recorded = record.look_up(content, tag, self.build, thing, digest)
+            published.append(Published(thing, path, digest, build, recorded))
+            revisions.add(revision)
+        [revision] = revisions
+        wanted = list(dict.fromkeys(each.thing for each in published))
+        rebuilt = self._here(wanted) if revision == self.revision else None
         where = "this build" if rebuilt is not None else "a build of it here"
         if rebuilt is None:
             print(
@@ -201,8 +228,8 @@ class Command:
             # Vary nothing: that commit's locks may name what has not been downloaded yet, and certificates would have
             # expired by the second build's clock.
             with self._second(place / "build", revision, second_build.NAMES[2:]) as second:
-                return self._verdict(tag, found, looked_up, things, self._build_at(second, list(things)), where)
-        return self._verdict(tag, found, looked_up, things, rebuilt, where)
+                return self._verdict(tag, published, self._build_at(second, wanted), where)
+        return self._verdict(tag, published, rebuilt, where)
 
     def _here(self, wanted: list[Thing]) -> dict[Thing, pathlib.Path]:
         images = self.images()
@@ -224,77 +251,78 @@ class Command:
             for kind, name in wanted
         }
 
-    def _verdict(
-        self,
-        tag: str,
-        found: dict[Thing, str],
-        looked_up: dict[Thing, tuple[str, str, str | None]],
-        things: dict[Thing, pathlib.Path],
-        rebuilt: dict[Thing, pathlib.Path],
-        where: str,
-    ) -> bool:
+    def _verdict(self, tag: str, published: list[Published], rebuilt: dict[Thing, pathlib.Path], where: str) -> bool:
         """Prints a line for each artifact and the differences; returns whether there are none.
 
         Args:
             tag: the release's tag.
-            found: the artifacts' digests.
-            looked_up: their entries in the record (record.look_up).
-            things: their paths.
+            published: the artifacts.
             rebuilt: their paths in a build here.
             where: a description of that build.
         """
         good, different = True, []
-        for thing, digest in found.items():
-            build, _, expected = looked_up[thing]
-            made = record_digest(rebuilt[thing]) if rebuilt[thing].exists() else None
+        for each in published:
+            name, here = each.thing[1], rebuilt[each.thing]
+            made = record_digest(here) if here.exists() else None
             said = (
                 "as recorded"
-                if digest == expected
-                else f"NOT AS RECORDED: {expected or 'release/digests.json has none of that name'}"
+                if each.digest == each.recorded
+                else f"NOT AS RECORDED: {each.recorded or 'release/digests.json has none of that name'}"
             )
             same = (
                 "the same bytes in " + where
-                if digest == made
+                if each.digest == made
                 else f"OTHER BYTES in {where}: {made or 'it has no such artifact'}"
             )
-            print(f"{thing[1]}: {digest}\n    {said} for {tag}, {build}\n    {same}")
-            if digest != made and build != self.build:
-                print(f"    this build is {self.build}: to compare, build with the options of {build}")
-            good &= digest == expected and digest == made
-            if made and digest != made:
-                one, other = things[thing], rebuilt[thing]
-                different += compare.differences({thing[1]: one}, {thing[1]: other})[1]
+            print(f"{name}: {each.digest}\n    {said} for {tag}, {each.build}\n    {same}")
+            if each.digest != made and each.build != self.build:
+                print(f"    this build is {self.build}: to compare, build with the options of {each.build}")
+            good &= each.digest == each.recorded and each.digest == made
+            if made and each.digest != made:
+                different += compare.differences({name: each.path}, {name: here})[1]
         if different:
             print("first: published; second: built here")
             compare.tell(different, self.options.diffoscope, self.html)
-        print(f"{len(found)} artifacts verified" if good else "not verified: see above")
+        print(f"{len(published)} artifacts verified" if good else "not verified: see above")
         return good
 
-    def _pull(self, name: str, layout: pathlib.Path) -> pathlib.Path:
-        """Copies an image from a registry, unchanged."""
+    def _pull(self, text: str, layout: pathlib.Path) -> list[tuple[Thing, pathlib.Path]]:
+        """Copies an image from a registry, unchanged. Its name is what the user asked for, not what the registry says.
+
+        Args:
+            text: REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST; the last part of NAME is the image's name. IMAGE= before it
+                names another one.
+            layout: a folder for the copy.
+        """
+        image, _, name = text.rpartition("=")
         try:
-            host = reference.parse(name).host
+            asked = reference.parse(name)
         except reference.ReferenceError:
-            record.artifacts(pathlib.Path(name))
-            raise AssertionError(f"{name} is an artifact on disk, not in a registry") from None
+            record.artifacts(pathlib.Path(text))
+            raise AssertionError(f"{text} is an artifact on disk, not in a registry") from None
         layout.mkdir(parents=True)
-        plain = ["--src-tls-verify=false"] if reference.on_this_machine(host) else []
-        skopeo = [
-            os.path.abspath(self.options.skopeo),
-            "--insecure-policy",
-            "copy",
-            "--quiet",
-            "--preserve-digests",
-            *plain,
-        ]
+        plain = ["--src-tls-verify=false"] if reference.on_this_machine(asked.host) else []
+        # An index is copied as it is: skopeo would choose one of its platforms, and the others would not be verified.
+        options = ["--quiet", "--preserve-digests", "--multi-arch=index-only", *plain]
+        skopeo = [os.path.abspath(self.options.skopeo), "--insecure-policy", "copy", *options]
         done = subprocess.run(
             [*skopeo, f"docker://{name}", f"oci:{layout}"], capture_output=True, text=True, errors="replace"
         )
         if done.returncode:
             raise record.RecordError(
-                f"{name}: skopeo could not pull it: {done.stderr.strip()}. To log in, see release/README.md"
+                f"{name}: skopeo could not pull it: {errors.one_line(done.stderr, 500)}. To log in, see"
+                " release/README.md"
             )
-        return layout
+        try:
+            digest = manifest_digest(layout)
+        except LayoutError as error:
+            raise record.RecordError(
+                f"{name}: expected one image, found {str(error).rpartition('found ')[2]}. If it is an index, verify"
+                " each of its images by digest"
+            ) from None
+        if asked.digest and digest != asked.digest:
+            raise record.RecordError(f"{name}: expected that digest, found {digest}")
+        return record.artifacts(layout, image or asked.name.rpartition("/")[2])
 
 
 def record_digest(path: pathlib.Path) -> str:
@@ -327,8 +355,15 @@ def main() -> int:
         if good and options.record:
             command.record()
         return 0 if good else 1
-    except (compare.CompareError, publish.Refused, record.RecordError, second_build.NotVaried, stamp.Untested) as error:
-        print(f"reproduce: {error}", file=sys.stderr)
+    except (
+        compare.CompareError,
+        errors.UserError,
+        publish.Refused,
+        record.RecordError,
+        second_build.NotVaried,
+        stamp.Untested,
+    ) as error:
+        errors.tell("reproduce", error)
     except subprocess.CalledProcessError as error:
         print(
             f"reproduce: the second build failed ({' '.join(map(str, error.cmd[-8:]))}): exit status"

@@ -19,6 +19,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 
+from fetch import errors
 from fetch.hashes import file_sha256
 from oci.layout import Image, LayoutError, is_layout
 
@@ -243,7 +244,7 @@ def show(different: list[Difference], diffoscope: pathlib.Path, html: pathlib.Pa
         raise CompareError(
             f"diffoscope: expected exit status 0 or 1, found {done.returncode}: {done.stderr.strip()[-2000:]}"
         )
-    lines = done.stdout.splitlines()
+    lines = [errors.printable(line) for line in done.stdout.splitlines()]
     if len(lines) > _SHOWN_LINES:
         lines = [*lines[:_SHOWN_LINES], f"… {len(lines) - _SHOWN_LINES} more lines in {html}"]
     return "\n".join(lines)
@@ -256,7 +257,7 @@ def tell(different: list[Difference], diffoscope: pathlib.Path, html: pathlib.Pa
         if difference.first and difference.second:
             members = changed_members(difference.first, difference.second)
             for member in members[:20]:
-                print(f"      {member}")
+                print(f"      {errors.printable(member)}")
             if len(members) > 20:
                 print(f"      and {len(members) - 20} more members")
     sys.stdout.flush()

@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from fetch import names
 from oci.layout import Image, is_layout
 from release.private import publish, stamp
 
@@ -25,6 +26,9 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _TAG = re.compile(r"v(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
 _BUILD = re.compile(r"(upstream|registries)(,cuda)?(,without-mlc-llm)?")
+
+# An artifact's kind and name.
+Thing = tuple[str, str]
 
 # Kind → name → digest.
 Digests = dict[str, dict[str, str]]
@@ -151,30 +155,32 @@ def write(path: pathlib.Path, tag: str, build: str, digests: Digests, workspace:
 # What was published -----------------------------------------------------------------------------------------------
 
 
-def artifacts(thing: pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
-    """The artifacts to verify at a path: (kind, name) → path; an image's name is its title.
+def artifacts(thing: pathlib.Path, image: str | None = None) -> list[tuple[Thing, pathlib.Path]]:
+    """The artifacts to verify at a path, each with its path; two may have the same name.
 
     Args:
         thing: a wheel, a bill of materials, the folder of a downloaded release, or an OCI layout.
+        image: the name that the image at that path must have (default: whatever its title says).
 
     Raises:
-        RecordError: it is none of these.
+        RecordError: it is none of these, or an image with another title.
     """
     if is_layout(thing):
-        return {("images", title(thing)): thing}
-    if thing.is_dir():
-        found = {
-            (found, path.name): path
-            for path in sorted(thing.iterdir())
-            if path.is_file() and (found := kind(path.name))
-        }
-        layouts = {
-            ("images", title(path)): path for path in sorted(thing.iterdir()) if path.is_dir() and is_layout(path)
-        }
-        if found or layouts:
-            return found | layouts
-    elif thing.is_file() and (found_kind := kind(thing.name)):
-        return {(found_kind, thing.name): thing}
+        found = title(thing)
+        if image and found != image:
+            raise RecordError(f"{thing}: expected the image {image}, found one with the title {found}")
+        return [(("images", found), thing)]
+    if thing.is_dir() and not image:
+        listed: list[tuple[Thing, pathlib.Path]] = []
+        for path in sorted(thing.iterdir()):
+            if path.is_dir() and is_layout(path):
+                listed.append((("images", title(path)), path))
+            elif path.is_file() and (kind_of_file := kind(path.name)):
+                listed.append(((kind_of_file, names.base_name(path.name, str(thing))), path))
+        if listed:
+            return listed
+    elif not image and thing.is_file() and (kind_of_file := kind(thing.name)):
+        return [((kind_of_file, names.base_name(thing.name, str(thing.parent))), thing)]
     raise RecordError(
         f"{thing}: expected a wheel, a bill of materials (*.spdx.json, *.cdx.json), a folder of them, an OCI image"
         " layout, or REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST; found"
@@ -187,16 +193,17 @@ def title(layout: pathlib.Path) -> str:
 
     Raises:
         RecordError: it has no such label.
+        names.UnsafeNameError: the label is no plain name.
     """
     try:
-        found: str = Image(layout).config["config"]["Labels"]["org.opencontainers.image.title"]
+        found = Image(layout).config["config"]["Labels"]["org.opencontainers.image.title"]
     except (ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{layout}: expected an image with a title among its labels, found {error!r}") from None
-    return found
+    return names.base_name(found, f"{layout}: the title of the image")
 
 
 def look_up(
-    content: dict[str, Any], tag: str, preferred: str, kind_and_name: tuple[str, str], found: str
+    content: dict[str, Any], tag: str, preferred: str, kind_and_name: Thing, found: str
 ) -> tuple[str, str, str | None]:
     """Finds an artifact in the record.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import json
 import os
 import pathlib
@@ -14,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from fetch import errors
+from oci.layout import MANIFEST
 from oci.registry_server import registry
 from release.private import stamp
 from release.private.reproduce import command, compare, record
@@ -22,6 +26,7 @@ from tests.oci.layouts import write_layout
 DIFFOSCOPE = pathlib.Path(os.environ["DIFFOSCOPE"]).absolute()
 DIGESTS = pathlib.Path(os.environ["DIGESTS"])
 REGISTRY, SKOPEO = (pathlib.Path(os.environ[name]).absolute() for name in ("REGISTRY", "SKOPEO"))
+INDEX = "application/vnd.oci.image.index.v1+json"
 TAG, BUILD = "v0.1.0", "registries"
 
 
@@ -294,6 +299,82 @@ def test_another_profile_is_named(
 def test_a_release_that_is_not_recorded(release: Release, published: pathlib.Path) -> None:
     with pytest.raises(record.RecordError, match="expected v0.3.0, found v0.1.0"):
         verify(release, release, [published / "dist"], tag="v0.3.0")
+
+
+def test_two_of_the_same_name_are_both_verified(
+    release: Release, published: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = published / "dist/a-1-py3-none-any.whl", tmp_path / "other/a-1-py3-none-any.whl"
+    bad.parent.mkdir()
+    bad.write_text("tampered\n")
+    for things in ([bad, good], [good, bad]):
+        assert not verify(release, release, things)
+        said = capsys.readouterr().out
+        assert said.count("a-1-py3-none-any.whl: sha256:") == 2 and said.count("NOT AS RECORDED") == 1
+
+
+def test_two_images_of_the_same_title_are_both_verified(
+    release: Release, published: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "both"
+    write_layout(folder / "a", [{"etc/x": b"tampered\n"}], labels={"title": "tiny"})
+    shutil.copytree(published / "image", folder / "b")
+    for things in ([folder], [folder / "a", folder / "b"]):
+        assert not verify(release, release, things)
+        assert capsys.readouterr().out.count("tiny: sha256:") == 2
+
+
+@pytest.mark.parametrize("title", ["x\n::error::revoked", "../tiny", "\x1b[2J", ""])
+def test_a_title_that_is_no_name_is_refused(
+    release: Release, published: pathlib.Path, tmp_path: pathlib.Path, title: str
+) -> None:
+    write_layout(tmp_path / "hostile", [{"etc/x": b"1"}], labels={"title": title})
+    with pytest.raises(errors.UserError, match="the title of the image: expected a plain file name, found"):
+        verify(release, release, [tmp_path / "hostile"])
+
+
+def pushed(layout: pathlib.Path, name: str, *options: str) -> None:
+    """Pushes a layout with skopeo."""
+    copy = (str(SKOPEO), "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", *options)
+    subprocess.run([*copy, f"oci:{layout}", f"docker://{name}"], check=True)
+
+
+def test_a_registry_does_not_choose_which_image_is_verified(
+    release: Release, published: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It answers for mlc_llm with an image that was published too."""
+    (tmp_path / "registry").mkdir()
+    with registry(str(REGISTRY), tmp_path / "registry") as port:
+        pushed(release.image, f"localhost:{port}/team/mlc_llm:1")
+        with pytest.raises(record.RecordError, match="expected the image mlc_llm, found one with the title tiny"):
+            verify(release, release, [f"localhost:{port}/team/mlc_llm:1"])
+        assert verify(release, release, [f"tiny=localhost:{port}/team/mlc_llm:1"])
+
+
+def test_an_index_is_refused(release: Release, published: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """One of its images, the one that skopeo would choose, is as recorded."""
+    (tmp_path / "registry").mkdir()
+    with registry(str(REGISTRY), tmp_path / "registry") as port:
+        name = f"localhost:{port}/team/tiny"
+        pushed(release.image, f"{name}:one")
+        manifest = (release.image / "blobs" / stamp.image_digest(release.image).replace(":", "/")).read_bytes()
+        entry = {"mediaType": MANIFEST, "digest": stamp.image_digest(release.image), "size": len(manifest)}
+        machine = {"amd64": {"architecture": "amd64", "os": "linux"}, "arm64": {"architecture": "arm64", "os": "linux"}}
+        index = {
+            "schemaVersion": 2,
+            "mediaType": INDEX,
+            "manifests": [{**entry, "platform": platform} for platform in machine.values()],
+        }
+        connection = http.client.HTTPConnection("localhost", port)
+        body = json.dumps(index).encode()
+        connection.request("PUT", "/v2/team/tiny/manifests/all", body, {"Content-Type": INDEX})
+        assert connection.getresponse().status == 201
+        connection.close()
+        for reference in (f"{name}:all", f"{name}@sha256:{hashlib.sha256(body).hexdigest()}"):
+            with pytest.raises(
+                record.RecordError, match="expected one image, found .*image.index.* verify each of its"
+            ):
+                verify(release, release, [reference])
 
 
 def test_an_image_in_a_registry(
