@@ -11,6 +11,8 @@ from typing import Any
 
 import jinja2
 
+from fetch import errors
+
 _FOLDER = pathlib.Path(__file__).parent
 
 
@@ -41,9 +43,20 @@ def short(digest: str) -> str:
     return digest.partition(":")[2][:12]
 
 
+def code(text: str) -> str:
+    """Text as a code span of Markdown, in which nothing is a link, a mention or markup (CommonMark, "Code spans")."""
+    line = errors.one_line(text)
+    if not line:
+        return ""
+    fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
+    # Without these, a backtick at an end would belong to the fence.
+    space = " " if line[0] == "`" or line[-1] == "`" else ""
+    return f"{fence}{space}{line}{space}{fence}"
+
+
 def cell(text: str) -> str:
-    """Text escaped for a cell of a Markdown table."""
-    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
+    """Text as a code span in a cell of a Markdown table, whose "|" ends a cell in code too (GFM, "Tables")."""
+    return code(text).replace("|", "\\|")
 
 
 def render(template: pathlib.Path, **facts: Any) -> str:
@@ -59,5 +72,5 @@ def render(template: pathlib.Path, **facts: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(size=size, growth=growth, count=count, short=short, cell=cell)
+    environment.filters.update(size=size, growth=growth, count=count, short=short, code=code, cell=cell)
     return environment.get_template(template.name).render(facts)

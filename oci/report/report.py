@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 
-from fetch import arguments
+from fetch import arguments, errors
 from oci import image_facts, reference
 from oci.image_facts import ImageError, ImageFacts, LayerContent
 from oci.report import pages, treemap
@@ -134,7 +134,7 @@ def main() -> int:
         output = (options.output or arguments.user_path(f"{image.name}.html")).absolute()
         output.write_text(page(image, other), encoding="utf-8")
     except ImageError as error:
-        print(f"report: {error}", file=sys.stderr)
+        errors.tell("report", error)
         return 1
     except OSError as error:
         print(

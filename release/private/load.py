@@ -13,7 +13,7 @@ import os
 import pathlib
 import sys
 
-from fetch import arguments
+from fetch import arguments, errors
 from oci import container_tool
 from release.private import stamp
 
@@ -36,7 +36,7 @@ def main() -> int:
         digest = stamp.check(json.loads(options.gate.read_text()), layouts[name])
         tool, _ = container_tool.find(container_tool.ENGINES, options.tool)
     except (stamp.Untested, container_tool.NoTool) as error:
-        print(f"load: {error}", file=sys.stderr)
+        errors.tell("load", error)
         return 1
     print(f"load: {name} {digest} into {tool}", file=sys.stderr, flush=True)
     loader = str(loaders[name].absolute())

@@ -23,7 +23,7 @@ from fetch.locks import CRATE, DEBIAN, PYPI, SOURCE, Input
 from oci import image_facts, status
 from oci.image_facts import ImageFacts, LayerContent
 from oci.report import pages
-from release.private import stamp
+from release.private import publish, stamp
 
 ECOSYSTEMS = {DEBIAN: "Debian packages", PYPI: "Python distributions", SOURCE: "Sources", CRATE: "Rust crates"}
 
@@ -96,7 +96,10 @@ def read_inputs(path: pathlib.Path) -> tuple[str | None, list[Input]]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return content["release"], [Input.from_json(entry) for entry in content["inputs"]]
+        release = content["release"]
+        if release is not None and not publish.TAG.fullmatch(release):
+            raise ValueError(f"the release {release!r:.100}")
+        return release, [Input.from_json(entry) for entry in content["inputs"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PageError(f"{path}: expected inputs as fetch/locks.py writes them, found {error!r}") from error
 

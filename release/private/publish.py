@@ -26,7 +26,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from fetch import arguments
+from fetch import arguments, errors
 from fetch.hashes import file_sha256
 from release import checkout
 from release.private import signing, tool_environment
@@ -37,7 +37,7 @@ _TARGET = "--config=release //release:publish"
 _COMMAND = f"tools/bazel run {_TARGET}"
 _MAKE_AGAIN = f"To build it again: {_COMMAND}"
 # Semantic Versioning 2.0.0, clause 2: no leading zeros. Pre-releases are not published.
-_TAG = re.compile(r"v(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
+TAG = re.compile(r"v(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 # GitHub renames files with other characters in their names, which would break links and sums.
 _FILE_NAME = re.compile(r"[A-Za-z0-9_+@-]+(\.[A-Za-z0-9_+@-]+)*")
@@ -59,7 +59,7 @@ class HostError(Exception):
     """
 
     def __init__(self, text: str) -> None:
-        self.reason = " ".join(text.split()).removeprefix("gh: ") or "gh said nothing"
+        self.reason = errors.one_line(text, 1000).removeprefix("gh: ") or "gh said nothing"
         codes = re.search(r"HTTP (\d{3})|status code: (\d{3})", self.reason)
         self.status = int(codes[1] or codes[2]) if codes else None
         super().__init__(self.reason)
@@ -230,9 +230,9 @@ class ReleasePage:
 
     def _run(self, *words: str) -> str:
         process = self._start(*words)
-        output, errors = process.communicate()
+        output, messages = process.communicate()
         if process.returncode:
-            raise HostError(errors.decode(errors="replace"))
+            raise HostError(messages.decode(errors="replace"))
         return output.decode()
 
     def _release(self, command: str, *words: str) -> str:
@@ -357,7 +357,7 @@ def upload(
                     f"release {tag} is public at {release['html_url']} with other files: {difference}. "
                     "It stays as it is: raise VERSION in version.bzl, tag that, and publish it"
                 )
-            print(f"{tag} is published already with the same {len(sums)} files: {release['html_url']}")
+            print(f"{tag} is published already with the same {len(sums)} files: {errors.one_line(release['html_url'])}")
             return
     if len(releases) > 1:
         delete = f"gh release delete {tag} --repo {page.repository}"
@@ -383,7 +383,7 @@ def upload(
     published = page.again(draft)
     if published["draft"]:
         raise Refused(f"release {tag}: expected it to be public, found it still a draft. To publish it: {_COMMAND}")
-    print(f"published {tag}: {published['html_url']}")
+    print(f"published {tag}: {errors.one_line(published['html_url'])}")
 
 
 def remedy(error: HostError, repository: str) -> str:
@@ -432,7 +432,7 @@ def publish(options: argparse.Namespace) -> None:
         or (environment.get("GITHUB_REF_NAME") if environment.get("GITHUB_REF_TYPE") == "tag" else None)
         or distribution.tag
     )
-    if not _TAG.fullmatch(tag):
+    if not TAG.fullmatch(tag):
         raise Refused(
             f"tag {tag}: expected vX.Y.Z with three plain numbers, found {tag!r}. To fix it: git tag {distribution.tag}"
         )
@@ -499,7 +499,7 @@ def main() -> int:
     try:
         publish(parser.parse_args())
     except Refused as refusal:
-        print(f"publish: {refusal}", file=sys.stderr)
+        errors.tell("publish", refusal)
         return 1
     return 0
 

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 
-from fetch import arguments
+from fetch import arguments, errors
 from oci import container_tool
 from oci import layout as oci_layout
 
@@ -189,7 +189,7 @@ def main() -> int:
             return run_in_runc(path, options, image, os.path.abspath(options.umoci))
         return run_in_engine(tool, path, options, image, f"{name}:{options.version}", loaders[name])
     except (RunError, container_tool.NoTool) as error:
-        print(f"run: {error}", file=sys.stderr)
+        errors.tell("run", error)
         return 1
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from oci.report import pages
 from release.private import page, stamp
 from tests.oci.html_pages import Page, assert_nothing_is_loaded
 from tests.oci.layouts import write_layout
@@ -167,7 +168,7 @@ def test_its_known_vulnerabilities(release: Release) -> None:
         assert [name, "81", "34", "0", "1", "22", "3", "0", "5"] in shown.rows
         assert f"\n| `{name}` | 81 | 34 | 0 | 1 | 22 | 3 | 0 | 5 |\n" in notes
     assert "audit of 2026-11-24: Debian:12 from Debian's security archive and OSV, PyPI from OSV." in shown.text
-    assert "audit of 2026-11-24" in notes
+    assert "audit of `2026-11-24`" in notes
     release.write("vulnerabilities.json", KNOWN | {"sources": {}})
     assert "without any data." in Page(release.pages()[0]).text
 
@@ -175,7 +176,7 @@ def test_its_known_vulnerabilities(release: Release) -> None:
 def test_what_changed(release: Release) -> None:
     html, notes = release.pages()
     shown = Page(html)
-    assert "compared with v0.1.0" in shown.text and "Compared with v0.1.0" in notes
+    assert "compared with v0.1.0" in shown.text and "Compared with `v0.1.0`" in notes
     changed = [row for row in shown.rows if row[0] in ("added", "removed", "updated")]
     assert changed == [
         ["updated", "bookworm/bash", "5.2 → 5.3"],
@@ -194,17 +195,17 @@ def test_what_changed(release: Release) -> None:
         if line.startswith(("### ", "| updated", "| removed", "| added", "No change"))
     ] == [
         "### Debian packages",
-        "| updated | bookworm/bash | 5.2 → 5.3 |",
-        "| updated | bullseye/bash | 5.1 → 5.1.1 |",
-        "| removed | bookworm/gone | 1.0 |",
-        "| added | bookworm/new | \\<script\\>x \\| \\*y\\* |",
+        "| updated | `bookworm/bash` | `5.2 → 5.3` |",
+        "| updated | `bullseye/bash` | `5.1 → 5.1.1` |",
+        "| removed | `bookworm/gone` | `1.0` |",
+        "| added | `bookworm/new` | `<script>x \\| *y*` |",
         "### Python distributions",
-        "| updated | numpy | 2.0, other files |",
-        "| updated | pytest | licence MIT → Apache-2.0 |",
+        "| updated | `numpy` | `2.0, other files` |",
+        "| updated | `pytest` | `licence MIT → Apache-2.0` |",
         "### Sources",
         "No change.",
         "### Rust crates",
-        "| added | 3/syn | 3.0.1 |",
+        "| added | `3/syn` | `3.0.1` |",
     ]
 
 
@@ -232,7 +233,7 @@ def test_licences(release: Release) -> None:
         ["Apache-2.0", "1"],
         ["BSD-3-Clause", "1"],
     ]
-    assert notes.endswith("* MIT: 5\n* Apache-2.0: 1\n* BSD-3-Clause: 1\n")
+    assert notes.endswith("* `MIT`: 5\n* `Apache-2.0`: 1\n* `BSD-3-Clause`: 1\n")
     assert "7 inputs: 3 Debian packages, 2 Python distributions, 1 Sources, 1 Rust crates" in Page(html).text
 
 
@@ -240,6 +241,28 @@ def test_one_page_that_loads_nothing_whatever_versions_are_called(release: Relea
     html, _ = release.pages()
     assert_nothing_is_loaded(html)
     assert HOSTILE in Page(html).text
+
+
+@pytest.mark.parametrize(
+    ("text", "span"),
+    [
+        ("@team www.evil.example ~~gone~~ &lt;b&gt; [x](y)", "`@team www.evil.example ~~gone~~ &lt;b&gt; [x](y)`"),
+        ("a`b``c", "```a`b``c```"),
+        ("`a", "`` `a ``"),
+        ("a|b", "`a\\|b`"),
+        ("a\n\n## b\x1b", "`a ## b\\x1b`"),
+        ("", ""),
+    ],
+)
+def test_values_in_the_notes_are_code(text: str, span: str) -> None:
+    assert pages.cell(text) == span
+
+
+def test_nothing_from_the_locks_is_a_link_or_a_mention(release: Release) -> None:
+    hostile = "@team www.evil.example ~~gone~~"
+    release.write("inputs.json", {"release": "v0.2.0", "inputs": [entry("pypi", hostile, hostile, license=hostile)]})
+    _, notes = release.pages()
+    assert notes.count(f"`{hostile}`") == notes.count(hostile) == 3
 
 
 def test_notes_are_markdown_tables(release: Release) -> None:
@@ -297,6 +320,13 @@ def test_an_image_that_was_not_tested_gets_no_page(release: Release) -> None:
             "previous.json: expected inputs as fetch/locks.py writes them",
         ),
         ("previous.json", {"release": "v0.1.0", "inputs": [{**copy.deepcopy(BEFORE[0]), "colour": "red"}]}, "colour"),
+        (
+            "previous.json",
+            {"release": "v0.1.0\n\n## Notice", "inputs": BEFORE},
+            "the release 'v0.1.0\\\\n\\\\n## Notice'",
+        ),
+        ("previous.json", {"release": "v0.1.0\n", "inputs": BEFORE}, "the release 'v0.1.0"),
+        ("previous.json", {"release": 1, "inputs": BEFORE}, "previous.json: expected inputs"),
     ],
 )
 def test_one_line_says_what_is_wrong(release: Release, name: str, content: Any, message: str) -> None:

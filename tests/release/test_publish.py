@@ -638,3 +638,8 @@ def test_a_download_that_breaks_off_is_no_difference_of_bytes(checkout: Checkout
     checkout.host.add_release(TAG, checkout.files)
     checkout.host.faults = [Fault(r"GET /\d+", 503, "Slow down")]
     assert "the host failed: " in checkout.refusal()
+
+
+def test_what_the_host_says_is_no_command() -> None:
+    error = publish.HostError("gh: not now (HTTP 503)\n::error::revoked\x1b[2J ##[x]\n")
+    assert (error.reason, error.status) == (r"not now (HTTP 503) ::error::revoked\x1b[2J ##\[x]", 503)

@@ -24,7 +24,6 @@ KINDS = ("images", "sboms", "wheels")
 _SBOM_ENDINGS = (".cdx.json", ".spdx.json")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_TAG = re.compile(r"v(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
 _BUILD = re.compile(r"(upstream|registries)(,cuda)?(,without-mlc-llm)?")
 
 # An artifact's kind and name.
@@ -70,7 +69,7 @@ def _check(path: pathlib.Path, content: Any) -> None:
     members(content, "the file", {"releases"})
     expect(isinstance(content["releases"], dict), "releases", "an object", content["releases"])
     for tag, release in content["releases"].items():
-        expect(bool(_TAG.fullmatch(tag)), "releases", "tags vX.Y.Z", tag)
+        expect(bool(publish.TAG.fullmatch(tag)), "releases", "tags vX.Y.Z", tag)
         members(release, tag, {"builds", "revision"})
         expect(
             bool(_COMMIT.fullmatch(str(release["revision"]))), f"{tag}, revision", "a commit's id", release["revision"]
