@@ -24,7 +24,6 @@ import datetime
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -39,7 +38,7 @@ from fetch.audit import osv, pins
 from fetch.audit import record as audit_record
 from fetch.audit.osv import Finding
 from fetch.audit.record import ALLOWED, Allowed, AuditError, Record, read_allowed
-from fetch.crates import update_crates
+from fetch.crates import registry, update_crates
 from fetch.debian import archive as debian
 from fetch.debian import update_debian
 from fetch.git import checkout
@@ -145,10 +144,9 @@ def outdated_crates(locked: list[Input], cargo: str) -> list[Outdated]:
         for number, each in enumerate(crates)
     ]
     with tempfile.TemporaryDirectory() as scratch:
-        Path(scratch, "Cargo.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        Path(scratch, "Cargo.toml").write_text("\n".join([*lines, "[workspace]", ""]), encoding="utf-8")
         Path(scratch, "lib.rs").touch()
-        command = [cargo, "generate-lockfile", "--quiet", "--manifest-path", f"{scratch}/Cargo.toml"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = registry.generate_lockfile(cargo, Path(scratch))
         if done.returncode:
             raise errors.UserError("cargo does not answer: " + " ".join(done.stdout.split())[:300])
         newest = update_crates.crates(Path(scratch, "Cargo.lock").read_text(encoding="utf-8"), "Cargo.lock")

@@ -2,9 +2,9 @@
 
     python3 fetch/crates/registry.py --cargo usr/bin/cargo --crate itoa@1.0.15@SHA256…    # JSON: file name → address
 
-Cargo answers, with this user's configuration: the registry that replaces the default one (The Cargo Book, "Source
-Replacement"), else its default. MLC_CRATES_URL, a download address as in a registry index's config.json ("dl"),
-overrides both. Standard library only: a repository rule runs this on the machine's own Python.
+Cargo answers, with this user's configuration in CARGO_HOME and no other: the registry that replaces the default one
+(The Cargo Book, "Source Replacement"), else its default. MLC_CRATES_URL, a download address as in a registry index's
+config.json ("dl"), overrides both. Standard library only: a repository rule runs this on the machine's own Python.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # the workspace root: this runs from a repository rule
 
 from fetch import errors, trust
 
-# Depends on one crate of the default registry, so that cargo reads that registry's configuration.
+# Depends on one crate of the default registry, so that cargo reads that registry's configuration. A workspace, because
+# cargo looks for one in the folders above otherwise.
 MANIFEST = """\
 [package]
 name = "asks"
@@ -33,6 +34,8 @@ path = "lib.rs"
 
 [dependencies]
 {name} = "={version}"
+
+[workspace]
 """
 
 
@@ -63,6 +66,35 @@ def download_url(template: str, name: str, version: str, sha256: str) -> str:
     return template
 
 
+def generate_lockfile(
+    cargo: str, folder: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Has cargo resolve the package in `folder`, which must be a workspace, with the configuration in CARGO_HOME only.
+
+    Cargo also reads .cargo/config.toml in its current folder and all above it (The Cargo Book, "Hierarchical
+    structure"), and runs programs that such a file names. Below /tmp that may be anyone's, so cargo starts in the root.
+
+    Args:
+      cargo: the program, by path or name.
+      folder: of Cargo.toml; receives Cargo.lock.
+      environment: cargo's; by default this program's.
+    """
+    return subprocess.run(
+        [
+            os.path.abspath(cargo) if os.sep in cargo else cargo,
+            "generate-lockfile",
+            "--quiet",
+            "--manifest-path",
+            str(folder / "Cargo.toml"),
+        ],
+        cwd="/",
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 def template(cargo: str, name: str, version: str) -> str:
     """The address that crates are downloaded from, as the index of cargo's registry says it.
 
@@ -91,13 +123,7 @@ def template(cargo: str, name: str, version: str) -> str:
         bundle = trust.bundle()
         if bundle:
             environment.setdefault("CARGO_HTTP_CAINFO", bundle)
-        done = subprocess.run(
-            [cargo, "generate-lockfile", "--quiet", "--manifest-path", str(Path(scratch, "Cargo.toml"))],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        done = generate_lockfile(cargo, Path(scratch), environment)
         # Where cargo keeps an index; a git index has no such file.
         for path in sorted(home.glob("registry/index/*/config.json")):
             return json.loads(path.read_text(encoding="utf-8"))["dl"]

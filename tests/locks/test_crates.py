@@ -163,6 +163,32 @@ def test_the_configured_registry_is_asked(index: pathlib.Path) -> None:
     }
 
 
+@pytest.mark.parametrize("name", [".cargo/config.toml", "Cargo.toml"])
+def test_no_folder_above_the_current_one_is_asked(
+    index: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A repository rule runs in Bazel's output base, which may be below /tmp, where anyone may write."""
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\n: > {tmp_path}/ran\nexit 1\n")
+    program.chmod(0o755)
+    top = tmp_path / "top"
+    (top / name).parent.mkdir(parents=True)
+    (top / name).write_text(
+        f'[build]\nrustc = "{program}"\nrustc-wrapper = "{program}"\n[source.crates-io]\nreplace-with = "evil"\n'
+        '[source.evil]\nregistry = "sparse+http://127.0.0.1:1/"\n[registries.evil]\nindex = "sparse+http://127.0.0.1:1/"\n'
+        f'credential-provider = ["{program}"]\n'
+        if name.startswith(".cargo")
+        else '[workspace]\nmembers = ["**"]\n[patch.crates-io]\nitoa = { path = "/nonexistent" }\n'
+    )
+    (top / "current").mkdir()
+    monkeypatch.chdir(top / "current")
+    # The package that cargo is asked about is there too.
+    monkeypatch.setattr(registry.tempfile, "tempdir", str(top / "current"))
+    found = registry.urls(CARGO, ["itoa@1.0.0@00"])
+    assert found == {"itoa-1.0.0.crate": "https://registry.example.org/dl/itoa/1.0.0/download"}
+    assert not (tmp_path / "ran").exists(), "a program of somebody's configuration ran"
+
+
 def test_the_variable_goes_before_the_configuration(index: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLC_CRATES_URL", "https://other.example.org/{crate}")
     assert registry.urls("/nonexistent", ["itoa@1.0.0@00"]) == {"itoa-1.0.0.crate": "https://other.example.org/itoa"}

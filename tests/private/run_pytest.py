@@ -79,6 +79,8 @@ def main() -> int:
     import pytest
 
     options = ["-p", "no:cacheprovider", "-c", os.devnull, f"--rootdir={Path.cwd()}", "-o", "xfail_strict=true", "-ra"]
+    # Otherwise pytest runs conftest.py of every folder above, as far as the user's home.
+    options.append(f"--confcutdir={Path.cwd()}")
     if temporary:
         options.append(f"--basetemp={temporary}/pytest")
     if "XML_OUTPUT_FILE" in os.environ:

@@ -35,6 +35,14 @@ def test_passing_files_pass(tmp_path: Path) -> None:
     assert result.returncode == 0 and "2 passed" in result.stdout, result.stdout + result.stderr
 
 
+def test_no_file_above_the_tests_runs(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("raise SystemExit('ran')\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --collect-only\n")
+    (tmp_path / "tests").mkdir()
+    result = run(tmp_path / "tests", PASSING)
+    assert result.returncode == 0 and "1 passed" in result.stdout, result.stdout + result.stderr
+
+
 @pytest.mark.parametrize(
     ("source", "reason"),
     [

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.toolchains import runfiles
+from toolchains.rust.private import cargo_build
 
 PACKAGE = runfiles.HERE / "rust"
 TOOL = runfiles.MAIN / "toolchains/rust/private/cargo_build.py"
@@ -53,6 +57,42 @@ def test_two_folders_one_library(tmp_path: Path) -> None:
         assert (folder / "libsum.a").read_bytes() == LIBRARY.read_bytes(), (
             f"not what Bazel built: {folder / 'libsum.a'}"
         )
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        (".cargo/config.toml", '[build]\nrustc-wrapper = "{program}"\n'),
+        (".cargo/config.toml", "[profile.release]\nopt-level = 0\noverflow-checks = true\n"),
+        (".cargo/config", '[env]\nCFLAGS = {{ value = "-DNDEBUG", force = true }}\n'),
+        (
+            ".cargo/config.toml",
+            '[source.crates-io]\nreplace-with = "mirror"\n[source.mirror]\nregistry = "sparse+https://r.example.org/"\n',
+        ),
+        ("Cargo.toml", '[workspace]\nmembers = ["**/package"]\n[profile.release]\nopt-level = 0\n'),
+    ],
+)
+def test_no_file_above_the_build_changes_the_library(tmp_path: Path, file: str, content: str) -> None:
+    """Bazel's output base is below the user's home by default."""
+    program = tmp_path / "program"
+    program.write_text(f'#!/bin/sh\n: > {tmp_path}/ran\nexec "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(content.format(program=program))
+    done = build_in(tmp_path / "cache", 4)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "ran").exists(), "a program of somebody's configuration ran"
+    assert (tmp_path / "cache/libsum.a").read_bytes() == LIBRARY.read_bytes()
+
+
+def test_a_configuration_in_the_root_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cargo reads that one from everywhere."""
+    monkeypatch.setattr(cargo_build, "_ROOT", tmp_path)
+    (tmp_path / ".cargo").mkdir()
+    (tmp_path / ".cargo/config").touch()
+    with pytest.raises(cargo_build.BuildError, match=f"found {tmp_path}/.cargo/config, which would change"):
+        cargo_build.build(argparse.Namespace(), tmp_path / "work")
+    assert not (tmp_path / "work").exists()
 
 
 def test_no_folder_of_the_build_is_in_the_library() -> None:

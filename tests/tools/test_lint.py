@@ -95,6 +95,12 @@ def test_a_fault_is_reported(
     assert (workspace / file).read_text(encoding="utf-8") == content, "linting changed the file"
 
 
+def test_no_settings_of_folders_above_count(workspace: Path) -> None:
+    write(workspace, ".shellcheckrc", "disable=all\n")
+    write(workspace, "inside/one.sh", "#!/bin/sh\necho $1\n")
+    assert not check(workspace / "inside", "one.sh", name="shellcheck")
+
+
 def test_clean_files_are_clean(workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for file, content in CLEAN_FILES.items():
         write(workspace, file, content)

@@ -44,6 +44,8 @@ def build(go: Path, sources: Path, package: str, output: Path) -> int:
             "GOROOT": str(goroot),
             "GOTELEMETRY": "off",
             "GOTOOLCHAIN": "local",
+            # Otherwise go looks for go.work in all folders above.
+            "GOWORK": "off",
             "HOME": scratch,
             "PATH": os.devnull,
         }

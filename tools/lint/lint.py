@@ -152,7 +152,8 @@ def linters(programs: Programs) -> list[Tool]:
             is_starlark,
             [str(programs.buildifier), "-mode=check", "-lint=warn", f"-warnings={warnings}"],
         ),
-        Tool("shellcheck", is_shell, [shellcheck, "--external-sources", "--"]),
+        # It would read .shellcheckrc in every folder above, and in the user's home.
+        Tool("shellcheck", is_shell, [shellcheck, "--norc", "--external-sources", "--"]),
         Tool("actionlint", is_workflow, [str(programs.actionlint), f"-shellcheck={shellcheck}", "-pyflakes=", "--"]),
         Tool(
             "zizmor",

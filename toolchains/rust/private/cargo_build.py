@@ -3,8 +3,9 @@
     cargo_build --cargo usr/bin/cargo --rustc usr/bin/rustc --cc gcc --cxx g++ --ar ar --strip strip \\
         --manifest Cargo.toml --lock Cargo.lock --source src/lib.rs --crate itoa-1.0.15.crate --output libname.a
 
-The build searches for nothing: it uses only the named compilers, PATH and HOME lead nowhere, and the given crates are
-cargo's only registry. The output depends only on the inputs, not on the folder or the time.
+The build searches for nothing: it uses only the named compilers, PATH and HOME lead nowhere, the given crates are
+cargo's only registry, and cargo finds no configuration or workspace above the package: the folder of the build may be
+below the user's home. The output depends only on the inputs, not on the folder or the time.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from pathlib import Path
 
 # 2000-01-01T00:00:00Z, like everywhere in this build.
 SOURCE_DATE_EPOCH = "946684800"
+
+# Cargo reads .cargo/config.toml in its current folder and in all above it (The Cargo Book, "Hierarchical structure"):
+# start it where there is only this one.
+_ROOT = Path("/")
 
 # Replaces the registry that Cargo.lock names by a folder (The Cargo Book, "Source Replacement").
 CONFIGURATION = """\
@@ -80,7 +85,8 @@ def environment(options: argparse.Namespace, work: Path) -> dict[str, str]:
         "AR": str(options.ar.absolute()),
         # This variable separates flags by 0x1f, so that folder names may contain spaces.
         "CARGO_ENCODED_RUSTFLAGS": f"--remap-path-prefix={work}=.",
-        "CARGO_HOME": str(work / "home"),
+        # Cargo looks for a workspace in all folders above the package, but not above its own home.
+        "CARGO_HOME": str(work),
         # With a single unit, the code does not depend on the number of threads.
         "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "1",
         "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER": str(options.cc.absolute()),
@@ -103,8 +109,14 @@ def build(options: argparse.Namespace, work: Path) -> None:
     Raises:
         BuildError: cargo failed, or built no static library or several.
     """
+    for name in ("config", "config.toml"):
+        if os.path.lexists(_ROOT / ".cargo" / name):
+            raise BuildError(
+                f"expected no configuration of cargo in the root folder, found {_ROOT / '.cargo' / name}, which would"
+                " change the library: move it into the home folder of its user"
+            )
     (work / "home").mkdir(parents=True)
-    (work / "home/config.toml").write_text(
+    (work / "config.toml").write_text(
         CONFIGURATION.format(directory=json.dumps(str(work / "vendor"))), encoding="utf-8"
     )
     (work / "vendor").mkdir()
@@ -112,9 +124,10 @@ def build(options: argparse.Namespace, work: Path) -> None:
     copy_package(options.manifest, options.lock, options.source, work / "package")
     command = [str(options.cargo.absolute()), "build", "--release", "--offline", "--locked", "--lib"]
     command += [f"--jobs={options.jobs}", f"--target-dir={work / 'target'}"]
+    command += [f"--manifest-path={work / 'package/Cargo.toml'}"]
     done = subprocess.run(
         command,
-        cwd=work / "package",
+        cwd=_ROOT,
         env=environment(options, work),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
