@@ -278,8 +278,19 @@ def test_a_release_has_one_output_base(machine: Launcher) -> None:
         bases.add(base)
     (base,) = bases
     assert str(machine.cache / "release") == base.rpartition("/")[0]
-    for startup in (["--output_base=/x"], ["--output_base", "/x"], ["--output_user_root", "/x"]):
+    for startup in (["--output_base=/x"], ["--output_base", "/x"], ["--output_base=/x", "--output_user_root=/y"]):
         assert_no_release(machine, *startup, "info", "--config=upstream", "--config=release")
+
+
+@pytest.mark.parametrize("startup", [["--output_user_root=/big disk"], ["--output_user_root", "/big disk"]])
+def test_a_release_has_its_own_output_base_in_any_root(machine: Launcher, startup: list[str]) -> None:
+    got, message = machine.arguments(
+        *startup, "build", "--config=upstream", "--config=release", BAZEL_REAL=machine.real
+    )
+    (base,) = [each.removeprefix("--output_base=") for each in got if each.startswith("--output_base=")]
+    assert base.startswith("/big disk/release/"), got
+    assert f"nothing comes from a cache: {base}\n" in message
+    assert startup[0] in got
 
 
 def test_commands_that_build_nothing_get_no_options_of_a_release(machine: Launcher) -> None:

@@ -91,11 +91,11 @@ def with_own_rc_file(line: options.CommandLine) -> options.CommandLine:
     return line if "release" in line.configs else line.with_first("--config=release")
 
 
-def _release_base() -> str:
+def _release_base(folder: str = "") -> str:
     import hashlib
 
     name = hashlib.sha256(os.fsencode(machine.ROOT)).hexdigest()[:16]
-    return os.path.join(machine.cache_folder(), "release", name)
+    return os.path.join(folder or machine.cache_folder(), "release", name)
 
 
 def check_supplied(found: tuple[str, str]) -> None:
@@ -115,8 +115,9 @@ def check_supplied(found: tuple[str, str]) -> None:
 def for_release(line: options.CommandLine) -> options.CommandLine:
     """Returns the command line that a release (a command with --config=release) runs with.
 
-    A release has a separate output base, so it never reuses outputs that other builds took from a cache. If you set
-    --output_base yourself, you are responsible for its contents. Commands that build get the options of `build:release`
+    A release has a separate output base, so it never reuses outputs that other builds took from a cache: in the folder
+    of --output_user_root, else in the launcher's cache folder. If you set --output_base yourself, you are responsible
+    for its contents. Commands that build get the options of `build:release`
     in the repository's own .bazelrc once more behind all others, where the command line cannot override them.
     """
     if line.command in _BUILDING:
@@ -127,9 +128,11 @@ def for_release(line: options.CommandLine) -> options.CommandLine:
                 " Restore it: git checkout .bazelrc"
             )
         line = line.with_last(*repeated)
-    if any(options.startup_values(line.startup, name) for name in ("--output_base", "--output_user_root")):
+    if options.startup_values(line.startup, "--output_base"):
         return line
-    base = _release_base()
+    # The root that the user gives is for outputs, but those of other builds are there too.
+    roots = options.startup_values(line.startup, "--output_user_root")
+    base = _release_base(os.path.abspath(roots[-1]) if roots else "")
     machine.say("a release has a separate output base, where nothing comes from a cache: " + base)
     return line.with_startup("--output_base=" + base)
 
