@@ -62,7 +62,7 @@ def _git_source_impl(rctx):
     rctx.report_progress("taking {} at {}".format(rctx.attr.source, locked["commit"]))
     done = rctx.execute([
         python,
-        "-B",
+        "-IB",
         checkout,
         rctx.attr.source,
         "--repository",

@@ -23,8 +23,8 @@ def _pypi_source_impl(rctx):
     def unpack(project, hashes, update, prefix, patterns):
         rctx.report_progress("downloading {}".format(project))
         archive = pypi_download(rctx, project, hashes, update)
-        rctx.report_progress("unpacking {}".format(archive.basename))
-        result = rctx.execute([python, "-B", extract, archive, "--prefix", prefix] + patterns)
+        rctx.report_progress("unpacking {}".format(project))
+        result = rctx.execute([python, "-IB", extract, archive, "--prefix", prefix] + patterns)
         if result.return_code:
             fail(result.stderr.strip())
         rctx.delete(archive)

@@ -43,7 +43,7 @@ def _debian_root_impl(rctx):
         rctx.report_progress("downloading {}".format(project))
         wheel = pypi_download(rctx, project, locked_requirement(rctx, requirements, project), "tools/bazel run //locks:update_requirements")
         files.append(wheel.basename)
-    arguments = [rctx.which("python3"), "-B", unpack, "--root", "."]
+    arguments = [rctx.which("python3"), "-IB", unpack, "--root", "."]
     for script, program in rctx.attr.wrappers.items():
         arguments += ["--wrapper", "{}={}".format(script, program)]
     for script, option in rctx.attr.dropped_options.items():
