@@ -41,12 +41,19 @@ def from_repository_cache(rctx, hashes, name):
             return True
     return False
 
-def pypi_fetch(rctx, what, file):
-    """Downloads one file of those that `pypi_files` lists, by its hash; `what` names it where nothing may be downloaded."""
+def pypi_fetch(rctx, what, file, name):
+    """Downloads one file of those that `pypi_files` lists, by its hash.
+
+    Args:
+        rctx: the repository context.
+        what: names the file where nothing may be downloaded.
+        file: its entry.
+        name: what to call it here. The index must not choose: it could name another file of the repository.
+    """
     no_network = rctx.os.environ.get("MLC_NO_NETWORK")
     done = rctx.download(
         file["url"],
-        file["filename"],
+        name,
         sha256 = file["hashes"]["sha256"],
         allow_fail = bool(no_network),
         auth = {file["url"]: file["auth"]} if "auth" in file else {},
@@ -55,7 +62,7 @@ def pypi_fetch(rctx, what, file):
         fail("{} (sha256 {}): {}".format(what, file["hashes"]["sha256"], no_network))
 
 def pypi_download(rctx, project, hashes, update):
-    """Downloads the one file of a PyPI project that has one of the given hashes.
+    """Downloads the one file of a PyPI project that has one of the given hashes, under a name made of project and hash.
 
     It goes through Bazel's downloader, so that `--repository_cache` and `--distdir` work. When the index does not answer, the
     repository cache alone will do.
@@ -71,14 +78,15 @@ def pypi_download(rctx, project, hashes, update):
     """
     files, error = pypi_files(rctx, project)
     if error:
-        if from_repository_cache(rctx, hashes, project):
-            return rctx.path(project)
+        for sha256 in hashes:
+            if from_repository_cache(rctx, [sha256], _name(project, sha256)):
+                return rctx.path(_name(project, sha256))
         fail("{} (sha256 {}) is not in the repository cache, and: {}".format(project, " or ".join(hashes), error))
     for file in files:
         digest = file["hashes"].get("sha256")
         if digest in hashes:
-            pypi_fetch(rctx, project, file)
-            return rctx.path(file["filename"])
+            pypi_fetch(rctx, project, file, _name(project, digest))
+            return rctx.path(_name(project, digest))
     if rctx.os.environ.get("MLC_NO_NETWORK"):
         fail("{} (sha256 {}): {}".format(project, " or ".join(hashes), rctx.os.environ["MLC_NO_NETWORK"]))
     fail("{}: expected a file with sha256 {}, found in the index: {}. If the change is intended: {}".format(
@@ -87,6 +95,9 @@ def pypi_download(rctx, project, hashes, update):
         ", ".join(["{} {}".format(file["filename"], file["hashes"].get("sha256")) for file in files[-10:]]) or "nothing",
         update,
     ))
+
+def _name(project, sha256):
+    return "{}-{}.archive".format(project, sha256)
 
 def locked_requirement(rctx, lock, project):
     """Returns the sha256 hashes that a requirements lock accepts for a project.

@@ -56,6 +56,7 @@ class Repository:
         self.content = content
         self.answers = answers or {}
         self.auth: dict[str, dict] = {}  # All that downloads were given.
+        self.files: set[str] = set()  # All that were written.
         self.os = types.SimpleNamespace(environ={})
 
     def which(self, name: str) -> str:
@@ -81,6 +82,7 @@ class Repository:
             data = self.content.get(one)
             if data is not None and sha256 in ("", hashlib.sha256(data).hexdigest()):
                 done = types.SimpleNamespace(success=True, sha256=hashlib.sha256(data).hexdigest())
+                self.files.add(output)
                 break
         else:
             if not allow_fail:
@@ -134,7 +136,7 @@ def test_a_mirror_gets_its_own_login_only() -> None:
 def test_an_index_gets_its_login() -> None:
     login = {"type": "basic", "login": "a", "password": "b"}
     repository = Repository({"i:x": GOOD}, {"files": [{**listed(GOOD)[0], "auth": login}]})
-    assert PYPI["pypi_download"](repository, "x", [EXPECTED], "update") == "x-1.tar.gz"
+    assert PYPI["pypi_download"](repository, "x", [EXPECTED], "update") == OURS
     assert repository.auth == {"i:x": login}
 
 
@@ -161,6 +163,10 @@ def test_no_mirror_names_the_variable_to_set() -> None:
         assert part in error
 
 
+# What a file of the project x is called before it is unpacked.
+OURS = f"x-{EXPECTED}.archive"
+
+
 def listed(data: bytes) -> list[dict]:
     return [{"filename": "x-1.tar.gz", "url": "i:x", "hashes": {"sha256": hashlib.sha256(data).hexdigest()}}]
 
@@ -172,7 +178,15 @@ def pypi(content: dict[str, bytes], answer: object) -> str:
 
 
 def test_a_source_as_locked_is_taken() -> None:
-    assert pypi({"i:x": GOOD}, listed(GOOD)) == "x-1.tar.gz"
+    assert pypi({"i:x": GOOD}, listed(GOOD)) == OURS
+
+
+@pytest.mark.parametrize("name", ["b_1_amd64.deb", "top.h", "BUILD.bazel", "x"])
+def test_the_index_does_not_choose_the_name_of_a_file(name: str) -> None:
+    """The repository has others: those of a wheel that an sdist is laid over, or locked Debian packages."""
+    repository = Repository({"i:x": GOOD}, {"files": [{**listed(GOOD)[0], "filename": name}]})
+    assert PYPI["pypi_download"](repository, "x", [EXPECTED], "update") == OURS
+    assert repository.files == {OURS}
 
 
 def test_a_source_that_the_index_has_otherwise_names_expected_and_found() -> None:
@@ -188,7 +202,7 @@ def test_a_source_whose_bytes_are_not_what_the_index_says_is_refused() -> None:
 
 
 def test_without_an_index_the_repository_cache_is_enough() -> None:
-    assert pypi({"file:///dev/null": GOOD}, OSError("no network")) == "x"
+    assert pypi({"file:///dev/null": GOOD}, OSError("no network")) == OURS
     with pytest.raises(Stopped, match=f"x .sha256 {EXPECTED}. is not in the repository cache, and: no network"):
         pypi({}, OSError("no network"))
 
@@ -236,7 +250,7 @@ def test_in_the_air_gap_what_the_pack_has_is_taken() -> None:
         AirGap({"file:///no-mirror/pool/main/x/x_1-1_all.deb": GOOD}), PACKAGES, DOWNLOAD["debian_mirrors"](AirGap({}))
     )
     assert (packages.error, packages.files) == (None, ["x_1-1_all.deb"])
-    assert PYPI["pypi_download"](AirGap({"i:x": GOOD}, listed(GOOD)), "x", [EXPECTED], "update") == "x-1.tar.gz"
+    assert PYPI["pypi_download"](AirGap({"i:x": GOOD}, listed(GOOD)), "x", [EXPECTED], "update") == OURS
     assert CRATES["download_crates"](AirGap({"file:///dev/null": GOOD}), [CRATE]) == ["x-1.0.0.crate"]
 
 

@@ -5,6 +5,14 @@ The tests evaluate the Starlark files as Python.
 
 from __future__ import annotations
 
+import collections
+import hashlib
+import io
+import json
+import types
+import zipfile
+from pathlib import Path
+
 import pytest
 from given import runfile
 
@@ -100,6 +108,134 @@ def test_ranks_wheels() -> None:
     assert ranks[3] > 0
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "b_1_amd64.deb",
+        "BUILD.bazel",
+        "site-packages-2.0-py3-none-any.whl",
+        "numpy-2.0.1-py3-none-any.whl",
+        "numpy-2.0-x-py3-none-any.whl",
+        "numpy-2.0-1-2-py3-none-any.whl",
+    ],
+)
+def test_a_name_of_something_else_is_not_taken(name: str) -> None:
+    file, error = LOCK["choose"](package(), [listed(name)], 11)
+    assert file is None and f"the lock allows only {name}" in error
+
+
+def test_two_files_of_one_name_are_not_taken() -> None:
+    files = [listed("numpy-2.0-py3-none-any.whl", each) for each in (A, B)]
+    file, error = LOCK["choose"](package(hashes=(A, B)), files, 11)
+    assert file is None and "expected one file numpy-2.0-py3-none-any.whl in the index, found two" in error
+    assert LOCK["choose"](package(), [files[0], files[0]], 11) == (files[0], None)
+
+
+WHEEL = "Wheel-Version: 1.0\nTag: cp311-cp311-manylinux_2_17_x86_64\nTag: cp311-cp311-manylinux2014_x86_64\n"
+
+
+class Repository:
+    """A repository context in a folder, whose index has one file."""
+
+    def __init__(self, folder: Path, name: str | None, data: bytes) -> None:
+        self.folder, self.name, self.data = folder, name, data
+        self.os = types.SimpleNamespace(environ={})
+        package_ = package("Numpy_X", "2.0", (hashlib.sha256(data).hexdigest(),))
+        self.attr = types.SimpleNamespace(index="index", minor=11, package=json.dumps(package_), hub="pypi", locked=[])
+
+    def which(self, name: str) -> str:
+        return name
+
+    def read(self, path: object) -> str:
+        return json.dumps({"address": "i", "error": None}) if path == "index" else path.path.read_text()  # type: ignore[attr-defined]
+
+    def path(self, name: str) -> object:
+        def wrapped(path: Path) -> object:
+            return types.SimpleNamespace(
+                basename=path.name,
+                exists=path.exists(),
+                path=path,
+                get_child=lambda name: wrapped(path / name),
+                readdir=lambda: [wrapped(each) for each in sorted(path.iterdir())],
+            )
+
+        return wrapped(self.folder / name)
+
+    def execute(self, command: list[str]) -> types.SimpleNamespace:
+        if command[0] == "mv":
+            (self.folder / command[1]).rename(self.folder / command[2])
+            return types.SimpleNamespace(return_code=0)
+        files = [listed(self.name, hashlib.sha256(self.data).hexdigest())] if self.name else None
+        return types.SimpleNamespace(return_code=0 if files else 1, stdout=json.dumps(files), stderr="silent")
+
+    def download(self, url: str, output: str, **_: object) -> types.SimpleNamespace:
+        (self.folder / output).write_bytes(self.data)
+        return types.SimpleNamespace(success=True)
+
+    def symlink(self, target: str, link: str) -> None:
+        (self.folder / link).symlink_to(target)
+
+    def delete(self, name: str) -> None:
+        (self.folder / name).unlink()
+
+    def extract(self, archive: str, to: str) -> None:
+        zipfile.ZipFile(self.folder / archive).extractall(self.folder / to)
+
+    def file(self, name: str, content: str) -> None:
+        (self.folder / name).write_text(content)
+
+
+def unpacked(folder: Path, name: str | None) -> list[str]:
+    """The files of the repository that the index's name gives."""
+
+    def fail(message: str) -> None:
+        raise ValueError(message)
+
+    names = {"fail": fail, "json": types.SimpleNamespace(decode=json.loads), "Label": str}
+    pypi = evaluate(runfile("PYPI"), normalized=READER["normalized"], parse_lock=READER["parse_lock"], **names)
+    unused = collections.defaultdict(lambda: lambda *_, **__: None)
+    rules = {each: unused[each] for each in ("repository_rule", "module_extension", "tag_class")}
+    attributes = types.SimpleNamespace(**{each: unused[each] for each in ("string", "string_list", "label", "int")})
+    pip = evaluate(runfile("PIP"), **{**LOCK, **pypi, **names, **rules}, attr=attributes)
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as wheel:
+        wheel.writestr("Numpy_X-2.0.dist-info/WHEEL", WHEEL)
+        wheel.writestr("Numpy_X-2.0.dist-info/METADATA", "Name: numpy-x\n")
+    pip["_wheel_impl"](Repository(folder, name, content.getvalue()))
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        (
+            "numpy_x-2.0-cp311-cp311-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+            "numpy_x-2.0-cp311-cp311-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+        ),
+        (None, "Numpy_X-2.0-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"),
+    ],
+)
+def test_a_wheel_has_its_name(tmp_path: Path, name: str | None, found: str) -> None:
+    assert unpacked(tmp_path, name) == sorted(["BUILD.bazel", found, "site-packages"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "numpy_x-2.0-py3-none-any.whl",
+        "numpy_x-2.0-cp311-cp311-manylinux_2_28_x86_64.whl",
+        "numpy_x-2.0-1-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+    ],
+)
+def test_a_wheel_with_another_name_than_its_own_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=f"expected Numpy_X-2.0-cp311-.*, found {name} in the index"):
+        unpacked(tmp_path, name)
+
+
+def test_a_build_number_is_part_of_the_name() -> None:
+    assert LOCK["filename_of"]("x-1.dist-info", "Build: 2\nTag: py3-none-any\n") == "x-1-2-py3-none-any.whl"
+
+
 def test_the_error_of_a_wrong_hash_names_both() -> None:
     file, error = LOCK["choose"](
         package(), [listed("numpy-2.0-py3-none-any.whl", B), listed("numpy-1.0-py3-none-any.whl", B)], 11
@@ -113,7 +249,7 @@ def test_the_error_of_a_wrong_hash_names_both() -> None:
 def test_other_failures_have_their_own_errors() -> None:
     assert "has no file of this package" in LOCK["choose"](package(), [], 11)[1]
     error = LOCK["choose"](package(), [listed("numpy-2.0.tar.gz")], 11)[1]
-    assert "the lock allows only numpy-2.0.tar.gz, and none of these is a wheel for CPython 3.11" in error
+    assert "the lock allows only numpy-2.0.tar.gz, and none of these is a wheel of it for CPython 3.11" in error
 
 
 METADATA = (

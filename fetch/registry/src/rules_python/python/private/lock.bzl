@@ -26,6 +26,37 @@ def rank(filename, minor):
                 best = max(best, 2 if native else 1)
     return best
 
+def is_wheel_of(filename, package):
+    """Whether a name from outside is that of a wheel of this package at its locked version.
+
+    https://packaging.python.org/specifications/binary-distribution-format/#file-name-convention
+    """
+    parts = filename[:-len(".whl")].split("-") if filename.endswith(".whl") else []
+    build = parts[2][:1] if len(parts) == 6 else "0"
+    return (len(parts) in [5, 6] and build.isdigit() and normalized(parts[0]) == normalized(package["name"]) and
+            parts[1].lower() == package["version"].lower())
+
+def filename_of(dist_info, wheel):
+    """The file name that a wheel's own metadata stand for.
+
+    Args:
+        dist_info: the name of its .dist-info folder.
+        wheel: the text of WHEEL in it.
+    """
+    tags = [line[len("Tag:"):].strip().split("-") for line in wheel.split("\n") if line.startswith("Tag:")]
+    sets = [".".join(list({tag[part]: None for tag in tags}.keys())) for part in range(3)]
+    build = [line[len("Build:"):].strip() for line in wheel.split("\n") if line.startswith("Build:")]
+    return "-".join([dist_info[:-len(".dist-info")]] + build[:1] + sets) + ".whl"
+
+def is_same_wheel(filename, other):
+    """Whether two names of wheels mean the same: the order of tags, and how the name is written, are free."""
+
+    def meaning(name):
+        parts = name[:-len(".whl")].split("-")
+        return [normalized(parts[0])] + parts[1:-3] + [sorted(each.split(".")) for each in parts[-3:]]
+
+    return meaning(filename) == meaning(other)
+
 def choose(package, files, minor):
     """Picks the file of a package that the lock allows and that suits the interpreter best.
 
@@ -39,13 +70,19 @@ def choose(package, files, minor):
     """
     what = "%s==%s" % (package["name"], package["version"])
     locked = [file for file in files if file["hashes"].get("sha256") in package["hashes"]]
-    suited = [file for file in locked if rank(file["filename"], minor)]
+
+    # The name decides what the file is called here and in what is shipped, and the index is anyone's.
+    suited = [file for file in locked if rank(file["filename"], minor) and is_wheel_of(file["filename"], package)]
+    for file in suited:
+        for other in suited:
+            if file["filename"] == other["filename"] and file["hashes"]["sha256"] != other["hashes"]["sha256"]:
+                return None, "%s: expected one file %s in the index, found two: set PIP_INDEX_URL to another index" % (what, file["filename"])
     if suited:
         return sorted(suited, key = lambda file: (-rank(file["filename"], minor), file["filename"]))[0], None
     if not files:
         return None, "%s: the index has no file of this package" % what
     if locked:
-        return None, "%s: the lock allows only %s, and none of these is a wheel for CPython 3.%d on x86_64 Linux" % (
+        return None, "%s: the lock allows only %s, and none of these is a wheel of it for CPython 3.%d on x86_64 Linux" % (
             what,
             ", ".join([file["filename"] for file in locked]),
             minor,

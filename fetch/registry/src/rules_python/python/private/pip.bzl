@@ -3,7 +3,7 @@
 # Of the root module, not of this one: which index the machine uses is decided in one place.
 load("@@//fetch/pypi:lock.bzl", "parse_lock")
 load("@@//fetch/pypi:pypi.bzl", "from_repository_cache", "pypi_fetch", "pypi_files", "pypi_index")
-load(":lock.bzl", "choose", "required")
+load(":lock.bzl", "choose", "filename_of", "is_same_wheel", "required")
 
 def _index_impl(rctx):
     address, error = pypi_index(rctx)
@@ -18,8 +18,11 @@ _index = repository_rule(
     environ = ["PIP_CONFIG_FILE", "PIP_INDEX_URL"],
 )
 
+# What a wheel is called until its own metadata has confirmed its name. extract() goes by this ending, and a wheel is a zip archive.
+_WHEEL = "wheel.zip"
+
 def _download(rctx, package):
-    """Downloads the locked wheel from the machine's index; returns its file name."""
+    """Downloads the locked wheel from the machine's index as _WHEEL; returns its name there, or None where only its hash is known."""
     index = json.decode(rctx.read(rctx.attr.index))
     error = index["error"]
     files = []
@@ -29,41 +32,34 @@ def _download(rctx, package):
         file, mismatch = choose(package, files, rctx.attr.minor)
         if mismatch:
             fail(mismatch)
-        pypi_fetch(rctx, "%s==%s" % (package["name"], package["version"]), file)
+        pypi_fetch(rctx, "%s==%s" % (package["name"], package["version"]), file, _WHEEL)
         return file["filename"]
 
-    if from_repository_cache(rctx, package["hashes"], "cached.whl"):
-        return "cached.whl"
+    if from_repository_cache(rctx, package["hashes"], _WHEEL):
+        return None
     fail("%s==%s (sha256 %s) is not in the repository cache, and: %s" % (package["name"], package["version"], " or ".join(package["hashes"]), error))
 
 def _child(folder, suffix):
     return [path for path in folder.readdir() if path.basename.endswith(suffix)]
 
-def _filename(dist_info, rctx):
-    """The file name that a wheel's own metadata stand for: what it has when only its hash is known."""
-    tags = [line[len("Tag:"):].strip().split("-") for line in rctx.read(dist_info.get_child("WHEEL")).splitlines() if line.startswith("Tag:")]
-    sets = [".".join({tag[part]: None for tag in tags}.keys()) for part in range(3)]
-    return "-".join([dist_info.basename[:-len(".dist-info")]] + sets) + ".whl"
-
 def _wheel_impl(rctx):
     package = json.decode(rctx.attr.package)
-    filename = _download(rctx, package)
-
-    # extract() goes by the file's ending, and a wheel is a zip archive.
-    rctx.symlink(filename, "wheel.zip")
-    rctx.extract("wheel.zip", "site-packages")
-    rctx.delete("wheel.zip")
+    what = "%s==%s" % (package["name"], package["version"])
+    listed = _download(rctx, package)
+    rctx.extract(_WHEEL, "site-packages")
     site_packages = rctx.path("site-packages")
     for data in _child(site_packages, ".data"):
         for scheme in ["purelib", "platlib"]:
             if data.get_child(scheme).exists:
-                fail("%s: %s/%s in a wheel is not supported by the rules_python stand-in; use --config=upstream" % (filename, data.basename, scheme))
+                fail("%s: %s/%s in a wheel is not supported by the rules_python stand-in; use --config=upstream" % (what, data.basename, scheme))
     dist_info = _child(site_packages, ".dist-info")
     if len(dist_info) != 1:
-        fail("%s: expected one .dist-info folder, found %d" % (filename, len(dist_info)))
-    if filename == "cached.whl":
-        filename = _filename(dist_info[0], rctx)
-        rctx.execute(["mv", "cached.whl", filename])
+        fail("%s: expected one .dist-info folder, found %d" % (what, len(dist_info)))
+    own = filename_of(dist_info[0].basename, rctx.read(dist_info[0].get_child("WHEEL")))
+    filename = listed or own
+    if not is_same_wheel(filename, own):
+        fail("%s: expected %s, as its metadata say, found %s in the index: set PIP_INDEX_URL to another index" % (what, own, filename))
+    rctx.execute(["mv", _WHEEL, filename])
     deps = required(rctx.read(dist_info[0].get_child("METADATA")), package["extras"], rctx.attr.locked)
     rctx.file("BUILD.bazel", """\
 \"\"\"{filename}, unpacked; made by pip.parse of fetch/registry.\"\"\"
