@@ -11,7 +11,8 @@ refuses a checkout at another commit or with changes in the named paths, because
 
 A checkout may come from anyone, and its .git/config names programs that git starts. So git never opens it as a
 repository: `opened` reads its objects and its index through an empty repository, without its configuration, hooks and
-attributes.
+attributes. Nor does git wait for ever there, or fill the memory. The commands in messages run nothing of a checkout
+either: they make a new one.
 
 The hash is that of the tar that `git archive` writes, so that the content does not rely on SHA-1 alone. To use a mirror
 of the upstream repository, configure git: git config --global url.MIRROR.insteadOf URL.
@@ -29,10 +30,14 @@ import io
 import os
 import pathlib
 import re
+import selectors
 import shlex
+import signal
+import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -56,7 +61,6 @@ _KEPT_VARIABLES = (
 
 # Neither the user's nor the machine's settings: the tar must depend on none.
 _NO_SETTINGS = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1"}
-_ARCHIVE = ["-c", "tar.umask=0022", "-c", "core.attributesFile=/dev/null"]
 
 # What a checkout's own configuration may say: how its file system and its line ends are, none of which is a program.
 _PLAIN_SETTINGS = ("core.autocrlf", "core.eol", "core.filemode", "core.ignorecase", "core.symlinks")
@@ -64,6 +68,17 @@ _PLAIN_VALUE = re.compile(r"true|false|input|lf|crlf|native")
 
 # A file of a git folder other than the index is small.
 _MOST_TEXT = 16 << 20
+
+# The largest locked tar has 4 MB. A small object can unpack to any size.
+_MOST_OUTPUT = 64 << 20
+# git archive does not read larger files at once. It converts no line ends in them either; locked ones are smaller.
+_LARGE_FILE = "16m"
+_MOST_MEMORY = 1 << 30
+_ARCHIVE = ["-c", "tar.umask=0022", "-c", "core.attributesFile=/dev/null", "-c", f"core.bigFileThreshold={_LARGE_FILE}"]
+
+# For each git command. A repository rule has 600 s for all, and then says less.
+_SECONDS = 240
+_SECONDS_OF_NETWORK = 3600
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _UPDATE = "tools/bazel run //locks:update_sources"
@@ -106,7 +121,7 @@ def from_entry(name: str, entry: Mapping[str, Any]) -> Source:
 def folder_of_checkouts(workspace: pathlib.Path) -> str:
     """MLC_SOURCES of a build in this workspace, as far as it can be known outside of Bazel; empty if not set."""
     settings = workspace / "user.bazelrc"
-    text = settings.read_text(encoding="utf-8") if settings.exists() else ""
+    text = settings.read_text(encoding="utf-8", errors="surrogateescape") if settings.exists() else ""
     # The last one wins, and overrides the environment.
     found = re.findall(r"^(?:common|build)\s.*--repo_env=MLC_SOURCES=(\S*)", text, re.MULTILINE)
     return found[-1] if found else os.environ.get("MLC_SOURCES", "")
@@ -124,42 +139,34 @@ def from_checkout(source: Source, checkouts: pathlib.Path) -> bytes:
     folder = checkouts / source.name
     quoted = shlex.quote(str(folder))
     expected = f"a git checkout of {source.repository} at {source.commit} in {folder}"
+    # Each git command in a checkout, such as stash or fetch, runs programs that its configuration names: only in a new
+    # clone there are none.
     clone = f"git clone {source.repository} {quoted} && git -C {quoted} checkout {source.commit}"
+    anew = f"move it away, then {clone}"
     if not folder.is_dir():
         raise SourceError(source, expected, "no such folder", clone)
-    with contextlib.ExitStack() as stack:
-        try:
-            opened = stack.enter_context(_opened(source, folder))
-        except NotARepository as error:
-            raise SourceError(
-                source, expected, f"a folder that is not one ({error})", f"move it away, then {clone}"
-            ) from None
-        has_commit = not opened.git("cat-file", "-e", source.commit + "^{commit}").returncode
-        fetch = f"git -C {quoted} fetch {source.repository} {source.commit}"
-        if opened.bare:
-            if not has_commit:
-                raise SourceError(source, expected, "a repository without that commit", fetch)
+    try:
+        with _opened(source, folder) as opened:
+            has_commit = not opened.git("cat-file", "-e", source.commit + "^{commit}").returncode
+            if opened.bare:
+                if not has_commit:
+                    raise SourceError(source, expected, "a repository without that commit", anew)
+                return opened.archive(source)
+            if opened.head != source.commit:
+                raise SourceError(source, expected, opened.head or "no commit", anew)
+            status = opened.status(source.paths)
+            if status.returncode:
+                raise SourceError(source, expected, f"one that git cannot read ({_said(status)})", anew)
+            changed = [entry[3:].decode("utf-8", "replace") for entry in status.stdout.split(b"\0") if entry]
+            if changed:
+                more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+                found = f"changes to {', '.join(map(_printable, changed[:_NAMED]))}{more}"
+                raise SourceError(source, expected, found, anew)
             return opened.archive(source)
-        head = opened.head or "no commit"
-        if head != source.commit:
-            switch = f"git -C {quoted} checkout {source.commit}"
-            raise SourceError(source, expected, head, switch if has_commit else f"{fetch} && {switch}")
-        status = opened.status(source.paths)
-        if status.returncode:
-            raise SourceError(
-                source, expected, f"one that git cannot read ({_said(status)})", f"move it away, then {clone}"
-            )
-        changed = [entry[3:].decode("utf-8", "replace") for entry in status.stdout.split(b"\0") if entry]
-        if changed:
-            more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
-            stash = f"git -C {quoted} stash push --include-untracked"
-            raise SourceError(
-                source,
-                expected,
-                f"changes to {', '.join(changed[:_NAMED])}{more}",
-                f"commit them elsewhere, or {stash}",
-            )
-        return opened.archive(source)
+    except UnreadableError as error:
+        raise SourceError(source, expected, f"one that git cannot read ({error})", anew) from None
+    except NotARepository as error:
+        raise SourceError(source, expected, f"a folder that is not one ({error})", anew) from None
 
 
 def from_upstream(source: Source) -> bytes:
@@ -175,14 +182,20 @@ def from_upstream(source: Source) -> bytes:
         folder = pathlib.Path(scratch)
         _git(source, folder, "init", "--quiet", "--bare", "--template=")
         fetch = ["fetch", "--quiet", "--no-tags", "--depth", "1", source.repository, source.commit]
-        fetched = _git(source, folder, *fetch, GIT_DIR=scratch)
+        try:
+            fetched = _git(source, folder, *fetch, network=True, GIT_DIR=scratch)
+        except UnreadableError as error:
+            raise SourceError(source, expected, str(error), "look at what the repository has there") from None
         if fetched.returncode:
             if b"not our ref" in fetched.stderr:
                 remedy = f"name one that it has in locks/sources.packages.json, then {_UPDATE}"
                 raise SourceError(source, expected, "a repository without it", remedy)
             remedy = 'set MLC_SOURCES to a folder of checkouts (README.md, "Sources of mlc-llm")'
             raise SourceError(source, expected, f"that it does not answer ({_said(fetched)})", remedy)
-        return archive(source, folder)
+        try:
+            return archive(source, folder)
+        except UnreadableError as error:
+            raise SourceError(source, expected, str(error), "look at what the repository has there") from None
 
 
 def from_tar(source: Source, tar: pathlib.Path) -> bytes:
@@ -225,6 +238,7 @@ def archive(source: Source, repository: pathlib.Path) -> bytes:
 
     Raises:
         SourceError: the commit has no such path, or the tar has another hash than the lock.
+        UnreadableError: git does not end, or writes more than a source has.
     """
     with _opened(source, repository) as opened:
         return opened.archive(source)
@@ -232,6 +246,10 @@ def archive(source: Source, repository: pathlib.Path) -> bytes:
 
 class NotARepository(Exception):
     """A folder is neither a git checkout nor a bare repository; the message says what it lacks."""
+
+
+class UnreadableError(NotARepository):
+    """Git cannot read a repository safely; the message says why."""
 
 
 @contextlib.contextmanager
@@ -263,12 +281,30 @@ class _Opened:
     def __init__(self, source: Source, folder: pathlib.Path, scratch: pathlib.Path) -> None:
         self._source, self._folder, self._scratch = source, folder, scratch
         self._own, self._shared, self.bare = _git_folders(folder)
+        _refuse_special_files(self._git_files())
         made = _git(source, scratch, "init", "--quiet", "--bare", "--template=", **_NO_SETTINGS)
         if made.returncode:
             raise SourceError(source, "room for an empty repository", _said(made), "set TMPDIR to a folder with room")
         # gitrepository-layout(5): a path in quotes may have any character.
         objects = str(self._shared / "objects").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         (scratch / "objects/info/alternates").write_bytes(os.fsencode(f'"{objects}"\n'))
+
+    def _git_files(self) -> Iterator[pathlib.Path]:
+        """What git reads of the git folders, without what other checkouts have in them."""
+        try:
+            for folder in {self._own, self._shared}:
+                yield from folder.iterdir()
+        except OSError as error:
+            raise UnreadableError(f"{_printable(str(error.filename))}: {error.strerror}") from None
+        for name in ("info", "objects"):
+            for folder, _, names in os.walk(self._shared / name):
+                yield from (pathlib.Path(folder, each) for each in names)
+
+    def _rules(self, paths: Sequence[str]) -> Iterator[pathlib.Path]:
+        """What git reads of the work tree to compare these paths with the index."""
+        folders = {self._folder / part for path in paths for part in pathlib.Path(path).parents}
+        folders |= {pathlib.Path(folder) for path in paths for folder, _, _ in os.walk(self._folder / path)}
+        yield from (folder / name for folder in folders for name in (".gitattributes", ".gitignore"))
 
     def git(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         """Runs git without anyone's settings."""
@@ -303,6 +339,7 @@ class _Opened:
 
     def status(self, paths: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
         """What the work tree has changed, with the user's settings and the checkout's plain ones."""
+        _refuse_special_files(self._rules(paths))
         (self._scratch / "HEAD").write_text(self.head + "\n")
         # Older versions of git look for the other half of a split index there, not next to the index.
         for half in self._own.glob("sharedindex.*"):
@@ -404,8 +441,33 @@ def export(source: Source, content: bytes, to: pathlib.Path) -> list[str]:
     return names
 
 
-def _git(source: Source, folder: pathlib.Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
-    """Runs git in a folder, with these variables of git and those of the user that redirect nothing."""
+def _refuse_special_files(paths: Iterator[pathlib.Path]) -> None:
+    """Raises UnreadableError if a path is a FIFO, at which git would wait for ever, or a device."""
+    for path in paths:
+        try:
+            mode = path.stat().st_mode
+        except OSError:
+            continue
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise UnreadableError(f"{_printable(str(path))} is a FIFO or a device")
+
+
+def _git(
+    source: Source, folder: pathlib.Path, *arguments: str, network: bool = False, **variables: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs git in a folder, with these variables of git and those of the user that redirect nothing.
+
+    Args:
+        source: for messages.
+        folder: its current folder.
+        arguments: git's.
+        network: git asks a server, which may take long, and may ask the user.
+        variables: more of git's variables.
+
+    Raises:
+        SourceError: there is no git.
+        UnreadableError: git does not end, or writes more than a source has.
+    """
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -418,14 +480,88 @@ def _git(source: Source, folder: pathlib.Path, *arguments: str, **variables: str
         environment = {name: value for name, value in environment.items() if not name.startswith("GIT_CONFIG")}
     environment.update(variables)
     try:
-        return subprocess.run(["git", "-C", str(folder), *arguments], env=environment, capture_output=True)
+        process = subprocess.Popen(
+            ["git", "-C", str(folder), *arguments],
+            env=environment,
+            stdin=None if network else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # To end it with all that it starts. But ssh asks the user on the terminal, which another session lacks.
+            start_new_session=not network,
+        )
     except FileNotFoundError as error:
         raise SourceError(source, "git on PATH", "none", "apt-get install git") from error
+    if not network:
+        _limit_memory(process.pid)
+    try:
+        out, errors = _output(process, _SECONDS_OF_NETWORK if network else _SECONDS)
+    except BaseException as error:
+        with contextlib.suppress(ProcessLookupError):
+            if network:
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if isinstance(error, UnreadableError):
+            command = next(each for each in arguments if not each.startswith(("-", "tar.", "core.")))
+            raise UnreadableError(f"git {command} {error}") from None
+        raise
+    finally:
+        for stream in (process.stdout, process.stderr):
+            assert stream
+            stream.close()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
+
+
+def _limit_memory(pid: int) -> None:
+    """Limits the memory of a process, as git unpacks some objects whole. Only Linux can."""
+    try:
+        import resource
+
+        resource.prlimit(pid, resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
+    except (ImportError, AttributeError, OSError, ValueError):
+        pass
+
+
+def _output(process: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, bytes]:
+    """Returns what a process writes on standard output and standard error until it ends.
+
+    Raises:
+        UnreadableError: it takes longer, or writes more than _MOST_OUTPUT.
+    """
+    end = time.monotonic() + seconds
+    assert process.stdout and process.stderr
+    written = {process.stdout: bytearray(), process.stderr: bytearray()}
+    with selectors.DefaultSelector() as selector:
+        for stream in written:
+            selector.register(stream, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(end - time.monotonic())
+            if time.monotonic() >= end:
+                raise UnreadableError(f"does not end within {seconds:g} s")
+            for key, _ in ready:
+                chunk = os.read(key.fd, 1 << 16)
+                if chunk:
+                    written[key.fileobj] += chunk  # type: ignore[index]
+                else:
+                    selector.unregister(key.fileobj)
+            if sum(map(len, written.values())) > _MOST_OUTPUT:
+                raise UnreadableError(f"writes more than {_MOST_OUTPUT >> 20} MiB, which no source has")
+    try:
+        process.wait(max(0, end - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise UnreadableError(f"does not end within {seconds:g} s") from None
+    return bytes(written[process.stdout]), bytes(written[process.stderr])
+
+
+def _printable(text: str) -> str:
+    """Text with everything escaped that a terminal does not show as it is."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def _said(done: subprocess.CompletedProcess[bytes]) -> str:
     """What git said, in one line."""
-    return " ".join(done.stderr.decode("utf-8", "replace").split())
+    return _printable(" ".join(done.stderr.decode("utf-8", "replace").split()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,9 +8,12 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 import tarfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +74,12 @@ def refused(run: Run, *parts: str, place: tuple[str, ...] = (), **changes: Any) 
     return said
 
 
+def anew(folder: pathlib.Path, upstream: Repository, commit: str) -> str:
+    """The remedy for a checkout, in which no git command may be advised: it would run programs of the checkout."""
+    place = shlex.quote(str(folder))
+    return f"move it away, then git clone file://{upstream.folder} {place} && git -C {place} checkout {commit}"
+
+
 def test_the_named_paths_of_the_commit_are_taken(run: Run, repository: Repository, tmp_path: pathlib.Path) -> None:
     assert run() == (0, "")
     assert taken(tmp_path) == wanted()
@@ -117,9 +126,8 @@ def test_a_bare_repository_with_the_commit_will_do(run: Run, repository: Reposit
     place = ("--checkouts", str(bare.parent))
     assert run(*place) == (0, "")
     assert taken(tmp_path) == wanted()
-    refused(
-        run, "a repository without that commit", f"git -C {bare} fetch file://", "2" * 40, place=place, commit="2" * 40
-    )
+    said = refused(run, "a repository without that commit", place=place, commit="2" * 40)
+    assert said.endswith(f": {anew(bare, repository, '2' * 40)}\n")
 
 
 def test_what_is_changed_elsewhere_does_not_matter(run: Run, repository: Repository, tmp_path: pathlib.Path) -> None:
@@ -281,6 +289,93 @@ def shallow(repository: Repository, to: pathlib.Path) -> None:
     git(to.parent, "clone", "--quiet", "--depth=1", f"file://{repository.folder}", str(to))
 
 
+@pytest.mark.parametrize("kind", ["FIFO", "device"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".git/config",
+        ".git/objects/info/alternates",
+        ".git/objects/info/commit-graph",
+        ".git/objects/pack/pack-0000000000000000000000000000000000000000.idx",
+        ".git/sharedindex.0",
+        ".gitattributes",
+        "cpp/.gitattributes",
+        "cpp/.gitignore",
+        "cpp/deep/.gitignore",
+        "object",
+    ],
+)
+def test_no_file_of_a_checkout_is_waited_for(run: Run, repository: Repository, name: str, kind: str) -> None:
+    commit = repository.commit
+    path = repository.folder / (name if name != "object" else f".git/objects/{commit[:2]}/{commit[2:]}")
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(exist_ok=True)
+    if name.endswith(".idx"):
+        path.with_suffix(".pack").touch()
+    if kind == "FIFO":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    said = refused(run, f"found one that git cannot read ({path} is a FIFO or a device)", commit=commit)
+    assert said.endswith(f": {anew(repository.folder, repository, commit)}\n")
+
+
+def test_a_git_that_does_not_end_is_ended_with_all_that_it_starts(
+    run: Run, repository: Repository, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/git"
+    program.write_text(
+        f'#!/bin/sh\ncase "$*" in *" status "*) ;; *) exec /usr/bin/git "$@" ;; esac\n'
+        f"sleep 1000 &\necho $! > {tmp_path}/child\nwait\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{PATH}")
+    monkeypatch.setattr(checkout, "_SECONDS", 2)
+    refused(
+        run, f"in {repository.folder}, found one that git cannot read (git status does not end within 2 s): move it"
+    )
+    with pytest.raises(ProcessLookupError):
+        # Its parent, the first process of the machine, may not have waited for it yet.
+        child = int((tmp_path / "child").read_text())
+        while pathlib.Path(f"/proc/{child}/stat").read_text().split(") ")[1][0] != "Z":
+            os.kill(child, 0)
+        raise ProcessLookupError
+
+
+@pytest.mark.parametrize("kind", ["blob", "tree", "commit"])
+def test_a_small_object_that_unpacks_to_a_large_one_fills_no_memory(
+    run: Run, repository: Repository, tmp_path: pathlib.Path, kind: str
+) -> None:
+    locked = locked_now(repository)
+    size = 1200 << 20
+    name = git(repository.folder, "rev-parse", {"blob": "HEAD:LICENSE", "tree": "HEAD^{tree}", "commit": "HEAD"}[kind])
+    path = repository.folder / ".git/objects" / name[:2] / name[2:]
+    path.chmod(0o644)
+    packer = zlib.compressobj(1)
+    with path.open("wb") as file:
+        file.write(packer.compress(b"%s %d\0" % (kind.encode(), size)))
+        for _ in range(size >> 20):
+            file.write(packer.compress(bytes(1 << 20)))
+        file.write(packer.flush())
+    # Not this process's, which had more in its life.
+    code = (
+        "import resource, sys; from fetch.git import checkout; code = checkout.main(sys.argv[1:])\n"
+        "both = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN\n"
+        "print(max(resource.getrusage(each).ru_maxrss for each in both) >> 10)"
+    )
+    options = ["--repository", "u", "--commit", locked["commit"], "--sha256", locked["sha256"]]
+    place = ["--checkouts", str(repository.folder.parent), "--to", str(tmp_path / "to")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "engine", *options, *place, *PATHS],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert "engine: expected " in done.stderr, done.stderr
+    assert int(done.stdout) < 1100, "MiB at the peak"
+
+
 @pytest.mark.parametrize(
     "make", [worktree, with_separate_folder, with_alternates, packed, with_split_index, sparse, shallow]
 )
@@ -310,18 +405,15 @@ def test_another_commit(run: Run, repository: Repository) -> None:
     locked = repository.commit
     moved = repository.move_on()
     said = refused(run, f"at {locked}", f"found {moved}")
-    assert said.endswith(f": git -C '{repository.folder}' checkout {locked}\n")
+    assert said.endswith(f": {anew(repository.folder, repository, locked)}\n")
     git(repository.folder, "checkout", "--quiet", locked)
     assert run() == (0, "")
 
 
 def test_a_commit_that_the_checkout_does_not_have(run: Run, repository: Repository) -> None:
     missing = "2" * 40
-    fetch = (
-        f"git -C '{repository.folder}' fetch file://{repository.folder} {missing} && git -C '{repository.folder}'"
-        f" checkout {missing}"
-    )
-    assert refused(run, f"found {repository.commit}", commit=missing).endswith(f": {fetch}\n")
+    said = refused(run, f"found {repository.commit}", commit=missing)
+    assert said.endswith(f": {anew(repository.folder, repository, missing)}\n")
 
 
 def test_a_repository_without_commits(run: Run, tmp_path: pathlib.Path) -> None:
@@ -357,12 +449,36 @@ def test_a_change_in_the_named_paths(
     change(repository.folder)
     said = refused(run, f"found changes to {name}:")
     # The suggested command fixes it and loses nothing.
-    command = said.rpartition(", or ")[2].strip()
-    people = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    subprocess.run(command, shell=True, check=True, env={**os.environ, **people}, stdout=subprocess.DEVNULL)
+    away, upstream = tmp_path / "away", tmp_path / "upstream"
+    git(tmp_path, "clone", "--quiet", "--bare", str(repository.folder), str(upstream))
+    shutil.move(repository.folder, away)
+    remedy, command = said.rpartition(": move it away, then ")[2].strip(), f"file://{repository.folder}"
+    assert command in remedy
+    remedy = remedy.replace(command, f"file://{upstream}")
+    subprocess.run(remedy, shell=True, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert run() == (0, "")
     assert taken(tmp_path) == wanted()
-    assert git(repository.folder, "stash", "list")
+
+
+@pytest.mark.parametrize("change", [edit, None], ids=["changed", "another commit"])
+def test_no_command_of_a_message_runs_a_program_of_the_checkout(
+    run: Run, repository: Repository, trap: Trap, change: Callable[[pathlib.Path], object] | None
+) -> None:
+    locked = locked_now(repository)
+    if change:
+        change(repository.folder)
+    else:
+        repository.move_on()
+    trap.set(repository.folder)
+    said = refused(run, "move it away, then", **locked)
+    # Even by someone who does not move it away.
+    subprocess.run(said.rpartition(", then ")[2], shell=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert trap.found() == []
+
+
+def test_names_of_changed_files_are_shown_escaped(run: Run, repository: Repository) -> None:
+    (repository.folder / "cpp" / "\x1b[2K\rAll good.\n").touch()
+    refused(run, r"found changes to cpp/\x1b[2K\rAll good.\n: move it away")
 
 
 def test_many_changes_are_counted(run: Run, repository: Repository) -> None:
@@ -539,7 +655,7 @@ def test_where_both_fail_the_checkout_is_what_is_spoken_of(
     monkeypatch.setenv("MLC_SOURCES", str(repository.folder.parent))
     changed = {**locks.asked, "commit": "2" * 40}
     locks.write("sources.packages.json", changed)
-    with pytest.raises(SystemExit, match=re.escape(f"found {repository.commit}: git -C")):
+    with pytest.raises(SystemExit, match=re.escape(f"found {repository.commit}: move it away")):
         update(monkeypatch)
 
 
