@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from fake_machine import BAZEL_SCRIPT, HERE, ROOT, TESTDATA, FakeMachine
 
-from fetch import trust
+from fetch import errors, trust
 from tests.git_sources.repositories import Repository
-from tools.launcher import bazel_options
+from tools.launcher import bazel_options, options, release_options
 
 
 class Launcher(FakeMachine):
@@ -216,7 +216,7 @@ def test_a_release_reads_no_rc_file_of_the_user(machine: Launcher) -> None:
     (home / ".bazelrc").write_text("common --theirs\n")
     (machine.root / "user.bazelrc").write_text("common --override_repository=x=/y\n")
     named = machine.folder / "named"
-    named.write_text("build --named\n")
+    named.write_text("build --verbose_failures\n")
     given = [f"--bazelrc={named}", "build", "--config=upstream", "--config=release", "//x"]
     got, message = machine.arguments(*given, BAZEL_REAL=machine.real)
     startup = got[: got.index("build")]
@@ -234,6 +234,113 @@ def test_a_release_reads_no_rc_file_of_the_user(machine: Launcher) -> None:
     # No release: nothing changes.
     got, message = machine.arguments("build", "--config=upstream", "//x", BAZEL_REAL=machine.real)
     assert "--noworkspace_rc" not in got and "ignores" not in message
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--copt=-O0"],
+        ["--copt", "-O0"],
+        ["-c", "dbg"],
+        ["--compilation_mode=dbg"],
+        ["--define", "a=b"],
+        ["--override_repository=x=/y"],
+        ["--override_module=x=/y"],
+        ["--registry=https://a.example"],
+        ["--action_env=PATH=/y"],
+        ["--run_under=/y"],
+        ["--platforms=//y"],
+        ["--//y:flag=1"],
+        ["--@y//:flag"],
+        ["--noincompatible_strict_action_env"],
+        ["--sandbox_default_allow_network=true"],
+        ["--default_override=0:build=--copt=-O0"],
+        ["--invocation_policy=x"],
+        ["--repo_env=BAZEL_DO_NOT_DETECT_CPP_TOOLCHAIN=0"],
+        ["--repo_env", "PATH=/y"],
+        ["--repo_env"],
+        ["--sandbox_tmpfs_path=/usr/include"],
+        # Behind an option whose value looks like one.
+        ["--test_arg", "--jobs", "--copt=-O0"],
+    ],
+    ids=" ".join,
+)
+def test_a_release_takes_no_option_that_could_change_it(given: list[str]) -> None:
+    refused = given[-1] if "=" in given[-1] and given[-1].startswith("-") else "=".join(given)
+    with pytest.raises(errors.UserError) as error:
+        release_options.check(options.CommandLine(["build", "--config=release", "//x", *given]))
+    assert f"{refused} (on the command line): a release does not take this option" in str(error.value)
+    assert "commit it to .bazelrc" in str(error.value)
+    # What is behind "--" is a program's.
+    release_options.check(options.CommandLine(["run", "--config=release", "//x", "--", *given]))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--config=cuda", "--config", "registries"],
+        ["--jobs=2", "--keep_going", "--nokeep_going", "-j", "3", "-k"],
+        ["--color=no", "--curses", "no", "--show_progress_rate_limit=30", "--noshow_progress", "--verbose_failures"],
+        ["--repo_env=MLC_SOURCES=/a b", "--repo_env", "MLC_FETCH_SOURCES=1", "--repo_env=PIP_INDEX_URL=https://a"],
+        ["--profile=/p", "--sandbox_tmpfs_path=/dev/shm", "--disk_cache=/c", "--remote_cache", "grpc://c", "--nostamp"],
+        ["--test_output", "all", "--test_arg=--copt=-O0", "--test_arg", "--copt=-O0"],
+    ],
+    ids=" ".join,
+)
+def test_a_release_takes_options_that_change_nothing(given: list[str]) -> None:
+    release_options.check(options.CommandLine(["build", *given, "--config=release", "//x"]))
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (["--host_jvm_args=-Xmx2g"], True),
+        (["--host_jvm_args", "-Dhttps.proxyHost=a"], True),
+        (["--max_idle_secs", "1"], True),
+        (["--host_jvm_args=-javaagent:/y.jar"], False),
+        (["--invocation_policy", "x"], False),
+        (["--install_base=/y"], False),
+        (["--server_javabase=/y"], False),
+        (["--ignore_all_rc_files"], False),
+    ],
+)
+def test_a_release_takes_no_option_that_changes_bazel_itself(given: list[str], taken: bool) -> None:
+    line = options.CommandLine([*given, "build", "--config=release", "//x"])
+    if taken:
+        release_options.check(line)
+    else:
+        with pytest.raises(errors.UserError, match="a release does not take this option") as error:
+            release_options.check(line)
+        assert str(error.value).startswith("=".join(given) + " (on the command line): ")
+
+
+@pytest.mark.parametrize("command", ["build", "coverage", "run", "test"])
+def test_an_option_that_could_change_a_release_starts_no_bazel(machine: Launcher, command: str) -> None:
+    given = [command, "--config=upstream", "--config=release", "--copt", "-O0", "//x"]
+    done = machine.run_launcher(*given, BAZEL_REAL=machine.real, MLC_UNLOCKED_BAZEL="1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "--copt=-O0 (on the command line): a release does not take this option" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_other_builds_and_commands_take_every_option(machine: Launcher) -> None:
+    assert_no_release(machine, "build", "--config=upstream", "//x", "--copt", "-O0")
+    given = ["info", "--config=upstream", "--config=release", "--copt=-O0"]
+    assert machine.arguments(*given, BAZEL_REAL=machine.real)[0][-len(given) :] == given
+
+
+@pytest.mark.parametrize("line", ["build --copt=-O0", "common:x --define a=b", "startup --host_jvm_args=-javaagent:y"])
+def test_nor_from_an_rc_file_that_is_named(machine: Launcher, line: str) -> None:
+    named, imported = machine.folder / "named", machine.folder / "imported"
+    imported.write_text(line + "\n")
+    named.write_text(f"build --jobs=2\nstartup --max_idle_secs=1\nimport {imported}\n")
+    done = machine.run_launcher(
+        *[f"--bazelrc={named}", "build", "--config=upstream", "--config=release", "//x"],
+        BAZEL_REAL=machine.real,
+        MLC_UNLOCKED_BAZEL="1",
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f" (in {named}): a release does not take this option" in done.stderr
 
 
 def test_a_release_that_an_rc_file_asks_for_is_still_one_without_it(machine: Launcher) -> None:

@@ -58,6 +58,34 @@ def end_of_options(arguments: Sequence[str]) -> int:
     return _scan(arguments)[1]
 
 
+def pairs(arguments: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Returns the options of a command with their values, in either spelling; one without a value has None.
+
+    Args:
+      arguments: what follows the command, or a line of an rc file.
+    """
+    from . import bazel_options
+
+    found: list[tuple[str, str | None]] = []
+    rest = iter(arguments[: end_of_options(arguments)])
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if argument.startswith("-"):
+            takes_next = not equals and argument in bazel_options.WITH_VALUE
+            found.append((name, next(rest, None) if takes_next else value if equals else None))
+    return found
+
+
+def startup_pairs(arguments: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Returns startup options with their values, as `pairs` does for a command's."""
+    found: list[tuple[str, str | None]] = []
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        found.append((name, next(rest, None) if argument in WITH_VALUE else value if equals else None))
+    return found
+
+
 def _scan(arguments: Sequence[str]) -> tuple[list[str], int]:
     found, position = [], 0
     while position < len(arguments):

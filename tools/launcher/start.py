@@ -170,6 +170,10 @@ def command_line(arguments: list[str]) -> tuple[str, list[str], str | None]:
     line = options.CommandLine(arguments)
     configs = rc_files.configs(line)
     if "release" in configs:
+        if line.command in _BUILDING:
+            from . import release_options
+
+            release_options.check(line)
         line = with_own_rc_file(line)
         configs = rc_files.configs(line)
     profiled = line.command in _PROFILED
