@@ -131,6 +131,9 @@ def checked_out() -> tuple[str, str]:
     if not version:
         raise Refused("version.bzl: expected a line VERSION = …, found none")
     try:
+        # git would answer for a checkout that this folder is in.
+        if (top := checkout.root(str(_WORKSPACE))) != str(_WORKSPACE.resolve()):
+            raise Refused(f"{_WORKSPACE}: expected a git checkout, found a folder in that of {top}")
         return version[1], checkout.head(str(_WORKSPACE))
     except checkout.NoCheckout as error:
         raise Refused(f"{_WORKSPACE}: expected a git checkout, found {error}") from None

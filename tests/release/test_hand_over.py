@@ -403,6 +403,12 @@ def test_version_and_commit_are_those_that_are_checked_out(
     subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message=one"], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     assert take_over.checked_out() == ("1.2.3", head)
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy/version.bzl").write_text('VERSION = "1.2.3"\n')
+    monkeypatch.setattr(take_over, "_WORKSPACE", tmp_path / "copy")
+    with pytest.raises(take_over.Refused, match="found a folder in that of"):
+        take_over.checked_out()
+    monkeypatch.setattr(take_over, "_WORKSPACE", tmp_path)
     (tmp_path / "version.bzl").write_text("VERSION = next()\n")
     with pytest.raises(take_over.Refused, match="expected a line VERSION"):
         take_over.checked_out()
@@ -410,6 +416,7 @@ def test_version_and_commit_are_those_that_are_checked_out(
 
 def test_the_version_of_this_checkout_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(take_over.checkout, "head", lambda folder: "0123abc")
+    monkeypatch.setattr(take_over.checkout, "root", lambda folder: folder)
     version, _ = take_over.checked_out()
     assert re.fullmatch(r"\d+\.\d+\.\d+", version)
 
