@@ -1,9 +1,9 @@
 """Runs tools/bazel's launcher with parts of the machine replaced: driver.py <workspace root> <arguments…>.
 
-The environment variable FAKE is a JSON object: upstream (URLs to probe), needed_bytes, machine
-(architecture), file_limit (bytes), apt (folder), no_user (the password database does not have the user) and sockets (a
-file that gets a line for each name looked up and each connection). FAKE_NO_LINKS makes the file system one without hard
-links.
+The environment variable FAKE is a JSON object: upstream (URLs to probe), needed_bytes, disk_bytes (what a build
+takes), machine (architecture), file_limit (bytes), apt (folder), no_user (the password database does not have the user)
+and sockets (a file that gets a line for each name looked up and each connection). FAKE_NO_LINKS makes the file system
+one without hard links.
 """
 
 import errno
@@ -18,10 +18,11 @@ sys.path.insert(0, sys.argv[1])
 
 from fetch import credentials
 from fetch.debian import archive as debian
-from tools.launcher import install, profile, start
+from tools.launcher import doctor, install, profile, start
 
 fake = json.loads(os.environ["FAKE"])
 install._NEEDED_BYTES = fake.get("needed_bytes", 1)
+doctor._DISK_BYTES = fake.get("disk_bytes", 1)
 debian.verified_text = lambda signed, what: signed.decode()
 credentials._APT = fake.get("apt", "/nonexistent")
 profile.UPSTREAM = fake.get("upstream", {})

@@ -96,6 +96,19 @@ def test_the_doctor_has_a_row_for_it(machine: PackMachine) -> None:
     assert machine.server.requests == []
 
 
+def test_the_doctor_shows_one_without_its_digest_and_runs_nothing_of_it(machine: PackMachine) -> None:
+    machine.write()
+    name = machine.digests[0]
+    done = machine.start_with(f"--airgap={machine.pack}", "doctor", MLC_AIRGAP_DIGEST="")
+    assert done.returncode == 1, done.stdout
+    assert re.search(rf"(?m)^pack +\S+one\.pack: 12 files, .*--airgap-digest={name}", done.stdout), done.stdout
+    assert "cannot build yet" in done.stdout
+    assert not (machine.cache / "airgap").exists()
+    machine.lock(deb=NEW_DEB, version="1-2")
+    done = machine.start_with(f"--airgap={machine.pack}", "doctor", MLC_AIRGAP_DIGEST="")
+    assert re.search(r"(?m)^pack +\S+one\.pack +outdated: .*bookworm/x 1-2", done.stdout)
+
+
 def test_one_that_is_cut_short_names_what_is_missing_and_goes_on_with_a_whole_one(machine: PackMachine) -> None:
     whole = machine.write().read_bytes()
     machine.pack.write_bytes(whole[: len(whole) // 2])

@@ -414,6 +414,8 @@ def test_doctor_counts_by_the_locks_and_not_by_the_word_of_the_pack(machine: Pac
     assert re.search(
         r"it has 0 of 5 files that the locks pin; its packer says that no build needs the rest", done.stdout
     )
+    assert (done.returncode, "can build." in done.stdout) == (1, False), done.stdout
+    assert "no build does without these kinds of files" in done.stdout
 
 
 def test_a_release_refuses_the_bazel_of_a_pack_that_is_not_the_locks(machine: PackMachine) -> None:

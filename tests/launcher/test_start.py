@@ -780,6 +780,85 @@ def test_says_what_to_do_about_a_gap_and_fails(machine: Launcher) -> None:
     assert "cannot build yet" in done.stdout
 
 
+ANSWERING = (
+    "/debian/dists/bookworm/InRelease",
+    "/debian-security/dists/bookworm-security/InRelease",
+    "/simple/pip/",
+    "/registry.json",
+)
+
+
+@pytest.mark.parametrize("profile", ["registries", "upstream"])
+@pytest.mark.parametrize("silent", [None, *ANSWERING])
+def test_a_build_needs_every_source_of_its_profile(machine: Launcher, profile: str, silent: str | None) -> None:
+    """Bazel itself is there already."""
+    machine.server.files.update({path: b"{}" for path in ANSWERING if path != silent})
+    fake = {"upstream": {"The registry": machine.server.url + "/registry.json"}}
+    done = machine.run_launcher("doctor", fake=fake, BAZEL_REAL=machine.real, MLC_PROFILE=profile)
+    able = silent is None or (profile == "registries" and silent == "/registry.json")
+    assert (done.returncode, "This machine can build." in done.stdout) == ((0, True) if able else (1, False)), (
+        done.stdout
+    )
+
+
+@pytest.mark.parametrize("root", ["", "--output_user_root=/dev/shm"])
+def test_a_build_needs_room(machine: Launcher, root: str) -> None:
+    machine.server.files.update(dict.fromkeys(ANSWERING, b"{}"))
+    fake = {"disk_bytes": 10**18}
+    done = machine.run_launcher(*filter(None, [root]), "doctor", fake=fake)
+    assert done.returncode == 1, done.stdout
+    row = machine.rows(done.stdout)["disk"]
+    assert "a build takes 1000000000 GB: free some space" in row and "cannot build yet" in done.stdout
+
+
+def test_a_file_of_options_in_another_encoding_is_no_traceback(machine: Launcher) -> None:
+    (machine.root / "user.bazelrc").write_bytes(
+        "# für mich\ncommon --repo_env=MLC_SOURCES=/gr\xf6\xdfe\n".encode("latin-1")
+    )
+    done = machine.doctor()
+    assert "Traceback" not in done.stderr
+    assert "no such folder" in machine.rows(done.stdout)["source mlc-llm"]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", ["doctor", "version"])
+def test_closed_streams_are_no_error(machine: Launcher, closed: str, command: str) -> None:
+    """Nor does a file that Bazel opens become its standard output."""
+    report = machine.folder / "report"
+    machine.program(Path(machine.real), f"#!/bin/sh\nfor n in 0 1 2; do readlink /proc/$$/fd/$n; done > {report}\n")
+    start = f'exec "$0" "$@" {closed}'
+    done = subprocess.run(
+        ["/bin/sh", "-c", start, sys.executable, str(HERE / "driver.py"), str(machine.root), command],
+        env=machine.environment(BAZEL_REAL=machine.real),
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (1 if command == "doctor" else 0)
+    if command == "version":
+        opened = report.read_text().splitlines()
+        assert len(opened) == 3, opened
+        for number, redirection in enumerate(("<&-", ">&-", "2>&-")):
+            if redirection in closed.split() and number != 1:  # The report itself is 1.
+                assert opened[number] == "/dev/null"
+
+
+def test_a_reader_that_goes_away_is_no_traceback(machine: Launcher) -> None:
+    process = machine.start("doctor")
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    assert process.wait() == 1
+
+
+def test_bazel_inherits_no_signal_that_python_ignores(machine: Launcher) -> None:
+    program = "#!/bin/sh\nwhile read -r name mask; do [ $name = SigIgn: ] && echo $mask; done < /proc/self/status\n"
+    machine.program(Path(machine.real), program)
+    done = machine.run_launcher("version", BAZEL_REAL=machine.real)
+    ignored = int(done.stdout, 16)
+    assert not [name for name in ("SIGPIPE", "SIGXFSZ") if ignored >> (getattr(signal, name) - 1) & 1]
+
+
 def test_git_sources_that_nobody_gave_are_no_gap(machine: Launcher) -> None:
     for path in (
         "/debian/dists/bookworm/InRelease",
@@ -805,10 +884,9 @@ def test_what_is_wrong_with_a_git_source_and_what_mends_it(machine: Launcher) ->
     (repositories["tokenizers-cpp"].folder / "cpp/engine.cc").write_text("edited")
     rows = machine.rows(machine.doctor(MLC_SOURCES=str(machine.folder / "sources")).stdout)
     folder = machine.folder / "sources"
-    assert re.search(f"  {moved}  +git -C {folder}/mlc-llm checkout {locked}$", rows["source mlc-llm"])
-    assert re.search(
-        "  changes to cpp/engine.cc  .*git -C .* stash push --include-untracked$", rows["source tokenizers-cpp"]
-    )
+    clone = f"move it away, then git clone file://{folder}/mlc-llm {folder}/mlc-llm && git -C .* checkout {locked}$"
+    assert re.search(f"  {moved}  +{clone}", rows["source mlc-llm"])
+    assert re.search("  changes to cpp/engine.cc  +move it away, then git clone ", rows["source tokenizers-cpp"])
     assert re.search(f"  {repositories['xgrammar'].commit} in {folder}/xgrammar$", rows["source xgrammar"])
     shutil.rmtree(folder / "xgrammar")
     (machine.root / "user.bazelrc").write_text(f"common --repo_env=MLC_SOURCES={folder}\n")

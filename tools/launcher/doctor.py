@@ -67,17 +67,22 @@ def main(arguments: Sequence[str], startup: Sequence[str] = ()) -> int:
     choice, startup = airgap.take_option(startup, os.environ)
     if chosen.verify and not choice.paths:
         parser.error("--verify needs a pack: tools/bazel --airgap=FILE doctor --verify")
-    configs = rc_files.configs(options.CommandLine([*startup, "build"]))
+    line = options.CommandLine([*startup, "build"])
+    configs = rc_files.configs(line)
+    disk, room = _disk(line)
     rows, able = in_the_air_gap(choice, chosen.verify) if choice.paths else collect(configs)
+    rows += [disk, _cores(), _memory(), _containers(), _namespaces(), _gpu()]
+    able &= room
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for name, found, advice in rows:
         print(errors.redact(f"{name:<{widths[0]}}  {found:<{widths[1]}}  {advice}".rstrip()))
-    print("This machine can build." if able else "This machine cannot build yet: follow the advice in the rows above.")
+    can = "This machine can build what is in the pack." if choice.paths else "This machine can build."
+    print(can if able else "This machine cannot build yet: follow the advice in the rows above.")
     return 0 if able else 1
 
 
 def collect(configs: Mapping[str, str]) -> tuple[list[Row], bool]:
-    """Returns the rows of the table and whether this machine can build.
+    """Returns the rows of the table about Bazel and the network, and whether they let this machine build.
 
     Args:
       configs: the configs that a build here runs with (`rc_files.configs`).
@@ -91,27 +96,17 @@ def collect(configs: Mapping[str, str]) -> tuple[list[Row], bool]:
         chosen, why = "none", str(error)
     bazel, have_bazel = _bazel(answers)
     rows = [bazel, ("profile", f"{chosen}: {why}", "")]
-    needed = {"registries": ("Debian mirror", "PyPI index")}.get(chosen, ("PyPI index", *profile.UPSTREAM))
+    # Compilers and the image base come from Debian, libraries from PyPI, in either profile.
+    needed = ["Debian mirror", "Debian security", "PyPI index", *(profile.UPSTREAM if chosen == "upstream" else ())]
     advice = {
         "Debian mirror": "set MLC_DEBIAN_MIRROR to a mirror that answers",
         "Debian security": "set MLC_DEBIAN_SECURITY_MIRROR to a mirror that answers",
         "PyPI index": "set PIP_INDEX_URL to an index that answers",
     }
     for name, problem in answers.items():
-        missing = advice.get(name, "") if problem or name in needed else ""
-        if problem and name in profile.UPSTREAM:
-            missing = "only --config=upstream needs it: the registries profile does not"
+        missing = advice.get(name, "only --config=upstream needs it: the registries profile does not")
         rows.append((name, problem or "answers", missing if problem else ""))
-    rows += [
-        *_git_sources(chosen),
-        _certificates(),
-        _disk(),
-        _cores(),
-        _memory(),
-        _containers(),
-        _namespaces(),
-        _gpu(),
-    ]
+    rows += [*_git_sources(chosen), _certificates()]
     reachable = chosen != "none" and not any(answers.get(name) for name in needed)
     return rows, have_bazel and reachable
 
@@ -125,11 +120,17 @@ def in_the_air_gap(choice: airgap.Choice, verify: bool = False) -> tuple[list[Ro
     """
     os.environ["MLC_NO_NETWORK"] = airgap.no_network(choice.paths[-1])
     try:
+        if not choice.digests and not choice.trusted:
+            rows, able = _unnamed_pack(choice.paths[-1]), False
+            return [*rows, ("profile", "registries: the pack", "")], able
         store = airgap.Store(machine.cache_folder(), machine.say)
         chosen = store.use(choice, machine.ROOT)
         bazel, able = _bazel({}, search=False)
         described = pack_format.describe(chosen, choice.paths[-1])
-        rows = [("pack", f"{described}; {_coverage(chosen)}", ""), bazel]
+        missing = {"deb", "wheel"} - {blob.kind for blob in chosen.blobs}
+        able &= not missing
+        advice = f"no build does without these kinds of files: {pack_format.REPACK}" if missing else ""
+        rows = [("pack", f"{described}; {_coverage(chosen)}", advice), bazel]
         if verify:
             damaged = store.verify(chosen, choice)
             found = f"all {len(chosen.blobs)} have the right sha256"
@@ -137,16 +138,19 @@ def in_the_air_gap(choice: airgap.Choice, verify: bool = False) -> tuple[list[Ro
     except errors.UserError as error:
         found, _, advice = " ".join(str(error).split()).partition(": ")
         rows, able = [("pack", found, advice)], False
-    return [
-        *rows,
-        ("profile", "registries: the pack", ""),
-        _disk(),
-        _cores(),
-        _memory(),
-        _containers(),
-        _namespaces(),
-        _gpu(),
-    ], able
+    return [*rows, ("profile", "registries: the pack", "")], able
+
+
+def _unnamed_pack(path: str) -> list[Row]:
+    """Returns the row of a pack whose digest the user has not given, so nothing is imported or run."""
+    with pack_format.Reader(path) as reader:
+        pack = reader.pack
+    airgap.check_locks(pack, path, machine.ROOT)
+    advice = (
+        f"to build from it, and have Bazel run from it: {airgap.DIGEST_OPTION}=sha256:{pack.name}, if that is what"
+        " //tools:pack printed when it wrote the pack"
+    )
+    return [("pack", f"{pack_format.describe(pack, path)}; {_coverage(pack)}", advice)]
 
 
 def _coverage(chosen: pack_format.Pack) -> str:
@@ -237,20 +241,31 @@ def _certificates() -> Row:
     return "CA bundle", "none", "HTTPS may fail: install ca-certificates, or set SSL_CERT_FILE"
 
 
-def _disk() -> Row:
+def _disk(line: options.CommandLine) -> tuple[Row, bool]:
+    """Returns the row of the fullest disk that a build writes to, and whether a build has room there."""
     try:
-        folder = machine.cache_folder()
+        cache = machine.cache_folder()
     except errors.UserError as error:
-        return "disk", "no cache", str(error)
-    while not os.path.exists(folder):
-        folder = os.path.dirname(folder)
-    free = shutil.disk_usage(folder).free
+        return ("disk", "no cache", str(error)), False
+    roots = options.startup_values([*rc_files.startup_options(line), *line.startup], "--output_user_root")
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.environ.get("HOME") or cache, ".cache")
+    # As start.py and Bazel have it: the last root wins.
+    outputs = roots[-1] if roots else base if machine.is_writable(base) else cache
+    free, folder = min((shutil.disk_usage(there).free, there) for there in map(_existing, (cache, outputs)))
+    need = f"{_DISK_BYTES / 1e9:.0f} GB"
     advice = (
-        ""
-        if free >= _DISK_BYTES
-        else f"a build takes {_DISK_BYTES / 1e9:.0f} GB: free some space, or set MLC_BAZEL_CACHE and --output_user_root"
+        f"a build takes {need}: free some space, or set --output_user_root for outputs and MLC_BAZEL_CACHE for Bazel"
     )
-    return "disk", f"{free / 1e9:.0f} GB free at {folder}", advice
+    room = free >= _DISK_BYTES
+    return ("disk", f"{free / 1e9:.0f} GB free at {folder}", "" if room else advice), room
+
+
+def _existing(folder: str) -> str:
+    """Returns the folder, or the one above it that exists."""
+    folder = os.path.abspath(folder)
+    while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def _cores() -> Row:

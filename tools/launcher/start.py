@@ -6,6 +6,7 @@ Imports little, because every run pays for it.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from fetch import errors, folders, trust
@@ -238,8 +239,19 @@ def _refuse_a_loop(program: str) -> None:
     os.environ["MLC_LAUNCHER_PROCESS"] = here
 
 
+def _open_standard_streams() -> None:
+    """Opens those that are closed on nothing, or the next files would become them, and Bazel write into these."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # The lowest that is free, so this one.
+            setattr(sys, name, open(descriptor, "w" if descriptor else "r", closefd=False))  # noqa: SIM115
+
+
 def main(arguments: list[str]) -> NoReturn:
     """Becomes Bazel, so that signals reach it and its exit code is ours. Never returns."""
+    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # Names of files are any bytes.
     try:
@@ -260,12 +272,20 @@ def main(arguments: list[str]) -> NoReturn:
             # Keeps Bazelisk from running tools/bazel again.
             os.environ["BAZELISK_SKIP_WRAPPER"] = "true"
             _refuse_a_loop(program)
+            # Python ignores these, and Bazel and all that it starts would inherit it.
+            for name in ("SIGPIPE", "SIGXFSZ"):
+                signal.signal(getattr(signal, name), signal.SIG_DFL)
             os.execv(program, command)
     except KeyboardInterrupt:
         code = 130
+    except BrokenPipeError:  # As `doctor | head` has it.
+        code = 1
     except errors.UserError as error:
         machine.say(str(error))
         code = 1
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        code = code or 1
     # Exit at once: threads of an installation or a probe may still wait for the network.
     os._exit(code)
