@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 
+import pytest
 from fake_machine import TESTDATA, FakeMachine, Server, sha256
 
 DATA_DEB = "/debian/pool/main/bazel-bootstrap-data_forky.deb"
@@ -282,6 +283,21 @@ def test_a_folder_that_cannot_be_written(machine: FakeMachine) -> None:
     machine.cache.parent.mkdir(exist_ok=True)
     machine.cache.write_text("a file where the folder should be")
     refused(machine, str(machine.cache), "MLC_BAZEL_CACHE")
+
+
+@pytest.mark.parametrize("name", ["a:b", "a\nb", "a\x1b[2Kb", "$LIB"])
+def test_a_folder_whose_name_the_loader_would_take_apart(machine: FakeMachine, name: str) -> None:
+    cache = machine.folder / name / "cache"
+    refused(machine, "expected a folder without ", "MLC_BAZEL_CACHE", MLC_BAZEL_CACHE=str(cache))
+    assert machine.server.requests == [] and not cache.exists()
+    done = machine.run_launcher("doctor", MLC_BAZEL_CACHE=str(cache))
+    assert done.returncode == 1 and "expected a folder without " in done.stdout
+
+
+@pytest.mark.parametrize("name", ["a b", "größe", "a'b\"c\\d"])
+def test_a_folder_with_an_unusual_name(machine: FakeMachine, name: str) -> None:
+    done = machine.run_launcher("version", MLC_BAZEL_CACHE=str(machine.folder / name))
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_unsupported_platform(machine: FakeMachine) -> None:

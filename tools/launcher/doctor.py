@@ -196,6 +196,8 @@ def _bazel(answers: Mapping[str, str | None], search: bool = True) -> tuple[Row,
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         advice = f"install Bazelisk or Bazel {version}, or set BAZEL_REAL: installing from packages needs Linux x86_64"
         return ("Bazel", f"none, and this is {platform.system()} {platform.machine()}", advice), False
+    if problem := installed.problem(folder):
+        return ("Bazel", "none yet", problem), False
     if not machine.is_writable(folder):
         advice = "set MLC_BAZEL_CACHE to a folder that you can write, or BAZEL_REAL to the path of Bazel"
         return ("Bazel", f"none yet: {version} cannot be installed in {folder}", advice), False

@@ -62,6 +62,8 @@ def install(cache: Path, version: str, say: Callable[[str], None], given: dict |
             f" {platform.machine()}. Install Bazelisk or Bazel {version}, or set BAZEL_REAL to its path."
         )
     final = Path(installed.prefix(str(cache), version))
+    if problem := installed.problem(str(final)):
+        raise BootstrapError(problem)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with _locked(cache / "lock", say):

@@ -30,6 +30,21 @@ def prefix(cache: str, version: str) -> str:
     return f"{cache}/bazel-{version}-{LAYOUT}"
 
 
+def problem(folder: str) -> str | None:
+    """Returns why Bazel cannot be installed in a folder of this name, or None.
+
+    Its programs find their libraries by DT_RPATH, in which ":" separates folders and "$" begins a name that the loader
+    replaces, so they would load another folder's. Its class path is a file with a line per jar.
+    """
+    wrong = next((each for each in folder if each in ":$\x7f" or each < " "), None)
+    if wrong is None:
+        return None
+    return (
+        f"{ascii(folder)[1:-1]}: expected a folder without {ascii(wrong)} in its name, because Bazel's programs cannot"
+        " find their libraries there. Set MLC_BAZEL_CACHE to another one."
+    )
+
+
 def is_locked(folder: str, root: str) -> bool:
     """Returns whether the Bazel in `folder` was installed from exactly what locks/bazel.lock.json pins.
 
