@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import platform
 import re
 import struct
@@ -53,11 +54,20 @@ def check_model(folder: Path, library: Path | None = None, hashes: bool = False)
         raise ModelError(
             f"{folder}: expected the folder of a model, found {'a file' if folder.exists() else 'nothing'}"
         )
-    _read_json(folder / CONFIG, f"mlc_llm gen_config CHECKPOINT --output {folder}")
+    make_config = f"mlc_llm gen_config CHECKPOINT --output {folder}"
+    vocabulary = _read_json(folder / CONFIG, make_config).get("vocab_size", 1)
+    if type(vocabulary) is not int or vocabulary < 1:
+        raise ModelError(
+            f"{folder / CONFIG}: vocab_size: expected a number of tokens, found {json.dumps(vocabulary)[:100]};"
+            f" make it: {make_config}"
+        )
     convert = f"copy it again or make it: mlc_llm convert_weight CHECKPOINT --output {folder}"
-    for shard in _read_json(folder / WEIGHTS, f"mlc_llm convert_weight CHECKPOINT --output {folder}").get(
-        "records", []
-    ):
+    cache = folder / WEIGHTS
+    try:
+        shards = _shards(_read_json(cache, f"mlc_llm convert_weight CHECKPOINT --output {folder}"))
+    except _RecordError as error:
+        raise ModelError(f"{cache}: {error}; {convert}") from None
+    for shard in shards:
         path = folder / shard["dataPath"]
         if not path.is_file():
             raise ModelError(f"{path}: expected a weight shard of {shard['nbytes']} bytes, found nothing; {convert}")
@@ -75,6 +85,67 @@ def check_model(folder: Path, library: Path | None = None, hashes: bool = False)
         )
     if library is not None:
         check_library(library, f"mlc_llm compile {folder / CONFIG} --device cpu --output {library}")
+
+
+class _RecordError(ValueError):
+    """A record in tensor-cache.json is damaged."""
+
+
+def _shards(cache: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the records of weight shards. Upstream copies tensors from the places in them without checking any.
+
+    The format is that of TVM's `src/runtime/vm/tensor_cache_support.cc`.
+
+    Raises:
+        _RecordError: one has not the keys and types of the format, names a file in another folder, or has a tensor
+            that is not inside its shard or not as large as its shape and type.
+    """
+    shards = _field(cache, "", "records", list)
+    for number, shard in enumerate(shards):
+        where = f"records[{number}]"
+        path = _field(shard, where, "dataPath", str)
+        if path in ("", ".", "..") or re.search(r"[/\\\0]", path):
+            raise _RecordError(f"{where}.dataPath: expected the name of a file in this folder, found {path!r}")
+        size = _field(shard, where, "nbytes", int)
+        if "md5sum" in shard:
+            _field(shard, where, "md5sum", str)
+        if _field(shard, where, "format", str) != "raw-shard":
+            raise _RecordError(f"{where}.format: expected 'raw-shard', found {shard['format']!r}")
+        for index, tensor in enumerate(_field(shard, where, "records", list)):
+            _check_tensor(tensor, f"{where}.records[{index}]", size)
+    return shards
+
+
+def _check_tensor(tensor: Any, where: str, shard_size: int) -> None:
+    """Checks one tensor of a shard with this many bytes."""
+    _field(tensor, where, "name", str)
+    start, size = _field(tensor, where, "byteOffset", int), _field(tensor, where, "nbytes", int)
+    if start + size > shard_size:
+        raise _RecordError(
+            f"{where}: expected a tensor inside the {shard_size} bytes of its shard, found bytes {start} to"
+            f" {start + size}"
+        )
+    shape, dtype = _field(tensor, where, "shape", list), _field(tensor, where, "dtype", str)
+    if len(shape) > 16 or not all(type(length) is int and 0 <= length < 1 << 63 for length in shape):
+        raise _RecordError(f"{where}.shape: expected at most 16 sizes, found {str(shape)[:100]}")
+    bits = re.fullmatch(r"(?:u?int|b?float)(\d{1,3})(?:_\w+)?", "uint8" if dtype == "bool" else dtype)
+    if not bits:
+        raise _RecordError(f"{where}.dtype: expected a type of numbers, found {dtype[:100]!r}")
+    # Written in half the size: the upper 16 bits of a float32.
+    halved = _field(tensor, where, "format", str) == "f32-to-bf16" and dtype == "float32"
+    expected = (math.prod(shape) * (16 if halved else int(bits[1])) + 7) // 8
+    if size != expected:
+        raise _RecordError(f"{where}: expected {expected} bytes for shape {shape} of {dtype}, found {size}")
+
+
+def _field(record: Any, where: str, key: str, kind: type) -> Any:
+    """Returns a value of a record; integers are sizes and not negative."""
+    value = record.get(key) if isinstance(record, dict) else None
+    if type(value) is not kind or (isinstance(value, int) and value < 0):
+        names = {list: "a list", str: "text", int: "a number of bytes"}
+        path = f"{where}.{key}".removeprefix(".")
+        raise _RecordError(f"{path}: expected {names[kind]}, found {json.dumps(value)[:100]}")
+    return value
 
 
 def check_library(library: Path, remedy: str) -> None:
@@ -151,7 +222,7 @@ def _read_json(path: Path, remedy: str) -> dict[str, Any]:
         raise ModelError(f"{path}: expected a file of the model, found nothing; make it: {remedy}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: expected JSON, found: {error}; make it: {remedy}") from None
     if not isinstance(content, dict):
         raise ModelError(f"{path}: expected a JSON object, found {type(content).__name__}; make it: {remedy}")

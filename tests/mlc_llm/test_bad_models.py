@@ -105,6 +105,102 @@ def test_a_spoilt_model_is_refused_in_one_line(folder: Path, what: str) -> None:
     assert message in line and command in line
 
 
+TENSOR = {"name": "x", "shape": [4], "dtype": "float32", "format": "raw", "nbytes": 16, "byteOffset": 48}
+WEIGHT = {"dataPath": "p.bin", "format": "raw-shard", "nbytes": 64, "records": [TENSOR]}
+
+
+def check_records(folder: Path, cache: object, config: object = None) -> None:
+    """Checks a model with one shard of 64 bytes and this list of tensors, which nothing else reads."""
+    (folder / "p.bin").write_bytes(bytes(64))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / CONFIG).write_text(json.dumps(config or {}))
+    (folder / CACHE).write_text(cache if isinstance(cache, str) else json.dumps(cache))
+    model_check.check_model(folder, hashes=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"byteOffset": 0, "nbytes": 0, "shape": [0, 4]},
+        {"byteOffset": 0, "nbytes": 64, "shape": [2, 16], "dtype": "float16"},
+        {"nbytes": 3, "shape": [3], "dtype": "float8_e4m3fn"},
+        {"nbytes": 3, "shape": [6], "dtype": "uint4"},
+        {"nbytes": 4, "shape": [4], "dtype": "bool"},
+        {"nbytes": 8, "format": "f32-to-bf16"},
+        {"nbytes": 4, "shape": []},
+    ],
+    ids=str,
+)
+def test_a_tensor_inside_its_shard_passes(tmp_path: Path, change: dict[str, object]) -> None:
+    check_records(tmp_path, {"records": [{**WEIGHT, "records": [{**TENSOR, **change}]}]})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"byteOffset": 1 << 40}, "expected a tensor inside the 64 bytes of its shard, found bytes 1099511627776 to"),
+        ({"byteOffset": 49}, "found bytes 49 to 65"),
+        ({"byteOffset": -4096}, "byteOffset: expected a number of bytes, found -4096"),
+        ({"byteOffset": True}, "byteOffset: expected a number of bytes, found true"),
+        ({"byteOffset": 1.0}, "byteOffset: expected a number of bytes, found 1.0"),
+        ({"nbytes": 1 << 30, "shape": [1 << 28]}, "expected a tensor inside"),
+        ({"shape": [1 << 28]}, "expected 1073741824 bytes for shape [268435456] of float32, found 16"),
+        ({"shape": [-2, -2]}, "shape: expected at most 16 sizes"),
+        ({"shape": ["4"]}, "shape: expected at most 16 sizes"),
+        ({"shape": None}, "shape: expected a list, found null"),
+        ({"dtype": "object"}, "dtype: expected a type of numbers, found 'object'"),
+        ({"dtype": 32}, "dtype: expected text, found 32"),
+        ({"format": "f32-to-bf16"}, "expected 8 bytes"),
+        ({"format": None}, "format: expected text"),
+        ({"name": 1}, "name: expected text"),
+    ],
+)
+def test_a_tensor_outside_of_its_shard_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    """Upstream copies from any place in memory."""
+    refused(tmp_path, {"records": [{**WEIGHT, "records": [{**TENSOR, **change}]}]}, message)
+
+
+@pytest.mark.parametrize(
+    ("cache", "message"),
+    [
+        ({}, "records: expected a list, found null"),
+        ({"records": None}, "records: expected a list, found null"),
+        ({"records": ["x"]}, "records[0].dataPath: expected text, found null"),
+        ({"records": [{}]}, "records[0].dataPath: expected text, found null"),
+        ({"records": [{**WEIGHT, "nbytes": "64"}]}, 'records[0].nbytes: expected a number of bytes, found "64"'),
+        ({"records": [{**WEIGHT, "records": {}}]}, "records[0].records: expected a list, found {}"),
+        ({"records": [{**WEIGHT, "records": [[]]}]}, "records[0].records[0].name: expected text"),
+        ({"records": [{**WEIGHT, "md5sum": 5}]}, "records[0].md5sum: expected text"),
+        ({"records": [{**WEIGHT, "format": "npy"}]}, "records[0].format: expected 'raw-shard', found 'npy'"),
+        ('{"records":' + "[" * 100_000, "expected JSON, found: maximum recursion depth"),
+        *(
+            (
+                {"records": [{**WEIGHT, "dataPath": path}]},
+                "records[0].dataPath: expected the name of a file in this folder",
+            )
+            for path in ("../../etc/hostname", "/etc/hostname", "a/p.bin", "a\\p.bin", "..", ".", "", "p.bin\0")
+        ),
+    ],
+)
+def test_a_damaged_list_of_weights_is_refused_in_one_line(tmp_path: Path, cache: object, message: str) -> None:
+    refused(tmp_path, cache, message)
+
+
+@pytest.mark.parametrize("size", [-1, 0, "320", None, 320.0])
+def test_a_vocabulary_of_no_tokens_is_refused(tmp_path: Path, size: object) -> None:
+    with pytest.raises(model_check.ModelError, match="vocab_size: expected a number of tokens, found"):
+        check_records(tmp_path, {"records": [WEIGHT]}, {"vocab_size": size})
+
+
+def refused(folder: Path, cache: object, message: str) -> None:
+    with pytest.raises(model_check.ModelError) as caught:
+        check_records(folder, cache)
+    line = str(caught.value)
+    assert line.startswith(f"{folder / CACHE}: ") and "\n" not in line and len(line) < 1000
+    assert message in line and "convert_weight" in line
+
+
 STAMP = f'"{model_check.METADATA_KEY}": "{versions.TVM}"'.encode()
 
 
