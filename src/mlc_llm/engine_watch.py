@@ -6,6 +6,7 @@ library, no memory for the KV cache; and while serving: a JSON schema that does 
 logprobs, a request that fills the KV cache. A truncated library kills the process with SIGBUS.
 
 `install` makes `model_check` check a model before an engine loads it, and watches the thread of every engine.
+`request_check` refuses the requests that are known to fail an engine; here is what happens after one that is not.
 """
 
 from __future__ import annotations
@@ -37,9 +38,6 @@ PAGE_SIZE = 16
 EXIT_VARIABLE = "MLC_LLM_EXIT_ON_ENGINE_FAILURE"
 """Environment variable; if set, a program whose engine fails for good ends, so that an orchestrator starts it again."""
 
-TOP_LOGPROBS = 5
-"""The maximum of upstream's samplers, which crash the engine above it. Upstream's server accepts 20, like OpenAI's."""
-
 
 class EngineError(fastapi.HTTPException, RuntimeError):
     """The engine failed while serving. Its requests are lost (the server answers 500), but later ones are served."""
@@ -61,7 +59,12 @@ class _Engine:
         self.loaded = False
         self.dead: BaseException | None = None
         self.last_request: str | None = None
+        self.created = ""
         self.lost: set[str] = set()
+        self.open: set[str] = set()
+        """Requests that were given to the engine and whose end it has not reported. Each may fail the engine once."""
+        self.unexplained = 0
+        """Failures without an open request, in a row."""
 
     def functions(self) -> dict[str, Callable[..., Any]]:
         """Returns the functions that the engine calls instead of the native ones."""
@@ -88,17 +91,15 @@ class _Engine:
 
     def run_background_loop(self) -> None:
         """Runs the engine in its thread until asked to stop. After a failure it continues with an empty engine."""
-        failures = 0
         while True:
             try:
                 self.native["run_background_loop"]()
                 return
             except Exception as error:
-                failures += 1
                 if not self.loaded:
                     self.outcome.put(error)
                     return
-                if failures > 1 and self.last_request is None:  # It failed without a request, so it cannot recover.
+                if self._is_dead():
                     self._die(error)
                     return
                 # Reset before telling the waiting clients, so that their next request comes after it.
@@ -108,6 +109,18 @@ class _Engine:
                     self._die(again)
                     return
                 self._lose_requests(error)
+
+    def _is_dead(self) -> bool:
+        """Counts a failure; returns whether the engine cannot recover: it has failed twice without a request to blame.
+
+        Requests that wait in the engine's queue survive a reset, so several bad ones fail it several times in a row.
+        """
+        if self.open:
+            self.open.pop()  # Nothing tells which one failed.
+            self.unexplained = 0
+        else:
+            self.unexplained += 1
+        return self.unexplained > 1
 
     def _die(self, error: BaseException) -> None:
         """Refuses all requests from now on, and ends the program if asked to."""
@@ -123,8 +136,8 @@ class _Engine:
         state = self.engine.state
         held, state.async_streamers = state.async_streamers, {}
         streamers = dict(held)
-        # The error may quote a request, which other clients must not see.
-        why = _last_line(error) if len(streamers) < 2 else "the server's log says why"
+        # The error may quote another client's request: the only open one need not be the one that failed.
+        why = _last_line(error) if state.async_event_loop is None else "the server's log says why"
         failure = EngineError(f"the engine failed, and with it this request: {why}")
         failure.__cause__ = error
         logger.error("The engine failed, %d requests are lost: %s", max(len(streamers), 1), _last_line(error))
@@ -143,8 +156,13 @@ class _Engine:
         """Passes on the outputs of requests, except late outputs of requests that are already lost."""
 
         def deliver(outputs: Any) -> None:
-            if self.lost:
-                outputs = [output for output in map(_Output, outputs) if output.request not in self.lost]
+            outputs = [_Output(output) for output in outputs]
+            self.open.difference_update(output.request for output in outputs if output.is_last)
+            outputs = [output for output in outputs if output.request not in self.lost]
+            if outputs:
+                # The engine works again. What it had dropped by then will not fail it any more.
+                self.unexplained = 0
+                self.open -= self.lost
             callback(outputs)
 
         self.native["init_threaded_engine"](device, deliver, recorder)
@@ -158,20 +176,6 @@ class _Engine:
         from mlc_llm.protocol.error_protocol import BadRequestError
 
         options = json.loads(config)
-        schema = (options.get("response_format") or {}).get("schema")
-        if schema is not None:
-            try:
-                is_object = isinstance(json.loads(schema), dict)
-            except ValueError:
-                is_object = False
-            if not is_object:
-                raise BadRequestError(f"response_format: expected a JSON schema, an object as text, found {schema!r}")
-        for token in options.get("logit_bias") or {}:
-            # Upstream writes to this index without checking it.
-            if not 0 <= int(token) < self._vocabulary():
-                raise BadRequestError(f"logit_bias: expected tokens from 0 to {self._vocabulary() - 1}, found {token}")
-        if options["top_logprobs"] > TOP_LOGPROBS:
-            raise BadRequestError(f"top_logprobs: expected 0 to {TOP_LOGPROBS}, found {options['top_logprobs']}")
         room = _room(self.engine.engine_config) - sum(_length(part) for part in inputs)
         if options["max_tokens"] < 0 or options["max_tokens"] > room:
             options["max_tokens"] = max(room, 1)
@@ -180,11 +184,8 @@ class _Engine:
         except Exception as error:
             raise BadRequestError(_last_line(error).rpartition("is false: ")[2]) from error
         self.lost.discard(name)
-        self.last_request = name
+        self.last_request = self.created = name
         return request
-
-    def _vocabulary(self) -> int:
-        return int(self.engine.model_config_dicts[0]["vocab_size"])
 
     def add_request(self, request: Any) -> None:
         """Passes a request to the engine.
@@ -194,11 +195,15 @@ class _Engine:
         """
         if self.dead is not None:
             raise EngineError(self.why_dead()) from self.dead
+        self.open.add(self.created)  # Upstream adds each request as soon as it is created.
         self.native["add_request"](request)
 
     def why_dead(self) -> str:
-        """Says in one line why the engine serves no more requests; empty if it does."""
-        return f"the engine failed: {_last_line(self.dead)}; restart it" if self.dead is not None else ""
+        """Says in one line that the engine serves no more requests; empty if it does.
+
+        Everyone reads this, and the error may quote a request, so only the log says why.
+        """
+        return "the engine failed for good, its log says why; restart it" if self.dead is not None else ""
 
 
 def failure(engine: Any) -> str:
@@ -217,6 +222,8 @@ class _Output:
     def __init__(self, output: Any) -> None:
         self.unpacked = output.unpack()
         self.request = str(self.unpacked[0])
+        # Upstream ends every request with its usage, even one that is aborted.
+        self.is_last = any(part.request_final_usage_json_str is not None for part in self.unpacked[1])
 
     def unpack(self) -> Any:
         return self.unpacked

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mlc_llm._mlc_bazel import engine_watch
+from mlc_llm._mlc_bazel import engine_watch, json_schema, request_check
 from mlc_llm.protocol.error_protocol import BadRequestError
 from tiny_model_files import LIBRARY, WEIGHTS, chatml
 
@@ -161,7 +161,30 @@ def test_a_malformed_schema_is_refused(ask: Callable[..., Any], schema: str) -> 
         ask(response_format={"type": "json_object", "schema": schema})
 
 
-def test_a_schema_that_cannot_be_compiled_fails_that_request_and_no_later_one(ask: Callable[..., Any]) -> None:
+@pytest.fixture
+def unchecked_schemas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets schemas pass that fail the engine."""
+    monkeypatch.setattr(json_schema, "simplify", lambda schema, _: schema)
+
+
+def test_a_schema_that_cannot_be_compiled_is_refused(ask: Callable[..., Any]) -> None:
+    with pytest.raises(BadRequestError, match="response_format: type: expected one of array, .*, found .nonsense"):
+        ask(response_format={"type": "json_object", "schema": '{"type": "nonsense"}'})
+    # It overflowed the stack.
+    tree = {"$defs": {"tree": {"type": "array", "items": {"$ref": "#/$defs/tree"}}}, "$ref": "#/$defs/tree"}
+    with pytest.raises(BadRequestError, match="refer to themselves"):
+        ask(response_format={"type": "json_object", "schema": json.dumps(tree)})
+
+
+@pytest.mark.parametrize("schema", [{}, {"type": "boolean"}, {"type": "object", "properties": {'a"\\': {"const": 1}}}])
+def test_a_schema_that_upstream_cannot_compile_is_changed_so_that_it_can(
+    ask: Callable[..., Any], schema: dict[str, Any]
+) -> None:
+    answer = ask(max_tokens=1, response_format={"type": "json_object", "schema": json.dumps(schema)})
+    assert answer.choices[0].finish_reason
+
+
+def test_a_request_that_fails_the_engine_fails_no_later_one(ask: Callable[..., Any], unchecked_schemas: None) -> None:
     """Upstream's engine dies, and every later request waits forever."""
     before = text(ask())
     with pytest.raises(RuntimeError, match="Unsupported type nonsense"):
@@ -174,14 +197,14 @@ def test_a_failed_request_does_not_affect_the_next_one(
 ) -> None:
     """The engine fails during a request and ends it late, while the next request may already wait for its own end."""
     before = text(ask())
-    monkeypatch.setattr(engine_watch, "TOP_LOGPROBS", 20)
+    monkeypatch.setattr(request_check, "TOP_LOGPROBS", 20)
     for _ in range(20):
         with pytest.raises(RuntimeError, match="num_top_probs <= 5"):
             ask(logprobs=True, top_logprobs=20)
         assert text(ask()) == before
 
 
-def test_requests_concurrent_with_one_that_fails_the_engine_are_told() -> None:
+def test_requests_concurrent_with_one_that_fails_the_engine_are_told(unchecked_schemas: None) -> None:
     """They are told about the failure, but not about the failing request's content."""
     bad = {"response_format": {"type": "json_object", "schema": '{"type": "nonsense"}'}}
 
@@ -255,10 +278,83 @@ def test_an_engine_that_cannot_be_reset_is_dead(monkeypatch: pytest.MonkeyPatch)
     engine = SimpleNamespace(_watched=watched)
     assert engine_watch.failure(engine) == ""
     watched.run_background_loop()
-    assert told == ["the engine failed, and with it this request: the GPU is lost"]
-    assert engine_watch.failure(engine) == "the engine failed: the GPU is lost; restart it"
-    with pytest.raises(engine_watch.EngineError, match="the GPU is lost; restart it"):
+    assert told == ["the engine failed, and with it this request: the server's log says why"]
+    assert engine_watch.failure(engine) == "the engine failed for good, its log says why; restart it"
+    with pytest.raises(engine_watch.EngineError, match="failed for good, its log says why; restart it"):
         watched.add_request("next")
+
+
+class Queue:
+    """Upstream's threaded engine: an error drops the instructions that it has taken from its queue, but none after."""
+
+    def __init__(self, steps: int) -> None:
+        self.waiting: list[str] = []
+        self.steps = steps
+
+    def add_request(self, request: str) -> None:
+        self.waiting.append(request)
+
+    def reset(self) -> None:
+        self.waiting.append("reset")
+
+    def run_background_loop(self) -> None:
+        while self.steps:
+            self.steps -= 1
+            instruction = self.waiting.pop(0) if self.waiting else ""
+            if instruction.startswith("bad"):
+                raise RuntimeError(f"Unsupported type nonsense in {instruction}")
+
+
+@pytest.mark.parametrize("bad", [1, 2, 20])
+def test_bad_requests_at_once_do_not_end_an_engine(bad: int) -> None:
+    """The second failure happened without a request that was sent after the first, which counted as a dead engine."""
+    native, told = Queue(100), list[str]()
+    watched = watched_engine(told.append, **{name: getattr(native, name) for name in ("add_request", "reset")})
+    watched.native["run_background_loop"] = native.run_background_loop
+    for number in range(bad):
+        watched.add_request(watched.create_request(f"bad {number} SECRET", [], OPTIONS))
+    watched.run_background_loop()
+    assert native.steps == 0 and watched.why_dead() == ""
+    # Again, later.
+    native.steps = 100
+    for number in range(bad):
+        watched.add_request(watched.create_request(f"bad {number} later", [], OPTIONS))
+    watched.run_background_loop()
+    assert native.steps == 0 and watched.why_dead() == ""
+    assert told and not any("SECRET" in each for each in told)
+
+
+def test_an_engine_that_fails_without_requests_is_dead_even_after_bad_ones() -> None:
+    native = Queue(100)
+    watched = watched_engine(lambda _: None, add_request=native.add_request, reset=native.reset)
+    watched.native["run_background_loop"] = native.run_background_loop
+    for number in range(3):
+        watched.add_request(watched.create_request(f"bad {number} SECRET", [], OPTIONS))
+    watched.run_background_loop()
+    watched.native["run_background_loop"] = fail
+    watched.run_background_loop()
+    assert watched.why_dead() and "GPU" not in watched.why_dead()
+
+
+def test_an_engine_that_answers_again_is_not_dead() -> None:
+    delivered: list[str] = []
+    outputs: list[Callable[[Any], None]] = []
+    watched = watched_engine(
+        lambda _: None,
+        init_threaded_engine=lambda _, deliver, __: outputs.append(deliver),
+        add_request=lambda _: None,
+        reset=lambda: None,
+    )
+    watched.init_threaded_engine(None, lambda answers: delivered.extend(answer.request for answer in answers), None)
+    assert not watched._is_dead()
+    for name in ("one", "two"):
+        watched.add_request(watched.create_request(name, [], OPTIONS))
+        assert watched.open == {name}
+        last = SimpleNamespace(request_final_usage_json_str="{}")
+        outputs[0]([SimpleNamespace(unpack=lambda name=name, last=last: (name, [last]))])
+        assert watched.open == set() and not watched._is_dead()
+    assert delivered == ["one", "two"]
+    assert watched._is_dead()
 
 
 def test_a_program_whose_engine_is_dead_ends_if_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +375,7 @@ def test_a_request_sent_as_soon_as_another_is_lost_is_not_lost() -> None:
 
     watched = watched_engine(hear)
     watched._lose_requests(RuntimeError("failed"))
-    assert told == ["the engine failed, and with it this request: failed"]
+    assert told == ["the engine failed, and with it this request: the server's log says why"]
     assert watched.lost == {"lost"}
     # A second failure, before "next" is added to the engine: it will be, and is answered.
     watched._lose_requests(RuntimeError("failed"))
@@ -381,7 +477,7 @@ def test_upstream_loses_log_probabilities_of_tokens_that_are_not_yet_text(ask: C
 def test_more_best_tokens_than_the_engine_has_are_refused(ask: Callable[..., Any]) -> None:
     """Upstream accepts up to 20, as OpenAI does, but its engine dies at more than 5."""
     assert len(ask(max_tokens=1, logprobs=True, top_logprobs=5).choices[0].logprobs.content[0].top_logprobs) == 5
-    with pytest.raises(BadRequestError, match="top_logprobs: expected 0 to 5, found 6"):
+    with pytest.raises(BadRequestError, match="top_logprobs: expected at most 5, found 6"):
         ask(logprobs=True, top_logprobs=6)
 
 

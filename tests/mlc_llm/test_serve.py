@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import signal
 import socket
@@ -174,9 +175,16 @@ def test_metrics_count_requests(server: Server, client: openai.OpenAI) -> None:
             "Input should be 'text' or 'json_object'",
         ),
         ({"n": 0}, 400, '"n" should be at least 1'),
+        ({"n": 30_000_000}, 400, "n: expected at most 128, found 30000000"),
+        ({"stop": ["x", ""]}, 400, "stop: expected texts, found an empty one"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "http://127.0.0.1:1/"}]}]},
+            400,
+            "this model takes no images",
+        ),
         ({"top_p": 2.0}, 400, '"top_p" should be in range'),
         ({"logit_bias": {"320": 1}}, 400, "expected tokens from 0 to 319, found 320"),
-        ({"logprobs": True, "top_logprobs": 20}, 400, "top_logprobs: expected 0 to 5, found 20"),
+        ({"logprobs": True, "top_logprobs": 20}, 400, "top_logprobs: expected at most 5, found 20"),
         ({"logprobs": True, "top_logprobs": 21}, 422, "must be in range [0, 20]"),
     ],
     ids=[
@@ -187,6 +195,9 @@ def test_metrics_count_requests(server: Server, client: openai.OpenAI) -> None:
         "schema",
         "openai_schema",
         "n",
+        "many",
+        "empty_stop",
+        "image",
         "top_p",
         "bias",
         "logprobs",
@@ -204,13 +215,34 @@ def test_the_error_of_a_wrong_request_says_what_is_wrong(
     assert message in caught.value.response.text.replace("\\", "")
 
 
-def test_a_request_that_fails_the_engine_fails_alone(client: openai.OpenAI) -> None:
-    """Upstream's engine dies, but the server keeps running, claims to be healthy, and answers nothing."""
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "nonsense"},
+        {"$defs": {"a": {"type": "array", "items": {"$ref": "#/$defs/a"}}}, "$ref": "#/$defs/a"},
+    ],
+    ids=["nonsense", "cyclic"],
+)
+def test_a_schema_that_would_end_the_engine_is_refused(client: openai.OpenAI, schema: dict[str, Any]) -> None:
+    """Upstream's engine dies, and the server with it, or the server keeps running and answers nothing."""
     before = create(client).choices[0].message.content
-    with pytest.raises(openai.InternalServerError) as caught:
-        create(client, extra_body={"response_format": {"type": "json_object", "schema": '{"type": "nonsense"}'}})
-    assert "Unsupported type nonsense" in caught.value.response.text
+    with pytest.raises(openai.BadRequestError, match="response_format"):
+        create(client, extra_body={"response_format": {"type": "json_object", "schema": json.dumps(schema)}})
     assert create(client).choices[0].message.content == before
+
+
+def test_tokens_outside_of_the_vocabulary_are_refused(client: openai.OpenAI) -> None:
+    for token in (320, 2147483647, -5):
+        with pytest.raises(openai.BadRequestError, match=f"expected tokens from 0 to 319, found {token}"):
+            client.completions.create(model=str(WEIGHTS), prompt=[1, token], max_tokens=1)
+
+
+def test_the_same_user_may_ask_twice_at_once(client: openai.OpenAI) -> None:
+    """Upstream gave the second request the answer of the first."""
+    expected = [create(client, seed=seed, temperature=1.0).choices[0].message.content for seed in range(4)]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        asked = [pool.submit(create, client, seed=seed, temperature=1.0, user="alice") for seed in range(4)]
+        assert [each.result(PATIENCE).choices[0].message.content for each in asked] == expected
 
 
 def test_it_requires_its_key_and_stops_on_sigterm(tmp_path: Path) -> None:

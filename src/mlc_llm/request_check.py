@@ -1,0 +1,251 @@
+"""Checks what a client sends before any of upstream's code uses it.
+
+At the pinned commit upstream makes lists of `n` items, downloads images and tokenizes prompts in the thread that
+answers all clients, and passes token numbers, stop texts and schemas unchecked to native code, where one that is wrong
+ends the requests of everyone. It also uses a client's `user` as the name of the request, so that two requests with the
+same one receive each other's text.
+
+`install` puts one check in front of the engine, for the server and for Python programs: `check`. What is over a limit
+is refused with status 400 and the limit. Two things are earlier, in the server's routes: the limit of `n`, because the
+routes make the first lists, and new names for requests.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+from . import json_schema
+
+MAX_CHOICES = 128
+"""Of `n`, like OpenAI's. Upstream makes lists of this length at once: 1.9 GB for 30,000,000."""
+
+MAX_STOPS = 16
+MAX_STOP_BYTES = 512
+"""Upstream compares every byte of an answer with every stop text. OpenAI accepts 4."""
+
+MAX_BIASES = 1024
+"""Of `logit_bias`. Upstream applies all of them for each token of an answer."""
+
+TOP_LOGPROBS = 5
+"""The maximum of upstream's samplers, which crash the engine above it. Upstream's server accepts 20, like OpenAI's."""
+
+MAX_MESSAGES = 2048
+"""Of messages and the parts of their contents. Upstream appends each to all that are before it."""
+
+MAX_TOOLS = 128
+MAX_TOOL_DEPTH = 64
+"""Upstream writes the tools into the prompt as JSON, recursively. OpenAI accepts 128."""
+
+BYTES_PER_TOKEN = 32
+"""A prompt with more bytes than this per token of the context is refused before it is tokenized, 1 s for 1 to 5 MB.
+English has 4 to 5.
+"""
+
+MAX_IMAGES = 8
+MAX_IMAGE_BYTES = 8 << 20
+MAX_IMAGE_PIXELS = 8 << 20
+"""Upstream decodes images in the thread that answers all clients; models shrink them to 336 pixels. 8 million pixels,
+24 MB of memory, take 0.1 s.
+"""
+
+IMAGE_FORMATS = ("GIF", "JPEG", "PNG", "WEBP")
+"""Pillow guesses the format from the content and reads many, some with known faults or with other programs."""
+
+IMAGE_MODELS = ("llava", "phi3_v")
+"""Model types whose libraries have the function `image_embed`. The engine dies if another one gets an image."""
+
+MAX_INPUTS = 2048
+"""Of one request for embeddings, like OpenAI's."""
+
+
+def check(request: Any, engine: Any) -> None:
+    """Refuses a chat or completion request that upstream's code does not survive, and simplifies its schema.
+
+    Args:
+        request: upstream's ChatCompletionRequest or CompletionRequest.
+        engine: the MLCEngine or AsyncMLCEngine that it is for.
+
+    Raises:
+        BadRequestError: it is refused; the server answers status 400.
+    """
+    config = engine.model_config_dicts[0]
+    vocabulary = int(config["vocab_size"])
+    check_choices(request)
+    _check_stops([request.stop] if isinstance(request.stop, str) else request.stop or [])
+    biases = request.logit_bias or {}
+    _at_most("logit_bias", "tokens", len(biases), MAX_BIASES)
+    _check_tokens("logit_bias", biases, vocabulary)
+    _at_most("top_logprobs", "", getattr(request, "top_logprobs", 0), TOP_LOGPROBS)
+    _check_schema(request.response_format, vocabulary)
+    max_bytes = BYTES_PER_TOKEN * int(engine.max_input_sequence_length)
+    if hasattr(request, "messages"):
+        _check_tools(request.tools or [])
+        _check_messages(request.messages, config, max_bytes)
+    elif isinstance(request.prompt, str):
+        _check_length("prompt", len(request.prompt.encode("utf-8", "replace")), max_bytes)
+    elif len(request.prompt) <= engine.max_input_sequence_length:  # Upstream refuses longer ones.
+        _check_tokens("prompt", request.prompt, vocabulary)
+
+
+def check_choices(request: Any) -> None:
+    """Refuses a request for too many choices. The engine refuses less than one."""
+    _at_most("n", "", request.n, MAX_CHOICES)
+
+
+def _check_stops(stops: list[str]) -> None:
+    _at_most("stop", "texts", len(stops), MAX_STOPS)
+    if "" in stops:
+        raise _refusal("stop: expected texts, found an empty one")
+    _at_most("stop", "bytes in a text", max((len(stop.encode()) for stop in stops), default=0), MAX_STOP_BYTES)
+
+
+def _check_tokens(what: str, tokens: Any, vocabulary: int) -> None:
+    for token in tokens:
+        if not 0 <= token < vocabulary:
+            raise _refusal(f"{what}: expected tokens from 0 to {vocabulary - 1}, found {token}")
+
+
+def _check_schema(response_format: Any, vocabulary: int) -> None:
+    if response_format is not None and response_format.json_schema is not None:
+        try:
+            response_format.json_schema = json_schema.simplify(response_format.json_schema, vocabulary)
+        except json_schema.SchemaError as error:
+            raise _refusal(f"response_format: {error}") from None
+
+
+def _check_tools(tools: list[Any]) -> None:
+    _at_most("tools", "tools", len(tools), MAX_TOOLS)
+    for tool in tools:
+        level, depth = [tool.function.parameters], 0
+        while level:
+            _at_most("tools", "levels of parameters", depth, MAX_TOOL_DEPTH)
+            inner = (each.values() if isinstance(each, dict) else each for each in level)
+            level, depth = [each for values in inner for each in values if isinstance(each, (dict, list))], depth + 1
+
+
+def _check_messages(messages: list[Any], config: dict[str, Any], max_bytes: int) -> None:
+    contents = [message.content for message in messages if message.content is not None]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    _at_most("messages", "messages and parts", len(messages) + len(parts), MAX_MESSAGES)
+    images = [_image_of(part) for part in parts if part.get("type") == "image_url"]
+    texts = [content for content in contents if isinstance(content, str)]
+    for part in parts:
+        if part.get("type") == "text" and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif part.get("type") != "image_url":
+            raise _refusal("messages: expected parts of the types text, with text, and image_url")
+    _check_length("messages", sum(len(text.encode("utf-8", "replace")) for text in texts), max_bytes)
+    if images and config.get("model_type") not in IMAGE_MODELS:
+        raise _refusal("image_url: this model takes no images")
+    _at_most("image_url", "images", len(images), MAX_IMAGES)
+    for image in images:
+        _check_image(image)
+
+
+def _image_of(part: dict[str, Any]) -> str:
+    image = part.get("image_url")
+    url = image.get("url") if isinstance(image, dict) else image
+    if not isinstance(url, str):
+        raise _refusal("image_url: expected a URL")
+    return url
+
+
+def _check_image(url: str) -> None:
+    """Refuses what is no image inside the request. Upstream would fetch any address that the server can reach."""
+    found = re.match(r"data:image/[a-z.+-]+;base64,", url)
+    if not found:
+        raise _refusal("image_url: expected data:image/TYPE;base64,DATA; this server fetches no other URLs")
+    _at_most("image_url", "bytes", (len(url) - found.end()) * 3 // 4, MAX_IMAGE_BYTES)
+    try:
+        from PIL import Image
+    except ImportError:
+        raise _refusal("image_url: this server reads no images; to change that, install Pillow") from None
+    # Pillow raises errors of many types for damaged images.
+    try:
+        data = base64.b64decode(url[found.end() :], validate=True)
+        image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
+    except Exception:
+        raise _refusal(f"image_url: expected an image ({', '.join(IMAGE_FORMATS)}) in base64") from None
+    _at_most("image_url", "pixels", image.width * image.height, MAX_IMAGE_PIXELS)
+    try:
+        image.convert("RGB")
+    except Exception:
+        raise _refusal("image_url: expected a complete image, found a damaged one") from None
+
+
+def check_inputs(request: Any) -> None:
+    """Refuses a request for embeddings that is too large, or with numbers that are no tokens of any model."""
+    inputs = request.input if isinstance(request.input, list) else [request.input]
+    if not isinstance(inputs[0], int):
+        _at_most("input", "inputs", len(inputs), MAX_INPUTS)
+    for each in inputs:
+        if not isinstance(each, str):
+            _check_tokens("input", [each] if isinstance(each, int) else each, 1 << 31)
+
+
+def _at_most(what: str, unit: str, found: int, limit: int) -> None:
+    if found > limit:
+        raise _refusal(f"{what}: expected at most {limit}{f' {unit}' if unit else ''}, found {found}")
+
+
+def _check_length(what: str, found: int, limit: int) -> None:
+    if found > limit:
+        raise _refusal(
+            f"{what}: expected at most {limit} bytes, which the model input length limit allows, found {found}"
+        )
+
+
+def _refusal(message: str) -> ValueError:
+    from mlc_llm.protocol.error_protocol import BadRequestError
+
+    return BadRequestError(message)
+
+
+def install() -> None:
+    """Puts the checks in front of every engine and of the server's routes."""
+    import fastapi
+
+    from mlc_llm.serve import engine
+    from mlc_llm.serve.entrypoints import microserving_entrypoints, openai_entrypoints
+
+    def checked(upstream: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(upstream)
+        def handle(engine: Any, request: Any, *arguments: Any, **options: Any) -> Any:
+            check(request, engine)
+            return upstream(engine, request, *arguments, **options)
+
+        return handle
+
+    for kind in (engine.AsyncMLCEngine, engine.MLCEngine):
+        for name in ("_handle_chat_completion", "_handle_completion"):
+            setattr(kind, name, checked(getattr(kind, name)))
+
+    def routed(upstream: Callable[..., Any], early: Callable[[Any], None], keep_user: bool) -> Callable[..., Any]:
+        @functools.wraps(upstream)
+        async def route(request: Any, *arguments: Any, **options: Any) -> Any:
+            early(request)
+            if not keep_user:
+                # Upstream would use it as the name of the request.
+                request.user = None
+            return await upstream(request, *arguments, **options)
+
+        return route
+
+    router = openai_entrypoints.app
+    # Micro-serving is for servers of one group, off by default. There the name links the steps of one request.
+    microserving_entrypoints.request_completion = routed(openai_entrypoints.request_completion, check_choices, True)
+    for name, early in (
+        ("request_embedding", check_inputs),
+        ("request_completion", check_choices),
+        ("request_chat_completion", check_choices),
+    ):
+        upstream = getattr(openai_entrypoints, name)
+        (old,) = (route for route in router.routes if getattr(route, "endpoint", None) is upstream)
+        router.routes.remove(old)
+        assert isinstance(old, fastapi.routing.APIRoute)
+        router.post(old.path)(routed(upstream, early, False))

@@ -1,0 +1,342 @@
+"""The server refuses what would harm it or other clients before upstream's code uses it, and mixes up no requests."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from application import JSON, Service, ask, talk
+from mlc_llm._mlc_bazel import access
+from mlc_llm.protocol.conversation_protocol import Conversation
+from mlc_llm.serve import engine, engine_base, engine_utils
+from mlc_llm.serve.entrypoints import microserving_entrypoints
+from mlc_llm.serve.server import ServerContext
+
+CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+class Output:
+    """What the native engine reports of a request: one text for each choice, or its end."""
+
+    def __init__(self, name: str, texts: list[str]) -> None:
+        usage = None if texts else '{"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}'
+        parts = [
+            SimpleNamespace(
+                request_final_usage_json_str=usage,
+                extra_prefix_string=text,
+                delta_token_ids=[],
+                delta_logprob_json_strs=None,
+                finish_reason="stop",
+            )
+            for text in texts or [""]
+        ]
+        self.unpacked = (name, parts)
+
+    def unpack(self) -> Any:
+        return self.unpacked
+
+
+class Engine(engine.AsyncMLCEngine):  # type: ignore[misc]  # upstream has no types
+    """Upstream's engine around a native one that answers each request with its name, once it has `together` of them."""
+
+    together = 1
+    model_type = "llama"
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self._terminated = True
+        self.state = engine_base.EngineState(False)
+        self.model_config_dicts = [{"vocab_size": 320, "model_type": self.model_type}]
+        self.max_input_sequence_length = 4000
+        self.engine_config = SimpleNamespace(max_single_sequence_length=4096, max_total_sequence_length=4096)
+        self.tokenizer = SimpleNamespace(encode=lambda text: [1] * max(1, len(text) // 4), decode=str)
+        self.conv_template = Conversation(
+            system_template="{system_message}",
+            roles={"user": "u", "assistant": "a"},
+            seps=["\n"],
+            stop_str=[],
+            stop_token_ids=[2],
+            role_content_sep=":",
+            role_empty_sep=":",
+        )
+        self.waiting: list[tuple[str, dict[str, Any]]] = []
+        self.seen: list[dict[str, Any]] = []
+        self._ffi = {
+            "create_request": lambda name, _, config: (name, json.loads(config)),
+            "add_request": self.add,
+            "abort_request": lambda _: None,
+        }
+        self._terminated = False
+
+    def add(self, request: tuple[str, dict[str, Any]]) -> None:
+        self.seen.append({"name": request[0], **request[1]})
+        self.waiting.append(request)
+        if len(self.waiting) == self.together:
+            waiting, self.waiting = self.waiting, []
+            answers = [
+                output for name, config in waiting for output in (Output(name, [name] * config["n"]), Output(name, []))
+            ]
+            self.state.get_request_stream_callback("async")(answers)
+
+    def terminate(self) -> None:
+        pass
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[access.Guard]:
+    monkeypatch.setattr(engine, "TextStreamer", lambda _: SimpleNamespace(finish=lambda: ""))
+    monkeypatch.setattr(engine_utils, "convert_prompts_to_data", lambda prompts: [prompts])
+    app = Service(monkeypatch)()
+    ServerContext.current().add_model("model", Engine())  # The server's end has removed its own.
+    yield app
+
+
+def served() -> Engine:
+    return ServerContext.current().get_engine(None)
+
+
+def body(path: str, **options: Any) -> list[bytes]:
+    default = {"messages": HELLO} if path == CHAT else {"prompt": "hello"}
+    return [json.dumps({**default, **options}).encode()]
+
+
+def refusal(app: access.Guard, path: str, **options: Any) -> str:
+    """The message of a request that is refused and never reaches the engine."""
+    status, _, text = ask(app, path, "POST", JSON, body(path, **options))
+    assert status == 400, (status, text)
+    assert served().seen == []
+    # Upstream encodes its error messages as JSON twice.
+    answer = json.loads(json.loads(text))
+    assert answer["object"] == "error" and answer["code"] == 400 and "\n" not in answer["message"]
+    return answer["message"]
+
+
+def accepted(app: access.Guard, path: str, **options: Any) -> dict[str, Any]:
+    """What the engine gets of a request."""
+    status, _, text = ask(app, path, "POST", JSON, body(path, **options))
+    assert status == 200, text
+    return served().seen.pop()
+
+
+BOTH = pytest.mark.parametrize("path", [CHAT, COMPLETION])
+
+
+@BOTH
+def test_requests_of_the_same_user_get_their_own_answers(app: access.Guard, path: str) -> None:
+    """Upstream used `user` as the request's name: the second one took the answer of the first, which waited forever."""
+    served().together = 2
+
+    async def both() -> list[Any]:
+        asked = [talk(app, path, "POST", JSON, body(path, user="alice")) for _ in range(2)]
+        return await asyncio.wait_for(asyncio.gather(*asked), 60)
+
+    answers = [json.loads(text) for _, _, text in asyncio.run(both())]
+    names = [request["name"] for request in served().seen]
+    assert len(set(names)) == 2 and "alice" not in names
+    texts = [
+        (answer["choices"][0].get("message") or {"content": answer["choices"][0].get("text")}) for answer in answers
+    ]
+    assert sorted(text["content"] for text in texts) == sorted(names)
+    assert [answer["id"] for answer in answers] == [text["content"] for text in texts]
+
+
+def test_micro_serving_keeps_the_name_that_links_its_steps(app: access.Guard) -> None:
+    request = engine_utils.openai_api_protocol.CompletionRequest(prompt="hello", user="step")
+    connected = SimpleNamespace(is_disconnected=lambda: asyncio.sleep(0, False))
+    asyncio.run(microserving_entrypoints.request_completion(request=request, raw_request=connected))
+    assert served().seen[0]["name"] == "step"
+
+
+@BOTH
+def test_too_many_choices_are_refused_before_upstream_lists_them(app: access.Guard, path: str) -> None:
+    """Upstream needed 30 seconds and 2 GB for this, in which the server answered nobody."""
+    assert refusal(app, path, n=30_000_000) == "n: expected at most 128, found 30000000"
+    assert refusal(app, path, n=129, stream=True).startswith("n: expected at most 128")
+    assert accepted(app, path, n=128)["n"] == 128
+
+
+@pytest.mark.parametrize("token", [320, 2147483647, 1 << 40, -1, -5])
+def test_tokens_outside_of_the_vocabulary_are_refused(app: access.Guard, token: int) -> None:
+    """Upstream's kernels read and write memory at these places."""
+    expected = f"expected tokens from 0 to 319, found {token}"
+    assert refusal(app, COMPLETION, prompt=[1, token]) == f"prompt: {expected}"
+    assert refusal(app, COMPLETION, logit_bias={token: 1}) == f"logit_bias: {expected}"
+    assert refusal(app, CHAT, logit_bias={token: 1}) == f"logit_bias: {expected}"
+
+
+def test_tokens_of_the_vocabulary_are_accepted(app: access.Guard) -> None:
+    accepted(app, COMPLETION, prompt=[0, 319])
+
+
+@BOTH
+@pytest.mark.parametrize("stop", ["", [""], ["a", ""]])
+def test_an_empty_stop_text_is_refused(app: access.Guard, path: str, stop: Any) -> None:
+    """Upstream's engine failed, and with it the requests of all clients."""
+    assert refusal(app, path, stop=stop) == "stop: expected texts, found an empty one"
+
+
+@BOTH
+def test_options_have_limits(app: access.Guard, path: str) -> None:
+    assert refusal(app, path, stop=["x"] * 17) == "stop: expected at most 16 texts, found 17"
+    assert refusal(app, path, stop="x" * 513) == "stop: expected at most 512 bytes in a text, found 513"
+    assert refusal(app, path, logit_bias=dict.fromkeys(range(1025), 1)).startswith("logit_bias: expected at most 1024")
+    assert accepted(app, path, stop=["x"] * 16)["stop_strs"] == ["x"] * 16
+
+
+@BOTH
+def test_a_prompt_that_cannot_fit_is_refused_before_it_is_tokenized(
+    app: access.Guard, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served(), "tokenizer", None)
+    text = "x" * 128_001
+    options = {"prompt": text} if path == COMPLETION else {"messages": [{"role": "user", "content": text}]}
+    assert "at most 128000 bytes" in refusal(app, path, **options)
+
+
+def test_a_long_list_of_tokens_is_refused(app: access.Guard) -> None:
+    assert "larger than the model input length limit" in refusal(app, COMPLETION, prompt=[1] * 4001)
+
+
+def test_a_chat_has_limits(app: access.Guard) -> None:
+    assert "at most 2048 messages and parts, found 2049" in refusal(app, CHAT, messages=HELLO * 2049)
+    parts = [{"type": "text", "text": ""}] * 2048
+    assert "found 2049" in refusal(app, CHAT, messages=[{"role": "user", "content": parts}])
+    deep: dict[str, Any] = {}
+    for _ in range(65):
+        deep = {"x": [deep]}
+    for tools, message in (
+        ([{}] * 129, "at most 128 tools, found 129"),
+        ([deep], "at most 64 levels of parameters, found 65"),
+    ):
+        functions = [{"type": "function", "function": {"name": "f", "parameters": tool}} for tool in tools]
+        assert message in refusal(app, CHAT, tools=functions)
+    assert "expected at most 5, found 6" in refusal(app, CHAT, logprobs=True, top_logprobs=6)
+
+
+@BOTH
+def test_a_schema_is_checked_and_simplified(app: access.Guard, path: str) -> None:
+    def asked(schema: dict[str, Any]) -> dict[str, Any]:
+        return {"response_format": {"type": "json_object", "schema": json.dumps(schema)}}
+
+    cyclic = {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}
+    assert "refer to themselves" in refusal(app, path, **asked(cyclic))
+    assert refusal(app, path, **asked({"type": "nonsense"})).startswith("response_format: type: expected one of array")
+    seen = accepted(app, path, **asked({"type": "array", "items": {"$ref": "#"}, "title": "x"}))
+    assert seen["response_format"]["schema"] == '{"type": "array", "items": {}}'
+
+
+def png(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    pixels = zlib.compress(b"".join(b"\0" * (width + 1) for _ in range(min(height, 10))))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size + b"\x08\0\0\0\0") + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def image(url: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": url}]}]}
+
+
+def data_url(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails a test that upstream's code fetches something in."""
+    from mlc_llm.serve import data
+
+    monkeypatch.setattr(data.ImageData, "from_url", lambda *_: pytest.fail("upstream's code got the URL"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://169.254.169.254/latest/meta-data/",
+        "https://example.org/x.png",
+        "file:///etc/passwd",
+        "data:image,x",
+        "httpx",
+    ],
+)
+def test_only_images_inside_the_request_are_read(
+    app: access.Guard, url: str, monkeypatch: pytest.MonkeyPatch, no_network: None
+) -> None:
+    """The server fetched any address that it can reach, and answered nobody meanwhile."""
+    assert "takes no images" in refusal(app, CHAT, **image(url))
+    monkeypatch.setitem(served().model_config_dicts[0], "model_type", "llava")
+    for value in (url, {"url": url}):
+        assert "this server fetches no other URLs" in refusal(app, CHAT, **image(value))
+
+
+def test_a_model_without_images_refuses_them(app: access.Guard, no_network: None) -> None:
+    """Its library lacks the function, and the engine would die."""
+    assert refusal(app, CHAT, **image(data_url(png(2, 2)))) == "image_url: this model takes no images"
+
+
+def test_images_have_limits(app: access.Guard, monkeypatch: pytest.MonkeyPatch, no_network: None) -> None:
+    monkeypatch.setitem(served().model_config_dicts[0], "model_type", "llava")
+    assert "at most 8388608 bytes" in refusal(app, CHAT, **image(data_url(b"\0" * ((8 << 20) + 3))))
+    many = [{"type": "image_url", "image_url": data_url(b"")}] * 9
+    assert "at most 8 images, found 9" in refusal(app, CHAT, messages=[{"role": "user", "content": many}])
+    for part in ({"type": "image_url"}, {"type": "image_url", "image_url": 5}, {"type": "audio"}, {"type": "text"}):
+        assert "expected" in refusal(app, CHAT, messages=[{"role": "user", "content": [part]}])
+
+
+def test_images_without_pillow_are_refused(
+    app: access.Guard, monkeypatch: pytest.MonkeyPatch, no_network: None
+) -> None:
+    monkeypatch.setitem(served().model_config_dicts[0], "model_type", "llava")
+    monkeypatch.setitem(__import__("sys").modules, "PIL", None)
+    assert "install Pillow" in refusal(app, CHAT, **image(data_url(png(2, 2))))
+
+
+def test_images_are_complete_and_small(app: access.Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("PIL.Image", reason="the images have no Pillow")
+    monkeypatch.setitem(served().model_config_dicts[0], "model_type", "llava")
+    for data, message in (
+        (png(30_000, 30_000), "image_url: expected"),
+        (png(4000, 4000), "at most 8388608 pixels, found 16000000"),
+        (png(100, 100)[:50], "expected a complete image"),
+        (b"GIF89a", "expected an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "expected an image"),
+    ):
+        assert message in refusal(app, CHAT, **image(data_url(data)))
+
+
+def test_requests_for_embeddings_have_limits(app: access.Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        ServerContext, "get_embedding_engine", lambda *_: pytest.fail("upstream's code got the request")
+    )
+    for inputs, message in (
+        (["x"] * 2049, "at most 2048 inputs"),
+        ([[1]] * 2049, "at most 2048 inputs"),
+        ([-1], "expected tokens"),
+        ([[1], [1 << 31]], "expected tokens"),
+    ):
+        status, _, text = ask(app, "/v1/embeddings", "POST", JSON, [json.dumps({"input": inputs}).encode()])
+        assert status == 400 and message in text
+
+
+def test_health_says_nothing_of_a_request(app: access.Guard) -> None:
+    """It needs no key. The error of a dead engine quoted the schema of a client."""
+    assert ask(app, "/health")[0] == 200
+    served()._watched.dead = RuntimeError("Unsupported type SECRET in schema")
+    status, _, text = ask(app, "/health")
+    assert status == 503 and "the engine failed for good" in text and "SECRET" not in text
+    status, _, text = ask(app, CHAT, "POST", JSON, body(CHAT))
+    assert status == 500 and "SECRET" not in text
+
+
+def test_a_program_gets_the_same_checks(app: access.Guard) -> None:
+    engine_utils_error: type[Exception] = engine_utils.error_protocol.BadRequestError
+    create: Callable[..., Any] = served()._completion
+    with pytest.raises(engine_utils_error, match="prompt: expected tokens from 0 to 319"):
+        asyncio.run(create(prompt=[320], max_tokens=1))
