@@ -1,12 +1,15 @@
-"""Errors that programs show as a message instead of a traceback, and what makes text from outside safe to print."""
+"""Errors that programs show as a message instead of a traceback, and the one place that makes text safe to show."""
 
 from __future__ import annotations
 
 import re
 import sys
 
-# The user and password of an address. The second form has an unencoded "/", "?" or "#" in its password: no port.
-_USER_INFO = re.compile(r"(?<=://)(?:[^\s/?#]*@|[^\s/?#:@]*:(?!\d{0,5}(?:[/?#\s'\"),;]|$))[^\s'\"]*@)")
+_WORD = re.compile(r"\S+")
+# The runner of a workflow takes commands from what its jobs print: "::name::" at the start of a line, "##[name]"
+# anywhere in it.
+_COMMAND = re.compile(r"^(?=\s*::)|(?<=##)(?=\[)")
+_MOST_CHARACTERS = 4000
 
 
 class UserError(Exception):
@@ -20,14 +23,16 @@ class UserError(Exception):
 
 
 def redact(text: str) -> str:
-    """Returns text with the user and password of every address in it replaced by "***"."""
-    return _USER_INFO.sub("***@", text) if "@" in text else text
+    r"""Returns text that is safe to show, however much of it others wrote.
 
+    The user and password of every address become "***". Characters that a terminal acts on or does not show are
+    escaped, except for newlines and tabs, which our own messages have.
 
-# The runner of a workflow takes commands from what its jobs print: "::name::" at the start of a line, "##[name]"
-# anywhere in it.
-_COMMAND = re.compile(r"^(?=\s*::)|(?<=##)(?=\[)")
-_MOST_CHARACTERS = 4000
+    >>> redact("https://me:p/w@example.org/x answers \x1b[2K\rall is well")
+    'https://***@example.org/x answers \\x1b[2K\\rall is well'
+    """
+    escaped = _escaped(text, "\n\t")
+    return _WORD.sub(_without_user, escaped) if "@" in escaped else escaped
 
 
 def printable(line: str) -> str:
@@ -35,8 +40,7 @@ def printable(line: str) -> str:
 
     Characters that are not printable become their escape sequence; tabs stay.
     """
-    escaped = "".join(each if each.isprintable() or each == "\t" else ascii(each)[1:-1] for each in line)
-    return _COMMAND.sub(r"\\", escaped)
+    return _COMMAND.sub(r"\\", _escaped(line, "\t"))
 
 
 def one_line(text: str, most: int = _MOST_CHARACTERS) -> str:
@@ -46,10 +50,23 @@ def one_line(text: str, most: int = _MOST_CHARACTERS) -> str:
         text: what a host, a program or a file says.
         most: characters that are kept.
     """
-    line = printable(" ".join(redact(text).split()))
+    line = printable(redact(" ".join(text.split())))
     return line[:most] + ("…" if len(line) > most else "")
 
 
 def tell(program: str, error: object) -> None:
     """Prints why a program fails, as one line on standard error; hosts and other programs may have worded a part."""
     print(f"{program}: {one_line(str(error))}", file=sys.stderr)
+
+
+def _escaped(text: str, keep: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(each if each in keep or each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def _without_user(word: re.Match[str]) -> str:
+    """Hides everything up to the last "@": a password may have an unencoded "@", "/", "?", "#" or quote."""
+    before, separator, after = word[0].partition("://")
+    _, at, rest = after.rpartition("@")
+    return f"{before}{separator}***@{rest}" if separator and at else word[0]

@@ -43,7 +43,7 @@ from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))  # repository rules run this file by path
 
-from fetch import archives
+from fetch import archives, errors
 
 # Variables by which the user sets git up, by their beginnings; others redirect it, as those that a git hook sets.
 _KEPT_VARIABLES = (
@@ -85,13 +85,12 @@ _UPDATE = "tools/bazel run //locks:update_sources"
 _NAMED = 3
 
 
-class SourceError(Exception):
+class SourceError(errors.UserError):
     """A source differs from the lock; one line says what was expected, what was found and which command fixes it."""
 
     def __init__(self, source: Source, expected: str, found: str, remedy: str) -> None:
         super().__init__(f"{source.name}: expected {expected}, found {found}: {remedy}")
-        self.found = found
-        self.remedy = remedy
+        self.found, self.remedy = errors.redact(found), errors.redact(remedy)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ import pytest
 from fake_machine import ROOT, TESTDATA, FakeMachine, Server, basic
 
 from fetch import credentials, download, errors
+from fetch.git import checkout
 
 LOGIN = "me@example:p@ss/word:1"
 USER_INFO = "me%40example:p%40ss%2Fword%3A1@"
@@ -204,16 +205,28 @@ def test_users_that_a_redirect_names_are_not_remembered(server: Server, other: S
     [
         ("at https://me:pw@h.test/x: no", "at https://***@h.test/x: no"),
         ("https://token@h.test", "https://***@h.test"),
-        ("'http://a:b@c@h.test:80/x@1'", "'http://***@h.test:80/x@1'"),
+        ("'http://a:b@c@h.test:80/x'", "'http://***@h.test:80/x'"),
         ("http://me:p/w@h.test/x", "http://***@h.test/x"),
-        ("http://me:12/w@h.test/x", "http://me:12/w@h.test/x"),  # Is a host with a port, for all one can see.
-        ("https://h.test:8080/x@y and https://i.test/x@1.0", "https://h.test:8080/x@y and https://i.test/x@1.0"),
+        ("https://me:12/w@h.test/x no", "https://***@h.test/x no"),
+        ("https://me:1?w@h.test/x", "https://***@h.test/x"),
+        ("https://me:1#w@h.test/x", "https://***@h.test/x"),
+        ("'https://u:a/b'c@h.test/'", "'https://***@h.test/'"),
+        # It might be a password: an "@" in a path is not worth the risk.
+        ("https://h.test:8080/x@y and https://i.test/x", "https://***@y and https://i.test/x"),
         ("me@h.test", "me@h.test"),
     ],
 )
 def test_passwords_in_text_are_hidden(text: str, hidden: str) -> None:
     assert errors.redact(text) == hidden
     assert str(errors.UserError(text)) == hidden
+
+
+def test_a_failure_of_git_does_not_show_the_login() -> None:
+    source = checkout.Source("x", "https://h.test/x", "0" * 40, ())
+    found = "none (fatal: unable to access 'http://bob:12/secret@h.test/x/')"
+    error = checkout.SourceError(source, "a commit", found, "ask https://bob:secret@h.test")
+    assert "secret" not in f"{error} {error.found} {error.remedy}"
+    assert "http://***@h.test/x/" in error.found
 
 
 def test_a_login_does_not_show_itself() -> None:
