@@ -48,13 +48,29 @@ _learned: dict[str, Login] = {}
 def learn(url: str) -> str:
     """Returns an address without user and password, and remembers these for what is on the same server.
 
+    Only for an address that the user configured: a page or a server must not replace the user's logins.
+
     Raises:
       errors.UserError: the address cannot be read, for example because of an unencoded "/" in its password.
     """
     clean, login = split(url)
+    # Otherwise a password with an unencoded "/" would be part of a path, and so of messages and files.
+    if "@" in clean and not clean.startswith("file:"):
+        raise _unreadable(url)
     if login:
         _learned[clean] = login
     return clean
+
+
+def foreign(url: str) -> str:
+    """Returns an address that a page or an index has, without the user and password that it may choose.
+
+    Raises:
+      errors.UserError: the address cannot be read.
+    """
+    clean, _ = split(url)
+    # What is left of "@" is no login, but would look like one to `learn` and in a message.
+    return urllib.parse.urlsplit(clean).geturl().replace("@", "%40")
 
 
 def split(url: str) -> tuple[str, Login | None]:
@@ -70,10 +86,7 @@ def split(url: str) -> tuple[str, Login | None]:
         parts = urllib.parse.urlsplit(url)
         parts.port  # noqa: B018  Raises if it is not a number.
     except ValueError:
-        raise errors.UserError(
-            f"{scheme}://***: expected an address, found one that cannot be read. Write special characters of a user or"
-            " password as in %40 for @ and %2F for /."
-        ) from None
+        raise _unreadable(url) from None
     user_info, at, host = parts.netloc.rpartition("@")
     if not at:
         return url, None
@@ -82,10 +95,25 @@ def split(url: str) -> tuple[str, Login | None]:
     return parts._replace(netloc=host).geturl(), login
 
 
-def find(url: str) -> Login | None:
-    """Returns the login for an address without user and password, or None."""
+def _unreadable(url: str) -> errors.UserError:
+    scheme = url.partition("://")[0]
+    return errors.UserError(
+        f"{scheme + '://' if scheme in ('http', 'https') else ''}***: expected an address, found one that cannot be"
+        " read. Write special characters of a user, a password or a path as in %40 for @ and %2F for /."
+    )
+
+
+def find(url: str, after: str = "") -> Login | None:
+    """Returns the login for an address without user and password, or None.
+
+    Args:
+      url: the address.
+      after: the address that led to it by a link or a redirect, if any. What came encrypted sends no login in the open.
+    """
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
+        return None
+    if parts.scheme != "https" and urllib.parse.urlsplit(after).scheme == "https":
         return None
     # The longest address that this one continues, else any on the same server.
     same = [known for known in _learned if origin(known) == origin(url)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from fetch import errors
+
 _VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 _USUAL = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
@@ -17,7 +19,11 @@ def bundle() -> str | None:
 
 
 def store(cache: str) -> str | None:
-    """The path of the trust store for Java, written again if the bundle has changed; None without a bundle."""
+    """The path of the trust store for Java, written again if the bundle has changed; None without a bundle.
+
+    Raises:
+      errors.UserError: the bundle is damaged.
+    """
     source = bundle()
     if not source:
         return None
@@ -27,7 +33,10 @@ def store(cache: str) -> str | None:
     if not os.path.exists(path):
         os.makedirs(folder, exist_ok=True)
         with open(source, encoding="utf-8", errors="replace") as file:
-            data = encode(certificates(file.read()))
+            try:
+                data = encode(certificates(file.read()))
+            except ValueError as error:
+                raise errors.UserError(damaged(source)) from error
         temporary = f"{path}.{os.getpid()}"
         with open(temporary, "wb") as out:
             out.write(data)
@@ -35,8 +44,16 @@ def store(cache: str) -> str | None:
     return path
 
 
+def damaged(source: str) -> str:
+    """The message about a bundle that cannot be read."""
+    return (
+        f"{source}: expected certificates in PEM, found a damaged file. Repair it (update-ca-certificates), or set"
+        " SSL_CERT_FILE to another one."
+    )
+
+
 def certificates(pem: str) -> list[bytes]:
-    """The certificates (DER) in a PEM text, in order and without duplicates."""
+    """The certificates (DER) in a PEM text, in order and without duplicates. Raises ValueError if one is damaged."""
     import base64
     import re
 

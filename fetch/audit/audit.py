@@ -324,7 +324,7 @@ def read_data(database: osv.Database, places: Iterable[str]) -> None:
         if re.match(r"(https?|file)://", place):
             with tempfile.TemporaryDirectory() as scratch:
                 path = Path(scratch, place.rstrip("/").rpartition("/")[2] or "data")
-                path.write_bytes(download.read(place, timeout=300, limit=4 << 30))
+                download.save(place, path, timeout=300)
                 count = osv.read(database, path)
         else:
             count = osv.read(database, _here(place))

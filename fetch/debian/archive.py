@@ -2,7 +2,8 @@
 
 python3 fetch/debian/archive.py mirrors        # JSON: where Debian comes from on this machine (`urls`), and the user's
                                                # logins there (`auth`: mirror → as Bazel's download expects it)
-python3 fetch/debian/archive.py sha256 URL     # JSON: the sha256 of what is there
+python3 fetch/debian/archive.py sha256 URL SIZE
+                                               # JSON: the sha256 of what is there, or that it has more bytes
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import argparse
 import email.utils
 import functools
-import hashlib
 import io
 import json
 import lzma
@@ -152,9 +152,11 @@ def verified_text(signed: bytes, what: str) -> str:
         else:
             good = done.returncode == 0
         if not good or not text.exists():
+            # Indented, so that no line of it looks like ours.
+            said = "\n  ".join(done.stderr.strip().splitlines())
             raise SignatureError(
                 f"{what}: bad signature. Expected one by a key in {ring}; {Path(verifier).name}"
-                f" says:\n{done.stderr.strip()}\nThe mirror is broken or not to be trusted: set MLC_DEBIAN_MIRROR to"
+                f" says:\n  {said}\nThe mirror is broken or not to be trusted: set MLC_DEBIAN_MIRROR to"
                 " another one."
             )
         return text.read_text(encoding="utf-8")
@@ -336,7 +338,6 @@ def fetch_index(
 # Debian's releases have a fifth of a megabyte, its largest index 60 unpacked.
 _RELEASE_BYTES = 4 << 20
 _INDEX_BYTES = 1 << 30
-_PACKAGE_BYTES = 4 << 30
 
 # Suites that are used after their Valid-Until, with a warning: mirrors of them lag by weeks, and only they have Bazel.
 _MAY_BE_LATE = ("testing", "unstable")
@@ -627,7 +628,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("mirrors", help="base URLs of each archive, best first")
-    commands.add_parser("sha256", help="the sha256 of a URL's content").add_argument("url")
+    of_url = commands.add_parser("sha256", help="the sha256 of a URL's content")
+    of_url.add_argument("url")
+    of_url.add_argument("size", type=int, help="the bytes that it should have; no more are hashed")
     options = parser.parse_args(arguments)
     try:
         answer: object
@@ -636,7 +639,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             logins = {url: credentials.find(url + "/") for each in urls.values() for url in each}
             answer = {"urls": urls, "auth": {url: login.for_bazel() for url, login in logins.items() if login}}
         else:
-            answer = hashlib.sha256(download.read(options.url, limit=_PACKAGE_BYTES)).hexdigest()
+            try:
+                answer = download.remote_sha256(options.url, limit=options.size)
+            except download.TooLargeError:
+                answer = f"a file of more than {options.size} bytes"
     except errors.UserError as error:
         print(error, file=sys.stderr)
         return 1

@@ -15,7 +15,9 @@ import pytest
 from fake_machine import ROOT, TESTDATA, FakeMachine, Server, basic
 
 from fetch import credentials, download, errors
+from fetch.debian import archive as debian
 from fetch.git import checkout
+from fetch.pypi import index
 
 LOGIN = "me@example:p@ss/word:1"
 USER_INFO = "me%40example:p%40ss%2Fword%3A1@"
@@ -194,6 +196,19 @@ def test_after_an_encrypted_request_no_login_is_sent_in_the_open(user: Path, oth
     assert other.authorizations == [("/x", None)]
 
 
+def test_after_an_encrypted_request_none_is_sent_in_the_open_by_a_detour(user: Path, server: Server) -> None:
+    write(user / ".netrc", "machine localhost login a password b")
+    encrypted = Server(TESTDATA / "server.pem")
+    encrypted.redirects["/moved"] = server.url + "/again"
+    server.redirects["/again"] = "/x"
+    server.files["/x"] = b"content"
+    try:
+        assert download.read(encrypted.url + "/moved") == b"content"
+    finally:
+        encrypted.close()
+    assert server.authorizations == [("/again", None), ("/x", None)]
+
+
 def test_users_that_a_redirect_names_are_not_remembered(server: Server, other: Server) -> None:
     server.redirects["/moved"] = with_login(other.url) + "/x"
     download.read(server.url + "/moved")
@@ -219,6 +234,26 @@ def test_users_that_a_redirect_names_are_not_remembered(server: Server, other: S
 def test_passwords_in_text_are_hidden(text: str, hidden: str) -> None:
     assert errors.redact(text) == hidden
     assert str(errors.UserError(text)) == hidden
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://bob:12/secret@h.test/simple",
+        "https://bob:1?secret@h.test/",
+        "http://bob:1#secret@h.test",
+        "bob:secret@h",
+    ],
+)
+def test_a_configured_address_with_an_unencoded_password_is_refused(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", address)
+    monkeypatch.setenv("MLC_DEBIAN_MIRROR", address)
+    for ask in (index.index_url, debian.mirrors):
+        with pytest.raises(errors.UserError, match="%40 for @") as raised:
+            ask()
+        assert "secret" not in str(raised.value) and "bob" not in str(raised.value)
 
 
 def test_a_failure_of_git_does_not_show_the_login() -> None:
@@ -339,7 +374,8 @@ def test_repository_rules_get_addresses_and_logins_apart(machine: FakeMachine) -
     # One server, so one login.
     assert answer["auth"] == {f"{machine.server.url}/{archive}": login for archive in ("debian", "debian-security")}
     path = next(path for path in machine.server.files if path.endswith(".deb"))
-    done = ask(machine, "fetch/debian/archive.py", "sha256", machine.server.url + path, MLC_DEBIAN_MIRROR=mirror)
+    size = str(len(machine.server.files[path]))
+    done = ask(machine, "fetch/debian/archive.py", "sha256", machine.server.url + path, size, MLC_DEBIAN_MIRROR=mirror)
     assert done.returncode == 0, done.stderr
 
 

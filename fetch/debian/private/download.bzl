@@ -70,7 +70,7 @@ def _explain(rctx, key, package, failed, mirrors):
 
     # Once more, to tell a wrong file from a missing one. Not by Bazel, which takes nothing over plain http without a hash.
     for url in failed.urls:
-        found = rctx.execute([rctx.which("python3"), "-IB", rctx.path(_DEBIAN), "sha256", url])
+        found = rctx.execute([rctx.which("python3"), "-IB", rctx.path(_DEBIAN), "sha256", url, str(package["size"])])
         if not found.return_code:
             return ("{}: the mirror has another file than locks/debian.lock.json: expected sha256 {}, found {} ({}). " +
                     "If the lock is meant to change: tools/bazel run //locks:update_debian").format(what, package["sha256"], json.decode(found.stdout), url)
