@@ -19,6 +19,11 @@ class UnsafeNameError(errors.UserError):
     """A name from outside is not what it must be to become a path. The message shows it escaped."""
 
 
+def is_base_name(value: object) -> bool:
+    """Says whether `value` is a plain base name, for what leaves others out instead of refusing them."""
+    return isinstance(value, str) and bool(_BASE_NAME.fullmatch(value))
+
+
 def base_name(value: object, what: str) -> str:
     """Returns `value` if it is a plain base name.
 

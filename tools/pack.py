@@ -165,7 +165,7 @@ def bazel_files(
         size = path.stat().st_size
         blobs.append(pack_format.Blob(package.sha256, size, "bazel", package.name, package.version, path.name))
     for wheel in lock.wheels:
-        path = pypi.fetch(wheel.project, wheel.filename, wheel.sha256, folder / wheel.filename)
+        path = pypi.fetch(wheel.project, wheel.filename, wheel.sha256, folder / wheel.filename, size=wheel.size)
         files[wheel.sha256], size = path, path.stat().st_size
         blobs.append(pack_format.Blob(wheel.sha256, size, "bazel", wheel.project, wheel.version, wheel.filename))
     return install.manifest(version, chosen, lock.wheels), files, blobs

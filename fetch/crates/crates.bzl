@@ -25,22 +25,29 @@ def download_crates(rctx, crates):
         rctx.report_progress("asking cargo for its registry")
         asked = rctx.execute(command + ["{}@{}@{}".format(crate["name"], crate["version"], crate["sha256"]) for crate in crates])
         problem = asked.stderr.strip() if asked.return_code else None
-    urls = {_file(crate): "file:///dev/null" for crate in crates} if problem else json.decode(asked.stdout)
-    failed = _failed(rctx, crates, urls)
+    places = {_file(crate): {"url": "file:///dev/null"} for crate in crates} if problem else json.decode(asked.stdout)
+    failed = _failed(rctx, crates, places)
     if failed and problem:
         fail("{} (sha256 {}) is not in the repository cache, and: {}".format(_file(failed[0]), failed[0]["sha256"], problem))
     if failed:
         fail(("{}: expected a file with sha256 {} at {}, found none or another. Do not build on another: find out why; " +
-              "if the change is intended: tools/bazel run //locks:update_crates").format(_file(failed[0]), failed[0]["sha256"], urls[_file(failed[0])]))
+              "if the change is intended: tools/bazel run //locks:update_crates").format(_file(failed[0]), failed[0]["sha256"], places[_file(failed[0])]["url"]))
     return [_file(crate) for crate in crates]
 
 def _file(crate):
     return "{}-{}.crate".format(crate["name"], crate["version"])
 
-def _failed(rctx, crates, urls):
-    """Downloads crates from these addresses (file → URL); returns those that did not come as locked."""
-    pending = [
-        (crate, rctx.download(urls[_file(crate)], _file(crate), sha256 = crate["sha256"], allow_fail = True, block = False))
-        for crate in crates
-    ]
+def _failed(rctx, crates, places):
+    """Downloads crates from these places (file → url, and auth if any); returns those that did not come as locked."""
+    pending = []
+    for crate in crates:
+        place = places[_file(crate)]
+        pending.append((crate, rctx.download(
+            place["url"],
+            _file(crate),
+            sha256 = crate["sha256"],
+            allow_fail = True,
+            auth = {place["url"]: place["auth"]} if "auth" in place else {},
+            block = False,
+        )))
     return [crate for crate, download in pending if not download.wait().success]

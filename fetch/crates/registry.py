@@ -1,6 +1,7 @@
 """Where this machine's cargo downloads crates from.
 
-    python3 fetch/crates/registry.py --cargo usr/bin/cargo --crate itoa@1.0.15@SHA256…    # JSON: file name → address
+    python3 fetch/crates/registry.py --cargo usr/bin/cargo --crate itoa@1.0.15@SHA256…
+                                      # JSON: file name → url, and auth (as Bazel's download expects it) if there is one
 
 Cargo answers, with this user's configuration in CARGO_HOME and no other: the registry that replaces the default one
 (The Cargo Book, "Source Replacement"), else its default. MLC_CRATES_URL, a download address as in a registry index's
@@ -20,7 +21,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # the workspace root: this runs from a repository rule
 
-from fetch import errors, trust
+from fetch import credentials, errors, folders, trust
 
 # Depends on one crate of the default registry, so that cargo reads that registry's configuration. A workspace, because
 # cargo looks for one in the folders above otherwise.
@@ -66,6 +67,10 @@ def download_url(template: str, name: str, version: str, sha256: str) -> str:
     return template
 
 
+# Stands for cargo's index, of which only the answer is known, not whether it came encrypted; the default one does.
+_INDEX = "https://"
+
+
 def generate_lockfile(
     cargo: str, folder: Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
@@ -95,8 +100,11 @@ def generate_lockfile(
     )
 
 
-def template(cargo: str, name: str, version: str) -> str:
-    """The address that crates are downloaded from, as the index of cargo's registry says it.
+def template(cargo: str, name: str, version: str) -> tuple[str, str]:
+    """The address that crates are downloaded from, and what led to it, for `credentials.find`.
+
+    The address is that in MLC_CRATES_URL, or else what the index of cargo's registry says. It has no user and password:
+    `credentials` keeps those of the variable, and an index must not choose them.
 
     Args:
       cargo: the program, by path or name.
@@ -105,15 +113,16 @@ def template(cargo: str, name: str, version: str) -> str:
 
     Raises:
       RegistryError: cargo reaches no registry, or one that is no sparse index.
+      errors.UserError: the address cannot be read.
     """
     chosen = os.environ.get("MLC_CRATES_URL")
     if chosen:
-        return chosen
+        return credentials.learn(chosen), ""
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch, "home")
         home.mkdir()
         # Nothing is written into the user's own folder.
-        theirs = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo").absolute()
+        theirs = Path(os.environ.get("CARGO_HOME") or Path(folders.home() or "/nonexistent", ".cargo")).absolute()
         for file in ("config", "config.toml", "credentials", "credentials.toml"):
             if (theirs / file).exists():
                 (home / file).symlink_to(theirs / file)
@@ -126,7 +135,7 @@ def template(cargo: str, name: str, version: str) -> str:
         done = generate_lockfile(cargo, Path(scratch), environment)
         # Where cargo keeps an index; a git index has no such file.
         for path in sorted(home.glob("registry/index/*/config.json")):
-            return json.loads(path.read_text(encoding="utf-8"))["dl"]
+            return credentials.foreign(json.loads(path.read_text(encoding="utf-8"))["dl"]), _INDEX
     said = " ".join(done.stdout.split()) or "its index is not a sparse one"
     raise RegistryError(
         f"the registry that cargo is configured with does not answer for '{name}': {said}. If it has moved, set"
@@ -134,15 +143,20 @@ def template(cargo: str, name: str, version: str) -> str:
     )
 
 
-def urls(cargo: str, crates: Sequence[str]) -> dict[str, str]:
-    """File name → address of crates, each given as <name>@<version>@<sha256>.
+def urls(cargo: str, crates: Sequence[str]) -> dict[str, dict]:
+    """File name → url and, if the user has a login there, auth of crates, each given as <name>@<version>@<sha256>.
 
     Raises:
-      RegistryError: see `template`.
+      RegistryError, errors.UserError: see `template`.
     """
     parts = [crate.split("@") for crate in crates]
-    found = template(cargo, parts[0][0], parts[0][1])
-    return {f"{name}-{version}.crate": download_url(found, name, version, sha256) for name, version, sha256 in parts}
+    found, after = template(cargo, parts[0][0], parts[0][1])
+    answer: dict[str, dict] = {}
+    for name, version, sha256 in parts:
+        url = download_url(found, name, version, sha256)
+        login = credentials.find(url, after)
+        answer[f"{name}-{version}.crate"] = {"url": url, **({"auth": login.for_bazel()} if login else {})}
+    return answer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -154,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         json.dump(urls(options.cargo, options.crate), sys.stdout)
-    except RegistryError as error:
+    except errors.UserError as error:
         print(error, file=sys.stderr)
         return 1
     print()

@@ -408,7 +408,7 @@ class Updater:
         self._cache = cache
         self._reviewed = reviewed
         self._keep = keep
-        self._crates = ""  # their download address, once known
+        self._crates: tuple[str, str] | None = None  # what registry.template returned
         self._asking = threading.Lock()
 
     def read(self, locked: Input) -> tuple[str, str]:
@@ -437,22 +437,26 @@ class Updater:
             if path.exists() and file_sha256(path) == sha256:
                 return path
         path.parent.mkdir(parents=True, exist_ok=True)
+        size, after = None, ""
         if locked.ecosystem == inputs.DEBIAN:
+            size = locked.entry["size"]
             urls = [f"{mirror}/{locked.entry['path']}" for mirror in debian.mirror_urls(locked.entry["archive"])]
         elif locked.ecosystem == inputs.CRATE:
             with self._asking:
                 self._crates = self._crates or registry.template(
                     os.environ.get("CARGO", "cargo"), locked.name, locked.version
                 )
-            urls = [registry.download_url(self._crates, locked.name, locked.version, sha256)]
+            template, after = self._crates
+            urls = [registry.download_url(template, locked.name, locked.version, sha256)]
         else:
+            after = pypi.page_url(locked.name)
             urls = [file["url"] for file in pypi.files(locked.name) if file["hashes"].get("sha256") == sha256]
             if not urls:
                 raise pypi.PyPIError(
                     f"the index that pip is configured with has no file of '{locked.name}' with sha256 {sha256}. "
                     "Set PIP_INDEX_URL to one that has."
                 )
-        return download.fetch(urls, path, sha256)
+        return download.fetch(urls, path, sha256, size, after=after)
 
 
 def updated(

@@ -25,7 +25,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 # Repository rules run this file by path. Last, so that no file of the workspace replaces one of the standard library.
 sys.path.append(str(_ROOT))
 
-from fetch import archives, credentials, download, errors, folders, locks
+from fetch import archives, credentials, download, errors, folders, hashes, locks, names
 from fetch.debian import archive as debian
 
 _SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
@@ -110,8 +110,8 @@ def _pips() -> Iterator[Path | None]:
 
 
 def _pip_from_debian(folder: Path) -> Path:
-    urls, sha256 = _pip_package()
-    deb = debian.Deb(download.fetch(urls, folder / "pip.deb", sha256))
+    urls, sha256, size = _pip_package()
+    deb = debian.Deb(download.fetch(urls, folder / "pip.deb", sha256, size))
     with deb.data() as tar:
         for member in tar:
             name = os.path.basename(member.name)
@@ -122,17 +122,17 @@ def _pip_from_debian(folder: Path) -> Path:
     raise PyPIError(f"{deb.path}: expected a wheel of pip in it, found none")
 
 
-def _pip_package() -> tuple[list[str], str]:
+def _pip_package() -> tuple[list[str], str, int]:
+    """Addresses, sha256 and size of the package that has pip."""
     lock_file = _ROOT / "locks/debian.lock.json"
     try:
         lock = locks.parse_json(lock_file.read_text(encoding="utf-8"), str(lock_file))
         for key in lock["sets"]["pip"]:
             package = lock["packages"][key]
             if key.endswith("/python3-pip-whl"):
-                return [f"{mirror}/{package['path']}" for mirror in debian.mirror_urls(package["archive"])], package[
-                    "sha256"
-                ]
-    except (OSError, KeyError, ValueError) as error:
+                urls = [f"{mirror}/{package['path']}" for mirror in debian.mirror_urls(package["archive"])]
+                return urls, package["sha256"], int(package["size"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise PyPIError(
             f"{lock_file}: expected the set 'pip' with python3-pip-whl in it: {error!r}. Set PIP_INDEX_URL to do"
             " without."
@@ -141,29 +141,32 @@ def _pip_package() -> tuple[list[str], str]:
 
 
 def files(project: str, default_index: str | None = None) -> list[dict]:
-    """The files of a project as the index lists them: dictionaries with at least filename, url, hashes.
+    """The files of a project as the index lists them: see `parse_page`."""
+    return _files(page_url(project, default_index), project)
 
-    The URLs are absolute, without user and password. Repository rules write a file under the name that the index gives
-    it, so entries whose name is no plain file name are left out.
-    """
+
+def page_url(project: str, default_index: str | None = None) -> str:
+    """The address of the page that lists a project's files."""
     page = f"{index_url(default_index)}/{re.sub(r'[-_.]+', '-', project).lower()}/"
-    if page.startswith("file:"):
-        page += "index.html"  # As pip does with an index in a folder.
+    return page + "index.html" if page.startswith("file:") else page  # As pip does with an index in a folder.
+
+
+def _files(page: str, project: str) -> list[dict]:
     try:
         body = download.read(page, {"Accept": f"{_SIMPLE_JSON}, text/html;q=0.1"})
     except download.DownloadError as error:
         raise PyPIError(
             f"the Python package index does not answer for '{project}': {error}\nIf it has moved, set PIP_INDEX_URL."
         ) from error
-    return [{**file, "url": credentials.learn(file["url"])} for file in parse_page(page, body)]
-
-
-# What a file of a distribution can be called (PyPA, binary distribution format and source distribution format).
-_FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
+    return parse_page(page, body)
 
 
 def parse_page(page: str, body: bytes) -> list[dict]:
-    """The files on a project's page, in JSON (PEP 691) or HTML (PEP 503), but for those whose name is no plain one.
+    """The files on a project's page, in JSON (PEP 691) or HTML (PEP 503): dictionaries with filename, url, hashes.
+
+    Left out are entries whose name is no plain file name, because repository rules write a file under it, and those
+    that lead elsewhere than to http and https; an index in a folder may also name files. The URLs are absolute, and
+    without the user and password that a page may put there: only the user's own count.
 
     Args:
         page: its address.
@@ -177,16 +180,17 @@ def parse_page(page: str, body: bytes) -> list[dict]:
             listed = [{**file, "hashes": dict(file["hashes"])} for file in json.loads(body)["files"]]
         else:
             listed = list(_html_files(body.decode("utf-8", "replace")))
-        # Repository rules write a file under the name that the index gives it.
         listed = [
-            {**file, "url": urllib.parse.urljoin(page, file["url"])}
+            {**file, "url": credentials.foreign(urllib.parse.urljoin(page, file["url"]))}
             for file in listed
-            if _FILENAME.fullmatch(file["filename"])
+            if names.is_base_name(file["filename"])
         ]
+        schemes = ("http:", "https:", "file:") if page.startswith("file:") else ("http:", "https:")
+        listed = [file for file in listed if file["url"].startswith(schemes)]
         for file in listed:
             if not all(isinstance(each, str) for pair in file["hashes"].items() for each in pair):
                 raise TypeError(f"hashes of {file['filename']} that are no text")
-    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError, errors.UserError) as error:
         raise PyPIError(
             f"{page}: expected the simple API of a Python package index, found {error!r:.200}. Set PIP_INDEX_URL to"
             " one that has it."
@@ -213,16 +217,18 @@ def fetch(
     size: int | None = None,
 ) -> Path:
     """Downloads one file of a project, verified; see `download.fetch`."""
-    if destination.exists():
-        return download.fetch([], destination, sha256, progress=progress)
+    if destination.exists() and hashes.file_sha256(destination) == sha256:
+        progress(destination.stat().st_size)
+        return destination
     download.require_network(f"{filename} (sha256 {sha256})")
-    urls = [file["url"] for file in files(project) if file["filename"] == filename]
+    page = page_url(project)
+    urls = [file["url"] for file in _files(page, project) if file["filename"] == filename]
     if not urls:
         raise PyPIError(
             f"the index that pip is configured with has no '{filename}' of '{project}'. Set PIP_INDEX_URL to one that"
             " has."
         )
-    return download.fetch(urls, destination, sha256, size, progress)
+    return download.fetch(urls, destination, sha256, size, progress, after=page)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -238,8 +244,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "index-url":
             answer = index_url()
         else:
-            listed = files(options.project, options.default_index)
-            logins = {file["url"]: credentials.find(file["url"]) for file in listed}
+            page = page_url(options.project, options.default_index)
+            listed = _files(page, options.project)
+            logins = {file["url"]: credentials.find(file["url"], page) for file in listed}
             answer = [
                 {**file, "auth": login.for_bazel()} if (login := logins[file["url"]]) else file for file in listed
             ]

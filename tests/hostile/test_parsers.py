@@ -234,8 +234,8 @@ JSON = json.dumps(
 
 def read_page(text: str, folder: Path) -> None:
     for file in pypi.parse_page(PAGE, text.encode(errors="surrogatepass")):
-        assert re.fullmatch(r"[\w.+!-]+", file["filename"], re.ASCII) and file["filename"] not in (".", "..")
-        assert isinstance(file["url"], str)
+        assert re.fullmatch(r"[\w.+~!%@=,:-]+", file["filename"], re.ASCII) and file["filename"] not in (".", "..")
+        assert file["url"].startswith(("https://", "http://")) and "@" not in file["url"]
         assert all(isinstance(value, str) for value in file["hashes"].values())
 
 

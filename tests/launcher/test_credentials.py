@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from fake_machine import ROOT, TESTDATA, FakeMachine, Server, basic
 
 from fetch import credentials, download, errors
+from fetch.crates import registry
 from fetch.debian import archive as debian
 from fetch.git import checkout
 from fetch.pypi import index
@@ -209,6 +211,42 @@ def test_after_an_encrypted_request_none_is_sent_in_the_open_by_a_detour(user: P
     assert server.authorizations == [("/again", None), ("/x", None)]
 
 
+@pytest.fixture
+def encrypted_index(other: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """An encrypted index, configured with a login, whose page names a file on another server, in the open."""
+    server = Server(TESTDATA / "server.pem")
+    monkeypatch.setenv("PIP_INDEX_URL", with_login(server.url) + "/simple")
+    yield server
+    server.close()
+
+
+def publish(index: Server, *urls: str) -> None:
+    files = [{"filename": f"x-{number}.whl", "url": url, "hashes": {}} for number, url in enumerate(urls)]
+    index.files["/simple/x/"] = json.dumps({"files": files}).encode()
+
+
+def test_an_encrypted_index_gets_no_login_sent_in_the_open(
+    user: Path, encrypted_index: Server, other: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(user / ".netrc", "machine localhost login a password b")
+    publish(encrypted_index, other.url + "/x")
+    index.fetch("x", "x-0.whl", hashlib.sha256(b"content").hexdigest(), tmp_path / "x-0.whl")
+    assert encrypted_index.authorizations == [("/simple/x/", basic(LOGIN))]
+    assert other.authorizations == [("/x", None)]
+    assert index.main(["files", "x"]) == 0
+    (file,) = json.loads(capsys.readouterr().out)
+    assert file["url"] == other.url + "/x" and "auth" not in file
+
+
+def test_an_index_cannot_replace_the_users_logins(user: Path, encrypted_index: Server) -> None:
+    write(user / ".netrc", "machine h.test login a password b")
+    port = encrypted_index.url.rpartition(":")[2]
+    publish(encrypted_index, "https://mallory:x@h.test/x.whl", f"https://mallory:x@localhost:{port}/a@b.whl")
+    assert [file["url"] for file in index.files("x")] == ["https://h.test/x.whl", encrypted_index.url + "/a%40b.whl"]
+    assert login_for("https://h.test/x.whl") == "a:b"
+    assert login_for(encrypted_index.url + "/a%40b.whl") == LOGIN
+
+
 def test_users_that_a_redirect_names_are_not_remembered(server: Server, other: Server) -> None:
     server.redirects["/moved"] = with_login(other.url) + "/x"
     download.read(server.url + "/moved")
@@ -250,7 +288,8 @@ def test_a_configured_address_with_an_unencoded_password_is_refused(
 ) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", address)
     monkeypatch.setenv("MLC_DEBIAN_MIRROR", address)
-    for ask in (index.index_url, debian.mirrors):
+    monkeypatch.setenv("MLC_CRATES_URL", address)
+    for ask in (index.index_url, debian.mirrors, lambda: registry.urls("/nonexistent", ["x@1.0.0@00"])):
         with pytest.raises(errors.UserError, match="%40 for @") as raised:
             ask()
         assert "secret" not in str(raised.value) and "bob" not in str(raised.value)

