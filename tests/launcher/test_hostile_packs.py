@@ -595,7 +595,7 @@ def run_watched(environment: Mapping[str, str], *command: str) -> subprocess.Com
     "command",
     [
         ("fetch/pypi/index.py", "files", "other"),
-        ("fetch/debian/archive.py", "sha256", "http://debian.invalid/debian/x"),
+        ("fetch/debian/archive.py", "sha256", "http://debian.invalid/debian/x", "9"),
     ],
 )
 def test_programs_that_bazel_starts_ask_nobody_without_a_network(command: tuple[str, ...]) -> None:

@@ -402,7 +402,7 @@ def test_control_characters_are_escaped(say: Callable[[str], str]) -> None:
 
 def test_a_value_from_outside_is_one_line() -> None:
     assert errors.one_line("a\nb https://me:pw@h") == "a b https://***@h"
-    assert download.reason(ValueError("a\nb")) == "ValueError: a\\nb"
+    assert download.reason(ValueError("a\nb")) == "ValueError: a b"
 
 
 def test_the_launcher_prints_no_control_character(
@@ -416,7 +416,7 @@ def test_a_mirror_forges_no_row_of_doctor(machine: FakeMachine) -> None:
     answer = b"HTTP/1.1 500 \x1b[2K\rDebian mirror           answers\x1b[8m\r\nContent-Length: 0\r\n\r\n"
     with raw_server(sending(answer)) as url:
         done = machine.run_launcher("doctor", MLC_DEBIAN_MIRROR=url)
-    assert "HTTP 500 \\x1b[2K\\rDebian mirror " in done.stdout
+    assert "HTTP 500 \\x1b[2K Debian mirror answers" in done.stdout
     assert "\x1b" not in done.stdout and "\r" not in done.stdout
 
 
