@@ -15,11 +15,11 @@ _MOST_CHARACTERS = 4000
 class UserError(Exception):
     """An error that the user can fix; the message says what was expected, what was found and what to do.
 
-    Passwords in addresses are hidden.
+    Passwords in addresses are hidden, and every line is `printable`: names and reasons in it may be a host's words.
     """
 
     def __init__(self, *arguments: object) -> None:
-        super().__init__(*(redact(argument) if isinstance(argument, str) else argument for argument in arguments))
+        super().__init__(*(_shown(argument) if isinstance(argument, str) else argument for argument in arguments))
 
 
 def redact(text: str) -> str:
@@ -41,6 +41,10 @@ def printable(line: str) -> str:
     Characters that are not printable become their escape sequence; tabs stay.
     """
     return _COMMAND.sub(r"\\", _escaped(line, "\t"))
+
+
+def _shown(text: str) -> str:
+    return "\n".join(map(printable, redact(text).split("\n")))
 
 
 def one_line(text: str, most: int = _MOST_CHARACTERS) -> str:

@@ -32,6 +32,7 @@ import pathlib
 import re
 import selectors
 import shlex
+import shutil
 import signal
 import stat
 import subprocess
@@ -73,7 +74,8 @@ _MOST_TEXT = 16 << 20
 _MOST_OUTPUT = 64 << 20
 # git archive does not read larger files at once. It converts no line ends in them either; locked ones are smaller.
 _LARGE_FILE = "16m"
-_MOST_MEMORY = 1 << 30
+# It reads others whole. By a shell, because a limit from here would come too late, or be for this process too.
+_WITH_LIMIT = ("/bin/sh", "-c", f'ulimit -d {1 << 20} 2>/dev/null; exec "$0" "$@"')  # KiB
 _ARCHIVE = ["-c", "tar.umask=0022", "-c", "core.attributesFile=/dev/null", "-c", f"core.bigFileThreshold={_LARGE_FILE}"]
 
 # For each git command. A repository rule has 600 s for all, and then says less.
@@ -182,7 +184,7 @@ def from_upstream(source: Source) -> bytes:
         _git(source, folder, "init", "--quiet", "--bare", "--template=")
         fetch = ["fetch", "--quiet", "--no-tags", "--depth", "1", source.repository, source.commit]
         try:
-            fetched = _git(source, folder, *fetch, network=True, GIT_DIR=scratch)
+            fetched = _run(source, folder, fetch, {"GIT_DIR": scratch}, network=True)
         except UnreadableError as error:
             raise SourceError(source, expected, str(error), "look at what the repository has there") from None
         if fetched.returncode:
@@ -296,8 +298,8 @@ class _Opened:
         except OSError as error:
             raise UnreadableError(f"{_printable(str(error.filename))}: {error.strerror}") from None
         for name in ("info", "objects"):
-            for folder, _, names in os.walk(self._shared / name):
-                yield from (pathlib.Path(folder, each) for each in names)
+            for place, _, names in os.walk(self._shared / name):
+                yield from (pathlib.Path(place, each) for each in names)
 
     def _rules(self, paths: Sequence[str]) -> Iterator[pathlib.Path]:
         """What git reads of the work tree to compare these paths with the index."""
@@ -451,8 +453,18 @@ def _refuse_special_files(paths: Iterator[pathlib.Path]) -> None:
             raise UnreadableError(f"{_printable(str(path))} is a FIFO or a device")
 
 
-def _git(
-    source: Source, folder: pathlib.Path, *arguments: str, network: bool = False, **variables: str
+def _git(source: Source, folder: pathlib.Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """Runs git on what is on this machine; see `_run`."""
+    return _run(source, folder, arguments, variables)
+
+
+def _run(
+    source: Source,
+    folder: pathlib.Path,
+    arguments: Sequence[str],
+    variables: Mapping[str, str],
+    *,
+    network: bool = False,
 ) -> subprocess.CompletedProcess[bytes]:
     """Runs git in a folder, with these variables of git and those of the user that redirect nothing.
 
@@ -460,8 +472,8 @@ def _git(
         source: for messages.
         folder: its current folder.
         arguments: git's.
-        network: git asks a server, which may take long, and may ask the user.
         variables: more of git's variables.
+        network: git asks a server, which may take long, and may ask the user.
 
     Raises:
         SourceError: there is no git.
@@ -478,20 +490,19 @@ def _git(
         # These would come on top.
         environment = {name: value for name, value in environment.items() if not name.startswith("GIT_CONFIG")}
     environment.update(variables)
-    try:
-        process = subprocess.Popen(
-            ["git", "-C", str(folder), *arguments],
-            env=environment,
-            stdin=None if network else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            # To end it with all that it starts. But ssh asks the user on the terminal, which another session lacks.
-            start_new_session=not network,
-        )
-    except FileNotFoundError as error:
-        raise SourceError(source, "git on PATH", "none", "apt-get install git") from error
-    if not network:
-        _limit_memory(process.pid)
+    program = shutil.which("git")
+    if not program:
+        raise SourceError(source, "git on PATH", "none", "apt-get install git")
+    command = [program, "-C", str(folder), *arguments]
+    process = subprocess.Popen(
+        command if network else [*_WITH_LIMIT, *command],
+        env=environment,
+        stdin=None if network else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # To end it with all that it starts. But ssh asks the user on the terminal, which another session lacks.
+        start_new_session=not network,
+    )
     try:
         out, errors = _output(process, _SECONDS_OF_NETWORK if network else _SECONDS)
     except BaseException as error:
@@ -502,24 +513,14 @@ def _git(
                 os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if isinstance(error, UnreadableError):
-            command = next(each for each in arguments if not each.startswith(("-", "tar.", "core.")))
-            raise UnreadableError(f"git {command} {error}") from None
+            name = next(each for each in arguments if not each.startswith(("-", "tar.", "core.")))
+            raise UnreadableError(f"git {name} {error}") from None
         raise
     finally:
         for stream in (process.stdout, process.stderr):
             assert stream
             stream.close()
     return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
-
-
-def _limit_memory(pid: int) -> None:
-    """Limits the memory of a process, as git unpacks some objects whole. Only Linux can."""
-    try:
-        import resource
-
-        resource.prlimit(pid, resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
-    except (ImportError, AttributeError, OSError, ValueError):
-        pass
 
 
 def _output(process: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, bytes]:

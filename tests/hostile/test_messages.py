@@ -29,8 +29,13 @@ def test_no_message_is_endless() -> None:
     assert errors.one_line("a" * 9, 3) == "aaa…" and len(errors.one_line("a" * 10**6)) < 10_000
 
 
+def test_an_error_of_the_user_is_text_on_each_line() -> None:
+    error = errors.UserError("HTTP 500 a\x1b[2J\n::error::x", 1)
+    assert str(error.args[0]) == "HTTP 500 a\\x1b[2J\n\\::error::x" and error.args[1] == 1
+
+
 def test_a_reason_is_told_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    errors.tell("push", errors.UserError("x\n::error::y\x07"))
+    errors.tell("push", ValueError("x\n::error::y\x07"))
     assert capsys.readouterr().err == "push: x ::error::y\\x07\n"
 
 

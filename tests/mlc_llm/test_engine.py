@@ -161,6 +161,15 @@ def test_a_malformed_schema_is_refused(ask: Callable[..., Any], schema: str) -> 
         ask(response_format={"type": "json_object", "schema": schema})
 
 
+def test_text_that_fits_in_two_ways_is_no_work(ask: Callable[..., Any], engine: MLCEngine) -> None:
+    """Each such number doubled the time and memory of the next one, and 25 of them never ended."""
+    texts = {token: engine.tokenizer.decode([token]) for token in range(5, 320)}
+    bias = {token: -100 if "]" in text else 100 for token, text in texts.items() if "]" in text or "," in text}
+    schema = {"type": "array", "items": {"anyOf": [{"const": 1}, {"enum": [1]}]}}
+    answer = ask(max_tokens=200, response_format={"type": "json_object", "schema": json.dumps(schema)}, logit_bias=bias)
+    assert text(answer).count(", 1") > 40
+
+
 @pytest.fixture
 def unchecked_schemas(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets schemas pass that fail the engine."""

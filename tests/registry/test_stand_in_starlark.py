@@ -5,7 +5,6 @@ The tests evaluate the Starlark files as Python.
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import io
 import json
@@ -193,9 +192,12 @@ def unpacked(folder: Path, name: str | None) -> list[str]:
 
     names = {"fail": fail, "json": types.SimpleNamespace(decode=json.loads), "Label": str}
     pypi = evaluate(runfile("PYPI"), normalized=READER["normalized"], parse_lock=READER["parse_lock"], **names)
-    unused = collections.defaultdict(lambda: lambda *_, **__: None)
-    rules = {each: unused[each] for each in ("repository_rule", "module_extension", "tag_class")}
-    attributes = types.SimpleNamespace(**{each: unused[each] for each in ("string", "string_list", "label", "int")})
+
+    def unused(*_: object, **__: object) -> None:
+        pass
+
+    rules = dict.fromkeys(("repository_rule", "module_extension", "tag_class"), unused)
+    attributes = types.SimpleNamespace(**dict.fromkeys(("string", "string_list", "label", "int"), unused))
     pip = evaluate(runfile("PIP"), **{**LOCK, **pypi, **names, **rules}, attr=attributes)
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as wheel:

@@ -33,8 +33,9 @@ def is_wheel_of(filename, package):
     """
     parts = filename[:-len(".whl")].split("-") if filename.endswith(".whl") else []
     build = parts[2][:1] if len(parts) == 6 else "0"
-    return (len(parts) in [5, 6] and build.isdigit() and normalized(parts[0]) == normalized(package["name"]) and
-            parts[1].lower() == package["version"].lower())
+    if len(parts) not in [5, 6] or not build.isdigit():
+        return False
+    return normalized(parts[0]) == normalized(package["name"]) and parts[1].lower() == package["version"].lower()
 
 def filename_of(dist_info, wheel):
     """The file name that a wheel's own metadata stand for.
