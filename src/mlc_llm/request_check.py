@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import itertools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +36,7 @@ TOP_LOGPROBS = 5
 """The maximum of upstream's samplers, which crash the engine above it. Upstream's server accepts 20, like OpenAI's."""
 
 MAX_MESSAGES = 2048
-"""Of messages and the parts of their contents. Upstream appends each to all that are before it."""
+"""Of messages and the parts of their contents."""
 
 MAX_TOOLS = 128
 MAX_TOOL_DEPTH = 64
@@ -147,6 +148,15 @@ def _check_messages(messages: list[Any], config: dict[str, Any], max_bytes: int)
         _check_image(image)
 
 
+def join_texts(messages: list[Any]) -> list[Any]:
+    """Joins consecutive texts of a prompt. Upstream copies all that is before each: 8 s for 4,096 texts of 1 kB."""
+    joined: list[Any] = []
+    for is_text, group in itertools.groupby(messages, lambda message: isinstance(message, str)):
+        members = list(group)
+        joined += ["".join(members)] if is_text else members
+    return joined
+
+
 def _image_of(part: dict[str, Any]) -> str:
     image = part.get("image_url")
     url = image.get("url") if isinstance(image, dict) else image
@@ -210,6 +220,7 @@ def install() -> None:
     """Puts the checks in front of every engine and of the server's routes."""
     import fastapi
 
+    from mlc_llm.protocol import conversation_protocol
     from mlc_llm.serve import engine
     from mlc_llm.serve.entrypoints import microserving_entrypoints, openai_entrypoints
 
@@ -236,6 +247,7 @@ def install() -> None:
 
         return route
 
+    conversation_protocol._combine_consecutive_messages = join_texts
     router = openai_entrypoints.app
     # Micro-serving is for servers of one group, off by default. There the name links the steps of one request.
     microserving_entrypoints.request_completion = routed(openai_entrypoints.request_completion, check_choices, True)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from application import JSON, Service, ask, talk
 from mlc_llm._mlc_bazel import access
-from mlc_llm.protocol.conversation_protocol import Conversation
+from mlc_llm.protocol import conversation_protocol
 from mlc_llm.serve import engine, engine_base, engine_utils
 from mlc_llm.serve.entrypoints import microserving_entrypoints
 from mlc_llm.serve.server import ServerContext
@@ -56,7 +56,7 @@ class Engine(engine.AsyncMLCEngine):  # type: ignore[misc]  # upstream has no ty
         self.max_input_sequence_length = 4000
         self.engine_config = SimpleNamespace(max_single_sequence_length=4096, max_total_sequence_length=4096)
         self.tokenizer = SimpleNamespace(encode=lambda text: [1] * max(1, len(text) // 4), decode=str)
-        self.conv_template = Conversation(
+        self.conv_template = conversation_protocol.Conversation(
             system_template="{system_message}",
             roles={"user": "u", "assistant": "a"},
             seps=["\n"],
@@ -201,6 +201,20 @@ def test_a_prompt_that_cannot_fit_is_refused_before_it_is_tokenized(
 
 def test_a_long_list_of_tokens_is_refused(app: access.Guard) -> None:
     assert "larger than the model input length limit" in refusal(app, COMPLETION, prompt=[1] * 4001)
+
+
+def test_texts_of_a_prompt_are_joined_at_once() -> None:
+    """Upstream copied the whole prompt for each message: 8 seconds for 4 MB in 4,096 parts."""
+    image = SimpleNamespace()
+    for messages in ([], ["a"], ["a", "b", image, "c", image, image, "d", "e"]):
+        expected = {0: [], 1: ["a"], 8: ["ab", image, "c", image, image, "de"]}[len(messages)]
+        assert conversation_protocol._combine_consecutive_messages(messages) == expected
+
+    class Text(str):
+        def __add__(self, other: str) -> str:
+            pytest.fail("the texts before it are copied")
+
+    assert conversation_protocol._combine_consecutive_messages([Text("a"), Text("b")]) == ["ab"]
 
 
 def test_a_chat_has_limits(app: access.Guard) -> None:
