@@ -187,7 +187,7 @@ def test_no_folder_above_the_current_one_is_asked(
     # The package that cargo is asked about is there too.
     monkeypatch.setattr(registry.tempfile, "tempdir", str(top / "current"))
     found = registry.urls(CARGO, ["itoa@1.0.0@00"])
-    assert found == {"itoa-1.0.0.crate": "https://registry.example.org/dl/itoa/1.0.0/download"}
+    assert found == {"itoa-1.0.0.crate": {"url": "https://registry.example.org/dl/itoa/1.0.0/download"}}
     assert not (tmp_path / "ran").exists(), "a program of somebody's configuration ran"
 
 

@@ -45,22 +45,40 @@ class Edit:
     wheel: str = TVM_FFI
 
 
-def replaced(old: str, new: str, *globs: str) -> Callable[[SecondWorkspace], None]:
-    """Replaces a text in the one file among `globs` that contains it; fails if no file or several do."""
+@dataclasses.dataclass(frozen=True)
+class Replacement:
+    """Replaces a text in the one file that contains it.
 
-    def apply(workspace: SecondWorkspace) -> None:
+    Args:
+        old: the text.
+        new: what it becomes.
+        globs: patterns of the files that are looked through.
+    """
+
+    old: str
+    new: str
+    globs: tuple[str, ...]
+
+    def file(self, root: Path) -> Path:
+        """The file in a workspace; fails if no file or several have the text."""
         found = [
             path
-            for glob in globs
-            for path in sorted(workspace.root.glob(glob))
-            if old in path.read_text(encoding="utf-8")
+            for glob in self.globs
+            for path in sorted(root.glob(glob))
+            if self.old in path.read_text(encoding="utf-8")
         ]
         if len(found) != 1:
-            places, names = ", ".join(globs), [str(path) for path in found]
-            raise AssertionError(f"expected one file of {places} with {old!r}, found {names}: adapt this test")
-        found[0].write_text(found[0].read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+            places, names = ", ".join(self.globs), [str(path) for path in found]
+            raise AssertionError(f"expected one file of {places} with {self.old!r}, found {names}: adapt this test")
+        return found[0]
 
-    return apply
+    def __call__(self, workspace: SecondWorkspace) -> None:
+        path = self.file(workspace.root)
+        path.write_text(path.read_text(encoding="utf-8").replace(self.old, self.new, 1), encoding="utf-8")
+
+
+def replaced(old: str, new: str, *globs: str) -> Replacement:
+    return Replacement(old, new, globs)
 
 
 def edited_crate(workspace: SecondWorkspace) -> None:
@@ -103,9 +121,11 @@ EDITS = (
     Edit(
         "the unpacker of PyPI",
         replaced(
-            "        target.chmod(",
-            '        if name == "tvm_ffi/__init__.py":\n            target.open("a").write("#\\n")\n       '
-            " target.chmod(",
+            "            extractor.file(name, content, executable)",
+            '            if name == "tvm_ffi/__init__.py":\n'
+            "                import io\n\n"
+            '                content = io.BytesIO(content.read() + b"#\\n")\n'
+            "            extractor.file(name, content, executable)",
             "*/pypi/extract.py",
         ),
     ),
