@@ -129,7 +129,9 @@ class GitSourcesTest(unittest.TestCase):
         self.assert_built(sources=sources)
 
         moved = repository.move_on()
-        self.assert_refused(f"found {moved}: git -C {repository.folder} checkout {locked}", sources=sources)
+        # Moved away, because no command in a checkout that may be anyone's is safe to advise.
+        clone = f"git clone file://{repository.folder}"
+        self.assert_refused(f"found {moved}: move it away, then {clone}", sources=sources)
         git(repository.folder, "checkout", "--quiet", locked)
         self.assert_built(sources=sources)
 

@@ -19,6 +19,7 @@ EXCEPTIONS = {
     "//tests/docs:links": _READS_THE_WORKSPACE,
     "//tests/docs:threat_model": _READS_THE_WORKSPACE,
     "//tests/floors:floors": _READS_THE_WORKSPACE,
+    "//tests/floors:python_is_isolated": _READS_THE_WORKSPACE,
     "//tests/proofs/airgap:airgap": _STARTS_BAZEL,
     "//tests/proofs/git_sources:build": _STARTS_BAZEL,
     "//tests/proofs/hermetic:action_graph": _STARTS_BAZEL,
@@ -38,6 +39,7 @@ EXCEPTIONS = {
     "//tests/proofs/reproducible:reproducible": _STARTS_BAZEL,
     "//tests/proofs/tampering:tampering": _STARTS_BAZEL,
     "//tests/wheels:build_id_mutations": _STARTS_BAZEL,
+    "//tests/wheels:mutations_apply": _READS_THE_WORKSPACE,
 }
 
 # Tags that become execution requirements and take an action out of the sandbox, or give it network access.
