@@ -113,6 +113,8 @@ def forged(provider: Provider) -> dict[str, str]:
         "no algorithm": f"{unsigned}.{other}.",
         "no signature": f"{header}.{other}.",
         "unknown key": provider.sign(CLAIMS, kid="other"),
+        # Signed as it should be, but the header promises something else.
+        "another algorithm": provider.sign(CLAIMS, alg="HS256"),
         "no token": "token",
     }
 
