@@ -191,8 +191,6 @@ def _check_image(url: str) -> None:
 def check_inputs(request: Any) -> None:
     """Refuses a request for embeddings that is too large, or with numbers that are no tokens of any model."""
     inputs = request.input if isinstance(request.input, list) else [request.input]
-    if not inputs:
-        raise _refusal("input: expected a text, tokens or a list of these, found none")
     if not isinstance(inputs[0], int):
         _at_most("input", "inputs", len(inputs), MAX_INPUTS)
     for each in inputs:

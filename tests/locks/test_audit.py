@@ -581,7 +581,7 @@ def test_data_comes_from_an_address_too(workspace: pathlib.Path) -> None:
 
 def test_cargo_reads_no_configuration_of_folders_above(tmp_path: pathlib.Path) -> None:
     program = tmp_path / "cargo"
-    program.write_text(f'#!/bin/sh\npwd > {tmp_path}/current\ncp "$4" {tmp_path}/manifest\nexit 1\n')
+    program.write_text(f'#!/bin/sh\npwd > {tmp_path}/current\n/bin/cp "$4" {tmp_path}/manifest\nexit 1\n')
     program.chmod(0o755)
     with pytest.raises(errors.UserError, match="cargo does not answer"):
         audit.outdated_crates([], str(program))

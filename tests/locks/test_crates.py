@@ -225,7 +225,7 @@ def index_that_says(folder: pathlib.Path, dl: str) -> str:
     """Returns a program that leaves what cargo does after reading an index with this download address."""
     program = folder / "fake-cargo"
     program.write_text(
-        '#!/bin/sh\nmkdir -p "$CARGO_HOME/registry/index/x"\n'
+        '#!/bin/sh\n/bin/mkdir -p "$CARGO_HOME/registry/index/x"\n'
         f"echo '{json.dumps({'dl': dl})}' >\"$CARGO_HOME/registry/index/x/config.json\"\n"
     )
     program.chmod(0o755)

@@ -333,7 +333,6 @@ def test_requests_for_embeddings_have_limits(app: access.Guard, monkeypatch: pyt
         (["x"] * 2049, "at most 2048 inputs"),
         ([[1]] * 2049, "at most 2048 inputs"),
         ([-1], "expected tokens"),
-        ([], "found none"),
         ([[1], [1 << 31]], "expected tokens"),
     ):
         status, _, text = ask(app, "/v1/embeddings", "POST", JSON, [json.dumps({"input": inputs}).encode()])

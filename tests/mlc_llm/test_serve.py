@@ -226,15 +226,17 @@ def test_the_error_of_a_wrong_request_says_what_is_wrong(
 def test_a_schema_that_would_end_the_engine_is_refused(client: openai.OpenAI, schema: dict[str, Any]) -> None:
     """Upstream's engine dies, and the server with it, or the server keeps running and answers nothing."""
     before = create(client).choices[0].message.content
-    with pytest.raises(openai.BadRequestError, match="response_format"):
+    with pytest.raises(openai.BadRequestError) as refused:
         create(client, extra_body={"response_format": {"type": "json_object", "schema": json.dumps(schema)}})
+    assert "response_format: " in refused.value.response.text
     assert create(client).choices[0].message.content == before
 
 
 def test_tokens_outside_of_the_vocabulary_are_refused(client: openai.OpenAI) -> None:
     for token in (320, 2147483647, -5):
-        with pytest.raises(openai.BadRequestError, match=f"expected tokens from 0 to 319, found {token}"):
+        with pytest.raises(openai.BadRequestError) as refused:
             client.completions.create(model=str(WEIGHTS), prompt=[1, token], max_tokens=1)
+        assert f"expected tokens from 0 to 319, found {token}" in refused.value.response.text
 
 
 def test_the_same_user_may_ask_twice_at_once(client: openai.OpenAI) -> None:

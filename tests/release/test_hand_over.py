@@ -394,6 +394,7 @@ def test_files_of_another_checkout_are_refused(
 def test_version_and_commit_are_those_that_are_checked_out(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(take_over, "_WORKSPACE", tmp_path)
     (tmp_path / "version.bzl").write_text('# As it was.\nVERSION = "1.2.3"\n\nTVM_VERSION = "0.26.0"\n')
     with pytest.raises(take_over.Refused, match="expected a git checkout"):
