@@ -352,7 +352,13 @@ class Workspace:
     def deb(self, name: str, version: str, files: dict[str, str]) -> None:
         sha256 = self.keep(name, deb_bytes(files))
         path = f"pool/{name}_{version}_amd64.deb"
-        self.debian[f"stable/{name}"] = {"version": version, "sha256": sha256, "path": path, "archive": "debian"}
+        self.debian[f"stable/{name}"] = {
+            "version": version,
+            "sha256": sha256,
+            "size": self.files[name].stat().st_size,
+            "path": path,
+            "archive": "debian",
+        }
         (self.locks / "debian.lock.json").write_text(
             json.dumps({"sets": {"all": sorted(self.debian)}, "packages": self.debian})
         )

@@ -84,8 +84,10 @@ def test_holds_only_upstreams_files_and_ours(wheel: Wheel, upstream: dict[str, b
         "compatibility",
         "engine_watch",
         "health",
+        "json_schema",
         "model_check",
         "pairing",
+        "request_check",
         "shape_functions",
         "versions",
     )
