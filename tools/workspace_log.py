@@ -7,6 +7,7 @@ as a varint. Few fields matter here, and no package ships the schema, so this de
 
 from __future__ import annotations
 
+import urllib.parse
 from collections.abc import Iterator
 
 # Fields of WorkspaceEvent.
@@ -15,6 +16,9 @@ _DOWNLOAD_AND_EXTRACT = 5
 # Fields that both kinds of event have.
 _URL, _OUTPUT, _SHA256 = 1, 2, 3
 
+# Endings of wheels and sdists.
+_OF_PYPI = (".whl", ".tar.gz", ".zip")
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 
@@ -22,7 +26,8 @@ _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 def downloads(log: bytes) -> dict[str, str]:
     """Maps the sha256 of each download to its file name.
 
-    The name is that of the output, or that of the URL if Bazel unpacks the download into a folder.
+    The name is that of the output; that of the URL if Bazel unpacks the download into a folder, or if it is one of
+    PyPI's, whose outputs have names that no index chose (fetch/pypi/pypi.bzl).
 
     Raises:
       ValueError: the log is truncated or not in this format.
@@ -32,9 +37,11 @@ def downloads(log: bytes) -> dict[str, str]:
         for number, value in _fields(event):
             if number in (_DOWNLOAD, _DOWNLOAD_AND_EXTRACT):
                 fields = dict(_fields(value))
-                path = fields.get(_OUTPUT if number == _DOWNLOAD else _URL, b"")
                 if _SHA256 in fields:
-                    found[fields[_SHA256].decode()] = path.decode().rpartition("/")[2]
+                    named = urllib.parse.unquote(urllib.parse.urlsplit(fields.get(_URL, b"").decode()).path)
+                    own = number == _DOWNLOAD and not named.endswith(_OF_PYPI)
+                    path = fields.get(_OUTPUT, b"").decode() if own else named
+                    found[fields[_SHA256].decode()] = path.rpartition("/")[2]
     return found
 
 

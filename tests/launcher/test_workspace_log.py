@@ -49,6 +49,20 @@ def test_each_download_has_the_name_of_its_output() -> None:
     assert workspace_log.downloads(log) == {DIGEST: "x_1.deb", OTHER: "y.whl"}
 
 
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://files.example.org/ab/one-1.0-py3-none-any.whl#sha256=00", "one-1.0-py3-none-any.whl"),
+        ("https://files.example.org/ab/one-1.0%2Bcpu-py3-none-any.whl?x=/y", "one-1.0+cpu-py3-none-any.whl"),
+        ("file:///view/simple/one/one-1.0.tar.gz", "one-1.0.tar.gz"),
+        ("https://crates.example.org/itoa/1.0.15/download", "wheel.zip"),
+    ],
+)
+def test_a_file_of_pypi_has_the_name_in_its_url(url: str, name: str) -> None:
+    """Its output is called what no index chose."""
+    assert workspace_log.downloads(event(4, download("wheel.zip", DIGEST, url))) == {DIGEST: name}
+
+
 def test_names_longer_than_127_bytes_are_read() -> None:
     name = "x" * 300 + ".deb"
     assert workspace_log.downloads(event(4, download(name, DIGEST))) == {DIGEST: name}
