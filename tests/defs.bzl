@@ -1,4 +1,10 @@
-"""Rules for tests: `pytest_test`, `second_bazel_test` (a test that starts its own Bazel), and `collect_gate` (which tests gate publication)."""
+"""Rules for tests.
+
+* `pytest_test` runs pytest.
+* `workspace_test` tests the sources themselves.
+* `second_bazel_test` starts its own Bazel.
+* `collect_gate` says which tests gate publication.
+"""
 
 load("@rules_python//python:defs.bzl", "py_test")
 load("//release:defs.bzl", "gating_tests")
@@ -67,6 +73,37 @@ def pytest_test(
         env = _ONE_THREAD | env,
         tags = tags + (["gate"] if gate else []),
         timeout = timeout,
+        **kwargs
+    )
+
+def workspace_test(name, **kwargs):
+    """A `pytest_test` of the sources themselves: it reads files of the whole workspace, which are no inputs of it.
+
+    $WORKSPACE_FILE is a file in the workspace's root. Such a test runs outside of the sandbox, and its result is never cached, so it also needs an
+    entry in EXCEPTIONS (tests/proofs/hermetic/rules.py).
+
+    Example:
+
+        workspace_test(
+            name = "floors",
+            srcs = ["test_floors.py"],
+        )
+
+    Args:
+      name: name of the test.
+      **kwargs: other attributes of `pytest_test`.
+    """
+    workspace_file = Label("//:MODULE.bazel")
+    pytest_test(
+        name = name,
+        size = "small",
+        data = [workspace_file],
+        env = {"WORKSPACE_FILE": "$(rootpath {})".format(workspace_file)},
+        environments = ["//wheels:test_dependencies"],
+        tags = [
+            "external",
+            "local",
+        ],
         **kwargs
     )
 
