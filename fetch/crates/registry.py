@@ -135,7 +135,9 @@ def template(cargo: str, name: str, version: str) -> tuple[str, str]:
         done = generate_lockfile(cargo, Path(scratch), environment)
         # Where cargo keeps an index; a git index has no such file.
         for path in sorted(home.glob("registry/index/*/config.json")):
-            return credentials.foreign(json.loads(path.read_text(encoding="utf-8"))["dl"]), _INDEX
+            address = json.loads(path.read_text(encoding="utf-8")).get("dl")
+            if isinstance(address, str):
+                return credentials.foreign(address), _INDEX
     said = " ".join(done.stdout.split()) or "its index is not a sparse one"
     raise RegistryError(
         f"the registry that cargo is configured with does not answer for '{name}': {said}. If it has moved, set"

@@ -189,7 +189,10 @@ def check_audit(distribution: Distribution, today: datetime.date) -> None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         days = (today - datetime.date.fromisoformat(content["date"])).days
-        unchecked = {name: sum(facts["unchecked"].values()) for name, facts in content["images"].items()}
+        counts = {name: list(facts["unchecked"].values()) for name, facts in content["images"].items()}
+        if days < -1 or not counts or min([0, *(number for listed in counts.values() for number in listed)]) < 0:
+            raise ValueError("a date to come, no image, or less than nothing")
+        unchecked = {name: sum(listed) for name, listed in counts.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Refused(f"{path.name}: expected known vulnerabilities, found {error!r}. {_MAKE_AGAIN}") from None
     if days > _AUDIT_DAYS:

@@ -245,6 +245,12 @@ def test_an_index_chooses_no_login_and_gets_none_sent_in_the_open(
     assert found == {"itoa-1.0.0.crate": {"url": theirs["url"].replace("https:", "http:")}}
 
 
+def test_an_index_without_an_address_is_one_message(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLC_CRATES_URL", raising=False)
+    with pytest.raises(registry.RegistryError, match="MLC_CRATES_URL"):
+        registry.urls(index_that_says(tmp_path, 5), ["itoa@1.0.0@00"])  # type: ignore[arg-type]
+
+
 def test_a_user_without_a_home_needs_no_configuration_of_cargo(
     no_logins: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

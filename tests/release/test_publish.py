@@ -495,6 +495,18 @@ def strange_audit(checkout: Checkout) -> str:
     return "vulnerabilities.json: expected known vulnerabilities, found ValueError"
 
 
+def audit_to_come(checkout: Checkout) -> str:
+    checkout.write_audit("9999-12-31")
+    checkout.write_sums()
+    return "vulnerabilities.json: expected known vulnerabilities, found ValueError('a date to come"
+
+
+def audit_below_nothing(checkout: Checkout) -> str:
+    checkout.write_audit(datetime.datetime.now(datetime.UTC).date(), PyPI=5, crates=-5)
+    checkout.write_sums()
+    return "vulnerabilities.json: expected known vulnerabilities, found ValueError("
+
+
 def no_repository(checkout: Checkout) -> str:
     checkout.set(release_repository="")
     return "repository: expected OWNER/REPO, found none"
@@ -545,6 +557,8 @@ def folder_of_another_checkout(checkout: Checkout) -> str:
         partial_audit,
         no_audit,
         strange_audit,
+        audit_to_come,
+        audit_below_nothing,
         no_repository,
         tag_elsewhere_on_the_host,
         tag_not_on_the_host,

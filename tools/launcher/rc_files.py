@@ -103,13 +103,6 @@ def foreign(startup: Sequence[str]) -> list[str]:
     return [path for path in found if os.path.isfile(path)]
 
 
-def named_lines(startup: Sequence[str]) -> list[tuple[str, list[str], str]]:
-    """Returns section, options and path of each line in the rc files that --bazelrc names."""
-    return [
-        (name, words, path) for path in options.startup_values(startup, "--bazelrc") for name, words in _lines(path)
-    ]
-
-
 def _own() -> str:
     return os.path.join(machine.ROOT, ".bazelrc")
 

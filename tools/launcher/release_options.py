@@ -28,7 +28,7 @@ ALLOWED = frozenset(
 # Bazel's server: where it is and how long it lives.
 ALLOWED_STARTUP = frozenset(
     """
-    batch bazelrc connect_timeout_secs home_rc io_nice_level local_startup_timeout_secs max_idle_secs output_base
+    batch connect_timeout_secs home_rc io_nice_level local_startup_timeout_secs max_idle_secs output_base
     output_user_root system_rc workspace_rc
     """.split()
 )
@@ -45,7 +45,9 @@ ALLOWED_VALUES = {
 
 
 def check(line: options.CommandLine) -> None:
-    """Checks the options of a release on the command line, and those in rc files that it names.
+    """Checks the options of a release, which reads no rc file but the repository's own.
+
+    Other files are refused (--bazelrc), not checked: Bazel splits their lines by rules of its own.
 
     Raises:
       errors.UserError: one could change what is built.
@@ -53,23 +55,18 @@ def check(line: options.CommandLine) -> None:
     # What build:release in .bazelrc sets is repeated behind all others, so it does not matter here.
     overridden = {_plain(name) for name, _ in options.pairs(rc_files.own_options("build:release"))}
     position = len(line.startup) + 1
-    _check(options.startup_pairs(line.startup), ALLOWED_STARTUP, "on the command line")
-    _check(options.pairs(line.arguments[position:]), ALLOWED | overridden, "on the command line")
-    for section, words, path in rc_files.named_lines(line.startup):
-        if section == "startup":
-            _check(options.startup_pairs(words), ALLOWED_STARTUP, f"in {path}")
-        else:
-            _check(options.pairs(words), ALLOWED | overridden, f"in {path}")
+    _check(options.startup_pairs(line.startup), ALLOWED_STARTUP)
+    _check(options.pairs(line.arguments[position:]), ALLOWED | overridden)
 
 
-def _check(given: Sequence[tuple[str, str | None]], allowed: Collection[str], where: str) -> None:
+def _check(given: Sequence[tuple[str, str | None]], allowed: Collection[str]) -> None:
     for name, value in given:
         plain = _plain(name)
         if {plain, plain.removeprefix("no")}.isdisjoint(allowed) and not _allows(plain, value):
             shown = errors.one_line(name + ("" if value is None else f"={value}"), 200)
             raise errors.UserError(
-                f"{shown} ({where}): a release does not take this option: it could change what is built, and the"
-                " provenance names only the commit. Leave it out, or commit it to .bazelrc"
+                f"{shown} (on the command line): a release does not take this option: it could change what is built,"
+                " and the provenance names only the commit. Leave it out, or commit it to .bazelrc"
             )
 
 

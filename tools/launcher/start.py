@@ -70,7 +70,7 @@ def check_installed(folder: str, release: bool) -> None:
 
 
 def with_own_rc_file(line: options.CommandLine) -> options.CommandLine:
-    """Returns the command line of a release that reads no rc file but the repository's own and those that it names.
+    """Returns the command line of a release that reads no rc file but the repository's own.
 
     Bazel cannot read .bazelrc without what that imports, so it gets a copy without these lines.
     """
