@@ -443,7 +443,7 @@ def _locked(part: Path, waiting: Callable[[], object]) -> Iterator[IO[bytes]]:
                 except BlockingIOError:
                     waiting()
                     time.sleep(0.1)
-            if not same():  # Whoever had it has renamed or removed it meanwhile.
+            if not same():  # The run that held it has renamed or removed it meanwhile.
                 continue
             try:
                 yield file

@@ -69,7 +69,7 @@ def tagged_digest(repository: str, tag: str, plain: bool, environment: dict[str,
         body = _get(url, "")
         if isinstance(body, urllib.error.HTTPError):
             if body.code == 401:
-                # Whoever the registry redirects to must not say where its password is sent.
+                # The target of a redirect must not say where the password of the registry is sent.
                 if origin(body.url) != origin(url):
                     raise LookupFailed(f"{host} redirects to {origin(body.url)[1]}, which wants a login: none is sent")
                 body = _get(url, _authorization(body, host, name, plain, environment))
