@@ -45,9 +45,11 @@ class RemoteService:
         self.flags = ["--config=remote", found[0], "--disk_cache="]
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait()
+        code = self.process.wait()
+        if failure:
+            print(f"The service exited with {code}; it said:\n{self.said()[-10_000:]}", flush=True)
 
     def said(self) -> str:
         return self.log.read_text()
