@@ -17,6 +17,17 @@ def _tools(ctx):
             files += tool[DefaultInfo].files.to_list() + tool[DefaultInfo].default_runfiles.files.to_list()
     return [file.path for file in files]
 
+def _headers(target, ctx):
+    """The headers that compiling this target may read."""
+    targets = [target] + getattr(ctx.rule.attr, "deps", []) + getattr(ctx.rule.attr, "implementation_deps", [])
+    headers = [each[CcInfo].compilation_context.headers for each in targets if type(each) == "Target" and CcInfo in each]
+    return getattr(ctx.rule.files, "srcs", []) + depset(transitive = headers).to_list()
+
+def _inputs(action, target, ctx):
+    """All inputs of an action. Once a compile action has run, Bazel only names those headers that it read."""
+    inputs = action.inputs.to_list() + (_headers(target, ctx) if action.mnemonic == "CppCompile" else [])
+    return sorted({file.path: None for file in inputs})
+
 def _action_report_aspect_impl(target, ctx):
     label = "//{}:{}".format(target.label.package, target.label.name) if not target.label.workspace_name else str(target.label)
     reports = []
@@ -30,7 +41,7 @@ def _action_report_aspect_impl(target, ctx):
         }
         if _compiles(action.mnemonic) or action.mnemonic in _WHEELS:
             report |= {
-                "inputs": [file.path for file in action.inputs.to_list()],
+                "inputs": _inputs(action, target, ctx),
                 "outputs": [file.path for file in action.outputs.to_list()],
             }
         if action.mnemonic in _WHEELS:
