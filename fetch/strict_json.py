@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from fetch import errors
+
+# Far above the largest document of a release (2 MB), far below what fills the memory when it is parsed.
+MOST_BYTES = 32 << 20
 
 
 class StrictJSONError(errors.UserError, ValueError):
@@ -39,3 +43,25 @@ def parse(text: str | bytes, *, any_case: bool = False) -> Any:
         raise
     except (ValueError, RecursionError) as error:
         raise StrictJSONError(f"expected JSON, found {error!s:.200}") from None
+
+
+def read(path: Path, *, any_case: bool = False, most: int = MOST_BYTES) -> Any:
+    """Reads a file as `parse` does.
+
+    Args:
+        path: the file; messages have its name.
+        any_case: see `parse`.
+        most: the bytes that it may have.
+
+    Raises:
+        StrictJSONError: it is larger, or no such JSON.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise StrictJSONError(f"{path.name}: expected at most {most} bytes, found more")
+    try:
+        return parse(content, any_case=any_case)
+    except StrictJSONError as error:
+        raise StrictJSONError(f"{path.name}: {error}") from None

@@ -65,7 +65,7 @@ def manifest_digest(folder: pathlib.Path) -> str:
         LayoutError: index.json is missing or malformed, lists no manifest or more than one, or a nested index.
     """
     with _malformed(f"{folder}: expected an OCI image layout"):
-        manifests = _document((folder / "index.json").read_bytes())["manifests"]
+        manifests = _document(folder / "index.json")["manifests"]
         listed: list[tuple[str, str]] = [(entry["digest"], entry.get("mediaType", MANIFEST)) for entry in manifests]
     if len(listed) != 1:
         raise LayoutError(f"{folder}: expected one image in index.json, found {len(listed)}")
@@ -76,16 +76,17 @@ def manifest_digest(folder: pathlib.Path) -> str:
     return digest
 
 
-def _document(data: bytes) -> Any:
+def _document(path: pathlib.Path) -> Any:
     """Reads a JSON document of an image.
 
     oras, skopeo and container engines are written in Go, whose reader takes "Layers" for "layers". A document that has
     both is another image to them, so it is refused.
 
     Raises:
-        ValueError: it is no JSON, or Go reads other values of it.
+        OSError: it cannot be read.
+        ValueError: it is no JSON, too large, or Go reads other values of it.
     """
-    content = strict_json.parse(data, any_case=True)
+    content = strict_json.read(path, any_case=True)
     _check_spelling(content)
     return content
 
@@ -180,7 +181,7 @@ class Image:
 
     def _json(self, digest: str) -> dict[str, Any]:
         with _malformed(f"{self.folder}: expected JSON in the blob {digest}"):
-            content = _document(self.blob(digest).read_bytes())
+            content = _document(self.blob(digest))
             if not isinstance(content, dict):
                 raise TypeError(type(content).__name__)
         return content

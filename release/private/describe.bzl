@@ -46,7 +46,6 @@ def _bill_and_provenance(name, images, wheels, only = []):
         outs = {"--output": name + ".provenance.json"},
         arguments = _LOCK_ARGUMENTS + [
             "--version " + VERSION,
-            "--target //images/... --target //wheels/...",
         ] + ["--option=" + option for option in _OPTIONS] + _products(*subjects),
         stamped = True,
         tool = "//release/private:provenance",

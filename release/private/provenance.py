@@ -1,7 +1,7 @@
 """Writes the provenance of wheels and images: an unsigned in-toto statement (v1) with SLSA provenance (v1).
 
-    python3 -m release.private.provenance --locks FILE... --version VERSION --target //release:dist \\
-        --status stable-status.txt --wheel FILE... --image NAME=LAYOUT... --output provenance.json
+    python3 -m release.private.provenance --locks FILE... --version VERSION --status stable-status.txt \\
+        --wheel FILE... --image NAME=LAYOUT... --output provenance.json
 
 One statement covers all wheels and images that it is given: run it for the whole release, or for one image. A statement
 proves nothing by itself: it is only as good as its signature. It names what the workspace status could show
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import operator
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 # release that version.bzl names (version).
 BUILD_TYPE = "https://bazel.build/reference/command-line-reference#build"
 
+# What is built for a release, unless --target says otherwise.
+TARGETS = ("//images/...", "//wheels/...")
+
 
 class ProvenanceError(Exception):
     """The facts do not make a statement; the message is one line that says what is missing."""
@@ -42,13 +46,14 @@ def statement(
     subjects: Mapping[str, str],
     locked: Iterable[Input],
     *,
-    targets: list[str],
-    options: list[str],
+    targets: Iterable[str],
+    options: Iterable[str],
     version: str,
     bazel: str,
     bazel_packages: Iterable[Input] | None,
     revision: str,
     builder: str,
+    uri: Callable[[Input], str] = operator.attrgetter("purl"),
 ) -> dict[str, Any]:
     """The statement (in-toto Statement v1, SLSA Provenance v1).
 
@@ -62,6 +67,7 @@ def statement(
         bazel_packages: the packages that locks/bazel.lock.json pins if that server was installed from them, else None.
         revision: the commit, or `UNSTAMPED`.
         builder: URI, or `UNSTAMPED`.
+        uri: an input's package URL.
 
     Raises:
         ProvenanceError: there are no subjects.
@@ -70,7 +76,7 @@ def statement(
         raise ProvenanceError("expected at least one wheel or image, found none: pass them with --wheel and --image")
     # If the lock accepts any of several files, each is a dependency.
     dependencies = [
-        {"name": f"{prefix}{each.ecosystem} {each.key}", "uri": each.purl, "digest": {"sha256": sha256}}
+        {"name": f"{prefix}{each.ecosystem} {each.key}", "uri": uri(each), "digest": {"sha256": sha256}}
         for prefix, listed in (("", locked), ("bazel: ", bazel_packages or ()))
         for each in listed
         for sha256 in each.sha256
@@ -105,7 +111,7 @@ def main() -> int:
     inputs.add_locks_argument(parser)
     parser.add_argument("--version", required=True, help="the release's version, without v")
     parser.add_argument(
-        "--target", action="append", required=True, help="a target that is built, for example //release:dist; repeated"
+        "--target", action="append", help=f"a target that is built; repeated (default: {' '.join(TARGETS)})"
     )
     parser.add_argument(
         "--option",
@@ -131,7 +137,7 @@ def main() -> int:
         content = statement(
             subjects,
             locked,
-            targets=arguments.target,
+            targets=arguments.target or TARGETS,
             options=arguments.option,
             version=arguments.version,
             bazel=status.value(arguments.status, status.BAZEL),

@@ -26,7 +26,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from fetch import arguments, errors
+from fetch import arguments, errors, strict_json
 from fetch.hashes import file_sha256
 from release import checkout
 from release.private import signing, tool_environment
@@ -43,6 +43,8 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_+@-]+(\.[A-Za-z0-9_+@-]+)*")
 # Days for which an audit says enough of what is published.
 _AUDIT_DAYS = 30
+# A release has some tens of files. A list that is cut off lacks some of them.
+_MOST_SUMS = 1 << 20
 _SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
 
 
@@ -99,8 +101,9 @@ class Distribution:
             Refused: a file is missing, not listed or different, or the folder is not a release.
         """
         try:
-            lines = (folder / SUMS).read_text().splitlines()
-            facts = json.loads((folder / FACTS).read_text())
+            with open(folder / SUMS, encoding="utf-8") as file:
+                lines = file.read(_MOST_SUMS).splitlines()
+            facts = strict_json.read(folder / FACTS)
             tag, revision = facts["tag"], facts["revision"]
             present = sorted(path.name for path in folder.iterdir())
         except (OSError, ValueError, KeyError, TypeError) as error:

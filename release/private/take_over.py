@@ -4,28 +4,30 @@
 
 Runs without Bazel in a checkout of the same commit, so no build action and no repository rule runs near the keys.
 Writes FOLDER/push and FOLDER/publish: //images:push and //release:publish of this checkout, for the archive's files in
-FOLDER/content. The archive has no say in anything else: version and commit are the checkout's, and paths are made here.
+FOLDER/content. The archive has no say in anything else: version and commit are the checkout's, paths are made here, and
+what the files say of themselves is compared with the checkout (claims.py).
 Oras, cosign and gh come from Debian's mirrors by the hashes of locks/debian.lock.json. Standard library only.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
+import os
 import pathlib
-import re
 import shlex
 import sys
+from typing import Any
 
-from fetch import archives, download, errors, names, strict_json
+from fetch import archives, download, errors, strict_json
 from fetch.debian import archive as debian
 from fetch.debian import unpack
 from fetch.hashes import file_sha256
 from oci import layout as oci_layout
-from oci import reference
-from release import checkout
-from release.private import hand_over, publish, stamp
+from release import builder
+from release.private import claims, hand_over, publish, stamp
+from release.private import expected as this_checkout
+from release.private.expected import Expected
 
 _WORKSPACE = pathlib.Path(__file__).resolve().parents[2]
 _TOOLS = ("cosign", "gh", "oras")
@@ -47,59 +49,10 @@ class Refused(Exception):
     """The archive is not what was handed over, not what the tests passed on, or not of this checkout."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Document:
-    """A file of the release that is attached to an image."""
-
-    image: str
-    media_type: str
-    name: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Facts:
-    """What publication.json says; every name in it is one that may become a path and a part of an argument.
-
-    Args:
-        images: name → digest, the default of push first.
-        documents: what is attached to them.
-    """
-
-    version: str
-    images: dict[str, str]
-    documents: list[Document]
-
-    @classmethod
-    def read(cls, path: pathlib.Path) -> Facts:
-        """Reads the file.
-
-        Raises:
-            Refused, errors.UserError: it is not as hand_over.py writes it.
-        """
-        content = strict_json.parse(path.read_bytes())
-        try:
-            images = {_image(name): str(digest) for name, digest in content["images"].items()}
-            documents = [
-                Document(_image(image), _media_type(kind), names.base_name(name, f"{path.name}: a document"))
-                for image, kind, name in content["documents"]
-            ]
-            return cls(str(content["version"]), images, documents)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise Refused(f"{path.name}: expected what hand_over.py writes, found {error!r:.200}") from None
-
-
-def _image(name: object) -> str:
-    # It becomes a part of a repository's name, too.
-    text = names.base_name(name, f"{hand_over.FACTS}: an image")
-    if not re.fullmatch(reference.NAME, text):
-        raise Refused(f"{hand_over.FACTS}: expected names of images, found {text!r}")
-    return text
-
-
-def _media_type(text: object) -> str:
-    if not isinstance(text, str) or not re.fullmatch(r"[a-z]+/[a-z0-9.+-]+", text):
-        raise Refused(f"{hand_over.FACTS}: expected media types, found {text!r:.100}")
-    return text
+_REFUSALS = (
+    *(Refused, claims.Refused, publish.Refused, stamp.Untested, this_checkout.Unreadable, builder.BuilderError),
+    *(errors.UserError, OSError, ValueError),
+)
 
 
 def extract(archive: pathlib.Path, content: pathlib.Path) -> None:
@@ -120,74 +73,85 @@ def extract(archive: pathlib.Path, content: pathlib.Path) -> None:
             extractor.file(entry.name, archives.content(tar, entry), executable=False)
 
 
-def checked_out() -> tuple[str, str]:
-    """The version and the commit of the checkout that publishes.
-
-    Raises:
-        Refused: it is no checkout, or has no version.
-    """
-    text = (_WORKSPACE / "version.bzl").read_text(encoding="utf-8")
-    version = re.search(r'^VERSION = "([^"]+)"$', text, re.MULTILINE)
-    if not version:
-        raise Refused("version.bzl: expected a line VERSION = …, found none")
-    try:
-        # git would answer for a checkout that this folder is in.
-        if (top := checkout.root(str(_WORKSPACE))) != str(_WORKSPACE.resolve()):
-            raise Refused(f"{_WORKSPACE}: expected a git checkout, found a folder in that of {top}")
-        return version[1], checkout.head(str(_WORKSPACE))
-    except checkout.NoCheckout as error:
-        raise Refused(f"{_WORKSPACE}: expected a git checkout, found {error}") from None
-
-
-def check(content: pathlib.Path, version: str, revision: str) -> Facts:
-    """Compares every image and wheel with the gate's record, and every file of the release with its sums.
+def check(content: pathlib.Path, expected: Expected) -> dict[str, str]:
+    """Compares every image and wheel with the gate's record, every file of the release with its sums, and what they
+    say of themselves with the checkout.
 
     Args:
         content: where the archive was unpacked.
-        version: of the checkout.
-        revision: the commit of the checkout, which images and files must name.
+        expected: what this checkout releases.
 
     Returns:
-        What hand_over.py says of the archive.
+        The images: name → digest, the default of push first.
 
     Raises:
-        Refused, stamp.Untested, publish.Refused, errors.UserError: the first that differs.
+        Refused, claims.Refused, stamp.Untested, publish.Refused, builder.BuilderError, errors.UserError: the first that
+          differs.
     """
-    facts = Facts.read(content / hand_over.FACTS)
-    tested = strict_json.parse((content / hand_over.GATE).read_bytes())
+    images = _stated_images(content / hand_over.FACTS, expected)
+    tested = _gate(content / hand_over.GATE)
     layouts = {path.name for path in (content / hand_over.LAYOUTS).iterdir()}
-    if layouts != facts.images.keys():
-        raise Refused(f"{hand_over.FACTS}: expected the images {sorted(layouts)}, found {sorted(facts.images)}")
-    expected = {"version": version, "revision": revision}
-    for name, digest in facts.images.items():
+    if layouts != images.keys():
+        raise Refused(f"{hand_over.FACTS}: expected the images {sorted(layouts)}, found {sorted(images)}")
+    for name, digest in images.items():
         if stamp.check(tested, content / hand_over.LAYOUTS / name) != digest:
             raise Refused(f"{name}: expected {digest}, as {hand_over.FACTS} says")
-        config = oci_layout.Image(content / hand_over.LAYOUTS / name).config.get("config") or {}
-        for key, value in expected.items():
-            found = (config.get("Labels") or {}).get(f"org.opencontainers.image.{key}")
+        labels = _labels(content / hand_over.LAYOUTS / name)
+        for key, value in (("version", expected.version), ("revision", expected.revision)):
+            found = labels.get(f"org.opencontainers.image.{key}")
             if found != value:
                 raise Refused(
-                    f"{name}: expected the {key} of this checkout, {value}, among its labels, found {found!r}"
+                    f"{name}: expected the {key} of this checkout, {value}, among its labels, found {found!r:.200}"
                 )
     dist = publish.Distribution.read(content / hand_over.DIST)
-    for key, value, found in (
-        ("version", version, facts.version),
-        ("tag", f"v{version}", dist.tag),
-        ("revision", revision, dist.revision),
-    ):
-        if found != value:
-            raise Refused(f"{hand_over.DIST}: expected the {key} of this checkout, {value}, found {found!r}")
-    if (dist.folder / "gate.json").read_bytes() != (content / hand_over.GATE).read_bytes():
+    if dist.sums.get("gate.json") != file_sha256(content / hand_over.GATE):
         raise Refused(f"{hand_over.DIST}/gate.json: expected the record that the images were tested by, found another")
-    for wheel in sorted(dist.folder.glob("*.whl")):
-        stamp.check(tested, wheel)
-    for document in facts.documents:
-        if document.image not in facts.images or document.name not in dist.sums:
-            raise Refused(
-                f"{hand_over.FACTS}: expected documents of images among the files in {hand_over.DIST}, found"
-                f" {document.name!r} of {document.image!r}"
-            )
-    return facts
+    for name in dist.sums:
+        if name.endswith(".whl"):
+            stamp.check(tested, dist.folder / name)
+    claims.check(dist, images, expected, lambda: builder.identity(os.environ, expected.revision))
+    return images
+
+
+def _stated_images(path: pathlib.Path, expected: Expected) -> dict[str, str]:
+    """The images that publication.json lists, once everything in it is what hand_over.py writes of this checkout."""
+    stated = strict_json.read(path)
+    images = stated.get("images") if isinstance(stated, dict) else None
+    if not isinstance(images, dict) or not all(isinstance(digest, str) for digest in images.values()):
+        raise Refused(f"{path.name}: expected what hand_over.py writes, found {stated!r:.200}")
+    # They become paths and parts of repositories' names.
+    if unknown := sorted(images.keys() - expected.images):
+        raise Refused(f"{path.name}: expected images of release/published.bzl, found {unknown[0]!r:.200}")
+    documents = [[name, kind, file] for name in images for kind, file in _documents(name)]
+    for key, value in {"version": expected.version, "images": images, "documents": documents}.items():
+        found = stated.get(key)
+        if key == "documents" and isinstance(found, list):
+            found, value = sorted(found, key=repr), sorted(documents, key=repr)
+        if found != value:
+            raise Refused(f"{path.name}: expected the {key} of this checkout, {value!r:.200}, found {found!r:.200}")
+    return images
+
+
+def _documents(image: str) -> list[tuple[str, str]]:
+    """What is attached to an image: media type, and file of the release."""
+    return [(kind, f"{image}.{suffix}") for kind, suffix in this_checkout.DOCUMENTS.items()]
+
+
+def _gate(path: pathlib.Path) -> dict[str, Any]:
+    """The gate's record, as stamp.py reads it."""
+    tested = strict_json.read(path)
+    artifacts = tested.get("artifacts") if isinstance(tested, dict) else None
+    if not isinstance(artifacts, dict) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("digest"), str) for entry in artifacts.values()
+    ):
+        raise Refused(f"{path.name}: expected what write_stamp.py writes, found {tested!r:.200}")
+    return {"artifacts": artifacts}
+
+
+def _labels(layout: pathlib.Path) -> dict[str, Any]:
+    config = oci_layout.Image(layout).config.get("config")
+    labels = config.get("Labels") if isinstance(config, dict) else None
+    return labels if isinstance(labels, dict) else {}
 
 
 def unpack_tools(place: pathlib.Path) -> pathlib.Path:
@@ -213,19 +177,20 @@ def unpack_tools(place: pathlib.Path) -> pathlib.Path:
     return place / "tools/usr/bin"
 
 
-def write_commands(place: pathlib.Path, facts: Facts, tools: pathlib.Path) -> None:
+def write_commands(place: pathlib.Path, images: dict[str, str], version: str, tools: pathlib.Path) -> None:
     """Writes the scripts that publish."""
     content = place / _CONTENT
     settings = f"--settings={_WORKSPACE / 'release/settings.json'}"
     cosign = f"--cosign={tools / 'cosign'}"
-    layouts = [f"--layout={name}={content / hand_over.LAYOUTS / name}" for name in facts.images]
+    layouts = [f"--layout={name}={content / hand_over.LAYOUTS / name}" for name in images]
     attached = [
-        f"--document={document.image}={document.media_type}={content / hand_over.DIST / document.name}"
-        for document in facts.documents
+        f"--document={name}={kind}={content / hand_over.DIST / file}"
+        for name in images
+        for kind, file in _documents(name)
     ]
     commands = {
         "push": [
-            *(f"--gate={content / hand_over.GATE}", f"--version={facts.version}", f"--oras={tools / 'oras'}"),
+            *(f"--gate={content / hand_over.GATE}", f"--version={version}", f"--oras={tools / 'oras'}"),
             *(settings, cosign, *layouts, *attached),
         ],
         "publish": [f"--dist={content / hand_over.DIST}", f"--gh={tools / 'gh'}", settings, cosign],
@@ -256,13 +221,15 @@ def main() -> int:
         if left := sorted(path.name for path in place.iterdir()):
             raise Refused(f"{place}: expected an empty folder, found {left[0]}")
         extract(options.archive, place / _CONTENT)
-        version, revision = checked_out()
-        facts = check(place / _CONTENT, version, revision)
-        write_commands(place, facts, unpack_tools(place))
-    except (Refused, publish.Refused, stamp.Untested, errors.UserError, OSError, ValueError) as error:
+        expected = this_checkout.read(_WORKSPACE)
+        images = check(place / _CONTENT, expected)
+        write_commands(place, images, expected.version, unpack_tools(place))
+    except _REFUSALS as error:
         errors.tell("take_over", error)
         return 1
-    print(f"{len(facts.images)} images and the release {version} of {revision} are what the tests passed on")
+    print(
+        f"{len(images)} images and the release {expected.version} of {expected.revision} are what the tests passed on"
+    )
     return 0
 
 

@@ -13,6 +13,6 @@ def evaluate(file: Path, **loaded: object) -> dict[str, Any]:
         file: the .bzl file.
         loaded: the names that its load statements bring.
     """
-    scope: dict[str, Any] = {**loaded, "load": lambda *names: None}
+    scope: dict[str, Any] = {**loaded, "load": lambda *names, **renamed: None}
     exec(file.read_text(encoding="utf-8"), scope)
     return scope

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import http.server
@@ -10,40 +11,36 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from fetch import errors
 from oci.registry_server import registry
+from release.private import expected as this_checkout
 from release.private import hand_over, stamp, take_over
+from release.private.expected import DOCUMENTS
 from tests.private.deb import deb
-from tests.release.push_under_test import DOCUMENTS, REGISTRY, TOOLS, Release
+from tests.release import dist_under_test
+from tests.release.dist_under_test import REVISION
+from tests.release.push_under_test import REGISTRY, TOOLS, Release
 
-WHEEL = "thing-1.2.3-py3-none-any.whl"
+WHEEL = dist_under_test.wheel_name("thing")
 
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
     """A release with two images and a folder of files, as //release:dist makes it."""
-    release = Release(tmp_path_factory.mktemp("release"), revision="0123abc")
-    dist = release.folder / "dist"
-    dist.mkdir()
-    (dist / WHEEL).write_bytes(b"wheel")
-    for name in DOCUMENTS.values():
-        shutil.copy(release.folder / name, dist)
-    gate = json.loads(release.gate.read_text())
-    gate["artifacts"][WHEEL] = stamp.describe(dist / WHEEL)
-    release.gate.write_text(json.dumps(gate))
-    (dist / "gate.json").write_bytes(release.gate.read_bytes())
-    (dist / "notes.md").write_text("What is new\n")
-    (dist / "release.json").write_text(json.dumps({"version": "1.2.3", "tag": "v1.2.3", "revision": "0123abc"}))
-    write_sums(dist)
+    release = Release(tmp_path_factory.mktemp("release"), revision=REVISION)
+    expected = dist_under_test.expected(release.layouts)
+    files = dist_under_test.write(release.folder / "files", release.layouts, expected)
+    release.gate.write_bytes(files["gate.json"].read_bytes())
+    dist_under_test.gather(release.folder / "dist", files, expected)
     return release
 
 
@@ -57,7 +54,11 @@ def write_sums(dist: pathlib.Path) -> None:
 def write(release: Release, archive: pathlib.Path) -> subprocess.CompletedProcess:
     command = [sys.executable, hand_over.__file__, f"--gate={release.gate}", f"--dist={release.folder / 'dist'}"]
     command += [f"--layout={name}={layout}" for name, layout in release.layouts.items()]
-    command += [f"--document=small={kind}={release.folder / name}" for kind, name in DOCUMENTS.items()]
+    command += [
+        f"--document={name}={kind}={release.folder / 'files' / f'{name}.{suffix}'}"
+        for name in release.layouts
+        for kind, suffix in DOCUMENTS.items()
+    ]
     command += ["--version=1.2.3", f"--output={archive}", f"--outputs={archive.parent / 'outputs'}"]
     return subprocess.run(command, env=release.environment, capture_output=True, text=True)
 
@@ -74,12 +75,13 @@ def sha256(path: pathlib.Path) -> str:
 
 
 @pytest.fixture
-def take(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Callable[..., int]:
+def take(release: Release, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Callable[..., int]:
     """Runs take_over.py; the tools are those of this test, and so are version and commit of the checkout."""
     monkeypatch.setattr(take_over, "unpack_tools", lambda place: pathlib.Path(TOOLS["oras"]).parent)
-    monkeypatch.setattr(take_over, "checked_out", lambda: ("1.2.3", "0123abc"))
 
-    def run(archive: pathlib.Path, digest: str = "") -> int:
+    def run(archive: pathlib.Path, digest: str = "", **checkout: object) -> int:
+        expected = dataclasses.replace(dist_under_test.expected(release.layouts), **checkout)  # type: ignore[arg-type]
+        monkeypatch.setattr(this_checkout, "read", lambda workspace: expected)
         words = ["--archive", str(archive), "--sha256", digest or sha256(archive), "--place", str(tmp_path / "place")]
         monkeypatch.setattr(sys, "argv", ["take_over", *words])
         return take_over.main()
@@ -202,13 +204,81 @@ def test_changed_files_are_refused(
 def test_a_wheel_that_was_not_tested_is_refused_even_with_fitting_sums(
     archive: pathlib.Path, take: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    old, new = (hashlib.sha256(content).hexdigest().encode() for content in (b"wheel", b"other"))
+    with tarfile.open(archive) as tar:
+        wheel = tar.extractfile(f"dist/{WHEEL}")
+        assert wheel
+        old, new = (hashlib.sha256(content).hexdigest().encode() for content in (wheel.read(), b"other"))
 
     def change(name: str, content: bytes) -> bytes:
         return b"other" if name.endswith(WHEEL) else content.replace(old, new) if "SUMS" in name else content
 
     assert take(changed(archive, change)) == 1
     assert f"{WHEEL}: the tests passed on sha256:{old.decode()}" in capsys.readouterr().err
+
+
+def consistent(archive: pathlib.Path, change: Callable[[str, bytes], bytes]) -> pathlib.Path:
+    """The archive with other content, sums and record that fit it."""
+    contents: dict[str, bytes] = {}
+
+    def keep(name: str, content: bytes) -> bytes:
+        contents[name] = change(name, content)
+        return contents[name]
+
+    def fit(name: str, content: bytes) -> bytes:
+        sums = {path: hashlib.sha256(data).hexdigest() for path, data in contents.items()}
+        if name.endswith("gate.json"):
+            gate = json.loads(content)
+            gate["artifacts"] |= {
+                path.removeprefix("dist/"): {"kind": "wheel", "digest": f"sha256:{digest}"}
+                for path, digest in sums.items()
+                if path.endswith(".whl")
+            }
+            contents["dist/gate.json"] = json.dumps(gate).encode()
+            return contents["dist/gate.json"]
+        if name == "dist/SHA256SUMS":
+            listed = {path.removeprefix("dist/"): digest for path, digest in sums.items() if path.startswith("dist/")}
+            return "".join(f"{digest}  {path}\n" for path, digest in listed.items() if path != "SHA256SUMS").encode()
+        return contents.get(name, content)
+
+    changed(archive, keep)
+    changed(archive, fit)
+    return changed(archive, fit)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        (WHEEL, b"Version: 1.0", b"Version: 9.9", "METADATA: expected Version: 1.0+mlc1.2.3.b00000001, found"),
+        ("small.provenance.json", REVISION.encode(), b"4" * 40, "small.provenance.json: predicate: buildDefinition"),
+        ("small.spdx.json", b"1.2.3", b"1.2.4", "small.spdx.json: expected a bill of materials"),
+        ("vulnerabilities.json", b"2026-01-01", b"2026-06-01", "vulnerabilities.json: date: expected '2026-01-01'"),
+    ],
+)
+def test_an_archive_that_is_consistent_and_of_another_release_is_refused(
+    archive: pathlib.Path,
+    take: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    file: str,
+    old: bytes,
+    new: bytes,
+    said: str,
+) -> None:
+    def change(name: str, content: bytes) -> bytes:
+        return rewritten(content, old, new) if name == f"dist/{file}" else content
+
+    assert take(consistent(archive, change)) == 1
+    assert f"take_over: {file}: " in (err := capsys.readouterr().err) and said in err
+
+
+def rewritten(content: bytes, old: bytes, new: bytes) -> bytes:
+    """A file with other text; if it is a wheel, in its METADATA."""
+    if not content.startswith(b"PK"):
+        return content.replace(old, new)
+    target = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(target, "w") as archive:
+        for info in source.infolist():
+            archive.writestr(info, source.read(info).replace(old, new))
+    return target.getvalue()
 
 
 def entry(name: str, **fields: object) -> tarfile.TarInfo:
@@ -278,26 +348,18 @@ def stated(**facts: object) -> Callable[[str, bytes], bytes]:
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        ({"documents": [["small", "text/plain", "/etc/passwd"]]}, "a document: expected a plain file name"),
-        ({"documents": [["small", "text/plain", "../../../secret"]]}, "a document: expected a plain file name"),
-        (
-            {"documents": [["small", "text/plain", "absent.json"]]},
-            "expected documents of images among the files in dist",
-        ),
-        (
-            {"documents": [["small", "text/plain", "gate.json=x"]]},
-            "expected documents of images among the files in dist",
-        ),
-        (
-            {"documents": [["another", "text/plain", "notes.md"]]},
-            "expected documents of images among the files in dist",
-        ),
-        ({"documents": [["../small", "text/plain", "notes.md"]]}, "an image: expected a plain file name"),
-        ({"documents": [["small", "text/plain=/etc/passwd", "notes.md"]]}, "expected media types"),
-        ({"documents": [["small", "notes.md"]]}, "expected what hand_over.py writes"),
-        ({"images": {"small=x": "sha256:1"}}, "expected names of images, found 'small=x'"),
+        ({"documents": [["small", "application/spdx+json", "/etc/passwd"]]}, "expected the documents of this checkout"),
+        ({"documents": [["small", "application/spdx+json", "other.spdx.json"]]}, "expected the documents of this"),
+        ({"documents": [["small", "text/plain=/etc/passwd", "notes.md"]]}, "expected the documents of this checkout"),
+        ({"documents": [["small", "notes.md"]]}, "expected the documents of this checkout"),
+        ({"documents": [{}, None, 7, ["x"]]}, "expected the documents of this checkout"),
+        ({"documents": {}}, "expected the documents of this checkout"),
+        ({"images": {"another": "sha256:1"}}, "expected images of release/published.bzl, found 'another'"),
+        ({"images": {"../small": "sha256:1"}}, "expected images of release/published.bzl, found '../small'"),
+        ({"images": {"small": 7}}, "expected what hand_over.py writes"),
         ({"images": ["small"]}, "expected what hand_over.py writes"),
-        ({"version": "1.2.4"}, "expected the version of this checkout, 1.2.3, found '1.2.4'"),
+        ({"version": "1.2.4"}, "expected the version of this checkout, '1.2.3', found '1.2.4'"),
+        ({"version": ["1.2.3"]}, "expected the version of this checkout, '1.2.3', found ['1.2.3']"),
     ],
     ids=str,
 )
@@ -328,49 +390,52 @@ def test_a_key_that_stands_twice_is_refused(
 def test_a_changed_document_is_refused(
     archive: pathlib.Path, take: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert take(changed(archive, functools.partial(flipped, part="image.spdx.json"))) == 1
-    assert "image.spdx.json: expected " in capsys.readouterr().err
+    assert take(changed(archive, functools.partial(flipped, part="small.spdx.json"))) == 1
+    assert "small.spdx.json: expected " in capsys.readouterr().err
 
 
 def test_a_document_that_is_no_file_of_the_release_is_not_handed_over(release: Release, tmp_path: pathlib.Path) -> None:
-    document = release.folder / "image.spdx.json"
+    document = release.folder / "files/small.spdx.json"
     before = document.read_bytes()
     try:
         document.write_text("forged")
         done = write(release, tmp_path / "publication.tar")
     finally:
         document.write_bytes(before)
-    assert done.returncode == 1 and "hand_over: image.spdx.json: expected the same file in " in done.stderr
+    assert done.returncode == 1 and "hand_over: small.spdx.json: expected the same file in " in done.stderr
     assert not (tmp_path / "outputs").exists()
 
 
 @pytest.mark.parametrize(
     ("version", "revision", "said"),
     [
-        ("1.2.4", "0123abc", "small: expected the version of this checkout, 1.2.4, among its labels, found '1.2.3'"),
+        ("1.2.4", REVISION, "publication.json: expected the version of this checkout, '1.2.4', found '1.2.3'"),
         (
             "1.2.3",
             "4567def",
-            "small: expected the revision of this checkout, 4567def, among its labels, found '0123abc'",
+            f"small: expected the revision of this checkout, 4567def, among its labels, found '{REVISION}'",
         ),
     ],
 )
 def test_what_another_checkout_built_is_refused(
     archive: pathlib.Path,
     take: Callable[..., int],
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     version: str,
     revision: str,
     said: str,
 ) -> None:
-    monkeypatch.setattr(take_over, "checked_out", lambda: (version, revision))
-    assert take(archive) == 1
+    assert take(archive, version=version, revision=revision) == 1
     assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "facts", [{"version": "1.2.3", "tag": "v1.2.4", "revision": "0123abc"}, {"tag": "v1.2.3", "revision": "4567def"}]
+    "facts",
+    [
+        {"version": "1.2.3", "tag": "v1.2.4", "revision": REVISION},
+        {"version": "1.2.3", "tag": "v1.2.3", "revision": "4567def"},
+        {"version": "1.2.4", "tag": "v1.2.3", "revision": REVISION},
+    ],
 )
 def test_files_of_another_checkout_are_refused(
     release: Release,
@@ -388,38 +453,39 @@ def test_files_of_another_checkout_are_refused(
         (release.folder / "dist/release.json").write_bytes(before)
         write_sums(release.folder / "dist")
     assert take(tmp_path / "publication.tar") == 1
-    assert re.search(r"dist: expected the (tag|revision) of this checkout, ", capsys.readouterr().err)
+    assert re.search(r"release.json: (version|tag|revision): expected ", capsys.readouterr().err)
 
 
-def test_version_and_commit_are_those_that_are_checked_out(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "content",
+    [b"[]", b"{}", b'{"artifacts": []}', b'{"artifacts": {"small": 7}}', b'{"artifacts": {"small": {}}}', b"["],
+)
+def test_a_record_that_is_none_is_refused(
+    archive: pathlib.Path, take: Callable[..., int], capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
+    assert take(changed(archive, lambda name, before: content if name.endswith("gate.json") else before)) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("take_over: gate.json: expected ") and said.count("\n") == 1
+
+
+def test_the_commit_is_the_one_that_is_checked_out(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    monkeypatch.setattr(take_over, "_WORKSPACE", tmp_path)
-    (tmp_path / "version.bzl").write_text('# As it was.\nVERSION = "1.2.3"\n\nTVM_VERSION = "0.26.0"\n')
-    with pytest.raises(take_over.Refused, match="expected a git checkout"):
-        take_over.checked_out()
+    with pytest.raises(this_checkout.Unreadable, match="expected a git checkout"):
+        this_checkout.commit(tmp_path)
     git = ("git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@example.org")
     subprocess.run([*git, "init", "--quiet"], check=True)
     subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message=one"], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    assert take_over.checked_out() == ("1.2.3", head)
+    assert this_checkout.commit(tmp_path) == head
     (tmp_path / "copy").mkdir()
-    (tmp_path / "copy/version.bzl").write_text('VERSION = "1.2.3"\n')
-    monkeypatch.setattr(take_over, "_WORKSPACE", tmp_path / "copy")
-    with pytest.raises(take_over.Refused, match="found a folder in that of"):
-        take_over.checked_out()
-    monkeypatch.setattr(take_over, "_WORKSPACE", tmp_path)
+    with pytest.raises(this_checkout.Unreadable, match="found a folder in that of"):
+        this_checkout.commit(tmp_path / "copy")
+
+
+def test_a_checkout_without_a_version_is_refused(tmp_path: pathlib.Path) -> None:
     (tmp_path / "version.bzl").write_text("VERSION = next()\n")
-    with pytest.raises(take_over.Refused, match="expected a line VERSION"):
-        take_over.checked_out()
-
-
-def test_the_version_of_this_checkout_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(take_over.checkout, "head", lambda folder: "0123abc")
-    monkeypatch.setattr(take_over.checkout, "root", lambda folder: folder)
-    version, _ = take_over.checked_out()
-    assert re.fullmatch(r"\d+\.\d+\.\d+", version)
+    with pytest.raises(this_checkout.Unreadable, match="expected a line VERSION"):
+        this_checkout.read(tmp_path)
 
 
 def write_deb(path: pathlib.Path, files: dict[str, bytes]) -> None:

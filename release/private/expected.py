@@ -1,0 +1,156 @@
+"""What a release of this checkout is: read from the checkout alone, without Bazel. Standard library only.
+
+Names and versions are those of version.bzl, release/published.bzl and wheels/*/BUILD.bazel, inputs those of the locks.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fetch import locks
+from fetch.locks import Input
+from release import checkout
+from wheels.finished import DIGITS
+
+# The whole build, in names of documents.
+WHOLE = "mlc_bazel"
+# Media type → suffix of a document that is attached to an image; the whole build has the same.
+DOCUMENTS = {
+    "application/spdx+json": "spdx.json",
+    "application/vnd.cyclonedx+json": "cdx.json",
+    "application/vnd.in-toto+json": "provenance.json",
+}
+# What a release has besides wheels, documents and SHA256SUMS. //tests/release:claims compares it with //release:dist.
+OTHER_FILES = frozenset(
+    "gate.json index.html inputs.json licenses.html notes.md release.json vulnerabilities.json".split()
+)
+_CONSTANT = re.compile(r'^([A-Z_]+) = "([^"]+)"$', re.MULTILINE)
+
+
+class Unreadable(Exception):
+    """The folder is no checkout, or one of its files is not written as this reads it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Expected:
+    """What a release of a checkout is.
+
+    Attributes:
+        version: without "v".
+        revision: the commit.
+        images: the names of all images.
+        wheels: distribution → its version without the build id, for all wheels.
+        cuda: the images and distributions among them that only --config=cuda builds.
+        locked: what the locks pin, with licences.
+        bazel: the version of Bazel that locks/bazel.lock.json pins.
+        bazel_packages: what that Bazel is assembled from.
+        audit: the day and the sources of the last audit.
+    """
+
+    version: str
+    revision: str
+    images: frozenset[str]
+    wheels: Mapping[str, str]
+    cuda: frozenset[str]
+    locked: list[Input]
+    bazel: str
+    bazel_packages: list[Input]
+    audit: Mapping[str, Any]
+
+    def is_version(self, distribution: str, version: str) -> bool:
+        """Whether a wheel of this release may have a version: the distribution's, and any build id."""
+        of = re.escape(self.wheels[distribution])
+        return bool(re.fullmatch(rf"{of}\.b[0-9a-f]{{{DIGITS}}}", version))
+
+    def parts(self, *, cuda: bool) -> set[str]:
+        """All images and distributions of a release with or without CUDA."""
+        return {*self.images, *self.wheels} - (set() if cuda else self.cuda)
+
+
+def read(workspace: pathlib.Path) -> Expected:
+    """Reads a checkout.
+
+    Raises:
+        Unreadable, errors.UserError, OSError: it cannot be read.
+    """
+    versions = dict(_CONSTANT.findall(_text(workspace / "version.bzl")))
+    if "VERSION" not in versions:
+        raise Unreadable("version.bzl: expected a line VERSION = …, found none")
+    version = versions["VERSION"]
+    published = workspace / "release/published.bzl"
+    images, packages = (_parts(published, name) for name in ("_IMAGES", "_WHEELS"))
+    wheels, cuda = {}, {name for name, needs_cuda in images.items() if needs_cuda}
+    for package, needs_cuda in packages.items():
+        distribution, of = _wheel(workspace / package.removeprefix("//") / "BUILD.bazel", versions)
+        wheels[distribution] = of
+        cuda |= {distribution} if needs_cuda else set()
+    in_folder = locks.in_folder(workspace / "locks")
+    bazel, bazel_packages = locks.bazel(workspace / "locks" / locks.BAZEL_LOCK)
+    audit = json.loads(_text(workspace / "locks/vulnerabilities.lock.json"))
+    return Expected(
+        version,
+        commit(workspace),
+        frozenset(images),
+        wheels,
+        frozenset(cuda),
+        locks.load(in_folder),
+        bazel,
+        bazel_packages,
+        {key: audit[key] for key in ("date", "sources")},
+    )
+
+
+def commit(workspace: pathlib.Path) -> str:
+    """The commit that is checked out.
+
+    Raises:
+        Unreadable: there is none.
+    """
+    try:
+        # git would answer for a checkout that this folder is in.
+        if (top := checkout.root(str(workspace))) != str(workspace.resolve()):
+            raise Unreadable(f"{workspace}: expected a git checkout, found a folder in that of {top}")
+        return checkout.head(str(workspace))
+    except checkout.NoCheckout as error:
+        raise Unreadable(f"{workspace}: expected a git checkout, found {error}") from None
+
+
+def _text(path: pathlib.Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _statements(path: pathlib.Path) -> Iterator[ast.stmt]:
+    # The Starlark of these files is also Python.
+    yield from ast.parse(_text(path)).body
+
+
+def _parts(path: pathlib.Path, name: str) -> dict[str, bool]:
+    """A dictionary of published.bzl: part → whether it needs CUDA."""
+    for statement in _statements(path):
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=found)], value=ast.Dict(keys=keys, values=values)) if found == name:
+                return {ast.literal_eval(key): _needs_cuda(value) for key, value in zip(keys, values) if key}
+    raise Unreadable(f"{path.name}: expected {name} = {{…}}, found none")
+
+
+def _needs_cuda(needs: ast.expr) -> bool:
+    return any(isinstance(node, ast.Name) and node.id == "NEEDS_CUDA" for node in ast.walk(needs))
+
+
+def _wheel(path: pathlib.Path, versions: Mapping[str, str]) -> tuple[str, str]:
+    """The distribution and the version without the build id (wheels/private/wheel.bzl) that a package's `wheel` has."""
+    for statement in _statements(path):
+        match statement:
+            case ast.Expr(value=ast.Call(func=ast.Name(id="wheel"), keywords=keywords)):
+                words = {each.arg: each.value for each in keywords}
+                match words.get("distribution"), words.get("version"), words.get("variant", ast.Constant("")):
+                    case ast.Constant(str(distribution)), ast.Name(id=of), ast.Constant(str(variant)) if of in versions:
+                        variant = f".{variant}" if variant else ""
+                        return distribution, f"{versions[of]}+mlc{versions['VERSION']}{variant}"
+    raise Unreadable(f"{path}: expected wheel(distribution = …, version = a name of version.bzl), found none")
