@@ -96,7 +96,7 @@ def open_url(
     clean = credentials.learn(url)
     if not clean.lower().startswith(_SCHEMES):
         raise urllib.error.URLError(f"expected {', '.join(_SCHEMES)} at the beginning of an address")
-    opener = urllib.request.build_opener(_Http, _Https(context=_context(trust.bundle())), _Redirects)
+    opener = paced(_context(trust.bundle()), _Redirects)
     try:
         request = _Request(clean, headers={"User-Agent": "mlc-bazel-launcher", **(headers or {})})
         request.after = after
@@ -107,6 +107,11 @@ def open_url(
 
 
 _SCHEMES = ("http:", "https:", "file:")
+
+
+def paced(context: ssl.SSLContext, *handlers: type[urllib.request.BaseHandler]) -> urllib.request.OpenerDirector:
+    """An opener whose timeout is for the whole answer, and then for a least speed, not for each read."""
+    return urllib.request.build_opener(_Http, _Https(context=context), *handlers)
 
 
 @functools.cache

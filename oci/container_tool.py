@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
+
+from fetch import programs
 
 # Commands that show whether a tool works; Docker's client is often installed without its daemon.
 _PROBES = {
@@ -16,6 +17,9 @@ _PROBES = {
     "docker": ["version", "--format", "{{.Server.Os}}"],
     "runc": ["--version"],
 }
+
+# How long a probe may take; podman repairs its storage first, if it must.
+_SECONDS = 120
 
 # Tools that store images; runc only runs an unpacked one.
 ENGINES = ("podman", "docker")
@@ -47,10 +51,11 @@ def find(candidates: tuple[str, ...], wanted: str | None = None) -> tuple[str, s
         if not path:
             tried.append(f"{name}: not on PATH")
             continue
-        probe = subprocess.run([path, *_PROBES[name]], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if probe.returncode == 0:
+        try:
+            programs.run([path, *_PROBES[name]], seconds=_SECONDS)
             return name, path
-        tried.append(f"{name}: {(probe.stderr.strip().splitlines() or ['fails'])[-1]}")
+        except programs.ProgramError as error:
+            tried.append(f"{name}: {(error.said.strip().splitlines() or ['fails'])[-1]}")
     raise NoTool(f"no container tool works here ({'; '.join(tried)}): {_REMEDY}")
 
 

@@ -13,9 +13,10 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
+
+from fetch import errors, programs, strict_json
 
 # Where each tool keeps them, in containers-auth.json(5)'s order; Docker's file comes last.
 _PLACES = [
@@ -82,18 +83,19 @@ def _ask(helper: str, host: str, environment: dict[str, str]) -> Login | None:
     """What a credential helper knows (protocol: github.com/docker/docker-credential-helpers)."""
     program = f"docker-credential-{helper}"
     try:
-        done = subprocess.run([program, "get"], input=host, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            # The protocol's way to say that it has none.
-            if "credentials not found" in done.stdout + done.stderr:
-                return None
-            raise CredentialsError(f"{program}: failed for {host}: {' '.join((done.stderr or done.stdout).split())}")
-        answer = json.loads(done.stdout)
-        if answer["Username"] == "<token>":
-            return Login(identity_token=answer["Secret"])
-        return Login(answer["Username"], answer["Secret"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CredentialsError(f"{program}: expected the credentials of {host}, found {error!r}") from None
+        answer = strict_json.parse(programs.run([program, "get"], given=host, environment=environment))
+        user, secret = answer["Username"], answer["Secret"]
+        if not isinstance(user, str) or not isinstance(secret, str):
+            raise TypeError("no text")
+    except programs.ProgramError as error:
+        # The protocol's way to say that it has none.
+        if "credentials not found" in error.output + error.said:
+            return None
+        reason = " ".join((error.said or error.output).split())
+        raise CredentialsError(f"{program}: failed for {host}: {errors.one_line(reason, 500)}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CredentialsError(f"{program}: expected the credentials of {host}, found {error!r:.200}") from None
+    return Login(identity_token=secret) if user == "<token>" else Login(user, secret)
 
 
 def files(environment: dict[str, str]) -> list[pathlib.Path]:

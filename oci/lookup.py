@@ -9,15 +9,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.client
-import json
 import pathlib
 import re
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
 from typing import IO
 
-from fetch import errors
+from fetch import download, errors, strict_json
 from fetch.credentials import origin
 from oci import credentials
 
@@ -36,6 +36,8 @@ _SECONDS = 60
 _LARGEST = 16 * 2**20
 # The form of a registry's error codes; the rest is not repeated in messages.
 _CODE = re.compile(r"[A-Z_]{1,64}")
+# It becomes a part of a header.
+_TOKEN = re.compile(r"[ -~]+")
 _PARAMETER = re.compile(r'([a-z_]+)="([^"]*)"')
 
 
@@ -78,8 +80,8 @@ def tagged_digest(repository: str, tag: str, plain: bool, environment: dict[str,
                 return None
     except urllib.error.HTTPError as error:
         raise LookupFailed(f"response status code {error.code} from {errors.one_line(error.url, 200)}") from None
-    except (OSError, ValueError) as error:
-        raise LookupFailed(errors.one_line(str(getattr(error, "reason", error)), 300)) from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise LookupFailed(errors.one_line(str(getattr(error, "reason", error)) or repr(error), 300)) from None
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
@@ -101,7 +103,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _open(request: urllib.request.Request) -> http.client.HTTPResponse:
-    answer: http.client.HTTPResponse = urllib.request.build_opener(_Redirects).open(request, timeout=_SECONDS)
+    opener = download.paced(ssl.create_default_context(), _Redirects)
+    answer: http.client.HTTPResponse = opener.open(request, timeout=_SECONDS)
     return answer
 
 
@@ -113,6 +116,8 @@ def _get(url: str, authorization: str) -> bytes | urllib.error.HTTPError:
     try:
         with _open(request) as response:
             body: bytes = response.read(_LARGEST + 1)
+            if response.length and len(body) <= _LARGEST:
+                raise ValueError(f"the connection broke: {len(body)} bytes came, and {response.length} did not")
     except urllib.error.HTTPError as error:
         return error
     if len(body) > _LARGEST:
@@ -122,9 +127,9 @@ def _get(url: str, authorization: str) -> bytes | urllib.error.HTTPError:
 
 def _check_that_it_says_free(answer: urllib.error.HTTPError, host: str) -> None:
     try:
-        said = [str(error["code"]) for error in json.loads(answer.read(_LARGEST))["errors"]]
+        said = [str(error["code"]) for error in strict_json.parse(answer.read(_LARGEST))["errors"]]
         codes = [code for code in said if _CODE.fullmatch(code)][:10]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
         codes = []
     if answer.code != 404:
         raise LookupFailed(
@@ -166,5 +171,8 @@ def _authorization(
         if basic:
             request.add_unredirected_header("Authorization", basic)
     with _open(request) as response:
-        token = json.loads(response.read(_LARGEST))
-    return f"Bearer {token.get('token') or token['access_token']}"
+        answer = strict_json.parse(response.read(_LARGEST))
+    token = (answer.get("token") or answer.get("access_token")) if isinstance(answer, dict) else None
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        raise ValueError(f"{realm}: expected a token, found {'none' if token is None else 'another thing'}")
+    return f"Bearer {token}"

@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import pathlib
 import re
-import subprocess
 import sys
 import tempfile
 
-from fetch import arguments, errors
+from fetch import arguments, errors, programs
 from oci import image_facts, reference
 from oci.image_facts import ImageError, ImageFacts, LayerContent
 from oci.report import pages, treemap
@@ -74,20 +73,11 @@ def pull(name: str, image: ImageFacts, skopeo: pathlib.Path, folder: pathlib.Pat
         f"oci:{folder}:against",
     ]
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        )
-    except OSError as error:
-        raise ImageError(f"--against {name}: cannot start {skopeo}: {error.strerror}") from error
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        programs.run(command, seconds=programs.SECONDS_OF_TRANSFER)
+    except programs.ProgramError as error:
+        lines = error.said.strip().splitlines() or [f"exit status {error.status}"]
         message = re.sub(r'^time=".*?" level=\w+ msg="(.*)"$', r"\1", lines[-1]).replace('\\"', '"')
-        raise ImageError(f"--against {name}: skopeo could not pull it: {message}")
+        raise ImageError(f"--against {name}: skopeo could not pull it: {message}") from None
 
 
 def _facts(options: argparse.Namespace) -> tuple[ImageFacts, ImageFacts | None]:

@@ -12,21 +12,19 @@ every file. Credentials are gh's: GH_TOKEN, GITHUB_TOKEN or its own login. GH_HO
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import datetime
 import hashlib
-import io
 import json
 import os
 import pathlib
 import re
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from fetch import arguments, errors, strict_json
+from fetch import arguments, errors, programs, strict_json
 from fetch.hashes import file_sha256
 from release import checkout
 from release.private import signing, tool_environment
@@ -43,9 +41,13 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_+@-]+(\.[A-Za-z0-9_+@-]+)*")
 # Days for which an audit says enough of what is published.
 _AUDIT_DAYS = 30
+# GitHub takes files of less than 2 GiB.
+_MOST_BYTES = 2 << 30
 # A release has some tens of files. A list that is cut off lacks some of them.
 _MOST_SUMS = 1 << 20
 _SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
+
+_Answer = TypeVar("_Answer")
 
 
 class Refused(Exception):
@@ -220,29 +222,30 @@ class ReleasePage:
         self.gh, self.repository, self.tag = gh, repository, tag
         self._hashes: dict[int, str] = {}
 
-    def _start(self, *words: str) -> subprocess.Popen:
+    def _run(self, *words: str, **options: Any) -> str:
         environment = tool_environment.only(os.environ, *tool_environment.GITHUB) | {
             "GH_NO_UPDATE_NOTIFIER": "1",
             "GH_PROMPT_DISABLED": "1",
             "NO_COLOR": "1",
         }
-        return subprocess.Popen(
-            [str(self.gh), *words],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        try:
+            return programs.run([str(self.gh), *words], environment=environment, **options)
+        except programs.ProgramError as error:
+            raise HostError(error.said) from None
 
-    def _run(self, *words: str) -> str:
-        process = self._start(*words)
-        output, messages = process.communicate()
-        if process.returncode:
-            raise HostError(messages.decode(errors="replace"))
-        return output.decode()
+    def _answer(self, text: str, read: Callable[[Any], _Answer]) -> _Answer:
+        """What the host answers as JSON, taken apart by `read`.
 
-    def _release(self, command: str, *words: str) -> str:
-        return self._run("release", command, self.tag, "--repo", self.repository, *words)
+        Raises:
+            HostError: it is of another form.
+        """
+        try:
+            return read(strict_json.parse(text))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise HostError(f"the host's answer: expected JSON as GitHub writes it, found {error!r:.200}") from None
+
+    def _release(self, command: str, *words: str, **options: Any) -> str:
+        return self._run("release", command, self.tag, "--repo", self.repository, *words, **options)
 
     def has_credentials(self) -> bool:
         """Whether gh has a token for its host; does not contact the host."""
@@ -254,7 +257,8 @@ class ReleasePage:
     def tagged_commit(self) -> str | None:
         """The commit that the tag is on at the host, or None."""
         try:
-            return json.loads(self._run("api", f"repos/{self.repository}/commits/tags/{self.tag}"))["sha"]
+            text = self._run("api", f"repos/{self.repository}/commits/tags/{self.tag}")
+            return self._answer(text, lambda commit: str(commit["sha"]))
         except HostError as error:
             if error.status == 422:  # "No commit found for SHA": the repository exists, the tag does not.
                 return None
@@ -264,18 +268,18 @@ class ReleasePage:
         """All releases of the tag, including drafts, which the host's look-up by tag leaves out."""
         of_tag = f'.[] | select(.tag_name == "{self.tag}")'
         lines = self._run("api", "--paginate", f"repos/{self.repository}/releases?per_page=100", "--jq", of_tag)
-        return [json.loads(line) for line in lines.splitlines()]
+        return [self._answer(line, _release) for line in lines.splitlines()]
 
     def again(self, release: dict) -> dict:
         """A release as the host has it now."""
-        return json.loads(self._run("api", release["url"]))
+        return self._answer(self._run("api", release["url"]), _release)
 
     def create_draft(self, notes: pathlib.Path) -> dict:
         self._release("create", "--draft", "--verify-tag", "--title", self.tag, "--notes-file", str(notes))
         return self.again({"url": self._release("view", "--json", "apiUrl", "--jq", ".apiUrl").strip()})
 
     def upload(self, file: pathlib.Path) -> None:
-        self._release("upload", "--clobber", str(file))
+        self._release("upload", "--clobber", str(file), seconds=programs.SECONDS_OF_TRANSFER)
 
     def publish(self, notes: pathlib.Path) -> None:
         self._release("edit", "--draft=false", "--title", self.tag, "--notes-file", str(notes))
@@ -290,25 +294,39 @@ class ReleasePage:
         # Older hosts do not report it, so download and hash the file.
         said = (asset.get("digest") or "").removeprefix("sha256:")
         if not said and asset["id"] not in self._hashes:
-            with self._download(asset) as content:
-                self._hashes[asset["id"]] = hashlib.file_digest(content, "sha256").hexdigest()
+            digest = hashlib.sha256()
+            self._download(asset, digest.update, _MOST_BYTES)
+            self._hashes[asset["id"]] = digest.hexdigest()
         return said or self._hashes[asset["id"]]
 
-    @contextlib.contextmanager
-    def _download(self, asset: dict) -> Iterator[io.BufferedReader]:
-        process = self._start("api", asset["url"], "--header", "Accept: application/octet-stream")
-        assert isinstance(process.stdout, io.BufferedReader) and process.stderr
-        yield process.stdout
-        if process.wait():
-            raise HostError(process.stderr.read().decode(errors="replace"))
+    def _download(self, asset: dict, sink: Callable[[bytes], None], most: int) -> None:
+        words = ("api", asset["url"], "--header", "Accept: application/octet-stream")
+        self._run(*words, sink=sink, most=most, seconds=programs.SECONDS_OF_TRANSFER)
 
     def read(self, releases: list[dict], name: str) -> bytes | None:
         """The content of a small file, from the first release that has it completely, or None."""
         for asset in (asset for release in releases for asset in release["assets"]):
             if (asset["name"], asset["state"]) == (name, "uploaded"):
-                with self._download(asset) as content:
-                    return content.read()
+                content = bytearray()
+                self._download(asset, content.extend, _MOST_SUMS)
+                return bytes(content)
         return None
+
+
+def _release(content: Any) -> dict:
+    """A release as the host describes it, once it has what is read of it.
+
+    Raises:
+        KeyError, TypeError, ValueError: it has not.
+    """
+    texts = [content["url"], content["html_url"]]
+    for asset in content["assets"]:
+        texts += [asset["name"], asset["state"], asset["url"], asset.get("digest") or ""]
+        if not isinstance(asset["id"], int):
+            raise TypeError("a file without id")
+    if not all(isinstance(text, str) for text in texts) or not isinstance(content["draft"], bool):
+        raise TypeError("a release without names")
+    return dict(content)
 
 
 def first_difference(expected: dict[str, str], found: dict[str, str]) -> str | None:

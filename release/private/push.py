@@ -18,14 +18,12 @@ import os
 import pathlib
 import re
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from fetch import arguments, errors
+from fetch import arguments, errors, programs, strict_json
 from oci import credentials, lookup, reference
 from oci import layout as oci_layout
 from oci.status import UNSTAMPED
@@ -94,6 +92,10 @@ class PushError(Exception):
     """The push stopped; the message says where, why and what to do."""
 
 
+class Unanswered(PushError):
+    """A tool was stopped: it took too long or said too much, and would again."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Image:
     """An image of this build.
@@ -157,45 +159,52 @@ class Registry:
         what: str,
         tool: str,
         *command: str,
-        progress: Callable[[str], None] = lambda line: None,
+        seconds: float = programs.SECONDS,
+        sink: Callable[[bytes], None] | None = None,
         cwd: pathlib.Path | None = None,
     ) -> str:
         """Runs a tool and returns its standard output.
 
         Args:
             what: what the tool does, for messages.
-            progress: receives each line of output as it arrives.
+            seconds: the time it may take.
+            sink: see `programs.run`.
             cwd: the folder to run it in.
 
         Raises:
-            PushError: it failed.
+            PushError: it failed, or took too long or said too much.
         """
-        # A file, because a second pipe would fill up while the first is read.
-        with tempfile.TemporaryFile("w+") as messages:
-            process = subprocess.Popen(
+        try:
+            return programs.run(
                 [self.tools[tool], *command],
-                cwd=cwd,
-                env=self.environments[tool],
-                stdin=None if sys.stdin and sys.stdin.isatty() else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=messages,
-                text=True,
+                seconds=seconds,
+                environment=self.environments[tool],
+                folder=cwd,
+                may_ask=True,
+                sink=sink,
             )
-            assert process.stdout
-            lines = []
-            try:
-                for line in process.stdout:
-                    lines.append(line)
-                    progress(line)
-            except BaseException:
-                process.terminate()
-                raise
-            finally:
-                process.wait()
-            if process.returncode:
-                messages.seek(0)
-                raise PushError(f"{self.repository}: {what}: {self.explain(messages.read())}")
-        return "".join(lines)
+        except programs.ProgramError as error:
+            kind = PushError if error.status else Unanswered
+            raise kind(f"{self.repository}: {what}: {self.explain(error.said)}") from None
+
+    def answer(self, what: str, read: Callable[[Any], _Result], *command: str, **options: Any) -> _Result:
+        """What oras answers as JSON.
+
+        Args:
+            what: what oras does, for messages.
+            read: takes the answer apart.
+            command, options: see `oras`.
+
+        Raises:
+            PushError: it failed, or the answer is of another form.
+        """
+        text = self.oras(what, *command, **options)
+        try:
+            return read(strict_json.parse(text))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise PushError(
+                f"{self.repository}: {what}: expected JSON as oras writes it, found {error!r:.200}"
+            ) from None
 
     @staticmethod
     def _again(send: Callable[[], _Result], passing: str) -> _Result:
@@ -208,6 +217,8 @@ class Registry:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return send()
+            except Unanswered:
+                raise
             except PushError as error:
                 if attempt == _ATTEMPTS or not re.search(passing, str(error), re.IGNORECASE):
                     raise
@@ -270,22 +281,28 @@ class Registry:
 
     def version(self, digest: str) -> str:
         """The version that an image in the registry is labelled with, or ""."""
-        config = json.loads(
-            self.oras(f"reading {digest}", "manifest", "fetch-config", f"{self.repository}@{digest}", words=2)
+        return self.answer(
+            f"reading {digest}",
+            lambda config: str(((config.get("config") or {}).get("Labels") or {}).get(_VERSION, "")),
+            *("manifest", "fetch-config", f"{self.repository}@{digest}"),
+            words=2,
         )
-        labels = (config.get("config") or {}).get("Labels") or {}
-        return str(labels.get(_VERSION, ""))
 
     def push(self, image: Image, digest: str) -> None:
         """Pushes the image by digest, without the blobs that the registry already has."""
         sizes = image.blob_sizes()
         done = set()
 
-        def progress(line: str) -> None:
-            if match := re.match(r"(Copied|Exists|Skipped) +([0-9a-f]{12}) ", line):
-                done.add(match[2])
-                what = "sent" if match[1] == "Copied" else "already there"
-                say(f"  {len(done)}/{len(sizes)} {match[2]} {sizes.get(match[2], 0) / 1e6:8.1f} MB {what}")
+        rest = b""
+
+        def progress(chunk: bytes) -> None:
+            nonlocal rest
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                if match := re.match(r"(Copied|Exists|Skipped) +([0-9a-f]{12}) ", line.decode(errors="replace")):
+                    done.add(match[2])
+                    what = "sent" if match[1] == "Copied" else "already there"
+                    say(f"  {len(done)}/{len(sizes)} {match[2]} {sizes.get(match[2], 0) / 1e6:8.1f} MB {what}")
 
         # Send one blob at a time, so that two rarely fail at once: see _PANIC.
         self._again(
@@ -302,7 +319,8 @@ class Registry:
                     f"{self.repository}@{digest}",
                 ),
                 flag="--to-plain-http",
-                progress=progress,
+                seconds=programs.SECONDS_OF_TRANSFER,
+                sink=progress,
             ),
             _HALF_WRITTEN,
         )
@@ -312,10 +330,11 @@ class Registry:
         attached = {media_type: self._attach(digest, media_type, path, 1) for media_type, path in image.documents}
         # Registries without the referrers API keep the list in a tag's manifest, which concurrent pushes overwrite.
         for attempt in range(2, _ATTEMPTS + 2):
-            listed = json.loads(
-                self.oras("listing what is attached", "discover", "--format", "json", f"{self.repository}@{digest}")
+            known = self.answer(
+                "listing what is attached",
+                lambda listed: {entry["digest"] for entry in listed.get("manifests") or []},
+                *("discover", "--format", "json", f"{self.repository}@{digest}"),
             )
-            known = {entry["digest"] for entry in listed.get("manifests") or []}
             missing = [(media_type, path) for media_type, path in image.documents if attached[media_type] not in known]
             if not missing:
                 return list(attached.values())
@@ -329,9 +348,10 @@ class Registry:
     def _attach(self, digest: str, media_type: str, path: pathlib.Path, attempt: int) -> str:
         # oras does not list a manifest that the registry already has. Naming the attempt makes it a new manifest.
         again = ["--annotation", f"attempt={attempt}"] if attempt > 1 else []
-        answer = self._again(
-            lambda: self.oras(
+        return self._again(
+            lambda: self.answer(
                 f"attaching {path.name}",
+                _digest,
                 "attach",
                 *("--format", "json", "--artifact-type", media_type, "--annotation", _CREATED, *again),
                 *(f"{self.repository}@{digest}", f"{path.name}:{media_type}"),
@@ -339,7 +359,6 @@ class Registry:
             ),
             _HALF_WRITTEN,
         )
-        return json.loads(answer)["digest"]
 
     def sign(self, digest: str, key: signing.Key | None, annotations: dict[str, str]) -> None:
         """Signs a manifest and what it is published as; cosign adds nothing where this key has signed the same before.
@@ -361,6 +380,13 @@ class Registry:
 
     def tag(self, digest: str, tag: str) -> None:
         self.oras(f"setting the tag {tag}", "tag", f"{self.repository}@{digest}", tag)
+
+
+def _digest(answer: Any) -> str:
+    digest = answer["digest"]
+    if not re.fullmatch(reference.DIGEST, digest):
+        raise ValueError(f"the digest {digest!r:.100}")
+    return str(digest)
 
 
 def say(line: str) -> None:

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 
-from fetch import arguments, errors
+from fetch import arguments, errors, programs
 from oci import container_tool
 from oci import layout as oci_layout
 
@@ -58,11 +58,12 @@ def run_in_engine(
     Raises:
         RunError: it cannot be loaded.
     """
-    inspect = subprocess.run(
-        [path, "image", "inspect", "--format", "{{.Id}}", reference], capture_output=True, text=True
-    )
+    try:
+        known = programs.run([path, "image", "inspect", "--format", "{{.Id}}", reference])
+    except programs.ProgramError:
+        known = ""
     # An engine identifies an image by its configuration's digest; Docker with containerd's store by its manifest's.
-    if inspect.stdout.strip().removeprefix("sha256:") not in {
+    if known.strip().removeprefix("sha256:") not in {
         digest.removeprefix("sha256:") for digest in (image.manifest["config"]["digest"], image.digest)
     }:
         print(f"run: loading {reference} into {tool}", file=sys.stderr, flush=True)
@@ -111,9 +112,10 @@ def run_in_runc(path: str, options: argparse.Namespace, image: oci_layout.Image,
             f"{layout}:image",
             str(scratch / "bundle"),
         ]
-        unpacked = subprocess.run(unpack, capture_output=True, text=True)
-        if unpacked.returncode:
-            raise RunError(f"umoci cannot unpack the image: {unpacked.stderr.strip()}")
+        try:
+            programs.run(unpack, seconds=programs.SECONDS_OF_TRANSFER)
+        except programs.ProgramError as error:
+            raise RunError(f"umoci cannot unpack the image: {error}") from None
         file = scratch / "bundle/config.json"
         file.write_text(json.dumps(container_config(json.loads(file.read_text()), image, options, rootless)))
         command = [

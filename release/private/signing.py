@@ -12,12 +12,11 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 
-from fetch import arguments
+from fetch import arguments, errors, programs
 from release.private import tool_environment
 
 _HOW_TO_MAKE = "make one: tools/bazel run @debian_publish_tools//:usr/bin/cosign -- generate-key-pair"
@@ -75,19 +74,15 @@ class Key:
 
 
 def _run(cosign: str, environment: dict[str, str], *command: str) -> str:
-    # Only a person at a terminal can be asked for the password.
-    stdin = None if sys.stdin and sys.stdin.isatty() else subprocess.DEVNULL
-    done = subprocess.run([cosign, *command], env=environment, stdin=stdin, capture_output=True, text=True)
-    if done.returncode:
-        reason = next(
-            (line for line in done.stderr.splitlines() if line.startswith("Error: ")),
-            done.stderr.strip() or "no reason given",
-        )
+    try:
+        # Only a person at a terminal can be asked for the password.
+        return programs.run([cosign, *command], environment=environment, may_ask=True)
+    except programs.ProgramError as error:
+        reason = next((line for line in error.said.splitlines() if line.startswith("Error: ")), str(error))
         raise SigningError(
             "signing key: expected a cosign private key, and its password in COSIGN_PASSWORD; cosign says:"
-            f" {reason.removeprefix('Error: ')}; to {_HOW_TO_MAKE}"
-        )
-    return done.stdout
+            f" {errors.one_line(reason.removeprefix('Error: '), 1000)}; to {_HOW_TO_MAKE}"
+        ) from None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

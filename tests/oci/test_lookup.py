@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import http.server
 import io
 import json
 import pathlib
+import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -126,6 +129,65 @@ def test_a_token_is_fetched_with_the_password_and_used(server: Server, config: C
     environment = config({"auths": {server.host: auth()}})
     assert lookup.tagged_digest(f"{server.host}/team/x", "1.2.3", True, environment) is None
     assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b"{}", b"7", b"", b'{"token": 7}', b'{"token": ["x"]}', b'{"token": "a\\r\\nX: b"}', b"[" * 100_000]
+)
+def test_an_answer_that_is_no_token_is_an_error(server: Server, config: Config, body: bytes) -> None:
+    def answer(path: str, headers: dict[str, str], sent: bytes) -> Answer:
+        if path.startswith("/token?"):
+            return 200, {}, body
+        return 401, {"WWW-Authenticate": f'Bearer realm="http://{server.host}/token"'}, errors("UNAUTHORIZED")
+
+    server.answer = answer
+    with pytest.raises(lookup.LookupFailed, match="expected (a token|JSON), found"):
+        lookup.tagged_digest(f"{server.host}/team/x", "1.2.3", True, config({}))
+
+
+@contextlib.contextmanager
+def raw(*pieces: bytes, pause: float = 0) -> Iterator[str]:
+    """A host that sends these bytes, whatever it is asked."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                connection, _ = listening.accept()
+                with connection:
+                    connection.recv(65536)
+                    for piece in pieces:
+                        connection.sendall(piece)
+                        time.sleep(pause)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"not http\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"\r\n",
+        b"HTTP/1.1 404 No\r\nContent-Length: 100\r\n\r\n{",
+    ],
+    ids=["status", "short", "chunk", "headers", "error"],
+)
+def test_an_answer_that_is_no_http_is_an_error(config: Config, answer: bytes) -> None:
+    with raw(answer) as host, pytest.raises((lookup.LookupFailed, lookup.NoRegistry)):
+        lookup.tagged_digest(f"{host}/team/x", "1.2.3", True, config({}))
+
+
+def test_a_host_that_sends_a_byte_from_time_to_time_is_given_up(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "_SECONDS", 0.5)
+    started = time.monotonic()
+    head = b"HTTP/1.1 200 OK\r\n"
+    with raw(head, *([b"X"] * 100), pause=0.2) as host, pytest.raises(lookup.LookupFailed, match="within|timed out"):
+        lookup.tagged_digest(f"{host}/team/x", "1.2.3", True, config({}))
+    assert time.monotonic() - started < 10
 
 
 def test_an_identity_token_is_exchanged(server: Server, config: Config) -> None:

@@ -654,6 +654,56 @@ def test_a_download_that_breaks_off_is_no_difference_of_bytes(checkout: Checkout
     assert "the host failed: " in checkout.refusal()
 
 
+ASSET = {"name": "x", "state": "uploaded", "url": "https://x", "id": 1}
+RELEASE = {"url": "https://x", "html_url": "https://x", "draft": False, "assets": [ASSET]}
+
+
+@pytest.mark.parametrize(
+    ("part", "answer"),
+    [
+        *(("commits", answer) for answer in ("", "[", "[]", "7", "{}")),
+        *(("releases", answer) for answer in ("[", "[]", "7", "{}", "[" * 50_000)),
+        *(
+            ("releases", json.dumps(RELEASE | {key: value}))
+            for key in ("url", "html_url", "draft", "assets")
+            for value in (None, 7, [7])
+        ),
+        *(
+            ("releases", json.dumps(RELEASE | {"assets": [{**ASSET, key: value}]}))
+            for key in ("name", "state", "url", "id", "digest")
+            for value in ({"x": 1}, [7])
+        ),
+    ],
+    ids=lambda text: text[:90],
+)
+def test_an_answer_of_another_form_is_one_line(
+    checkout: Checkout, tmp_path: pathlib.Path, part: str, answer: str
+) -> None:
+    (tmp_path / "answer").write_text(answer)
+    said = checkout.refusal(instead_of_gh(tmp_path, part, f"cat {tmp_path / 'answer'}"))
+    assert "the host failed: the host's answer: expected JSON as GitHub writes it, found " in said
+    assert checkout.host.writes == []
+
+
+def instead_of_gh(folder: pathlib.Path, part: str, does: str) -> str:
+    """A program that does something else if its words have a part, and is gh otherwise."""
+    program = folder / "other-gh"
+    program.write_text(f'#!/bin/sh\ncase "$*" in *{part}*) {does};; *) exec {GH} "$@";; esac\n')
+    program.chmod(0o755)
+    return f"--gh={program}"
+
+
+def test_an_answer_without_end_is_one_line(checkout: Checkout, tmp_path: pathlib.Path) -> None:
+    assert "the host failed: other-gh: wrote more than " in checkout.refusal(instead_of_gh(tmp_path, "releases", "exec yes"))
+
+
+def test_a_download_without_end_is_given_up(checkout: Checkout, tmp_path: pathlib.Path, key: Key) -> None:
+    checkout.host.add_release(TAG, checkout.files | {"SHA256SUMS.sig": b"x"})
+    gh = instead_of_gh(tmp_path, "://", "exec yes")
+    said = checkout.refusal(gh, keys=("--key", f"{key.prefix}.key"), COSIGN_PASSWORD="secret")
+    assert "the host failed: other-gh: wrote more than 1048576 bytes" in said
+
+
 def test_what_the_host_says_is_no_command() -> None:
     error = publish.HostError("gh: not now (HTTP 503)\n::error::revoked\x1b[2J ##[x]\n")
     assert (error.reason, error.status) == (r"not now (HTTP 503) ::error::revoked\x1b[2J ##\[x]", 503)

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from fetch import programs
 from oci.registry_server import PASSWORD, USER, Fault, Proxy, registry
 from release.private import push, stamp
 from tests.release.push_under_test import DOCUMENTS, LARGE, REGISTRY, TOOLS, Release, one_line, write_image
@@ -516,6 +517,50 @@ def test_a_fault_after_the_image_says_which_tags_are_set(
     expected = {"one"} if "tag" in step else set()
     assert release.tags(repository) == expected
     assert said.endswith(f"Tags set: {f'{repository}:one' if expected else 'none'}.")
+
+
+def instead_of_oras(folder: pathlib.Path, command: str, does: str) -> str:
+    """A program that does something else for one command, and is oras for the others."""
+    program = folder / "oras"
+    program.write_text(f'#!/bin/sh\nif [ "$1" = {command} ]; then {does}; else exec {TOOLS["oras"]} "$@"; fi\n')
+    program.chmod(0o755)
+    return f"--oras={program}"
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        *(("attach", answer) for answer in ("", "[", "[]", "7", "{}", '{"digest": "sha256:1"}', '{"digest": ["x"]}')),
+        *(("discover", answer) for answer in ("", "[", "[]", "null", '{"manifests": 7}', '{"manifests": [{}]}')),
+        ("discover", '{"manifests": [{"digest": []}]}'),
+        ("discover", "[" * 50_000),
+    ],
+    ids=lambda text: text[:40],
+)
+def test_an_answer_of_another_form_is_one_line(
+    release: Release, server: Proxy, tmp_path: pathlib.Path, command: str, answer: str
+) -> None:
+    (tmp_path / "answer").write_text(answer)
+    oras = instead_of_oras(tmp_path, command, f"cat {tmp_path / 'answer'}")
+    said = one_line(release.push("--repository", f"{server.host}/team/small", "--tag", "one", oras))
+    assert "ing " in said and ": expected JSON as oras writes it, found " in said
+    assert release.tags(f"{server.host}/team/small") == set()
+
+
+def test_an_answer_without_end_is_one_line(release: Release, server: Proxy, tmp_path: pathlib.Path) -> None:
+    oras = instead_of_oras(tmp_path, "discover", "exec yes")
+    said = one_line(release.push("--repository", f"{server.host}/team/small", "--tag", "one", oras))
+    assert f"listing what is attached: oras: wrote more than {programs.MOST_BYTES} bytes" in said
+
+
+def test_a_tool_that_does_not_end_is_stopped_and_not_tried_again(release: Release, tmp_path: pathlib.Path) -> None:
+    instead_of_oras(tmp_path, "tag", f"echo again >> {tmp_path / 'tries'}; exec sleep 600")
+    environment = {"DOCKER_CONFIG": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    (tmp_path / "config.json").write_text("{}")
+    registry = push.Registry("127.0.0.1:1/x", {"oras": str(tmp_path / "oras")}, False, environment, False)
+    with pytest.raises(push.Unanswered, match=r"setting it: oras: did not end within 1 s"):
+        registry._again(lambda: registry.run("setting it", "oras", "tag", seconds=1), "")
+    assert (tmp_path / "tries").read_text() == "again\n"
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

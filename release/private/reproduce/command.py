@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Collection
 
-from fetch import arguments, errors
+from fetch import arguments, errors, programs
 from oci import reference
 from oci.layout import LayoutError, is_layout, manifest_digest
 from release.private import publish, stamp
@@ -305,14 +305,13 @@ class Command:
         # An index is copied as it is: skopeo would choose one of its platforms, and the others would not be verified.
         options = ["--quiet", "--preserve-digests", "--multi-arch=index-only", *plain]
         skopeo = [os.path.abspath(self.options.skopeo), "--insecure-policy", "copy", *options]
-        done = subprocess.run(
-            [*skopeo, f"docker://{name}", f"oci:{layout}"], capture_output=True, text=True, errors="replace"
-        )
-        if done.returncode:
+        try:
+            programs.run([*skopeo, f"docker://{name}", f"oci:{layout}"], seconds=programs.SECONDS_OF_TRANSFER)
+        except programs.ProgramError as error:
             raise record.RecordError(
-                f"{name}: skopeo could not pull it: {errors.one_line(done.stderr, 500)}. To log in, see"
+                f"{name}: skopeo could not pull it: {errors.one_line(str(error), 500)}. To log in, see"
                 " release/README.md"
-            )
+            ) from None
         try:
             digest = manifest_digest(layout)
         except LayoutError as error:

@@ -12,14 +12,13 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 
-from fetch import errors
+from fetch import errors, programs
 from fetch.hashes import file_sha256
 from oci.layout import Image, LayoutError, is_layout
 
@@ -27,6 +26,8 @@ from oci.layout import Image, LayoutError, is_layout
 _SHOWN_LINES = 60
 # Seconds. diffoscope disassembles; if that takes longer, only the file and its digests are reported.
 _TIME_LIMIT = 1800
+# --max-report-size, and the difference's frame.
+_MOST_BYTES = 100_000_000
 
 
 class CompareError(Exception):
@@ -228,23 +229,20 @@ def show(different: list[Difference], diffoscope: pathlib.Path, html: pathlib.Pa
         ]
         command = [os.path.abspath(diffoscope), *options, "--text=-", f"--html={html.absolute()}", "first", "second"]
         try:
-            done = subprocess.run(
+            # 1: they differ.
+            text = programs.run(
                 command,
-                cwd=folder,
-                env=environment,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_TIME_LIMIT,
+                seconds=_TIME_LIMIT,
+                most=_MOST_BYTES,
+                environment=environment,
+                folder=folder,
+                accepted=(0, 1),
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise CompareError(f"diffoscope: {error}") from None
-    # 1: they differ.
-    if done.returncode not in (0, 1):
-        raise CompareError(
-            f"diffoscope: expected exit status 0 or 1, found {done.returncode}: {done.stderr.strip()[-2000:]}"
-        )
-    lines = [errors.printable(line) for line in done.stdout.splitlines()]
+        except programs.ProgramError as error:
+            raise CompareError(
+                f"diffoscope: expected exit status 0 or 1, found {error.status}: {error.said.strip()[-2000:]}"
+            ) from None
+    lines = [errors.printable(line) for line in text.splitlines()]
     if len(lines) > _SHOWN_LINES:
         lines = [*lines[:_SHOWN_LINES], f"… {len(lines) - _SHOWN_LINES} more lines in {html}"]
     return "\n".join(lines)
