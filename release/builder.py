@@ -10,6 +10,7 @@ import time
 import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping
+from http.client import HTTPException
 from typing import Any
 
 # For what cannot be shown.
@@ -71,8 +72,8 @@ def identity(environment: Mapping[str, str], revision: str, fetch: Fetch = _fetc
         if wrong or claims["exp"] < time.time():
             raise BuilderError(f"the workflow's token is not about this build: {'; '.join(wrong) or 'it has expired'}")
         return _SERVER + str(claims["job_workflow_ref"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BuilderError(f"cannot verify the workflow's token: {error!r}") from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, HTTPException) as error:
+        raise BuilderError(f"cannot verify the workflow's token: {error!r:.200}") from None
 
 
 def _verified(token: str, keys: list[dict[str, str]]) -> dict[str, Any]:

@@ -17,6 +17,8 @@ import subprocess
 _VARIABLES = ("HOME", "PATH", "TMPDIR", "XDG_CONFIG_HOME")
 # Neither the checkout's settings nor its replace refs may run a program or show another commit.
 _OPTIONS = ("--no-replace-objects", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+# For one command, on files of this machine.
+_SECONDS = 600
 
 
 class NoCheckout(Exception):
@@ -34,7 +36,11 @@ def git(folder: str, *words: str) -> str:
         raise NoCheckout("git: expected on PATH, found none. To install it: apt-get install git")
     environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     command = [program, "-C", folder, *_OPTIONS, *words]
-    done = subprocess.run(command, env={**environment, "LC_ALL": "C"}, stdin=subprocess.DEVNULL, capture_output=True)
+    variables = {**environment, "LC_ALL": "C"}
+    try:
+        done = subprocess.run(command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise NoCheckout(f"git: expected an answer within {_SECONDS} s, found none") from None
     if done.returncode:
         raise NoCheckout(" ".join(done.stderr.decode(errors="replace").split()))
     return os.fsdecode(done.stdout)

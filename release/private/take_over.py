@@ -96,13 +96,16 @@ def check(content: pathlib.Path, expected: Expected) -> dict[str, str]:
     for name, digest in images.items():
         if stamp.check(tested, content / hand_over.LAYOUTS / name) != digest:
             raise Refused(f"{name}: expected {digest}, as {hand_over.FACTS} says")
-        labels = _labels(content / hand_over.LAYOUTS / name)
+        image = oci_layout.Image(content / hand_over.LAYOUTS / name)
+        labels = _texts(image.config, "config", "Labels")
+        # Registries show these, and cosign signs them with the manifest.
+        annotations = labels | _texts(image.manifest, "annotations")
         for key, value in (("version", expected.version), ("revision", expected.revision)):
-            found = labels.get(f"org.opencontainers.image.{key}")
-            if found != value:
-                raise Refused(
-                    f"{name}: expected the {key} of this checkout, {value}, among its labels, found {found!r:.200}"
-                )
+            for found in (texts.get(f"org.opencontainers.image.{key}") for texts in (labels, annotations)):
+                if found != value:
+                    raise Refused(
+                        f"{name}: expected the {key} of this checkout, {value}, among its labels, found {found!r:.200}"
+                    )
     dist = publish.Distribution.read(content / hand_over.DIST)
     if dist.sums.get("gate.json") != file_sha256(content / hand_over.GATE):
         raise Refused(f"{hand_over.DIST}/gate.json: expected the record that the images were tested by, found another")
@@ -148,10 +151,11 @@ def _gate(path: pathlib.Path) -> dict[str, Any]:
     return {"artifacts": artifacts}
 
 
-def _labels(layout: pathlib.Path) -> dict[str, Any]:
-    config = oci_layout.Image(layout).config.get("config")
-    labels = config.get("Labels") if isinstance(config, dict) else None
-    return labels if isinstance(labels, dict) else {}
+def _texts(document: Any, *keys: str) -> dict[str, Any]:
+    """The object at a path of keys, or an empty one."""
+    for key in keys:
+        document = document.get(key) if isinstance(document, dict) else None
+    return document if isinstance(document, dict) else {}
 
 
 def unpack_tools(place: pathlib.Path) -> pathlib.Path:

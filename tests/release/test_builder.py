@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import json
 import pathlib
 import random
@@ -125,6 +126,30 @@ def test_a_token_that_github_did_not_sign_is_refused(kind: str) -> None:
     provider.token = forged(provider)[kind]
     with pytest.raises(builder.BuilderError, match="cannot verify the workflow's token"):
         builder.identity(IN_A_JOB, COMMIT, provider.fetch)
+
+
+@pytest.mark.parametrize("claims", [[], None, 7, "x", [["sha", COMMIT]]])
+def test_claims_of_another_form_are_refused(claims: Any) -> None:
+    provider = Provider()
+    provider.token = provider.sign(claims)
+    with pytest.raises(builder.BuilderError, match="cannot verify the workflow's token"):
+        builder.identity(IN_A_JOB, COMMIT, provider.fetch)
+
+
+@pytest.mark.parametrize(
+    "answer", [None, [], {}, {"value": 7, "keys": 7}, {"value": "a.b.c", "keys": [7]}, {"value": []}]
+)
+def test_an_answer_of_another_form_is_refused(answer: Any) -> None:
+    with pytest.raises(builder.BuilderError, match="cannot verify the workflow's token"):
+        builder.identity(IN_A_JOB, COMMIT, lambda url, headers: answer)
+
+
+def test_an_answer_that_is_no_http_is_refused() -> None:
+    def fetch(url: str, headers: Mapping[str, str]) -> Any:
+        raise http.client.BadStatusLine("not http")
+
+    with pytest.raises(builder.BuilderError, match="cannot verify the workflow's token: BadStatusLine"):
+        builder.identity(IN_A_JOB, COMMIT, fetch)
 
 
 class Processes:

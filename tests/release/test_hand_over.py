@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -427,6 +428,31 @@ def test_what_another_checkout_built_is_refused(
 ) -> None:
     assert take(archive, version=version, revision=revision) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["version", "revision"])
+def test_an_image_whose_manifest_says_something_else_is_refused(
+    release: Release, tmp_path: pathlib.Path, key: str
+) -> None:
+    """Registries show the manifest's annotations, and the labels are in the configuration."""
+    layouts = tmp_path / hand_over.LAYOUTS
+    for name, layout in release.layouts.items():
+        shutil.copytree(layout, layouts / name)
+        index = json.loads((layout / "index.json").read_text())
+        digest = index["manifests"][0]["digest"].removeprefix("sha256:")
+        manifest = json.loads((layout / "blobs/sha256" / digest).read_text())
+        manifest["annotations"] = {f"org.opencontainers.image.{key}": "another"}
+        content = json.dumps(manifest).encode()
+        index["manifests"][0] |= {"digest": f"sha256:{hashlib.sha256(content).hexdigest()}", "size": len(content)}
+        (layouts / name / "blobs/sha256" / hashlib.sha256(content).hexdigest()).write_bytes(content)
+        (layouts / name / "index.json").write_text(json.dumps(index))
+    artifacts = {name: stamp.describe(layouts / name) for name in release.layouts}
+    (tmp_path / hand_over.GATE).write_text(json.dumps({"artifacts": artifacts}))
+    facts = {"version": "1.2.3", "images": {name: entry["digest"] for name, entry in artifacts.items()}}
+    documents = [[name, kind, f"{name}.{suffix}"] for name in artifacts for kind, suffix in DOCUMENTS.items()]
+    (tmp_path / hand_over.FACTS).write_text(json.dumps({**facts, "documents": documents}))
+    with pytest.raises(take_over.Refused, match=f"small: expected the {key} of this checkout, .*, found 'another'"):
+        take_over.check(tmp_path, dist_under_test.expected(release.layouts))
 
 
 @pytest.mark.parametrize(

@@ -694,7 +694,9 @@ def instead_of_gh(folder: pathlib.Path, part: str, does: str) -> str:
 
 
 def test_an_answer_without_end_is_one_line(checkout: Checkout, tmp_path: pathlib.Path) -> None:
-    assert "the host failed: other-gh: wrote more than " in checkout.refusal(instead_of_gh(tmp_path, "releases", "exec yes"))
+    assert "the host failed: other-gh: wrote more than " in checkout.refusal(
+        instead_of_gh(tmp_path, "releases", "exec yes")
+    )
 
 
 def test_a_download_without_end_is_given_up(checkout: Checkout, tmp_path: pathlib.Path, key: Key) -> None:
