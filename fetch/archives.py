@@ -12,7 +12,6 @@ import gzip
 import lzma
 import os
 import posixpath
-import shutil
 import stat
 import struct
 import tarfile
@@ -25,7 +24,8 @@ from typing import IO, Any, cast
 
 from fetch import errors
 
-# Far above the largest input of this build (16,000 members, 2 GB), far below what fills a disk.
+# Of one archive, listed and written. Far above the largest input of this build (16,000 members, 2 GB), far below what
+# fills a disk.
 MOST_MEMBERS = 200_000
 MOST_BYTES = 16 << 30
 # Linux's limits are 255 bytes for a name and 4096 for a path; the deepest input of this build has 16 folders.
@@ -76,6 +76,10 @@ def reading(what: str) -> Iterator[None]:
 def _damaged(what: str, error: BaseException) -> ArchiveError:
     said = " ".join(str(error).split()) or type(error).__name__
     return ArchiveError(f"{what}: expected an intact archive, found a damaged one ({said[:200]})")
+
+
+def _too_much(what: str) -> ArchiveError:
+    return ArchiveError(f"{what}: expected at most {MOST_MEMBERS} members and {MOST_BYTES >> 30} GiB, found more")
 
 
 # Tar -------------------------------------------------------------------------------------------------------------
@@ -166,9 +170,7 @@ class Tar(tarfile.TarFile):
         self._count += 1
         self._bytes += member.size
         if self._count > MOST_MEMBERS or self._bytes > MOST_BYTES:
-            raise ArchiveError(
-                f"{self.what}: expected at most {MOST_MEMBERS} members and {MOST_BYTES >> 30} GiB, found more"
-            )
+            raise _too_much(self.what)
         return member
 
     def close(self) -> None:
@@ -244,9 +246,7 @@ def zip_entries(path: Path, what: str = "") -> Iterator[tuple[zipfile.ZipInfo, I
     with archive:
         infos = archive.infolist()
         if len(infos) > MOST_MEMBERS or sum(info.file_size for info in infos) > MOST_BYTES:
-            raise ArchiveError(
-                f"{what}: expected at most {MOST_MEMBERS} members and {MOST_BYTES >> 30} GiB, found more"
-            )
+            raise _too_much(what)
         for info in infos:
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or info.is_dir() != (kind == stat.S_IFDIR) and kind:
@@ -303,6 +303,8 @@ class Extractor:
     archive has written. Symbolic links stay below the root: absolute ones become relative, and ".." may only stand in
     front, where it climbs real folders. Hard links become copies, of files that this archive has written.
 
+    It counts what it writes: copies of a file take as much room as others, and an archive states no size of them.
+
         with Extractor(root, "x.deb") as extractor, open_tar_file(path) as tar:
             for member in tar:
                 extractor.add(tar, member)
@@ -313,12 +315,13 @@ class Extractor:
         replace: whether a file may replace one that another archive has written.
 
     Raises:
-        ArchiveError: each method, if the member must not be written.
+        ArchiveError: each method, if the member must not be written, or is one too many (MOST_MEMBERS, MOST_BYTES).
     """
 
     def __init__(self, root: Path, what: str, *, replace: bool = False) -> None:
         self._what, self._replace = what, replace
         self._kinds: dict[str, str] = {}
+        self._left = MOST_BYTES
         root.mkdir(parents=True, exist_ok=True)
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         # The folder of the last member: archives list a folder's files one after the other.
@@ -362,7 +365,11 @@ class Extractor:
             os.unlink(base, dir_fd=folder)
             target = os.open(base, flags, 0o600, dir_fd=folder)
         with open(target, "wb") as out:
-            shutil.copyfileobj(data, out, _CHUNK)
+            while chunk := data.read(_CHUNK):
+                self._left -= len(chunk)
+                if self._left < 0:
+                    raise _too_much(self._what)
+                out.write(chunk)
             os.fchmod(target, 0o755 if executable else 0o644)
 
     def symbolic_link(self, name: str, destination: str) -> None:

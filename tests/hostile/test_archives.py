@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fetch import archives as reader
 from fetch import errors
 from fetch.debian import archive as debian
 from fetch.debian import unpack
@@ -106,6 +108,25 @@ def test_a_hostile_package_is_refused(place: Place, name: str, unpacker: Unpacke
 @pytest.mark.parametrize("name", archives.PACKAGES)
 def test_a_damaged_package_is_refused(place: Place, name: str, unpacker: Unpacker) -> None:
     refused(place, unpacker, "x.deb", archives.PACKAGES[name])
+
+
+@pytest.mark.parametrize("unpacker", [by_the_build, by_the_launcher])
+def test_hard_links_count_as_the_copies_that_they_become(
+    place: Place, unpacker: Unpacker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes 512 bytes of the archive, and much less when compressed."""
+    monkeypatch.setattr(reader, "MOST_BYTES", 1 << 20)
+    links = [archives.member(f"h{number}", archives.HARD, "f") for number in range(64)]
+    refused(place, unpacker, "x.deb", archives.package(archives.tar(archives.member("f", data=bytes(1 << 17)), *links)))
+    written = sum(path.stat().st_size for path in place.root.rglob("*") if path.is_file())
+    assert written <= reader.MOST_BYTES + len("before")
+
+
+def test_all_that_is_written_counts_whatever_the_archive_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "MOST_BYTES", 1 << 20)
+    with pytest.raises(reader.ArchiveError, match="x: expected at most"), reader.Extractor(tmp_path, "x") as extractor:
+        extractor.file("f", io.BytesIO(bytes(2 << 20)), executable=False)
+    assert (tmp_path / "f").stat().st_size <= reader.MOST_BYTES
 
 
 @pytest.mark.parametrize("name", archives.WHEELS)
