@@ -30,6 +30,7 @@ import io
 import os
 import pathlib
 import re
+import secrets
 import selectors
 import shlex
 import shutil
@@ -70,21 +71,29 @@ _PLAIN_VALUE = re.compile(r"true|false|input|lf|crlf|native")
 # A file of a git folder other than the index is small.
 _MOST_TEXT = 16 << 20
 
+# Limits of each git command: those who write a repository, or answer for it, decide what git reads.
 # The largest locked tar has 4 MB. A small object can unpack to any size.
 _MOST_OUTPUT = 64 << 20
-# git archive does not read larger files at once. It converts no line ends in them either; locked ones are smaller.
+# Git reads objects up to this size whole, and converts no line ends in larger ones; locked ones are smaller.
 _LARGE_FILE = "16m"
-# It reads others whole. By a shell, because a limit from here would come too late, or be for this process too.
-_WITH_LIMIT = ("/bin/sh", "-c", f'ulimit -d {1 << 20} 2>/dev/null; exec "$0" "$@"')  # KiB
+_MOST_MEMORY = 1 << 30
+# The largest repository, TVM, has 40 MB of files. A fetch writes one pack, and its index.
+_MOST_FILE = 2 << 30
+_ONE_PACK = ["-c", "fetch.unpackLimit=1", "-c", f"core.bigFileThreshold={_LARGE_FILE}", "-c", "gc.auto=0"]
+_SECONDS = 240
+# With _SECONDS for git archive less than a repository rule has (source.bzl), after which Bazel says less.
+_SECONDS_OF_NETWORK = 1800
 _ARCHIVE = ["-c", "tar.umask=0022", "-c", "core.attributesFile=/dev/null", "-c", f"core.bigFileThreshold={_LARGE_FILE}"]
 
-# For each git command. A repository rule has 600 s for all, and then says less.
-_SECONDS = 240
-_SECONDS_OF_NETWORK = 3600
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _UPDATE = "tools/bazel run //locks:update_sources"
 _NAMED = 3
+
+# What git says at the limits above.
+_AT_LIMITS = re.compile(rb"File too large|[Oo]ut of memory|memory exhausted|unable to create thread")
+# By this variable, whose value is each command's own, its helpers are known.
+_MARK = "MLC_GIT_COMMAND"
 
 
 class SourceError(errors.UserError):
@@ -182,12 +191,17 @@ def from_upstream(source: Source) -> bytes:
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
         _git(source, folder, "init", "--quiet", "--bare", "--template=")
-        fetch = ["fetch", "--quiet", "--no-tags", "--depth", "1", source.repository, source.commit]
+        options = ["--quiet", "--no-tags", "--no-recurse-submodules", "--depth", "1"]
+        fetch = [*_ONE_PACK, "fetch", *options, source.repository, source.commit]
+        look = "look at what the repository has there"
         try:
             fetched = _run(source, folder, fetch, {"GIT_DIR": scratch}, network=True)
         except UnreadableError as error:
-            raise SourceError(source, expected, str(error), "look at what the repository has there") from None
+            raise SourceError(source, expected, str(error), look) from None
         if fetched.returncode:
+            if _AT_LIMITS.search(fetched.stderr):
+                limits = f"{_MOST_FILE >> 20} MiB of disk and {_MOST_MEMORY >> 20} MiB of memory"
+                raise SourceError(source, expected, f"one that takes more than {limits} ({_said(fetched)})", look)
             if b"not our ref" in fetched.stderr:
                 remedy = f"name one that it has in locks/sources.packages.json, then {_UPDATE}"
                 raise SourceError(source, expected, "a repository without it", remedy)
@@ -196,7 +210,7 @@ def from_upstream(source: Source) -> bytes:
         try:
             return archive(source, folder)
         except UnreadableError as error:
-            raise SourceError(source, expected, str(error), "look at what the repository has there") from None
+            raise SourceError(source, expected, str(error), look) from None
 
 
 def from_tar(source: Source, tar: pathlib.Path) -> bytes:
@@ -489,31 +503,29 @@ def _run(
     if variables.get("GIT_CONFIG_GLOBAL") == os.devnull:
         # These would come on top.
         environment = {name: value for name, value in environment.items() if not name.startswith("GIT_CONFIG")}
-    environment.update(variables)
+    mark = secrets.token_hex(16)
+    environment.update(variables, **{_MARK: mark})
     program = shutil.which("git")
     if not program:
         raise SourceError(source, "git on PATH", "none", "apt-get install git")
     command = [program, "-C", str(folder), *arguments]
     process = subprocess.Popen(
-        command if network else [*_WITH_LIMIT, *command],
+        [*_with_limits(), *command],
         env=environment,
         stdin=None if network else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # To end it with all that it starts. But ssh asks the user on the terminal, which another session lacks.
+        # The terminal's Ctrl-C is for this process, which then ends git. But ssh asks the user on the terminal.
         start_new_session=not network,
     )
     try:
         out, errors = _output(process, _SECONDS_OF_NETWORK if network else _SECONDS)
     except BaseException as error:
-        with contextlib.suppress(ProcessLookupError):
-            if network:
-                process.kill()
-            else:
-                os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        _kill_marked(mark)
         process.wait()
         if isinstance(error, UnreadableError):
-            name = next(each for each in arguments if not each.startswith(("-", "tar.", "core.")))
+            name = next(each for each in arguments if re.fullmatch(r"[a-z][a-z-]*", each))
             raise UnreadableError(f"git {name} {error}") from None
         raise
     finally:
@@ -521,6 +533,38 @@ def _run(
             assert stream
             stream.close()
     return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
+
+
+def _with_limits() -> list[str]:
+    """The command that runs the one behind it with limits.
+
+    It is a shell, because limits from here would come too late, or be for this process too. Without the signal, git
+    says what is too large.
+    """
+    # RLIMIT_DATA rather than the address space, where git maps packs and others reserve what they never use. POSIX
+    # counts a file's size in blocks of 512 bytes.
+    limits = f"ulimit -d {_MOST_MEMORY >> 10}; ulimit -f {_MOST_FILE >> 9}"
+    return ["/bin/sh", "-c", f'{{ {limits}; }} 2>/dev/null; trap "" XFSZ; exec "$0" "$@"']
+
+
+def _kill_marked(mark: str) -> None:
+    """Kills everything that a git command has started, such as the helpers of a transport.
+
+    A helper need not be in git's process group, and outlives git.
+    """
+    wanted = f"{_MARK}={mark}".encode()
+    # One that is not killed yet may start another meanwhile.
+    for _ in range(100):
+        found = False
+        for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
+            # It has ended, or is another user's.
+            with contextlib.suppress(OSError):
+                if wanted in path.read_bytes().split(b"\0"):
+                    found = True
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+        if not found:
+            return
+        time.sleep(0.01)
 
 
 def _output(process: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, bytes]:

@@ -13,6 +13,9 @@ ENVIRON = [
 
 _TAR = ".source.tar"
 
+# More than checkout.py takes: it ends git itself, with all that git has started, and says why.
+_SECONDS = 3600
+
 # Attributes that the rule and the extension's tag share.
 SOURCE_ATTRS = {
     "build_file": attr.label(mandatory = True, allow_single_file = True, doc = "The repository's BUILD file."),
@@ -73,7 +76,7 @@ def _git_source_impl(rctx):
         locked["sha256"],
         "--to",
         ".",
-    ] + place + locked["paths"])
+    ] + place + locked["paths"], timeout = _SECONDS)
     if done.return_code:
         fail(done.stderr.strip())
     if place[0] == "--checkouts":

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import pathlib
+import random
 import re
 import shlex
 import shutil
+import socketserver
+import struct
 import subprocess
 import sys
 import tarfile
+import threading
+import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -335,12 +341,17 @@ def test_a_git_that_does_not_end_is_ended_with_all_that_it_starts(
     refused(
         run, f"in {repository.folder}, found one that git cannot read (git status does not end within 2 s): move it"
     )
-    with pytest.raises((ProcessLookupError, FileNotFoundError)):
-        # Its parent, the first process of the machine, may not have waited for it yet.
-        child = int((tmp_path / "child").read_text())
-        while pathlib.Path(f"/proc/{child}/stat").read_text().split(") ")[1][0] != "Z":
-            os.kill(child, 0)
-        raise ProcessLookupError
+    wait_for_the_end_of(int((tmp_path / "child").read_text()))
+
+
+def wait_for_the_end_of(child: int) -> None:
+    """Returns once a process of another parent, the first of the machine, has ended; its parent may not know yet."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for _ in range(600):
+            if pathlib.Path(f"/proc/{child}/stat").read_text().split(") ")[1][0] == "Z":
+                return
+            time.sleep(0.1)
+        pytest.fail(f"process {child} runs on")
 
 
 @pytest.mark.parametrize("kind", ["blob", "tree", "commit"])
@@ -554,6 +565,119 @@ def test_upstream_that_does_not_answer(run: Run, tmp_path: pathlib.Path) -> None
         place=("--upstream",),
         repository=f"file://{tmp_path}/none",
     )
+
+
+def packet(payload: bytes) -> bytes:
+    """gitprotocol-common(5): pkt-line."""
+    return b"%04x%s" % (len(payload) + 4, payload)
+
+
+def pack_of(kind: int, size: int) -> bytes:
+    """The beginning of a pack with one object of this size: gitformat-pack(5)."""
+    head = bytearray([kind << 4 | size & 15])
+    size >>= 4
+    while size:
+        head[-1] |= 0x80
+        head.append(size & 0x7F)
+        size >>= 7
+    # Then a zlib stream, of which more follows: RFC 1950, RFC 1951.
+    return b"PACK" + struct.pack(">II", 2, 1) + head + b"\x78\x01"
+
+
+COMMIT, BLOB = 1, 3
+STORED = b"\x00" + struct.pack("<HH", 0x8000, 0x7FFF) + bytes(0x8000)
+
+
+@contextlib.contextmanager
+def hostile_host(answer: Callable[[], Iterator[bytes]]) -> Iterator[tuple[str, str, list[int]]]:
+    """A git host that answers each fetch with a pack of its own.
+
+    Yields:
+        Its address, the commit that it pretends to have, and a list to which it adds how many bytes it could send.
+    """
+    commit, sent = "1" * 40, [0]
+
+    class Handler(socketserver.StreamRequestHandler):
+        def lines(self) -> Iterator[bytes]:
+            """What the client says, up to the next flush."""
+            while (length := int(self.rfile.read(4) or b"0", 16)) > 4:
+                yield self.rfile.read(length - 4)
+
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                self.rfile.read(int(self.rfile.read(4), 16) - 4)
+                abilities = "shallow allow-tip-sha1-in-want allow-reachable-sha1-in-want ofs-delta agent=git/2"
+                self.wfile.write(packet(f"{commit} HEAD\0{abilities}\n".encode()) + b"0000")
+                list(self.lines())
+                self.wfile.write(packet(f"shallow {commit}".encode()) + b"0000")
+                self.rfile.read(len(packet(b"done\n")))
+                self.wfile.write(packet(b"NAK\n"))
+                for chunk in answer():
+                    self.wfile.write(chunk)
+                    sent[0] += len(chunk)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"git://127.0.0.1:{server.server_address[1]}/engine", commit, sent
+        server.shutdown()
+
+
+def endless(begin: bytes) -> Iterator[bytes]:
+    yield begin
+    while True:
+        yield STORED
+
+
+def test_a_host_that_sends_without_end_does_not_fill_the_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkout, "_MOST_FILE", 8 << 20)
+    monkeypatch.setattr(checkout, "_SECONDS_OF_NETWORK", 60)
+    with hostile_host(lambda: endless(pack_of(BLOB, 1 << 50))) as (address, commit, sent):
+        parts = ("found one that takes more than 8 MiB of disk", "File too large", "look at what the repository has")
+        refused(run, *parts, place=("--upstream",), repository=address, commit=commit)
+    # Sockets and pipes hold some.
+    assert sent[0] < 32 << 20
+
+
+def test_a_host_whose_object_is_huge_does_not_fill_the_memory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkout, "_SECONDS_OF_NETWORK", 60)
+    with hostile_host(lambda: endless(pack_of(COMMIT, 3 << 30))) as (address, commit, sent):
+        parts = ("and 1024 MiB of memory (", "look at what the repository has there")
+        refused(run, *parts, place=("--upstream",), repository=address, commit=commit)
+    assert sent[0] < 1 << 30
+
+
+def test_a_host_with_many_small_files_does_not_fill_the_disk(
+    run: Run, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git would unpack so few objects into one file each, and none of these is too large."""
+    for number in range(40):
+        (repository.folder / str(number)).write_bytes(random.Random(number).randbytes(1 << 18))
+    git(repository.folder, "add", ".")
+    git(repository.folder, "commit", "--quiet", "--message=many")
+    monkeypatch.setattr(checkout, "_MOST_FILE", 1 << 20)
+    refused(run, "more than 1 MiB of disk", place=("--upstream",), commit=repository.commit)
+
+
+def test_a_host_that_goes_silent_is_left_with_all_helpers_of_git(
+    run: Run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper = tmp_path / "ssh"
+    helper.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/child\nexec sleep 1000\n")
+    helper.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(helper))
+    monkeypatch.setattr(checkout, "_SECONDS_OF_NETWORK", 2)
+    parts = ("found git fetch does not end within 2 s: look at",)
+    refused(run, *parts, place=("--upstream",), repository="ssh://git.example.org/engine")
+    wait_for_the_end_of(int((tmp_path / "child").read_text()))
+
+
+def test_a_repository_rule_waits_longer_than_git_may_take() -> None:
+    rule = pathlib.Path(os.environ["SOURCE_BZL"]).read_text()
+    given = re.search(r"^_SECONDS = (\d+)$", rule, re.MULTILINE)
+    assert given and "timeout = _SECONDS" in rule
+    # git init twice, fetch and archive.
+    assert int(given[1]) > checkout._SECONDS_OF_NETWORK + 3 * checkout._SECONDS
 
 
 def test_upstream_with_other_content(run: Run) -> None:
