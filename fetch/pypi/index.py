@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import html.parser
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import tempfile
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 _ROOT = Path(__file__).resolve().parents[2]
 # Repository rules run this file by path. Last, so that no file of the workspace replaces one of the standard library.
@@ -29,6 +30,10 @@ from fetch import archives, credentials, download, errors, folders, hashes, lock
 from fetch.debian import archive as debian
 
 _SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
+
+# The largest pages of PyPI have some 10,000 files, each with less than ten tags and entities, of less than 1 KiB each.
+_MOST_TAGS = 1 << 20
+_TAG_LENGTH = 1 << 14
 
 
 class PyPIError(errors.UserError):
@@ -190,7 +195,15 @@ def parse_page(page: str, body: bytes) -> list[dict]:
         for file in listed:
             if not all(isinstance(each, str) for pair in file["hashes"].items() for each in pair):
                 raise TypeError(f"hashes of {file['filename']} that are no text")
-    except (AttributeError, LookupError, RecursionError, TypeError, ValueError, errors.UserError) as error:
+    except (
+        AssertionError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        errors.UserError,
+    ) as error:
         raise PyPIError(
             f"{page}: expected the simple API of a Python package index, found {error!r:.200}. Set PIP_INDEX_URL to"
             " one that has it."
@@ -199,13 +212,55 @@ def parse_page(page: str, body: bytes) -> list[dict]:
 
 
 def _html_files(text: str) -> Iterator[dict]:
-    """The older form of the simple API (PEP 503), which private indexes still use."""
-    import html
+    """The older form of the simple API (PEP 503), which private indexes still use.
 
-    for href, name in re.findall(r'<a[^>]*?href="([^"]+)"[^>]*>\s*([^<]+?)\s*</a>', text):
-        url, _, fragment = html.unescape(href).partition("#")
+    Raises:
+        ValueError: no index has so many tags and entities.
+    """
+    if text.count("<") + text.count("&") > _MOST_TAGS:
+        raise ValueError(f"more than {_MOST_TAGS} tags and entities")
+    links = _Links()
+    for start in range(0, len(text), _TAG_LENGTH):
+        links.feed(text[start : start + _TAG_LENGTH])
+        # What it keeps is a tag without its end, and it reads that again with each piece.
+        if len(links.rawdata) > _TAG_LENGTH:
+            links.reset()
+    # It is not closed: what is then read has no end, some versions of Python take a quadratic time for it.
+    for href, name in links.found:
+        url, _, fragment = href.partition("#")
         kind, _, value = fragment.partition("=")
-        yield {"filename": html.unescape(name), "url": url, "hashes": {kind: value} if value else {}}
+        yield {"filename": name, "url": url, "hashes": {kind: value} if value else {}}
+
+
+class _Links(html.parser.HTMLParser):
+    """Reads the links of a page into `found`: pairs of address and text."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.found: list[tuple[str, str]] = []
+        self._href: str | None = None
+        self._text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "a":
+            self._href = next((value for name, value in attrs if name == "href"), None)
+            self._text = []
+
+    def handle_data(self, data: str) -> None:
+        if self._href:
+            self._text.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "a" and self._href:
+            self.found.append((self._href, "".join(self._text).strip()))
+            self._href = None
+
+    def set_cdata_mode(self, *_: Any, **__: Any) -> None:
+        """Reads scripts and styles like text: they would have to be kept until their ends."""
+
+    def parse_marked_section(self, i: int, report: int = 1) -> int:
+        """Skips what HTML does not have, and what Python's method takes for a fault of the program."""
+        return self.rawdata.find(">", i) + 1 or -1
 
 
 def fetch(

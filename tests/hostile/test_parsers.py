@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from fetch import archives, errors, locks
+from fetch import archives, download, errors, locks
 from fetch.debian import archive as debian
 from fetch.debian import unpack
 from fetch.pypi import extract
@@ -536,6 +536,52 @@ def test_a_lock_with_a_key_twice_is_refused(name: str, tmp_path: Path) -> None:
         read_locks({**SMALL_LOCKS, name: text}, tmp_path)
     assert JSON_READER["read_lock"](SMALL_LOCKS[name], "lock") == (json.loads(SMALL_LOCKS[name]), None)
     assert "expected each key once" in JSON_READER["read_lock"](text, "lock")[1]
+
+
+@pytest.mark.parametrize("begin", ["", "<a", '<a href="', "<a href=x>", "<!--", "<script>"])
+@pytest.mark.parametrize(
+    "part",
+    [" ", "<", "<a ", "<!", "<![", "</a", "&", '"', "a=", "/ ", "<a" + "\n" * 2000, "<a " + "x='y'," * 3000],
+    ids=lambda part: ascii(part)[:9],
+)
+def test_a_page_of_an_index_is_read_in_linear_time(begin: str, part: str) -> None:
+    """Each takes a second at most. By a regular expression, which backtracks, 2000 blanks took 6.5 s."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError("the reader does not end")
+
+    page = (begin + part * ((4 << 20) // len(part))).encode()
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(_MOST_SECONDS)
+    try:
+        pypi.parse_page(PAGE, page)
+    except pypi.PyPIError as error:
+        assert "tags and entities" in str(error)
+    finally:
+        signal.alarm(0)
+
+
+def test_a_page_as_large_as_may_be_downloaded_is_read() -> None:
+    link = '<a href="x-1.zip#sha256=0">x-1.zip</a>'
+    page = link + " " * (download._DOCUMENT_BYTES - len(link) * 2) + link
+    assert len(pypi.parse_page(PAGE, page.encode())) == 2
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<A HREF='x-1.zip#sha256=0' data-requires-python='&gt;=3.9'>x-1.zip</A>",
+        '<a\n  rel="internal"\n  href="x-1.zip#sha256=0"\n>\n  x-1.zip\n</a >',
+        "<a href=x-1.zip#sha256=0><span>x-1.zip</span></a>",
+        "<script>if (a<b && c) {</script><style>a > b {}</style><a href='x-1.zip#sha256=0'>x-1.zip</a>",
+        f"<!-- {'licence ' * 5000} --><![CDATA[ x ]]><a href='x-1.zip#sha256=0'>x-1.zip</a>",
+        "<a name=top>top</a><a>x-2.zip</a><a href='x-1.zip#sha256=0' href='other'>x-1.zip</a>",
+        "<a href='x&#45;1.zip#sha256=0'>x&#45;1.zip</a>",
+    ],
+)
+def test_the_links_of_a_page_are_found_however_they_are_written(html: str) -> None:
+    wanted = {"filename": "x-1.zip", "url": PAGE + "x-1.zip", "hashes": {"sha256": "0"}}
+    assert pypi.parse_page(PAGE, html.encode()) == [wanted]
 
 
 @pytest.mark.parametrize("again", ["one", "ONE", "o-n.e", "O_n--e"])
