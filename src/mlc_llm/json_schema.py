@@ -27,6 +27,11 @@ MAX_PARTS = 2000
 with 320 tokens, 2,000 optional properties take 0.25 s, 20,000 take 8 s.
 """
 
+MAX_COPIED = 1 << 17
+"""Of names in `required` and keywords of the targets of `$ref`, each reference counted as a copy. Reading as many takes
+0.02 s. A schema without references has room for half of it.
+"""
+
 MAX_STEPS = 1 << 27
 """Of bytes that the grammar spells out (names of properties, values in `const` and `enum`, punctuation) times tokens
 of the vocabulary. For each such byte xgrammar tries every token, at 23 ns: 1.0 s for 1,300 bytes with 32,000 tokens,
@@ -81,6 +86,7 @@ class _Simplifier:
         self.max_bytes = MAX_STEPS // max(vocabulary, 1)
         self.parts = 0
         self.bytes = 0
+        self.copied = 0
 
     def visit(self, schema: Any, depth: int) -> dict[str, Any]:
         """Simplifies a schema as VisitSchema of the converter reads it: the first keyword of these decides.
@@ -90,6 +96,7 @@ class _Simplifier:
             depth: the number of schemas around it, references included.
         """
         if schema is True:
+            self._count()
             return ANY
         if not isinstance(schema, dict):
             raise SchemaError(f"expected a schema, an object, found {_short(schema)}")
@@ -127,6 +134,7 @@ class _Simplifier:
             raise SchemaError(f"$ref: expected a name in $defs, found {_short(name)}")
         target = self.definitions[name]
         if isinstance(target, dict):
+            self._count(parts=0, copied=len(target) + len(schema))
             # What is next to the reference overrides the target.
             target = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
         return self.visit(target, depth + 1)
@@ -145,6 +153,7 @@ class _Simplifier:
         self._count(parts=0, spelled=8)
         simple: dict[str, Any] = {"type": "object"}
         required = self._array(schema, "required", empty=True) if "required" in schema else []
+        self._count(parts=0, copied=len(required))
         if not all(isinstance(name, str) for name in required):
             raise SchemaError("required: expected names, text")
         if "properties" in schema:
@@ -182,9 +191,12 @@ class _Simplifier:
             raise SchemaError(f"{keyword}: expected an array with content, found {_short(value)}")
         return value
 
-    def _count(self, parts: int = 1, spelled: int = 0) -> None:
+    def _count(self, parts: int = 1, spelled: int = 0, copied: int = 0) -> None:
         self.parts += parts
         self.bytes += spelled
+        self.copied += copied
+        if self.copied > MAX_COPIED:
+            raise SchemaError(f"expected at most {MAX_COPIED} keywords and names in required, each $ref a copy")
         if self.parts > MAX_PARTS:
             raise SchemaError(f"expected at most {MAX_PARTS} schemas, properties and values, each $ref a copy")
         if self.bytes > self.max_bytes:
