@@ -16,7 +16,9 @@ import base64
 import functools
 import io
 import itertools
+import json
 import re
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +65,12 @@ IMAGE_MODELS = ("llava", "phi3_v")
 MAX_INPUTS = 2048
 """Of one request for embeddings, like OpenAI's."""
 
+MAX_INPUT_TOKENS = 300_000
+"""Of one request for embeddings, like OpenAI's. Validating as many takes 0.1 s."""
+
+MAX_INPUT_BYTES = 2 << 20
+"""Of the texts of one request for embeddings: 7 for each token. Upstream tokenizes all of a text, then truncates it."""
+
 
 def check(request: Any, engine: Any) -> None:
     """Refuses a chat or completion request that upstream's code does not survive, and simplifies its schema.
@@ -85,11 +93,13 @@ def check(request: Any, engine: Any) -> None:
     _check_schema(request.response_format, vocabulary)
     max_bytes = BYTES_PER_TOKEN * int(engine.max_input_sequence_length)
     if hasattr(request, "messages"):
-        _check_tools(request.tools or [])
-        _check_messages(request.messages, config, max_bytes)
+        length = _check_messages(request.messages, config, max_bytes)
+        _check_tools(request.tools or [], request.tool_choice != "none", length, max_bytes)
     elif isinstance(request.prompt, str):
         _check_length("prompt", len(request.prompt.encode("utf-8", "replace")), max_bytes)
-    elif len(request.prompt) <= engine.max_input_sequence_length:  # Upstream refuses longer ones.
+    else:
+        # Upstream refuses longer ones too, after it has written all tokens into a message.
+        _at_most("prompt", "tokens", len(request.prompt), int(engine.max_input_sequence_length))
         _check_tokens("prompt", request.prompt, vocabulary)
 
 
@@ -108,7 +118,7 @@ def _check_stops(stops: list[str]) -> None:
 def _check_tokens(what: str, tokens: Any, vocabulary: int) -> None:
     for token in tokens:
         if not 0 <= token < vocabulary:
-            raise _refusal(f"{what}: expected tokens from 0 to {vocabulary - 1}, found {token}")
+            raise _refusal(f"{what}: expected tokens from 0 to {vocabulary - 1}, found {_short(token)}")
 
 
 def _check_schema(response_format: Any, vocabulary: int) -> None:
@@ -119,17 +129,35 @@ def _check_schema(response_format: Any, vocabulary: int) -> None:
             raise _refusal(f"response_format: {error}") from None
 
 
-def _check_tools(tools: list[Any]) -> None:
+def _check_tools(tools: list[Any], used: bool, length: int, max_bytes: int) -> None:
+    """Refuses tools that are too many, too deep, or too long for a prompt with the messages.
+
+    Args:
+        tools: upstream's ChatTools.
+        used: whether the prompt contains them.
+        length: bytes of the messages.
+        max_bytes: limit of messages and tools together.
+    """
     _at_most("tools", "tools", len(tools), MAX_TOOLS)
+    characters = 0
     for tool in tools:
+        characters += len(tool.function.name) + len(tool.function.description or "")
         level, depth = [tool.function.parameters], 0
         while level:
             _at_most("tools", "levels of parameters", depth, MAX_TOOL_DEPTH)
-            inner = (each.values() if isinstance(each, dict) else each for each in level)
-            level, depth = [each for values in inner for each in values if isinstance(each, (dict, list))], depth + 1
+            inner = [each for values in level for each in values]  # Names of objects, items of lists.
+            inner += [each for values in level if isinstance(values, dict) for each in values.values()]
+            characters += sum(len(each) for each in inner if isinstance(each, str))
+            level, depth = [each for each in inner if isinstance(each, (dict, list))], depth + 1
+    if tools and used:
+        # As JSON they are up to six times as long, so refuse what is too long even without it.
+        _check_length("messages and tools", length + characters, max_bytes)
+        written = json.dumps([tool.function.model_dump(by_alias=True) for tool in tools])
+        _check_length("messages and tools", length + len(written), max_bytes)
 
 
-def _check_messages(messages: list[Any], config: dict[str, Any], max_bytes: int) -> None:
+def _check_messages(messages: list[Any], config: dict[str, Any], max_bytes: int) -> int:
+    """Refuses messages that the model cannot read; returns the bytes of their texts."""
     contents = [message.content for message in messages if message.content is not None]
     parts = [part for content in contents if isinstance(content, list) for part in content]
     _at_most("messages", "messages and parts", len(messages) + len(parts), MAX_MESSAGES)
@@ -140,12 +168,14 @@ def _check_messages(messages: list[Any], config: dict[str, Any], max_bytes: int)
             texts.append(part["text"])
         elif part.get("type") != "image_url":
             raise _refusal("messages: expected parts of the types text, with text, and image_url")
-    _check_length("messages", sum(len(text.encode("utf-8", "replace")) for text in texts), max_bytes)
+    length = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    _check_length("messages", length, max_bytes)
     if images and config.get("model_type") not in IMAGE_MODELS:
         raise _refusal("image_url: this model takes no images")
     _at_most("image_url", "images", len(images), MAX_IMAGES)
     for image in images:
         _check_image(image)
+    return length
 
 
 def join_texts(messages: list[Any]) -> list[Any]:
@@ -155,6 +185,39 @@ def join_texts(messages: list[Any]) -> list[Any]:
         members = list(group)
         joined += ["".join(members)] if is_text else members
     return joined
+
+
+def with_clients_text_kept(upstream: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """Wraps `Conversation.as_prompt`, which replaces `{function_string}` in the whole prompt, not only in templates.
+
+    A client's text with these characters would get the tools in the middle, or lose the characters.
+    """
+    placeholder = "{function_string}"
+
+    @functools.wraps(upstream)
+    def as_prompt(conversation: Any, config: Any = None) -> list[Any]:
+        mark = secrets.token_hex(len(placeholder) // 2)
+
+        def hide(content: Any) -> Any:
+            if isinstance(content, str):
+                return content.replace(placeholder, mark)
+            if isinstance(content, list):
+                return [
+                    {**part, "text": hide(part["text"])} if part.get("type") == "text" else part for part in content
+                ]
+            return content
+
+        hidden = conversation.model_copy(
+            update={
+                "messages": [(role, hide(content)) for role, content in conversation.messages],
+                "system_message": hide(conversation.system_message),
+                "function_string": hide(conversation.function_string),
+            }
+        )
+        prompt = upstream(hidden, config)
+        return [part.replace(mark, placeholder) if isinstance(part, str) else part for part in prompt]
+
+    return as_prompt
 
 
 def _image_of(part: dict[str, Any]) -> str:
@@ -193,14 +256,22 @@ def check_inputs(request: Any) -> None:
     inputs = request.input if isinstance(request.input, list) else [request.input]
     if not isinstance(inputs[0], int):
         _at_most("input", "inputs", len(inputs), MAX_INPUTS)
-    for each in inputs:
-        if not isinstance(each, str):
-            _check_tokens("input", [each] if isinstance(each, int) else each, 1 << 31)
+    texts = [each for each in inputs if isinstance(each, str)]
+    _at_most("input", "bytes", sum(len(text.encode("utf-8", "replace")) for text in texts), MAX_INPUT_BYTES)
+    lists = [[each] if isinstance(each, int) else each for each in inputs if not isinstance(each, str)]
+    _at_most("input", "tokens", sum(len(tokens) for tokens in lists), MAX_INPUT_TOKENS)
+    for tokens in lists:
+        _check_tokens("input", tokens, 1 << 31)
+
+
+def _short(number: int) -> str:
+    """Returns a number for a message. A client may send one of 4,300 digits."""
+    return str(number) if abs(number) < 1 << 64 else "a number of more than 64 bits"
 
 
 def _at_most(what: str, unit: str, found: int, limit: int) -> None:
     if found > limit:
-        raise _refusal(f"{what}: expected at most {limit}{f' {unit}' if unit else ''}, found {found}")
+        raise _refusal(f"{what}: expected at most {limit}{f' {unit}' if unit else ''}, found {_short(found)}")
 
 
 def _check_length(what: str, found: int, limit: int) -> None:
@@ -248,6 +319,7 @@ def install() -> None:
         return route
 
     conversation_protocol._combine_consecutive_messages = join_texts
+    conversation_protocol.Conversation.as_prompt = with_clients_text_kept(conversation_protocol.Conversation.as_prompt)
     router = openai_entrypoints.app
     # Micro-serving is for servers of one group, off by default. There the name links the steps of one request.
     microserving_entrypoints.request_completion = routed(openai_entrypoints.request_completion, check_choices, True)

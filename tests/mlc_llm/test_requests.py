@@ -120,6 +120,7 @@ def refusal(app: access.Guard, path: str, **options: Any) -> str:
 
 def accepted(app: access.Guard, path: str, **options: Any) -> dict[str, Any]:
     """What the engine gets of a request."""
+    served().state = engine_base.EngineState(False)  # It holds the event loop of the request before.
     status, _, text = ask(app, path, "POST", JSON, body(path, **options))
     assert status == 200, text
     return served().seen.pop()
@@ -200,8 +201,56 @@ def test_a_prompt_that_cannot_fit_is_refused_before_it_is_tokenized(
     assert "at most 128000 bytes" in refusal(app, path, **options)
 
 
-def test_a_long_list_of_tokens_is_refused(app: access.Guard) -> None:
-    assert "larger than the model input length limit" in refusal(app, COMPLETION, prompt=[1] * 4001)
+def test_a_long_list_of_tokens_is_refused_before_upstream_writes_it_into_a_message(
+    app: access.Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepted(app, COMPLETION, prompt=[1] * 4000)
+    monkeypatch.setattr(engine_utils, "process_prompts", lambda *_: pytest.fail("upstream's code got the tokens"))
+    assert refusal(app, COMPLETION, prompt=[1] * 4001) == "prompt: expected at most 4000 tokens, found 4001"
+
+
+def test_a_number_of_many_digits_is_not_repeated(app: access.Guard) -> None:
+    found = "found a number of more than 64 bits"
+    assert refusal(app, COMPLETION, prompt=[10**4000]) == f"prompt: expected tokens from 0 to 319, {found}"
+    assert refusal(app, COMPLETION, n=10**4000) == f"n: expected at most 128, {found}"
+
+
+def tool(**parameters: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "f", "parameters": parameters}}
+
+
+def test_tools_count_as_part_of_the_prompt(app: access.Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """28 MB of them reached the tokenizer."""
+    accepted(app, CHAT, tools=[tool(x="x" * 127_800)])
+    # Names, and characters that are longer in JSON, count like the rest; so do the messages.
+    message = {"messages": [{"role": "user", "content": "x" * 1000}]}
+    # Tools that the prompt does not contain do not.
+    accepted(app, CHAT, tools=[tool(x="x" * 128_000)], tool_choice="none")
+    monkeypatch.setattr(served(), "tokenizer", None)
+    for options in (
+        {"tools": [tool(x="x" * 128_000)]},
+        {"tools": [tool(**{"x" * 128_000: [1]})]},
+        {"tools": [tool(x="ü" * 22_000)]},
+        {"tools": [tool(x="x" * 1000)] * 128},
+        {"tools": [tool(x="x" * 127_800)], **message},
+        {"tools": [{"type": "function", "function": {"name": "f", "description": "x" * 128_000, "parameters": {}}}]},
+    ):
+        assert "messages and tools: expected at most 128000 bytes" in refusal(app, CHAT, **options)
+
+
+def test_a_client_may_write_what_upstream_replaces(app: access.Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upstream put the tools into the middle of such a text, or removed the characters."""
+    prompts: list[str] = []
+    tokenizer = SimpleNamespace(encode=lambda text: prompts.append(text) or [1], decode=str)
+    monkeypatch.setattr(served(), "tokenizer", tokenizer)
+    monkeypatch.setitem(served().conv_template.role_templates, "user", "{user_message} tools={function_string}")
+    written = "a {function_string} b"
+    for content in (written, [{"type": "text", "text": written}]):
+        messages = [{"role": "system", "content": written}, *HELLO, {"role": "user", "content": content}]
+        tools = [tool(x=written)]
+        accepted(app, CHAT, messages=messages, tools=tools)
+        function = {"description": None, "name": "f", "parameters": {"x": written}}
+        assert prompts.pop() == f"{written}u:hello tools=\nu:{written} tools={json.dumps([function])}\na:"
 
 
 def test_texts_of_a_prompt_are_joined_at_once() -> None:
@@ -224,13 +273,12 @@ def test_a_chat_has_limits(app: access.Guard) -> None:
     assert "found 2049" in refusal(app, CHAT, messages=[{"role": "user", "content": parts}])
     deep: dict[str, Any] = {}
     for _ in range(65):
-        deep = {"x": [deep]}
+        deep = {"x": deep}
     for tools, message in (
         ([{}] * 129, "at most 128 tools, found 129"),
         ([deep], "at most 64 levels of parameters, found 65"),
     ):
-        functions = [{"type": "function", "function": {"name": "f", "parameters": tool}} for tool in tools]
-        assert message in refusal(app, CHAT, tools=functions)
+        assert message in refusal(app, CHAT, tools=[tool(**parameters) for parameters in tools])
     assert "expected at most 5, found 6" in refusal(app, CHAT, logprobs=True, top_logprobs=6)
 
 
@@ -336,6 +384,10 @@ def test_requests_for_embeddings_have_limits(app: access.Guard, monkeypatch: pyt
         ([[1]] * 2049, "at most 2048 inputs"),
         ([-1], "expected tokens"),
         ([[1], [1 << 31]], "expected tokens"),
+        ("x" * (1 << 21) + "x", "at most 2097152 bytes"),
+        (["ü" * 1024] * 1025, "at most 2097152 bytes"),
+        ([1] * 300_001, "at most 300000 tokens"),
+        ([[1] * 151] * 2000, "at most 300000 tokens"),
     ):
         status, _, text = ask(app, "/v1/embeddings", "POST", JSON, [json.dumps({"input": inputs}).encode()])
         assert status == 400 and message in text
