@@ -19,7 +19,9 @@ from typing import Any
 
 import fastapi
 import uvicorn
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.middleware import Middleware
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -27,6 +29,8 @@ from mlc_llm.cli import serve as command
 from mlc_llm.interface import serve as interface
 from mlc_llm.serve.entrypoints import microserving_entrypoints
 from mlc_llm.serve.server import ServerContext
+
+from . import request_body
 
 KEY_VARIABLE = "MLC_LLM_API_KEY"
 
@@ -168,6 +172,9 @@ def install() -> None:
             return microserving_entrypoints.app if chosen.enable_microserving else fastapi.APIRouter()
 
     def run(app: fastapi.FastAPI, **options: Any) -> None:
+        # The last one is next to the routes, so that its answers have the headers of CORS.
+        app.user_middleware.append(Middleware(request_body.CheckBodies))
+        app.exception_handler(RequestValidationError)(request_body.answer_invalid)
         limited = RequestBodyLimitMiddleware(app, chosen.max_request_bytes)
         uvicorn.run(Guard(limited, ServerContext.current().api_key, chosen.protect_metrics), **options)
 

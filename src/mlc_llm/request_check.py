@@ -6,8 +6,9 @@ ends the requests of everyone. It also uses a client's `user` as the name of the
 same one receive each other's text.
 
 `install` puts one check in front of the engine, for the server and for Python programs: `check`. What is over a limit
-is refused with status 400 and the limit. Two things are earlier, in the server's routes: the limit of `n`, because the
-routes make the first lists, and new names for requests.
+is refused with status 400 and the limit. The server does three things earlier: `request_body` checks bodies before they
+are parsed, with limits that stand here; the routes limit `n`, because they make the first lists; and the routes name
+requests.
 """
 
 from __future__ import annotations
@@ -23,6 +24,26 @@ from collections.abc import Callable
 from typing import Any
 
 from . import json_schema
+
+MAX_BODY_VALUES = 1 << 16
+"""Of texts, names, lists and objects in a body, and of all values outside of `prompt` and `input`. 128 tools with 100
+properties each have fewer. Parsing, checking and validating as many takes 0.1 s.
+"""
+
+MAX_BODY_TOKENS = 1 << 20
+"""Of items of lists and objects in a body, tokens included: as many as the longest contexts have."""
+
+MAX_BODY_OUTSIDE = 8 << 20
+"""Of bytes that are neither in texts nor spaces: 8 for each token. Python takes 40 µs for a number of 4,000 digits."""
+
+MAX_BODY_DEPTH = 80
+"""Of lists and objects in a body, above the depth of a tool's parameters."""
+
+MAX_BODY_ITEMS = 4096
+"""Of one list or object outside of `prompt` and `input`, above all limits below."""
+
+MAX_BODY_OTHER_CHARACTERS = 64 << 10
+"""Of the fields that are no text for the model. Upstream repeats the name of an unknown model in its answer."""
 
 MAX_CHOICES = 128
 """Of `n`, like OpenAI's. Upstream makes lists of this length at once: 1.9 GB for 30,000,000."""

@@ -87,6 +87,7 @@ def test_holds_only_upstreams_files_and_ours(wheel: Wheel, upstream: dict[str, b
         "json_schema",
         "model_check",
         "pairing",
+        "request_body",
         "request_check",
         "shape_functions",
         "versions",
