@@ -67,17 +67,18 @@ def test_one_that_does_not_end_is_stopped(text: str, monkeypatch: pytest.MonkeyP
 def test_its_children_are_stopped_with_it(tmp_path: pathlib.Path) -> None:
     """A wrapper's program holds the pipe open, and would go on talking to the host."""
     note = str(tmp_path / "child")
-    refused(f"import subprocess; open({note!r}, 'w').write(str(subprocess.Popen(['sleep', '600']).pid))", seconds=2)
-    child = int(pathlib.Path(note).read_text())
+    child = f"subprocess.Popen({python('import time; time.sleep(600)')!r})"
+    refused(f"import subprocess; open({note!r}, 'w').write(str({child}.pid))", seconds=5)
+    number = int(pathlib.Path(note).read_text())
     for _ in range(100):
         try:
-            state = pathlib.Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0]
+            state = pathlib.Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
         except FileNotFoundError:
             return
         if state == "Z":
             return
         time.sleep(0.05)
-    raise AssertionError(f"{child} goes on")
+    raise AssertionError(f"{number} goes on")
 
 
 def test_messages_without_end_do_not_fill_the_memory() -> None:
@@ -104,4 +105,4 @@ def test_one_that_is_not_there_is_refused(tmp_path: pathlib.Path) -> None:
 
 
 def test_one_that_does_not_read_what_it_is_given_answers() -> None:
-    assert programs.run(["true"], given="x") == ""
+    assert programs.run(python("pass"), given="x") == ""
