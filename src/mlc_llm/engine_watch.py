@@ -28,6 +28,7 @@ from typing import Any
 
 import fastapi
 
+from . import hub
 from .model_check import ModelError, check_model
 
 logger = logging.getLogger(__name__)
@@ -302,8 +303,10 @@ def install() -> None:
     @functools.wraps(upstream_arguments)
     def process_model_args(models: list[Any], *arguments: Any) -> Any:
         for model in models:
-            # Upstream first compiles a model without a library, and first fetches a model on the hub.
-            if not model.model.startswith("HF://") and not (model.model_lib or "").startswith("mock://"):
+            if model.model.startswith("HF://"):
+                model.model = str(hub.download(model.model))
+            # Upstream first compiles a model without a library.
+            if not (model.model_lib or "").startswith("mock://"):
                 library = Path(model.model_lib) if model.model_lib else None
                 check_model(Path(model.model), library)
                 # Native code does not find a bare file name in the working directory.

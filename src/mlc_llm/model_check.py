@@ -61,13 +61,8 @@ def check_model(folder: Path, library: Path | None = None, hashes: bool = False)
             f"{folder / CONFIG}: vocab_size: expected a number of tokens, found {json.dumps(vocabulary)[:100]};"
             f" make it: {make_config}"
         )
-    convert = f"copy it again or make it: mlc_llm convert_weight CHECKPOINT --output {folder}"
-    cache = folder / WEIGHTS
-    try:
-        shards = _shards(_read_json(cache, f"mlc_llm convert_weight CHECKPOINT --output {folder}"))
-    except _RecordError as error:
-        raise ModelError(f"{cache}: {error}; {convert}") from None
-    for shard in shards:
+    convert = _copy_again(folder)
+    for shard in read_shards(folder):
         path = folder / shard["dataPath"]
         if not path.is_file():
             raise ModelError(f"{path}: expected a weight shard of {shard['nbytes']} bytes, found nothing; {convert}")
@@ -85,6 +80,23 @@ def check_model(folder: Path, library: Path | None = None, hashes: bool = False)
         )
     if library is not None:
         check_library(library, f"mlc_llm compile {folder / CONFIG} --device cpu --output {library}")
+
+
+def read_shards(folder: Path) -> list[dict[str, Any]]:
+    """Returns the records of a model's weight shards (dataPath, nbytes and more), without looking for the files.
+
+    Raises:
+        ModelError: the folder has no tensor-cache.json, or one that is damaged or leads out of the folder.
+    """
+    cache = folder / WEIGHTS
+    try:
+        return _shards(_read_json(cache, f"mlc_llm convert_weight CHECKPOINT --output {folder}"))
+    except _RecordError as error:
+        raise ModelError(f"{cache}: {error}; {_copy_again(folder)}") from None
+
+
+def _copy_again(folder: Path) -> str:
+    return f"copy it again or make it: mlc_llm convert_weight CHECKPOINT --output {folder}"
 
 
 class _RecordError(ValueError):

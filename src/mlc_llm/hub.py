@@ -1,0 +1,405 @@
+"""Downloads models from a hub by HTTPS and checks them, in place of upstream's code.
+
+Upstream clones the model's repository with git, and writes each weight shard under the name that the repository gives
+it, wherever that leads. Here a model is a list of files with plain names: its configuration, the tokenizer's files that
+engines know, and the shards in tensor-cache.json, by size and MD5. Nothing else of a repository is requested.
+
+A download that was interrupted goes on where it ended. Variables, as in huggingface_hub:
+
+    HF_ENDPOINT    the address of a mirror, also with http: in a trusted network
+    HF_TOKEN       the token for private models; goes to that address only, and only by https:
+
+MLC_LLM_HOME, MLC_LLM_READONLY_WEIGHT_CACHE and MLC_DOWNLOAD_CACHE_POLICY work as upstream's.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+import tqdm
+import urllib3
+
+from .model_check import CONFIG, TOKENIZERS, WEIGHTS, ModelError, check_model, read_shards
+
+logger = logging.getLogger(__name__)
+
+ADDRESSES = ("HF://", "https://huggingface.co/")
+"""What the address of a model on the hub begins with."""
+
+FORMER_WEIGHTS = "ndarray-cache.json"
+"""The name of tensor-cache.json in models of older versions of mlc-llm; the content is the same."""
+
+TOKENIZER_FILES = ("added_tokens.json", "merges.txt", "tokenizer_config.json", *TOKENIZERS)
+"""What `mlc_llm gen_config` copies of a tokenizer, and what engines read of it."""
+
+# Names of owners and repositories as the hub has them, and of weight shards: neither hidden nor with a separator.
+_OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
+_SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+# The largest known tokenizer has 35 MB.
+_MOST_DOCUMENT = 64 << 20
+_CHUNK = 1 << 16
+_MOST_REDIRECTS = 5
+_TRIES = 3
+_DOWNLOADS = 4
+# For a connection and for each answer of the host; then the least that it sends in a second.
+_SECONDS = 30
+_SLOWEST = 1 << 10
+
+
+class UnavailableError(ModelError):
+    """The hub does not answer, or not with the whole model. What it has sent is kept for the next time."""
+
+
+class _TryAgain(Exception):
+    """The hub sent less than the file, or something is wrong there for now."""
+
+
+class _Session(requests.Session):
+    """Leaves redirects to its user. Even if told not to follow one, requests reads its body whole, however long."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
+class _Bearer(requests.auth.AuthBase):
+    """Sends a token, and so keeps requests from taking a password out of ~/.netrc."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: Any) -> Any:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def download(model_url: str, num_processes: int = _DOWNLOADS, force_redo: bool | None = None) -> Path:
+    """Returns the folder of a model, which it downloads if the cache lacks it.
+
+    It has the arguments of upstream's function, which `install` replaces by this one.
+
+    Args:
+        model_url: HF://OWNER/REPOSITORY, or https://huggingface.co/OWNER/REPOSITORY.
+        num_processes: how many shards to download at once.
+        force_redo: downloads it even if the cache has it; None: as MLC_DOWNLOAD_CACHE_POLICY says.
+
+    Raises:
+        ModelError: the address or the model is refused, or the policy forbids the download.
+        UnavailableError: the hub does not have the model or does not answer.
+    """
+    from mlc_llm.support import constants
+
+    owner, repository = _parse(model_url)
+    policy = constants.MLC_DOWNLOAD_CACHE_POLICY
+    if policy == "OFF":
+        raise ModelError(f"{model_url}: expected to download it, found MLC_DOWNLOAD_CACHE_POLICY=OFF; set it to ON")
+    for cache in constants.MLC_LLM_READONLY_WEIGHT_CACHE:
+        folder = Path(cache) / "hf" / owner / repository
+        if (folder / CONFIG).is_file():
+            return folder
+    redo = policy == "REDO" if force_redo is None else force_redo
+    folder = Path(constants.MLC_LLM_HOME) / "model_weights/hf" / owner / repository
+    if folder.exists() and not redo:
+        return folder
+    if policy == "READONLY":
+        raise ModelError(
+            f"{model_url}: expected it in {folder}, found nothing; set MLC_DOWNLOAD_CACHE_POLICY to ON, or name its"
+            " cache in MLC_LLM_READONLY_WEIGHT_CACHE"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # No repository has a name with a dot in front.
+    partial = folder.with_name(f".{repository}.partial")
+    with _locked(folder.with_name(f".{repository}.lock")):
+        if folder.exists() and not redo:  # Another process was faster.
+            return folder
+        try:
+            _Repository(owner, repository, partial).download(max(num_processes, 1))
+            check_model(partial)
+        except UnavailableError:
+            raise
+        except ModelError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise ModelError(f"{model_url}: refused: {error}") from None
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    return folder
+
+
+def _parse(address: str) -> tuple[str, str]:
+    """Returns owner and repository of a model's address."""
+    rest = next((address[len(begin) :] for begin in ADDRESSES if address.startswith(begin)), "")
+    parts = rest.split("/")
+    if len(parts) != 2 or not all(map(_OWNER.fullmatch, parts)):
+        raise ModelError(f"{address[:200]!r}: expected HF://OWNER/REPOSITORY, found something else; correct it")
+    return parts[0], parts[1]
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Waits until no other process downloads the same model."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class _Repository:
+    """A repository of a model on the hub.
+
+    Args:
+        owner: its owner's name.
+        name: its name.
+        folder: the folder to download into.
+    """
+
+    def __init__(self, owner: str, name: str, folder: Path) -> None:
+        self._endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+        parts = urllib.parse.urlsplit(self._endpoint)
+        if parts.scheme not in ("https", "http") or not parts.hostname or parts.username is not None:
+            raise UnavailableError(
+                "HF_ENDPOINT: expected https://HOST without a login, found something else; correct it"
+            )
+        self._schemes = ("https",) if parts.scheme == "https" else ("https", "http")
+        self._path = f"{owner}/{name}"
+        # All files are of the commit that the first one is of, where the hub tells it.
+        self._revision = "main"
+        self._folder = folder
+        self._stopped = threading.Event()
+
+    def download(self, at_once: int) -> None:
+        """Downloads all files of the model; those whose size and hash are right are there already."""
+        if self._folder.is_symlink() or self._folder.exists() and not self._folder.is_dir():
+            self._folder.unlink()
+        self._folder.mkdir(exist_ok=True)
+        config = self._document(CONFIG)
+        weights = self._document(WEIGHTS) if config is not None else None
+        if weights is None and config is not None:
+            weights = self._document(FORMER_WEIGHTS)
+        if config is None or weights is None:
+            raise UnavailableError(
+                f"{self._endpoint}/{self._path}: expected {CONFIG} and {WEIGHTS}, found no such files; is the name"
+                " right?"
+            )
+        self._write(CONFIG, config)
+        self._write(WEIGHTS, weights)
+        shards = self._shards()
+        keep = {CONFIG, WEIGHTS, *shards}
+        for path in self._folder.iterdir():
+            if path.name not in keep:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        for name in self._tokenizer_files(config):
+            content = self._document(name)
+            if content is not None:
+                self._write(name, content)
+        self._download_shards(shards, at_once)
+
+    def _shards(self) -> dict[str, dict[str, Any]]:
+        """Returns the weight shards by name.
+
+        Raises:
+            ModelError: a name is not plain, or another file's.
+        """
+        shards: dict[str, dict[str, Any]] = {}
+        taken = {name.lower() for name in (CONFIG, WEIGHTS, *TOKENIZER_FILES)}
+        for shard in read_shards(self._folder):
+            name = shard["dataPath"]
+            if not _SHARD.fullmatch(name):
+                raise ModelError(f"{WEIGHTS}: expected plain names of weight shards, found {ascii(name)[:200]}")
+            if name.lower() in taken:  # Some file systems see no difference.
+                raise ModelError(f"{WEIGHTS}: expected one file of each name, found another {name}")
+            taken.add(name.lower())
+            shards[name] = shard
+        return shards
+
+    def _tokenizer_files(self, config: bytes) -> list[str]:
+        """Returns what to ask for of the tokenizer: what the configuration lists, or else all that there may be."""
+        try:
+            listed = json.loads(config).get("tokenizer_files")
+        except (ValueError, RecursionError, AttributeError) as error:
+            raise ModelError(
+                f"{CONFIG}: expected a JSON object, found another document ({type(error).__name__})"
+            ) from None
+        known = [name for name in TOKENIZER_FILES if isinstance(listed, list) and name in listed]
+        return known or list(TOKENIZER_FILES)
+
+    def _download_shards(self, shards: dict[str, dict[str, Any]], at_once: int) -> None:
+        size = sum(shard["nbytes"] for shard in shards.values())
+        have = sum(path.stat().st_size for name in shards if (path := self._folder / name).is_file())
+        free = shutil.disk_usage(self._folder).free
+        if size - have > free:
+            raise ModelError(f"expected room for {size - have} bytes in {self._folder.parent}, found {free}; make room")
+        with (
+            tqdm.tqdm(total=size, unit="B", unit_scale=True, desc=self._path) as bar,
+            concurrent.futures.ThreadPoolExecutor(at_once) as pool,
+        ):
+            futures = [pool.submit(self._shard, name, shard, bar.update) for name, shard in shards.items()]
+            try:
+                for future in concurrent.futures.as_completed(futures):
+                    future.result()
+            except BaseException:
+                self._stopped.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _shard(self, name: str, shard: dict[str, Any], progress: Callable[[int], object]) -> None:
+        """Downloads one weight shard, or the rest of it."""
+        path, size, md5 = self._folder / name, shard["nbytes"], shard.get("md5sum")
+
+        def once() -> None:
+            if path.is_symlink():
+                path.unlink()
+            # Without a hash nothing tells whether the rest is of the same file.
+            have = path.stat().st_size if md5 and path.is_file() else 0
+            if have < size or not have:
+                with self._get(name, {"Range": f"bytes={have}-"} if have else {}) as response:
+                    part = response.headers.get("Content-Range", "") if response.status_code == 206 else ""
+                    goes_on = have > 0 and part.startswith(f"bytes {have}-")
+                    if response.status_code == 416 or response.status_code == 206 and not goes_on:
+                        path.unlink(missing_ok=True)
+                        raise _TryAgain("another part than the one that was asked for")
+                    self._expect(response, name, 206 if goes_on else 200)
+                    have = have if goes_on else 0
+                    with path.open("ab" if goes_on else "wb") as file:
+                        for chunk in self._content(response, name, size - have):
+                            file.write(chunk)
+                            progress(len(chunk))
+                if path.stat().st_size < size:
+                    raise _TryAgain(f"{path.stat().st_size} of {size} bytes")
+            if md5 and (path.stat().st_size != size or _md5(path) != md5):
+                path.unlink()
+                if have:
+                    raise _TryAgain("the rest of another file")
+                raise ModelError(f"{name}: expected {size} bytes with md5 {md5[:80]!r}, found other ones")
+
+        self._tried(name, once)
+
+    def _document(self, name: str) -> bytes | None:
+        """Returns the content of a small file; None if the repository has none of this name."""
+        content: list[bytes] = []
+
+        def once() -> bool:
+            content.clear()
+            with self._get(name, {}) as response:
+                if response.status_code == 404:
+                    return False
+                self._expect(response, name, 200)
+                content.extend(self._content(response, name, _MOST_DOCUMENT))
+                length = response.headers.get("Content-Length", "")
+                if length.isdecimal() and int(length) != sum(map(len, content)):
+                    raise _TryAgain("a part of it")
+            return True
+
+        return b"".join(content) if self._tried(name, once) else None
+
+    def _write(self, name: str, content: bytes) -> None:
+        path = self._folder / name
+        path.unlink(missing_ok=True)
+        path.write_bytes(content)
+
+    def _tried(self, name: str, once: Callable[[], Any]) -> Any:
+        """Tries some times, as long as the connection or the hub fails."""
+        for left in reversed(range(_TRIES)):
+            try:
+                return once()
+            except (requests.RequestException, urllib3.exceptions.HTTPError, _TryAgain) as error:
+                if not left:
+                    # A host's words, and addresses with signatures, are in no message.
+                    found = str(error) if isinstance(error, _TryAgain) else type(error).__name__
+                    raise UnavailableError(
+                        f"{self._endpoint}/{self._path}: expected {name}, found {found}; try again later, which keeps"
+                        " what is here, or set HF_ENDPOINT to a mirror"
+                    ) from None
+
+    def _expect(self, response: requests.Response, name: str, status: int) -> None:
+        if response.status_code == 429 or response.status_code >= 500:
+            raise _TryAgain(f"status {response.status_code}")
+        if response.status_code != status:
+            remedy = "for a private model set HF_TOKEN" if response.status_code in (401, 403) else "is the name right?"
+            raise UnavailableError(
+                f"{self._endpoint}/{self._path}: expected {name}, found status {response.status_code}; {remedy}"
+            )
+
+    def _content(self, response: requests.Response, name: str, limit: int) -> Iterator[bytes]:
+        """Yields what the hub sends, as it sends it.
+
+        Raises:
+            ModelError: it is more than the limit.
+            _TryAgain: it is too slow.
+        """
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise ModelError(f"{name}: expected the file as it is, found an encoded one")
+        # What there is; older versions of urllib3 wait until there is as much as asked for.
+        read = getattr(response.raw, "read1", response.raw.read)
+        start, received = time.monotonic(), 0
+        while chunk := read(_CHUNK, decode_content=False):
+            received += len(chunk)
+            if received > limit:
+                raise ModelError(f"{name}: expected at most {limit} bytes more, found that the hub sends on")
+            if time.monotonic() - start > 2 * _SECONDS + received / _SLOWEST:
+                raise _TryAgain(f"less than {_SLOWEST} bytes per second")
+            if self._stopped.is_set():
+                raise UnavailableError(f"{name}: not downloaded, because another file was not")
+            yield chunk
+
+    @contextlib.contextmanager
+    def _get(self, name: str, headers: dict[str, str]) -> Iterator[requests.Response]:
+        """Requests a file of the repository, and follows redirects as long as they stay encrypted."""
+        url = f"{self._endpoint}/{self._path}/resolve/{self._revision}/{urllib.parse.quote(name, safe='')}"
+        headers = {"Accept-Encoding": "identity", "User-Agent": "mlc-llm", **headers}
+        for _ in range(_MOST_REDIRECTS):
+            options: dict[str, Any] = {
+                "headers": headers,
+                "auth": self._login(url),
+                "timeout": _SECONDS,
+                "stream": True,
+            }
+            with _Session() as session, session.get(url, **options) as response:
+                commit = response.headers.get("X-Repo-Commit", "")
+                if self._revision == "main" and _COMMIT.fullmatch(commit):
+                    self._revision = commit
+                if not response.is_redirect:
+                    yield response
+                    return
+                to = response.headers["Location"]
+            try:
+                url = urllib.parse.urljoin(url, to)
+                scheme = urllib.parse.urlsplit(url).scheme
+            except ValueError:
+                url, scheme = to, ""
+            if scheme not in self._schemes:
+                raise ModelError(f"{name}: expected redirects to https: only, found {ascii(url)[:100]}")
+        raise _TryAgain(f"more than {_MOST_REDIRECTS} redirects")
+
+    def _login(self, url: str) -> _Bearer | None:
+        """The token, for the hub itself and nothing that it redirects to."""
+        token = os.environ.get("HF_TOKEN", "").strip()
+        ours, theirs = urllib.parse.urlsplit(self._endpoint), urllib.parse.urlsplit(url)
+        return _Bearer(token) if token and theirs[:2] == ours[:2] and theirs.scheme == "https" else None
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def install() -> None:
+    """Replaces upstream's download wherever it is used: engines, `mlc_llm compile` and `mlc_llm package`."""
+    from mlc_llm.support import download_cache
+
+    download_cache.download_and_cache_mlc_weights = download
