@@ -84,6 +84,7 @@ def test_holds_only_upstreams_files_and_ours(wheel: Wheel, upstream: dict[str, b
         "compatibility",
         "engine_watch",
         "health",
+        "hub",
         "json_schema",
         "model_check",
         "pairing",
