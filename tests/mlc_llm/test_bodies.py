@@ -127,6 +127,7 @@ def test_no_field_gives_fastapi_many_errors(
 
     monkeypatch.setattr(RequestValidationError, "__init__", count)
     fields = list(lists_of(model))
+    value: Any
     assert {"prompt", "messages", "input"} & set(fields)
     for field in fields:
         for value in (
@@ -264,7 +265,7 @@ def test_an_error_names_the_item_and_does_not_repeat_the_input(app: access.Guard
 
 
 def test_an_error_lists_few_errors(app: access.Guard) -> None:
-    wrong = dict.fromkeys(("n", "seed", "stream", "top_p", "user", "temperature"), {})
+    wrong: dict[str, Any] = dict.fromkeys(("n", "seed", "stream", "top_p", "user", "temperature"), {})
     status, answer = error(app, CHAT, json.dumps({"messages": HELLO, **wrong}).encode())
     assert status == 422 and answer["message"].endswith("; and 2 more") and answer["message"].count(";") == 4
 

@@ -241,7 +241,12 @@ def test_tools_count_as_part_of_the_prompt(app: access.Guard, monkeypatch: pytes
 def test_a_client_may_write_what_upstream_replaces(app: access.Guard, monkeypatch: pytest.MonkeyPatch) -> None:
     """Upstream put the tools into the middle of such a text, or removed the characters."""
     prompts: list[str] = []
-    tokenizer = SimpleNamespace(encode=lambda text: prompts.append(text) or [1], decode=str)
+
+    def encode(text: str) -> list[int]:
+        prompts.append(text)
+        return [1]
+
+    tokenizer = SimpleNamespace(encode=encode, decode=str)
     monkeypatch.setattr(served(), "tokenizer", tokenizer)
     monkeypatch.setitem(served().conv_template.role_templates, "user", "{user_message} tools={function_string}")
     written = "a {function_string} b"
