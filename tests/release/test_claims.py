@@ -1,4 +1,4 @@
-"""What the files of a release say of it is compared with the checkout that publishes it, whoever wrote them."""
+"""Compares what the files of a release say of it with the checkout that publishes it, no matter who wrote them."""
 
 from __future__ import annotations
 
