@@ -156,15 +156,24 @@ class _Engine:
     def init_threaded_engine(self, device: Any, callback: Callable[[Any], None], recorder: Any) -> None:
         """Passes on the outputs of requests, except late outputs of requests that are already lost."""
 
+        def deliver_one(output: Any) -> None:
+            output = _Output(output)
+            if output.is_last:
+                self.open.discard(output.request)
+            if output.request in self.lost:
+                return
+            # The engine works again. What it had dropped by then will not fail it any more.
+            self.unexplained = 0
+            self.open -= self.lost
+            callback([output])
+
         def deliver(outputs: Any) -> None:
-            outputs = [_Output(output) for output in outputs]
-            self.open.difference_update(output.request for output in outputs if output.is_last)
-            outputs = [output for output in outputs if output.request not in self.lost]
-            if outputs:
-                # The engine works again. What it had dropped by then will not fail it any more.
-                self.unexplained = 0
-                self.open -= self.lost
-            callback(outputs)
+            # One at a time: an exception would drop the outputs of other requests behind it, and end upstream's thread.
+            for output in outputs:
+                try:
+                    deliver_one(output)
+                except Exception:
+                    logger.exception("An output of a request is lost")
 
         self.native["init_threaded_engine"](device, deliver, recorder)
 
@@ -177,7 +186,11 @@ class _Engine:
         from mlc_llm.protocol.error_protocol import BadRequestError
 
         options = json.loads(config)
-        room = _room(self.engine.engine_config) - sum(_length(part) for part in inputs)
+        choices = int(options.get("n", 1))
+        prompt = sum(_length(part) for part in inputs)
+        room = _room(self.engine.engine_config, prompt, choices)
+        if choices > 1 and room < 1:
+            raise BadRequestError(f"n: the KV cache has no room for {choices} answers to a prompt of {prompt} tokens")
         if options["max_tokens"] < 0 or options["max_tokens"] > room:
             options["max_tokens"] = max(room, 1)
         try:
@@ -256,19 +269,54 @@ class _Functions:
         engine.__dict__["_ffi"] = watched.functions()
 
 
-def _room(config: Any) -> int:
-    """Returns the maximum number of tokens of a request, prompt and answer together.
+def _room(config: Any, prompt: int = 0, choices: int = 1) -> int:
+    """Returns the maximum number of tokens of each answer to a prompt.
 
-    This is one page less than the KV cache. Upstream decodes only while there are as many free pages as running
-    sequences, even if their last pages have room. It evicts a single request that reaches the last page, then has
-    nothing to run, and that ends the engine.
+    For one answer this is one page less than the KV cache. Upstream decodes only while there are as many free pages as
+    running sequences, even if their last pages have room. It evicts a single request that reaches the last page, then
+    has nothing to run, and that ends the engine. Several requests give way to each other. Several answers to one prompt
+    do not: while one waits for another, the engine may find nothing to run. So all that run together must fit.
+
+    Args:
+        config: upstream's EngineConfig.
+        prompt: tokens of the prompt.
+        choices: number of answers.
     """
-    return min(int(config.max_single_sequence_length), int(config.max_total_sequence_length) - PAGE_SIZE)
+    room = min(int(config.max_single_sequence_length), int(config.max_total_sequence_length) - PAGE_SIZE) - prompt
+    running = min(choices, int(config.max_num_sequence)) if choices > 1 else 1
+    if running > 1:
+        # They share the prompt's pages, except the last one if it is not full: each has a copy and goes on there.
+        pages = int(config.max_total_sequence_length) // PAGE_SIZE - -(-prompt // PAGE_SIZE)
+        room = min(room, (pages // running - 1) * PAGE_SIZE - prompt % PAGE_SIZE)
+    return room
 
 
 def _length(part: Any) -> int:
     """Returns the number of tokens in a part of a prompt."""
     return len(part.token_ids if hasattr(part, "token_ids") else part)
+
+
+def separately(upstream: Callable[[Any, list[Any]], None]) -> Callable[[Any, list[Any]], None]:
+    """Wraps the function that turns outputs into text, so that an exception fails one request and no other.
+
+    Upstream's function leaves the outputs behind it, of other clients, and their requests never end.
+    """
+
+    @functools.wraps(upstream)
+    def deliver(state: Any, outputs: list[Any]) -> None:
+        for output in outputs:
+            try:
+                upstream(state, [output])
+            except Exception as error:
+                name, _ = output.unpack()
+                logger.exception("Request %s is lost", name)
+                failure = EngineError("the server could not read the answer, its log says why")
+                failure.__cause__ = error
+                stream, _ = state.async_streamers.pop(name, (None, None))
+                if stream is not None:
+                    stream.push(failure)  # Upstream then ends the request in the engine too.
+
+    return deliver
 
 
 def _last_line(error: BaseException) -> str:
@@ -336,3 +384,5 @@ def install() -> None:
     engine_base._process_model_args = process_model_args
     engine_base.MLCEngineBase.__init__ = init
     engine_base.MLCEngineBase._ffi = _Functions()
+    state = engine_base.EngineState
+    state._async_request_stream_callback_impl = separately(state._async_request_stream_callback_impl)

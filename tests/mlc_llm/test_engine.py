@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from mlc_llm._mlc_bazel import engine_watch, json_schema, request_check
 from mlc_llm.protocol.error_protocol import BadRequestError
+from mlc_llm.serve import engine_base
+from mlc_llm.tokenizers import TextStreamer
 from tiny_model_files import LIBRARY, WEIGHTS, chatml
 
 from mlc_llm import AsyncMLCEngine, MLCEngine
@@ -265,7 +267,7 @@ def watched_engine(told: Callable[[str], None], **native: Callable[..., Any]) ->
     state = SimpleNamespace(
         async_streamers={"lost": (Stream(told), [])}, async_event_loop=Loop(), sync_output_queue=queue.Queue()
     )
-    config = SimpleNamespace(max_single_sequence_length=100, max_total_sequence_length=100)
+    config = SimpleNamespace(max_single_sequence_length=100, max_total_sequence_length=100, max_num_sequence=4)
     watched = engine_watch._Engine(
         SimpleNamespace(state=state, engine_config=config),
         {"create_request": lambda name, inputs, options: name, **native},
@@ -364,6 +366,137 @@ def test_an_engine_that_answers_again_is_not_dead() -> None:
         assert watched.open == set() and not watched._is_dead()
     assert delivered == ["one", "two"]
     assert watched._is_dead()
+
+
+def test_an_output_that_cannot_be_delivered_affects_no_other_request() -> None:
+    """The exception left upstream's thread, which then delivered nothing more to anyone."""
+    delivered: list[str] = []
+    outputs: list[Callable[[Any], None]] = []
+    watched = watched_engine(
+        lambda _: None, init_threaded_engine=lambda _, deliver, __: outputs.append(deliver), add_request=lambda _: None
+    )
+
+    def receive(answers: list[Any]) -> None:
+        assert answers[0].request != "broken"
+        delivered.extend(answer.request for answer in answers)
+
+    watched.init_threaded_engine(None, receive, None)
+    part = SimpleNamespace(request_final_usage_json_str="{}")
+    outputs[0]([SimpleNamespace(unpack=lambda name=name: (name, [part])) for name in ("one", "broken", "two")])
+    outputs[0]([SimpleNamespace(unpack=fail), SimpleNamespace(unpack=lambda: ("three", [part]))])
+    assert delivered == ["one", "two", "three"]
+
+
+def test_an_answer_that_cannot_be_read_fails_one_request_alone() -> None:
+    """Upstream dropped the outputs behind it: other clients lost text, or the end of their answer."""
+    pushed: dict[str, list[Any]] = {"broken": [], "other": []}
+
+    def streamer(name: str) -> tuple[Any, list[Any]]:
+        stream = SimpleNamespace(push=pushed[name].append, finish=lambda: pushed[name].append("end"))
+        put = fail if name == "broken" else lambda _: "text"
+        return stream, [SimpleNamespace(put=put, finish=lambda: "")]
+
+    def output(name: str, usage: str | None) -> Any:
+        part = SimpleNamespace(
+            request_final_usage_json_str=usage,
+            extra_prefix_string="",
+            delta_token_ids=[1],
+            delta_logprob_json_strs=None,
+            finish_reason=None,
+        )
+        return SimpleNamespace(unpack=lambda: (name, [part]))
+
+    state = engine_base.EngineState(False)
+    state.async_streamers = {name: streamer(name) for name in pushed}
+    state._async_request_stream_callback_impl(
+        [output(name, usage) for usage in (None, "{}") for name in ("broken", "other")]
+    )
+    (failure,) = pushed["broken"]
+    assert isinstance(failure, engine_watch.EngineError) and "GPU" not in str(failure)
+    text, usage, end = pushed["other"]
+    assert text[0].delta_text == "text" and usage[0].request_final_usage_json_str == "{}" and end == "end"
+    assert state.async_streamers == {}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "choices", "tokens"), [(1, 1, 495), (1, 2, 223), (33, 2, 207), (1, 4, 95), (1, 128, 95)]
+)
+def test_all_answers_to_a_prompt_fit_the_cache(prompt: int, choices: int, tokens: int) -> None:
+    """Upstream's engine failed for everyone where two answers filled the KV cache."""
+    config = SimpleNamespace(max_single_sequence_length=512, max_total_sequence_length=512, max_num_sequence=4)
+    assert engine_watch._room(config, prompt, choices) == tokens
+
+
+def never_ending(engine: MLCEngine) -> dict[int, int]:
+    """A bias with which the model writes one letter until it may write no more."""
+    letter = next(token for token in range(5, 320) if engine.tokenizer.decode([token]) == "x")
+    return {letter: 100}
+
+
+@pytest.mark.parametrize("choices", [2, 3, 4, 9])
+def test_several_answers_that_fill_the_cache_do_not_fail_the_engine(engine: MLCEngine, choices: int) -> None:
+    answer = engine.completions.create(
+        prompt="a", n=choices, max_tokens=400, temperature=0.0, logit_bias=never_ending(engine)
+    )
+    assert [choice.finish_reason for choice in answer.choices] == ["length"] * choices
+    with pytest.raises(BadRequestError, match="no room for 2 answers to a prompt of 460 tokens"):
+        engine.completions.create(prompt=[5] * 460, n=2, max_tokens=40)
+
+
+def test_requests_that_give_way_to_each_other_do_not_fail_the_engine(engine: MLCEngine) -> None:
+    """Three answers of 490 tokens do not fit the cache, so two wait. Upstream told the prefix cache twice of their
+    tokens, and the engine failed with 'fork_pos <= parent_it->second.seq_length'.
+    """
+    bias = never_ending(engine)
+
+    async def talk() -> list[Any]:
+        engine = AsyncMLCEngine(str(WEIGHTS), model_lib=str(LIBRARY), device="cpu")
+        try:
+            asked = [
+                engine.completions.create(prompt="a", max_tokens=490, temperature=0.0, logit_bias=bias)
+                for _ in range(3)
+            ]
+            return await asyncio.gather(*asked)
+        finally:
+            engine.terminate()
+
+    texts = [answer.choices[0].text for answer in asyncio.run(talk())]
+    assert len(texts[0]) == 490 and texts == [texts[0]] * 3
+
+
+def test_several_choices_may_ask_for_log_probabilities(ask: Callable[..., Any]) -> None:
+    """Upstream read the probabilities of the second choice from beyond the tensor, and the process crashed."""
+    answer = ask(n=4, logprobs=True, top_logprobs=5, temperature=1.0, top_p=1.0, seed=1, max_tokens=30)
+    first = [choice.logprobs.content[0] for choice in answer.choices]
+    # All choices take their first token from the same probabilities, the prompt's.
+    best = [[(top.token, top.logprob) for top in content.top_logprobs] for content in first]
+    assert best == [best[0]] * 4 and len(best[0]) == 5
+    for choice in answer.choices:
+        for content in choice.logprobs.content:
+            logprobs = [top.logprob for top in content.top_logprobs]
+            assert logprobs == sorted(logprobs, reverse=True) and logprobs[0] >= content.logprob
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_broken_text_is_replaced(engine: MLCEngine, ask: Callable[..., Any], seed: int) -> None:
+    """Upstream's streamer threw `basic_string::substr` where bytes became a character again without their last one."""
+    bytes_of_characters = {token: 20 for token in range(5, 320) if engine.tokenizer.decode([token]) == "\ufffd"}
+    assert len(bytes_of_characters) == 128
+    answer = ask(max_tokens=200, temperature=1.0, seed=seed, logit_bias=bytes_of_characters)
+    assert answer.choices[0].finish_reason == "length"
+    assert "\ufffd" in text(answer)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xb8\xf0\xb8\x80\x80\x80", b"\x8a\xd3\xaf\xd1\xcd\xbe", b"\xff" * 9, b"\xe4\xb8\xad\xff\xe4\xb8\xad"]
+)
+def test_a_streamer_reads_any_bytes(engine: MLCEngine, data: bytes) -> None:
+    """Upstream's threw an exception for the first two."""
+    first = min(token for token in range(5, 320) if engine.tokenizer.decode([token]) == "\ufffd") - 0x80
+    streamer = TextStreamer(engine.tokenizer)
+    assert "".join(streamer.put([first + byte]) for byte in data) + streamer.finish()
+    streamer = TextStreamer(engine.tokenizer)
+    assert "".join(streamer.put([first + byte]) for byte in "中é😀".encode()) + streamer.finish() == "中é😀"
 
 
 def test_a_program_whose_engine_is_dead_ends_if_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
