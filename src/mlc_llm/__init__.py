@@ -14,7 +14,7 @@ import tvm_ffi.registry
 if os.environ.get("SKIP_LOADING_MLCLLM_SO", "0") != "0":
     tvm_ffi.registry._SKIP_UNKNOWN_OBJECTS = True
 
-from . import access, compatibility, engine_watch, health, hub, request_check
+from . import access, compatibility, connections, engine_watch, health, hub, request_check
 
 compatibility.install()
 hub.install()
@@ -22,3 +22,4 @@ engine_watch.install()
 request_check.install()
 health.install()
 access.install()
+connections.install()

@@ -18,12 +18,13 @@ import functools
 import io
 import itertools
 import json
+import math
 import re
 import secrets
 from collections.abc import Callable
 from typing import Any
 
-from . import json_schema
+from . import connections, json_schema
 
 MAX_BODY_VALUES = 1 << 16
 """Of texts, names, lists and objects in a body, and of all values outside of `prompt` and `input`. 128 tools with 100
@@ -105,6 +106,7 @@ def check(request: Any, engine: Any) -> None:
     """
     config = engine.model_config_dicts[0]
     vocabulary = int(config["vocab_size"])
+    check_values(request)
     check_choices(request)
     _check_stops([request.stop] if isinstance(request.stop, str) else request.stop or [])
     biases = request.logit_bias or {}
@@ -114,8 +116,12 @@ def check(request: Any, engine: Any) -> None:
     _check_schema(request.response_format, vocabulary)
     max_bytes = BYTES_PER_TOKEN * int(engine.max_input_sequence_length)
     if hasattr(request, "messages"):
+        _check_roles(request.messages, engine.conv_template)
         length = _check_messages(request.messages, config, max_bytes)
         _check_tools(request.tools or [], request.tool_choice != "none", length, max_bytes)
+        _check_choice_of_tool(request.tool_choice)
+    elif not request.prompt:
+        raise _refusal("prompt: expected a text or tokens, found none")
     elif isinstance(request.prompt, str):
         _check_length("prompt", len(request.prompt.encode("utf-8", "replace")), max_bytes)
     else:
@@ -127,6 +133,57 @@ def check(request: Any, engine: Any) -> None:
 def check_choices(request: Any) -> None:
     """Refuses a request for too many choices. The engine refuses less than one."""
     _at_most("n", "", request.n, MAX_CHOICES)
+
+
+def check_values(request: Any) -> None:
+    """Refuses texts that are not Unicode and numbers that are not finite, which upstream answers with status 500.
+
+    JSON can write halves of a surrogate pair, which no text has (RFC 8259, 8.2), and Python's parser accepts NaN.
+    """
+    for field in type(request).model_fields:
+        waiting = [getattr(request, field)]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, str):
+                if not _is_unicode(value):
+                    raise _refusal(f"{field}: expected text, found half of a surrogate pair")
+            elif isinstance(value, float):
+                if not math.isfinite(value):
+                    raise _refusal(f"{field}: expected finite numbers, found {value}")
+            elif isinstance(value, dict):
+                waiting += [*value, *value.values()]
+            elif isinstance(value, list):
+                waiting += value
+            elif hasattr(type(value), "model_fields"):
+                waiting += [getattr(value, each) for each in type(value).model_fields]
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_roles(messages: list[Any], template: Any) -> None:
+    """Refuses messages that the model's template has no place for."""
+    if not messages:
+        raise _refusal("messages: expected at least one, found none")
+    for message in messages:
+        if message.role == "system":
+            if not isinstance(message.content, str):
+                raise _refusal("messages: expected text from the role system")
+        elif message.role not in template.roles:
+            roles = ", ".join(["system", *template.roles])
+            raise _refusal(f"messages: expected roles of this model ({roles}), found {message.role}")
+
+
+def _check_choice_of_tool(choice: Any) -> None:
+    if isinstance(choice, dict):
+        function = choice.get("function")
+        if not (isinstance(choice.get("type"), str) and isinstance(function, dict) and "name" in function):
+            raise _refusal('tool_choice: expected {"type": "function", "function": {"name": NAME}}')
 
 
 def _check_stops(stops: list[str]) -> None:
@@ -331,11 +388,14 @@ def install() -> None:
     def routed(upstream: Callable[..., Any], early: Callable[[Any], None], keep_user: bool) -> Callable[..., Any]:
         @functools.wraps(upstream)
         async def route(request: Any, *arguments: Any, **options: Any) -> Any:
+            check_values(request)
             early(request)
             if not keep_user:
                 # Upstream would use it as the name of the request.
                 request.user = None
-            return await upstream(request, *arguments, **options)
+            answer = upstream(request, *arguments, **options)
+            client = options.get("raw_request")
+            return await (connections.while_connected(client, answer) if client is not None else answer)
 
         return route
 

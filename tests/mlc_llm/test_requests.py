@@ -6,14 +6,16 @@ import asyncio
 import base64
 import importlib.util
 import json
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import application
 import pytest
 from application import JSON, Service, ask, talk
-from mlc_llm._mlc_bazel import access
+from mlc_llm._mlc_bazel import access, connections
 from mlc_llm.protocol import conversation_protocol
 from mlc_llm.serve import engine, engine_base, engine_utils
 from mlc_llm.serve.entrypoints import microserving_entrypoints
@@ -55,7 +57,9 @@ class Engine(engine.AsyncMLCEngine):  # type: ignore[misc]  # upstream has no ty
         self.state = engine_base.EngineState(False)
         self.model_config_dicts = [{"vocab_size": 320, "model_type": self.model_type}]
         self.max_input_sequence_length = 4000
-        self.engine_config = SimpleNamespace(max_single_sequence_length=4096, max_total_sequence_length=4096)
+        self.engine_config = SimpleNamespace(
+            max_single_sequence_length=4096, max_total_sequence_length=4096, max_num_sequence=4
+        )
         self.tokenizer = SimpleNamespace(encode=lambda text: [1] * max(1, len(text) // 4), decode=str)
         self.conv_template = conversation_protocol.Conversation(
             system_template="{system_message}",
@@ -406,6 +410,104 @@ def test_health_says_nothing_of_a_request(app: access.Guard) -> None:
     assert status == 503 and "the engine failed for good" in text and "SECRET" not in text
     status, _, text = ask(app, CHAT, "POST", JSON, body(CHAT))
     assert status == 500 and "SECRET" not in text
+
+
+@BOTH
+@pytest.mark.parametrize("field", ["model", "user", "stop", "response_format"])
+def test_half_a_surrogate_pair_is_refused(app: access.Guard, path: str, field: str) -> None:
+    """The server answered status 500, with a traceback in its log."""
+    half: dict[str, Any] = {"stop": ["\ud800"], "response_format": {"type": "json_object", "schema": '{"x": "\ud800"}'}}
+    expected = f"{field}: expected text, found half of a surrogate pair"
+    assert refusal(app, path, **{field: half.get(field, "\ud800")}) == expected
+
+
+def test_half_a_surrogate_pair_is_refused_wherever_it_stands(app: access.Guard) -> None:
+    half = "found half of a surrogate pair"
+    assert half in refusal(app, COMPLETION, prompt="\ud800")
+    assert half in refusal(app, COMPLETION, suffix="\udfff", stream=True)
+    assert half in refusal(app, CHAT, messages=[{"role": "user", "content": "\ud800"}])
+    assert half in refusal(app, CHAT, messages=[{"role": "user", "content": [{"type": "text", "text": "\ud800"}]}])
+    assert half in refusal(app, CHAT, tools=[tool(**{"\ud800": 1})])
+    assert half in refusal(app, CHAT, messages=[*HELLO, {"role": "user", "content": "x", "name": "\ud800"}])
+    accepted(app, COMPLETION, prompt="\U0001f600")  # Both halves, as json writes it.
+    status, _, text = ask(app, "/v1/embeddings", "POST", JSON, [b'{"input": "\\ud800"}'])
+    assert status == 400 and half in text
+
+
+@BOTH
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_not_finite_are_refused(app: access.Guard, path: str, number: float) -> None:
+    """Python's parser accepts NaN and Infinity. Upstream compared NaN with its limits, and found it inside."""
+    for field in ("temperature", "top_p"):
+        assert refusal(app, path, **{field: number}) == f"{field}: expected finite numbers, found {number}"
+    # Upstream's validation refuses the others, except NaN.
+    if math.isnan(number):
+        for field, value in (
+            ("frequency_penalty", number),
+            ("presence_penalty", number),
+            ("logit_bias", {"5": number}),
+        ):
+            assert refusal(app, path, **{field: value}) == f"{field}: expected finite numbers, found nan"
+
+
+def test_an_empty_prompt_is_refused(app: access.Guard) -> None:
+    for prompt in ("", []):
+        assert refusal(app, COMPLETION, prompt=prompt) == "prompt: expected a text or tokens, found none"
+    assert refusal(app, CHAT, messages=[]) == "messages: expected at least one, found none"
+
+
+def test_what_the_template_has_no_place_for_is_refused(app: access.Guard) -> None:
+    found = refusal(app, CHAT, messages=[*HELLO, {"role": "tool", "content": "x"}])
+    assert found == "messages: expected roles of this model (system, user, assistant), found tool"
+    for content in (None, [{"type": "text", "text": "x"}]):
+        found = refusal(app, CHAT, messages=[{"role": "system", "content": content}, *HELLO])
+        assert found == "messages: expected text from the role system"
+    for choice in ({"a": 1}, {"type": "function"}, {"type": "function", "function": {}}):
+        assert "tool_choice: expected" in refusal(app, CHAT, tools=[tool(x=1)], tool_choice=choice)
+
+
+@BOTH
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_ends_when_its_client_has_gone(
+    app: access.Guard, path: str, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Upstream noticed it only when the engine had written more text: a request without an end stayed forever."""
+    monkeypatch.setattr(connections, "POLL_SECONDS", 0.01)
+    aborted: list[str] = []
+    served().together = 2  # The engine waits for another one before it answers.
+    monkeypatch.setitem(served()._ffi, "abort_request", aborted.append)
+
+    async def leave() -> None:
+        bodies = body(path, stream=stream)
+
+        async def receive() -> dict[str, Any]:
+            if bodies:
+                return {"type": "http.request", "body": bodies.pop(), "more_body": False}
+            while not served().seen:
+                await asyncio.sleep(0.001)
+            return {"type": "http.disconnect"}
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "query_string": b"",
+            "headers": [(b"content-type", b"application/json")],
+        }
+        await asyncio.wait_for(app(scope, receive, lambda _: asyncio.sleep(0)), 60)
+
+    asyncio.run(leave())
+    assert aborted == [served().seen[0]["name"]]
+
+
+def test_the_server_stops_even_if_a_request_has_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waited for open requests without limit after SIGTERM."""
+    options: dict[str, Any] = {}
+    service = Service(monkeypatch)
+    run = application.uvicorn.run
+    monkeypatch.setattr(application.uvicorn, "run", lambda app, **given: (options.update(given), run(app)))
+    service()
+    assert options["timeout_graceful_shutdown"] == connections.STOP_SECONDS < 30
 
 
 def test_a_program_gets_the_same_checks(app: access.Guard) -> None:
