@@ -1,7 +1,7 @@
 """Changes that let the pinned mlc-llm run on the pinned TVM and compile models reproducibly.
 
 Importing this module changes nothing; `install` applies every change. Each is one function or class, which says why it
-exists and when it can be removed. No upstream file is edited.
+exists and when it can be removed. It edits no upstream file.
 """
 
 from __future__ import annotations
