@@ -10,26 +10,80 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import math
 import platform
 import re
+import signal
 import struct
+import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from . import versions  # type: ignore[attr-defined]  # written by the build
+
+logger = logging.getLogger(__name__)
 
 CONFIG = "mlc-chat-config.json"
 WEIGHTS = "tensor-cache.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_model")
-"""Files that cpp/tokenizers/tokenizers.cc accepts as a tokenizer."""
+"""Files that cpp/tokenizers/tokenizers.cc accepts as a tokenizer. It uses the first one that exists."""
+
+MAX_FILE_BYTES = 256 << 20
+"""Size of a JSON file or tokenizer. The largest tokenizer.json known, Gemma 3's, has 33 MB."""
+
+MAX_DEPTH = 64
+"""Nesting of JSON. Native parsers recurse without a limit, and the stack overflows."""
+
+MAX_EXTRA_TOKENS = 64
+"""Tokens that a tokenizer may add to those of its model. Gemma 3 adds one for images, others one for padding."""
+
+TOKENIZER_SECONDS = 120
+"""Time to load a tokenizer. Gemma 3's takes two seconds."""
+
+LOAD_TOKENIZER = """
+import ctypes, json, os, resource, sys
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+folder, path, libraries = sys.argv[1], *map(json.loads, sys.argv[2:])
+sys.path[:] = path
+import tvm_ffi
+for library in libraries:
+    ctypes.CDLL(library, ctypes.RTLD_GLOBAL)
+load, encode = (tvm_ffi.get_global_func(f"mlc.tokenizers.{name}") for name in ("Tokenizer", "TokenizerEncode"))
+print("ready", flush=True)
+try:
+    tokens = encode(load(folder), "Hello")
+except Exception as error:
+    sys.exit(" ".join(str(error).split()) or repr(error))
+# sentencepiece ignores that it could not parse a model.
+if not len(tokens) and not os.path.exists(os.path.join(folder, "tokenizer.json")):
+    sys.exit("no tokens for the text 'Hello'")
+"""
+"""Loads a tokenizer with the native code only: 0.6 seconds, where importing mlc_llm takes 5."""
+
+READ_BYTES = 16 << 20
+"""Part of a library to read at once. A model's library may have gigabytes."""
+
+MAX_METADATA_BYTES = 64 << 20
 
 LIBRARY_SYMBOL = b"__tvm_ffi__library_bin"
-"""A symbol in every library for a TVM with tvm_ffi (0.22 or newer). Older libraries have `__tvm_dev_mblob`."""
+"""A symbol in every library for a TVM with tvm_ffi (0.22 or newer). Older libraries have
+`__tvm_dev_mblob`.
+"""
 
 METADATA_KEY = "tvm_version"
 """The key in a model's metadata for the version of TVM that compiled it. Only this build's mlc-llm writes it."""
+
+OLD_LIBRARY_SYMBOL = b"__tvm_dev_mblob"
+
+METADATA_START = b'{"model_type": '
+STAMP = re.compile(rb'"%s": "([^"]{0,100})"' % METADATA_KEY.encode())
+OVERLAP = 256
+"""More bytes than any text that is searched for in a library."""
+
+PROGRAM_HEADER = struct.Struct("<8xQ16xQ16x")
+"""Offset and size of a segment in the file."""
 
 ELF_MACHINES = {"aarch64": 183, "x86_64": 62}
 """Maps the output of `uname -m` to ELF's e_machine."""
@@ -55,14 +109,18 @@ def check_model(folder: Path, library: Path | None = None, hashes: bool = False)
             f"{folder}: expected the folder of a model, found {'a file' if folder.exists() else 'nothing'}"
         )
     make_config = f"mlc_llm gen_config CHECKPOINT --output {folder}"
-    vocabulary = _read_json(folder / CONFIG, make_config).get("vocab_size", 1)
+    config = _read_json(folder / CONFIG, make_config)
+    vocabulary = config.get("vocab_size", 1)
     if type(vocabulary) is not int or vocabulary < 1:
         raise ModelError(
             f"{folder / CONFIG}: vocab_size: expected a number of tokens, found {json.dumps(vocabulary)[:100]};"
             f" make it: {make_config}"
         )
+    if "vocab_size" in config:
+        _check_token_numbers(config, folder / CONFIG, make_config)
     convert = _copy_again(folder)
-    for shard in read_shards(folder):
+    shards = read_shards(folder)
+    for shard in shards:
         path = folder / shard["dataPath"]
         if not path.is_file():
             raise ModelError(f"{path}: expected a weight shard of {shard['nbytes']} bytes, found nothing; {convert}")
@@ -74,12 +132,156 @@ def check_model(folder: Path, library: Path | None = None, hashes: bool = False)
                 found = hashlib.file_digest(file, "md5").hexdigest()
             if found != shard["md5sum"]:
                 raise ModelError(f"{path}: expected md5 {shard['md5sum']}, found {found}; {convert}")
-    if not any((folder / name).is_file() for name in TOKENIZERS):
+    tokenizer = next((folder / name for name in TOKENIZERS if (folder / name).is_file()), None)
+    if tokenizer is None:
         raise ModelError(
             f"{folder}: expected a tokenizer ({', '.join(TOKENIZERS)}), found none; copy it there: mlc_llm gen_config"
         )
+    _check_tokenizer(tokenizer, config.get("vocab_size"))
     if library is not None:
-        check_library(library, f"mlc_llm compile {folder / CONFIG} --device cpu --output {library}")
+        remedy = f"mlc_llm compile {folder / CONFIG} --device cpu --output {library}"
+        metadata = check_library(library, remedy)
+        if "vocab_size" in config:
+            _check_vocabulary(vocabulary, folder / CONFIG, shards, metadata)
+    _load_tokenizer(tokenizer)
+
+
+def _check_token_numbers(config: dict[str, Any], path: Path, remedy: str) -> None:
+    """Compares the numbers of tokens in a configuration with its vocab_size.
+
+    Raises:
+        ModelError: the model has no such token. The native code would use it as an index.
+    """
+    template = config.get("conv_template")
+    for section, where in ((config, ""), (template if isinstance(template, dict) else {}, "conv_template.")):
+        for key, value in section.items():
+            if value is None or not re.search(r"(^|_)token_ids?$", key):
+                continue
+            # The engine computes with the tokens of a prefix. It only compares others; -1 then stands for none.
+            computed = key == "system_prefix_token_ids"
+            first, end = (0, 0) if computed else (-1, MAX_EXTRA_TOKENS)
+            end += config["vocab_size"]
+            for number in value if isinstance(value, list) else [value]:
+                if type(number) is not int or not first <= number < end:
+                    raise ModelError(
+                        f"{path}: {where}{key}: expected tokens from {first} to {end - 1}, for a vocab_size of"
+                        f" {config['vocab_size']}, found {json.dumps(number)[:100]}; make it: {remedy}"
+                    )
+
+
+def _check_tokenizer(tokenizer: Path, vocabulary: int | None) -> None:
+    """Checks the size of a tokenizer, and the numbers of tokens in a tokenizer.json.
+
+    Args:
+        tokenizer: the file.
+        vocabulary: the model's number of tokens, if known.
+
+    Raises:
+        ModelError: it is too large, or has tokens that the model has not.
+    """
+    remedy = "copy it again or make it: mlc_llm gen_config"
+    if tokenizer.suffix != ".json":
+        _check_size(tokenizer, remedy)
+        return
+    content = _read_json(tokenizer, remedy)
+    end = (vocabulary or 1 << 31) + (MAX_EXTRA_TOKENS if vocabulary else 0)
+    for number in _tokens(content) if tokenizer.name == "tokenizer.json" else content.values():
+        if type(number) is not int or not 0 <= number < end:
+            expected = f"tokens from 0 to {end - 1}" + (f", for a vocab_size of {vocabulary}" if vocabulary else "")
+            raise ModelError(f"{tokenizer}: expected {expected}, found {json.dumps(number)[:100]}; {remedy}")
+
+
+def _tokens(tokenizer: dict[str, Any]) -> list[Any]:
+    """Returns the numbers of tokens in a tokenizer.json. Whether the rest has its format, loading it shows."""
+    numbers = []
+    model, added, processor = (tokenizer.get(key) for key in ("model", "added_tokens", "post_processor"))
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, dict):
+        numbers += vocabulary.values()
+    elif isinstance(vocabulary, list):
+        numbers.append(max(len(vocabulary) - 1, 0))
+    if isinstance(added, list):
+        numbers += [token["id"] for token in added if isinstance(token, dict) and "id" in token]
+    processors = processor.get("processors") if isinstance(processor, dict) else None
+    for template in [processor, *(processors if isinstance(processors, list) else [])]:
+        special = template.get("special_tokens") if isinstance(template, dict) else None
+        for token in special.values() if isinstance(special, dict) else ():
+            if isinstance(token, dict) and isinstance(token.get("ids"), list):
+                numbers += token["ids"]
+    return numbers
+
+
+def _load_tokenizer(tokenizer: Path) -> None:
+    """Loads a tokenizer in another process, because the native code aborts or overflows its stack if one is damaged.
+
+    Raises:
+        ModelError: it cannot be loaded. Names the last line that the native code wrote.
+    """
+    import tvm.base
+
+    from mlc_llm import libinfo
+
+    runtime = Path(tvm.base._LOADED_LIBS["tvm_runtime"]._name)
+    extra = runtime.with_name("libtvm_runtime_extra.so")
+    libraries = [str(runtime), *([str(extra)] if extra.exists() else []), libinfo.find_lib_path("mlc_llm")[0]]
+    command = [sys.executable, "-I", "-S", "-B", "-c", LOAD_TOKENIZER, str(tokenizer.parent.absolute())]
+    try:
+        done = subprocess.run(
+            [*command, json.dumps(sys.path), json.dumps(libraries)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=TOKENIZER_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        found = f"nothing after {TOKENIZER_SECONDS} seconds"
+    except OSError as error:
+        logger.warning("%s: not tried before loading it: %s", tokenizer, error)
+        return
+    else:
+        if not done.returncode:
+            return
+        # Rust ends with advice, not with the error.
+        lines = [
+            line
+            for line in map(str.strip, done.stderr.splitlines())
+            if line and not re.match("note:|fatal runtime", line)
+        ]
+        found = (lines or ["no message"])[-1][:300]
+        if done.stdout.strip() != "ready":
+            # Python without a usual installation, for example in another program. It is not the tokenizer's fault.
+            logger.warning("%s: not tried before loading it: %s", tokenizer, found)
+            return
+        if done.returncode < 0:
+            found = f"{signal.Signals(-done.returncode).name}: {found}"
+    raise ModelError(
+        f"{tokenizer}: expected a tokenizer that can be loaded, found: {found}; copy it again or make it:"
+        " mlc_llm gen_config"
+    )
+
+
+def _check_vocabulary(vocabulary: int, path: Path, shards: list[dict[str, Any]], metadata: dict[str, Any]) -> None:
+    """Compares vocab_size with the weights whose shape depends on it, according to the library's metadata.
+
+    Raises:
+        ModelError: it differs. The engine would fail at its first request.
+    """
+    shapes = {tensor["name"]: tensor["shape"] for shard in shards for tensor in shard["records"]}
+    parameters = metadata.get("params")
+    for parameter in parameters if isinstance(parameters, list) else []:
+        name, dimensions = (
+            (parameter.get(key) for key in ("name", "shape")) if isinstance(parameter, dict) else ("", ())
+        )
+        found = shapes.get(name) if isinstance(name, str) else None
+        if found is None or not isinstance(dimensions, list) or len(dimensions) != len(found):
+            continue
+        for dimension, length in zip(dimensions, found):
+            if dimension == "vocab_size" and length != vocabulary:
+                raise ModelError(
+                    f"{path}: vocab_size: expected {length}, as the weights {name} have, found {vocabulary}; make it:"
+                    f" mlc_llm gen_config CHECKPOINT --output {path.parent}"
+                )
 
 
 def read_shards(folder: Path) -> list[dict[str, Any]]:
@@ -160,7 +362,7 @@ def _field(record: Any, where: str, key: str, kind: type) -> Any:
     return value
 
 
-def check_library(library: Path, remedy: str) -> None:
+def check_library(library: Path, remedy: str) -> dict[str, Any]:
     """Checks that a file is the library of a model without loading it, because a truncated one would kill the process.
 
     This reads the ELF-64 header and program headers (System V ABI, chapters 4 and 5), and searches the file's bytes for
@@ -170,53 +372,103 @@ def check_library(library: Path, remedy: str) -> None:
         library: the file.
         remedy: the command that makes the library.
 
+    Returns:
+        The model's metadata; empty if mlc-llm without this build's additions compiled it.
+
     Raises:
         ModelError: it is not the library of a model.
     """
     if not library.is_file():
         raise ModelError(f"{library}: expected the library of a model, found nothing; make it: {remedy}")
-    with library.open("rb") as file:
-        header = file.read(64)
-        if len(header) < 64 or header[:6] != b"\x7fELF\x02\x01":
-            raise ModelError(
-                f"{library}: expected the library of a model, an ELF file of 64 bits, found {header[:8]!r}; make it:"
-                f" {remedy}"
-            )
-        (machine,) = struct.unpack_from("<H", header, 0x12)
-        here = platform.machine()
-        if machine != ELF_MACHINES.get(here, machine):
-            raise ModelError(
-                f"{library}: expected a library for {here}, found one for ELF machine {machine}; make it: {remedy}"
-            )
-        start, section_start = struct.unpack_from("<QQ", header, 0x20)
-        size, count, section_size, section_count = struct.unpack_from("<HHHH", header, 0x36)
+    try:
+        with library.open("rb") as file:
+            _check_elf(file, library, remedy)
+            return _metadata(file, library, remedy)
+    except OSError as error:
+        raise ModelError(f"{library}: expected the library of a model, found: {error.strerror}; {remedy}") from None
+
+
+def _check_elf(file: BinaryIO, library: Path, remedy: str) -> None:
+    """Checks that the parts that a library's ELF header names are in the file."""
+    header = file.read(64)
+    if len(header) < 64 or header[:6] != b"\x7fELF\x02\x01":
+        raise ModelError(
+            f"{library}: expected the library of a model, an ELF file of 64 bits, found {header[:8]!r}; make it:"
+            f" {remedy}"
+        )
+    (machine,) = struct.unpack_from("<H", header, 0x12)
+    here = platform.machine()
+    if machine != ELF_MACHINES.get(here, machine):
+        raise ModelError(
+            f"{library}: expected a library for {here}, found one for ELF machine {machine}; make it: {remedy}"
+        )
+    start, section_start = struct.unpack_from("<QQ", header, 0x20)
+    size, count, section_size, section_count = struct.unpack_from("<HHHH", header, 0x36)
+    if size != PROGRAM_HEADER.size or not count:
+        raise ModelError(
+            f"{library}: expected ELF program headers of {PROGRAM_HEADER.size} bytes, found {count} of {size}: the file"
+            f" is damaged; make it: {remedy}"
+        )
+    found = library.stat().st_size
+    expected = max(start + size * count, section_start + section_size * section_count)
+    if found >= expected:
         file.seek(start)
-        segments = file.read(size * count)
-        ends = [
-            sum(struct.unpack_from("<Q16xQ", segments, index * size + 8))
-            for index in range(len(segments) // size if size else 0)
-        ]
-        expected = max([start + size * count, section_start + section_size * section_count, *ends])
-        if library.stat().st_size < expected:
-            raise ModelError(
-                f"{library}: expected {expected} bytes, found {library.stat().st_size}: the file is truncated; make it:"
-                f" {remedy}"
-            )
-        file.seek(0)
-        content = file.read()
-    if LIBRARY_SYMBOL not in content:
-        what = "one for an older TVM" if b"__tvm_dev_mblob" in content else "a library without models"
+        ends = [offset + length for offset, length in PROGRAM_HEADER.iter_unpack(file.read(size * count))]
+        expected = max(expected, *ends)
+    if found < expected:
+        raise ModelError(
+            f"{library}: expected {expected} bytes, found {found}: the file is truncated; make it: {remedy}"
+        )
+
+
+def _metadata(file: BinaryIO, library: Path, remedy: str) -> dict[str, Any]:
+    """Returns the metadata in a library, which its data contains as plain JSON, or nothing if it has no stamp.
+
+    This reads the file in parts: all of it would be gigabytes, and a part of a mapped file that cannot be read kills
+    the process.
+    """
+    found, metadata_start, position, part = set(), None, 0, b""
+    stamp = None
+    file.seek(0)
+    while more := file.read(READ_BYTES):
+        # What is searched for may be on the border of two parts.
+        kept = part[-OVERLAP:]
+        part, start = kept + more, position - len(kept)
+        position += len(more)
+        found |= {symbol for symbol in (LIBRARY_SYMBOL, OLD_LIBRARY_SYMBOL) if symbol in part}
+        if stamp is None:
+            stamp = STAMP.search(part)
+            begin = part.rfind(METADATA_START, 0, stamp.start() if stamp else len(part))
+            metadata_start = start + begin if begin >= 0 else metadata_start
+    if LIBRARY_SYMBOL not in found:
+        what = "one for an older TVM" if OLD_LIBRARY_SYMBOL in found else "a library without models"
         raise ModelError(
             f"{library}: expected a model compiled for this TVM ({LIBRARY_SYMBOL.decode()}), found {what}; make it:"
             f" {remedy}"
         )
-    # The library's data contains the metadata as plain JSON. All builds of a TVM release run each other's models.
-    stamp = re.search(rb'"%s": "([^"]*)"' % METADATA_KEY.encode(), content)
-    if stamp and _release(stamp[1].decode()) != _release(versions.TVM):
+    if stamp is None:
+        return {}
+    # All builds of a TVM release run each other's models.
+    version = stamp[1].decode("latin-1")
+    if _release(version) != _release(versions.TVM):
         raise ModelError(
-            f"{library}: expected a model compiled for TVM {versions.TVM}, found one for {stamp[1].decode()}; make it"
+            f"{library}: expected a model compiled for TVM {versions.TVM}, found one for {_short(version)}; make it"
             f" again: {remedy}"
         )
+    file.seek(metadata_start or 0)
+    try:
+        # A character is a byte: JSON from Python is ASCII.
+        metadata, _ = json.JSONDecoder().raw_decode(file.read(MAX_METADATA_BYTES).decode("latin-1"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(
+            f"{library}: expected metadata in JSON, found: {_short(str(error))}: the file is damaged; make it: {remedy}"
+        ) from None
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _short(text: str) -> str:
+    """Returns text from a damaged file in a form that fits in a line."""
+    return text.encode("unicode_escape").decode()[:100]
 
 
 def _release(version: str) -> str:
@@ -224,20 +476,42 @@ def _release(version: str) -> str:
     return version.partition("+")[0]
 
 
+def _check_size(path: Path, remedy: str) -> None:
+    """Raises:
+    ModelError: the file is too large.
+    """
+    size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise ModelError(f"{path}: expected at most {MAX_FILE_BYTES} bytes, found {size}; {remedy}")
+
+
 def _read_json(path: Path, remedy: str) -> dict[str, Any]:
     """Reads a JSON object from a file.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is none, or native code could not parse it.
     """
     if not path.is_file():
         raise ModelError(f"{path}: expected a file of the model, found nothing; make it: {remedy}")
+    _check_size(path, remedy)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: expected JSON, found: {error}; make it: {remedy}") from None
+    except OSError as error:
+        raise ModelError(f"{path}: expected JSON, found: {error.strerror}; make it: {remedy}") from None
     if not isinstance(content, dict):
         raise ModelError(f"{path}: expected a JSON object, found {type(content).__name__}; make it: {remedy}")
+    level: list[Any] = [content]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+    if level:
+        raise ModelError(f"{path}: expected JSON with at most {MAX_DEPTH} levels, found more; make it: {remedy}")
     return content
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +106,155 @@ def test_a_spoilt_model_is_refused_in_one_line(folder: Path, what: str) -> None:
     assert message in line and command in line
 
 
+def replace_tokenizer(name: str, content: bytes) -> Callable[[Path], object]:
+    """Leaves this file as a model's only tokenizer."""
+
+    def replace(folder: Path) -> None:
+        remove_tokenizer(folder)
+        (folder / name).write_bytes(content)
+
+    return replace
+
+
+def edit_tokenizer(change: Callable[[dict], object]) -> Callable[[Path], object]:
+    return lambda folder: edit(folder / "tokenizer.json", change)
+
+
+def token(number: object) -> dict[str, object]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    return {"id": number, "content": "zz", **flags}
+
+
+# How the tokenizer is spoilt, the file that is named, and what the error says.
+SPOILT_TOKENIZERS: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    # These would kill the process: an abort of Rust, and a stack that overflows.
+    "empty object": (replace_tokenizer("tokenizer.json", b"{}"), "tokenizer.json", "can be loaded, found: SIGABRT: "),
+    "nested": (replace_tokenizer("tokenizer.json", b"[" * 200_000), "tokenizer.json", "expected JSON, found: "),
+    "nested object": (
+        replace_tokenizer("tokenizer.json", b'{"x":' * 65 + b"1" + b"}" * 65),
+        "tokenizer.json",
+        "expected JSON with at most 64 levels, found more",
+    ),
+    "cut short": (lambda folder: truncate(folder / "tokenizer.json", 4000), "tokenizer.json", "expected JSON, found: "),
+    "no text": (replace_tokenizer("tokenizer.json", b"\xff{}"), "tokenizer.json", "expected JSON, found: "),
+    "no object": (replace_tokenizer("tokenizer.json", b"[]"), "tokenizer.json", "expected a JSON object, found list"),
+    "merges of other tokens": (
+        edit_tokenizer(lambda content: content["model"].update(merges=["never before"])),
+        "tokenizer.json",
+        "can be loaded, found: SIGABRT: ",
+    ),
+    "sentencepiece": (replace_tokenizer("tokenizer.model", b"\xff" * 500), "tokenizer.model", "can be loaded, found: "),
+    "RWKV": (replace_tokenizer("tokenizer_model", b"\xff" * 500), "tokenizer_model", "can be loaded, found: "),
+    "token number": (
+        edit_tokenizer(lambda content: content["added_tokens"].append(token(4294967290))),
+        "tokenizer.json",
+        "expected tokens from 0 to 383, for a vocab_size of 320, found 4294967290",
+    ),
+    "token number in the vocabulary": (
+        edit_tokenizer(lambda content: content["model"]["vocab"].update(zz=384)),
+        "tokenizer.json",
+        "found 384",
+    ),
+    "token number in the template": (
+        edit_tokenizer(
+            lambda content: content.update(
+                post_processor={"type": "TemplateProcessing", "special_tokens": {"<s>": {"id": "<s>", "ids": [-1]}}}
+            )
+        ),
+        "tokenizer.json",
+        "found -1",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT_TOKENIZERS)
+def test_a_spoilt_tokenizer_is_refused_in_one_line(folder: Path, tmp_path: Path, what: str) -> None:
+    spoil, name, message = SPOILT_TOKENIZERS[what]
+    spoil(folder)
+    line = run(tmp_path, "-m", "mlc_llm._mlc_bazel.model_check", folder, LIBRARY).stderr.splitlines()[-1]
+    assert line.startswith(f"model_check: {folder / name}: expected ") and len(line) < 1000
+    assert message in line and "mlc_llm gen_config" in line
+
+
+def test_a_large_tokenizer_is_refused_before_it_is_read(folder: Path) -> None:
+    with (folder / "tokenizer.json").open("r+b") as file:
+        file.truncate((256 << 20) + 1)
+    with pytest.raises(model_check.ModelError, match="expected at most 268435456 bytes, found 268435457"):
+        model_check.check_model(folder)
+
+
+def test_a_tokenizer_that_does_not_end_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_check, "LOAD_TOKENIZER", "import time; print('ready', flush=True); time.sleep(600)")
+    monkeypatch.setattr(model_check, "TOKENIZER_SECONDS", 1)
+    with pytest.raises(model_check.ModelError, match=r"tokenizer.json: .* found: nothing after 1 seconds"):
+        model_check.check_model(folder)
+
+
+def test_a_python_that_cannot_try_tokenizers_is_no_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application that embeds Python, for example, has another program in sys.executable."""
+    for program in ("", "/nonexistent/python", shutil.which("false") or ""):
+        monkeypatch.setattr(sys, "executable", program)
+        model_check.check_model(folder, LIBRARY)
+
+
+@pytest.mark.parametrize("number", [0, 319, 383])
+def test_a_tokenizer_may_have_some_tokens_more_than_the_model(folder: Path, number: int) -> None:
+    edit(folder / "tokenizer.json", lambda content: content["model"]["vocab"].update(zz=number))
+    model_check.check_model(folder, LIBRARY)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        (
+            "conv_template",
+            "system_prefix_token_ids",
+            [1, 99999999],
+            "expected tokens from 0 to 319, for a vocab_size of",
+        ),
+        ("conv_template", "system_prefix_token_ids", [320], "found 320"),
+        ("conv_template", "system_prefix_token_ids", [-7], "found -7"),
+        (
+            "conv_template",
+            "stop_token_ids",
+            [2, 1 << 40],
+            "expected tokens from -1 to 383, for a vocab_size of 320, found",
+        ),
+        ("conv_template", "stop_token_ids", ["2"], 'found "2"'),
+        ("conv_template", "stop_token_ids", [True], "found true"),
+        ("", "bos_token_id", 384, "found 384"),
+        ("", "eos_token_id", [2, -2], "found -2"),
+        ("", "pad_token_id", 0.5, "found 0.5"),
+    ],
+)
+def test_a_token_that_the_model_has_not_is_refused(
+    folder: Path, section: str, key: str, value: object, message: str
+) -> None:
+    edit(folder / CONFIG, lambda config: (config[section] if section else config).update({key: value}))
+    with pytest.raises(model_check.ModelError) as caught:
+        MLCEngine(str(folder), model_lib=str(LIBRARY), device="cpu")
+    line = str(caught.value)
+    path = f"{section}.{key}".removeprefix(".")
+    assert line.startswith(f"{folder / CONFIG}: {path}: expected tokens") and "\n" not in line
+    assert message in line and "gen_config" in line
+
+
+@pytest.mark.parametrize(("key", "value"), [("pad_token_id", -1), ("eos_token_id", [2, 320]), ("bos_token_id", None)])
+def test_a_token_that_stands_for_none_passes(folder: Path, key: str, value: object) -> None:
+    edit(folder / CONFIG, lambda config: config.update({key: value}))
+    model_check.check_model(folder, LIBRARY)
+
+
+def test_a_vocabulary_of_another_size_than_the_weights_is_refused(folder: Path) -> None:
+    """Upstream loads the model, and its first request fails the engine."""
+    edit(folder / CONFIG, lambda config: config.update(vocab_size=100_000))
+    with pytest.raises(model_check.ModelError) as caught:
+        MLCEngine(str(folder), model_lib=str(LIBRARY), device="cpu")
+    line = str(caught.value)
+    assert line.startswith(f"{folder / CONFIG}: vocab_size: expected 320, as the weights ") and "\n" not in line
+    assert "found 100000" in line and "gen_config" in line
+
+
 TENSOR = {"name": "x", "shape": [4], "dtype": "float32", "format": "raw", "nbytes": 16, "byteOffset": 48}
 WEIGHT = {"dataPath": "p.bin", "format": "raw-shard", "nbytes": 64, "records": [TENSOR]}
 
@@ -112,7 +262,7 @@ WEIGHT = {"dataPath": "p.bin", "format": "raw-shard", "nbytes": 64, "records": [
 def check_records(folder: Path, cache: object, config: object = None) -> None:
     """Checks a model with one shard of 64 bytes and this list of tensors, which nothing else reads."""
     (folder / "p.bin").write_bytes(bytes(64))
-    (folder / "tokenizer.json").write_text("{}")
+    shutil.copyfile(WEIGHTS / "tokenizer.json", folder / "tokenizer.json")
     (folder / CONFIG).write_text(json.dumps(config or {}))
     (folder / CACHE).write_text(cache if isinstance(cache, str) else json.dumps(cache))
     model_check.check_model(folder, hashes=True)
@@ -224,6 +374,17 @@ SPOILT_LIBRARIES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         lambda content: content.replace(STAMP, STAMP.replace(b"0.26", b"0.25")),
         "found one for 0.25.0+mlc",
     ),
+    "stamp that is no text": (
+        lambda content: content.replace(STAMP, STAMP.replace(b"0.26", b"0.\xff\n")),
+        r"found one for 0.\xff\n.0+mlc",
+    ),
+    "damaged metadata": (
+        lambda content: content.replace(b'{"model_type": "', b'{"model_type": \xff'),
+        "expected metadata in JSON, found: Expecting value",
+    ),
+    "program headers of no size": (elf(0x36, b"\x01\0"), "expected ELF program headers of 56 bytes, found"),
+    "no program headers": (elf(0x38, b"\0\0"), "expected ELF program headers of 56 bytes, found 0 of 56"),
+    "program headers far away": (elf(0x20, b"\xff" * 8), "the file is truncated"),
     "something else": (
         lambda content: content.replace(SYMBOL, b"__tvm_ffi__something__"),
         "found a library without models",
@@ -251,6 +412,27 @@ def test_a_spoilt_library_is_refused_in_one_line(tmp_path: Path, what: str) -> N
     line = str(caught.value)
     assert line.startswith(f"{library}: expected ") and "\n" not in line
     assert message in line and f"mlc_llm compile {WEIGHTS}" in line
+
+
+@pytest.mark.parametrize("size", [64, 1000, 4096])
+def test_a_library_is_read_in_parts(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """What is searched for is then on the border of parts."""
+    monkeypatch.setattr(model_check, "READ_BYTES", size)
+    metadata = model_check.check_library(LIBRARY, "")
+    assert metadata["model_type"] == "llama" and metadata[model_check.METADATA_KEY] == versions.TVM
+
+
+def test_a_large_library_takes_little_memory(tmp_path: Path) -> None:
+    library = tmp_path / "large.so"
+    shutil.copyfile(LIBRARY, library)
+    with library.open("r+b") as file:
+        file.truncate(1 << 30)
+    tracemalloc.start()
+    try:
+        model_check.check_library(library, "")
+        assert tracemalloc.get_traced_memory()[1] < 200 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_good_model_passes(monkeypatch: pytest.MonkeyPatch) -> None:
