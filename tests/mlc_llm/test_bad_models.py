@@ -69,7 +69,7 @@ def remove_tokenizer(folder: Path) -> None:
         path.unlink()
 
 
-def edit(path: Path, change: Callable[[dict], None]) -> None:
+def edit(path: Path, change: Callable[[dict], object]) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))

@@ -304,11 +304,12 @@ def test_the_library_for_cpp_programs_loads_too() -> None:
 
 
 def test_both_libraries_in_one_process_are_refused() -> None:
-    """Both register the same functions, and TVM refuses to register a function twice. Upstream ends the process instead
-    of raising an error.
+    """Both register the same types and functions, and TVM refuses to register one twice. Upstream ends the process
+    instead of raising an error.
     """
     library = Path(mlc_llm.base._LIB_PATH).with_name("libmlc_llm.so")
     no_core_file = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))"
     done = run(f"{no_core_file}; import mlc_llm, ctypes; ctypes.CDLL({str(library)!r})", check=False)
     assert done.returncode == -signal.SIGABRT
-    assert re.search(r"Global Function `mlc\.\S+` is already registered", done.stderr)
+    # Which of them comes first depends on the order in which the library's files were linked.
+    assert "mlc" in done.stderr and "already registered" in done.stderr

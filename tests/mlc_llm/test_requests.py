@@ -451,7 +451,8 @@ def test_numbers_that_are_not_finite_are_refused(app: access.Guard, path: str, n
 
 
 def test_an_empty_prompt_is_refused(app: access.Guard) -> None:
-    for prompt in ("", []):
+    empty: tuple[str | list[int], ...] = ("", [])
+    for prompt in empty:
         assert refusal(app, COMPLETION, prompt=prompt) == "prompt: expected a text or tokens, found none"
     assert refusal(app, CHAT, messages=[]) == "messages: expected at least one, found none"
 

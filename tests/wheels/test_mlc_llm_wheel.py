@@ -82,6 +82,7 @@ def test_holds_only_upstreams_files_and_ours(wheel: Wheel, upstream: dict[str, b
         "__init__",
         "access",
         "compatibility",
+        "connections",
         "engine_watch",
         "health",
         "hub",
