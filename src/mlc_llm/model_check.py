@@ -193,7 +193,7 @@ def _check_tokenizer(tokenizer: Path, vocabulary: int | None) -> None:
 
 def _tokens(tokenizer: dict[str, Any]) -> list[Any]:
     """Returns the numbers of tokens in a tokenizer.json. Whether the rest has its format, loading it shows."""
-    numbers = []
+    numbers: list[Any] = []
     model, added, processor = (tokenizer.get(key) for key in ("model", "added_tokens", "post_processor"))
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocabulary, dict):
