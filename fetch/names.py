@@ -12,6 +12,11 @@ from fetch import errors
 # Enough for file names, versions with an epoch and project names of every ecosystem here. A name starts with a letter
 # or a digit, so it is never hidden, an option, "." or "..". It has no separator, blank, control or non-ASCII character.
 _BASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~!%@=,:-]{0,199}")
+# A path whose parts Bazel also takes as names of targets.
+_PART = r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,149}"
+_TARGET_PATH = re.compile(rf"(?:{_PART}/){{0,9}}{_PART}")
+# Files that Bazel reads, on file systems that ignore case too.
+_OF_BAZEL = re.compile(r"(?:build|module|repo|workspace)(?:\.bazel|\.bzlmod)?", re.IGNORECASE)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -35,6 +40,17 @@ def base_name(value: object, what: str) -> str:
       UnsafeNameError: it is anything else.
     """
     return _checked(_BASE_NAME, value, what, "a plain file name")
+
+
+def is_target_path(value: object) -> bool:
+    """Says whether `value` is a relative path of plain names whose last one can lie next to a BUILD file.
+
+    Every name starts with a letter, a digit or "_" and has only characters of a target; the last one is none that
+    Bazel reads itself, such as BUILD or MODULE.bazel.
+    """
+    if not isinstance(value, str) or not _TARGET_PATH.fullmatch(value):
+        return False
+    return not _OF_BAZEL.fullmatch(value.rpartition("/")[2])
 
 
 def sha256(value: object, what: str, prefix: str = "") -> str:

@@ -43,16 +43,16 @@ def pin(locked: Input) -> Pin:
     if locked.from_git:
         repository = re.sub(r"^pkg:github/([^/]+/[^@]+)@.*", r"https://github.com/\1", locked.purl)
         return Pin(osv.GIT, repository, locked.version, ("source",))
-    uses = ("source",) if locked.ecosystem == inputs.SOURCE else locked.uses
-    return Pin(osv.PYPI, locked.name, locked.version, uses)
+    uses = {inputs.MODEL: ("model",), inputs.SOURCE: ("source",)}.get(locked.ecosystem, locked.uses)
+    return Pin(osv.PYPI, locked.distribution, locked.version, uses)
 
 
 def pins(locked: Iterable[Input]) -> list[Pin]:
     """The pins of inputs, sorted. What names the same thing, as all packages of one Debian source do, is one pin with
-    the uses of all.
+    the uses of all. Models from hubs and local folders have none: nobody publishes vulnerabilities of models.
     """
     uses: dict[Pin, set[str]] = {}
-    for each in map(pin, locked):
+    for each in map(pin, (each for each in locked if each.ecosystem != inputs.MODEL or each.distribution)):
         uses.setdefault(each.without_uses, set()).update(each.uses)
     found = [Pin(key.ecosystem, key.name, key.version, tuple(sorted(used)), key.suite) for key, used in uses.items()]
     return sorted(found, key=lambda each: (each.ecosystem, each.name, each.version))

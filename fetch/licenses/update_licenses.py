@@ -339,6 +339,15 @@ def wheel_license(path: Path, reviewed: Reviewed) -> str:
         return pypi_licenses(parse_email(wheel.read(metadata))[0], texts, reviewed)
 
 
+def model_license(stated: str) -> str:
+    """The SPDX expression of what a model's card, or locks/models.packages.json, states.
+
+    >>> model_license("apache-2.0"), model_license("llama3.2")
+    ('Apache-2.0', 'LicenseRef-model-llama3.2')
+    """
+    return join([known_name(stated) or _valid(stated) or license_ref(f"model-{stated}")])
+
+
 def _texts(archive: tarfile.TarFile, folder: str) -> tuple[dict[str, bytes], list[str]]:
     """The files directly in a folder of a tar: name → content of metadata files, and the texts of licence files."""
     stating: dict[str, bytes] = {}
@@ -418,14 +427,19 @@ class Updater:
             source = checkout.from_entry(locked.name, locked.entry)
             checkouts = checkout.folder_of_checkouts(lock_file.folder().parent)
             return locked.name, git_license(checkout.from_anywhere(source, checkouts), locked.name, self._reviewed)
+        if "license" in locked.entry:
+            return locked.name, model_license(locked.entry["license"])
         path = self._fetch(locked)
         try:
             if locked.ecosystem == inputs.DEBIAN:
                 owner, text = copyright_file(path, locked.name)
                 return owner, debian_licenses(text, owner, self._reviewed) if text else ""
-            read = {inputs.CRATE: crate_license, inputs.PYPI: wheel_license, inputs.SOURCE: sdist_license}[
-                locked.ecosystem
-            ]
+            read = {
+                inputs.CRATE: crate_license,
+                inputs.MODEL: wheel_license,
+                inputs.PYPI: wheel_license,
+                inputs.SOURCE: sdist_license,
+            }[locked.ecosystem]
             return locked.name, read(path, self._reviewed)
         finally:
             if not self._keep:
@@ -449,12 +463,13 @@ class Updater:
             template, after = self._crates
             urls = [registry.download_url(template, locked.name, locked.version, sha256)]
         else:
-            after = pypi.page_url(locked.name)
-            urls = [file["url"] for file in pypi.files(locked.name) if file["hashes"].get("sha256") == sha256]
+            after = pypi.page_url(locked.distribution)
+            listed = pypi.files(locked.distribution)
+            urls = [file["url"] for file in listed if file["hashes"].get("sha256") == sha256]
             if not urls:
                 raise pypi.PyPIError(
-                    f"the index that pip is configured with has no file of '{locked.name}' with sha256 {sha256}. "
-                    "Set PIP_INDEX_URL to one that has."
+                    f"the index that pip is configured with has no file of '{locked.distribution}' with sha256"
+                    f" {sha256}. Set PIP_INDEX_URL to one that has."
                 )
         return download.fetch(urls, path, sha256, size, after=after)
 

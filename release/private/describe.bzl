@@ -4,15 +4,8 @@ load("//:version.bzl", "VERSION")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 load(":document.bzl", "document")
 
-_LOCKS = [
-    "//locks:bazel.lock.json",
-    "//locks:crates.lock.json",
-    "//locks:debian.lock.json",
-    "//locks:licenses.lock.json",
-    "//locks:requirements.lock.txt",
-    "//locks:sources.lock.json",
-]
-_LOCK_ARGUMENTS = ["--locks"] + ["$(execpath {})".format(lock) for lock in _LOCKS]
+_LOCKS = ["//locks"]
+_LOCK_ARGUMENTS = ["--locks $(execpaths //locks)"]
 
 _OPTIONS = [] if NEEDS_CUDA else ["--config=cuda"]
 

@@ -1,8 +1,6 @@
 """Writes the inputs of a release, as JSON.
 
-    python3 -m release.private.inputs --locks locks/crates.lock.json locks/debian.lock.json \\
-        locks/requirements.lock.txt locks/sources.lock.json locks/licenses.lock.json --release vVERSION \\
-        --output inputs.json
+    python3 -m release.private.inputs --locks locks/*.lock.* --release vVERSION --output inputs.json
 
 Writes {"release": "vVERSION", "inputs": [{"ecosystem": …, "name": …, …}, …]}: the fields of `fetch.locks.Input`, sorted
 by `Input.identity`.

@@ -19,13 +19,19 @@ import sys
 from typing import Any
 
 from fetch.arguments import named_path
-from fetch.locks import CRATE, DEBIAN, PYPI, SOURCE, Input
+from fetch.locks import CRATE, DEBIAN, MODEL, PYPI, SOURCE, Input
 from oci import image_facts, status
 from oci.image_facts import ImageFacts, LayerContent
 from oci.report import pages
 from release.private import publish, stamp
 
-ECOSYSTEMS = {DEBIAN: "Debian packages", PYPI: "Python distributions", SOURCE: "Sources", CRATE: "Rust crates"}
+ECOSYSTEMS = {
+    DEBIAN: "Debian packages",
+    PYPI: "Python distributions",
+    SOURCE: "Sources",
+    CRATE: "Rust crates",
+    MODEL: "Models",
+}
 
 _HTML = pathlib.Path(__file__).with_name("page.html.jinja")
 _NOTES = pathlib.Path(__file__).with_name("notes.md.jinja")

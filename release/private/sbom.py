@@ -350,6 +350,7 @@ def _input_component(locked: Input, roles: list[str], *, shipped: bool) -> Compo
         locked.purl,
         locked.license,
         locked.sha256,
+        ComponentType.MACHINE_LEARNING_MODEL if locked.ecosystem == inputs.MODEL else ComponentType.LIBRARY,
         shipped=shipped,
         roles=tuple(roles),
     )
@@ -378,6 +379,8 @@ _PURPOSES = {
     ComponentType.APPLICATION: PackagePurpose.APPLICATION,
     ComponentType.CONTAINER: PackagePurpose.CONTAINER,
     ComponentType.LIBRARY: PackagePurpose.LIBRARY,
+    # SPDX 2.3 has no purpose for models.
+    ComponentType.MACHINE_LEARNING_MODEL: PackagePurpose.OTHER,
 }
 
 

@@ -407,6 +407,27 @@ def small_lock(name: str, key: str, most: int = 3) -> str:
 SMALL_LOCKS = {
     locks.CRATES_LOCK: small_lock(locks.CRATES_LOCK, "crates"),
     locks.DEBIAN_LOCK: small_lock(locks.DEBIAN_LOCK, "packages"),
+    locks.MODELS_LOCK: json.dumps(
+        {
+            "models": {
+                **json.loads(LOCK[locks.MODELS_LOCK])["models"],
+                "of_a_hub": {
+                    "registry": "hub",
+                    "repository": "org/name",
+                    "revision": "main",
+                    "commit": "c" * 40,
+                    "license": "mit",
+                    "files": {"config.json": {"sha256": "a" * 64, "size": 2}},
+                },
+                "of_a_folder": {
+                    "registry": "folder",
+                    "folder": "models",
+                    "license": "mit",
+                    "files": {"config.json": {"sha256": "b" * 64, "size": 2}},
+                },
+            }
+        }
+    ),
     locks.REQUIREMENTS_LOCK: REQUIREMENTS.replace("naïve", "plain"),
     locks.SOURCES_LOCK: small_lock(locks.SOURCES_LOCK, "sources", 99),
 }
@@ -529,7 +550,12 @@ def test_damaged_input_is_taken_or_refused(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in SMALL_LOCKS if name.endswith(".json")])
 def test_a_lock_with_a_key_twice_is_refused(name: str, tmp_path: Path) -> None:
     """By the readers for Python and for Starlark."""
-    section = {locks.CRATES_LOCK: "crates", locks.DEBIAN_LOCK: "packages", locks.SOURCES_LOCK: "sources"}[name]
+    section = {
+        locks.CRATES_LOCK: "crates",
+        locks.DEBIAN_LOCK: "packages",
+        locks.MODELS_LOCK: "models",
+        locks.SOURCES_LOCK: "sources",
+    }[name]
     key = next(iter(json.loads(SMALL_LOCKS[name])[section]))
     text = SMALL_LOCKS[name].replace(f'"{section}": {{', f'"{section}": {{"{key}": {{}}, ', 1)
     with pytest.raises(locks.InputsError, match=f"locks/{name}: expected each key once, found '{key}' twice"):

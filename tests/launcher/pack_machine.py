@@ -14,20 +14,22 @@ from tools import pack
 from tools.launcher import pack_format
 
 # Contents of the locked files. Only the later lock has NEW_DEB.
-DEB, NEW_DEB, WHEEL, SDIST, CRATE, SOURCE = (
+DEB, NEW_DEB, WHEEL, SDIST, CRATE, MODEL, SOURCE = (
     b"a deb" * 999,
     b"a newer deb" * 99,
     b"a wheel" * 99,
     b"an sdist",
     b"a crate",
+    b"weights" * 99,
     b"a tar of git",
 )
 
 
 def locks(deb: bytes = DEB, version: str = "1-1", more_wheels: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
-    """Returns the four locks that pin these files, by name."""
+    """Returns the locks that pin these files, by name."""
     hashes = {
-        name: sha256(data) for name, data in {"wheel": WHEEL, "sdist": SDIST, "crate": CRATE, "source": SOURCE}.items()
+        name: sha256(data)
+        for name, data in {"wheel": WHEEL, "sdist": SDIST, "crate": CRATE, "model": MODEL, "source": SOURCE}.items()
     }
     lines = [
         f"my-wheel==2.0 \\\n    --hash=sha256:{hashes['wheel']}\n",
@@ -56,6 +58,17 @@ def locks(deb: bytes = DEB, version: str = "1-1", more_wheels: Sequence[tuple[st
         "requirements.lock.txt": "".join(lines),
         "crates.lock.json": json.dumps(
             {"sets": {}, "crates": {"1/itoa": {"name": "itoa", "version": "1.0.15", "sha256": hashes["crate"]}}}
+        ),
+        "models.lock.json": json.dumps(
+            {
+                "models": {
+                    "small": {
+                        "registry": "hub",
+                        "commit": "d" * 40,
+                        "files": {"model.safetensors": {"sha256": hashes["model"], "size": len(MODEL)}},
+                    }
+                }
+            }
         ),
         "sources.lock.json": json.dumps({"sources": sources}),
     }
@@ -110,6 +123,7 @@ class PackMachine(FakeMachine):
         add(WHEEL, "wheel", "my-wheel", "2.0", "my_wheel-2.0-py3-none-any.whl")
         add(SDIST, "sdist", "archive", "3", "archive-3.tar.gz")
         add(CRATE, "crate", "itoa", "1.0.15", "itoa-1.0.15.crate")
+        add(MODEL, "model", "small", "d" * 40, "model.safetensors")
         add(SOURCE, "git", "repository", "c" * 40, "repository.tar")
         about = {
             "format": pack_format.FORMAT,

@@ -15,7 +15,7 @@ from unittest import mock
 
 import pytest
 from fake_machine import sha256
-from pack_machine import CRATE, DEB, NEW_DEB, SDIST, SOURCE, WHEEL, PackMachine
+from pack_machine import CRATE, DEB, MODEL, NEW_DEB, SDIST, SOURCE, WHEEL, PackMachine
 
 from fetch import locks as reader
 from fetch.pypi import index as pypi
@@ -56,7 +56,7 @@ def test_the_repository_cache_has_exactly_what_the_pack_has(machine: PackMachine
     got, _ = machine.built(f"--airgap={machine.pack}", "build", "//x")
     cache = Path(machine.value(got, "--repository_cache="), "content_addressable/sha256")
     found = {path.parent.name: path.read_bytes() for path in cache.glob("*/file")}
-    assert found == {sha256(data): data for data in (DEB, WHEEL, SDIST, CRATE, SOURCE)}
+    assert found == {sha256(data): data for data in (DEB, WHEEL, SDIST, CRATE, MODEL, SOURCE)}
 
 
 def test_wheels_and_sdists_are_in_an_index_under_the_names_that_they_had(machine: PackMachine) -> None:
@@ -88,7 +88,7 @@ def test_the_doctor_has_a_row_for_it(machine: PackMachine) -> None:
     machine.write()
     done = machine.start_with(f"--airgap={machine.pack}", "doctor")
     assert done.returncode == 0, done.stdout
-    assert re.search(r"(?m)^pack +\S+one\.pack: 12 files, .*; it has all 5 files that the locks pin", done.stdout)
+    assert re.search(r"(?m)^pack +\S+one\.pack: 13 files, .*; it has all 6 files that the locks pin", done.stdout)
     machine.lock(deb=NEW_DEB, version="1-2")
     done = machine.start_with("doctor", MLC_AIRGAP=str(machine.pack))
     assert done.returncode == 1, done.stdout
@@ -101,7 +101,7 @@ def test_the_doctor_shows_one_without_its_digest_and_runs_nothing_of_it(machine:
     name = machine.digests[0]
     done = machine.start_with(f"--airgap={machine.pack}", "doctor", MLC_AIRGAP_DIGEST="")
     assert done.returncode == 1, done.stdout
-    assert re.search(rf"(?m)^pack +\S+one\.pack: 12 files, .*--airgap-digest={name}", done.stdout), done.stdout
+    assert re.search(rf"(?m)^pack +\S+one\.pack: 13 files, .*--airgap-digest={name}", done.stdout), done.stdout
     assert "cannot build yet" in done.stdout
     assert not (machine.cache / "airgap").exists()
     machine.lock(deb=NEW_DEB, version="1-2")
@@ -235,7 +235,7 @@ def test_a_disk_that_fills_up_while_it_is_read(machine: PackMachine) -> None:
 def test_it_carries_only_what_is_new(increment: PackMachine) -> None:
     with pack_format.Reader(str(increment.new)) as reader:
         assert [name for name, _, _ in reader] == [sha256(NEW_DEB)]
-        assert len(reader.pack.blobs) == 12
+        assert len(reader.pack.blobs) == 13
 
 
 def test_it_builds_with_its_base_named_before_it_or_imported_once(increment: PackMachine) -> None:

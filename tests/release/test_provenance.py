@@ -137,7 +137,10 @@ def test_every_input_is_a_dependency(tmp_path: pathlib.Path, products: tuple[pat
     others = [
         entry for name in ("crates", "sources") for entry in json.loads(LOCKS[f"{name}.lock.json"].read_text())[name]
     ]
-    assert len(hashes) == len(debian) + LOCKS["requirements.lock.txt"].read_text().count("--hash=") + len(others)
+    models = {sha256 for each in locked if each.ecosystem == inputs.MODEL for sha256 in each.sha256}
+    assert models < hashes
+    wheels = LOCKS["requirements.lock.txt"].read_text().count("--hash=")
+    assert len(hashes) == len(debian) + wheels + len(others) + len(models)
 
 
 def test_an_unstamped_statement_says_so(tmp_path: pathlib.Path, products: tuple[pathlib.Path, pathlib.Path]) -> None:

@@ -205,6 +205,11 @@ def lock_lines() -> list[tuple]:
         (entry["name"], entry["version"], LICENSES["crates"][key]["license"], (entry["sha256"],))
         for key, entry in CRATES.items()
     ]
+    lines += [
+        (each.name, each.version, LICENSES["models"][each.name]["license"], each.sha256)
+        for each in LOCKED
+        if each.ecosystem == inputs.MODEL
+    ]
     # Bazel's own lock, which may pin the same file.
     lock = json.loads(LOCKS["bazel.lock.json"].read_text())
     lines += [

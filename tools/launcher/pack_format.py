@@ -35,7 +35,7 @@ INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 TITLE = "org.opencontainers.image.title"
 BLOBS = "blobs/sha256/"
-KINDS = frozenset({"bazel", "crate", "deb", "git", "sdist", "wheel"})
+KINDS = frozenset({"bazel", "crate", "deb", "git", "model", "sdist", "wheel"})
 
 REPACK = "make it again where there is a network: tools/bazel run //tools:pack -- FILE"
 _SMALL_BYTES = 1 << 26  # Of a document, which is read whole.
@@ -53,7 +53,7 @@ class Blob:
     Args:
       sha256: lower-case hexadecimal.
       size: bytes.
-      kind: deb, wheel, sdist, crate, git, or bazel for files that only Bazel's installation uses.
+      kind: deb, wheel, sdist, crate, git, model, or bazel for files that only Bazel's installation uses.
       name: the name in the lock.
       version: the version in the lock; for git, a commit.
       file: the file name of the download.

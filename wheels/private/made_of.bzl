@@ -3,12 +3,13 @@
 load("@crates_facts//:facts.bzl", CRATES = "REPOSITORIES")
 load("@debian_facts//:facts.bzl", DEBIAN = "REPOSITORIES")
 load("@git_facts//:facts.bzl", GIT = "REPOSITORIES")
+load("@models_facts//:facts.bzl", MODELS = "REPOSITORIES")
 load("@pypi_facts//:facts.bzl", PYPI = "REPOSITORIES")
 load("//fetch/git:defs.bzl", "WITH_SOURCES")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 load(":finished_wheel.bzl", "WheelInfo")
 
-REPOSITORIES = CRATES | DEBIAN | GIT | PYPI
+REPOSITORIES = CRATES | DEBIAN | GIT | MODELS | PYPI
 
 _RepositoriesInfo = provider(
     doc = "Repositories that reach a target, by canonical name.",
