@@ -1,7 +1,8 @@
-"""Rules for models: `mlc_model` compiles one, `mlc_model_library` compiles one without weights, `mlc_model_image` puts one into an image, and
-`relax_library` compiles a Relax module. `cpu_target` and `cuda_target` name the hardware to compile for."""
+"""Rules for models: `mlc_model` compiles one, `mlc_model_library` compiles one without weights, `mlc_model_image` puts one into an image,
+`gguf_checkpoint` reads a GGUF file, and `relax_library` compiles a Relax module. `cpu_target` and `cuda_target` name the hardware to compile for."""
 
 load("@rules_oci//oci:defs.bzl", "oci_image")
+load("//models/private:gguf_checkpoint.bzl", "gguf_checkpoint_rule")
 load("//models/private:mlc_model.bzl", "mlc_model_rule", _MlcModelInfo = "MlcModelInfo")
 load("//models/private:relax_library.bzl", "relax_library_rule")
 load("//oci:defs.bzl", "tree_layer")
@@ -98,6 +99,26 @@ def relax_library(name, src, function, arguments = {}, pass_config = {}, **kwarg
         pass_config = json.encode(pass_config),
         **_with_nvcc(**kwargs)
     )
+
+def gguf_checkpoint(name, src, **kwargs):
+    """Turns a GGUF file into the folder `<name>` with a checkpoint in the layout of Hugging Face's hub, for `mlc_model(model_dir = ...)`.
+
+    Weights become float32, with the values that their quantized type stands for. The folder also has config.json, tokenizer and chat template.
+
+        gguf_checkpoint(
+            name = "checkpoint",
+            src = "SmolLM2-135M-Instruct.Q4_1.gguf",
+        )
+
+    Supported: the architectures llama, qwen2 and qwen3; all types of tensors that PyPI's `gguf` package can dequantize; byte-level tokenizers like those
+    of GPT-2, Llama 3, Qwen 2 and SmolLM, and sentencepiece's BPE with byte fallback. The build stops with one line at anything else.
+
+    Args:
+        name: the target.
+        src: the file, or a target with only one file.
+        **kwargs: common attributes.
+    """
+    gguf_checkpoint_rule(name = name, src = src, **kwargs)
 
 def mlc_model(name, **kwargs):
     """Builds a model for mlc-llm's engine: the folder `<name>` with weights, tokenizer and mlc-chat-config.json, and the library `<name>.so`.

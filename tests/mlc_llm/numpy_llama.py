@@ -1,4 +1,4 @@
-"""Llama in NumPy and float64, a reference for the compiled model.
+"""Llama and its relatives in NumPy and float64, a reference for the compiled model.
 
 It favors clarity: no cache, no batch, and every position is computed again. A float32 model differs from it only by
 rounding errors.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,33 @@ import numpy as np
 
 
 class Llama:
-    """The model in a checkpoint folder with config.json and a model.safetensors of bfloat16 or float32."""
+    """A model of model_type llama, mistral, qwen2 or qwen3.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: the checkpoint, with config.json and a model.safetensors of bfloat16 or float32.
+        stored: what the conversion makes of a weight, such as `bfloat16`; default: the weight itself.
+    """
+
+    def __init__(self, folder: Path, stored: Callable[[np.ndarray], np.ndarray] = lambda weight: weight) -> None:
         self.config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        self.weights = read_safetensors(folder / "model.safetensors")
+        weights = read_safetensors(folder / "model.safetensors")
+        self.weights = {name: stored(weight) for name, weight in weights.items()}
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         """Scores of the next token: (positions, vocabulary); row i follows token i."""
         epsilon = self.config["rms_norm_eps"]
-        x = self.weights["model.embed_tokens.weight"][np.asarray(tokens)]
+        x = self.weights["model.embed_tokens.weight"][np.asarray(tokens)].astype("float64")
         for index in range(self.config["num_hidden_layers"]):
             prefix = f"model.layers.{index}."
             layer = {
-                name.removeprefix(prefix): weight for name, weight in self.weights.items() if name.startswith(prefix)
+                name.removeprefix(prefix): weight.astype("float64")
+                for name, weight in self.weights.items()
+                if name.startswith(prefix)
             }
             x = x + self._attention(rms_norm(x, layer["input_layernorm.weight"], epsilon), layer)
             x = x + feed_forward(rms_norm(x, layer["post_attention_layernorm.weight"], epsilon), layer)
-        return rms_norm(x, self.weights["model.norm.weight"], epsilon) @ self.weights["lm_head.weight"].T
+        head = "model.embed_tokens.weight" if self.config["tie_word_embeddings"] else "lm_head.weight"
+        return rms_norm(x, self.weights["model.norm.weight"], epsilon) @ self.weights[head].astype("float64").T
 
     def next_logits(self, tokens: Sequence[int]) -> np.ndarray:
         """Scores of the token that follows all of these: (vocabulary,)."""
@@ -48,38 +57,62 @@ class Llama:
 
     def _attention(self, x: np.ndarray, layer: dict[str, np.ndarray]) -> np.ndarray:
         """Causal self-attention of x: (positions, hidden); groups of query heads share a key and value head."""
-        size, positions = self.config["head_dim"], len(x)
+        size = self.config.get("head_dim") or self.config["hidden_size"] // self.config["num_attention_heads"]
+        positions = len(x)
         query, key, value = (
-            (x @ layer[f"self_attn.{name}_proj.weight"].T).reshape(positions, -1, size) for name in "qkv"
+            (x @ layer[f"self_attn.{name}_proj.weight"].T + layer.get(f"self_attn.{name}_proj.bias", 0.0)).reshape(
+                positions, -1, size
+            )
+            for name in "qkv"
         )
+        if "self_attn.q_norm.weight" in layer:  # Qwen 3 normalizes each head.
+            query = rms_norm(query, layer["self_attn.q_norm.weight"], self.config["rms_norm_eps"])
+            key = rms_norm(key, layer["self_attn.k_norm.weight"], self.config["rms_norm_eps"])
         query, key = rotate(query, self.config["rope_theta"]), rotate(key, self.config["rope_theta"])
         shared = query.shape[1] // key.shape[1]
         key, value = key.repeat(shared, axis=1), value.repeat(shared, axis=1)
-        scores = np.einsum("qhd,khd->hqk", query, key) / np.sqrt(size)
+        scores = np.einsum("qhd,khd->hqk", query, key, optimize=True) / np.sqrt(size)
         future = np.triu(np.ones((positions, positions), bool), k=1)
-        output = np.einsum("hqk,khd->qhd", np.exp(log_softmax(np.where(future, -np.inf, scores))), value)
+        attention = np.exp(log_softmax(np.where(future, -np.inf, scores)))
+        output = np.einsum("hqk,khd->qhd", attention, value, optimize=True)
         return output.reshape(positions, -1) @ layer["self_attn.o_proj.weight"].T
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file, in float64.
+    """The tensors of a safetensors file, in float32.
 
     The file has eight bytes with the length of a JSON header, the header, and the data.
     """
-    content = path.read_bytes()
+    content = np.memmap(path, mode="r")
     (length,) = struct.unpack_from("<Q", content)
-    header: dict[str, Any] = json.loads(content[8 : 8 + length])
+    header: dict[str, Any] = json.loads(content[8 : 8 + length].tobytes())
     header.pop("__metadata__", None)
     weights = {}
     for name, entry in header.items():
         begin, end = (8 + length + offset for offset in entry["data_offsets"])
         if entry["dtype"] == "BF16":  # The upper half of a float32.
-            values = (np.frombuffer(content[begin:end], "<u2").astype("<u4") << 16).view("<f4")
+            values = (content[begin:end].view("<u2").astype("<u4") << 16).view("<f4")
         else:
             assert entry["dtype"] == "F32", f"{path}: {name}: expected BF16 or F32, found {entry['dtype']}"
-            values = np.frombuffer(content[begin:end], "<f4")
-        weights[name] = values.reshape(entry["shape"]).astype("float64")
+            values = content[begin:end].view("<f4")
+        weights[name] = np.asarray(values.reshape(entry["shape"]))
     return weights
+
+
+def bfloat16(weight: np.ndarray) -> np.ndarray:
+    """Weights rounded to the nearest bfloat16, ties to even: mlc-llm stores float32 so (tvmjs, f32-to-bf16)."""
+    bits = weight.astype("<f4").view("<u4")
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16).view("<f4")
+
+
+def q4f32_1(weight: np.ndarray) -> np.ndarray:
+    """What q4f32_1 keeps of a weight: of matrices, 15 steps for each 32 neighbors of a row, their size as bfloat16."""
+    if weight.ndim == 1:
+        return bfloat16(weight)
+    groups = weight.reshape(len(weight), -1, 32)
+    step = np.abs(groups).max(axis=-1, keepdims=True) / np.float32(7)
+    whole = np.clip(np.round(groups / np.where(step == 0, 1, step)), -7, 7)
+    return (whole * bfloat16(step)).reshape(weight.shape)
 
 
 def rms_norm(x: np.ndarray, weight: np.ndarray, epsilon: float) -> np.ndarray:

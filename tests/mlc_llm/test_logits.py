@@ -3,73 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import tvm_ffi
+from compiled_model import CompiledModel
 from mlc_llm.protocol.generation_config import GenerationConfig
 from mlc_llm.tokenizers import TextStreamer
 from numpy_llama import Llama, log_softmax
 from tiny_model_files import CHECKPOINT, LIBRARY, WEIGHTS, chatml
-from tvm.contrib import tvmjs
 
-import tvm
 from mlc_llm import MLCEngine
-from tvm import relax
 
 # In float32 the rotary angle at position 511 is off by 511 * 2**-24 = 3e-5. Logits are as large as 8, and two layers
 # propagate the error: the largest seen is 1.2e-4 at the end of the context, and 2e-5 in the first 100 positions. The
 # wrong references of the last test are off by at least 8e-3.
 TOLERANCE = 3e-4
 
-PAGE_SIZE = 16
 CHUNK = 128  # The longest piece of a prompt that the library accepts.
-
-
-class CompiledModel:
-    """The library's functions on TVM's virtual machine, with weights and KV cache but without the engine."""
-
-    def __init__(self) -> None:
-        self.vm = relax.VirtualMachine(tvm.runtime.load_module(str(LIBRARY)), tvm.cpu())
-        self.metadata: dict[str, Any] = json.loads(self.vm["_metadata"]())
-        weights, _ = tvmjs.load_tensor_cache(str(WEIGHTS), tvm.cpu())
-        self.weights = [weights[entry["name"]] for entry in self.metadata["params"]]
-        self.reset()
-
-    def reset(self) -> None:
-        """An empty cache with two sequences, 0 and 1."""
-        sizes = [
-            self.metadata["max_batch_size"],
-            self.metadata["context_window_size"],
-            self.metadata["prefill_chunk_size"],
-            PAGE_SIZE,
-            0,
-        ]
-        self.cache = self.vm["create_tir_paged_kv_cache"](*(tvm_ffi.Shape([size]) for size in sizes))
-        for sequence in range(2):
-            self._state("add_sequence", sequence)
-
-    def _state(self, name: str, *arguments: object) -> None:
-        tvm.get_global_func("vm.builtin.kv_state_" + name)(self.cache, *arguments)
-
-    def forward(self, function: str, tokens: dict[int, Sequence[int]]) -> np.ndarray:
-        """Logits that follow the given tokens of each sequence: (sequences, vocabulary)."""
-        lengths = [len(part) for part in tokens.values()]
-        ids = np.concatenate([np.asarray(part, "int32") for part in tokens.values()])
-        embedding = self.vm["embed"](tvm.runtime.tensor(ids), self.weights).numpy()
-        shape = (len(tokens), 1, -1) if function.endswith("decode") else (1, sum(lengths), -1)
-        last = [tvm.runtime.tensor((np.cumsum(lengths) - 1).astype("int32"))] if function == "batch_prefill" else []
-        self._state("begin_forward", tvm_ffi.Shape(list(tokens)), tvm_ffi.Shape(lengths), None)
-        output, _ = self.vm[function](tvm.runtime.tensor(embedding.reshape(shape)), *last, self.cache, self.weights)
-        self._state("end_forward")
-        return output.numpy().reshape(len(tokens), -1)
 
 
 @pytest.fixture(scope="module")
 def loaded() -> CompiledModel:
-    return CompiledModel()
+    return CompiledModel(LIBRARY, WEIGHTS)
 
 
 @pytest.fixture
