@@ -71,6 +71,11 @@ def make_config(options: argparse.Namespace, rest: list[str]) -> None:
         str(options.output),
     ]
     mlc_llm(command + rest, options.environment)
+    if options.system_message:
+        path = options.output / "mlc-chat-config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["conv_template"]["system_message"] = options.system_message
+        path.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 def make_weights(options: argparse.Namespace, rest: list[str]) -> None:
@@ -115,6 +120,7 @@ def main() -> int:
         step = steps.add_parser(name, help=f"{what}; accepts the options of mlc_llm gen_config")
         step.add_argument("model", type=Path, help="folder of the checkpoint, or its config.json")
         step.add_argument("--quantization", required=True, help="name of the quantization")
+        step.add_argument("--system-message", help="of conversations without one; default: the template's")
         step.set_defaults(make=make)
     library = steps.add_parser("library", help="compile a model; accepts the options of mlc_llm compile")
     library.add_argument("model", type=Path, help="folder that the step weights or config wrote")

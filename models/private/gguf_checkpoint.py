@@ -304,7 +304,7 @@ def write_safetensors(path: Path, file: GgufFile, tensors: dict[str, Weight]) ->
         for weight in tensors.values():
             order = row_order(weight.shape[0], weight.heads) if weight.heads else None
             for values in file.values(weight.source, order):
-                output.write(values)
+                output.write(values.data)
 
 
 def convert(source: Path, folder: Path) -> None:

@@ -32,6 +32,11 @@ class _Reader(gguf.GGUFReader):
 
     _values = 0
 
+    @property
+    def _map(self) -> Any:
+        """The map of the file under NumPy's array."""
+        return self.data.base
+
     def _get(
         self,
         offset: int,
@@ -48,7 +53,7 @@ class _Reader(gguf.GGUFReader):
         if self._values > MAX_VALUES:
             raise GgufError(f"expected at most {MAX_VALUES} values in the header, found more")
         # Not a slice of the map, which takes ten times as long.
-        return np.frombuffer(self.data.base, kind, count, int(offset))
+        return np.frombuffer(self._map, kind, count, int(offset))
 
     def _get_tensor_info_field(self, orig_offs: int) -> gguf.ReaderField:
         field = super()._get_tensor_info_field(orig_offs)
@@ -128,13 +133,13 @@ class GgufFile:
             GgufError: it is missing or has another type.
         """
         self._used.add(key)
-        value = self._metadata.get(key, default)
+        value: Any = self._metadata.get(key, default)
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
             found = "nothing" if value is None else f"{type(value).__name__} {ascii(value)[:60]}"
             raise GgufError(f"{key}: expected {kind.__name__}, found {found}")
-        if kind is float:
+        if isinstance(value, float):
             if not math.isfinite(value):
                 raise GgufError(f"{key}: expected a finite number, found {value}")
             # 1e-05, as in the configuration that was converted, and not its neighbor 9.999999747378752e-06.

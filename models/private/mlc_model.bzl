@@ -50,7 +50,7 @@ def _mlc_model_impl(ctx):
             len(config),
         ))
     options = [config[0], "--quantization", ctx.attr.quantization, "--conv-template", ctx.attr.conv_template]
-    for option in ["context_window_size", "max_batch_size", "prefill_chunk_size", "tensor_parallel_shards"]:
+    for option in ["context_window_size", "max_batch_size", "prefill_chunk_size", "system_message", "tensor_parallel_shards"]:
         if getattr(ctx.attr, option):
             options += ["--" + option.replace("_", "-"), str(getattr(ctx.attr, option))]
     run("weights" if ctx.attr.convert_weights else "config", weights, ctx.files.model_dir, options)
@@ -79,6 +79,7 @@ mlc_model_rule = rule(
         "opt": attr.string(default = "O2", doc = "Optimization preset or flags, a value of `mlc_llm compile --opt`."),
         "prefill_chunk_size": attr.int(doc = "Tokens of a prompt to process at once; default: mlc-llm's."),
         "quantization": attr.string(mandatory = True, doc = "A value of `mlc_llm convert_weight --quantization`: q0f32 for CPUs; q0f16, q4f16_1 for GPUs, ..."),
+        "system_message": attr.string(doc = "System message of conversations without one; default: that of `conv_template`."),
         "tensor_parallel_shards": attr.int(doc = "GPUs of one host that share each layer; default: one."),
         "_build_model": attr.label(default = "//models/private:build_model", executable = True, cfg = "exec"),
         # Not cfg = "exec": the TVM that will run the model compiles it, and is not built twice.

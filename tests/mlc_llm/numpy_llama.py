@@ -111,7 +111,8 @@ def q4f32_1(weight: np.ndarray) -> np.ndarray:
         return bfloat16(weight)
     groups = weight.reshape(len(weight), -1, 32)
     step = np.abs(groups).max(axis=-1, keepdims=True) / np.float32(7)
-    whole = np.clip(np.round(groups / np.where(step == 0, 1, step)), -7, 7)
+    # Ties go to the even number of the 15, not of the 7 on either side.
+    whole = np.clip(np.round(groups / np.where(step == 0, 1, step) + np.float32(7)), 0, 14) - np.float32(7)
     return (whole * bfloat16(step)).reshape(weight.shape)
 
 

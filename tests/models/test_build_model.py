@@ -93,6 +93,23 @@ def test_weights_are_configured_and_then_converted_silently(
     assert capfd.readouterr() == ("", "")
 
 
+def test_system_message_replaces_that_of_the_template(
+    run: Callable[..., int], environment: Environment, checkpoint: Path, tmp_path: Path
+) -> None:
+    """mlc-llm has no option for it; here its configuration is there already."""
+    output = tmp_path / "out"
+    output.mkdir()
+    config = output / "mlc-chat-config.json"
+    config.write_text(json.dumps({"conv_template": {"name": "chatml", "system_message": "Be brief."}, "top_p": 1.0}))
+    rest = ["config", checkpoint, "--quantization", "q0f32"]
+    assert run("--output", output, *rest) == 0
+    assert json.loads(config.read_text())["conv_template"]["system_message"] == "Be brief."
+    assert run("--output", output, *rest, "--system-message", "Parlez français.") == 0
+    expected = {"conv_template": {"name": "chatml", "system_message": "Parlez français."}, "top_p": 1.0}
+    assert json.loads(config.read_text(encoding="utf-8")) == expected
+    assert all("--system-message" not in call["arguments"] for call in environment.calls())
+
+
 def test_a_checkpoint_may_be_given_by_its_configuration(
     run: Callable[..., int], environment: Environment, checkpoint: Path
 ) -> None:
