@@ -84,7 +84,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     The file has eight bytes with the length of a JSON header, the header, and the data.
     """
     content = np.memmap(path, mode="r")
-    (length,) = struct.unpack_from("<Q", content)
+    (length,) = struct.unpack("<Q", content[:8].tobytes())
     header: dict[str, Any] = json.loads(content[8 : 8 + length].tobytes())
     header.pop("__metadata__", None)
     weights = {}

@@ -288,10 +288,10 @@ def test_llama_3_starts_texts_and_takes_words_that_are_tokens(path: Path) -> Non
 
 
 def sentencepiece_values() -> dict[str, Any]:
-    pieces = ["\u2581", "h", "e", "l", "o", "he", "ll", "llo", "hello", "\u2581hello", "w"]
+    pieces = ["\u2581", "h", "e", "l", "o", "he", "ll", "llo", "hello", "\u2581hello", "el", "w"]
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{number:02X}>" for number in range(256)), *pieces]
     types = [2, 3, 3, *([6] * 256), *([1] * len(pieces))]
-    scores = [0.0] * 259 + [-100.0] * 5 + [-1.0, -2.0, -3.0, -4.0, -5.0, -100.0]
+    scores = [0.0] * 259 + [-100.0] * 5 + [-1.0, -2.0, -3.0, -4.0, -5.0, -50.0, -100.0]
     return {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.pre": "default",
