@@ -67,7 +67,7 @@ def _with_nvcc(target, target_compatible_with = [], **kwargs):
         "target_compatible_with": NEEDS_CUDA + target_compatible_with,
     }
 
-def relax_library(name, src, function, arguments = {}, pass_config = {}, **kwargs):
+def relax_library(name, src, function, arguments = {}, data = [], pass_config = {}, **kwargs):
     """Compiles the module that a function in a Python file returns into `<name>.so`, with the TVM of this build.
 
     For a GPU, the library has machine code for its architecture. Kernels without a schedule get TVM's default one (dlight); mark a kernel that you scheduled
@@ -87,7 +87,8 @@ def relax_library(name, src, function, arguments = {}, pass_config = {}, **kwarg
         name: the target.
         src: Python file. It may import TVM and TVM's dependencies.
         function: name of the function in it, which returns a tvm.IRModule.
-        arguments: keyword arguments of the function: a dict of JSON values.
+        arguments: keyword arguments of the function: a dict of JSON values. Strings may contain `$(execpath LABEL)` of `data`.
+        data: files or folders that the function reads.
         pass_config: options of TVM's passes, such as {"relax.backend.use_cuda_graph": True}.
         **kwargs: `target` (cpu_target() or cuda_target()) and common attributes.
     """
@@ -95,6 +96,7 @@ def relax_library(name, src, function, arguments = {}, pass_config = {}, **kwarg
         name = name,
         src = src,
         arguments = json.encode(arguments),
+        data = data,
         function = function,
         pass_config = json.encode(pass_config),
         **_with_nvcc(**kwargs)

@@ -15,12 +15,12 @@ def _relax_library_impl(ctx):
     arguments.add("--output", library)
     arguments.add("--source", ctx.file.src)
     arguments.add("--function", ctx.attr.function)
-    arguments.add("--arguments", ctx.attr.arguments)
+    arguments.add("--arguments", ctx.expand_location(ctx.attr.arguments, ctx.attr.data))
     arguments.add("--pass-config", ctx.attr.pass_config)
     arguments.add_all(tools.options)
     ctx.actions.run(
         outputs = [library],
-        inputs = depset([ctx.file.src] + ctx.files._environments, transitive = tools.inputs),
+        inputs = depset([ctx.file.src] + ctx.files.data + ctx.files._environments, transitive = tools.inputs),
         executable = ctx.executable._build_relax,
         arguments = [arguments],
         resource_set = _resources,
@@ -33,7 +33,8 @@ relax_library_rule = rule(
     implementation = _relax_library_impl,
     doc = "Use the macro relax_library of //models:defs.bzl.",
     attrs = COMPILE_ATTRS | {
-        "arguments": attr.string(default = "{}", doc = "Keyword arguments of the function: a JSON object."),
+        "arguments": attr.string(default = "{}", doc = "Keyword arguments of the function: a JSON object. `$(execpath LABEL)` names a file of `data`."),
+        "data": attr.label_list(allow_files = True, doc = "Files or folders that the function reads."),
         "function": attr.string(mandatory = True, doc = "Name of the function in `src`, which returns a tvm.IRModule."),
         "pass_config": attr.string(default = "{}", doc = "Options of TVM's passes: a JSON object."),
         "src": attr.label(mandatory = True, allow_single_file = [".py"], doc = "Python file. It may import TVM and TVM's dependencies."),
