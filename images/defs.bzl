@@ -3,7 +3,7 @@
 load("@rules_oci//oci:defs.bzl", "oci_image", "oci_load")
 load("//:version.bzl", "VERSION")
 load("//images/private:wheel_recipes.bzl", _wheel_recipes = "wheel_recipes")
-load("//oci:defs.bzl", "image_labels")
+load("//oci:defs.bzl", "common_attributes", "image_labels")
 
 # Where Debian's python3 looks for packages that Debian does not provide.
 SITE_PACKAGES = "usr/local/lib/python3.11/dist-packages"
@@ -13,7 +13,7 @@ COMMANDS = "usr/local/bin"
 
 wheel_recipes = _wheel_recipes
 
-def image(name, description, licenses, source, tars, target_compatible_with = [], **kwargs):
+def image(name, description, licenses, source, **kwargs):
     """An image with its labels, and a target that loads it into Podman or Docker.
 
     Call it in images/<name>; //images:<name> becomes an alias. To publish the image, add a line to
@@ -42,20 +42,19 @@ def image(name, description, licenses, source, tars, target_compatible_with = []
         description: one line, for the label.
         licenses: SPDX expression for what this project adds to the packages, for the label.
         source: URL of the packaged software's sources, for the label.
-        tars: layers, from the least to the most frequently changed.
-        target_compatible_with: what the build must provide for this image, such as NEEDS_CUDA.
-        **kwargs: more attributes of `oci_image`: `base`, `env`, `entrypoint`, `user`, …
+        **kwargs: attributes of `oci_image`: `base`, `env`, `entrypoint`, `user`, `tars` (layers, from the least to the most frequently changed), …; and
+            common attributes, which all targets get. `target_compatible_with` says what the build must provide, such as NEEDS_CUDA.
     """
     if native.package_name().split("/")[-1] != name:
         fail("image {}: expected it in images/{}, found it in {}".format(name, name, native.package_name()))
+    common = common_attributes(kwargs)
     oci_image(
         name = name,
-        # The same for every image, so that a digest depends only on content.
-        created = "//images/tvm_runtime:created.txt",
-        labels = ":labels",
-        tars = tars,
-        target_compatible_with = target_compatible_with,
-        **kwargs
+        **({
+            # The same for every image, so that a digest depends only on content.
+            "created": "//images/tvm_runtime:created.txt",
+            "labels": ":labels",
+        } | kwargs)
     )
     image_labels(
         name = "labels",
@@ -63,13 +62,13 @@ def image(name, description, licenses, source, tars, target_compatible_with = []
         licenses = licenses,
         source = source,
         title = name,
+        **common
     )
     oci_load(
         name = "load",
         image = ":" + name,
         loader = "//oci:container_tool",
         repo_tags = ["{}:{}".format(name, VERSION)],
-        target_compatible_with = target_compatible_with,
         # //release:run loads images that have not passed the gate.
-        visibility = ["//visibility:public"],
+        **(common | {"visibility": ["//visibility:public"]})
     )

@@ -5,7 +5,7 @@ load("@rules_oci//oci:defs.bzl", "oci_image")
 load("//models/private:gguf_checkpoint.bzl", "gguf_checkpoint_rule")
 load("//models/private:mlc_model.bzl", "mlc_model_rule", _MlcModelInfo = "MlcModelInfo")
 load("//models/private:relax_library.bzl", "relax_library_rule")
-load("//oci:defs.bzl", "tree_layer")
+load("//oci:defs.bzl", "common_attributes", "tree_layer")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 
 MlcModelInfo = _MlcModelInfo
@@ -145,7 +145,7 @@ def mlc_model(name, **kwargs):
     if _is_cuda(kwargs["target"]):
         kwargs.setdefault("opt", _CUDA_OPT)
     mlc_model_rule(name = name, **kwargs)
-    common = {key: kwargs[key] for key in ["tags", "target_compatible_with", "testonly", "visibility"] if key in kwargs}
+    common = common_attributes(kwargs)
     for output_group in ["library", "weights"]:
         native.filegroup(
             name = "{}.{}".format(name, output_group),
@@ -193,26 +193,29 @@ def mlc_model_image(name, model, base = "//images/mlc_llm", **kwargs):
         name: the image, an OCI layout; `<name>.weights` and `<name>.library` are its layers.
         model: an `mlc_model`.
         base: the image to add the model to.
-        **kwargs: attributes of oci_image.
+        **kwargs: attributes of oci_image, and common attributes, which all targets get. `cmd` replaces ["serve", "/models/<model>"]; `tars` are further
+            layers, below those of the model.
     """
+    common = common_attributes(kwargs)
     label = native.package_relative_label(model)
     folder = "models/" + label.name
     tree_layer(
         name = name + ".weights",
         trees = {str(label) + ".weights": folder},
+        **common
     )
     tree_layer(
         name = name + ".library",
         files = {str(label) + ".library": folder + ".so:0755"},
+        **common
     )
     oci_image(
         name = name,
         base = base,
-        cmd = ["serve", "/" + folder],
-        # Weights come first, because they change less often than the library.
-        tars = [
+        # Weights come before the library, because they change less often.
+        tars = kwargs.pop("tars", []) + [
             name + ".weights",
             name + ".library",
         ],
-        **kwargs
+        **({"cmd": ["serve", "/" + folder]} | kwargs)
     )

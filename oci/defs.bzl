@@ -7,6 +7,30 @@ load("//:version.bzl", "VERSION")
 load("//oci/private:labels.bzl", "image_labels_file")
 load("//oci/private:layer.bzl", "layer")
 
+_COMMON = [
+    "compatible_with",
+    "exec_compatible_with",
+    "exec_properties",
+    "features",
+    "restricted_to",
+    "tags",
+    "target_compatible_with",
+    "testonly",
+    "visibility",
+]
+
+def common_attributes(attributes):
+    """Those of a macro's attributes that all its targets share, such as `tags`, `testonly` and `visibility`.
+
+        def two_layers(name, **kwargs):
+            common = common_attributes(kwargs)
+            tree_layer(name = name + ".first", **common)
+
+    Args:
+        attributes: the macro's keyword arguments.
+    """
+    return {key: attributes[key] for key in _COMMON if key in attributes}
+
 def debian_layer(name, packages, exclude = [], **kwargs):
     """A layer of Debian packages, unpacked on a merged /usr; attributes declare what their maintainer scripts would make.
 
@@ -46,7 +70,7 @@ def tree_layer(name, trees = {}, files = {}, **kwargs):
     """
     layer(name = name, trees = trees, files = files, **kwargs)
 
-def image_labels(name, title, description, licenses, source):
+def image_labels(name, title, description, licenses, source, **kwargs):
     """The OCI labels of an image, for `oci_image(labels = ...)`.
 
     Unless the build is stamped (--config=release), the revision is "unstamped", so that equal content has equal digests.
@@ -57,6 +81,7 @@ def image_labels(name, title, description, licenses, source):
         description: one line.
         licenses: SPDX expression for what this project adds to the packages.
         source: URL of the packaged software's sources.
+        **kwargs: common attributes.
     """
     image_labels_file(
         name = name,
@@ -71,4 +96,5 @@ def image_labels(name, title, description, licenses, source):
             "//oci:stamped": True,
             "//conditions:default": False,
         }),
+        **kwargs
     )
