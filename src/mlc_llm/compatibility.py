@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import ml_dtypes  # noqa: F401 - registers the types' names with NumPy
-import numpy as np
 
 # This registers a function that mlc-llm registers too. Only mlc-llm's may override another, so TVM's must come first.
 import tvm.runtime.disco
@@ -130,18 +127,6 @@ class RowGEMV(dlight.cpu.GEMV):
         return sch
 
 
-def read_safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the tensors of a safetensors file as NumPy arrays. mlc-llm needs torch, a gigabyte, only for that.
-
-    bfloat16 and float8, which NumPy lacks, come from ml_dtypes, which registers their names.
-    """
-    from safetensors import safe_open
-
-    with safe_open(path, framework="numpy") as file:
-        for name in file.keys():  # noqa: SIM118 (it is not a dict)
-            yield name, file.get_tensor(name)
-
-
 def find_safetensors(folder: Path) -> Path | None:
     """Returns the weights of a checkpoint: the index of several files, else the single file.
 
@@ -240,9 +225,7 @@ def install() -> None:
     shape_functions.install()
 
     from mlc_llm.compiler_pass import lift_global_buffer_alloc
-    from mlc_llm.loader import huggingface_loader
     from mlc_llm.support import auto_weight
 
     lift_global_buffer_alloc.remove_global_buf_alloc = lift_global_buffers
-    huggingface_loader.load_safetensor_shard = read_safetensors
     auto_weight.CHECK_FORMAT_METHODS["huggingface-safetensor"] = find_safetensors

@@ -1,0 +1,491 @@
+"""Reads a checkpoint's config.json in the spelling of transformers 4 and 5, and refuses what mlc-llm would ignore.
+
+Upstream takes the keys that it knows and drops the others. transformers 5 renamed some of them (`rope_parameters` for
+`rope_theta` and `rope_scaling`, `dtype` for `torch_dtype`), so a model from there got upstream's default: another
+model, which answers fluently and wrongly.
+
+Each key now has one of these outcomes:
+
+    used       a field of upstream's configuration, or read by it
+    checked    upstream's code computes with one value; any other is refused (COMPUTED, FAMILIES)
+    harmless   it does not change the logits (HARMLESS)
+    unset      null
+    refused    everything else
+
+To accept a refused key, name it in MLC_IGNORE_CONFIG_KEYS, separated by commas; in a BUILD file,
+`mlc_model(ignore_config_keys = [...])`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+import functools
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Set
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+IGNORE = "MLC_IGNORE_CONFIG_KEYS"
+
+GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python")
+"""The exact function and its approximations, which differ by less than the rounding of a bfloat16."""
+
+SILU = ("silu", "swish")
+
+HARMLESS = frozenset(
+    # Where it comes from, and how files store it.
+    "architectures auto_map custom_pipelines dtype is_llama_config model_type name_or_path task_specific_params"
+    " tokenizer_class torch_dtype transformers.js_config transformers_version unsloth_fixed unsloth_version bf16 fp16"
+    " fp32"
+    # Tokens and sampling, which mlc-chat-config.json and the conversation template have.
+    " bos_token_id decoder_start_token_id eos_token_id forced_bos_token_id forced_eos_token_id pad_token_id prefix"
+    " sep_token_id bad_words_ids begin_suppress_tokens suppress_tokens do_sample diversity_penalty early_stopping"
+    " encoder_no_repeat_ngram_size exponential_decay_length_penalty length_penalty max_length min_length"
+    " no_repeat_ngram_size num_beam_groups num_beams num_return_sequences remove_invalid_values repetition_penalty"
+    " temperature top_k top_p typical_p suppress_token_ids"
+    # Training.
+    " attention_dropout attn_pdrop classifier_dropout embd_pdrop embedding_dropout embd_layer_norm_eps hidden_dropout"
+    " hidden_dropout_prob attention_probs_dropout_prob initializer_range layer_norm_epsilon_init residual_dropout"
+    " resid_pdrop router_aux_loss_coef router_jitter_noise router_z_loss_coef aux_loss_alpha seq_aux"
+    " gradient_checkpointing pretraining_tp initializer_factor attn_dropout_prob emb_dropout_prob rope_theta_init"
+    # What transformers returns, and how fast it computes.
+    " chunk_size_feed_forward id2label label2id num_labels output_attentions output_hidden_states output_router_logits"
+    " output_scores problem_type return_dict return_dict_in_generate torchscript use_bfloat16 use_cache use_flash_attn"
+    " use_flash_attention use_cache_quantization use_cache_kernel use_dynamic_ntk_config attn_implementation"
+    " cache_implementation reorder_and_upcast_attn attention_softmax_in_fp32 scale_attention_softmax_in_fp32"
+    " fused_dense fused_mlp fused_rmsnorm use_fused_rope use_fused_mlp use_fused_cross_entropy flash_attn flash_rotary"
+    " finetuning_task is_decoder bias_dropout_fusion"
+    # Heads for classification.
+    " summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj n_special"
+    " predict_special_tokens"
+    # Limits, and the switch of a window that use_sliding_window turns on.
+    " max_position_embeddings max_sequence_length model_max_length max_window_layers n_ctx n_positions seq_length"
+    " context_length"
+    # Parts for images, which no text passes through.
+    " boi_token_index eoi_token_index image_token_id image_token_index mm_tokens_per_image vision_config"
+    " vision_end_token_id vision_start_token_id video_token_id projector_hidden_act multimodal_projector_bias"
+    " spatial_merge_size vision_feature_layer vision_feature_select_strategy image_seq_length embd_layer".split()
+)
+
+COMPUTED: dict[str, tuple[Any, ...]] = {
+    "add_cross_attention": (False,),
+    "attention_bias": (False,),
+    "attn_logit_softcapping": (),
+    "clip_qkv": (),
+    "apply_residual_connection_post_layernorm": (False,),
+    "cross_attention_hidden_size": (),
+    "embedding_multiplier": (1,),
+    "final_logit_softcapping": (),
+    "fp32_residual_connection": (False,),
+    "full_attn_mod": (1,),
+    "interpolate_factor": (1,),
+    "is_causal": (True,),
+    "is_encoder_decoder": (False,),
+    "lm_head_bias": (False,),
+    "logit_scale": (1,),
+    "logits_scaling": (1,),
+    "mlp_bias": (False,),
+    "mlp_only_layers": ([],),
+    "partial_rotary_factor": (1,),
+    "position_embedding_type": ("absolute",),
+    "pruned_heads": ({},),
+    "qk_layernorm": (False,),
+    "residual_multiplier": (1,),
+    "rope_interleaved": (False,),
+    "rope_local_base_freq": (10000,),
+    # Of the families that read no base, those that rotate at all use this one.
+    "rope_theta": (10000,),
+    "rotary_pct": (1,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "scale_attn_weights": (True,),
+    "tf_legacy_loss": (False,),
+    # Where upstream always has an output layer and a file lacks it, the check of the tensors says so.
+    "tie_encoder_decoder": (False,),
+    "tie_word_embeddings": (True, False),
+    "use_bidirectional_attention": (False,),
+    "use_qk_norm": (False,),
+    "use_sliding_window": (False,),
+}
+"""What a family computes if it does not read the key. null, which means that a feature is off, is always right."""
+
+_SILU = {"hidden_act": SILU}
+_GELU = {"activation_function": GELU, "hidden_act": GELU, "hidden_activation": GELU}
+_GEMMA = {**_GELU, "attention_bias": (False,), "tie_word_embeddings": (True,)}
+_QWEN_MOE = {"decoder_sparse_step": (1,), "tie_word_embeddings": (True, False)}
+
+FAMILIES: dict[str, dict[str, tuple[Any, ...]]] = {
+    "baichuan": _SILU,
+    "chatglm": {**_SILU, "original_rope": (True,)},
+    "cohere": {**_SILU, "tie_word_embeddings": (True,)},
+    "deepseek": {"scoring_func": ("softmax",)},
+    "deepseek_v2": _SILU,
+    "deepseek_v3": _SILU,
+    "gemma": _GEMMA,
+    # Upstream reads it and does not use it.
+    "gemma2": {**_GEMMA, "attn_logit_softcapping": ()},
+    "gemma3": _GEMMA | {"sliding_window_pattern": (6,)},
+    "gemma3_text": _GEMMA | {"sliding_window_pattern": (6,)},
+    "gpt2": _GELU,
+    "gpt_bigcode": _GELU | {"multi_query": (True,), "num_key_value_heads": (1,)},
+    "gpt_neox": _GELU | {"attention_bias": (True,)},
+    "gptj": {"rotary": (True,)},
+    "internlm": _SILU,
+    "internlm2": _SILU,
+    "llama": _SILU,
+    "llava": _SILU,
+    "mistral": _SILU,
+    "mixtral": _SILU,
+    "nemotron": {"hidden_act": ("relu2",)},
+    "orion": _SILU,
+    "phi": _GELU,
+    "phi-msft": _GELU,
+    "phi3": _SILU,
+    "phi3_v": _SILU,
+    "qwen": {**_SILU, "no_bias": (True,)},
+    # Its query, key and value always have a bias, its output never.
+    "qwen2_moe": {**_QWEN_MOE, "qkv_bias": (True,)},
+    "qwen3_moe": _QWEN_MOE,
+    "stablelm": {**_SILU, "use_parallel_residual": (False,)},
+    "starcoder2": {**_GELU, "mlp_type": ("default",), "norm_type": ("layer_norm",)},
+}
+"""What a family computes, whether or not it reads the key."""
+
+ROPE_SCALINGS: dict[str, tuple[str, ...]] = {
+    "deepseek_v2": ("yarn",),
+    "deepseek_v3": ("yarn",),
+    "gptj": ("gptj",),
+    "llama": ("llama3",),
+    "llama4": ("llama3", "llama4"),
+    "ministral3": ("yarn",),
+    "mixtral": ("llama3",),
+    "nemotron": ("llama3",),
+    "olmo": ("llama3",),
+    "olmo2": ("llama3",),
+    "phi3": ("longrope",),
+    "phi3_v": ("longrope",),
+}
+"""The kinds of rotary scaling that a family computes, other than none."""
+
+SLIDES = ("gemma2", "gemma3", "gemma3_text", "ministral3", "mistral")
+"""Families that compute sliding windows, or limit the context to one themselves."""
+
+READ_ROPE_PARAMETERS = ("ministral3", "qwen3_5", "qwen3_5_text")
+"""Families that upstream wrote for transformers 5."""
+
+NESTED = ("text_config",)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be converted. The message is one line: the file, what was expected and found, the remedy."""
+
+
+def normalise(config: Mapping[str, Any], family: str) -> dict[str, Any]:
+    """Returns a configuration in the spelling that upstream reads, that of transformers 4.
+
+    Args:
+        config: the content of config.json.
+        family: its model_type.
+
+    Raises:
+        CheckpointError: the rotary embedding is one that upstream would take for another. Names no file.
+    """
+    result = dict(config)
+    for key in NESTED:
+        if isinstance(result.get(key), Mapping):
+            result[key] = normalise(result[key], family)
+    # Some upstream families have a field of this name for something else.
+    if "dtype" in result:
+        result.setdefault("torch_dtype", result.pop("dtype"))
+    if family == "qwen3_moe" and "num_local_experts" in result:
+        result.setdefault("num_experts", result.pop("num_local_experts"))
+    if "_sliding_window_pattern" in result:
+        result.setdefault("sliding_window_pattern", result.pop("_sliding_window_pattern"))
+    # transformers computes them from other keys if they are null.
+    if result.get("head_dim", 0) is None:
+        del result["head_dim"]
+    if result.get("num_key_value_heads", 0) is None:
+        result["num_key_value_heads"] = result.get("num_attention_heads")
+    if family not in READ_ROPE_PARAMETERS:
+        _normalise_rope(result, family)
+    _limit_to_window(result, family)
+    return result
+
+
+def _normalise_rope(config: dict[str, Any], family: str) -> None:
+    """Replaces rope_parameters by rope_theta, rope_scaling and the others, and checks the kind of scaling."""
+    parameters = config.pop("rope_parameters", None)
+    if isinstance(parameters, Mapping):
+        parameters = dict(parameters)
+        if "full_attention" in parameters:
+            local = dict(parameters.get("sliding_attention") or {})
+            if (local.get("rope_type") or "default") != "default":
+                raise CheckpointError(
+                    "rope_parameters.sliding_attention.rope_type: expected 'default', found"
+                    f" {json.dumps(local['rope_type'])}"
+                )
+            if "rope_theta" in local:
+                config["rope_local_base_freq"] = local["rope_theta"]
+            parameters = dict(parameters["full_attention"] or {})
+        for key in ("rope_theta", "partial_rotary_factor"):
+            if key in parameters:
+                config[key] = parameters.pop(key)
+        if family == "gpt_neox" and "partial_rotary_factor" in config:
+            config["rotary_pct"] = config.pop("partial_rotary_factor")
+        if family in ("phi3", "phi3_v") and "original_max_position_embeddings" in parameters:
+            config.setdefault("original_max_position_embeddings", parameters.pop("original_max_position_embeddings"))
+        config["rope_scaling"] = parameters
+    if family == "gpt_neox" and "rotary_emb_base" in config:
+        config.setdefault("rope_theta", config.pop("rotary_emb_base"))
+    scaling = config.get("rope_scaling")
+    if not isinstance(scaling, Mapping):
+        return
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    kind = "longrope" if kind == "su" else kind
+    # The dynamic kind begins to scale after max_position_embeddings, which is where the context ends here.
+    if kind in (None, "default") or (kind == "dynamic" and "alpha" not in scaling):
+        config["rope_scaling"] = None
+        return
+    supported = ROPE_SCALINGS.get(family, ())
+    if kind not in supported and "rope_scaling" not in ignored_keys():
+        raise CheckpointError(
+            f"rope_scaling: expected {' or '.join(['null', *supported])}, which is what mlc-llm computes for {family},"
+            f" found {json.dumps(kind)}; {_accept(['rope_scaling'])}"
+        )
+    # Upstream's families read one or the other.
+    config["rope_scaling"] = {**scaling, "rope_type": kind, "type": kind} if kind in supported else None
+
+
+def _limit_to_window(config: dict[str, Any], family: str) -> None:
+    """Limits the context to the sliding window for a family that computes full attention: within it, both are equal."""
+    window = config.get("sliding_window")
+    if family in SLIDES or window is None:
+        return
+    del config["sliding_window"]
+    if config.get("use_sliding_window") is False or not window:
+        return
+    config.pop("use_sliding_window", None)
+    config.pop("layer_types", None)
+    most = [config[key] for key in ("context_window_size", "max_position_embeddings") if config.get(key, 0) > 0]
+    if window < min(most, default=window + 1):
+        logger.warning(
+            "sliding_window: mlc-llm computes full attention for %s, so the context is limited to %d tokens",
+            family,
+            window,
+        )
+        config["context_window_size"] = window
+
+
+def ignored_keys() -> set[str]:
+    """Returns the keys of config.json that the user accepts to be ignored."""
+    return {key.strip() for key in os.environ.get(IGNORE, "").split(",")} - {""}
+
+
+def check(config: Mapping[str, Any], family: str, used: Set[str]) -> None:
+    """Refuses keys that would change the result and that upstream does not use.
+
+    Args:
+        config: a configuration that `normalise` returned.
+        family: its model_type.
+        used: the keys that upstream's code reads.
+
+    Raises:
+        CheckpointError: there are some. Names all of them, and no file.
+    """
+    problems = {}
+    for where, section in [("", config), *((f"{key}.", config[key]) for key in NESTED if key in config)]:
+        for key, value in section.items() if isinstance(section, Mapping) else ():
+            if (problem := _problem(key, value, section, family, used)) and key not in ignored_keys():
+                problems[where + key] = problem
+    if problems:
+        names = sorted({name.rpartition(".")[2] for name in problems})
+        raise CheckpointError(
+            "; ".join(f"{name}: {problem}" for name, problem in problems.items()) + f"; {_accept(names)}"
+        )
+
+
+def _accept(keys: list[str]) -> str:
+    return (
+        f"mlc-llm would compute another model. If you accept that: {IGNORE}={','.join(keys)}, or in a BUILD file:"
+        f" ignore_config_keys = {json.dumps(keys)}"
+    )
+
+
+def _problem(key: str, value: Any, section: Mapping[str, Any], family: str, used: Set[str]) -> str | None:
+    """Returns what is wrong with a key, or None."""
+    found = f"found {json.dumps(value)[:100]}"
+    if value is None or key in NESTED:
+        return None
+    if key == "layer_types":
+        expected = _layer_types(family, section)
+        return None if expected is None or value == expected else f"expected {_pattern(expected)}, {found}"
+    if key == "quantization_config" and key not in used:
+        # Whether the tensors are what `--source-format awq` expects, the check of the tensors says.
+        method = value.get("quant_method") if isinstance(value, Mapping) else None
+        return None if method == "awq" else f"expected weights that are not quantized, found {json.dumps(method)}"
+    computed = FAMILIES.get(family, {}).get(key)
+    if computed is None and key not in used:
+        if key == "rope_theta" and "position_embedding_base" in section:
+            return None
+        computed = COMPUTED.get(key)
+    if computed is not None:
+        options = " or ".join(map(json.dumps, computed or (None,)))
+        return None if value in computed else f"expected {options}, which is what mlc-llm computes, {found}"
+    if key in used or key in HARMLESS or key.startswith("_"):
+        return None
+    if (key, value) in (
+        ("layer_norm_epsilon", section.get("norm_epsilon")),
+        ("attention_hidden_size", section.get("hidden_size")),
+    ):
+        return None  # The same number under its former name.
+    return f"expected a key that mlc-llm knows for {family}, {found}"
+
+
+def _layer_types(family: str, config: Mapping[str, Any]) -> list[str] | None:
+    """Returns the attention of each layer that upstream computes, None if any is right."""
+    if family in ("gemma2", "qwen3_5", "qwen3_5_text"):
+        return None  # Gemma 2's context is at most its window; Qwen 3.5 derives it from full_attention_interval.
+    layers = config.get("num_hidden_layers") or 0
+    if family in ("gemma3", "gemma3_text"):
+        return [f"{'sliding' if (layer + 1) % 6 else 'full'}_attention" for layer in range(layers)]
+    slides = family in SLIDES and config.get("sliding_window")
+    return ["sliding_attention" if slides else "full_attention"] * layers
+
+
+def _pattern(layers: list[str]) -> str:
+    return f"{len(layers)} layers with {'every sixth' if len(set(layers)) > 1 else 'only'} {(layers or [''])[-1]}"
+
+
+_used: contextvars.ContextVar[set[str] | None] = contextvars.ContextVar("used", default=None)
+"""The keys that upstream reads while a config.json is loaded."""
+
+
+class _Read(dict):
+    """Keys without a field in upstream's classes. Notes those that are read."""
+
+    def _note(self, key: Any) -> None:
+        if (used := _used.get()) is not None:
+            used.add(key)
+
+    def __contains__(self, key: Any) -> bool:
+        self._note(key)
+        return super().__contains__(key)
+
+    def __getitem__(self, key: Any) -> Any:
+        self._note(key)
+        return super().__getitem__(key)
+
+    def get(self, key: Any, *default: Any) -> Any:
+        self._note(key)
+        return super().get(key, *default)
+
+    def pop(self, key: Any, *default: Any) -> Any:
+        self._note(key)
+        return super().pop(key, *default)
+
+
+@contextlib.contextmanager
+def _noting() -> Iterator[set[str]]:
+    used: set[str] = set()
+    token = _used.set(used)
+    try:
+        yield used
+    finally:
+        _used.reset(token)
+
+
+def load(config_class: Any, path: Path) -> Any:
+    """Returns upstream's configuration of a checkpoint.
+
+    Args:
+        config_class: upstream's class, such as LlamaConfig.
+        path: config.json.
+
+    Raises:
+        CheckpointError: it is not JSON, lacks a key, or has one that would change the result and that upstream ignores.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: expected JSON, found: {error}; copy the file again") from None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(config).__name__}; copy the file again")
+    try:
+        return read(config_class, config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def read(config_class: Any, config: Mapping[str, Any]) -> Any:
+    """Returns upstream's configuration, like `load`. Its errors name no file."""
+    family = str(config.get("model_type") or config_class.__module__.split(".")[-2])
+    try:
+        normal = normalise(config, family)
+        with _noting() as used:
+            result = config_class.from_dict(normal)
+        # Presets of upstream's have keys of its own.
+        if "model_preset_tag" not in config:
+            check(normal, family, used)
+    except TypeError as error:
+        if "required positional argument" not in str(error):
+            raise
+        missing = str(error).partition(": ")[2]
+        raise CheckpointError(
+            f"expected the keys of a {family} model, found none named {missing}; copy the file again"
+        ) from None
+    return result
+
+
+def install() -> None:
+    """Makes upstream's commands read config.json with this module. Imports mlc_llm."""
+    from mlc_llm.interface import compile as compiler
+    from mlc_llm.support import config
+
+    upstream = compiler.compile
+
+    @functools.wraps(upstream)
+    def compile_model(config: dict[str, Any], quantization: Any, model_type: Any, *rest: Any, **options: Any) -> Any:
+        # Without this key, it is a config.json and not what gen_config wrote.
+        if "model_config" not in config:
+            config = {key: value for key, value in config.items() if key != "quantization"}
+            config["model_config"] = read(model_type.config, config).asdict()
+            config = {key: config[key] for key in ("model_config", "active_vocab_size") if key in config}
+        return upstream(config, quantization, model_type, *rest, **options)
+
+    @classmethod  # type: ignore[misc]
+    def from_file(cls: Any, source: Path) -> Any:
+        return load(cls, source)
+
+    @classmethod  # type: ignore[misc]
+    def from_dict(cls: Any, source: dict[str, Any]) -> Any:
+        names = {field.name for field in dataclasses.fields(cls)}
+        if (used := _used.get()) is not None:
+            used |= names
+        fields = {key: value for key, value in source.items() if key in names}
+        return cls(**fields, kwargs=_Read({key: value for key, value in source.items() if key not in names}))
+
+    compiler.compile = compile_model
+    config.ConfigBase.from_file = from_file
+    config.ConfigBase.from_dict = from_dict
+    sys.excepthook = in_a_line(sys.excepthook)
+
+
+def in_a_line(
+    upstream: Callable[[type[BaseException], BaseException, TracebackType | None], Any],
+) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
+    """Wraps `sys.excepthook`: a checkpoint that is refused is no error of the program, so there is no traceback."""
+
+    def excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if isinstance(error, CheckpointError):
+            print(f"mlc_llm: {error}", file=sys.stderr)
+        else:
+            upstream(kind, error, traceback)
+
+    return excepthook

@@ -1,0 +1,126 @@
+"""mlc-llm's own configurations are equal for both spellings of config.json, and drop no key that changes the result."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import checkpoint_configs
+import pytest
+import tiny_model_files
+from mlc_llm._mlc_bazel.checkpoint_config import CheckpointError
+from mlc_llm.model import MODEL_PRESETS, MODELS
+
+INEXACT = {
+    # Attention without soft-capping.
+    "gemma2": "attn_logit_softcapping",
+    # Logits without a factor, which only changes probabilities.
+    "cohere": "logit_scale",
+    # Logits of prompts that are longer than those of training.
+    "qwen": "use_dynamic_ntk",
+}
+"""Families of which upstream computes every model inexactly, and a key that says so."""
+
+# Upstream's own key, in some presets only.
+OWN = {"model_preset_tag", "sliding_window_size"}
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Any:
+    def call(config: dict[str, Any]) -> dict[str, Any]:
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(config))
+        return MODELS[config["model_type"]].config.from_file(path).asdict()
+
+    return call
+
+
+def without_kwargs(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without what upstream did not read, also of nested ones."""
+    return {
+        key: without_kwargs(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key != "kwargs"
+    }
+
+
+@pytest.mark.parametrize("name", checkpoint_configs.SPELLINGS)
+def test_both_spellings_give_one_configuration(load: Any, name: str) -> None:
+    four, five = (without_kwargs(load(config)) for config in checkpoint_configs.SPELLINGS[name])
+    assert four == five
+    base = checkpoint_configs.SPELLINGS[name][0].get("rope_theta", 20000)
+    fields = five.get("text_config", five)
+    assert fields.get("position_embedding_base", fields.get("rope_theta")) == base != 0
+
+
+@pytest.mark.parametrize("what", checkpoint_configs.REFUSED)
+def test_what_would_change_the_result_is_refused(load: Any, what: str, tmp_path: Path) -> None:
+    name, change = checkpoint_configs.REFUSED[what]
+    with pytest.raises(CheckpointError) as caught:
+        load(checkpoint_configs.SPELLINGS[name][0] | change)
+    assert str(caught.value).startswith(f"{tmp_path}/config.json: {next(iter(change))}: expected ")
+
+
+# llava's preset asks the hub for its language model.
+@pytest.mark.parametrize("name", sorted(name for name in MODEL_PRESETS if MODEL_PRESETS[name]["model_type"] != "llava"))
+def test_no_real_model_is_refused_without_a_reason(load: Any, name: str) -> None:
+    """Upstream's presets are config.json files of the hub."""
+    config = {key: value for key, value in MODEL_PRESETS[name].items() if key not in OWN}
+    if config["model_type"] not in INEXACT:
+        assert load(config)
+        return
+    with pytest.raises(CheckpointError, match=INEXACT[config["model_type"]]):
+        load(config)
+
+
+def checkpoint(folder: Path, **changes: Any) -> Path:
+    """The tiny model's checkpoint with another configuration; a key that is None is left out."""
+    shutil.copytree(tiny_model_files.CHECKPOINT, folder, copy_function=lambda a, b: Path(b).symlink_to(a))
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | changes
+    path.unlink()
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    return folder
+
+
+def mlc_llm(home: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mlc_llm", *map(str, arguments)],
+        env=tiny_model_files.child_environment(home),
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_gen_config_uses_rope_parameters(tmp_path: Path) -> None:
+    """Without this module it took the base 10000."""
+    folder = checkpoint(
+        tmp_path / "checkpoint",
+        rope_parameters={"rope_theta": 500000.0, "rope_type": "default"},
+        rope_theta=None,
+        torch_dtype=None,
+        dtype="bfloat16",
+    )
+    done = mlc_llm(
+        tmp_path, "gen_config", folder, "--quantization", "q0f32", "--conv-template", "chatml", "--output", tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "mlc-chat-config.json").read_text())
+    assert written["model_config"]["position_embedding_base"] == 500000.0
+
+
+@pytest.mark.parametrize("command", ["compile", "convert_weight", "gen_config"])
+def test_every_command_refuses_in_one_line(tmp_path: Path, command: str) -> None:
+    folder = checkpoint(tmp_path / "checkpoint", attention_bias=True)
+    options: list[str | Path] = ["--quantization", "q0f32", "--output", tmp_path / "out"]
+    if command == "gen_config":
+        options += ["--conv-template", "chatml"]
+    else:
+        options += ["--device", "cpu"]
+    done = mlc_llm(tmp_path, command, folder / "config.json", *options)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "attention_bias: expected false, which is what mlc-llm computes, found true" in done.stderr.splitlines()[-1]

@@ -1,0 +1,157 @@
+"""config.json in the spelling of transformers 4 and 5 means the same, and no key that changes the result is dropped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import checkpoint_configs
+import pytest
+
+from src.mlc_llm import checkpoint_config
+from src.mlc_llm.checkpoint_config import CheckpointError, check, normalise
+
+USED = frozenset(
+    "context_window_size head_dim hidden_act hidden_activation hidden_size intermediate_size layer_norm_eps"
+    " moe_intermediate_size norm_topk_prob num_attention_heads num_experts num_experts_per_tok num_hidden_layers"
+    " num_key_value_heads original_max_position_embeddings query_pre_attn_scalar rms_norm_eps rope_scaling rope_theta"
+    " rotary_pct sliding_window use_parallel_residual vocab_size".split()
+)
+"""What upstream's classes read of the models in checkpoint_configs; tests/mlc_llm has the real ones."""
+
+
+def load(config: dict[str, Any]) -> dict[str, Any]:
+    family = config["model_type"]
+    normal = normalise(config, family)
+    own = {"phi3": {"partial_rotary_factor"}, "qwen3": {"attention_bias"}, "qwen3_moe": {"attention_bias"}}
+    check(normal, family, USED | own.get(family, set()))
+    return normal
+
+
+def computed(config: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a configuration that matter."""
+    return {
+        key: value
+        for key, value in config.items()
+        if key not in checkpoint_config.HARMLESS and key not in ("layer_types", "use_sliding_window")
+    }
+
+
+@pytest.mark.parametrize("name", checkpoint_configs.SPELLINGS)
+def test_both_spellings_mean_the_same(name: str) -> None:
+    four, five = map(load, checkpoint_configs.SPELLINGS[name])
+    defaults = {"attention_bias", "partial_rotary_factor", "use_bidirectional_attention"}
+    assert {key: value for key, value in computed(five).items() if key not in defaults and value is not None} == {
+        key: value for key, value in computed(four).items() if key not in defaults and value is not None
+    }
+    assert "rope_parameters" not in five and "dtype" not in five
+    assert five["rope_theta"] == four["rope_theta"] and five["torch_dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("spelling", [0, 1])
+@pytest.mark.parametrize("what", checkpoint_configs.REFUSED)
+def test_what_would_change_the_result_is_refused_by_name(
+    what: str, spelling: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, change = checkpoint_configs.REFUSED[what]
+    config = checkpoint_configs.SPELLINGS[name][spelling] | change
+    if spelling and "rope_scaling" in change:
+        config["rope_parameters"] = {"rope_theta": 10000.0} | config.pop("rope_scaling")
+    (key,) = change
+    if spelling and key == "rope_local_base_freq":
+        del config["rope_local_base_freq"]
+        config["rope_parameters"] = {
+            "full_attention": {"rope_theta": 1000000},
+            "sliding_attention": {"rope_theta": change[key]},
+        }
+    with pytest.raises(CheckpointError) as caught:
+        load(config)
+    message = str(caught.value)
+    assert message.startswith(f"{key}: expected ") and "\n" not in message
+    assert f'MLC_IGNORE_CONFIG_KEYS={key}, or in a BUILD file: ignore_config_keys = ["{key}"]' in message
+    monkeypatch.setenv("MLC_IGNORE_CONFIG_KEYS", f"{key}, another")
+    load(config)
+
+
+def test_all_refused_keys_are_named_at_once() -> None:
+    config = checkpoint_configs.SPELLINGS["llama"][1] | {"mlp_bias": True, "alpha": 2, "beta": 3}
+    with pytest.raises(
+        CheckpointError, match=r"mlp_bias: .*; alpha: .*; beta: .* = \[\"alpha\", \"beta\", \"mlp_bias\"\]"
+    ):
+        load(config)
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        {"alpha": None},
+        {"_name_or_path": "somewhere"},
+        {"pretraining_tp": 2},
+        {"rope_interleaved": False, "is_llama_config": True, "transformers.js_config": {"dtype": "q4"}},
+        {"layer_types": ["full_attention"] * 6},
+        {"partial_rotary_factor": 1.0, "embedding_multiplier": 1.0, "logits_scaling": 1},
+        {"quantization_config": {"quant_method": "awq", "bits": 4}},
+        {"rope_scaling": {"rope_type": "default"}},
+        # It starts to scale where the context ends.
+        {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
+    ],
+)
+def test_a_key_that_changes_nothing_passes(harmless: dict[str, Any]) -> None:
+    load(checkpoint_configs.SPELLINGS["llama"][0] | harmless)
+
+
+@pytest.mark.parametrize("window", [{"sliding_window": 2047}, {"sliding_window": 2047, "use_sliding_window": True}])
+def test_a_window_limits_the_context_of_a_family_without_windows(window: dict[str, Any]) -> None:
+    config = checkpoint_configs.SPELLINGS["qwen2"][1] | {"layer_types": ["sliding_attention"] * 6} | window
+    if "use_sliding_window" not in window:
+        del config["use_sliding_window"]
+    normal = load(config)
+    assert normal["context_window_size"] == 2047 and "sliding_window" not in normal
+
+
+def test_a_window_that_is_off_or_wider_than_the_context_changes_nothing() -> None:
+    assert "context_window_size" not in load(checkpoint_configs.SPELLINGS["qwen2"][0] | {"sliding_window": 16})
+    assert "context_window_size" not in load(checkpoint_configs.SPELLINGS["phi3"][0])
+
+
+def test_null_stands_for_what_transformers_computes() -> None:
+    normal = load(checkpoint_configs.SPELLINGS["llama"][1] | {"head_dim": None, "num_key_value_heads": None})
+    assert "head_dim" not in normal and normal["num_key_value_heads"] == normal["num_attention_heads"]
+
+
+def test_a_nested_configuration_is_read_like_the_outer_one() -> None:
+    text = checkpoint_configs.SPELLINGS["gemma3"][1] | {"model_type": "gemma3_text"}
+    outer = {"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_act": "gelu"}}
+    assert load(outer)["text_config"]["rope_theta"] == 1000000
+    with pytest.raises(CheckpointError, match=r"text_config\.attn_logit_softcapping: expected null"):
+        load(outer | {"text_config": text | {"attn_logit_softcapping": 50.0}})
+
+
+class LlamaConfig:
+    """Stands in for upstream's class: one field, and a key that it reads only to convert it."""
+
+    @classmethod
+    def from_dict(cls, source: dict[str, Any]) -> dict[str, Any]:
+        others = checkpoint_config._Read({key: value for key, value in source.items() if key != "width"})
+        return {"width": source["width"], "base": others.pop("rope_theta", 10000)}
+
+
+def test_keys_that_upstream_reads_are_used(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "llama", "rope_parameters": {"rope_theta": 500000.0}, "width": 3}))
+    with pytest.raises(CheckpointError, match="width: expected a key that mlc-llm knows for llama, found 3"):
+        checkpoint_config.load(LlamaConfig, path)  # install() makes upstream's fields known.
+    path.write_text(json.dumps({"model_type": "llama", "rope_theta": 500000.0, "width": None}))
+    assert checkpoint_config.load(LlamaConfig, path) == {"width": None, "base": 500000.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("", "expected JSON, found: "), ("[]", "expected a JSON object, found list")]
+)
+def test_a_damaged_file_is_named(tmp_path: Path, text: str, found: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint_config.load(LlamaConfig, path)
+    assert str(caught.value).startswith(f"{path}: {found}") and str(caught.value).endswith("; copy the file again")
