@@ -70,7 +70,7 @@ def make_config(options: argparse.Namespace, rest: list[str]) -> None:
         "--output",
         str(options.output),
     ]
-    mlc_llm(command + rest, options.environment)
+    mlc_llm(command + rest, options.environment, **accepted(options))
     if options.system_message:
         path = options.output / "mlc-chat-config.json"
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -78,12 +78,25 @@ def make_config(options: argparse.Namespace, rest: list[str]) -> None:
         path.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
+def accepted(options: argparse.Namespace) -> dict[str, str]:
+    """Returns the environment variables with what a checkpoint has and the model ignores."""
+    return {
+        variable: ",".join(names)
+        for variable, names in [
+            ("MLC_IGNORE_CONFIG_KEYS", options.ignore_config_key),
+            ("MLC_IGNORE_TENSORS", options.ignore_tensor),
+        ]
+        if names
+    }
+
+
 def make_weights(options: argparse.Namespace, rest: list[str]) -> None:
     """Writes configuration, tokenizer and converted weights into the folder options.output."""
     make_config(options, rest)
     # The device only stores a weight during its quantization.
     command = ["convert_weight", str(checkpoint_folder(options.model)), "--device", "cpu"]
-    mlc_llm([*command, "--quantization", options.quantization, "--output", str(options.output)], options.environment)
+    command += ["--quantization", options.quantization, "--output", str(options.output)]
+    mlc_llm(command, options.environment, **accepted(options))
 
 
 def make_library(options: argparse.Namespace, rest: list[str]) -> None:
@@ -121,6 +134,10 @@ def main() -> int:
         step.add_argument("model", type=Path, help="folder of the checkpoint, or its config.json")
         step.add_argument("--quantization", required=True, help="name of the quantization")
         step.add_argument("--system-message", help="of conversations without one; default: the template's")
+        for option, of in [("--ignore-config-key", "a key of config.json"), ("--ignore-tensor", "tensors, a pattern")]:
+            step.add_argument(
+                option, action="append", default=[], help=f"{of} that mlc-llm does not know and may ignore; repeatable"
+            )
         step.set_defaults(make=make)
     library = steps.add_parser("library", help="compile a model; accepts the options of mlc_llm compile")
     library.add_argument("model", type=Path, help="folder that the step weights or config wrote")

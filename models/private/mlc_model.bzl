@@ -53,6 +53,9 @@ def _mlc_model_impl(ctx):
     for option in ["context_window_size", "max_batch_size", "prefill_chunk_size", "system_message", "tensor_parallel_shards"]:
         if getattr(ctx.attr, option):
             options += ["--" + option.replace("_", "-"), str(getattr(ctx.attr, option))]
+    for option, names in [("--ignore-config-key", ctx.attr.ignore_config_keys), ("--ignore-tensor", ctx.attr.ignore_tensors)]:
+        for name in names:
+            options += [option, name]
     run("weights" if ctx.attr.convert_weights else "config", weights, ctx.files.model_dir, options)
     run("library", library, [weights], [weights, "--opt", ctx.attr.opt] + tools.options, tools.inputs, ctx.files._mlc_llm_compiler)
 
@@ -70,6 +73,8 @@ mlc_model_rule = rule(
         "context_window_size": attr.int(doc = "Tokens of prompt and answer together; default: the model's own."),
         "conv_template": attr.string(mandatory = True, doc = "Conversation template, a value of `mlc_llm gen_config --conv-template`."),
         "convert_weights": attr.bool(default = True, doc = "Whether `model_dir` has weights. If not, the output folder has only the configuration."),
+        "ignore_config_keys": attr.string_list(doc = "Keys of config.json that change the result and that mlc-llm may ignore all the same; its error lists them."),
+        "ignore_tensors": attr.string_list(doc = "Patterns (`*`) of tensors that mlc-llm may ignore; its error lists them."),
         "max_batch_size": attr.int(doc = "Concurrent requests; default: mlc-llm's."),
         "model_dir": attr.label(
             mandatory = True,

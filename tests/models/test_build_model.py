@@ -251,6 +251,19 @@ def test_commands_see_nothing_of_the_machine(
         assert not os.path.exists(seen["HOME"]) and not os.path.exists(seen["TMPDIR"])
 
 
+@pytest.mark.parametrize(("step", "calls"), [("config", 1), ("weights", 2)])
+def test_what_the_user_accepts_to_be_ignored_is_passed_on(
+    run: Callable[..., int], environment: Environment, checkpoint: Path, step: str, calls: int
+) -> None:
+    options = ["--ignore-config-key", "one", "--ignore-config-key", "two", "--ignore-tensor", "*.bias"]
+    assert run("--output", "out", step, checkpoint, "--quantization", "q0f32", *options) == 0
+    assert len(environment.calls()) == calls
+    for call in environment.calls():
+        assert call["environment"]["MLC_IGNORE_CONFIG_KEYS"] == "one,two"
+        assert call["environment"]["MLC_IGNORE_TENSORS"] == "*.bias"
+        assert not [argument for argument in call["arguments"] if "ignore" in argument]
+
+
 def test_the_first_environment_wins(
     run: Callable[..., int], environment: Environment, checkpoint: Path, tmp_path: Path
 ) -> None:
