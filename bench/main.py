@@ -12,6 +12,8 @@ parts, with their time on 2 cores:
             `tools/bazel run --config=cuda //bench` adds those for GPUs
   engine    mlc-llm's engine on our TVM and on the official one: start, prefill, decode (3 min);
             needs mlc-llm's sources
+  convert   `mlc_llm convert_weight` for the shapes of 135M, 1B and 8B models: time and memory (10 min);
+            needs mlc-llm's sources
   push      //images:push against a bare copy of the same image, over loopback (15 s once it is built and tested)
   remote    TVM's runtime built locally, by one worker, by two, and from their cache in a second checkout;
             on paper by up to 256 (20 min)
@@ -26,6 +28,7 @@ import argparse
 
 import builds
 import commands
+import convert
 import engine
 import fresh
 import image
@@ -43,6 +46,7 @@ PARTS = {
     "launcher": overhead,
     "sizes": sizes,
     "engine": engine,
+    "convert": convert,
     "push": push,
     "remote": remote,
     "fresh": fresh,
