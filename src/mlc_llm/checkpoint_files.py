@@ -291,8 +291,8 @@ def check_fit(
         found = _converted_shape(convert[parameter], given)
         if found is None or not _equal(found, expected):
             raise CheckpointError(
-                f"{tensors[names[0]].path}: {', '.join(names)}: expected shapes that make {list(expected)}, the"
-                f" {parameter} of config.json, found {' and '.join(str(list(shape)) for shape in given)}; {other}"
+                f"{tensors[names[0]].path}: {', '.join(names)}: expected shapes that make"
+                f" [{', '.join(map(str, expected))}], the {parameter} of config.json, found {' and '.join(str(list(shape)) for shape in given)}; {other}"
             )
 
 

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import tqdm
 from tvm.contrib import tvmjs
+from tvm.runtime import DataType
 
 import tvm
 
@@ -30,6 +32,10 @@ logger = logging.getLogger(__name__)
 
 BLOCK = 1 << 20
 """Numbers to encode at once."""
+
+
+SLICE = 32 << 20
+"""Bytes of a weight to quantize at once."""
 
 
 def as_numpy(tensor: Any) -> np.ndarray:
@@ -109,6 +115,39 @@ def load_file(upstream: Callable[..., None]) -> Callable[..., None]:
     return load
 
 
+def rows_at_once(rows: int, row_bytes: int, limit: int = SLICE) -> int:
+    """Returns how many rows to quantize at once: one number of them, if possible, because each shape is compiled."""
+    most = max(1, min(rows, limit // max(1, row_bytes)))
+    even = next(count for count in range(most, 0, -1) if rows % count == 0)
+    return even if even * 4 >= most else most
+
+
+def quantize_in_slices(upstream: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """Wraps GroupQuantize.quantize_weight, whose temporary arrays are four times as large as the weight.
+
+    A group is part of a row, so some rows at a time give the same numbers.
+    """
+
+    @functools.wraps(upstream)
+    def quantize_weight(quantization: Any, weight: Any, axis: int = -1, output_transpose: bool = False) -> list[Any]:
+        rows, *others = map(int, weight.shape)
+        row_bytes = math.prod(others) * DataType(weight.dtype).itemsize
+        at_once = rows_at_once(rows, row_bytes)
+        if weight.device != tvm.cpu() or output_transpose or axis in (0, -len(weight.shape)) or at_once == rows:
+            return upstream(quantization, weight, axis, output_transpose)
+        values = as_numpy(weight)
+        whole: list[np.ndarray] = []
+        for start in range(0, rows, at_once):
+            part = tvm.runtime.tensor(values[start : start + at_once])
+            for number, made in enumerate(map(as_numpy, upstream(quantization, part, axis, output_transpose))):
+                if not start:
+                    whole.append(np.empty((rows, *made.shape[1:]), made.dtype))
+                whole[number][start : start + at_once] = made
+        return [tvm.runtime.tensor(array) for array in whole]
+
+    return quantize_weight
+
+
 class Shards:
     """Writes the shards of tvmjs.dump_tensor_cache, with the same content."""
 
@@ -171,7 +210,7 @@ def encode(values: np.ndarray, half: bool) -> Iterator[Any]:
     flat = values.reshape(-1)
     for start in range(0, flat.size, BLOCK):
         block = flat[start : start + BLOCK]
-        yield memoryview(tvmjs._convert_f32_to_bf16(block) if half else block.view(np.uint8)).cast("B")
+        yield (tvmjs._convert_f32_to_bf16(block) if half else block).view(np.uint8).data
 
 
 def dump(
@@ -273,6 +312,7 @@ def install() -> None:
     """Makes upstream's convert_weight check a checkpoint first, and convert it with this module. Imports mlc_llm."""
     from mlc_llm.interface import convert_weight
     from mlc_llm.loader.huggingface_loader import HuggingFaceLoader
+    from mlc_llm.quantization.group_quantization import GroupQuantize
     from mlc_llm.support import auto_weight
 
     upstream_arguments = convert_weight._convert_args
@@ -290,4 +330,5 @@ def install() -> None:
     convert_weight.tvmjs = SimpleNamespace(dump_tensor_cache=dump)
     HuggingFaceLoader.load = load
     HuggingFaceLoader._load_file = load_file(HuggingFaceLoader._load_file)
+    GroupQuantize.quantize_weight = quantize_in_slices(GroupQuantize.quantize_weight)
     auto_weight._guess_weight_format = guess
