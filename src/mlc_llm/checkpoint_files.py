@@ -290,9 +290,10 @@ def check_fit(
         done.add(alike)
         found = _converted_shape(convert[parameter], given)
         if found is None or not _equal(found, expected):
+            size = ", ".join(map(str, expected))
             raise CheckpointError(
-                f"{tensors[names[0]].path}: {', '.join(names)}: expected shapes that make"
-                f" [{', '.join(map(str, expected))}], the {parameter} of config.json, found {' and '.join(str(list(shape)) for shape in given)}; {other}"
+                f"{tensors[names[0]].path}: {', '.join(names)}: expected shapes that make [{size}], the {parameter} of"
+                f" config.json, found {' and '.join(str(list(shape)) for shape in given)}; {other}"
             )
 
 
