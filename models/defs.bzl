@@ -1,11 +1,13 @@
 """Rules for models: `mlc_model` compiles one, `mlc_model_library` compiles one without weights, `mlc_model_image` puts one into an image,
-`gguf_checkpoint` reads a GGUF file, and `relax_library` compiles a Relax module. `cpu_target` and `cuda_target` name the hardware to compile for."""
+`gguf_checkpoint` reads a GGUF file, `mlc_model_oci` packs a model as OCI artifacts, and `relax_library` compiles a Relax module. `cpu_target` and
+`cuda_target` name the hardware to compile for."""
 
 load("@rules_oci//oci:defs.bzl", "oci_image")
 load("//models/private:gguf_checkpoint.bzl", "gguf_checkpoint_rule")
 load("//models/private:mlc_model.bzl", "mlc_model_rule", _MlcModelInfo = "MlcModelInfo")
+load("//models/private:mlc_model_oci.bzl", "mlc_model_oci_rule")
 load("//models/private:relax_library.bzl", "relax_library_rule")
-load("//oci:defs.bzl", "common_attributes", "tree_layer")
+load("//oci:defs.bzl", "common_attributes", "image_labels", "tree_layer")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 
 MlcModelInfo = _MlcModelInfo
@@ -218,4 +220,53 @@ def mlc_model_image(name, model, base = "//images/mlc_llm", **kwargs):
             name + ".library",
         ],
         **({"cmd": ["serve", "/" + folder]} | kwargs)
+    )
+
+def mlc_model_oci(name, model, description = "", licenses = "", source = "", compression = "", **kwargs):
+    """Packs a model as two OCI artifacts, for a server that runs from another image.
+
+        mlc_model_oci(
+            name = "tiny_oci",
+            model = ":tiny",
+        )
+
+    * `<name>` is an image with nothing but the model: its folder at /models/<model>, its library at /models/<model>.so. Kubernetes mounts it
+      as an image volume, KServe takes it as `oci+native://`, and `COPY --from` and `podman run --mount type=image` read it too.
+    * `<name>.modelpack` has the same layers under a manifest of the CNCF's ModelPack specification.
+
+    Both are OCI layouts. Each weight shard is a layer, and a new build transfers only shards that changed. Models of more than 100 shards put
+    as many into a layer as keep the image within the layers that Docker takes.
+
+    Args:
+        name: the image.
+        model: an `mlc_model`, or another target with `MlcModelInfo`. Its name must be one folder's.
+        description: one line, for the labels.
+        licenses: SPDX expression for the model, for the labels.
+        source: URL of the model, for the labels.
+        compression: "zstd", or "" for none: weights hardly compress, and a node unpacks what is compressed before it starts.
+        **kwargs: `model_name`, to name the folder otherwise than `model`, and common attributes.
+    """
+    if compression not in ["", "zstd"]:
+        fail("{}: compression: expected \"zstd\" or \"\", found {}".format(name, repr(compression)))
+    common = common_attributes(kwargs)
+    image_labels(
+        name = name + ".labels",
+        description = description or "The model {} for MLC LLM".format(native.package_relative_label(model).name),
+        licenses = licenses,
+        source = source,
+        title = name,
+        **common
+    )
+    mlc_model_oci_rule(
+        name = name,
+        labels = name + ".labels",
+        model = model,
+        zstd = Label("@debian_container_tools//:zstd") if compression else None,
+        **kwargs
+    )
+    native.filegroup(
+        name = name + ".modelpack",
+        srcs = [name],
+        output_group = "modelpack",
+        **common
     )

@@ -79,19 +79,20 @@ def image_labels(name, title, description, licenses, source, **kwargs):
         name: the target.
         title: short name of the image.
         description: one line.
-        licenses: SPDX expression for what this project adds to the packages.
+        licenses: SPDX expression for what this project adds to the packages. Empty if unknown, like `source`.
         source: URL of the packaged software's sources.
         **kwargs: common attributes.
     """
+    labels = {
+        "description": description,
+        "licenses": licenses,
+        "source": source,
+        "title": title,
+        "version": VERSION,
+    }
     image_labels_file(
         name = name,
-        labels = {
-            "org.opencontainers.image.description": description,
-            "org.opencontainers.image.licenses": licenses,
-            "org.opencontainers.image.source": source,
-            "org.opencontainers.image.title": title,
-            "org.opencontainers.image.version": VERSION,
-        },
+        labels = {"org.opencontainers.image." + key: value for key, value in labels.items() if value},
         stamped = select({
             "//oci:stamped": True,
             "//conditions:default": False,

@@ -109,6 +109,7 @@ class ImageFacts:
 
     Args:
         config: the image's configuration (OCI image-spec, config.md).
+        labels: see `oci.layout.Image.labels`.
         files: by path without leading slash: what a container sees.
         packages: by size, largest first.
         hidden: files of lower layers that an upper one replaces or removes; they are pulled and stored, but invisible.
@@ -117,6 +118,7 @@ class ImageFacts:
     name: str
     digest: str
     config: dict[str, Any]
+    labels: dict[str, str]
     layers: list[Layer]
     files: dict[str, File]
     packages: list[Package]
@@ -133,10 +135,6 @@ class ImageFacts:
     @property
     def platform(self) -> str:
         return "/".join(self.config[key] for key in ("os", "architecture", "variant") if self.config.get(key))
-
-    @property
-    def labels(self) -> dict[str, str]:
-        return (self.config.get("config") or {}).get("Labels") or {}
 
     def label(self, key: str) -> str:
         """An OCI label (image-spec, annotations.md) by the last part of its name, or nothing."""
@@ -257,6 +255,7 @@ def read(name: str, folder: pathlib.Path, known: dict[str, LayerContent]) -> Ima
             if digest not in known:
                 known[digest] = _read_layer(image, number)
         contents = [known[digest] for digest in image.layer_digests]
+        labels = image.labels
         # A history entry without a layer changes only the configuration.
         makers = [
             step.get("created_by", "") for step in image.config.get("history") or [] if not step.get("empty_layer")
@@ -285,7 +284,7 @@ def read(name: str, folder: pathlib.Path, known: dict[str, LayerContent]) -> Ima
         if path in contents[files[path].layer].records
     }
     packages = sorted(_packages(records, files), key=lambda package: (-package.size, package.ecosystem, package.name))
-    return ImageFacts(name, image.digest, image.config, layers, files, packages, hidden)
+    return ImageFacts(name, image.digest, image.config, labels, layers, files, packages, hidden)
 
 
 def compare(before: ImageFacts, after: ImageFacts) -> Difference:

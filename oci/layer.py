@@ -1,4 +1,4 @@
-"""A deterministic image layer: file system entries, added in any order, are written as one sorted tar.gz.
+"""A deterministic image layer: file system entries, added in any order, are written as one sorted tar or tar.gz.
 
 Format: OCI image layer (image-spec, layer.md) as a POSIX.1-2001 (pax) tar, gzip without name or time stamp. The same
 entries give the same bytes on every machine, in every time zone and under every umask.
@@ -13,6 +13,7 @@ import pathlib
 import posixpath
 import tarfile
 from collections.abc import Iterator
+from typing import IO, Protocol, cast
 
 # 2000-01-01T00:00:00Z, the time of every entry: zip can express it too, and no tool mistakes it for "unset", as with 0.
 SOURCE_DATE_EPOCH = 946684800
@@ -27,6 +28,14 @@ _MODE_MASK = 0o1777
 _COPY_SIZE = 1 << 16
 
 Content = bytes | pathlib.Path
+
+
+class ByteSink(Protocol):
+    """What a layer is written to: all that tarfile needs of a file."""
+
+    def write(self, data: bytes, /) -> int: ...
+
+    def tell(self) -> int: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +121,12 @@ class Layer:
         self.add(path, Entry(tarfile.SYMTYPE, origin, 0o777, target=target))
 
     def write(self, output: pathlib.Path) -> None:
-        """Writes the layer and adds missing parent directories."""
+        """Writes the layer as tar.gz and adds missing parent directories."""
+        with open(output, "wb") as raw, gzip.GzipFile("", "wb", COMPRESSION_LEVEL, raw, mtime=0) as stream:
+            self.write_tar(stream)
+
+    def write_tar(self, stream: ByteSink) -> None:
+        """Writes the layer uncompressed and adds missing parent directories."""
         for path in list(self._entries):
             for parent in list(pathlib.PurePosixPath(path).parents)[:-1]:
                 kind = self._entries.setdefault(str(parent), Entry(tarfile.DIRTYPE, "its content")).kind
@@ -122,10 +136,11 @@ class Layer:
                     )
         # A hard link must come after the file that it names.
         order = sorted(self._entries.items(), key=lambda item: (item[1].kind == tarfile.LNKTYPE, item[0]))
-        with open(output, "wb") as raw, gzip.GzipFile("", "wb", COMPRESSION_LEVEL, raw, mtime=0) as stream:
-            with tarfile.TarFile(None, "w", stream, format=tarfile.PAX_FORMAT, copybufsize=_COPY_SIZE) as tar:
-                for path, entry in order:
-                    self._write_entry(tar, path, entry)
+        with tarfile.TarFile(
+            None, "w", cast("IO[bytes]", stream), format=tarfile.PAX_FORMAT, copybufsize=_COPY_SIZE
+        ) as tar:
+            for path, entry in order:
+                self._write_entry(tar, path, entry)
 
     @staticmethod
     def _write_entry(tar: tarfile.TarFile, path: str, entry: Entry) -> None:

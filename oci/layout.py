@@ -23,6 +23,8 @@ _MATCHING: dict[tuple[str, re.Pattern[str]], list[tuple[str, tarfile.TarInfo, by
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _MANIFESTS = (MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
+_CONFIG = "application/vnd.oci.image.config.v1+json"
+_CONFIGS = (_CONFIG, "application/vnd.docker.container.image.v1+json")
 
 # The names in image-spec's index, manifest, descriptor and configuration, without those of health checks.
 _NAMES = frozenset(
@@ -114,6 +116,13 @@ def _malformed(expected: str) -> Iterator[None]:
         raise LayoutError(f"{expected}, found {error!r:.200}") from error
 
 
+def artifact_labels(manifest: dict[str, Any]) -> dict[str, str] | None:
+    """The annotations of an artifact's manifest, which stand for labels. None for an image: its configuration has them."""
+    if manifest["config"].get("mediaType", _CONFIG) in _CONFIGS:
+        return None
+    return manifest.get("annotations") or {}
+
+
 def verified_digest(folder: pathlib.Path) -> str:
     """The digest of the layout's one manifest, after checking every blob of the image against its digest.
 
@@ -194,6 +203,21 @@ class Image:
             LayoutError: its blob is missing or malformed.
         """
         return self._json(self.config_digest)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels of an image's configuration, or the annotations of an artifact's manifest.
+
+        Raises:
+            LayoutError: the configuration is missing or malformed.
+        """
+        with _malformed(f"{self.folder}: expected labels"):
+            found = artifact_labels(self.manifest)
+            if found is None:
+                found = (self.config.get("config") or {}).get("Labels") or {}
+            if not isinstance(found, dict):
+                raise TypeError(type(found).__name__)
+        return found
 
     @property
     def config_digest(self) -> str:

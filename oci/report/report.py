@@ -58,7 +58,12 @@ def pull(name: str, image: ImageFacts, skopeo: pathlib.Path, folder: pathlib.Pat
             f"--against {name}: expected the name of an image of this build, a folder with an OCI layout, "
             "or REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST; found none of these"
         ) from None
-    platform = [f"--override-os={image.config['os']}", f"--override-arch={image.config['architecture']}"]
+    # An artifact has no platform.
+    platform = [
+        f"--override-{flag}={image.config[key]}"
+        for flag, key in (("os", "os"), ("arch", "architecture"))
+        if key in image.config
+    ]
     # A registry on this machine speaks plain http.
     plain = ["--src-tls-verify=false"] if reference.on_this_machine(host) else []
     # The image is only inspected, so it needs no signature.

@@ -111,8 +111,8 @@ class Image:
     documents: list[tuple[str, pathlib.Path]]
 
     def labels(self) -> dict[str, str]:
-        """The labels of the image configuration (image-spec, config.md)."""
-        return oci_layout.Image(self.layout).config["config"].get("Labels", {})
+        """See `oci.layout.Image.labels`."""
+        return oci_layout.Image(self.layout).labels
 
     def blob_sizes(self) -> dict[str, int]:
         """Sizes of manifest, configuration and layers in bytes, by the first twelve digits of the digest, like oras."""
@@ -280,13 +280,17 @@ class Registry:
         )
 
     def version(self, digest: str) -> str:
-        """The version that an image in the registry is labelled with, or ""."""
-        return self.answer(
-            f"reading {digest}",
-            lambda config: str(((config.get("config") or {}).get("Labels") or {}).get(_VERSION, "")),
-            *("manifest", "fetch-config", f"{self.repository}@{digest}"),
-            words=2,
-        )
+        """The version that an image or artifact in the registry is labelled with, or ""."""
+        what, name = f"reading {digest}", f"{self.repository}@{digest}"
+        labels = self.answer(what, oci_layout.artifact_labels, "manifest", "fetch", name, words=2)
+        if labels is None:
+            labels = self.answer(
+                what,
+                lambda config: (config.get("config") or {}).get("Labels") or {},
+                *("manifest", "fetch-config", name),
+                words=2,
+            )
+        return str(labels.get(_VERSION, ""))
 
     def push(self, image: Image, digest: str) -> None:
         """Pushes the image by digest, without the blobs that the registry already has."""

@@ -335,7 +335,9 @@ def one_image(name: str, version: str, locked: list[Input], wheels: list[Wheel],
 
 
 def _image_component(name: str, version: str, image: Image) -> Component:
-    purl = PackageURL("oci", None, name, image.digest, {"arch": image.config["architecture"]})
+    # An artifact's configuration states no architecture.
+    qualifiers = {"arch": image.config["architecture"]} if "architecture" in image.config else {}
+    purl = PackageURL("oci", None, name, image.digest, qualifiers)
     sha256 = (image.digest.removeprefix("sha256:"),)
     return Component(
         _id("image", name), name, version, purl.to_string(), "", sha256, ComponentType.CONTAINER, roles=("product",)

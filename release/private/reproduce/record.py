@@ -195,7 +195,7 @@ def title(layout: pathlib.Path) -> str:
         names.UnsafeNameError: the label is no plain name.
     """
     try:
-        found = Image(layout).config["config"]["Labels"]["org.opencontainers.image.title"]
+        found = Image(layout).labels["org.opencontainers.image.title"]
     except (ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{layout}: expected an image with a title among its labels, found {error!r}") from None
     return names.base_name(found, f"{layout}: the title of the image")
