@@ -117,7 +117,7 @@ def _malformed(expected: str) -> Iterator[None]:
 
 
 def artifact_labels(manifest: dict[str, Any]) -> dict[str, str] | None:
-    """The annotations of an artifact's manifest, which stand for labels. None for an image: its configuration has them."""
+    """An artifact's labels, which are its manifest's annotations. None for an image: its configuration has them."""
     if manifest["config"].get("mediaType", _CONFIG) in _CONFIGS:
         return None
     return manifest.get("annotations") or {}

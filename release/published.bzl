@@ -1,4 +1,4 @@
-"""The published images and wheels. //tests:gate has the tests that they must pass.
+"""The published images, models and wheels. //tests:gate has the tests that they must pass.
 
 --config=cuda adds what runs on GPUs. Without mlc-llm's sources ("Sources of mlc-llm" in README.md) only TVM can be pushed, and no release can be built:
 a release (--config=release) has all parts named here.
@@ -18,6 +18,9 @@ _IMAGES = {
     "mlc_llm_cuda": NEEDS_CUDA + NEEDS_SOURCES,
 }
 
+# Folder in //models with an `mlc_model_oci` that is named <folder>_oci → what the build must provide for it.
+_MODELS = {}
+
 # Package of a wheel → what the build must provide for it.
 _WHEELS = {
     "//wheels/mlc_llm": NEEDS_SOURCES,
@@ -29,14 +32,26 @@ _WHEELS = {
 def _available(products):
     return [product for product, needs in products.items() if not needs]
 
-# Published by this build: names of images in //images, and packages of wheels.
-IMAGES = _available(_IMAGES)
+# What `mlc_model_oci` makes of a model: an image, and a ModelPack artifact.
+_MODEL_LAYOUTS = {"_oci": [], "_oci.modelpack": []}
 
+# Published by this build. OCI layouts by name: what can be run is in //images, and the default of every command comes first.
+IMAGES = {image: "//images:" + image for image in _available(_IMAGES)} | {
+    model + suffix: "//models/{0}:{0}{1}".format(model, suffix)
+    for model in _available(_MODELS)
+    for suffix in _MODEL_LAYOUTS
+}
+
+# Packages of wheels.
 WHEELS = _available(_WHEELS)
 
 # Packages of what a release must contain: everything above, but what runs on GPUs only with --config=cuda.
 REQUIRED = [
     package.removeprefix("//")
-    for package, needs in ({"images/" + image: needs for image, needs in _IMAGES.items()} | _WHEELS).items()
+    for package, needs in (
+        {"images/" + image: needs for image, needs in _IMAGES.items()} |
+        {"models/" + model: needs for model, needs in _MODELS.items()} |
+        _WHEELS
+    ).items()
     if not [need for need in needs if need in NEEDS_CUDA]
 ]

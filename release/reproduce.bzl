@@ -6,7 +6,7 @@ load("//release:published.bzl", "IMAGES")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 
 # Everything that is published, the documents and, with mlc-llm's sources, models and their image.
-_ARTIFACTS = ["//release:dist"] + ["//images:" + image for image in IMAGES] + ["//release:{}.report.html".format(image) for image in IMAGES] + ([
+_ARTIFACTS = ["//release:dist"] + IMAGES.values() + ["//release:{}.report.html".format(image) for image in IMAGES] + ([
     "//models/tiny",
     "//models/tiny:tiny_image",
 ] if AVAILABLE else []) + (["//models/tiny:tiny_cuda"] if AVAILABLE and not NEEDS_CUDA else [])

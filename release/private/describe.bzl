@@ -10,7 +10,7 @@ _LOCK_ARGUMENTS = ["--locks $(execpaths //locks)"]
 _OPTIONS = [] if NEEDS_CUDA else ["--config=cuda"]
 
 def _products(images, wheels):
-    return ["--image {}=$(execpath //images:{})".format(image, image) for image in images] + ["--wheel $(execpath {})".format(wheel) for wheel in wheels]
+    return ["--image {}=$(execpath {})".format(image, label) for image, label in images.items()] + ["--wheel $(execpath {})".format(wheel) for wheel in wheels]
 
 def _made_of(wheels):
     return [wheel + ":made_of" for wheel in wheels] + ["//wheels:unavailable_inputs"]
@@ -19,7 +19,7 @@ def _made_of_arguments(wheels):
     return ["--made-of $(execpath {}:made_of)".format(wheel) for wheel in wheels] + ["--unavailable $(execpath //wheels:unavailable_inputs)"]
 
 def _sources(images, wheels):
-    return _LOCKS + ["//images:" + image for image in images] + wheels
+    return _LOCKS + images.values() + wheels
 
 def _bill_and_provenance(name, images, wheels, only = []):
     document(
@@ -56,19 +56,19 @@ def describe_release(name, images, wheels, gate, previous):
 
     Args:
         name: name of the whole build's documents.
-        images: names in //images.
+        images: names → labels of OCI layouts.
         wheels: packages with one wheel each (`wheel` of //wheels:defs.bzl).
         gate: the test_gate that covers both.
         previous: the previous release's inputs.json.
     """
     _bill_and_provenance(name, images, wheels)
-    for image in images:
-        _bill_and_provenance(image, [image], wheels, only = ["--only-image " + image])
+    for image, label in images.items():
+        _bill_and_provenance(image, {image: label}, wheels, only = ["--only-image " + image])
         document(
             name = image + "_report",
-            srcs = ["//images:" + image],
+            srcs = [label],
             outs = {"--output": image + ".report.html"},
-            arguments = ["--layout {}=$(execpath //images:{})".format(image, image)],
+            arguments = ["--layout {}=$(execpath {})".format(image, label)],
             tool = "//oci/report:report",
         )
     document(

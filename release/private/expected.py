@@ -84,9 +84,9 @@ def read(workspace: pathlib.Path) -> Expected:
         raise Unreadable("version.bzl: expected a line VERSION = …, found none")
     version = versions["VERSION"]
     published = workspace / "release/published.bzl"
-    images, packages = (_parts(published, name) for name in ("_IMAGES", "_WHEELS"))
+    images = published_images(published)
     wheels, cuda = {}, {name for name, needs_cuda in images.items() if needs_cuda}
-    for package, needs_cuda in packages.items():
+    for package, needs_cuda in _parts(published, "_WHEELS").items():
         distribution, of = _wheel(workspace / package.removeprefix("//") / "BUILD.bazel", versions)
         wheels[distribution] = of
         cuda |= {distribution} if needs_cuda else set()
@@ -128,6 +128,17 @@ def _text(path: pathlib.Path) -> str:
 def _statements(path: pathlib.Path) -> Iterator[ast.stmt]:
     # The Starlark of these files is also Python.
     yield from ast.parse(_text(path)).body
+
+
+def published_images(path: pathlib.Path) -> dict[str, bool]:
+    """The OCI layouts that published.bzl publishes: name → whether it needs CUDA.
+
+    Raises:
+        Unreadable: it is not written as this reads it.
+    """
+    layouts = _parts(path, "_MODEL_LAYOUTS")
+    models = {model + layout: needs_cuda for model, needs_cuda in _parts(path, "_MODELS").items() for layout in layouts}
+    return _parts(path, "_IMAGES") | models
 
 
 def _parts(path: pathlib.Path, name: str) -> dict[str, bool]:

@@ -31,16 +31,20 @@ def _command(name, args, data, room = "//release/private", **kwargs):
 def image_commands(images, gate):
     """Targets `push`, `load`, `run` and `report`; each takes --image, one of `images`, and has its --help. And `hand_over`.
 
+    `load` and `run` take only what is in //images: an engine has no use for a model alone.
+
     What leaves this machine or is handed out, `push`, `hand_over` and `load`, waits for the gate.
 
     Args:
-        images: names of packages below //images; the first is the default of every command.
+        images: names → labels of OCI layouts; the first is the default of every command.
         gate: a test_gate that covers the images.
     """
-    layouts = ["//images:" + image for image in images]
-    layout_args = ["--layout={}=$(rootpath //images:{})".format(image, image) for image in images]
-    loaders = ["//images/{}:load".format(image) for image in images]
-    loader_args = ["--loader={0}=$(rootpath //images/{0}:load)".format(image) for image in images]
+    layouts = images.values()
+    layout_args = ["--layout={}=$(rootpath {})".format(image, label) for image, label in images.items()]
+    runnable = {image: label for image, label in images.items() if label.startswith("//images:")}
+    runnable_args = ["--layout={}=$(rootpath {})".format(image, label) for image, label in runnable.items()]
+    loaders = ["//images/{}:load".format(image) for image in runnable]
+    loader_args = ["--loader={0}=$(rootpath //images/{0}:load)".format(image) for image in runnable]
     gate_args = ["--gate=$(rootpath {})".format(gate)]
     documents = {"//release:{}.{}".format(image, suffix): (image, kind) for image in images for kind, suffix in _DOCUMENTS.items()}
 
@@ -65,14 +69,14 @@ def image_commands(images, gate):
     )
     _command(
         name = "load",
-        args = gate_args + layout_args + loader_args,
-        data = [gate] + layouts + loaders,
+        args = gate_args + runnable_args + loader_args,
+        data = [gate] + runnable.values() + loaders,
         testonly = True,
     )
     _command(
         name = "run",
-        args = layout_args + loader_args + ["--umoci=$(rootpath {})".format(_UMOCI), "--version=" + VERSION],
-        data = [_UMOCI] + layouts + loaders,
+        args = runnable_args + loader_args + ["--umoci=$(rootpath {})".format(_UMOCI), "--version=" + VERSION],
+        data = [_UMOCI] + runnable.values() + loaders,
     )
     _command(
         name = "report",

@@ -97,7 +97,8 @@ def check(content: pathlib.Path, expected: Expected) -> dict[str, str]:
         if stamp.check(tested, content / hand_over.LAYOUTS / name) != digest:
             raise Refused(f"{name}: expected {digest}, as {hand_over.FACTS} says")
         image = oci_layout.Image(content / hand_over.LAYOUTS / name)
-        labels = _texts(image.labels)
+        # What calls itself an artifact may still be run as an image, so labels in the configuration count either way.
+        labels = image.labels | _texts(image.config, "config", "Labels")
         # Registries show these, and cosign signs them with the manifest.
         annotations = labels | _texts(image.manifest, "annotations")
         for key, value in (("version", expected.version), ("revision", expected.revision)):

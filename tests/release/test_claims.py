@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -448,6 +449,28 @@ def test_names_and_versions_are_those_of_this_checkout(monkeypatch: pytest.Monke
     assert len(found.locked) > 100 and len(found.bazel_packages) > 10 and set(found.audit) == {"date", "sources"}
 
 
+def test_a_model_is_published_by_one_line(tmp_path: pathlib.Path) -> None:
+    text = pathlib.Path(os.environ["PUBLISHED_BZL"]).read_text()
+    published = tmp_path / "published.bzl"
+    line = '"small": NEEDS_SOURCES, "large": NEEDS_CUDA'
+    published.write_text(re.sub(r"^_MODELS = \{[^}]*\}", f"_MODELS = {{{line}}}", text, flags=re.MULTILINE))
+    layouts = {"{}_oci": "//models/{0}:{0}_oci", "{}_oci.modelpack": "//models/{0}:{0}_oci.modelpack"}
+
+    def made(*models: str) -> dict[str, str]:
+        return {name.format(model): label.format(model) for model in models for name, label in layouts.items()}
+
+    build = evaluate(published, NEEDS_SOURCES=[], NEEDS_CUDA=["//no:cuda"])
+    models = {name: label for name, label in build["IMAGES"].items() if not label.startswith("//images:")}
+    assert models == made("small")
+    assert list(build["IMAGES"])[0] == "mlc_llm", "the default of every command cannot be run"
+    assert "models/small" in build["REQUIRED"] and "models/large" not in build["REQUIRED"]
+    known = this_checkout.published_images(published)
+    assert {name: cuda for name, cuda in known.items() if "_oci" in name} == {
+        **dict.fromkeys(made("small"), False),
+        **dict.fromkeys(made("large"), True),
+    }
+
+
 def test_the_files_of_a_release_are_those_that_the_build_makes() -> None:
     """Of //release:dist: a new file there must be known here, or no release can be published."""
     rules = (
@@ -456,7 +479,11 @@ def test_the_files_of_a_release_are_those_that_the_build_makes() -> None:
     loaded: dict[str, Any] = {name: lambda *words, **options: [] for name in rules.split()}
     loaded |= dict.fromkeys(["REQUIRED", "REPRODUCE_ARGS", "REPRODUCE_DATA", "LIKE_THIS_BUILD"], [])
     build = evaluate(
-        pathlib.Path(os.environ["RELEASE_BUILD"]), VERSION="1.2.3", IMAGES=["one"], WHEELS=["//wheels/x"], **loaded
+        pathlib.Path(os.environ["RELEASE_BUILD"]),
+        VERSION="1.2.3",
+        IMAGES={"one": "//images:one"},
+        WHEELS=["//wheels/x"],
+        **loaded,
     )
     named = {file.removeprefix(":") for file in build["FILES"] if file.startswith(":")}
     documents = {f"{name}.{suffix}" for name in (WHOLE, "one") for suffix in this_checkout.DOCUMENTS.values()}

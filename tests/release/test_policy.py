@@ -23,7 +23,9 @@ def published(sources: bool, cuda: bool) -> dict:
 
 
 def packages(build: dict) -> list[str]:
-    return [f"images/{image}" for image in build["IMAGES"]] + [wheel.removeprefix("//") for wheel in build["WHEELS"]]
+    """The packages of what is published; //images:x is an alias of //images/x."""
+    images = {label.replace("//images:", "//images/").partition(":")[0]: None for label in build["IMAGES"].values()}
+    return [package.removeprefix("//") for package in [*images, *build["WHEELS"]]]
 
 
 @pytest.mark.parametrize("tags", [[], ["gate"], ["local", "requires-network"]])

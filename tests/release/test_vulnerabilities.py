@@ -36,7 +36,8 @@ def test_every_component_of_an_image_is_counted(name: str) -> None:
     listed = {each["purl"] for each in bill["components"] if "+mlc" not in each["version"]}
     known = {each.purl: each for each in LOCKED}
     expected = {pins.pin(known[purl]).without_uses for purl in listed}
-    assert len(expected) > 50
+    # A model's image has no package.
+    assert len(expected) > 50 or ("_oci" in name and not listed)
     assert REPORT["images"][name]["components"] == len(expected)
     # Debian's release of the images is never unchecked: its security archive is on every mirror.
     assert "Debian:12" not in REPORT["images"][name]["unchecked"]
