@@ -20,6 +20,7 @@ from models.private import make_model_oci
 from oci import image_facts, layout
 from oci.layer import SOURCE_DATE_EPOCH
 from oci.layout import Image
+from oci.report import report
 from tests.models import fake_model, modelpack
 
 TITLE = "org.opencontainers.image.title"
@@ -331,3 +332,5 @@ def test_the_images_report_reads_both(built: tuple[Image, Image]) -> None:
         assert facts.label("title") == each.folder.name
         assert facts.largest_files(1)[0][1].size >= fake_model.SHARD
         assert (facts.packages, facts.hidden) == ([], [])
+        page = report.page(facts)
+        assert "params_shard_2.bin" in page and (platform or "not stated") in page
