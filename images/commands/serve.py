@@ -6,7 +6,8 @@
     curl http://localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\
         -d '{"messages": [{"role": "user", "content": "Hello"}]}'
 
-MODEL is a folder with mlc-chat-config.json. The compiled library is the one that --model-lib names, otherwise MODEL.so
+MODEL is a folder with mlc-chat-config.json, or one with a single such folder in it or in its folder models, as where an
+image that holds only a model is mounted. The compiled library is the one that --model-lib names, otherwise MODEL.so
 next to the folder, otherwise the only *.so in it.
 """
 
@@ -15,25 +16,73 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
+import shutil
 import socket
 import sys
+import tempfile
 
 
 class ModelError(Exception):
     """There is nothing to serve; one line says what was expected, what was found, and what to do."""
 
 
+CONFIG = "mlc-chat-config.json"
+
+
+def model_folder(place: pathlib.Path) -> pathlib.Path:
+    """The folder of a model: `place`, or the only one below it, as in a mounted image.
+
+    A volume that is an image has models/NAME; with the sub-path "models", as KServe mounts it, it has NAME.
+
+    Raises:
+        ModelError: there is none, or several.
+    """
+    if (place / CONFIG).is_file():
+        return place
+    found = sorted({path.parent for pattern in (f"*/{CONFIG}", f"models/*/{CONFIG}") for path in place.glob(pattern)})
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(str(path.relative_to(place)) for path in found)
+        raise ModelError(f"{place}: expected one model, found {names}: serve one of these folders")
+    raise ModelError(
+        f"{place}: expected a folder with {CONFIG}, found none: make one with mlc_llm gen_config and convert_weight"
+    )
+
+
+def loadable(library: pathlib.Path) -> pathlib.Path:
+    """A library from a place that Linux loads code from: itself, or a copy.
+
+    Kubernetes mounts images without the right to execute, and then no process can map a library.
+
+    Raises:
+        ModelError: there is no such place.
+    """
+    # mlc_llm says what is wrong with a file that is missing.
+    if not library.exists() or not os.statvfs(library).f_flag & os.ST_NOEXEC:
+        return library
+    try:
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="serve-"))
+        copy = folder / library.name
+        if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+            folder.rmdir()
+            raise ModelError(f"{library}: on a file system mounted noexec, and so is {folder.parent}: set TMPDIR")
+        shutil.copyfile(library, copy)
+    except OSError as error:
+        raise ModelError(
+            f"{library}: on a file system mounted noexec, and it cannot be copied to {tempfile.gettempdir()}"
+            f" ({error.strerror or error}): mount an emptyDir there, or set TMPDIR"
+        ) from None
+    print(f"serve: {library} is on a file system mounted noexec: loading the copy {copy}", file=sys.stderr)
+    return copy
+
+
 def model_library(model: pathlib.Path) -> pathlib.Path:
     """The compiled library of a model folder.
 
     Raises:
-        ModelError: the folder is not a model's, or it has no library or several.
+        ModelError: it has no library or several.
     """
-    if not (model / "mlc-chat-config.json").is_file():
-        raise ModelError(
-            f"{model}: expected a folder with mlc-chat-config.json, found none: make one with mlc_llm gen_config and"
-            " convert_weight"
-        )
     beside = model.parent / f"{model.name}.so"
     if beside.is_file():
         return beside
@@ -71,8 +120,8 @@ def main() -> int:
     parser.add_argument("--host", help="address to listen on (default: all of the container's, IPv4 and IPv6)")
     options, rest = parser.parse_known_args()
     try:
-        model = options.model.absolute()
-        library = options.model_lib or model_library(model)
+        model = model_folder(options.model.absolute())
+        library = loadable(options.model_lib or model_library(model))
     except ModelError as error:
         print(f"serve: {error}", file=sys.stderr)
         return 1

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import pathlib
 import socket
 import subprocess
 import sys
+import tempfile
+import types
 from typing import Any
 
 import pytest
@@ -65,7 +68,67 @@ def test_of_several_libraries_none_is_guessed(place: Place) -> None:
 def test_a_folder_without_configuration_is_no_model(place: Place) -> None:
     (place.model / "mlc-chat-config.json").unlink()
     with pytest.raises(serve.ModelError, match="expected a folder with mlc-chat-config.json, found none"):
-        serve.model_library(place.model)
+        serve.model_folder(place.model)
+
+
+def test_the_one_model_in_a_mounted_image_is_found(place: Place) -> None:
+    """At the image's root as Kubernetes mounts it, or in its folder models as KServe does."""
+    volume = place.folder / "volume"
+    (volume / "models").mkdir(parents=True)
+    model = place.model.rename(volume / "models/model")
+    assert serve.model_folder(volume) == serve.model_folder(volume / "models") == serve.model_folder(model) == model
+    (volume / "models/model.so").touch()
+    ran = place.run_serve("volume")
+    assert f"'serve', '{model.resolve()}', '--model-lib', '{model.resolve()}.so'" in ran.stdout, ran.stderr
+
+
+def test_of_several_models_none_is_guessed(place: Place) -> None:
+    (place.folder / "another").mkdir()
+    (place.folder / "another" / serve.CONFIG).write_text("{}")
+    with pytest.raises(serve.ModelError, match="expected one model, found another, model: serve one of these folders"):
+        serve.model_folder(place.folder)
+
+
+class NoExec:
+    """Says that folders are mounted noexec, as image volumes are in Kubernetes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *folders: pathlib.Path) -> None:
+        self.folders = folders
+        self.real = os.statvfs
+        monkeypatch.setattr(os, "statvfs", self.statvfs)
+
+    def statvfs(self, path: pathlib.Path) -> types.SimpleNamespace:
+        flags = self.real(path).f_flag & ~os.ST_NOEXEC
+        noexec = any(path.is_relative_to(folder) for folder in self.folders)
+        return types.SimpleNamespace(f_flag=flags | (os.ST_NOEXEC if noexec else 0))
+
+
+def test_a_library_that_no_process_may_map_is_loaded_from_a_copy(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    library = place.folder / "model.so"
+    library.write_bytes(b"code")
+    (place.folder / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place.folder / "tmp"))
+    NoExec(monkeypatch)
+    assert serve.loadable(library) == library
+    NoExec(monkeypatch, library)
+    copy = serve.loadable(library)
+    assert (copy.name, copy.read_bytes()) == ("model.so", b"code")
+    assert copy.is_relative_to(place.folder / "tmp")
+    assert "mounted noexec: loading the copy" in capsys.readouterr().err
+    NoExec(monkeypatch, place.folder)
+    with pytest.raises(serve.ModelError, match="on a file system mounted noexec, and so is .*/tmp: set TMPDIR"):
+        serve.loadable(library)
+
+
+def test_without_room_for_a_copy_the_remedy_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = place.folder / "model.so"
+    library.touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(place.folder / "read-only"))
+    NoExec(monkeypatch, library)
+    with pytest.raises(serve.ModelError, match="No such file or directory.*mount an emptyDir there, or set TMPDIR"):
+        serve.loadable(library)
 
 
 def test_mlc_llm_serves_it_to_all_who_reach_the_container(place: Place) -> None:
