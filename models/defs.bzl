@@ -231,7 +231,7 @@ def mlc_model_oci(name, model, description = "", licenses = "", source = "", com
         )
 
     * `<name>` is an image with nothing but the model: its folder at /models/<model>, its library at /models/<model>.so. Kubernetes mounts it
-      as an image volume, KServe takes it as `oci+native://`, and `COPY --from` and `podman run --mount type=image` read it too.
+      as an image volume, KServe takes it as `oci+native://`, and `podman run --mount type=image` and `COPY --from` read it too.
     * `<name>.modelpack` has the same layers under a manifest of the CNCF's ModelPack specification.
 
     Both are OCI layouts. Each weight shard is a layer, and a new build transfers only shards that changed. Models of more than 100 shards put

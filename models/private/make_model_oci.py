@@ -94,7 +94,7 @@ def model_files(folder: Path) -> dict[str, Path]:
         for name in names:
             path = Path(parent, name)
             files[_checked(path.relative_to(folder).as_posix(), str(folder))] = path
-    return dict(sorted(files.items()))
+    return files
 
 
 def _checked(path: str, what: str) -> str:
