@@ -4,10 +4,11 @@ Upstream clones the model's repository with git, and writes each weight shard un
 it, wherever that leads. Here a model is a list of files with plain names: its configuration, the tokenizer's files that
 engines know, and the shards in tensor-cache.json, by size and MD5. Nothing else of a repository is requested.
 
-A download that was interrupted goes on where it ended. Variables, as in huggingface_hub:
+HF://OWNER/REPOSITORY@REVISION pins a commit, a tag or a branch. A download that was interrupted goes on where it ended.
+Variables, as in huggingface_hub:
 
     HF_ENDPOINT    the address of a mirror, also with http: in a trusted network
-    HF_TOKEN       the token for private models; goes to that address only, and only by https:
+    HF_TOKEN       the token for private and gated models; goes to that address only, and only by https:
 
 MLC_LLM_HOME, MLC_LLM_READONLY_WEIGHT_CACHE and MLC_DOWNLOAD_CACHE_POLICY work as upstream's.
 """
@@ -23,6 +24,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import threading
 import time
 import urllib.parse
@@ -49,6 +51,7 @@ TOKENIZER_FILES = ("added_tokens.json", "merges.txt", "tokenizer_config.json", *
 
 # Names of owners and repositories as the hub has them, and of weight shards: neither hidden nor with a separator.
 _OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
+_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
 _SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -61,6 +64,10 @@ _DOWNLOADS = 4
 # For a connection and for each answer of the host; then the least that it sends in a second.
 _SECONDS = 30
 _SLOWEST = 1 << 10
+# Between lines about progress in a log.
+_LOG_SECONDS = 10.0
+
+CONVERT = "mlc_llm gen_config and convert_weight in the image mlc_llm_dev, or the rule mlc_model"
 
 
 class UnavailableError(ModelError):
@@ -95,7 +102,7 @@ def download(model_url: str, num_processes: int = _DOWNLOADS, force_redo: bool |
     It has the arguments of upstream's function, which `install` replaces by this one.
 
     Args:
-        model_url: HF://OWNER/REPOSITORY, or https://huggingface.co/OWNER/REPOSITORY.
+        model_url: HF://OWNER/REPOSITORY[@REVISION], or https://huggingface.co/OWNER/REPOSITORY[@REVISION].
         num_processes: how many shards to download at once.
         force_redo: downloads it even if the cache has it; None: as MLC_DOWNLOAD_CACHE_POLICY says.
 
@@ -105,16 +112,17 @@ def download(model_url: str, num_processes: int = _DOWNLOADS, force_redo: bool |
     """
     from mlc_llm.support import constants
 
-    owner, repository = _parse(model_url)
+    owner, repository, revision = parse(model_url)
+    name = f"{repository}@{revision}" if revision else repository
     policy = constants.MLC_DOWNLOAD_CACHE_POLICY
     if policy == "OFF":
         raise ModelError(f"{model_url}: expected to download it, found MLC_DOWNLOAD_CACHE_POLICY=OFF; set it to ON")
     for cache in constants.MLC_LLM_READONLY_WEIGHT_CACHE:
-        folder = Path(cache) / "hf" / owner / repository
+        folder = Path(cache) / "hf" / owner / name
         if (folder / CONFIG).is_file():
             return folder
     redo = policy == "REDO" if force_redo is None else force_redo
-    folder = Path(constants.MLC_LLM_HOME) / "model_weights/hf" / owner / repository
+    folder = Path(constants.MLC_LLM_HOME) / "model_weights/hf" / owner / name
     if folder.exists() and not redo:
         return folder
     if policy == "READONLY":
@@ -124,12 +132,12 @@ def download(model_url: str, num_processes: int = _DOWNLOADS, force_redo: bool |
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     # No repository has a name with a dot in front.
-    partial = folder.with_name(f".{repository}.partial")
-    with _locked(folder.with_name(f".{repository}.lock")):
+    partial = folder.with_name(f".{name}.partial")
+    with _locked(folder.with_name(f".{name}.lock")):
         if folder.exists() and not redo:  # Another process was faster.
             return folder
         try:
-            _Repository(owner, repository, partial).download(max(num_processes, 1))
+            _Repository(owner, repository, partial, revision or "main").download(max(num_processes, 1))
             check_model(partial)
         except UnavailableError:
             raise
@@ -142,13 +150,21 @@ def download(model_url: str, num_processes: int = _DOWNLOADS, force_redo: bool |
     return folder
 
 
-def _parse(address: str) -> tuple[str, str]:
-    """Returns owner and repository of a model's address."""
+def parse(address: str) -> tuple[str, str, str]:
+    """Returns owner, repository and revision of a model's address; the revision is empty if there is none.
+
+    Raises:
+        ModelError: the address is malformed.
+    """
     rest = next((address[len(begin) :] for begin in ADDRESSES if address.startswith(begin)), "")
-    parts = rest.split("/")
-    if len(parts) != 2 or not all(map(_OWNER.fullmatch, parts)):
-        raise ModelError(f"{address[:200]!r}: expected HF://OWNER/REPOSITORY, found something else; correct it")
-    return parts[0], parts[1]
+    path, at, revision = rest.partition("@")
+    parts = path.split("/")
+    if len(parts) != 2 or not all(map(_OWNER.fullmatch, parts)) or at and not _REVISION.fullmatch(revision):
+        raise ModelError(
+            f"{address[:200]!r}: expected HF://OWNER/REPOSITORY or HF://OWNER/REPOSITORY@REVISION, found something"
+            " else; correct it"
+        )
+    return parts[0], parts[1], revision
 
 
 @contextlib.contextmanager
@@ -159,6 +175,40 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _progress(what: str, size: int, have: int) -> Iterator[Callable[[int], object]]:
+    """Shows the progress of a download: a bar on a terminal, else lines, because logs show no line before its end.
+
+    Args:
+        what: the name of the model.
+        size: bytes of all shards.
+        have: how many of them an earlier download left.
+
+    Yields:
+        A function to call with the number of bytes that came; threads may.
+    """
+    if sys.stderr.isatty():
+        with tqdm.tqdm(total=size, initial=have, unit="B", unit_scale=True, desc=what) as bar:
+            yield bar.update
+        return
+    lock, done, said = threading.Lock(), have, time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{what}: {text}", file=sys.stderr, flush=True)
+
+    def update(count: int) -> None:
+        nonlocal done, said
+        with lock:
+            done += count
+            if time.monotonic() - said >= _LOG_SECONDS:
+                said = time.monotonic()
+                say(f"{done / 1e6:,.1f} of {size / 1e6:,.1f} MB ({done * 100 // max(size, 1)} %)")
+
+    say(f"downloading {(size - have) / 1e6:,.1f} MB" + (f" of {size / 1e6:,.1f} MB, the rest is here" if have else ""))
+    yield update
+    say("downloaded")
+
+
 class _Repository:
     """A repository of a model on the hub.
 
@@ -166,9 +216,10 @@ class _Repository:
         owner: its owner's name.
         name: its name.
         folder: the folder to download into.
+        revision: a commit, a tag or a branch.
     """
 
-    def __init__(self, owner: str, name: str, folder: Path) -> None:
+    def __init__(self, owner: str, name: str, folder: Path, revision: str = "main") -> None:
         self._endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
         parts = urllib.parse.urlsplit(self._endpoint)
         if parts.scheme not in ("https", "http") or not parts.hostname or parts.username is not None:
@@ -178,7 +229,7 @@ class _Repository:
         self._schemes = ("https",) if parts.scheme == "https" else ("https", "http")
         self._path = f"{owner}/{name}"
         # All files are of the commit that the first one is of, where the hub tells it.
-        self._revision = "main"
+        self._revision = revision
         self._folder = folder
         self._stopped = threading.Event()
 
@@ -191,10 +242,15 @@ class _Repository:
         weights = self._document(WEIGHTS) if config is not None else None
         if weights is None and config is not None:
             weights = self._document(FORMER_WEIGHTS)
+        if config is None and self._document("config.json") is not None:
+            raise UnavailableError(
+                f"{self._endpoint}/{self._path}: expected a model for mlc-llm with {CONFIG}, found a checkpoint with"
+                f" config.json; convert it: {CONVERT}"
+            )
         if config is None or weights is None:
             raise UnavailableError(
-                f"{self._endpoint}/{self._path}: expected {CONFIG} and {WEIGHTS}, found no such files; is the name"
-                " right?"
+                f"{self._endpoint}/{self._path}: expected {CONFIG} and {WEIGHTS}, found no such files; are name and"
+                " revision right?"
             )
         self._write(CONFIG, config)
         self._write(WEIGHTS, weights)
@@ -245,10 +301,10 @@ class _Repository:
         if size - have > free:
             raise ModelError(f"expected room for {size - have} bytes in {self._folder.parent}, found {free}; make room")
         with (
-            tqdm.tqdm(total=size, unit="B", unit_scale=True, desc=self._path) as bar,
+            _progress(self._path, size, have) as progress,
             concurrent.futures.ThreadPoolExecutor(at_once) as pool,
         ):
-            futures = [pool.submit(self._shard, name, shard, bar.update) for name, shard in shards.items()]
+            futures = [pool.submit(self._shard, name, shard, progress) for name, shard in shards.items()]
             try:
                 for future in concurrent.futures.as_completed(futures):
                     future.result()
@@ -330,7 +386,17 @@ class _Repository:
         if response.status_code == 429 or response.status_code >= 500:
             raise _TryAgain(f"status {response.status_code}")
         if response.status_code != status:
-            remedy = "for a private model set HF_TOKEN" if response.status_code in (401, 403) else "is the name right?"
+            remedy = "are name and revision right?"
+            if response.status_code in (401, 403):
+                # The hub answers the same for models that it does not have.
+                remedy = (
+                    "is the name right? For a private or gated model, accept its terms on its page and set HF_TOKEN to"
+                    " a token of your account"
+                )
+                if os.environ.get("HF_TOKEN", "").strip():
+                    remedy = "has the account of HF_TOKEN access to it (is the name right, are its terms accepted)?"
+                    if self._schemes != ("https",):
+                        remedy = "HF_TOKEN is sent only by https:, set HF_ENDPOINT to such an address"
             raise UnavailableError(
                 f"{self._endpoint}/{self._path}: expected {name}, found status {response.status_code}; {remedy}"
             )
@@ -371,7 +437,9 @@ class _Repository:
             }
             with _Session() as session, session.get(url, **options) as response:
                 commit = response.headers.get("X-Repo-Commit", "")
-                if self._revision == "main" and _COMMIT.fullmatch(commit):
+                if _COMMIT.fullmatch(commit) and commit != self._revision:
+                    if _COMMIT.fullmatch(self._revision):
+                        raise ModelError(f"{name}: expected it of commit {self._revision}, found commit {commit}")
                     self._revision = commit
                 if not response.is_redirect:
                     yield response

@@ -148,6 +148,64 @@ def test_all_files_are_of_the_commit_that_the_hub_names_first(serving: Hub) -> N
     assert first == "main" and set(others) == {COMMIT}
 
 
+@pytest.mark.parametrize("revision", [COMMIT, "v1.0", "main"])
+def test_a_revision_is_pinned_and_has_its_own_folder(serving: Hub, tmp_path: Path, revision: str) -> None:
+    folder = download_cache.get_or_download_model(f"{ADDRESS}@{revision}")
+    assert folder == tmp_path / f"home/model_weights/hf/owner/tiny-MLC@{revision}"
+    assert (folder / SHARD).read_bytes() == TINY[SHARD]
+    first, *others = [path.split("/")[4] for path, _ in serving.requests]
+    assert first == revision and set(others) == {COMMIT}
+    asked = len(serving.requests)
+    assert download_cache.get_or_download_model(f"{ADDRESS}@{revision}") == folder
+    assert len(serving.requests) == asked
+
+
+def test_another_commit_than_the_one_asked_for_is_refused(serving: Hub) -> None:
+    with pytest.raises(
+        model_check.ModelError, match=f"{CONFIG}: expected it of commit {'d' * 40}, found commit {COMMIT}"
+    ):
+        download_cache.get_or_download_model(f"{ADDRESS}@{'d' * 40}")
+
+
+def test_a_log_has_lines_about_the_progress(
+    serving: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    partial = tmp_path / "home/model_weights/hf/owner/.tiny-MLC.partial"
+    partial.mkdir(parents=True)
+    (partial / SHARD).write_bytes(TINY[SHARD][:100_000])
+    monkeypatch.setattr(hub, "_LOG_SECONDS", 0)
+    download_cache.get_or_download_model(ADDRESS)
+    first, *middle, last = [line for line in capfd.readouterr().err.splitlines() if line.startswith("owner/tiny-MLC: ")]
+    size = len(TINY[SHARD]) / 1e6
+    assert first == f"owner/tiny-MLC: downloading {size - 0.1:,.1f} MB of {size:,.1f} MB, the rest is here"
+    assert middle[-1] == f"owner/tiny-MLC: {size:,.1f} of {size:,.1f} MB (100 %)"
+    assert last == "owner/tiny-MLC: downloaded"
+
+
+def test_a_checkpoint_that_is_not_converted_is_named(serving: Hub, tmp_path: Path) -> None:
+    serving.files = {"config.json": b"{}", "model.safetensors": b"x", "tokenizer.json": b"{}"}
+    refused(
+        serving,
+        tmp_path,
+        f"expected a model for mlc-llm with {CONFIG}, found a checkpoint with config.json; convert it: mlc_llm",
+        error=hub.UnavailableError,
+    )
+    assert serving.names == [CONFIG, "config.json"]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_model_that_needs_an_account(
+    serving: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    answer: Answer = lambda request, _: send(request, b"", status)  # noqa: E731
+    serving.answers[CONFIG] = [answer] * 2
+    found = f"found status {status}; "
+    refused(serving, tmp_path, f"{found}is the name right? For a private or gated model", error=hub.UnavailableError)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    said = refused(serving, tmp_path, f"{found}HF_TOKEN is sent only by https:", error=hub.UnavailableError)
+    assert "hf_secret" not in said
+
+
 def test_nothing_but_a_models_files_is_asked_for(serving: Hub, tmp_path: Path) -> None:
     serving.files |= {".gitattributes": b"x", ".lfsconfig": b"x", "evil.so": b"x", "tokenizer.py": b"x"}
     config = json.loads(TINY[CONFIG])
@@ -401,6 +459,14 @@ def test_a_compressed_answer_is_refused(serving: Hub, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "address",
     ["HF://owner", "HF://owner/", "HF://a/b/c", "HF://../x", "HF://owner/..", "HF://owner/x?y", "HF://owner/x#y"]
+    + [
+        "HF://owner/x@",
+        "HF://owner/x@..",
+        "HF://owner/x@a/b",
+        "HF://owner/x@-x",
+        "HF://owner/x@a@b",
+        "HF://owner/x@a?b",
+    ]
     + ["HF://user:pass@host/x", "https://huggingface.co/owner/..", "http://huggingface.co/owner/x", "HF://o/a\nb"],
 )
 def test_another_address_is_refused(serving: Hub, address: str) -> None:
@@ -411,9 +477,13 @@ def test_another_address_is_refused(serving: Hub, address: str) -> None:
 
 def test_a_model_that_the_hub_does_not_have(serving: Hub, tmp_path: Path) -> None:
     del serving.files[CONFIG]
-    refused(serving, tmp_path, f"/owner/tiny-MLC: expected {CONFIG}", "is the name right?", error=hub.UnavailableError)
-    serving.answers[CONFIG] = [lambda request, _: send(request, b"", 401)]
-    refused(serving, tmp_path, "found status 401; for a private model set HF_TOKEN", error=hub.UnavailableError)
+    refused(
+        serving,
+        tmp_path,
+        f"/owner/tiny-MLC: expected {CONFIG}",
+        "are name and revision right?",
+        error=hub.UnavailableError,
+    )
 
 
 def test_a_hub_that_does_not_answer(tmp_path: Path, serving: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
