@@ -2,6 +2,7 @@
 """Serves a model with mlc-llm through OpenAI's HTTP API, on port 8000 unless --port says otherwise.
 
     docker run --rm -p 8000:8000 -v "$HOME/models":/workspace IMAGE serve /workspace/MODEL
+    docker run --rm -p 8000:8000 -v mlc:/tmp/mlc_llm IMAGE serve HF://ORGANISATION/MODEL@REVISION
     curl http://localhost:8000/health
     curl http://localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\
         -d '{"messages": [{"role": "user", "content": "Hello"}]}'
@@ -9,6 +10,11 @@
 MODEL is a folder with mlc-chat-config.json, or one with a single such folder in it or in its folder models, as where an
 image that holds only a model is mounted. The compiled library is the one that --model-lib names, otherwise MODEL.so
 next to the folder, otherwise the only *.so in it.
+
+HF://ORGANISATION/MODEL is a model on Hugging Face's hub, converted for mlc-llm; @REVISION pins a commit or tag. It is
+downloaded into $MLC_LLM_HOME, which a volume keeps. Its library is the one that --model-lib names, otherwise
+/models/MODEL.so, otherwise it is compiled for this machine and kept there too. HF_ENDPOINT names a mirror, HF_TOKEN
+opens private and gated models.
 """
 
 from __future__ import annotations
@@ -27,6 +33,18 @@ class ModelError(Exception):
 
 
 CONFIG = "mlc-chat-config.json"
+
+MODELS = pathlib.Path("/models")
+"""Where images with a model have it and its library."""
+
+HUB = ("HF://", "https://huggingface.co/")
+
+
+def hub_library(address: str) -> pathlib.Path | None:
+    """Returns the library that the image has for a model on the hub, or None: then mlc-llm compiles the model."""
+    name = address.partition("@")[0].rstrip("/").rpartition("/")[2]
+    library = MODELS / f"{name}.so"
+    return library if library.is_file() else None
 
 
 def model_folder(place: pathlib.Path) -> pathlib.Path:
@@ -115,18 +133,25 @@ def main() -> int:
         epilog="All other options are those of mlc_llm serve: mlc_llm serve --help",
         allow_abbrev=False,
     )
-    parser.add_argument("model", type=pathlib.Path, metavar="MODEL", help="the model's folder")
+    parser.add_argument("model", metavar="MODEL", help="the model's folder, or its address: HF://ORGANISATION/MODEL")
     parser.add_argument("--model-lib", type=pathlib.Path, help="the compiled library")
     parser.add_argument("--host", help="address to listen on (default: all of the container's, IPv4 and IPv6)")
     options, rest = parser.parse_known_args()
     try:
-        model = model_folder(options.model.absolute())
-        library = loadable(options.model_lib or model_library(model))
+        if options.model.startswith(HUB):
+            model = options.model
+            library = options.model_lib or hub_library(model)
+        else:
+            model = model_folder(pathlib.Path(options.model).absolute())
+            library = options.model_lib or model_library(model)
+        if library:
+            library = loadable(library)
     except ModelError as error:
         print(f"serve: {error}", file=sys.stderr)
         return 1
     host = options.host or all_addresses()
-    command = ["mlc_llm", "serve", str(model), "--model-lib", str(library), "--host", host, *rest]
+    named = ["--model-lib", str(library)] if library else []
+    command = ["mlc_llm", "serve", str(model), *named, "--host", host, *rest]
     # The server replaces this process, so it gets the signals.
     os.execvp(command[0], command)
     return 0

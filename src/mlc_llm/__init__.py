@@ -14,10 +14,22 @@ import tvm_ffi.registry
 if os.environ.get("SKIP_LOADING_MLCLLM_SO", "0") != "0":
     tvm_ffi.registry._SKIP_UNKNOWN_OBJECTS = True
 
-from . import access, checkpoint_config, compatibility, connections, convert, engine_watch, health, hub, request_check
+from . import (
+    access,
+    checkpoint_config,
+    compatibility,
+    compile_here,
+    connections,
+    convert,
+    engine_watch,
+    health,
+    hub,
+    request_check,
+)
 
 compatibility.install()
 checkpoint_config.install()
+compile_here.install()
 convert.install()
 hub.install()
 engine_watch.install()

@@ -18,6 +18,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import logging
@@ -466,8 +467,23 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
+def ending_in_a_line(upstream: Callable[..., Any]) -> Callable[..., Any]:
+    """Wraps the command `mlc_llm serve`, so that a model that cannot be had is one line, not a traceback."""
+
+    @functools.wraps(upstream)
+    def main(*arguments: Any) -> Any:
+        try:
+            return upstream(*arguments)
+        except ModelError as error:
+            sys.exit(f"mlc_llm serve: {error}")
+
+    return main
+
+
 def install() -> None:
     """Replaces upstream's download wherever it is used: engines, `mlc_llm compile` and `mlc_llm package`."""
+    from mlc_llm.cli import serve
     from mlc_llm.support import download_cache
 
     download_cache.download_and_cache_mlc_weights = download
+    serve.main = ending_in_a_line(serve.main)

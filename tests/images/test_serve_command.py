@@ -168,6 +168,22 @@ def test_a_named_library_and_address_are_taken(place: Place) -> None:
     assert "'--model-lib', 'other.so', '--host', '127.0.0.1'" in ran.stdout
 
 
+@pytest.mark.parametrize("address", ["HF://owner/tiny", "HF://owner/tiny@v1", "https://huggingface.co/owner/tiny"])
+def test_a_model_on_the_hub_is_mlc_llms_to_download_and_compile(place: Place, address: str) -> None:
+    ran = place.run_serve(address, "--host", "::1", "--port", "80")
+    assert ran.stdout == f"{['serve', address, '--host', '::1', '--port', '80']}\n", ran.stderr
+    ran = place.run_serve(address, "--model-lib", "other.so", "--host", "::1")
+    assert ran.stdout == f"{['serve', address, '--model-lib', 'other.so', '--host', '::1']}\n", ran.stderr
+
+
+def test_the_image_may_have_the_library_of_a_model_on_the_hub(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "MODELS", place.folder)
+    assert serve.hub_library("HF://owner/tiny") is None
+    (place.folder / "tiny.so").touch()
+    for address in ("HF://owner/tiny", "HF://owner/tiny@v1", "HF://owner/tiny/"):
+        assert serve.hub_library(address) == place.folder / "tiny.so"
+
+
 def test_what_is_missing_is_one_line(place: Place) -> None:
     ran = place.run_serve("model")
     assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (1, "", 1)
