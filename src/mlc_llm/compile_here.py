@@ -22,7 +22,7 @@ from typing import Any
 from tvm.support import cc
 from tvm.target import codegen
 
-from mlc_llm.interface import jit as upstream
+from mlc_llm.serve import engine_base
 from mlc_llm.support import constants
 
 from . import versions  # type: ignore[attr-defined]  # written by the build
@@ -82,16 +82,17 @@ def compiling_for_this_machine(upstream_jit: Callable[..., Any]) -> Callable[...
 
     @functools.wraps(upstream_jit)
     def jit(model_path: Path, *arguments: Any, **options: Any) -> Any:
+        from mlc_llm.interface import jit as module
+
         home = libraries_of_this_machine()
-        upstream.MLC_LLM_HOME = home
-        upstream.MLC_TEMP_DIR = constants.MLC_TEMP_DIR or str(home / "model_lib")
+        module.MLC_LLM_HOME = home
+        module.MLC_TEMP_DIR = constants.MLC_TEMP_DIR or str(home / "model_lib")
         (home / "model_lib").mkdir(parents=True, exist_ok=True)
         try:
             return upstream_jit(model_path, *arguments, **options)
         except RuntimeError as error:
-            reason = str(error)
             raise ModelError(
-                f"{model_path}: expected its compiled library or one that can be compiled here, found: {reason};"
+                f"{model_path}: expected its compiled library or one that can be compiled here, found: {error};"
                 f" name it with --model-lib, or make it: mlc_llm compile {model_path} --output {model_path}.so in the"
                 " image mlc_llm_dev, or the rule mlc_model"
             ) from None
@@ -99,7 +100,25 @@ def compiling_for_this_machine(upstream_jit: Callable[..., Any]) -> Callable[...
     return jit
 
 
+def preparing(upstream_process: Callable[..., Any]) -> Callable[..., Any]:
+    """Wraps the function of engines that looks for libraries: replaces the compilation before it is first used.
+
+    Not earlier, because importing it imports every architecture of mlc-llm, which engines do not need.
+    """
+
+    @functools.wraps(upstream_process)
+    def process(models: list[Any], *arguments: Any, **options: Any) -> Any:
+        if any(model.model_lib is None for model in models):
+            from mlc_llm.interface import jit as module
+
+            if not hasattr(module.jit, "__wrapped__"):
+                module.jit = compiling_for_this_machine(module.jit)
+        return upstream_process(models, *arguments, **options)
+
+    return process
+
+
 def install() -> None:
-    """Replaces both wherever they are used; TVM and engines look them up at each call."""
+    """Replaces both. TVM looks its function up at each call, engines theirs at their start."""
     cc.create_shared = linking_without_compiler(cc.create_shared)
-    upstream.jit = compiling_for_this_machine(upstream.jit)
+    engine_base._process_model_args = preparing(engine_base._process_model_args)

@@ -43,6 +43,9 @@ CUDA_LAYERS = (
     f"{SITE_PACKAGES}/tvm_cuda/lib/libtvm_runtime_cuda.so",
 )
 
+# mlc_llm_dev has all of binutils instead.
+_LINKER = "usr/local/bin/ld"
+
 _MLC_LLM_ENVIRONMENT = ("MLC_LLM_HOME=/tmp/mlc_llm",)
 _CUDA_ENVIRONMENT = ("NVIDIA_DRIVER_CAPABILITIES=compute,utility", "NVIDIA_VISIBLE_DEVICES=all")
 
@@ -88,6 +91,7 @@ class Promise:
 
 
 _DEV_PACKAGES = ("image_base", "image_python", "image_dev")
+_MLC_LLM_PACKAGES = ("image_base", "image_python", "image_linker")
 
 PROMISES = {
     promise.name: promise
@@ -100,11 +104,12 @@ PROMISES = {
             environment=_CUDA_ENVIRONMENT,
             licenses=_CUDA_LICENSES,
         ),
-        Promise("mlc_llm", (*_TVM_LAYERS, *_MLC_LLM_LAYERS), environment=_MLC_LLM_ENVIRONMENT),
+        Promise("mlc_llm", (*_TVM_LAYERS, *_MLC_LLM_LAYERS, _LINKER), _MLC_LLM_PACKAGES, _MLC_LLM_ENVIRONMENT),
         Promise("mlc_llm_dev", (*_TVM_LAYERS, *_MLC_LLM_LAYERS, *_DEV_LAYERS), _DEV_PACKAGES, _MLC_LLM_ENVIRONMENT),
         Promise(
             "mlc_llm_cuda",
-            (*_TVM_LAYERS, *_MLC_LLM_LAYERS, *CUDA_LAYERS),
+            (*_TVM_LAYERS, *_MLC_LLM_LAYERS, _LINKER, *CUDA_LAYERS),
+            _MLC_LLM_PACKAGES,
             environment=(*_MLC_LLM_ENVIRONMENT, *_CUDA_ENVIRONMENT),
             licenses=_CUDA_LICENSES,
         ),

@@ -15,8 +15,11 @@ def test_it_adds_to_tvm_runtime() -> None:
     assert image("mlc_llm").layer_digests[: len(base)] == base
 
 
-def test_no_build_tools() -> None:
+def test_no_build_tools_but_ld() -> None:
     assert PROMISES["mlc_llm"].build_tools() == []
+    layer = image("mlc_llm").layers[-1]
+    programs = [path for path, file in layer.items() if file.entry.isreg() and "/bin/" in path]
+    assert programs == ["usr/bin/x86_64-linux-gnu-ld.bfd"]
 
 
 def test_the_native_layer_has_nothing_but_libraries() -> None:
@@ -51,7 +54,7 @@ def test_dev_has_build_tools() -> None:
     assert PROMISES["mlc_llm_dev"].build_tools() == list(BUILD_TOOLS)
 
 
-def test_dev_adds_to_mlc_llm_what_tvm_runtime_dev_adds_to_tvm_runtime() -> None:
-    base = image("mlc_llm").layer_digests
+def test_dev_is_mlc_llm_with_what_tvm_runtime_dev_adds_to_tvm_runtime_in_place_of_the_linker() -> None:
+    base = image("mlc_llm").layer_digests[:-1]
     added = image("tvm_runtime_dev").layer_digests[len(image("tvm_runtime").layer_digests) :]
     assert image("mlc_llm_dev").layer_digests == [*base, *added]

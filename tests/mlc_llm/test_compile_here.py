@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mlc_llm._mlc_bazel import model_check, versions
+from mlc_llm._mlc_bazel import compile_here, model_check, versions
 from mlc_llm.interface import jit
 from mlc_llm.support import constants
 from tiny_model_files import WEIGHTS, child_environment
@@ -54,11 +54,21 @@ def test_what_the_linker_says_is_in_the_error(only_ld: Path, tmp_path: Path) -> 
         cc.create_shared(str(tmp_path / "x.so"), ["bad.o"])
 
 
+def test_importing_mlc_llm_imports_no_architectures(tmp_path: Path) -> None:
+    program = "import sys, mlc_llm; print([name for name in sys.modules if name.startswith('mlc_llm.model.llama')])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=child_environment(tmp_path), capture_output=True, text=True
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache."""
     monkeypatch.setattr(constants, "MLC_LLM_HOME", tmp_path / "home")
     monkeypatch.setattr(jit, "MLC_LLM_HOME", tmp_path / "home")
+    monkeypatch.setattr(jit, "MLC_TEMP_DIR", None)
+    monkeypatch.setattr(jit, "jit", compile_here.compiling_for_this_machine(jit.jit))
     return tmp_path / "home"
 
 
