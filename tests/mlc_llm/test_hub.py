@@ -7,6 +7,8 @@ import contextlib
 import dataclasses
 import http.server
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 from mlc_llm._mlc_bazel import hub, model_check
 from mlc_llm.support import auto_config, constants, download_cache
-from tiny_model_files import LIBRARY, WEIGHTS
+from tiny_model_files import LIBRARY, WEIGHTS, child_environment
 
 from mlc_llm import MLCEngine
 
@@ -146,6 +148,26 @@ def test_all_files_are_of_the_commit_that_the_hub_names_first(serving: Hub) -> N
     download_cache.get_or_download_model(ADDRESS)
     first, *others = [path.split("/")[4] for path, _ in serving.requests]
     assert first == "main" and set(others) == {COMMIT}
+
+
+def test_a_script_for_the_old_docker_image_asks_a_model_on_the_hub(serving: Hub, tmp_path: Path) -> None:
+    """Only the library is added: nothing links one here."""
+    script = tmp_path / "old.py"
+    script.write_text(
+        "import sys\nfrom tvm.script import tir as T\nimport tvm\nfrom mlc_llm import MLCEngine\n"
+        "print(tvm.base._LIB._name, T.prim_func.__name__)\n"
+        f"engine = MLCEngine(model={ADDRESS!r}, model_lib=sys.argv[1], device='cpu')\n"
+        "question = [{'role': 'user', 'content': 'x'}]\n"
+        "print(engine.chat.completions.create(messages=question, max_tokens=2).usage.completion_tokens)\n"
+        "engine.terminate()\n"
+    )
+    environment = {**child_environment(tmp_path), "HF_ENDPOINT": serving.address, "NO_PROXY": "*"}
+    done = subprocess.run([sys.executable, str(script), str(LIBRARY)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    library, tokens = done.stdout.splitlines()
+    assert library.endswith("/libtvm_runtime.so prim_func") and tokens == "2"
+    for old in ("tvm.script.tir", "tvm.base._LIB"):
+        assert f"{script}:" in done.stderr and f"DeprecationWarning: {old} is an old name of " in done.stderr
 
 
 @pytest.mark.parametrize("revision", [COMMIT, "v1.0", "main"])
