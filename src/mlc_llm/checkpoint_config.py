@@ -443,12 +443,8 @@ def read(config_class: Any, config: Mapping[str, Any]) -> Any:
     return result
 
 
-def install() -> None:
-    """Makes upstream's commands read config.json with this module. Imports mlc_llm."""
-    from mlc_llm.interface import compile as compiler
-    from mlc_llm.support import config
-
-    upstream = compiler.compile
+def _change_compiler(module: Any) -> None:
+    upstream = module.compile
 
     @functools.wraps(upstream)
     def compile_model(config: dict[str, Any], quantization: Any, model_type: Any, *rest: Any, **options: Any) -> Any:
@@ -458,6 +454,15 @@ def install() -> None:
             config["model_config"] = read(model_type.config, config).asdict()
             config = {key: config[key] for key in ("model_config", "active_vocab_size") if key in config}
         return upstream(config, quantization, model_type, *rest, **options)
+
+    module.compile = compile_model
+
+
+def install() -> None:
+    """Makes upstream's commands read config.json with this module. Imports mlc_llm."""
+    from mlc_llm.support import config
+
+    from .after_import import after_import
 
     @classmethod  # type: ignore[misc]
     def from_file(cls: Any, source: Path) -> Any:
@@ -471,7 +476,7 @@ def install() -> None:
         fields = {key: value for key, value in source.items() if key in names}
         return cls(**fields, kwargs=_Read({key: value for key, value in source.items() if key not in names}))
 
-    compiler.compile = compile_model
+    after_import("mlc_llm.interface.compile", _change_compiler)
     config.ConfigBase.from_file = from_file
     config.ConfigBase.from_dict = from_dict
     sys.excepthook = in_a_line(sys.excepthook)

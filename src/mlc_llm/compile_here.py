@@ -22,10 +22,10 @@ from typing import Any
 from tvm.support import cc
 from tvm.target import codegen
 
-from mlc_llm.serve import engine_base
 from mlc_llm.support import constants
 
 from . import versions  # type: ignore[attr-defined]  # written by the build
+from .after_import import after_import
 from .model_check import ModelError
 
 LIBRARIES = ("libm.so.6", "libgcc_s.so.1", "libc.so.6")
@@ -77,13 +77,11 @@ def libraries_of_this_machine() -> Path:
     return Path(constants.MLC_LLM_HOME) / "model_lib" / f"{build}-{codegen.llvm_get_system_cpu()}"
 
 
-def compiling_for_this_machine(upstream_jit: Callable[..., Any]) -> Callable[..., Any]:
-    """Wraps upstream's compilation of a model without a library."""
+def compiling_for_this_machine(upstream_jit: Callable[..., Any], module: Any) -> Callable[..., Any]:
+    """Wraps upstream's compilation of a model without a library, in its module."""
 
     @functools.wraps(upstream_jit)
     def jit(model_path: Path, *arguments: Any, **options: Any) -> Any:
-        from mlc_llm.interface import jit as module
-
         home = libraries_of_this_machine()
         module.MLC_LLM_HOME = home
         module.MLC_TEMP_DIR = constants.MLC_TEMP_DIR or str(home / "model_lib")
@@ -100,25 +98,11 @@ def compiling_for_this_machine(upstream_jit: Callable[..., Any]) -> Callable[...
     return jit
 
 
-def preparing(upstream_process: Callable[..., Any]) -> Callable[..., Any]:
-    """Wraps the function of engines that looks for libraries: replaces the compilation before it is first used.
-
-    Not earlier, because importing it imports every architecture of mlc-llm, which engines do not need.
-    """
-
-    @functools.wraps(upstream_process)
-    def process(models: list[Any], *arguments: Any, **options: Any) -> Any:
-        if any(model.model_lib is None for model in models):
-            from mlc_llm.interface import jit as module
-
-            if not hasattr(module.jit, "__wrapped__"):
-                module.jit = compiling_for_this_machine(module.jit)
-        return upstream_process(models, *arguments, **options)
-
-    return process
+def _change_jit(module: Any) -> None:
+    module.jit = compiling_for_this_machine(module.jit, module)
 
 
 def install() -> None:
-    """Replaces both. TVM looks its function up at each call, engines theirs at their start."""
+    """Replaces both. TVM looks its function up at each call, engines look up theirs when they start."""
     cc.create_shared = linking_without_compiler(cc.create_shared)
-    engine_base._process_model_args = preparing(engine_base._process_model_args)
+    after_import("mlc_llm.interface.jit", _change_jit)

@@ -26,6 +26,7 @@ from tvm.runtime import DataType
 import tvm
 
 from . import checkpoint_files
+from .after_import import after_import
 from .checkpoint_files import FOR_IMAGES, Tensors, check_fit, find, read_header, read_headers
 
 logger = logging.getLogger(__name__)
@@ -308,14 +309,8 @@ def _refuse_float8(source: Path, tensors: dict[str, checkpoint_files.Tensor], co
             )
 
 
-def install() -> None:
-    """Makes upstream's convert_weight check a checkpoint first, and convert it with this module. Imports mlc_llm."""
-    from mlc_llm.interface import convert_weight
-    from mlc_llm.loader.huggingface_loader import HuggingFaceLoader
-    from mlc_llm.quantization.group_quantization import GroupQuantize
-    from mlc_llm.support import auto_weight
-
-    upstream_arguments = convert_weight._convert_args
+def _change_converter(module: Any) -> None:
+    upstream_arguments = module._convert_args
 
     @functools.wraps(upstream_arguments)
     def convert_arguments(arguments: Any) -> None:
@@ -323,12 +318,30 @@ def install() -> None:
             check(arguments.config, arguments.model, arguments.quantization, arguments.source, arguments.source_format)
         upstream_arguments(arguments)
 
+    module._convert_args = convert_arguments
+    module.tvmjs = SimpleNamespace(dump_tensor_cache=dump)
+
+
+def _change_loader(module: Any) -> None:
+    loader = module.HuggingFaceLoader
+    loader.load = load
+    loader._load_file = load_file(loader._load_file)
+
+
+def _change_quantization(module: Any) -> None:
+    module.GroupQuantize.quantize_weight = quantize_in_slices(module.GroupQuantize.quantize_weight)
+
+
+def _change_format(module: Any) -> None:
     def guess(path: Path) -> tuple[Path, str]:
         return find(path) if path.is_dir() else path, "huggingface-safetensor"
 
-    convert_weight._convert_args = convert_arguments
-    convert_weight.tvmjs = SimpleNamespace(dump_tensor_cache=dump)
-    HuggingFaceLoader.load = load
-    HuggingFaceLoader._load_file = load_file(HuggingFaceLoader._load_file)
-    GroupQuantize.quantize_weight = quantize_in_slices(GroupQuantize.quantize_weight)
-    auto_weight._guess_weight_format = guess
+    module._guess_weight_format = guess
+
+
+def install() -> None:
+    """Makes upstream's convert_weight check a checkpoint first, and convert it with this module."""
+    after_import("mlc_llm.interface.convert_weight", _change_converter)
+    after_import("mlc_llm.loader.huggingface_loader", _change_loader)
+    after_import("mlc_llm.quantization.group_quantization", _change_quantization)
+    after_import("mlc_llm.support.auto_weight", _change_format)

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mlc_llm._mlc_bazel import compile_here
 from mlc_llm.interface import jit
 from mlc_llm.support import constants
 from tiny_model_files import LIBRARY, WEIGHTS, child_environment
@@ -65,7 +64,7 @@ def seed_library(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jit, "MLC_TEMP_DIR", None)
     monkeypatch.setattr(jit, "MLC_LLM_HOME", home)
     monkeypatch.setattr(jit.subprocess, "run", copy)
-    compile_here.compiling_for_this_machine(jit.jit)(WEIGHTS, {}, "cpu:0")
+    jit.jit(WEIGHTS, {}, "cpu:0")
     monkeypatch.undo()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mlc_llm._mlc_bazel import compile_here, model_check, versions
+from mlc_llm._mlc_bazel import model_check, versions
 from mlc_llm.interface import jit
 from mlc_llm.support import constants
 from tiny_model_files import WEIGHTS, child_environment
@@ -68,7 +68,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(constants, "MLC_LLM_HOME", tmp_path / "home")
     monkeypatch.setattr(jit, "MLC_LLM_HOME", tmp_path / "home")
     monkeypatch.setattr(jit, "MLC_TEMP_DIR", None)
-    monkeypatch.setattr(jit, "jit", compile_here.compiling_for_this_machine(jit.jit))
     return tmp_path / "home"
 
 

@@ -81,8 +81,13 @@ def test_holds_only_upstreams_files_and_ours(wheel: Wheel, upstream: dict[str, b
     modules = (
         "__init__",
         "access",
+        "after_import",
+        "checkpoint_config",
+        "checkpoint_files",
         "compatibility",
+        "compile_here",
         "connections",
+        "convert",
         "engine_watch",
         "health",
         "hub",
