@@ -19,7 +19,9 @@ _IMAGES = {
 }
 
 # Folder in //models with an `mlc_model_oci` that is named <folder>_oci → what the build must provide for it.
-_MODELS = {}
+_MODELS = {
+    "smollm2": NEEDS_SOURCES,
+}
 
 # Package of a wheel → what the build must provide for it.
 _WHEELS = {
