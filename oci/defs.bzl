@@ -84,15 +84,15 @@ def image_labels(name, title, description, licenses, source, **kwargs):
         **kwargs: common attributes.
     """
     labels = {
-        "description": description,
-        "licenses": licenses,
-        "source": source,
-        "title": title,
-        "version": VERSION,
+        "org.opencontainers.image.description": description,
+        "org.opencontainers.image.licenses": licenses,
+        "org.opencontainers.image.source": source,
+        "org.opencontainers.image.title": title,
+        "org.opencontainers.image.version": VERSION,
     }
     image_labels_file(
         name = name,
-        labels = {"org.opencontainers.image." + key: value for key, value in labels.items() if value},
+        labels = {key: value for key, value in labels.items() if value},
         stamped = select({
             "//oci:stamped": True,
             "//conditions:default": False,

@@ -97,7 +97,12 @@ def test_slices_quantize_to_the_same_numbers(
     whole = run(checkpoint, tmp_path / "whole", quantization)
     rows: list[int] = []
     at_once = convert.rows_at_once
-    monkeypatch.setattr(convert, "rows_at_once", lambda *sizes: rows.append(at_once(*sizes, 4096)) or rows[-1])
+
+    def few_rows(*sizes: int) -> int:
+        rows.append(at_once(*sizes, 4096))
+        return rows[-1]
+
+    monkeypatch.setattr(convert, "rows_at_once", few_rows)
     monkeypatch.setattr(QUANTIZATION[quantization], "_quantize_func_cache", {})
     assert run(checkpoint, tmp_path / "slices", quantization) == whole
     assert rows and max(rows) <= 64

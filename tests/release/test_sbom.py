@@ -192,7 +192,7 @@ def cyclonedx_lines(document: dict) -> list[tuple]:
 
 def lock_lines() -> list[tuple]:
     """The locks' content, read independently: (name, version, licence, hashes)."""
-    lines = [
+    lines: list[tuple] = [
         (key.split("/")[1], entry["version"], LICENSES["debian"][key]["license"], (entry["sha256"],))
         for key, entry in DEBIAN["packages"].items()
     ]
