@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import os
 import re
 import shlex
@@ -10,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,7 +18,7 @@ from pathlib import Path
 import pytest
 from mlc_llm.interface import jit
 from mlc_llm.support import constants
-from tiny_model_files import LIBRARY, WEIGHTS, child_environment
+from tiny_model_files import LIBRARY, WEIGHTS, child_environment, tiny_hub
 
 PAGE = Path(os.environ["PAGE"]).read_text()
 SERVE = Path(os.environ["SERVE"]).absolute()
@@ -31,27 +29,8 @@ COMMANDS = [shlex.split(line) for line in re.findall(r"^    (docker run .*)$", P
 @pytest.fixture
 def hub() -> Iterator[tuple[str, list[str]]]:
     """The address of a hub with the page's model, and the revisions that were asked for."""
-    revisions: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            *place, revision, name = self.path.split("/")[1:]
-            revisions.append(revision)
-            found = place == ["ORGANISATION", "MODEL", "resolve"] and (WEIGHTS / name).is_file()
-            content = (WEIGHTS / name).read_bytes() if found else b""
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}", revisions
-        server.shutdown()
+    with tiny_hub("ORGANISATION/MODEL") as hub:
+        yield hub
 
 
 def seed_library(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

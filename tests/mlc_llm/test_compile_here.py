@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http.server
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest
 from mlc_llm._mlc_bazel import model_check, versions
 from mlc_llm.interface import jit
 from mlc_llm.support import constants
-from tiny_model_files import WEIGHTS, child_environment
+from tiny_model_files import WEIGHTS, child_environment, tiny_hub
 from tvm.support import cc
 from tvm.target import codegen
 
@@ -102,27 +100,10 @@ def test_a_failed_compilation_is_one_line_with_the_remedy(home: Path, monkeypatc
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[str]:
+def hub() -> Iterator[str]:
     """The address of a hub with the tiny model as owner/tiny-MLC, and nothing else."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = WEIGHTS / self.path.rpartition("/")[2]
-            found = self.path.startswith("/owner/tiny-MLC/resolve/") and path.is_file()
-            content = path.read_bytes() if found else b""
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+    with tiny_hub("owner/tiny-MLC") as (address, _):
+        yield address
 
 
 @pytest.mark.parametrize(

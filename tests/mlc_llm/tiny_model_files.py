@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import os
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -48,3 +52,34 @@ def child_environment(home: Path) -> dict[str, str]:
         # Servers use as many threads as the test, because spinning threads slow each other down.
         **{name: os.environ[name] for name in ("OMP_NUM_THREADS", "TVM_NUM_THREADS") if name in os.environ},
     }
+
+
+@contextlib.contextmanager
+def tiny_hub(repository: str) -> Iterator[tuple[str, list[str]]]:
+    """A hub on loopback with the tiny model as `repository`, and nothing else.
+
+    Yields:
+        Its address, and the revisions that it was asked for.
+    """
+    revisions: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            place, _, rest = self.path[1:].partition("/resolve/")
+            revision, _, name = rest.partition("/")
+            revisions.append(revision)
+            found = place == repository and (WEIGHTS / name).is_file()
+            content = (WEIGHTS / name).read_bytes() if found else b""
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", revisions
+        server.shutdown()
