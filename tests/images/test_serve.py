@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from typing import Any
 
 from tests.images.containers import Container
 
@@ -33,17 +34,45 @@ server.send_signal(signal.SIGTERM)
 print(json.dumps({"health": health, "answer": answer, "status": server.wait()}))
 """
 
+# Runs first: a hub on loopback that has the image's model under another name, so that the image has no library for it.
+HUB = """\
+import http.server, os, threading
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def translate_path(self, path):
+        place, _, name = path.rpartition("/")
+        return "/models/tiny/" + name if place.startswith("/owner/small/resolve/") else "/nonexistent"
+
+hub = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+threading.Thread(target=hub.serve_forever, daemon=True).start()
+os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{hub.server_address[1]}"
+"""
+
+
+def answers(output: str) -> dict[str, Any]:
+    """What CLIENT printed among the server's lines."""
+    return json.loads(output[output.index('{"health"') :].splitlines()[0])
+
 
 def test_it_serves_its_model_when_started_without_a_command(container: Container) -> None:
     command = container.image_config["Cmd"]
     assert command == ["serve", "/models/tiny"]
     output = container.said("python", "-c", CLIENT, *container.entrypoint, *command)
-    said = json.loads(output[output.index('{"health"') :].splitlines()[0])
+    said = answers(output)
     assert said["health"] == {"status": "ok", "models": ["/models/tiny"]}
     assert said["answer"]["usage"]["completion_tokens"] == 4
     # uvicorn ends in order, then by the signal that it was sent.
     assert said["status"] == -signal.SIGTERM, output
     assert "Finished server process" in output
+
+
+def test_it_compiles_a_model_of_a_hub_and_serves_it(container: Container) -> None:
+    command = ("serve", "HF://owner/small", "--device", "cpu")
+    output = container.said("python", "-c", HUB + CLIENT, *container.entrypoint, *command)
+    said = answers(output)
+    assert said["health"]["status"] == "ok" and "owner/small" in said["health"]["models"][0]
+    assert said["answer"]["usage"]["completion_tokens"] == 4
+    assert said["status"] == -signal.SIGTERM, output
 
 
 def test_a_folder_without_a_model_is_named(container: Container) -> None:
