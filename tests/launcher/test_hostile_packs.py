@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 import pytest
 from fake_machine import EMPTY_SCRIPT, deb, sha256
-from pack_machine import CRATE, DEB, WHEEL, PackMachine
+from pack_machine import CRATE, DEB, MODEL, WHEEL, PackMachine
 
 from fetch import download, errors, names
 from fetch.debian import archive as debian
@@ -403,7 +403,7 @@ def test_doctor_counts_by_the_locks_and_not_by_the_word_of_the_pack(machine: Pac
         content = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
     rewrite(machine.pack, edit)
     with tarfile.open(machine.pack) as old, tarfile.open(machine.new, "w", format=tarfile.USTAR_FORMAT) as new:
-        unlisted = {pack_format.BLOBS + sha256(each) for each in (DEB, WHEEL, CRATE)} | {
+        unlisted = {pack_format.BLOBS + sha256(each) for each in (DEB, WHEEL, CRATE, MODEL)} | {
             name for name in content if content[name] in (b"an sdist", b"a tar of git")
         }
         for member in old:
@@ -412,7 +412,7 @@ def test_doctor_counts_by_the_locks_and_not_by_the_word_of_the_pack(machine: Pac
     done = machine.start_with(f"--airgap={machine.new}", "doctor", **TRUST)
     assert "has everything" not in done.stdout
     assert re.search(
-        r"it has 0 of 5 files that the locks pin; its packer says that no build needs the rest", done.stdout
+        r"it has 0 of 6 files that the locks pin; its packer says that no build needs the rest", done.stdout
     )
     assert (done.returncode, "can build." in done.stdout) == (1, False), done.stdout
     assert "no build does without these kinds of files" in done.stdout
@@ -476,9 +476,9 @@ def test_doctor_verifies_and_repairs(machine: PackMachine, with_links: bool) -> 
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    assert re.search(r"(?m)^pack's files +all 12 have the right sha256, 1 of them repaired$", verify())
+    assert re.search(r"(?m)^pack's files +all 13 have the right sha256, 1 of them repaired$", verify())
     assert place.read_bytes() == store(machine, DEB).read_bytes() == DEB
-    assert re.search(r"(?m)^pack's files +all 12 have the right sha256$", verify())
+    assert re.search(r"(?m)^pack's files +all 13 have the right sha256$", verify())
 
 
 def test_doctor_says_if_nothing_is_left_to_repair_from(machine: PackMachine) -> None:
