@@ -43,7 +43,7 @@ def components(bill: Mapping[str, Any], known: Mapping[str, Input]) -> list[Pin]
         BillError: a component is in no lock.
     """
     found = []
-    for each in bill["components"]:
+    for each in bill.get("components", []):
         if {"name": "mlc_bazel:role", "value": "product"} in each.get("properties", []):
             continue
         if each.get("purl") not in known:
