@@ -1,4 +1,4 @@
-"""Part `fresh`: the README's two commands as on a new machine: fresh clone, empty HOME and caches, bare environment."""
+"""Part `fresh`: README's build and test as on a new machine: fresh clone, empty HOME and caches, bare environment."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ parts, with their time on 2 cores:
   push      //images:push against a bare copy of the same image, over loopback (15 s once it is built and tested)
   remote    TVM's runtime built locally, by one worker, by two, and from their cache in a second checkout;
             on paper by up to 256 (20 min)
-  fresh     the README's two commands in a fresh clone with empty caches: wall time and download volume
+  fresh     the README's build and test in a fresh clone with empty caches: wall time and download volume
 
 Run nothing else meanwhile. Temporary folders need 5 GB.
 """

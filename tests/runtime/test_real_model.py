@@ -32,8 +32,8 @@ central hub topology. The datagram is printed, on a small scroll of paper, in he
 whitestuff and blackstuff. The scroll of paper is wrapped around one leg of the avian carrier. A band of duct tape is
 used to secure the datagram's edges. The bandwidth is limited to the leg length."""
 
-# Logits are as large as 41, and 30 layers propagate the rounding of float32: the largest difference seen is 1.5e-4.
-# The smallest of the mistakes below makes 3e-2.
+# Logits are as large as 41, and 30 layers propagate the rounding of float32: the largest difference seen is 1.5e-4 on
+# English text and 4.0e-4 on random tokens. Each of the mistakes below makes more than ten times the tolerance.
 TOLERANCE = 5e-4
 
 
