@@ -157,30 +157,29 @@ def read_header(path: Path) -> list[Tensor]:
 def find(folder: Path) -> Path:
     """Returns the weights of a checkpoint: the index of several safetensors files, else the single one.
 
+    Like transformers, it prefers safetensors to the same weights in another format.
+
     Raises:
-        CheckpointError: there are none, or not just one set of them.
+        CheckpointError: there are none, or two sets of them.
     """
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    others = {name: FAMILIES[end] for name in names if (end := name.rpartition(".")[2]) in FAMILIES}
-    # What `Trainer` of transformers leaves in a checkpoint.
-    others = {
-        name: kind for name, kind in others.items() if not re.match("training_args|optimizer|scheduler|rng_", name)
-    }
     found = [name for name in (INDEX, SINGLE) if name in names]
     if found == [INDEX, SINGLE] and set(_weight_map(folder / INDEX).values()) == {SINGLE}:
         found = [INDEX]
-    if len(found) == 1 and not others:
+    if len(found) == 1:
         return folder / found[0]
     if found:
         raise CheckpointError(
-            f"{folder}: expected one set of weights, found {' and '.join([*found, *sorted(others)][:4])}; leave out all"
-            f" but one, or choose: --source {folder / found[0]}"
+            f"{folder}: expected one set of weights, found {' and '.join(found)}; leave out one, or choose:"
+            f" --source {folder / found[0]}"
         )
-    if others:
-        name, kind = sorted(others.items())[0]
-        raise CheckpointError(
-            f"{folder / name}: expected {SINGLE} or {INDEX}, found weights of {kind}; {REMEDIES[kind]}"
-        )
+    for name in names:
+        kind = FAMILIES.get(name.rpartition(".")[2])
+        # What `Trainer` of transformers leaves in a checkpoint.
+        if kind and not re.match("training_args|optimizer|scheduler|rng_", name):
+            raise CheckpointError(
+                f"{folder / name}: expected {SINGLE} or {INDEX}, found weights of {kind}; {REMEDIES[kind]}"
+            )
     parts = [name for name in names if name.endswith(".safetensors")]
     raise CheckpointError(
         f"{folder}: expected {SINGLE} or {INDEX}, found {'only ' + ', '.join(parts[:3]) if parts else 'no weights'};"

@@ -135,6 +135,8 @@ def test_a_damaged_index_is_refused(tmp_path: Path, text: str, found: str) -> No
         ([INDEX, "model-00001-of-00002.safetensors"], INDEX),
         ([SINGLE, "training_args.bin", "optimizer.pt", "adapter_config.json"], SINGLE),
         ([SINGLE, "consolidated.safetensors"], SINGLE),
+        ([SINGLE, "pytorch_model.bin", "model.Q4_1.gguf"], SINGLE),
+        ([INDEX, "pytorch_model-00001-of-00002.bin"], INDEX),
     ],
 )
 def test_finds_the_weights(tmp_path: Path, names: list[str], expected: str) -> None:
@@ -158,7 +160,6 @@ def test_an_index_of_the_single_file_is_the_same_set(tmp_path: Path) -> None:
         (["pytorch_model.bin"], "/pytorch_model.bin: expected", ["weights of PyTorch", "save_pretrained"]),
         (["model.Q4_1.gguf"], "/model.Q4_1.gguf: expected", ["weights of gguf", "gguf_checkpoint"]),
         ([SINGLE, INDEX], ": expected one set of weights, found", [f"{INDEX} and {SINGLE}", "--source"]),
-        ([SINGLE, "pytorch_model.bin"], ": expected one set of weights", ["model.safetensors and pytorch_model.bin"]),
     ],
 )
 def test_no_weights_or_two_sets_are_refused(tmp_path: Path, names: list[str], start: str, parts: list[str]) -> None:
