@@ -244,7 +244,8 @@ def mlc_model_oci(name, model, description = "", licenses = "", source = "", com
         licenses: SPDX expression for the model, for the labels.
         source: URL of the model, for the labels.
         compression: "zstd", or "" for none: weights hardly compress, and a node unpacks what is compressed before it starts.
-        **kwargs: `model_name`, to name the folder otherwise than `model`, and common attributes.
+        **kwargs: `license_file`, the text of the model's licence, becomes LICENSE in its folder (a model that is published needs it);
+            `model_name`, to name the folder otherwise than `model`; and common attributes.
     """
     if compression not in ["", "zstd"]:
         fail("{}: compression: expected \"zstd\" or \"\", found {}".format(name, repr(compression)))

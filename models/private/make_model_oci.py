@@ -34,6 +34,9 @@ WEIGHTS = "tensor-cache.json"
 
 FOLDER = "models"
 
+# Text of the model's licence in its folder; licenses.py of //release reads it.
+LICENSE = "LICENSE"
+
 # Docker refuses images of more than 125 layers. Shards of larger models share layers: mlc-llm's have 32 MB each.
 MOST_WEIGHT_LAYERS = 100
 
@@ -143,12 +146,13 @@ def _reading(path: Path) -> Iterator[None]:
         raise ModelError(f"{path}: expected a file as mlc_model writes it, found {error!r:.200}") from None
 
 
-def parts(name: str, folder: Path, library: Path) -> list[Part]:
+def parts(name: str, folder: Path, library: Path, license_file: Path | None = None) -> list[Part]:
     """The layers of a model, from the one that changes least.
 
     Args:
         name: the model's name, a folder below /models.
         folder, library: see `mlc_model`.
+        license_file: text of the model's licence, if the folder has none.
 
     Raises:
         ModelError: the folder is not a model's, or the name is no file's.
@@ -157,6 +161,10 @@ def parts(name: str, folder: Path, library: Path) -> list[Part]:
         raise ModelError(f"--name: expected one folder's name, found {name!r:.200}")
     _checked(name, "--name")
     files = model_files(folder)
+    if license_file:
+        if LICENSE in files:
+            raise ModelError(f"{files[LICENSE]}: expected no {LICENSE} next to --license-file, found both; give up one")
+        files[LICENSE] = license_file
     if CONFIG not in files:
         raise ModelError(f"{folder}: expected a model's folder with {CONFIG}, found none")
     shards = weight_shards(folder, files)
@@ -278,11 +286,12 @@ def make(
     labels: dict[str, str],
     origin: str,
     writer: Writer,
+    license_file: Path | None = None,
 ) -> None:
     """Writes both layouts.
 
     Args:
-        name, folder, library: see `parts`.
+        name, folder, library, license_file: see `parts`.
         labels: of the image, with its title; the ModelPack manifest has them as annotations.
         origin: label of the Bazel target, for the image's history.
         writer: the layouts.
@@ -290,7 +299,7 @@ def make(
     Raises:
         ModelError, LayerError: the model cannot be packed.
     """
-    layers = parts(name, folder, library)
+    layers = parts(name, folder, library, license_file)
     built_for = architecture(library)
     with _reading(folder / CONFIG):
         chat_config = dict(strict_json.read(folder / CONFIG).items())
@@ -324,6 +333,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, required=True, help="the model's folder")
     parser.add_argument("--library", type=Path, required=True, help="the compiled model")
     parser.add_argument("--labels", type=Path, required=True, help="the image's labels, a key=value on each line")
+    parser.add_argument("--license-file", type=Path, help="text of the model's licence")
     parser.add_argument("--origin", required=True, help="label of the target that is being built")
     parser.add_argument("--zstd", type=Path, help="the program zstd; without it, layers are not compressed")
     parser.add_argument("--image", type=Path, required=True, help="the image's layout to write")
@@ -332,7 +342,7 @@ def main(words: list[str] | None = None) -> int:
     labels = dict(line.split("=", 1) for line in options.labels.read_text().splitlines())
     try:
         writer = Writer(options.image, options.modelpack, options.zstd)
-        make(options.name, options.weights, options.library, labels, options.origin, writer)
+        make(options.name, options.weights, options.library, labels, options.origin, writer, options.license_file)
     except (LayerError, errors.UserError) as error:
         print(f"make_model_oci: {error}", file=sys.stderr)
         return 1

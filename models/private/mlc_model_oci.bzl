@@ -11,6 +11,8 @@ def _mlc_model_oci_impl(ctx):
     arguments.add_all("--weights", [model.weights], expand_directories = False)
     arguments.add("--library", model.library)
     arguments.add("--labels", ctx.file.labels)
+    licence = ctx.files.license_file
+    arguments.add_all("--license-file", licence)
     arguments.add("--origin", str(ctx.label))
     compressor = depset()
     if ctx.attr.zstd:
@@ -24,7 +26,7 @@ def _mlc_model_oci_impl(ctx):
     # One action makes both, so that they share blobs on the disk.
     ctx.actions.run(
         outputs = [image, modelpack],
-        inputs = depset([model.weights, model.library, ctx.file.labels], transitive = [compressor]),
+        inputs = depset([model.weights, model.library, ctx.file.labels] + licence, transitive = [compressor]),
         executable = ctx.executable._make_model_oci,
         arguments = [arguments],
         mnemonic = "MlcModelOci",
@@ -40,6 +42,7 @@ mlc_model_oci_rule = rule(
     doc = "Use the macro mlc_model_oci of //models:defs.bzl.",
     attrs = {
         "labels": attr.label(mandatory = True, allow_single_file = True, doc = "`image_labels` of //oci:defs.bzl."),
+        "license_file": attr.label(allow_single_file = True, doc = "Text of the model's licence, LICENSE in the model's folder."),
         "model": attr.label(mandatory = True, providers = [MlcModelInfo], doc = "An `mlc_model`."),
         "model_name": attr.string(doc = "The model's folder below /models; default: the name of `model`."),
         "zstd": attr.label(allow_single_file = True, executable = True, cfg = "exec", doc = "The program that compresses layers, if any."),

@@ -50,6 +50,8 @@ _IN_DISTRIBUTION = re.compile(rf"(?P<folder>(?:.*/)?[^/]+\.dist-info)/(?:(?:lice
 _METADATA = re.compile(r"(?P<folder>(?:.*/)?[^/]+\.dist-info)/METADATA")
 _DOC = re.compile(r"usr/share/doc/(?P<package>[^/]+)(?P<file>/copyright)?")
 _COMMON = re.compile(r"usr/share/common-licenses/(?P<name>[^/]+)")
+# A model's folder (`mlc_model_oci`): it has a configuration and, as every model that is published, a licence.
+_MODEL = re.compile(r"models/(?P<name>[^/]+)/(?:mlc-chat-config\.json|(?P<license>LICENSE))")
 _PLACES = re.compile(r"usr/share/(?:doc|common-licenses)/.+|.*\.dist-info/.+", re.IGNORECASE)
 
 
@@ -208,7 +210,20 @@ def rows_of_image(name: str, image: Image, locked: list[Input], wheels: Iterable
             if not found and each.name in WITHOUT_TEXT and each.license in texts.common:
                 found, note = [texts.common[each.license]], "contains no text: the licence's own"
             rows.append(Row(each.name, each.version, each.license, place, tuple(map(Text, found)), note))
-    return rows
+    return rows + _rows_of_models(place, image)
+
+
+def _rows_of_models(place: str, image: Image) -> list[Row]:
+    """A row for each model in an image. The image's label states the licence: a model names none itself."""
+    models: dict[str, list[Text]] = {}
+    for number in range(len(image.layer_digests)):
+        for path, entry, data in image.matching(number, _MODEL):
+            match = _MODEL.fullmatch(path)
+            if match and entry.isreg():
+                texts = models.setdefault(match["name"], [])
+                texts += [Text(data.decode("utf-8", "replace"))] if match["license"] else []
+    stated = image.labels.get("org.opencontainers.image.licenses", "")
+    return [Row(name, "", stated, place, tuple(texts), "a model") for name, texts in sorted(models.items())]
 
 
 def rows_of_wheel(path: Path, locked: list[Input], made: Mapping[str, Made]) -> list[Row]:
@@ -235,7 +250,7 @@ def check(rows: Iterable[Row]) -> None:
         raise LicensesError(
             "expected a licence text for everything that ships, found none for"
             f" {names}{' and others' if len(lacking) > 5 else ''}: keep its copyright file or .dist-info/licenses, or"
-            " name it in `linked` of its wheel (wheels/<wheel>/BUILD.bazel)"
+            " name it in `linked` of its wheel (wheels/<wheel>/BUILD.bazel) or `license_file` of its `mlc_model_oci`"
         )
 
 

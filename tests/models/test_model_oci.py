@@ -246,6 +246,18 @@ def test_a_file_that_no_image_can_have_is_refused(model: Model, name: str) -> No
     assert re.search("refused|rename it", model.refused())
 
 
+def test_the_licence_is_in_the_models_folder(model: Model) -> None:
+    terms = model.folder / "apache.txt"
+    terms.write_text("Apache License")
+    for image in model.packed(f"--license-file={terms}"):
+        assert contents(image)["models/fake/LICENSE"] == b"Apache License"
+    (model.weights / "LICENSE").write_text("Other terms")
+    status, said = model.pack(f"--license-file={terms}")
+    assert (status, said.count("\n")) == (1, 1)
+    assert f"{model.weights}/LICENSE: expected no LICENSE next to --license-file, found both" in said
+    assert contents(model.packed()[0])["models/fake/LICENSE"] == b"Other terms"
+
+
 def lose(model: Model) -> None:
     (model.weights / "params_shard_1.bin").unlink()
 

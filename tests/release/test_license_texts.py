@@ -64,7 +64,9 @@ def test_what_is_excused_needs_it() -> None:
     assert set(licenses.NOT_COMPILED) <= crates
     assert not [row.name for row in rows if row.name in licenses.NOT_COMPILED and row.texts]
     # The image with most of them has them all.
-    found = licenses.Texts.of_image(Image(max(IMAGES.values(), key=lambda path: len(Image(path).layer_digests))))
+    found = max(
+        (licenses.Texts.of_image(Image(path)) for path in IMAGES.values()), key=lambda texts: len(texts.distributions)
+    )
     assert not [each for each in licenses.WITHOUT_TEXT if found.of_distribution(each)]
 
 
@@ -130,6 +132,12 @@ def test_a_debian_package_without_copyright_file_is_missing(tmp_path: pathlib.Pa
         ),
     ):
         licenses.check(found)
+
+
+def test_a_model_without_a_licence_is_missing(tmp_path: pathlib.Path) -> None:
+    found = rows(tmp_path, {"models/a/mlc-chat-config.json": b"{}", "models/b/LICENSE": b"Terms", "models/b/x": b""})
+    assert [(row.name, [text.content for text in row.texts]) for row in found] == [("a", []), ("b", ["Terms"])]
+    assert [row.name for row in licenses.missing(found)] == ["a"]
 
 
 @pytest.mark.parametrize(("target", "missing"), [("libc6", []), ("gone", ["libc-bin"])])
