@@ -83,6 +83,7 @@ class Bundle:
         self,
         *command: str,
         mounts: dict[str, pathlib.Path] | None = None,
+        volumes: dict[str, pathlib.Path] | None = None,
         read_only: bool = False,
         user: int | None = None,
         **options: Any,
@@ -92,6 +93,7 @@ class Bundle:
         Args:
             command: what follows the image's name.
             mounts: path in the container → folder outside, writable.
+            volumes: the same as Kubernetes mounts an image volume: read-only, and nothing there can be executed.
             read_only: whether the container's root is (a tmpfs is at /tmp then).
             user: uid to run as, where the test may choose one; the image's user by default.
             options: subprocess.run's.
@@ -106,10 +108,11 @@ class Bundle:
             config["mounts"].append(
                 {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"]}
             )
-        for inside, outside in (mounts or {}).items():
-            config["mounts"].append(
-                {"destination": inside, "type": "bind", "source": str(outside), "options": ["rbind", "rw"]}
-            )
+        for folders, options_of_mount in ((mounts, ["rbind", "rw"]), (volumes, ["rbind", "ro", "noexec"])):
+            for inside, outside in (folders or {}).items():
+                config["mounts"].append(
+                    {"destination": inside, "type": "bind", "source": str(outside), "options": options_of_mount}
+                )
         if self.rootless:
             process["user"] = {"uid": 0, "gid": 0}
         elif user is not None:

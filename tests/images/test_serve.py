@@ -2,37 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import signal
-from typing import Any
 
 from tests.images.containers import Container
-
-# Runs in the container: starts what the image starts, asks it, ends it as `docker stop` does.
-CLIENT = """\
-import json, signal, subprocess, sys, time, urllib.request
-
-server = subprocess.Popen(sys.argv[1:])
-
-def ask(path, body=None):
-    data = body and json.dumps(body).encode()
-    request = urllib.request.Request("http://127.0.0.1:8000" + path, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request) as answer:
-        return json.load(answer)
-
-while server.poll() is None:
-    try:
-        health = ask("/health")
-        break
-    except OSError:
-        time.sleep(0.1)
-else:
-    sys.exit(f"the server ended with {server.returncode} before it answered")
-question = {"messages": [{"role": "user", "content": "hello"}], "temperature": 0, "max_tokens": 4}
-answer = ask("/v1/chat/completions", question)
-server.send_signal(signal.SIGTERM)
-print(json.dumps({"health": health, "answer": answer, "status": server.wait()}))
-"""
+from tests.images.served import CLIENT, answers
 
 # Runs first: a hub on loopback that has the image's model under another name, so that the image has no library for it.
 HUB = """\
@@ -49,18 +22,13 @@ os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{hub.server_address[1]}"
 """
 
 
-def answers(output: str) -> dict[str, Any]:
-    """What CLIENT printed among the server's lines."""
-    return json.loads(output[output.index('{"health"') :].splitlines()[0])
-
-
 def test_it_serves_its_model_when_started_without_a_command(container: Container) -> None:
     command = container.image_config["Cmd"]
     assert command == ["serve", "/models/tiny"]
-    output = container.said("python", "-c", CLIENT, *container.entrypoint, *command)
+    output = container.said("python", "-c", CLIENT, "hello", *container.entrypoint, *command)
     said = answers(output)
     assert said["health"] == {"status": "ok", "models": ["/models/tiny"]}
-    assert said["answer"]["usage"]["completion_tokens"] == 4
+    assert said["answer"]["usage"]["completion_tokens"] == 8
     # uvicorn ends in order, then by the signal that it was sent.
     assert said["status"] == -signal.SIGTERM, output
     assert "Finished server process" in output
@@ -68,10 +36,10 @@ def test_it_serves_its_model_when_started_without_a_command(container: Container
 
 def test_it_compiles_a_model_of_a_hub_and_serves_it(container: Container) -> None:
     command = ("serve", "HF://owner/small", "--device", "cpu")
-    output = container.said("python", "-c", HUB + CLIENT, *container.entrypoint, *command)
+    output = container.said("python", "-c", HUB + CLIENT, "hello", *container.entrypoint, *command)
     said = answers(output)
     assert said["health"]["status"] == "ok" and "owner/small" in said["health"]["models"][0]
-    assert said["answer"]["usage"]["completion_tokens"] == 4
+    assert said["answer"]["usage"]["completion_tokens"] == 8
     assert said["status"] == -signal.SIGTERM, output
 
 

@@ -24,12 +24,14 @@ class CompiledModel:
         library: the compiled model.
         weights: the folder with its converted weights.
         context: tokens that the cache has room for; default: as many as the model.
+        device: `cpu` or `cuda`.
     """
 
-    def __init__(self, library: Path, weights: Path, context: int = 0) -> None:
-        self.vm = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
+    def __init__(self, library: Path, weights: Path, context: int = 0, device: str = "cpu") -> None:
+        self.device = tvm.device(device)
+        self.vm = relax.VirtualMachine(tvm.runtime.load_module(str(library)), self.device)
         self.metadata: dict[str, Any] = json.loads(self.vm["_metadata"]())
-        tensors, _ = tvmjs.load_tensor_cache(str(weights), tvm.cpu())
+        tensors, _ = tvmjs.load_tensor_cache(str(weights), self.device)
         self.weights = [tensors[entry["name"]] for entry in self.metadata["params"]]
         self.context = context or self.metadata["context_window_size"]
         self.reset()
@@ -54,10 +56,15 @@ class CompiledModel:
         """Logits that follow the given tokens of each sequence: (sequences, vocabulary)."""
         lengths = [len(part) for part in tokens.values()]
         ids = np.concatenate([np.asarray(part, "int32") for part in tokens.values()])
-        embedding = self.vm["embed"](tvm.runtime.tensor(ids), self.weights).numpy()
+        embedding = self.vm["embed"](tvm.runtime.tensor(ids, self.device), self.weights).numpy()
         shape = (len(tokens), 1, -1) if function.endswith("decode") else (1, sum(lengths), -1)
-        last = [tvm.runtime.tensor((np.cumsum(lengths) - 1).astype("int32"))] if function == "batch_prefill" else []
+        last = (
+            [tvm.runtime.tensor((np.cumsum(lengths) - 1).astype("int32"), self.device)]
+            if function == "batch_prefill"
+            else []
+        )
         self._state("begin_forward", tvm_ffi.Shape(list(tokens)), tvm_ffi.Shape(lengths), None)
-        output, _ = self.vm[function](tvm.runtime.tensor(embedding.reshape(shape)), *last, self.cache, self.weights)
+        states = tvm.runtime.tensor(embedding.reshape(shape), self.device)
+        output, _ = self.vm[function](states, *last, self.cache, self.weights)
         self._state("end_forward")
         return output.numpy().reshape(len(tokens), -1)

@@ -116,6 +116,16 @@ def q4f32_1(weight: np.ndarray) -> np.ndarray:
     return (whole * bfloat16(step)).reshape(weight.shape)
 
 
+def q4f16_1(weight: np.ndarray) -> np.ndarray:
+    """Like `q4f32_1`, but weights and steps are float16."""
+    if weight.ndim == 1:
+        return weight.astype("float16").astype("float32")
+    groups = weight.astype("float16").reshape(len(weight), -1, 32)
+    step = np.abs(groups).max(axis=-1, keepdims=True) / np.float16(7)
+    whole = np.clip(np.round(groups / np.where(step == 0, np.float16(1), step) + np.float16(7)), 0, 14) - np.float16(7)
+    return (whole * step).astype("float32").reshape(weight.shape)
+
+
 def rms_norm(x: np.ndarray, weight: np.ndarray, epsilon: float) -> np.ndarray:
     """Every row scaled to a mean square of one, then by the weight."""
     return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + epsilon) * weight

@@ -1,0 +1,37 @@
+"""A server in a container that has no network: it is asked from the inside."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+CLIENT = """\
+import json, signal, subprocess, sys, time, urllib.request
+
+server = subprocess.Popen(sys.argv[2:])
+
+def ask(path, body=None):
+    data = body and json.dumps(body).encode()
+    request = urllib.request.Request("http://127.0.0.1:8000" + path, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
+
+while server.poll() is None:
+    try:
+        health = ask("/health")
+        break
+    except OSError:
+        time.sleep(0.1)
+else:
+    sys.exit(f"the server ended with {server.returncode} before it answered")
+question = {"messages": [{"role": "user", "content": sys.argv[1]}], "temperature": 0, "max_tokens": 8}
+answer = ask("/v1/chat/completions", question)
+server.send_signal(signal.SIGTERM)
+print(json.dumps({"health": health, "answer": answer, "status": server.wait()}))
+"""
+"""Program for `python -c CLIENT QUESTION SERVER...`: starts the server, asks it, and ends it as `docker stop` does."""
+
+
+def answers(output: str) -> dict[str, Any]:
+    """What CLIENT printed among the server's lines: `health`, `answer` and the server's exit `status`."""
+    return json.loads(output[output.index('{"health"') :].splitlines()[0])
