@@ -213,16 +213,18 @@ def tensor_shapes(config: TinyConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "lm_head.weight", (config.vocab_size, hidden)
 
 
-def random_weight(random: np.random.RandomState, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Draw one weight, as bfloat16 bit patterns.
+def random_weight(random: np.random.RandomState, name: str, shape: tuple[int, ...], norm: float = 1.0) -> np.ndarray:
+    """Draw one weight, as bfloat16 bit patterns. The weights of norms lie around `norm`.
 
     ``RandomState`` has a stream that NumPy promises never to change, and uniform numbers need no
     libm, so that the bytes are the same everywhere. bfloat16 is what weight conversion stores for
     float32 models: a test may then compare with the original weights, exactly.
     """
     noise = random.random_sample(shape) * 2.0 - 1.0
-    if len(shape) == 1:  # A norm: around one, so that activations keep their size.
-        values = 1.0 + 0.2 * noise
+    if name.endswith(".bias"):
+        values = noise
+    elif len(shape) == 1:  # A norm: around one, so that activations keep their size.
+        values = norm + 0.2 * noise
     elif name == "model.embed_tokens.weight":
         values = noise
     else:  # Variance 3 / fan-in: activations keep their size, attention is far from uniform.
@@ -254,18 +256,33 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_model(folder: Path, config: TinyConfig, seed: int) -> None:
-    """Write the whole model folder."""
+def write_checkpoint(
+    folder: Path, config: dict[str, Any], shapes: Iterable[tuple[str, tuple[int, ...]]], seed: int, norm: float = 1.0
+) -> None:
+    """Write the whole folder of a model.
+
+    Args:
+        folder: where to write.
+        config: the content of config.json.
+        shapes: names and shapes of the weights, in the order in which they are drawn.
+        seed: of weights and tokenizer.
+        norm: the number around which the weights of norms lie.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    model = train_tokenizer(config.vocab_size, seed)
+    model = train_tokenizer(config["vocab_size"], seed)
     random = np.random.RandomState(seed)
-    write_json(folder / "config.json", config.to_json())
+    write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "max_length": 64})
     write_json(folder / "tokenizer_config.json", TOKENIZER_CONFIG)
     write_json(folder / "tokenizer.json", tokenizer_json(model))
     (folder / "tokenizer.model").write_bytes(model)
-    weights = ((name, random_weight(random, name, shape)) for name, shape in tensor_shapes(config))
+    weights = ((name, random_weight(random, name, shape, norm)) for name, shape in shapes)
     (folder / "model.safetensors").write_bytes(safetensors(weights))
+
+
+def write_model(folder: Path, config: TinyConfig, seed: int) -> None:
+    """Write the folder of the tiny Llama."""
+    write_checkpoint(folder, config.to_json(), tensor_shapes(config), seed)
 
 
 def main() -> None:
