@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,7 @@ class Llama:
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         """Scores of the next token: (positions, vocabulary); row i follows token i."""
-        epsilon = self.config["rms_norm_eps"]
-        x = self.weights["model.embed_tokens.weight"][np.asarray(tokens)].astype("float64")
+        x = self.embedding(tokens)
         for index in range(self.config["num_hidden_layers"]):
             prefix = f"model.layers.{index}."
             layer = {
@@ -39,10 +38,9 @@ class Llama:
                 for name, weight in self.weights.items()
                 if name.startswith(prefix)
             }
-            x = x + self._attention(rms_norm(x, layer["input_layernorm.weight"], epsilon), layer)
-            x = x + feed_forward(rms_norm(x, layer["post_attention_layernorm.weight"], epsilon), layer)
+            x = self.block(x, layer, index)
         head = "model.embed_tokens.weight" if self.config["tie_word_embeddings"] else "lm_head.weight"
-        return rms_norm(x, self.weights["model.norm.weight"], epsilon) @ self.weights[head].astype("float64").T
+        return self.norm(x, self.weights["model.norm.weight"]) @ self.weights[head].astype("float64").T
 
     def next_logits(self, tokens: Sequence[int]) -> np.ndarray:
         """Scores of the token that follows all of these: (vocabulary,)."""
@@ -55,27 +53,51 @@ class Llama:
             sequence.append(int(self.next_logits(sequence).argmax()))
         return sequence[len(tokens) :]
 
-    def _attention(self, x: np.ndarray, layer: dict[str, np.ndarray]) -> np.ndarray:
-        """Causal self-attention of x: (positions, hidden); groups of query heads share a key and value head."""
+    def embedding(self, tokens: Sequence[int]) -> np.ndarray:
+        """What enters the first layer: (positions, hidden)."""
+        return self.weights["model.embed_tokens.weight"][np.asarray(tokens)].astype("float64")
+
+    def block(self, x: np.ndarray, layer: dict[str, np.ndarray], index: int) -> np.ndarray:
+        """A layer's attention and feed-forward network, each added to its input."""
+        x = x + self.attention(self.norm(x, layer["input_layernorm.weight"]), layer, index)
+        return x + feed_forward(self.norm(x, layer["post_attention_layernorm.weight"]), layer)
+
+    def norm(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        return rms_norm(x, weight, self.config["rms_norm_eps"])
+
+    def project(self, x: np.ndarray, layer: dict[str, np.ndarray]) -> Iterator[np.ndarray]:
+        """Query, key and value of x: (positions, heads, head size)."""
         size = self.config.get("head_dim") or self.config["hidden_size"] // self.config["num_attention_heads"]
-        positions = len(x)
-        query, key, value = (
-            (x @ layer[f"self_attn.{name}_proj.weight"].T + layer.get(f"self_attn.{name}_proj.bias", 0.0)).reshape(
-                positions, -1, size
-            )
-            for name in "qkv"
-        )
-        if "self_attn.q_norm.weight" in layer:  # Qwen 3 normalizes each head.
-            query = rms_norm(query, layer["self_attn.q_norm.weight"], self.config["rms_norm_eps"])
-            key = rms_norm(key, layer["self_attn.k_norm.weight"], self.config["rms_norm_eps"])
-        query, key = rotate(query, self.config["rope_theta"]), rotate(key, self.config["rope_theta"])
+        for name in "qkv":
+            head = x @ layer[f"self_attn.{name}_proj.weight"].T + layer.get(f"self_attn.{name}_proj.bias", 0.0)
+            head = head.reshape(len(x), -1, size)
+            norm = f"self_attn.{name}_norm.weight"  # Qwen 3 and Gemma 3 normalize each head of query and key.
+            yield self.norm(head, layer[norm]) if norm in layer else head
+
+    def rotate(self, x: np.ndarray, index: int) -> np.ndarray:
+        """Rotary position embedding of a layer's query or key."""
+        return rotate(x, self.config["rope_theta"])
+
+    def scale(self, size: int) -> float:
+        """Factor of the attention's scores, for heads of this size."""
+        return size**-0.5
+
+    def window(self, index: int) -> int | None:
+        """How many tokens a position of this layer sees, itself included; None: all before it."""
+        return None
+
+    def attention(self, x: np.ndarray, layer: dict[str, np.ndarray], index: int) -> np.ndarray:
+        """Causal self-attention of x: (positions, hidden); groups of query heads share a key and value head."""
+        query, key, value = self.project(x, layer)
+        query, key = self.rotate(query, index), self.rotate(key, index)
         shared = query.shape[1] // key.shape[1]
         key, value = key.repeat(shared, axis=1), value.repeat(shared, axis=1)
-        scores = np.einsum("qhd,khd->hqk", query, key, optimize=True) / np.sqrt(size)
-        future = np.triu(np.ones((positions, positions), bool), k=1)
-        attention = np.exp(log_softmax(np.where(future, -np.inf, scores)))
+        scores = np.einsum("qhd,khd->hqk", query, key, optimize=True) * self.scale(query.shape[-1])
+        distance = np.arange(len(x))[:, None] - np.arange(len(x))
+        seen = (distance >= 0) & (distance < (self.window(index) or len(x)))
+        attention = np.exp(log_softmax(np.where(seen, scores, -np.inf)))
         output = np.einsum("hqk,khd->qhd", attention, value, optimize=True)
-        return output.reshape(positions, -1) @ layer["self_attn.o_proj.weight"].T
+        return output.reshape(len(x), -1) @ layer["self_attn.o_proj.weight"].T
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -131,10 +153,20 @@ def rms_norm(x: np.ndarray, weight: np.ndarray, epsilon: float) -> np.ndarray:
     return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + epsilon) * weight
 
 
+def frequencies(size: int, theta: float) -> np.ndarray:
+    """Radians for each position by which the pairs of a head of this size are rotated: (size / 2,)."""
+    return theta ** (-np.arange(size // 2) / (size // 2))
+
+
 def rotate(x: np.ndarray, theta: float) -> np.ndarray:
     """Rotary position embedding (rotate-half form) of x: (positions, heads, head size)."""
+    return rotate_by(frequencies(x.shape[-1], theta), x)
+
+
+def rotate_by(frequency: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The same with other frequencies: (head size / 2,)."""
     half = x.shape[-1] // 2
-    angle = np.arange(len(x))[:, None, None] * theta ** (-np.arange(half) / half)
+    angle = np.arange(len(x))[:, None, None] * frequency
     first, second = x[..., :half], x[..., half:]
     return np.concatenate(
         [first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle)], axis=-1
