@@ -25,12 +25,14 @@ from . import (
     health,
     hub,
     request_check,
+    rotation,
 )
 
 compatibility.install()
 checkpoint_config.install()
 compile_here.install()
 convert.install()
+rotation.install()
 hub.install()
 engine_watch.install()
 request_check.install()

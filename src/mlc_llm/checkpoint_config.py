@@ -161,6 +161,9 @@ FAMILIES: dict[str, dict[str, tuple[Any, ...]]] = {
 ROPE_SCALINGS: dict[str, tuple[str, ...]] = {
     "deepseek_v2": ("yarn",),
     "deepseek_v3": ("yarn",),
+    # Of the layers without a window, as in transformers.
+    "gemma3": ("linear",),
+    "gemma3_text": ("linear",),
     "gptj": ("gptj",),
     "llama": ("llama3",),
     "llama4": ("llama3", "llama4"),
@@ -174,8 +177,7 @@ ROPE_SCALINGS: dict[str, tuple[str, ...]] = {
 }
 """The kinds of rotary scaling that a family computes, other than none."""
 
-SLIDES = ("gemma2", "gemma3", "gemma3_text", "ministral3", "mistral")
-"""Families that compute sliding windows, or limit the context to one themselves."""
+GEMMA_3 = ("gemma3", "gemma3_text")
 
 READ_ROPE_PARAMETERS = ("ministral3", "qwen3_5", "qwen3_5_text")
 """Families that upstream wrote for transformers 5."""
@@ -216,6 +218,11 @@ def normalise(config: Mapping[str, Any], family: str) -> dict[str, Any]:
     if family not in READ_ROPE_PARAMETERS:
         _normalise_rope(result, family)
     _limit_to_window(result, family)
+    if family in GEMMA_3:
+        # Upstream does not take them from there.
+        for key in ("context_window_size", "prefill_chunk_size"):
+            if key in result.get("text_config", {}):
+                result[key] = result["text_config"][key]
     return result
 
 
@@ -259,28 +266,69 @@ def _normalise_rope(config: dict[str, Any], family: str) -> None:
             f"rope_scaling: expected {' or '.join(['null', *supported])}, which is what mlc-llm computes for {family},"
             f" found {json.dumps(kind)}; {_accept(['rope_scaling'])}"
         )
+    if kind == "longrope" and kind in supported:
+        _limit_to_short_factors(config, scaling)
     # Upstream's families read one or the other.
     config["rope_scaling"] = {**scaling, "rope_type": kind, "type": kind} if kind in supported else None
 
 
+def _limit_to_short_factors(config: dict[str, Any], scaling: Mapping[str, Any]) -> None:
+    """Limits the context to that of the first training, unless it is given.
+
+    transformers takes the long factors for texts that are longer, of which keys in a cache may have been rotated with
+    the short ones. rotation.py has one set of factors for a compiled model.
+    """
+    original = config.setdefault(
+        "original_max_position_embeddings", scaling.get("original_max_position_embeddings", 4096)
+    )
+    if "context_window_size" not in config and original < config.get("max_position_embeddings", 0):
+        logger.warning(
+            "rope_scaling: the context is limited to %d tokens, for which LongRoPE's short factors are; with a larger"
+            " context_window_size the model is compiled with the long ones",
+            original,
+        )
+        config["context_window_size"] = original
+
+
+def _window(config: Mapping[str, Any], family: str) -> int | None:
+    """Returns the sliding window of a model, None if it has none or if upstream limits the context to it itself."""
+    if family == "gemma2" or config.get("use_sliding_window") is False or "sliding_window" in ignored_keys():
+        return None
+    return config.get("sliding_window") or None
+
+
 def _limit_to_window(config: dict[str, Any], family: str) -> None:
-    """Limits the context to the sliding window for a family that computes full attention: within it, both are equal."""
-    window = config.get("sliding_window")
-    if family in SLIDES or window is None:
+    """Limits the context to the sliding window, within which it is equal to full attention, which is computed.
+
+    Upstream's families for Mistral would keep the first four tokens beyond the window, as no other engine does, and one
+    token too many. Gemma 3: see rotation.py.
+    """
+    window = _window(config, family)
+    if family in GEMMA_3 and "num_hidden_layers" in config:
+        # Upstream's value for none. Its cache would slide, and its context would be 8192 tokens.
+        config["sliding_window"] = -1
+        if window:
+            config["context_window_size"] = min(window, config.get("max_position_embeddings", window))
+            config["prefill_chunk_size"] = min(config["context_window_size"], 2048)
+            _warn_of_limit(family, window)
+        return
+    if family == "gemma2" or config.get("sliding_window") is None:
         return
     del config["sliding_window"]
-    if config.get("use_sliding_window") is False or not window:
+    if not window:
         return
     config.pop("use_sliding_window", None)
     config.pop("layer_types", None)
     most = [config[key] for key in ("context_window_size", "max_position_embeddings") if config.get(key, 0) > 0]
     if window < min(most, default=window + 1):
-        logger.warning(
-            "sliding_window: mlc-llm computes full attention for %s, so the context is limited to %d tokens",
-            family,
-            window,
-        )
+        _warn_of_limit(family, window)
         config["context_window_size"] = window
+
+
+def _warn_of_limit(family: str, window: int) -> None:
+    logger.warning(
+        "sliding_window: mlc-llm computes full attention for %s, so the context is limited to %d tokens", family, window
+    )
 
 
 def ignored_keys() -> set[str]:
@@ -353,10 +401,9 @@ def _layer_types(family: str, config: Mapping[str, Any]) -> list[str] | None:
     if family in ("gemma2", "qwen3_5", "qwen3_5_text"):
         return None  # Gemma 2's context is at most its window; Qwen 3.5 derives it from full_attention_interval.
     layers = config.get("num_hidden_layers") or 0
-    if family in ("gemma3", "gemma3_text"):
+    if family in GEMMA_3:
         return [f"{'sliding' if (layer + 1) % 6 else 'full'}_attention" for layer in range(layers)]
-    slides = family in SLIDES and config.get("sliding_window")
-    return ["sliding_attention" if slides else "full_attention"] * layers
+    return ["full_attention"] * layers
 
 
 def _pattern(layers: list[str]) -> str:
@@ -430,6 +477,7 @@ def read(config_class: Any, config: Mapping[str, Any]) -> Any:
         normal = normalise(config, family)
         with _noting() as used:
             result = config_class.from_dict(normal)
+        result.most_tokens = _window(config.get("text_config") or config, family)
         # Presets of upstream's have keys of its own.
         if "model_preset_tag" not in config:
             check(normal, family, used)
@@ -441,6 +489,26 @@ def read(config_class: Any, config: Mapping[str, Any]) -> Any:
             f"expected the keys of a {family} model, found none named {missing}; copy the file again"
         ) from None
     return result
+
+
+def _limit_overrides(upstream: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Wraps ModelConfigOverride.apply: `--context-window-size` may not go beyond a sliding window."""
+
+    @functools.wraps(upstream)
+    def apply(self: Any, config: Any) -> Any:
+        most, given = getattr(config, "most_tokens", None), self.context_window_size
+        if most and given and given > most:
+            raise CheckpointError(
+                f"context_window_size: expected at most {most}, the sliding_window of the model, because mlc-llm"
+                f" computes full attention, found {given}; {_accept(['sliding_window'])}"
+            )
+        return upstream(self, config)
+
+    return apply
+
+
+def _change_overrides(module: Any) -> None:
+    module.ModelConfigOverride.apply = _limit_overrides(module.ModelConfigOverride.apply)
 
 
 def _change_compiler(module: Any) -> None:
@@ -477,6 +545,7 @@ def install() -> None:
         return cls(**fields, kwargs=_Read({key: value for key, value in source.items() if key not in names}))
 
     after_import("mlc_llm.interface.compile", _change_compiler)
+    after_import("mlc_llm.interface.compiler_flags", _change_overrides)
     config.ConfigBase.from_file = from_file
     config.ConfigBase.from_dict = from_dict
     sys.excepthook = in_a_line(sys.excepthook)

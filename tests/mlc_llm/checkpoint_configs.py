@@ -126,6 +126,26 @@ SPELLINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "use_bidirectional_attention": False,
         },
     ),
+    "gemma3 with linear scaling": (
+        {
+            **GEMMA_3,
+            **FOUR,
+            "rope_local_base_freq": 10000,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+            "rope_theta": 1000000,
+            "sliding_window_pattern": 6,
+        },
+        {
+            **GEMMA_3,
+            **FIVE,
+            "_sliding_window_pattern": 6,
+            "layer_types": ["sliding_attention"] * 5 + ["full_attention"],
+            "rope_parameters": {
+                "full_attention": {"factor": 8.0, "rope_theta": 1000000, "rope_type": "linear"},
+                "sliding_attention": {"rope_theta": 10000, "rope_type": "default"},
+            },
+        },
+    ),
     "gpt_neox": (
         {**GPT_NEOX, **FOUR, "rotary_emb_base": 20000, "rotary_pct": 0.25},
         {**GPT_NEOX, **FIVE, "attention_bias": True, **rope(20000, partial_rotary_factor=0.25)},
@@ -184,7 +204,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "interleaved rotation": ("llama", {"rope_interleaved": True}),
     "layers with windows": ("llama", {"layer_types": ["sliding_attention"] * 6}),
     "linear scaling": ("qwen2", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
-    "linear scaling of Gemma 3": ("gemma3", {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}),
+    "YaRN of Gemma 3": ("gemma3", {"rope_scaling": {"rope_type": "yarn", "factor": 8.0}}),
     "linear scaling in the old spelling": ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}),
     "partial rotation": ("qwen3", {"partial_rotary_factor": 0.5}),
     "quantized weights": ("llama", {"quantization_config": {"quant_method": "gptq"}}),
