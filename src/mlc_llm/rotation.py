@@ -147,7 +147,7 @@ def _change_cache(module: Any, uses: Callable[[dict[str, Any]], bool]) -> None:
     """
     upstream = module.PagedKVCache
 
-    class PagedKVCache(upstream):
+    class PagedKVCache(upstream):  # type: ignore[misc, valid-type]
         @staticmethod
         def create_generic(**options: Any) -> Any:
             if uses(options):
