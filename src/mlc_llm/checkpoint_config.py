@@ -477,7 +477,8 @@ def read(config_class: Any, config: Mapping[str, Any]) -> Any:
         normal = normalise(config, family)
         with _noting() as used:
             result = config_class.from_dict(normal)
-        result.most_tokens = _window(config.get("text_config") or config, family)
+        if window := _window(config.get("text_config") or config, family):
+            result.most_tokens = window
         # Presets of upstream's have keys of its own.
         if "model_preset_tag" not in config:
             check(normal, family, used)
