@@ -27,6 +27,7 @@ MLC_LLM_DEPENDENCIES = ["@pypi//{}:whl".format(name) for name in [
     "h11",
     "idna",
     "opentelemetry_api",
+    "prometheus_client",
     "psutil",
     "pydantic",
     "pydantic_core",

@@ -19,11 +19,12 @@ from . import (
     checkpoint_config,
     compatibility,
     compile_here,
-    connections,
     convert,
     engine_watch,
     health,
     hub,
+    lifecycle,
+    metrics,
     request_check,
     rotation,
 )
@@ -37,5 +38,6 @@ hub.install()
 engine_watch.install()
 request_check.install()
 health.install()
+metrics.install()
 access.install()
-connections.install()
+lifecycle.install()

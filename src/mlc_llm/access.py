@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import fastapi
-import uvicorn
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.middleware import Middleware
@@ -30,7 +29,7 @@ from mlc_llm.interface import serve as interface
 from mlc_llm.serve.entrypoints import microserving_entrypoints
 from mlc_llm.serve.server import ServerContext
 
-from . import request_body
+from . import health, lifecycle, request_body
 
 KEY_VARIABLE = "MLC_LLM_API_KEY"
 
@@ -68,7 +67,7 @@ class Guard:
         self.app = app
         self._expected = f"Bearer {key}".encode() if key is not None else None
         # What monitoring reads without a key: no content of any request.
-        self._open = {"/health"} | (set() if protect_metrics else {"/metrics"})
+        self._open = set(health.PATHS) | (set() if protect_metrics else {"/metrics"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self._may(scope):
@@ -171,12 +170,12 @@ def install() -> None:
         def app(self) -> fastapi.APIRouter:
             return microserving_entrypoints.app if chosen.enable_microserving else fastapi.APIRouter()
 
-    def run(app: fastapi.FastAPI, **options: Any) -> None:
+    def run(app: fastapi.FastAPI, **_: Any) -> None:
         # The last one is next to the routes, so that its answers have the headers of CORS.
         app.user_middleware.append(Middleware(request_body.CheckBodies))
         app.exception_handler(RequestValidationError)(request_body.answer_invalid)
         limited = RequestBodyLimitMiddleware(app, chosen.max_request_bytes)
-        uvicorn.run(Guard(limited, ServerContext.current().api_key, chosen.protect_metrics), **options)
+        lifecycle.serve_application(Guard(limited, ServerContext.current().api_key, chosen.protect_metrics))
 
     command.ArgumentParser = Parser
     interface.microserving_entrypoints = Microserving()

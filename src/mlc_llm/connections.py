@@ -1,27 +1,19 @@
-"""Ends what nobody waits for: requests whose client has gone, and a server that was told to stop.
+"""Ends requests whose client has gone.
 
 At the pinned commit upstream's server notices that a client without a stream has gone only when the engine has written
-more text for it, and waits for open requests without limit before it stops. `install` limits that; `request_check` puts
-`while_connected` around every route.
+more text for it. `request_check` puts `while_connected` around every route.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import types
 from collections.abc import Coroutine
 from typing import Any
 
 import fastapi
 
-from mlc_llm.interface import serve as interface
-
 POLL_SECONDS = 0.5
 """Time between two looks at whether a client is still there."""
-
-STOP_SECONDS = 25
-"""Time for open requests after SIGTERM. Kubernetes kills a container after 30."""
 
 CLIENT_GONE = 499
 """Status of an answer that nobody reads, in logs; nginx introduced it."""
@@ -42,9 +34,3 @@ async def while_connected(client: fastapi.Request, work: Coroutine[Any, Any, Any
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def install() -> None:
-    """Limits the time that `mlc_llm serve` takes to stop. Must come after `access.install`, whose function it wraps."""
-    run = functools.partial(interface.uvicorn.run, timeout_graceful_shutdown=STOP_SECONDS)
-    interface.uvicorn = types.SimpleNamespace(run=run)

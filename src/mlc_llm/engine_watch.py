@@ -12,6 +12,8 @@ logprobs, a request that fills the KV cache. A truncated library kills the proce
 from __future__ import annotations
 
 import atexit
+import concurrent.futures
+import dataclasses
 import functools
 import json
 import logging
@@ -20,11 +22,12 @@ import queue
 import re
 import signal
 import threading
+import time
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import fastapi
 
@@ -39,6 +42,12 @@ PAGE_SIZE = 16
 EXIT_VARIABLE = "MLC_LLM_EXIT_ON_ENGINE_FAILURE"
 """Environment variable; if set, a program whose engine fails for good ends, so that an orchestrator starts it again."""
 
+exit_status = 0
+"""Exit status of a server: 1 if it ends because of that variable."""
+
+QUESTION = "mlc_bazel.question"
+"""Name of the request that asks an engine whether it works. Those of clients have other names."""
+
 
 class EngineError(fastapi.HTTPException, RuntimeError):
     """The engine failed while serving. Its requests are lost (the server answers 500), but later ones are served."""
@@ -48,6 +57,24 @@ class EngineError(fastapi.HTTPException, RuntimeError):
 
     def __str__(self) -> str:
         return self.detail
+
+
+class Observer(Protocol):
+    """What `observe` tells about the requests of an engine."""
+
+    def add(self, name: str, prompt: int, choices: int) -> None: ...
+
+    def deliver(self, name: str, parts: Sequence[Any]) -> None: ...
+
+    def lose(self, names: Iterable[str]) -> None: ...
+
+
+@dataclasses.dataclass
+class Question:
+    """A question to an engine, which answers between two steps: when it was asked (time.monotonic), and the answer."""
+
+    asked: float
+    answer: concurrent.futures.Future[None]
 
 
 class _Engine:
@@ -60,12 +87,14 @@ class _Engine:
         self.loaded = False
         self.dead: BaseException | None = None
         self.last_request: str | None = None
-        self.created = ""
+        self.created, self.size = "", (0, 1)
         self.lost: set[str] = set()
         self.open: set[str] = set()
         """Requests that were given to the engine and whose end it has not reported. Each may fail the engine once."""
         self.unexplained = 0
         """Failures without an open request, in a row."""
+        self.observer: Observer | None = None
+        self.question: Question | None = None
 
     def functions(self) -> dict[str, Callable[..., Any]]:
         """Returns the functions that the engine calls instead of the native ones."""
@@ -129,7 +158,9 @@ class _Engine:
         self._lose_requests(error)
         logger.error("The engine failed for good: %s", _last_line(error))
         if EXIT_VARIABLE in os.environ:
-            # The server answers what is open, then ends with the signal's status, which is not 0.
+            global exit_status
+            exit_status = 1
+            # A server answers what is open, then ends.
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _lose_requests(self, error: BaseException) -> None:
@@ -149,6 +180,12 @@ class _Engine:
         # The asynchronous engine lists all its requests in `streamers`; its last one may be added only after the reset.
         if last is not None and state.async_event_loop is None:
             self.lost.add(last)
+        if self.observer is not None:
+            self.observer.lose(streamers)
+        # The engine may have dropped the question with the rest of its queue.
+        question, self.question = self.question, None
+        if question is not None:
+            question.answer.cancel()
         for stream, _ in streamers.values():
             state.async_event_loop.call_soon_threadsafe(stream.push, failure)
         state.sync_output_queue.put(_Raise(failure))
@@ -158,10 +195,17 @@ class _Engine:
 
         def deliver_one(output: Any) -> None:
             output = _Output(output)
+            if output.request == QUESTION:
+                question, self.question = self.question, None
+                if question is not None:
+                    question.answer.set_result(None)
+                return
             if output.is_last:
                 self.open.discard(output.request)
             if output.request in self.lost:
                 return
+            if self.observer is not None:
+                self.observer.deliver(*output.unpacked)
             # The engine works again. What it had dropped by then will not fail it any more.
             self.unexplained = 0
             self.open -= self.lost
@@ -199,6 +243,7 @@ class _Engine:
             raise BadRequestError(_last_line(error).rpartition("is false: ")[2]) from error
         self.lost.discard(name)
         self.last_request = self.created = name
+        self.size = prompt, choices
         return request
 
     def add_request(self, request: Any) -> None:
@@ -209,8 +254,20 @@ class _Engine:
         """
         if self.dead is not None:
             raise EngineError(self.why_dead()) from self.dead
-        self.open.add(self.created)  # Upstream adds each request as soon as it is created.
+        # Upstream adds each request as soon as it is created.
+        self.open.add(self.created)
+        if self.observer is not None:
+            self.observer.add(self.created, *self.size)
         self.native["add_request"](request)
+
+    def ask(self) -> Question:
+        """Asks the engine whether it works, or returns the question that it has not answered."""
+        question = self.question
+        if question is None:
+            self.question = question = Question(time.monotonic(), concurrent.futures.Future())
+            config = json.dumps({"debug_config": {"special_request": "query_engine_metrics"}})
+            self.native["add_request"](self.native["create_request"](QUESTION, [], config))
+        return question
 
     def why_dead(self) -> str:
         """Says in one line that the engine serves no more requests; empty if it does.
@@ -226,8 +283,28 @@ def failure(engine: Any) -> str:
     Args:
         engine: MLCEngine or AsyncMLCEngine; others, such as embedding engines and None, are not watched.
     """
-    watched = getattr(engine, "__dict__", {}).get("_watched")
+    watched = _watched(engine)
     return watched.why_dead() if watched else ""
+
+
+def ask(engine: Any) -> Question | None:
+    """Asks an engine whether it works. Returns None for one that is not watched."""
+    watched = _watched(engine)
+    return watched.ask() if watched else None
+
+
+def observe(engine: Any, observer: Callable[[], Observer]) -> None:
+    """Makes an observer and tells it of the requests of an engine, unless that is not watched.
+
+    It is called in the thread that adds requests and in that which delivers outputs.
+    """
+    watched = _watched(engine)
+    if watched:
+        watched.observer = observer()
+
+
+def _watched(engine: Any) -> _Engine | None:
+    return getattr(engine, "__dict__", {}).get("_watched")
 
 
 class _Output:

@@ -1,6 +1,15 @@
-"""A health endpoint for the server, which upstream lacks: GET /health, for container platforms and load balancers."""
+"""Health endpoints for the server, which upstream lacks, for container platforms and load balancers.
+
+| GET or HEAD | status 200 | status 503 |
+|---|---|---|
+| `/health/live` | the process is worth keeping, even while it loads or drains | an engine is dead or stuck |
+| `/health/ready`, `/health` | requests are taken | the model is loading, the server drains, or as above |
+"""
 
 from __future__ import annotations
+
+import asyncio
+import time
 
 import fastapi
 
@@ -9,23 +18,70 @@ from mlc_llm.serve.server import ServerContext
 
 from . import engine_watch
 
+PATHS = ("/health", "/health/live", "/health/ready")
 
-async def health() -> dict[str, object]:
-    """Lists the models that are served. The server answers only after its engine has loaded them.
+ANSWER_SECONDS = 0.5
+"""How long a probe waits for the engine, which answers between two steps. Kubernetes gives a probe one second."""
+
+STUCK_SECONDS = 60.0
+"""An engine is stuck if it has not answered for so long. A step takes seconds on a CPU, and the first one more."""
+
+unready = ""
+"""Why the server takes no requests now; empty if it does."""
+
+router = fastapi.APIRouter()
+
+
+async def live() -> dict[str, object]:
+    """Says whether the process works. Loading and draining are part of its work.
 
     Raises:
-        fastapi.HTTPException: 503, no model is served, or the engine of one has failed for good.
+        fastapi.HTTPException: 503, an engine is dead or stuck: restart the process.
+    """
+    await _check_engines()
+    return {"status": "ok"}
+
+
+async def ready() -> dict[str, object]:
+    """Lists the models that are served.
+
+    Raises:
+        fastapi.HTTPException: 503, send requests to another server.
     """
     context = ServerContext.current()
     models = context.get_model_list() if context else []
-    if not models:
-        raise fastapi.HTTPException(status_code=503, detail="no model is served")
-    for model in models:
-        if failure := engine_watch.failure(context.get_engine(model)):
-            raise fastapi.HTTPException(status_code=503, detail=f"{model}: {failure}")
+    if unready or not models:
+        raise fastapi.HTTPException(status_code=503, detail=unready or "no model is served")
+    await _check_engines()
     return {"status": "ok", "models": models}
 
 
+async def _check_engines() -> None:
+    context = ServerContext.current()
+    for model in context.get_model_list() if context else []:
+        engine = context.get_engine(model)
+        failure = engine_watch.failure(engine)
+        if not failure and await _silent_seconds(engine) > STUCK_SECONDS:
+            failure = f"the engine has not answered for {STUCK_SECONDS:g} s; restart it"
+        if failure:
+            raise fastapi.HTTPException(status_code=503, detail=f"{model}: {failure}")
+
+
+async def _silent_seconds(engine: object) -> float:
+    """Asks an engine whether it works; returns for how long it has owed the answer, or 0."""
+    question = engine_watch.ask(engine)
+    if question is None:
+        return 0
+    # All probes wait for the same answer: an engine that is stuck does not collect questions.
+    await asyncio.wait([asyncio.wrap_future(question.answer)], timeout=ANSWER_SECONDS)
+    return 0 if question.answer.done() else time.monotonic() - question.asked
+
+
+for _path, _handler in (("/health/live", live), ("/health/ready", ready), ("/health", ready)):
+    router.get(_path)(_handler)
+    router.head(_path, include_in_schema=False)(_handler)
+
+
 def install() -> None:
-    """Adds the endpoint to those of `mlc_llm serve` that need no key (--api-key), because monitoring has none."""
-    metrics_entrypoints.app.get("/health")(health)
+    """Adds the endpoints to those of `mlc_llm serve` that need no key (--api-key), because monitoring has none."""
+    metrics_entrypoints.app.include_router(router)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-import uvicorn
-from mlc_llm._mlc_bazel import access
+from mlc_llm._mlc_bazel import access, lifecycle
 from mlc_llm.cli import serve
 from mlc_llm.interface import serve as interface
 from mlc_llm.serve.server import ServerContext
@@ -33,7 +32,8 @@ class Service:
         self.patch = patch
         self.served: list[tuple[access.Guard, ServerContext]] = []
         patch.setattr(interface.engine, "AsyncMLCEngine", Engine)
-        patch.setattr(uvicorn, "run", lambda app, **_: self.served.append((app, ServerContext.current())))
+        patch.setattr(lifecycle.Server, "run", lambda server: server.load())
+        patch.setattr(lifecycle, "serve_application", lambda app: self.served.append((app, ServerContext.current())))
         patch.delenv(access.KEY_VARIABLE, raising=False)
 
     def __call__(self, *options: str) -> access.Guard:

@@ -1,4 +1,4 @@
-"""The key covers every route but /health and /metrics; large requests, other origins and micro-serving are refused."""
+"""The key covers every route but /health* and /metrics; large requests, other origins and micro-serving are refused."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from application import JSON, Service, ask
-from mlc_llm._mlc_bazel import access
+from mlc_llm._mlc_bazel import access, health
 
-OPEN = {"/health", "/metrics"}
+OPEN = {*health.PATHS, "/metrics"}
 
 
 @pytest.fixture
