@@ -23,7 +23,7 @@ _HELP = """usage: IMAGE [COMMAND [ARGUMENT ...]]
   --help           this text
 
 Mount models and projects at /workspace, a checkout of mlc-llm at /src/mlc-llm.
-The container runs as the user mlc (uid 1000); nothing in it needs root.
+The container runs as the user mlc (1000:1000); nothing in it needs root.
 """
 
 
@@ -33,7 +33,7 @@ def main() -> int:
         sys.stdout.write(_HELP)
         return 0
     try:
-        # The command replaces this process: it gets the signals, and its exit code is the container's.
+        # The command replaces this process: tini passes it the signals, and its exit code is the container's.
         os.execvp(command[0], command)
     except FileNotFoundError:
         problem, code = "no such command", 127

@@ -1,8 +1,7 @@
 """Containers as tests start them: runc runs them, from a bundle that umoci unpacks.
 
 With root, the container's users are the machine's and the test sees what a user of Docker sees. Without, there is one
-user, who is
-root in the container's user namespace: all but the image's own user is tested.
+user, who is root in the container's user namespace: all but the image's own user is tested.
 """
 
 from __future__ import annotations
@@ -86,6 +85,7 @@ class Bundle:
         volumes: dict[str, pathlib.Path] | None = None,
         read_only: bool = False,
         user: int | None = None,
+        group: int | None = None,
         **options: Any,
     ) -> subprocess.CompletedProcess:
         """Starts a container, as `docker run --network=none IMAGE COMMAND` would.
@@ -96,6 +96,7 @@ class Bundle:
             volumes: the same as Kubernetes mounts an image volume: read-only, and nothing there can be executed.
             read_only: whether the container's root is (a tmpfs is at /tmp then).
             user: uid to run as, where the test may choose one; the image's user by default.
+            group: its gid, by default the same number.
             options: subprocess.run's.
         """
         config = json.loads(json.dumps(self.config))
@@ -116,7 +117,7 @@ class Bundle:
         if self.rootless:
             process["user"] = {"uid": 0, "gid": 0}
         elif user is not None:
-            process["user"] = {"uid": user, "gid": user}
+            process["user"] = {"uid": user, "gid": user if group is None else group}
         (self.folder / "bundle/config.json").write_text(json.dumps(config))
         state = ["--root", str(self.folder / "state"), "--rootless", "true" if self.rootless else "false"]
         return self.tool(

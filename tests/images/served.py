@@ -18,7 +18,7 @@ def ask(path, body=None):
 
 while server.poll() is None:
     try:
-        health = ask("/health")
+        health = ask("/health")  # 503 while the model loads.
         break
     except OSError:
         time.sleep(0.1)

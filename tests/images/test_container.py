@@ -6,6 +6,7 @@ import hashlib
 import os
 import pathlib
 import re
+import signal
 import sys
 import tempfile
 from typing import Any
@@ -51,10 +52,54 @@ def test_smoke_finds_everything_working(container: Container) -> None:
     assert ("mlc-llm answers" in report) == any(wheel.name.startswith("mlc_llm-") for wheel in WHEELS), report
 
 
-@pytest.mark.parametrize("options", [{"user": 4711}, {"read_only": True}, {"user": 4711, "read_only": True}])
+OPENSHIFT = {"user": 1000660000, "group": 0}
+"""It gives each project users of its own, in group 0."""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"user": 4711},
+        {"read_only": True},
+        {"user": 4711, "read_only": True},
+        OPENSHIFT,
+        {**OPENSHIFT, "read_only": True},
+    ],
+)
 def test_smoke_needs_no_home_folder(container: Container, options: dict[str, Any]) -> None:
     """It works on a read-only root and for any user, even one unknown to the image, as images/README.md says."""
     assert "smoke: everything works" in container.said("smoke", **options)
+
+
+def test_any_user_of_group_0_writes_where_the_images_user_does(container: Container) -> None:
+    places = [
+        f"{folder}/written" for folder in ("/home/mlc", "/home/mlc/.cache", "/src/mlc-llm/python/dist", "/workspace")
+    ]
+    container.said("touch", *places, **OPENSHIFT)
+    container.said("rm", *places, **OPENSHIFT)
+
+
+def test_a_signal_ends_every_command(container: Container) -> None:
+    """PID 1 has no default action for signals: a command in its place would go on."""
+    container.said("sh", "-c", "kill -TERM 1; sleep 60", code=128 + signal.SIGTERM)
+
+
+def test_no_zombies_are_left(container: Container) -> None:
+    """An orphan belongs to PID 1, which collects it when it ends."""
+    program = """\
+import os, pathlib, time
+read, write = os.pipe()
+if os.fork() == 0:
+    orphan = os.fork()
+    if orphan:
+        os.write(write, str(orphan).encode())
+    os._exit(0)
+os.wait()
+orphan = pathlib.Path("/proc", os.read(read, 20).decode())
+while orphan.exists():
+    time.sleep(0.01)
+"""
+    container.said("timeout", "60", "python", "-c", program)
 
 
 def test_build_leaves_the_wheels_that_the_image_was_made_of(container: Container, folder: pathlib.Path) -> None:

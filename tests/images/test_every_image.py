@@ -41,14 +41,14 @@ def test_configuration(promise: Promise) -> None:
     assert (config["os"], config["architecture"], config["created"]) == ("linux", "amd64", "2000-01-01T00:00:00Z")
     labels = config["config"].pop("Labels")
     assert config["config"] == {
-        "Entrypoint": ["/usr/local/bin/entrypoint"],
+        "Entrypoint": ["/usr/bin/tini", "-s", "--", "/usr/local/bin/entrypoint"],
         "Env": [
             "LANG=C.UTF-8",
             "PATH=/usr/local/bin:/usr/bin:/usr/sbin",
             "PYTHONPYCACHEPREFIX=/home/mlc/.cache/python",
             *promise.environment,
         ],
-        "User": "mlc",
+        "User": "1000:1000",
         "WorkingDir": "/workspace",
     }
     prefix = "org.opencontainers.image."
@@ -97,6 +97,9 @@ def test_every_owner_has_a_name(promise: Promise) -> None:
 def test_the_user_owns_only_its_places(promise: Promise) -> None:
     mine = {path for path, file in promise.image.files.items() if file.entry.uid == 1000}
     assert mine == {"home/mlc", "home/mlc/.cache", "src/mlc-llm/python/dist", "workspace"}
+    # OpenShift runs images as an arbitrary user of group 0.
+    modes = {(file.entry.gid, file.entry.mode & 0o777) for path, file in promise.image.files.items() if path in mine}
+    assert modes == {(0, 0o775)}
 
 
 def test_nobody_gains_rights(promise: Promise) -> None:

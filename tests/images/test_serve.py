@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 from tests.images.containers import Container
 from tests.images.served import CLIENT, answers
 
@@ -29,8 +27,7 @@ def test_it_serves_its_model_when_started_without_a_command(container: Container
     said = answers(output)
     assert said["health"] == {"status": "ok", "models": ["/models/tiny"]}
     assert said["answer"]["usage"]["completion_tokens"] == 8
-    # uvicorn ends in order, then by the signal that it was sent.
-    assert said["status"] == -signal.SIGTERM, output
+    assert said["status"] == 0, output
     assert "Finished server process" in output
 
 
@@ -40,7 +37,7 @@ def test_it_compiles_a_model_of_a_hub_and_serves_it(container: Container) -> Non
     said = answers(output)
     assert said["health"]["status"] == "ok" and "owner/small" in said["health"]["models"][0]
     assert said["answer"]["usage"]["completion_tokens"] == 8
-    assert said["status"] == -signal.SIGTERM, output
+    assert said["status"] == 0, output
 
 
 def test_a_folder_without_a_model_is_named(container: Container) -> None:
