@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -93,6 +94,15 @@ def run_in_runc(path: str, options: argparse.Namespace, image: oci_layout.Image,
             "runc alone gives a container no GPU: install podman or docker with the NVIDIA Container Toolkit"
         )
     rootless = os.geteuid() != 0
+    container: subprocess.Popen[bytes] | None = None
+
+    def stop(number: int, _: object) -> None:
+        """Passes the signal on, so that the command ends and then what was unpacked is removed."""
+        if container is None:
+            sys.exit(128 + number)
+        container.send_signal(number)
+
+    signal.signal(signal.SIGTERM, stop)
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="run-"))
     try:
         print("run: unpacking the image for runc", file=sys.stderr, flush=True)
@@ -127,7 +137,10 @@ def run_in_runc(path: str, options: argparse.Namespace, image: oci_layout.Image,
             str(scratch / "bundle"),
             f"run-{os.getpid()}",
         ]
-        return subprocess.run(command).returncode
+        container = subprocess.Popen(command)
+        # A terminal sends it to runc too.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return container.wait()
     finally:
         subprocess.run(["chmod", "-R", "u+rwX", str(scratch)], check=False)
         shutil.rmtree(scratch, ignore_errors=True)

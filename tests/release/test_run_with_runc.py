@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -46,14 +47,32 @@ def test_a_command_runs_in_the_image(
 ) -> None:
     (tmp_path / "model").write_text("weights\n")
     tmp_path.chmod(0o755)
+    with start(path, "--volume", f"{tmp_path}:/workspace", "--", *command) as started:
+        stdout, stderr = started.communicate()
+    assert (started.returncode, stdout) == (status, expected), stderr
+    assert_nothing_is_left()
+
+
+def test_it_cleans_up_on_sigterm(path: str) -> None:
+    """The unpacked image was left behind, and the container ran on."""
+    with start(path, "--", "sh", "-c", "echo started; sleep 600") as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == "started\n"
+        started.terminate()
+        assert started.wait() == 128 + signal.SIGTERM
+    assert_nothing_is_left()
+
+
+def start(path: str, *arguments: str) -> subprocess.Popen[str]:
+    """Starts //images:run with the locked tools."""
     fixed = [
         f"--layout=tvm_runtime={IMAGE}",
         "--loader=tvm_runtime=unused",
         f"--umoci={os.environ['UMOCI']}",
         "--version=1.2.3",
     ]
-    done = subprocess.run(
-        [sys.executable, run.__file__, *fixed, "--tool", "runc", "--volume", f"{tmp_path}:/workspace", "--", *command],
+    return subprocess.Popen(
+        [sys.executable, run.__file__, *fixed, "--tool", "runc", *arguments],
         env={
             "PATH": path,
             "PYTHONPATH": os.pathsep.join(sys.path),
@@ -61,8 +80,11 @@ def test_a_command_runs_in_the_image(
             "HOME": os.environ["TEST_TMPDIR"],
         },
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
-    assert (done.returncode, done.stdout) == (status, expected), done.stderr
+
+
+def assert_nothing_is_left() -> None:
     assert list(pathlib.Path(os.environ["TEST_TMPDIR"]).glob("run-*")) == [], "the unpacked image is left behind"
