@@ -91,6 +91,9 @@ def test_a_command_serves_the_model_and_the_request_is_answered(
                 break
             except ConnectionRefusedError:
                 time.sleep(0.2)
+            except urllib.error.HTTPError as error:
+                assert error.code == 503  # The model is being loaded.
+                time.sleep(0.2)
             except urllib.error.URLError as error:
                 if not isinstance(error.reason, ConnectionRefusedError):
                     raise

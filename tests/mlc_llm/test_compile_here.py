@@ -128,7 +128,7 @@ def test_the_server_ends_with_one_line(
         "MLC_LLM_HOME": str(tmp_path / "home"),
         **variables,
     }
-    command = [sys.executable, "-m", "mlc_llm", "serve", address, "--device", "cpu", "--host", "127.0.0.1"]
+    command = [sys.executable, "-m", "mlc_llm", "serve", address, "--device", "cpu", "--port", "0"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and last.startswith("mlc_llm serve: ") and said in last, done.stderr
