@@ -18,7 +18,7 @@ from mlc_llm.serve.server import ServerContext
 
 from . import engine_watch
 
-PATHS = ("/health", "/health/live", "/health/ready")
+PATHS: tuple[str, ...] = ("/health", "/health/live", "/health/ready")
 
 ANSWER_SECONDS = 0.5
 """How long a probe waits for the engine, which answers between two steps. Kubernetes gives a probe one second."""

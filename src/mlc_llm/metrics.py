@@ -183,7 +183,7 @@ class Requests:
         """Returns the requests that the engine works on, as far as can be known from outside."""
         config = self.engine.engine_config
         slots, pages = int(config.max_num_sequence), self._all_pages()
-        admitted = []
+        admitted: list[_Request] = []
         with self._lock:
             # Those that were answered are in the engine; the others follow in their order.
             for request in sorted(self._open.values(), key=lambda request: request.first is None):
