@@ -39,6 +39,28 @@ MODELS = pathlib.Path("/models")
 
 HUB = ("HF://", "https://huggingface.co/")
 
+FLAGS = ("--allow-credentials", "--enable-debug", "--enable-microserving", "--enable-tracing", "--protect-metrics")
+"""The options of mlc_llm serve that take no value."""
+
+LISTS = ("--additional-models",)
+"""Those that take every word up to the next option. All others take one."""
+
+
+def take_model(words: list[str]) -> str | None:
+    """Removes MODEL from the words of a command line of mlc_llm serve and returns it, or None without one."""
+    position = 0
+    while position < len(words):
+        word = words[position]
+        if not word.startswith("-"):
+            return words.pop(position)
+        position += 1
+        if word in LISTS:
+            while position < len(words) and not words[position].startswith("-"):
+                position += 1
+        elif "=" not in word and word not in FLAGS:
+            position += 1
+    return None
+
 
 def hub_library(address: str) -> pathlib.Path | None:
     """Returns the library that the image has for a model on the hub, or None: then mlc-llm compiles the model."""
@@ -128,22 +150,24 @@ def all_addresses() -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="serve",
+        usage="serve [OPTION ...] MODEL [OPTION ...]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="All other options are those of mlc_llm serve: mlc_llm serve --help",
         allow_abbrev=False,
     )
-    parser.add_argument("model", metavar="MODEL", help="the model's folder, or its address: HF://ORGANISATION/MODEL")
     parser.add_argument("--model-lib", type=pathlib.Path, help="the compiled library")
     parser.add_argument("--host", help="address to listen on (default: all of the container's, IPv4 and IPv6)")
     options, rest = parser.parse_known_args()
+    model = take_model(rest)
+    if model is None:
+        parser.error("expected MODEL: the model's folder, or its address HF://ORGANISATION/MODEL")
     try:
-        if options.model.startswith(HUB):
-            model = options.model
+        if model.startswith(HUB):
             library = options.model_lib or hub_library(model)
         else:
-            model = model_folder(pathlib.Path(options.model).absolute())
-            library = options.model_lib or model_library(model)
+            folder = model_folder(pathlib.Path(model).absolute())
+            model, library = str(folder), options.model_lib or model_library(folder)
         if library:
             library = loadable(library)
     except ModelError as error:
@@ -151,7 +175,7 @@ def main() -> int:
         return 1
     host = options.host or all_addresses()
     named = ["--model-lib", str(library)] if library else []
-    command = ["mlc_llm", "serve", str(model), *named, "--host", host, *rest]
+    command = ["mlc_llm", "serve", model, *named, "--host", host, *rest]
     # The server replaces this process, so it gets the signals.
     os.execvp(command[0], command)
     return 0

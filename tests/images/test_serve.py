@@ -19,6 +19,23 @@ threading.Thread(target=hub.serve_forever, daemon=True).start()
 os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{hub.server_address[1]}"
 """
 
+# Prints the options of mlc_llm serve that take no value, those that take a list, and the command's tables of them.
+OPTIONS = """\
+import argparse, json, runpy
+from mlc_llm.cli import serve
+
+def parse_args(parser, *_):
+    listed = {0: [], "*": []}
+    for action in parser._actions[1:]:
+        listed.setdefault(action.nargs, []).extend(action.option_strings)
+    command = runpy.run_path(PLACE)
+    print(json.dumps([listed[0], listed["*"], *map(list, (command["FLAGS"], command["LISTS"]))]))
+    raise SystemExit
+
+argparse.ArgumentParser.parse_args = parse_args
+serve.main([])
+"""
+
 
 def test_it_serves_its_model_when_started_without_a_command(container: Container) -> None:
     command = container.image_config["Cmd"]
@@ -38,6 +55,12 @@ def test_it_compiles_a_model_of_a_hub_and_serves_it(container: Container) -> Non
     assert said["health"]["status"] == "ok" and "owner/small" in said["health"]["models"][0]
     assert said["answer"]["usage"]["completion_tokens"] == 8
     assert said["status"] == 0, output
+
+
+def test_it_knows_which_options_of_mlc_llm_take_a_value(container: Container) -> None:
+    output = container.said("python", "-c", OPTIONS.replace("PLACE", repr("/usr/local/bin/serve")))
+    flags, lists, known_flags, known_lists = json.loads(output.splitlines()[-1])
+    assert (sorted(flags), sorted(lists)) == (sorted(known_flags), sorted(known_lists))
 
 
 def test_a_folder_without_a_model_is_named(container: Container) -> None:

@@ -150,6 +150,30 @@ def test_mlc_llm_serves_it_to_all_who_reach_the_container(place: Place) -> None:
     assert (ran.returncode, ran.stdout) == (0, f"{expected}\n"), ran.stderr
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--mode", "server", "--port", "80"],
+        ["--enable-debug"],
+        ["--mode=server", "--allow-credentials", "--device", "cpu"],
+        ["--additional-models", "a", "b,b.so", "--enable-tracing"],
+    ],
+    ids=" ".join,
+)
+def test_options_may_come_before_the_model(place: Place, options: list[str]) -> None:
+    (place.folder / "model.so").touch()
+    model = str(place.model.resolve())
+    for words in ([*options, "model"], ["model", *options]):
+        ran = place.run_serve(*words, "--host", "::1")
+        command = ["serve", model, "--model-lib", f"{model}.so", "--host", "::1", *options]
+        assert (ran.returncode, ran.stdout) == (0, f"{command}\n"), ran.stderr
+
+
+def test_a_command_without_a_model_says_so(place: Place) -> None:
+    ran = place.run_serve("--mode", "server")
+    assert ran.returncode == 2 and "serve: error: expected MODEL: the model's folder" in ran.stderr, ran.stderr
+
+
 def test_all_addresses_are_those_of_ipv4_where_ipv6_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     class NoIPv6(socket.socket):
         def bind(self, address: Any) -> None:
