@@ -29,8 +29,10 @@ _PLACES = [
 ]
 
 
-# Docker Hub's entry in these files, and the host that answers for it.
-_DOCKER_HUB = ("docker.io", "https://index.docker.io/v1/", "registry-1.docker.io")
+# Docker Hub's names, the key of its entry in Docker's file, and the host that answers for it.
+_DOCKER_HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+_DOCKER_HUB_KEY = "https://index.docker.io/v1/"
+_DOCKER_HUB_API = "registry-1.docker.io"
 
 
 class CredentialsError(Exception):
@@ -48,7 +50,12 @@ class Login:
 
 def api_host(host: str) -> str:
     """The host that serves a registry's API; Docker Hub has another than the one in its images' names."""
-    return _DOCKER_HUB[2] if host == _DOCKER_HUB[0] else host
+    return _DOCKER_HUB_API if host in _DOCKER_HUB else host
+
+
+def _key(host: str) -> str:
+    """The key under which Docker's clients (oras, cosign) look for a registry's entry."""
+    return _DOCKER_HUB_KEY if host in _DOCKER_HUB else host
 
 
 def login(host: str, config: pathlib.Path, environment: dict[str, str]) -> Login | None:
@@ -56,26 +63,21 @@ def login(host: str, config: pathlib.Path, environment: dict[str, str]) -> Login
 
     Args:
         host: with its port, as images' names have it.
-        config: Docker's config.json; `docker_config` writes one.
+        config: what `docker_config` writes.
         environment: for a credential helper that the file names.
 
     Raises:
         CredentialsError: the entry is malformed, or the helper failed.
     """
-    content = json.loads(config.read_text(encoding="utf-8"))
-    keys = (_DOCKER_HUB[1], host) if host == _DOCKER_HUB[0] else (host, f"https://{host}", f"http://{host}")
-    for key in keys:
-        if entry := content.get("auths", {}).get(key):
-            try:
-                user, _, password = base64.b64decode(entry.get("auth", ""), validate=True).decode().partition(":")
-            except (binascii.Error, UnicodeDecodeError) as error:
-                raise CredentialsError(f"{key}: expected base64 of user:password as `auth`, found {error}") from None
-            found = Login(user, password, entry.get("identitytoken", ""))
-            if found != Login():
-                return found
-    for key in keys:
-        if helper := content.get("credHelpers", {}).get(key) or content.get("credsStore"):
-            return _ask(helper, key, environment)
+    content, key = json.loads(config.read_text(encoding="utf-8")), _key(host)
+    if entry := content.get("auths", {}).get(key):
+        try:
+            user, _, password = base64.b64decode(entry.get("auth", ""), validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError) as error:
+            raise CredentialsError(f"{key}: expected base64 of user:password as `auth`, found {error}") from None
+        return Login(user, password, entry.get("identitytoken", ""))
+    if helper := content.get("credHelpers", {}).get(key):
+        return _ask(helper, key, environment)
     return None
 
 
@@ -108,41 +110,77 @@ def files(environment: dict[str, str]) -> list[pathlib.Path]:
     return [path for path in dict.fromkeys(candidates) if path.is_file()]
 
 
-def advice(host: str, environment: dict[str, str]) -> str:
-    """What to do if a registry rejects the credentials."""
+def advice(repository: str, environment: dict[str, str]) -> str:
+    """What to do if a registry rejects the credentials for a repository, or wants some."""
+    host = repository.partition("/")[0]
     login = f"log in with `podman login {host}` or `docker login {host}`"
-    found = files(environment)
+    found = ", ".join(map(str, files(environment)))
     if not found:
         return f"found no file with any; {login}"
-    return f"those in {', '.join(map(str, found))} were rejected; {login}"
+    if not _entry(repository, environment):
+        return f"found none for {repository} in {found}; {login}"
+    return f"those in {found} were rejected; {login}"
 
 
-@contextlib.contextmanager
-def docker_config(environment: dict[str, str]) -> Iterator[dict[str, str]]:
-    """The environment in which Docker's clients (oras, cosign) see the credentials of all files.
+def _entry(repository: str, environment: dict[str, str]) -> dict[str, dict]:
+    """The one entry that applies to a repository, in the form of Docker's config.json.
 
-    The most specific file wins. Only the owner can read the merged file, which is deleted afterwards.
+    The most specific file that has one counts, and in it the entry for the longest part of the repository's name
+    (containers-auth.json(5): HOST/TEAM before HOST). Docker's store for every host (`credsStore`) comes last: it may be
+    left over from an engine that is gone.
 
     Raises:
         CredentialsError: a file is not JSON.
     """
-    merged: dict = {}
-    for path in reversed(files(environment)):
+    host, *names = repository.split("/")
+    stores = []
+    for path in files(environment):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            for key in ("auths", "credHelpers"):
-                merged.setdefault(key, {}).update(content.get(key, {}).items())
-            if content.get("credsStore"):
-                merged["credsStore"] = content["credsStore"]
+            for count in range(len(names), -1, -1):
+                for key, entry in content.get("auths", {}).items():
+                    if _names(key, host, names[:count]) and (entry.get("auth") or entry.get("identitytoken")):
+                        return {"auths": {_key(host): entry}}
+            for key, helper in content.get("credHelpers", {}).items():
+                if _names(key, host, []):
+                    return {"credHelpers": {_key(host): helper}}
+            store = content.get("credsStore")
         except (OSError, ValueError, AttributeError, TypeError) as error:
             raise CredentialsError(
                 f"{path}: expected credentials as `podman login` writes them, found {error}; remove it and log in again"
             ) from None
+        if store and shutil.which(f"docker-credential-{store}", path=environment.get("PATH")):
+            stores.append(store)
+    return {"credHelpers": {_key(host): stores[0]}} if stores else {}
+
+
+def _names(key: str, host: str, names: list[str]) -> bool:
+    """Whether a key names these parts of a repository: HOST/TEAM/NAME as podman writes it, or an old Docker's URL."""
+    _, separator, address = key.partition("://")
+    parts = [address.partition("/")[0]] if separator else key.split("/")
+    return _key(parts[0]) == _key(host) and parts[1:] == names
+
+
+@contextlib.contextmanager
+def docker_config(repository: str, environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """The environment in which Docker's clients (oras, cosign) see the entry for one repository, and no other.
+
+    They know one entry per host, and prefer a helper to it. Only the owner can read the file, which is deleted
+    afterwards.
+
+    Args:
+        repository: HOST/NAME.
+        environment: the user's.
+
+    Raises:
+        CredentialsError: a file is not JSON.
+    """
+    entry = _entry(repository, environment)
     folder = tempfile.mkdtemp(prefix="credentials-")
     try:
         target = os.open(os.path.join(folder, "config.json"), os.O_WRONLY | os.O_CREAT, 0o600)
         with open(target, "w", encoding="utf-8") as file:
-            json.dump(merged, file)
+            json.dump(entry, file)
         yield {**environment, "DOCKER_CONFIG": folder}
     finally:
         shutil.rmtree(folder)

@@ -11,6 +11,7 @@ send only what the registry lacks.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
@@ -239,7 +240,7 @@ class Registry:
         for pattern, meaning in _EXPLANATIONS:
             if re.search(pattern, said, re.IGNORECASE):
                 if "credentials" in meaning:
-                    meaning += f": {credentials.advice(self.host, dict(os.environ))}"
+                    meaning += f": {credentials.advice(self.repository, dict(os.environ))}"
                 return f"{meaning} ({errors.one_line(reason, 300)})"
         return errors.one_line(reason, 300)
 
@@ -454,11 +455,16 @@ def check_tags(tags: list[str], version: str, image: Image) -> list[str]:
     return tags
 
 
-def plan(options: argparse.Namespace) -> list[tuple[Image, str, Registry, list[str]]]:
+def plan(options: argparse.Namespace, open_files: contextlib.ExitStack) -> list[tuple[Image, str, Registry, list[str]]]:
     """Decides which image, with which digest and tags, goes to which repository. Sends nothing.
+
+    Args:
+        options: see `parse`.
+        open_files: deletes the files with the repositories' credentials.
 
     Raises:
         PushError: an argument is wrong.
+        credentials.CredentialsError: a file with credentials is unusable.
         stamp.Untested: an image is not what the tests passed on.
     """
     settings = json.loads(options.settings.read_text())
@@ -476,9 +482,9 @@ def plan(options: argparse.Namespace) -> list[tuple[Image, str, Registry, list[s
     planned = []
     for image in images:
         digest = stamp.check(tested, image.layout)
-        registry = Registry(
-            repository.replace("{image}", image.name), tools, options.insecure, options.environment, options.keyless
-        )
+        place = repository.replace("{image}", image.name)
+        environment = open_files.enter_context(credentials.docker_config(place, dict(os.environ)))
+        registry = Registry(place, tools, options.insecure, environment, options.keyless)
         planned.append((image, digest, registry, check_tags(options.tag, options.version, image)))
     return planned
 
@@ -506,19 +512,22 @@ def check_version_tags(registry: Registry, digest: str, tags: list[str], version
             )
 
 
-def push(options: argparse.Namespace) -> None:
+def push(options: argparse.Namespace, open_files: contextlib.ExitStack) -> None:
     """Pushes as planned.
 
+    Args:
+        options, open_files: see `plan`.
+
     Raises:
-        PushError, stamp.Untested, signing.SigningError: see `plan`; or there is no usable key, or the registry refuses.
-          Then no tag is set.
+        PushError, credentials.CredentialsError, stamp.Untested, signing.SigningError: see `plan`; or there is no usable
+          key, or the registry refuses. Then no tag is set.
     """
-    planned = plan(options)
+    planned = plan(options, open_files)
     if options.dry_run:
         for image, digest, registry, tags in planned:
             print(f"would push {image.name} {digest} to {registry.repository} as {', '.join(tags)}")
         return
-    with signing.key(options, options.environment) as key:
+    with signing.key(options, dict(os.environ)) as key:
         for _, digest, registry, tags in planned:
             check_version_tags(registry, digest, tags, options.version)
         for image, digest, registry, tags in planned:
@@ -601,9 +610,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     options.tagged = []
     try:
-        with credentials.docker_config(dict(os.environ)) as environment:
-            options.environment = environment
-            push(options)
+        with contextlib.ExitStack() as open_files:
+            push(options, open_files)
         return 0
     except (PushError, credentials.CredentialsError, signing.SigningError, stamp.Untested) as error:
         code, reason = 1, str(error)

@@ -32,8 +32,9 @@ def for_registry(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of a registry's client.
 
     Args:
-        environment: with DOCKER_CONFIG. If that file names a credential helper, the helper's variables are passed too.
+        environment: as `oci.credentials.docker_config` makes it. If its config.json names a credential helper,
+          the helper's variables are passed too.
     """
     config = json.loads(pathlib.Path(environment["DOCKER_CONFIG"], "config.json").read_text(encoding="utf-8"))
-    helped = config.get("credHelpers") or config.get("credsStore")
+    helped = "credHelpers" in config
     return only(environment, *REGISTRY, *(name for name in environment if helped and name.startswith(_HELPERS)))

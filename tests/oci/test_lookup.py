@@ -20,7 +20,7 @@ from email.message import Message
 import pytest
 
 from oci import lookup
-from oci.credentials import CredentialsError, Login, api_host, login
+from oci.credentials import CredentialsError, Login, api_host, docker_config, login
 
 MANIFEST = b'{"schemaVersion": 2}'
 DIGEST = "sha256:" + hashlib.sha256(MANIFEST).hexdigest()
@@ -266,6 +266,18 @@ def test_a_token_is_not_fetched_over_plain_http(config: Config) -> None:
         lookup._authorization(answer, "b.example", "x", False, config({"auths": {"b.example": auth()}}))
 
 
+def found(repository: str, environment: dict[str, str]) -> Login | None:
+    """The login that a client gets for a repository."""
+    with docker_config(repository, environment) as client:
+        return login(repository.partition("/")[0], pathlib.Path(client["DOCKER_CONFIG"], "config.json"), client)
+
+
+def write_helper(folder: pathlib.Path, script: str) -> None:
+    """Puts a credential helper named "test" on the PATH of a `config`."""
+    (folder / "docker-credential-test").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "docker-credential-test").chmod(0o755)
+
+
 @pytest.mark.parametrize("kind", ["credHelpers", "credsStore"])
 @pytest.mark.parametrize(
     ("printed", "expected"),
@@ -279,22 +291,73 @@ def test_a_credential_helper_is_asked(
     config: Config, tmp_path: pathlib.Path, kind: str, printed: str, expected: Login | None
 ) -> None:
     environment = config({kind: {"r.example": "test"} if kind == "credHelpers" else "test"})
-    helper = tmp_path / "docker-credential-test"
-    helper.write_text(
-        f"#!/bin/sh\n[ \"$(cat)\" = r.example ] && echo '{printed}'\nexit {int(expected is None)}\n"
-        if kind == "credHelpers"
-        else f"#!/bin/sh\ncat > /dev/null; echo '{printed}'\nexit {int(expected is None)}\n"
+    write_helper(
+        tmp_path,
+        f"[ \"$(cat)\" = r.example ] && echo '{printed}'\nexit {int(expected is None)}",
     )
-    helper.chmod(0o755)
-    assert login("r.example", tmp_path / "config.json", environment) == expected
+    assert found("r.example/x", environment) == expected
 
 
 def test_a_helper_that_fails_is_an_error_without_the_secret(config: Config, tmp_path: pathlib.Path) -> None:
     environment = config({"credsStore": "test"})
-    (tmp_path / "docker-credential-test").write_text("#!/bin/sh\necho 'the keyring is locked' >&2\nexit 1\n")
-    (tmp_path / "docker-credential-test").chmod(0o755)
+    write_helper(tmp_path, "echo 'the keyring is locked' >&2; exit 1")
     with pytest.raises(CredentialsError, match="docker-credential-test: failed for r.example: the keyring is locked"):
-        login("r.example", tmp_path / "config.json", environment)
+        found("r.example/x", environment)
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_store_left_over_in_dockers_file_does_not_hide_a_login(
+    config: Config, tmp_path: pathlib.Path, installed: bool, first: bool
+) -> None:
+    """Docker Desktop leaves it, with or without the helper."""
+    left_over = {"auths": {"r.example": {}}, "credsStore": "test"}
+    podmans = {"auths": {"r.example": auth("podman")}}
+    environment = config(podmans if first else left_over) | {"REGISTRY_AUTH_FILE": str(tmp_path / "auth.json")}
+    if installed:
+        write_helper(tmp_path, "echo 'the keyring is locked' >&2; exit 1")
+    (tmp_path / "auth.json").write_text(json.dumps(left_over if first else podmans))
+    assert found("r.example/x", environment) == Login("podman", "pass:word")
+    with docker_config("r.example/x", environment) as client:
+        written = json.loads(pathlib.Path(client["DOCKER_CONFIG"], "config.json").read_text())
+    assert written == podmans
+
+
+def test_a_store_that_is_not_installed_leaves_a_registry_without_login_alone(config: Config) -> None:
+    assert found("r.example/x", config({"credsStore": "desktop"})) is None
+
+
+@pytest.mark.parametrize(
+    ("repository", "key"),
+    [
+        ("r.example/team/image", "r.example/team/image"),
+        ("r.example/team/other", "r.example/team"),
+        ("r.example/team2/image", "r.example"),
+        ("r.example:5000/team/image", "r.example:5000"),
+        ("s.example/team/image", "https://s.example/v1/"),
+        ("docker.io/team/image", "docker.io/team"),
+        ("docker.io/library/image", "docker.io"),
+        ("t.example/team/image", None),
+    ],
+)
+def test_a_client_gets_the_one_login_for_the_longest_part_of_the_name(
+    config: Config, repository: str, key: str | None
+) -> None:
+    keys = ["r.example", "r.example/team", "r.example/team/image", "r.example:5000", "https://s.example/v1/"]
+    keys += ["docker.io", "docker.io/team"]
+    environment = config({"auths": {each: auth("me", each) for each in keys}})
+    assert found(repository, environment) == (Login("me", key) if key else None)
+    with docker_config(repository, environment) as client:
+        written = json.loads(pathlib.Path(client["DOCKER_CONFIG"], "config.json").read_text())
+    host = repository.partition("/")[0]
+    expected = "https://index.docker.io/v1/" if host == "docker.io" else host
+    assert list(written.get("auths", {})) == ([expected] if key else [])
+
+
+def test_a_helper_for_another_host_is_not_given_to_the_client(config: Config) -> None:
+    environment = config({"credHelpers": {"other.example": "test"}})
+    with docker_config("r.example/x", environment) as client:
+        assert pathlib.Path(client["DOCKER_CONFIG"], "config.json").read_text() == "{}"
 
 
 def test_a_login_does_not_show_its_secrets() -> None:
@@ -302,7 +365,7 @@ def test_a_login_does_not_show_its_secrets() -> None:
 
 
 @pytest.mark.parametrize(("host", "api"), [("docker.io", "registry-1.docker.io"), ("ghcr.io", "ghcr.io")])
-def test_docker_hub_has_another_host_than_its_name(host: str, api: str, config: Config, tmp_path: pathlib.Path) -> None:
+def test_docker_hub_has_another_host_than_its_name(host: str, api: str, config: Config) -> None:
     environment = config({"auths": {"https://index.docker.io/v1/": auth("hub"), "ghcr.io": auth("hub")}})
     assert api_host(host) == api
-    assert login(host, tmp_path / "config.json", environment) == Login("hub", "pass:word")
+    assert found(f"{host}/team/image", environment) == Login("hub", "pass:word")

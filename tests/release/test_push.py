@@ -130,14 +130,18 @@ def keeps_environment(tool: str, folder: pathlib.Path) -> pathlib.Path:
 @pytest.mark.parametrize("helper", [False, True])
 def test_a_tool_gets_only_the_variables_it_needs(release: Release, server: Proxy, helper: bool) -> None:
     secrets = {"GH_TOKEN": "t", "ACTIONS_RUNTIME_TOKEN": "t", "SOME_SECRET": "t", "AWS_SECRET_ACCESS_KEY": "t"}
-    if helper:
-        (release.home / ".docker").mkdir()
-        (release.home / ".docker/config.json").write_text('{"credHelpers": {"elsewhere.example": "ecr-login"}}')
+    (release.home / ".docker").mkdir()
+    helpers = {server.host if helper else "elsewhere.example": "nothing"}
+    (release.home / ".docker/config.json").write_text(json.dumps({"credHelpers": helpers}))
+    program = release.folder / "docker-credential-nothing"
+    program.write_text("#!/bin/sh\necho 'credentials not found in native keychain'\nexit 1\n")
+    program.chmod(0o755)
     done = release.push(
         *("--repository", f"{server.host}/team/small", "--tag", "one"),
         *(f"--{tool}={keeps_environment(tool, release.folder)}" for tool in ("oras", "cosign")),
         signed=False,
         COSIGN_PRIVATE_KEY=release.key.read_text(),
+        PATH=f"{release.folder}:/usr/bin:/bin",
         **secrets,
     )
     assert done.returncode == 0, done.stderr
@@ -717,6 +721,28 @@ def test_credentials_are_those_of_podman_and_docker(release: Release, tmp_path: 
         assert resolved.stdout.strip() == release.digests["small"]
 
 
+def test_of_two_teams_at_one_registry_each_has_its_login(release: Release, tmp_path: pathlib.Path) -> None:
+    """And what Docker Desktop has left over hides neither."""
+    (release.home / ".docker").mkdir()
+    (release.home / ".docker/config.json").write_text('{"credsStore": "desktop"}')
+    with guarded(tmp_path) as host:
+        logins = {
+            key: json.loads(logged_in(host, password))["auths"][host]
+            for key, password in [(host, "another's"), (f"{host}/other", "another's"), (f"{host}/team", PASSWORD)]
+        }
+        (tmp_path / "auth.json").write_text(json.dumps({"auths": logins}))
+        done = release.push(
+            *("--repository", f"{host}/team/small", "--tag", "one"), REGISTRY_AUTH_FILE=str(tmp_path / "auth.json")
+        )
+        assert done.returncode == 0, done.stderr
+        said = one_line(
+            release.push(
+                *("--repository", f"{host}/other/small", "--tag", "one"), REGISTRY_AUTH_FILE=str(tmp_path / "auth.json")
+            )
+        )
+        assert "requires other credentials: those in" in said
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -728,6 +754,10 @@ def test_credentials_are_those_of_podman_and_docker(release: Release, tmp_path: 
             ),
         ),
         ("wrong password", "requires other credentials: those in {file} were rejected; log in"),
+        (
+            '{"auths": {"elsewhere.example": {"auth": "YTpi"}}}',
+            "requires other credentials: found none for {host}/team/small in {file}; log in with `podman login {host}`",
+        ),
         ("not json", "{file}: expected credentials as `podman login` writes them"),
         ('{"auths": []}', "{file}: expected credentials as `podman login` writes them"),
     ],
