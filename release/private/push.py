@@ -69,6 +69,13 @@ _EXPLANATIONS = [
         r"status code 404|NAME_UNKNOWN",
         "the registry does not know this repository: create it first, or correct --repository",
     ),
+    (
+        r"status code 413",
+        (
+            "the registry, or a proxy before it, refuses uploads of this size: raise its limit (nginx:"
+            " client_max_body_size 0), then run again"
+        ),
+    ),
     (r"status code 429|TOOMANYREQUESTS", "the registry limits requests: wait, then run again"),
     (r"no space left|QUOTA|status code 507", "the registry's disk is full: free some space there, then run again"),
     (r"status code 5\d\d|unknown error", "the registry has failed: run again; if it persists, look into its log"),

@@ -487,6 +487,8 @@ def test_a_connection_cut_in_a_blob_leaves_no_tag_and_the_next_push_goes_on(rele
     [
         (401, "uploads/", "the registry requires other credentials: found no file with any; log in with `podman login"),
         (403, "/manifests/sha256:", "these credentials may not push here"),
+        # A proxy's answer: nginx takes one megabyte until it is told otherwise.
+        (413, "uploads/.*digest=", "the registry, or a proxy before it, refuses uploads of this size: raise its limit"),
         # oras tries these again for seven seconds.
         (429, "uploads/", "the registry limits requests: wait"),
         (500, "/manifests/sha256:", "the registry has failed: run again"),
