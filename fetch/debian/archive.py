@@ -14,6 +14,7 @@ import functools
 import io
 import json
 import lzma
+import math
 import os
 import re
 import shutil
@@ -21,10 +22,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable
+from typing import Callable, NamedTuple
 
 # Repository rules run this file by path. The workspace root is last, so that no file there replaces one of the standard
 # library.
@@ -78,23 +80,84 @@ def mirror_urls(archive: str) -> list[str]:
     return urls
 
 
+# The suites of Debian, by name and by role, with what may follow.
+_SUITE = re.compile(
+    "(bullseye|bookworm|trixie|forky|duke|sid|oldoldstable|oldstable|stable|testing|unstable)"
+    "(-updates|-proposed-updates|-backports|-security|/updates)?"
+)
+
+
+class _Source(NamedTuple):
+    """An index that apt is set up to read, for each address of its repository."""
+
+    url: str
+    release: str
+    component: str
+    origin: str  # Whose it is, or "" before the first `apt-get update`.
+
+    @property
+    def archive(self) -> str:
+        security = self.url.rstrip("/").endswith("security") or self.release.endswith(("-security", "/updates"))
+        return "debian-security" if security else "debian"
+
+    def ends_as_debians(self) -> bool:
+        return self.archive == "debian-security" or self.url.rstrip("/").endswith("/debian")
+
+    def has_debians_suite(self) -> bool:
+        return self.component == "main" and bool(_SUITE.fullmatch(self.release))
+
+
 @functools.cache
 def _apt_mirrors() -> tuple[tuple[str, str], ...]:
+    """The archives and their mirrors as apt is set up: pairs of name and URL, best first.
+
+    After `apt-get update` apt knows whose an archive is. Before, one is Debian's if its address ends so, or, if none
+    does, as behind Artifactory, if its suite is one of Debian's.
+    """
+    updated = _apt_sources()
+    found = [(source.archive, source.url) for source in updated if source.origin == "Debian"]
+    if {archive for archive, _ in found} >= ARCHIVES.keys():
+        return tuple(found)
+    others = {source.url for source in updated if source.origin != "Debian"}
+    listed = [source for source in _apt_sources("--no-release-info") if source.url not in others]
+    for is_debians in (_Source.ends_as_debians, _Source.has_debians_suite):
+        missing = ARCHIVES.keys() - {archive for archive, _ in found}
+        found += [(source.archive, source.url) for source in listed if source.archive in missing and is_debians(source)]
+    return tuple(found)
+
+
+def _apt_sources(*options: str) -> list[_Source]:
     apt = shutil.which("apt-get")
     if not apt:
-        return ()
-    # Before the first `apt-get update` apt lists targets only with --no-release-info, and then without ORIGIN.
-    command = [apt, "indextargets", "--no-release-info", "--format", "$(REPO_URI) $(RELEASE) $(IDENTIFIER)"]
+        return []
+    fields = "\t".join(f"$({name})" for name in ("IDENTIFIER", "REPO_URI", "RELEASE", "COMPONENT", "ORIGIN"))
+    command = [apt, "indextargets", *options, "--format", fields]
     listing = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
-    lines = [line.split() for line in listing.splitlines() if line.endswith(" Packages")]
-    found = []
-    # Other vendors' archives may be set up too; Debian's own end in /debian and /debian-security.
-    for url, release, _ in (line for line in lines if len(line) == 3):
-        if url.rstrip("/").endswith("security") or release.endswith(("-security", "/updates")):
-            found.append(("debian-security", url))
-        elif url.rstrip("/").endswith("/debian"):
-            found.append(("debian", url))
-    return tuple(found)
+    lines = [line.split("\t") for line in listing.splitlines()]
+    return [
+        # What is not known stays as it was in the format.
+        _Source(url, release, component, "" if origin.startswith("$(") else origin)
+        for kind, address, release, component, origin in (line for line in lines if len(line) == 5)
+        if kind == "Packages"
+        for url in _addresses(address)
+    ]
+
+
+def _addresses(address: str) -> list[str]:
+    """The address itself, or those in the list of mirrors that it names, best first (apt-transport-mirror(1))."""
+    if not address.startswith("mirror+file:"):
+        return [address]
+    try:
+        text = Path(urllib.parse.unquote(urllib.parse.urlsplit(address).path.rstrip("/"))).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return []
+    lines = [line.partition("#")[0].split() for line in text.splitlines()]
+
+    def priority(words: list[str]) -> float:
+        given = [word[9:] for word in words if word.startswith("priority:") and word[9:].isdigit()]
+        return int(given[0]) if given else math.inf
+
+    return [words[0] for words in sorted(filter(None, lines), key=priority)]
 
 
 # Signed indexes --------------------------------------------------------------------------------------------------

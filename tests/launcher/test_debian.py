@@ -6,8 +6,9 @@ import dataclasses
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 from unittest import mock
 
 import pytest
@@ -404,21 +405,37 @@ def test_damage_is_an_error(tmp_path: Path) -> None:
             debian.Deb(write(tmp_path, data)).data()
 
 
-LISTING = (
-    "http://a.test/debian/ bookworm Packages\nhttp://a.test/debian/ bookworm-updates Packages\nhttp://a.test/debian/"
-    " bookworm DEP-11\nhttp://a.test/debian-security/ bookworm-security Packages\nhttp://vendor.test/apt/ nodistro"
-    " Packages"
+def listing(*sources: str, origin: str = "$(ORIGIN)") -> str:
+    """What apt-get lists for sources as in sources.list: address, suite, component."""
+    fields = [(kind, *source.split(), origin) for source in sources for kind in ("Packages", "DEP-11")]
+    return "".join("\t".join(each) + "\n" for each in fields)
+
+
+LISTING = listing(
+    "http://a.test/debian/ bookworm main",
+    "http://a.test/debian/ bookworm-updates main",
+    "http://a.test/debian-security/ bookworm-security main",
+    "http://vendor.test/apt/ nodistro main",
+    "http://vendor.test/bookworm/ bookworm main",
 )
+MIRRORS = {"debian": ["http://a.test/debian"], "debian-security": ["http://a.test/debian-security"]}
+
+
+class FakeApt(Protocol):
+    def __call__(self, text: str, updated: str = "") -> None: ...
 
 
 @pytest.fixture
-def apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Puts an apt-get on the PATH that prints the given text."""
+def apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApt]:
+    """Puts an apt-get on the PATH that prints the given text, and another after `apt-get update`."""
 
-    def lists(text: str) -> None:
+    def lists(text: str, updated: str = "") -> None:
         # As real apt does before the first update, this one lists nothing unless asked to do without release files.
         script = tmp_path / "apt-get"
-        script.write_text(f"#!/bin/sh\ncase \"$*\" in *--no-release-info*) cat <<'EOF'\n{text}\nEOF\nesac\n")
+        script.write_text(
+            f"#!/bin/sh\ncase \"$*\" in *--no-release-info*) cat <<'EOF'\n{text}EOF\n;;\n*) cat <<'EOF'\n{updated}EOF\n"
+            "esac\n"
+        )
         script.chmod(0o755)
 
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
@@ -429,22 +446,72 @@ def apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[s
     debian._apt_mirrors.cache_clear()
 
 
-def test_mirrors_come_from_apt(apt: Callable[[str], None]) -> None:
+def test_mirrors_come_from_apt(apt: FakeApt) -> None:
     apt(LISTING)
+    assert debian.mirrors() == MIRRORS
+
+
+def test_mirrors_are_those_of_debian_once_apt_knows_whose_they_are(apt: FakeApt) -> None:
+    """Docker's archive ends in /debian, and an Artifactory has Debian's under any name."""
+    sources = "https://art.test/artifactory/deb-remote/ bookworm main", "https://art.test/sec/ bookworm-security main"
+    docker = listing("https://docker.test/linux/debian/ bookworm stable", origin="Docker")
+    apt("", updated=docker + listing(*sources, origin="Debian"))
     assert debian.mirrors() == {
-        "debian": ["http://a.test/debian"],
-        "debian-security": ["http://a.test/debian-security"],
+        "debian": ["https://art.test/artifactory/deb-remote"],
+        "debian-security": ["https://art.test/sec"],
     }
 
 
-def test_the_environment_decides_on_mirrors(apt: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_apt_has_not_read_yet_is_added(apt: FakeApt) -> None:
+    docker = "https://docker.test/linux/debian/ bookworm stable"
+    apt(listing(docker) + LISTING, updated=listing(docker, origin="Docker"))
+    assert debian.mirrors() == MIRRORS
+
+
+def test_without_an_address_that_ends_in_debian_the_suites_decide(apt: FakeApt) -> None:
+    apt(
+        listing(
+            "https://art.test/artifactory/deb-remote/ bookworm main",
+            "https://art.test/artifactory/deb-remote/ bookworm-updates main",
+            "https://art.test/artifactory/deb-remote/ bookworm-security main",
+            "https://art.test/artifactory/docker/ bookworm stable",
+            "https://art.test/artifactory/pgdg/ bookworm-pgdg main",
+        )
+    )
+    remote = ["https://art.test/artifactory/deb-remote"]
+    assert debian.mirrors() == {"debian": remote, "debian-security": remote}
+
+
+@pytest.mark.parametrize("updated", [False, True])
+def test_lists_of_mirrors_are_read(apt: FakeApt, tmp_path: Path, updated: bool) -> None:
+    """Debian's cloud images have them."""
+    main, security = tmp_path / "debian.list", tmp_path / "debian-security.list"
+    main.write_text(
+        "# Written by cloud-init\nhttps://b.test/debian\tpriority:2\nhttps://c.test/debian\n\nhttp://a.test/debian\t"
+        "priority:1 type:deb\n"
+    )
+    security.write_text("https://b.test/debian-security\n")
+    sources = (
+        f"mirror+file:{main}/ bookworm main",
+        f"mirror+file:{main}/ bookworm-updates main",
+        f"mirror+file://{security}/ bookworm-security main",
+        "mirror+file:/no/such/list/ bookworm main",
+    )
+    apt("" if updated else listing(*sources), updated=listing(*sources, origin="Debian") if updated else "")
+    assert debian.mirrors() == {
+        "debian": ["http://a.test/debian", "https://b.test/debian", "https://c.test/debian"],
+        "debian-security": ["https://b.test/debian-security"],
+    }
+
+
+def test_the_environment_decides_on_mirrors(apt: FakeApt, monkeypatch: pytest.MonkeyPatch) -> None:
     apt(LISTING)
     monkeypatch.setenv("MLC_DEBIAN_MIRROR", "http://b.test/d/ http://c.test/d")
     assert debian.mirrors()["debian"] == ["http://b.test/d", "http://c.test/d"]
     assert debian.mirrors()["debian-security"] == ["http://a.test/debian-security"]
 
 
-def test_no_mirror_is_an_error_that_says_what_to_set(apt: Callable[[str], None]) -> None:
+def test_no_mirror_is_an_error_that_says_what_to_set(apt: FakeApt) -> None:
     apt("")
     with pytest.raises(errors.UserError, match="Set MLC_DEBIAN_SECURITY_MIRROR"):
         debian.mirror_urls("debian-security")
