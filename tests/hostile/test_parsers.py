@@ -603,6 +603,9 @@ def test_a_page_as_large_as_may_be_downloaded_is_read() -> None:
         f"<!-- {'licence ' * 5000} --><![CDATA[ x ]]><a href='x-1.zip#sha256=0'>x-1.zip</a>",
         "<a name=top>top</a><a>x-2.zip</a><a href='x-1.zip#sha256=0' href='other'>x-1.zip</a>",
         "<a href='x&#45;1.zip#sha256=0'>x&#45;1.zip</a>",
+        # As devpi, Nexus and hand-written pages have it.
+        '<a data-requires-python=">=3.9,<4" href="x-1.zip#sha256=0">x-1.zip</a>',
+        "<a data-requires-python='>=3.9' href='x-1.zip#sha256=0' data-note='a > b'>x-1.zip</a>",
     ],
 )
 def test_the_links_of_a_page_are_found_however_they_are_written(html: str) -> None:
