@@ -136,6 +136,23 @@ def test_a_bare_repository_with_the_commit_will_do(run: Run, repository: Reposit
     assert said.endswith(f": {anew(bare, repository, '2' * 40)}\n")
 
 
+@pytest.mark.parametrize("place", ["checkout", "bare", "upstream", "bare upstream"])
+def test_a_user_who_forbids_bare_repositories_to_be_found(
+    run: Run, repository: Repository, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """safe.bareRepository=explicit is git's advice and, from version 3, its default."""
+    (tmp_path / "gitconfig").write_text("[safe]\n\tbareRepository = explicit\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    bare = tmp_path / "bare/engine"
+    git(repository.folder, "clone", "--quiet", "--bare", str(repository.folder), str(bare))
+    denied = subprocess.run(["git", "-C", str(bare), "log"], capture_output=True, text=True)
+    assert "safe.bareRepository is 'explicit'" in denied.stderr
+    arguments = {"checkout": [], "bare": ["--checkouts", str(bare.parent)]}.get(place, ["--upstream"])
+    changes = {"repository": f"file://{bare}"} if place == "bare upstream" else {}
+    assert run(*arguments, **changes) == (0, "")
+    assert taken(tmp_path) == wanted()
+
+
 def test_what_is_changed_elsewhere_does_not_matter(run: Run, repository: Repository, tmp_path: pathlib.Path) -> None:
     (repository.folder / "other/file").unlink()
     (repository.folder / "new").write_text("new")
