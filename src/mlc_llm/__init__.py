@@ -27,6 +27,7 @@ from . import (
     metrics,
     request_check,
     rotation,
+    startup,
 )
 
 compatibility.install()
@@ -41,3 +42,4 @@ health.install()
 metrics.install()
 access.install()
 lifecycle.install()
+startup.install()

@@ -100,6 +100,7 @@ def test_holds_only_upstreams_files_and_ours(wheel: Wheel, upstream: dict[str, b
         "request_body",
         "request_check",
         "shape_functions",
+        "startup",
         "versions",
     )
     added = {f"{ADDED}{module}.py" for module in modules}
