@@ -15,13 +15,12 @@ from fetch import programs
 _PROBES = {
     "podman": ["info"],
     "docker": ["version", "--format", "{{.Server.Os}}"],
-    "runc": ["--version"],
 }
 
 # How long a probe may take; podman repairs its storage first, if it must.
 _SECONDS = 120
 
-# Tools that store images; runc only runs an unpacked one.
+# Best first.
 ENGINES = ("podman", "docker")
 
 _REMEDY = "install one (Debian: apt-get install podman) or start Docker's daemon"
@@ -32,21 +31,24 @@ class NoTool(Exception):
     """No container tool can be used; the message says which were tried."""
 
 
-def find(candidates: tuple[str, ...], wanted: str | None = None) -> tuple[str, str]:
-    """The first tool that works: its name and path.
+def find(wanted: str | None = None, otherwise: str | None = None) -> tuple[str, str]:
+    """The first engine that works: its name and path.
 
     Args:
-        candidates: names, best first.
         wanted: accept only this one (default: $MLC_CONTAINER_TOOL, otherwise any).
+        otherwise: what the caller has in place of an engine, by a name that may be wanted too. It has no path.
 
     Raises:
-        NoTool: none works.
+        NoTool: none works, and there is nothing in its place.
     """
     wanted = wanted or os.environ.get(_VARIABLE)
-    if wanted and wanted not in candidates:
-        raise NoTool(f"expected {' or '.join(candidates)} as the container tool, found {wanted!r}")
+    if otherwise and wanted == otherwise:
+        return otherwise, ""
+    if wanted and wanted not in ENGINES:
+        known = [*ENGINES, *([otherwise] if otherwise else [])]
+        raise NoTool(f"expected {' or '.join(known)} as the container tool, found {wanted!r}")
     tried = []
-    for name in [wanted] if wanted else candidates:
+    for name in [wanted] if wanted else ENGINES:
         path = shutil.which(name)
         if not path:
             tried.append(f"{name}: not on PATH")
@@ -56,6 +58,8 @@ def find(candidates: tuple[str, ...], wanted: str | None = None) -> tuple[str, s
             return name, path
         except programs.ProgramError as error:
             tried.append(f"{name}: {(error.said.strip().splitlines() or ['fails'])[-1]}")
+    if otherwise and not wanted:
+        return otherwise, ""
     raise NoTool(f"no container tool works here ({'; '.join(tried)}): {_REMEDY}")
 
 
@@ -70,7 +74,7 @@ def environment(tool: str) -> dict[str, str]:
 
 def main() -> int:
     try:
-        _, path = find(ENGINES)
+        _, path = find()
     except NoTool as error:
         print(f"load: {error}", file=sys.stderr)
         return 1

@@ -157,7 +157,9 @@ def main() -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--model-lib", type=pathlib.Path, help="the compiled library")
-    parser.add_argument("--host", help="address to listen on (default: all of the container's, IPv4 and IPv6)")
+    parser.add_argument(
+        "--host", help="address to listen on (default: $MLC_LLM_HOST, or all of the container's, IPv4 and IPv6)"
+    )
     options, rest = parser.parse_known_args()
     model = take_model(rest)
     if model is None:
@@ -173,7 +175,7 @@ def main() -> int:
     except ModelError as error:
         print(f"serve: {error}", file=sys.stderr)
         return 1
-    host = options.host or all_addresses()
+    host = options.host or os.environ.get("MLC_LLM_HOST") or all_addresses()
     named = ["--model-lib", str(library)] if library else []
     command = ["mlc_llm", "serve", model, *named, "--host", host, *rest]
     # The server replaces this process, so it gets the signals.

@@ -13,6 +13,7 @@ _DOCUMENTS = {
 _ORAS = "@debian_publish_tools//:oras"
 _COSIGN = "@debian_publish_tools//:cosign"
 _UMOCI = "@debian_container_tools//:umoci"
+_RUNC = "@debian_container_tools//:runc"
 _SKOPEO = "@debian_container_tools//:skopeo"
 
 def _command(name, args, data, room = "//release/private", **kwargs):
@@ -75,8 +76,12 @@ def image_commands(images, gate):
     )
     _command(
         name = "run",
-        args = runnable_args + loader_args + ["--umoci=$(rootpath {})".format(_UMOCI), "--version=" + VERSION],
-        data = [_UMOCI] + runnable.values() + loaders,
+        args = runnable_args + loader_args + [
+            "--runc=$(rootpath {})".format(_RUNC),
+            "--umoci=$(rootpath {})".format(_UMOCI),
+            "--version=" + VERSION,
+        ],
+        data = [_RUNC, _UMOCI] + runnable.values() + loaders,
     )
     _command(
         name = "report",

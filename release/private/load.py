@@ -34,7 +34,7 @@ def main() -> int:
         parser.error(f"--image: expected {' or '.join(layouts)}, found {name!r}")
     try:
         digest = stamp.check(json.loads(options.gate.read_text()), layouts[name])
-        tool, _ = container_tool.find(container_tool.ENGINES, options.tool)
+        tool, _ = container_tool.find(options.tool)
     except (stamp.Untested, container_tool.NoTool) as error:
         errors.tell("load", error)
         return 1

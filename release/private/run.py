@@ -1,4 +1,4 @@
-"""Starts an image with this machine's container tool: podman, docker or runc.
+"""Starts an image with this machine's podman or docker, otherwise with the runc that the build has.
 
     tools/bazel run //images:run                                    # a shell
     tools/bazel run //images:run -- smoke
@@ -6,7 +6,8 @@
     tools/bazel run //images:run -- --image mlc_llm --volume "$PWD":/workspace --publish 8000:8000 \\
         -- serve /workspace/MODEL
 
-The container is removed when it stops. With runc it has no network.
+The container is removed when it stops. With runc it has no network; with --publish it has the machine's, where `serve`
+listens on loopback unless --publish names another address.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import sys
 import tempfile
 
 from fetch import arguments, errors, programs
-from oci import container_tool
+from oci import container_tool, enter_root
 from oci import layout as oci_layout
 
 
@@ -81,28 +82,26 @@ def run_in_engine(
     return 0
 
 
-def run_in_runc(path: str, options: argparse.Namespace, image: oci_layout.Image, umoci: str) -> int:
+def run_in_runc(runc: pathlib.Path, options: argparse.Namespace, image: oci_layout.Image, umoci: str) -> int:
     """Unpacks the image with umoci and runs it; returns the command's exit status.
 
     Raises:
-        RunError: GPUs or a port are requested, or the image cannot be unpacked.
+        RunError: GPUs are requested, or a port that the container cannot have, or the image cannot be unpacked.
     """
-    if options.publish:
-        raise RunError("runc alone gives a container no network: install podman or docker to publish a port")
     if options.gpus:
         raise RunError(
             "runc alone gives a container no GPU: install podman or docker with the NVIDIA Container Toolkit"
         )
+    host = published_host(options.publish)
+    if host:
+        print(
+            f"run: runc alone gives a container no network, so it has this machine's; serve listens on {host}",
+            file=sys.stderr,
+            flush=True,
+        )
+    # Until the container runs, SIGTERM stops the unpacking.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     rootless = os.geteuid() != 0
-    container: subprocess.Popen[bytes] | None = None
-
-    def stop(number: int, _: object) -> None:
-        """Passes the signal on, so that the command ends and then what was unpacked is removed."""
-        if container is None:
-            sys.exit(128 + number)
-        container.send_signal(number)
-
-    signal.signal(signal.SIGTERM, stop)
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="run-"))
     try:
         print("run: unpacking the image for runc", file=sys.stderr, flush=True)
@@ -127,36 +126,72 @@ def run_in_runc(path: str, options: argparse.Namespace, image: oci_layout.Image,
         except programs.ProgramError as error:
             raise RunError(f"umoci cannot unpack the image: {error}") from None
         file = scratch / "bundle/config.json"
-        file.write_text(json.dumps(container_config(json.loads(file.read_text()), image, options, rootless)))
-        command = [
-            path,
-            "--root",
-            str(scratch / "state"),
-            "run",
-            "--bundle",
-            str(scratch / "bundle"),
-            f"run-{os.getpid()}",
-        ]
-        container = subprocess.Popen(command)
-        # A terminal sends it to runc too.
+        file.write_text(json.dumps(container_config(json.loads(file.read_text()), image, options, rootless, host)))
+        # runc sees its own packages, what it runs, and the volumes.
+        shown = [str(scratch), *(outside for outside, _ in options.volume)]
+        binds = [word for folder in dict.fromkeys(shown) for word in ("--bind", f"{folder}={folder}")]
+        enter = [sys.executable, enter_root.__file__, "--root", str(runc.resolve().parents[2]), *binds, "--"]
+        process = subprocess.Popen(
+            [
+                *enter,
+                "/usr/sbin/runc.unwrapped",
+                *("--root", str(scratch / "state"), "--rootless", "true" if rootless else "false"),
+                *("run", "--bundle", str(scratch / "bundle"), f"run-{os.getpid()}"),
+            ],
+            env={**os.environ, "TMPDIR": str(scratch)},
+        )
+        # The terminal sends the first to the container too.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return container.wait()
+        signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGTERM))
+        return process.wait()
     finally:
-        subprocess.run(["chmod", "-R", "u+rwX", str(scratch)], check=False)
+        # Images have folders without the right to write.
+        for folder, folders, _ in os.walk(scratch):
+            for each in folders:
+                if not os.path.islink(path := os.path.join(folder, each)):
+                    os.chmod(path, 0o700)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def container_config(config: dict, image: oci_layout.Image, options: argparse.Namespace, rootless: bool) -> dict:
-    """umoci's runtime configuration (runtime-spec, config.md) with this run's command, volumes and user."""
-    process = config["process"]
+def published_host(published: list[str]) -> str | None:
+    """The address at which a container with the machine's network may listen, or None if it publishes nothing.
+
+    Args:
+        published: [ADDRESS:]HOST:CONTAINER of each port.
+
+    Raises:
+        RunError: only a network of the container's own could do that.
+    """
+    parsed = [text.rsplit(":", 2) for text in published]
+    hosts = {words[0].strip("[]") if len(words) == 3 else "127.0.0.1" for words in parsed}
+    if len(hosts) > 1 or any(words[-1] != words[-2] for words in parsed):
+        raise RunError(
+            "runc alone gives a container this machine's network: expected --publish PORT:PORT, the same port twice,"
+            f" and one address, found {', '.join(published)}. Install podman or docker, or pass --port to serve"
+        )
+    return next(iter(hosts), None)
+
+
+def container_config(
+    config: dict, image: oci_layout.Image, options: argparse.Namespace, rootless: bool, host: str | None
+) -> dict:
+    """umoci's runtime configuration (runtime-spec, config.md) with this run's command, volumes, user and network."""
+    process, linux = config["process"], config["linux"]
     image_config = image.config["config"]
     process["args"] = [*image_config.get("Entrypoint", []), *(options.command or image_config.get("Cmd", []))]
     process["terminal"] = sys.stdin.isatty()
     if rootless:
-        # The only user in the container.
+        # The only user in the container, and in the namespace that enter_root makes.
         process["user"] = {"uid": 0, "gid": 0}
+        for ids in ("uidMappings", "gidMappings"):
+            linux[ids] = [{"containerID": 0, "hostID": 0, "size": 1}]
     for outside, inside in options.volume:
         config["mounts"].append({"destination": inside, "type": "bind", "source": outside, "options": ["rbind", "rw"]})
+    linux["namespaces"] = [each for each in linux["namespaces"] if each["type"] != "network"]
+    if host is None:
+        linux["namespaces"].append({"type": "network"})
+    else:
+        process["env"].append(f"MLC_LLM_HOST={host}")
     return config
 
 
@@ -164,13 +199,14 @@ def main() -> int:
     parser = arguments.Parser("//images:run", __doc__)
     for fixed in ("--umoci", "--version"):
         parser.add_argument(fixed, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--runc", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--layout", type=arguments.named_path, action="append", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--loader", type=arguments.named_path, action="append", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--image", help="the image to start (default: the first)")
     parser.add_argument(
         "--tool",
         choices=[*container_tool.ENGINES, "runc"],
-        help="start it with this tool (default: the first that works)",
+        help="start it with this tool (default: the first that works; runc is the build's)",
     )
     parser.add_argument(
         "--volume",
@@ -185,7 +221,7 @@ def main() -> int:
         type=ports,
         action="append",
         default=[],
-        metavar="HOST:CONTAINER",
+        metavar="[ADDRESS:]HOST:CONTAINER",
         help="publish a port; may be repeated",
     )
     parser.add_argument("--gpus", action="store_true", help="give the container all GPUs (NVIDIA Container Toolkit)")
@@ -199,13 +235,15 @@ def main() -> int:
         parser.error(f"--image: expected {' or '.join(layouts)}, found {name!r}")
     image = oci_layout.Image(layouts[name])
     try:
-        tool, path = container_tool.find((*container_tool.ENGINES, "runc"), options.tool)
+        tool, path = container_tool.find(options.tool, otherwise="runc")
         if tool == "runc":
-            return run_in_runc(path, options, image, os.path.abspath(options.umoci))
+            return run_in_runc(options.runc, options, image, os.path.abspath(options.umoci))
         return run_in_engine(tool, path, options, image, f"{name}:{options.version}", loaders[name])
     except (RunError, container_tool.NoTool) as error:
         errors.tell("run", error)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -27,11 +27,12 @@ class Place:
         self.model.mkdir()
         (self.model / "mlc-chat-config.json").write_text("{}")
 
-    def run_serve(self, *arguments: str) -> subprocess.CompletedProcess:
+    def run_serve(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         """Runs `serve` with an mlc_llm that prints its arguments."""
         python_program.write(self.folder / "mlc_llm", "import sys\nprint(sys.argv[1:])\n")
         command = [sys.executable, serve.__file__, *arguments]
-        return subprocess.run(command, cwd=self.folder, env={"PATH": str(self.folder)}, capture_output=True, text=True)
+        environment = {"PATH": str(self.folder), **environment}
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -190,6 +191,12 @@ def test_all_addresses_are_those_of_ipv4_where_ipv6_is_off(monkeypatch: pytest.M
 def test_a_named_library_and_address_are_taken(place: Place) -> None:
     ran = place.run_serve("model", "--model-lib", "other.so", "--host", "127.0.0.1")
     assert "'--model-lib', 'other.so', '--host', '127.0.0.1'" in ran.stdout
+
+
+def test_who_starts_the_container_may_choose_the_address(place: Place) -> None:
+    (place.folder / "model.so").touch()
+    assert "'--host', '127.0.0.1'" in place.run_serve("model", MLC_LLM_HOST="127.0.0.1").stdout
+    assert "'--host', '::1'" in place.run_serve("model", "--host", "::1", MLC_LLM_HOST="127.0.0.1").stdout
 
 
 @pytest.mark.parametrize("address", ["HF://owner/tiny", "HF://owner/tiny@v1", "https://huggingface.co/owner/tiny"])

@@ -64,7 +64,7 @@ class Machine:
     def call(self, program: Any, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         fixed = [f"--layout={name}={path}" for name, path in self.images.items()]
         fixed += [f"--loader={name}={self.loader}" for name in self.images]
-        fixed += [f"--gate={self.gate}"] if program is load else ["--umoci=umoci", "--version=1.2.3"]
+        fixed += [f"--gate={self.gate}"] if program is load else ["--umoci=umoci", "--runc=runc", "--version=1.2.3"]
         environment = {"PATH": str(self.bin), "PYTHONPATH": os.pathsep.join(sys.path), **environment}
         command = [sys.executable, program.__file__, *fixed, *arguments]
         return subprocess.run(
@@ -101,15 +101,27 @@ def test_load_refuses_what_was_not_tested(machine: Machine) -> None:
     assert done.stderr.startswith("load: first: the tests passed on sha256:000") and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("program", [load, run])
-def test_without_a_tool_one_line_says_what_was_tried(machine: Machine, program: Any) -> None:
+def test_without_a_tool_one_line_says_what_was_tried(machine: Machine) -> None:
     machine.install("docker")
     (machine.bin / "no-daemon").touch()
-    done = machine.call(program)
+    done = machine.call(load)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "no container tool works here (podman: not on PATH; docker: Cannot connect to the daemon" in done.stderr
     assert "apt-get install podman" in done.stderr
-    assert ("runc: not on PATH" in done.stderr) == (program is run)
+
+
+def test_run_needs_no_tool_of_the_machine(machine: Machine) -> None:
+    """It goes on to unpack the image for the build's runc, with an umoci that this test lacks."""
+    machine.install("docker")
+    (machine.bin / "no-daemon").touch()
+    for arguments in ((), ("--tool", "runc")):
+        done = machine.call(run, *arguments)
+        assert done.returncode == 1
+        assert "run: unpacking the image for runc\nrun: umoci cannot unpack the image: cannot start" in done.stderr
+    done = machine.call(run, "--tool", "docker")
+    assert "no container tool works here (docker: Cannot connect to the daemon" in done.stderr
+    done = machine.call(run, MLC_CONTAINER_TOOL="kubectl")
+    assert "expected podman or docker or runc as the container tool, found 'kubectl'" in done.stderr
 
 
 @pytest.mark.parametrize("program", [load, run])
@@ -172,13 +184,28 @@ def test_run_refuses_what_are_no_ports(machine: Machine, ports: str) -> None:
     assert f"argument --publish: expected HOST:CONTAINER, two ports, found {ports!r}" in done.stderr
 
 
-def test_runc_cannot_publish_a_port(machine: Machine) -> None:
-    machine.install("runc")
-    done = machine.call(run, "--publish", "8000:8000")
-    assert (
-        done.returncode == 1
-        and done.stderr == "run: runc alone gives a container no network: install podman or docker to publish a port\n"
-    )
+@pytest.mark.parametrize(
+    "ports", [["9000:8000"], ["127.0.0.1:8000:8000", "0.0.0.0:8001:8001"], ["8000:8000", "[::1]:8001:8001"]]
+)
+def test_runc_cannot_publish_another_port_than_the_containers(machine: Machine, ports: list[str]) -> None:
+    done = machine.call(run, "--tool", "runc", *(f"--publish={each}" for each in ports))
+    expected = f"expected --publish PORT:PORT, the same port twice, and one address, found {', '.join(ports)}."
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and expected in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ports", "host"),
+    [
+        ([], None),
+        (["8000:8000"], "127.0.0.1"),
+        (["0.0.0.0:80:80", "0.0.0.0:81:81"], "0.0.0.0"),
+        (["[::1]:80:80"], "::1"),
+    ],
+)
+def test_what_is_published_with_runc_listens_on_loopback_unless_told_otherwise(
+    ports: list[str], host: str | None
+) -> None:
+    assert run.published_host(ports) == host
 
 
 def test_run_loads_an_image_that_the_engine_does_not_have_and_gives_its_exit_status(machine: Machine) -> None:
@@ -229,6 +256,5 @@ def test_run_refuses_a_volume_that_cannot_be(machine: Machine, value: Any, expec
 
 
 def test_runc_alone_has_no_gpus(machine: Machine) -> None:
-    machine.install("runc")
     done = machine.call(run, "--gpus")
     assert done.returncode == 1 and "runc alone gives a container no GPU: install podman or docker" in done.stderr

@@ -1,38 +1,54 @@
-"""//images:run starts the real image with the real runc; a machine needs root or user namespaces for that."""
+"""//images:run starts the real image with the build's runc; a machine needs root or user namespaces for that."""
 
 from __future__ import annotations
 
 import os
 import pathlib
-import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pytest
 
-from oci import enter_root
 from release.private import run
 
 IMAGE = pathlib.Path(os.environ["IMAGE"])
+SCRATCH = pathlib.Path(os.environ["TEST_TMPDIR"])
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A PATH with the locked packages' runc, in a separate root, because it re-executes itself by its path."""
-    tools, commands = tmp_path_factory.mktemp("tools"), tmp_path_factory.mktemp("bin")
-    source = pathlib.Path(os.environ["RUNC"]).parents[2]
-    for part in ("lib", "lib64", "usr"):
-        shutil.copytree(source / part, tools / part)
-    temporary = os.environ["TEST_TMPDIR"]
-    wrapper = commands / "runc"
-    wrapper.write_text(
-        f"#!/bin/sh\nexec {sys.executable} {enter_root.__file__} --root {tools} --bind {temporary}={temporary} --"
-        ' /usr/sbin/runc.unwrapped "$@"\n'
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """Starts //images:run on a machine without a container tool."""
+    fixed = [
+        f"--layout=tvm_runtime={IMAGE}",
+        "--loader=tvm_runtime=unused",
+        f"--runc={os.environ['RUNC']}",
+        f"--umoci={os.environ['UMOCI']}",
+        "--version=1.2.3",
+    ]
+    return subprocess.Popen(
+        [sys.executable, run.__file__, *fixed, *arguments],
+        # Umoci is a shell script.
+        env={
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "TMPDIR": str(SCRATCH),
+            "HOME": str(SCRATCH),
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    wrapper.chmod(0o755)
-    return f"{commands}:/usr/bin:/bin"
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit status, output and messages; nothing is left behind."""
+    output, messages = process.communicate()
+    assert list(SCRATCH.glob("*")) == [], "the unpacked image is left behind"
+    return process.returncode, output, messages
 
 
 @pytest.mark.parametrize(
@@ -42,49 +58,45 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
         (["python", "-c", "import tvm; print(tvm.runtime.tensor([1.0, 2.0]).numpy().sum())"], 0, "3.0\n"),
     ],
 )
-def test_a_command_runs_in_the_image(
-    path: Any, tmp_path: pathlib.Path, command: Any, status: int, expected: str
-) -> None:
+def test_a_command_runs_in_the_image(tmp_path: pathlib.Path, command: Any, status: int, expected: str) -> None:
     (tmp_path / "model").write_text("weights\n")
     tmp_path.chmod(0o755)
-    with start(path, "--volume", f"{tmp_path}:/workspace", "--", *command) as started:
-        stdout, stderr = started.communicate()
-    assert (started.returncode, stdout) == (status, expected), stderr
-    assert_nothing_is_left()
+    code, output, messages = ended(start("--tool", "runc", "--volume", f"{tmp_path}:/workspace", "--", *command))
+    assert (code, output) == (status, expected), messages
 
 
-def test_it_cleans_up_on_sigterm(path: str) -> None:
-    """The unpacked image was left behind, and the container ran on."""
-    with start(path, "--", "sh", "-c", "echo started; sleep 600") as started:
-        assert started.stdout is not None
-        assert started.stdout.readline() == "started\n"
-        started.terminate()
-        assert started.wait() == 128 + signal.SIGTERM
-    assert_nothing_is_left()
+CLIENT = """\
+import os, socket, sys
+print(os.environ.get("MLC_LLM_HOST"))
+try:
+    print(socket.create_connection(("127.0.0.1", int(sys.argv[1]))).recv(99).decode())
+except OSError as error:
+    print(type(error).__name__)
+"""
 
 
-def start(path: str, *arguments: str) -> subprocess.Popen[str]:
-    """Starts //images:run with the locked tools."""
-    fixed = [
-        f"--layout=tvm_runtime={IMAGE}",
-        "--loader=tvm_runtime=unused",
-        f"--umoci={os.environ['UMOCI']}",
-        "--version=1.2.3",
-    ]
-    return subprocess.Popen(
-        [sys.executable, run.__file__, *fixed, "--tool", "runc", *arguments],
-        env={
-            "PATH": path,
-            "PYTHONPATH": os.pathsep.join(sys.path),
-            "TMPDIR": os.environ["TEST_TMPDIR"],
-            "HOME": os.environ["TEST_TMPDIR"],
-        },
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [((), "None\nConnectionRefusedError\n"), (("--publish", "8000:8000"), "127.0.0.1\nfrom the machine\n")],
+)
+def test_only_who_publishes_a_port_gets_the_machines_network(options: tuple[str, ...], expected: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"from the machine")
+
+        threading.Thread(target=greet, daemon=True).start()
+        port = str(listener.getsockname()[1])
+        code, output, messages = ended(start("--tool", "runc", *options, "--", "python", "-c", CLIENT, port))
+        assert (code, output) == (0, expected), messages
+    assert ("so it has this machine's; serve listens on 127.0.0.1\n" in messages) == bool(options)
 
 
-def assert_nothing_is_left() -> None:
-    assert list(pathlib.Path(os.environ["TEST_TMPDIR"]).glob("run-*")) == [], "the unpacked image is left behind"
+def test_sigterm_is_the_containers_and_nothing_is_left_behind() -> None:
+    script = "trap 'exit 9' TERM; echo started; while :; do sleep 0.1; done"
+    process = start("--tool", "runc", "--", "bash", "-c", script)
+    assert process.stdout and process.stdout.readline() == "started\n"
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[0] == 9
