@@ -150,6 +150,8 @@ def test_how_to_install_and_verify_it(release: Release) -> None:
         assert f"\n    {command}\n" in notes
     assert "pip install \\ ./other-2.0-py3-none-any.whl \\ ./thing-1.0+mlc-py3-none-any.whl" in shown.text
     assert "\n    pip install ./other-2.0-py3-none-any.whl ./thing-1.0+mlc-py3-none-any.whl\n" in notes
+    for text in (shown.text, notes):
+        assert "The wheels need CPython 3.11 on Linux on x86-64; the images bring theirs." in text
     links = [attributes["href"] for tag, attributes in shown.elements if tag == "a"]
     assert links == ["other-2.0-py3-none-any.whl", "thing-1.0%2Bmlc-py3-none-any.whl", "vulnerabilities.json"]
 
