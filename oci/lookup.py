@@ -7,6 +7,7 @@ The clients (oras, skopeo) only print text for both, and their wording varies. T
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import http.client
 import pathlib
@@ -62,11 +63,8 @@ def tagged_digest(repository: str, tag: str, plain: bool, environment: dict[str,
         LookupFailed, NoRegistry: any other answer, or none.
         credentials.CredentialsError: see `credentials.login`.
     """
-    host, _, name = repository.partition("/")
-    scheme = "http" if plain else "https"
-    if host == "docker.io" and "/" not in name:
-        name = f"library/{name}"
-    url = f"{scheme}://{credentials.api_host(host)}/v2/{name}/manifests/{tag}"
+    host, name, api = _place(repository, plain)
+    url = f"{api}/manifests/{tag}"
     try:
         body = _get(url, "")
         if isinstance(body, urllib.error.HTTPError):
@@ -83,6 +81,56 @@ def tagged_digest(repository: str, tag: str, plain: bool, environment: dict[str,
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise LookupFailed(errors.one_line(str(getattr(error, "reason", error)) or repr(error), 300)) from None
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+def check_push(repository: str, plain: bool, environment: dict[str, str]) -> None:
+    """Asks a registry to begin an upload, as every push does, and cancels it.
+
+    Args:
+        repository, plain, environment: see `tagged_digest`.
+
+    Raises:
+        LookupFailed: the registry does not let these credentials push to the repository, or does not answer.
+        credentials.CredentialsError: see `credentials.login`.
+    """
+    host, name, api = _place(repository, plain)
+    url, authorization = f"{api}/blobs/uploads/", ""
+    try:
+        try:
+            begun = _begin(url, "")
+        except urllib.error.HTTPError as error:
+            if error.code != 401:
+                raise
+            authorization = _authorization(error, host, name, plain, environment, "pull,push")
+            begun = _begin(url, authorization)
+    except urllib.error.HTTPError as error:
+        raise LookupFailed(f"response status code {error.code}: {', '.join(_codes(error)) or error.reason}") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise LookupFailed(errors.one_line(str(getattr(error, "reason", error)) or repr(error), 300)) from None
+    if origin(begun) == origin(url):
+        request = urllib.request.Request(begun, method="DELETE")
+        if authorization:
+            request.add_unredirected_header("Authorization", authorization)
+        # Registries forget uploads that nothing follows.
+        with contextlib.suppress(OSError, ValueError, http.client.HTTPException), _open(request):
+            pass
+
+
+def _begin(url: str, authorization: str) -> str:
+    """Begins an upload; returns its address."""
+    request = urllib.request.Request(url, data=b"", method="POST")
+    if authorization:
+        request.add_unredirected_header("Authorization", authorization)
+    with _open(request) as response:
+        return urllib.parse.urljoin(url, response.headers.get("Location", ""))
+
+
+def _place(repository: str, plain: bool) -> tuple[str, str, str]:
+    """The host and name of a repository, and the address of its API."""
+    host, _, name = repository.partition("/")
+    if host == "docker.io" and "/" not in name:
+        name = f"library/{name}"
+    return host, name, f"{'http' if plain else 'https'}://{credentials.api_host(host)}/v2/{name}"
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -125,12 +173,17 @@ def _get(url: str, authorization: str) -> bytes | urllib.error.HTTPError:
     return body
 
 
-def _check_that_it_says_free(answer: urllib.error.HTTPError, host: str) -> None:
+def _codes(answer: urllib.error.HTTPError) -> list[str]:
+    """The registry's error codes."""
     try:
         said = [str(error["code"]) for error in strict_json.parse(answer.read(_LARGEST))["errors"]]
-        codes = [code for code in said if _CODE.fullmatch(code)][:10]
+        return [code for code in said if _CODE.fullmatch(code)][:10]
     except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
-        codes = []
+        return []
+
+
+def _check_that_it_says_free(answer: urllib.error.HTTPError, host: str) -> None:
+    codes = _codes(answer)
     if answer.code != 404:
         raise LookupFailed(
             f"response status code {answer.code}: {', '.join(codes) or errors.one_line(str(answer.reason), 100)}"
@@ -143,7 +196,12 @@ def _check_that_it_says_free(answer: urllib.error.HTTPError, host: str) -> None:
 
 
 def _authorization(
-    answer: urllib.error.HTTPError, host: str, name: str, plain: bool, environment: dict[str, str]
+    answer: urllib.error.HTTPError,
+    host: str,
+    name: str,
+    plain: bool,
+    environment: dict[str, str],
+    access: str = "pull",
 ) -> str:
     """The Authorization header that a 401 asks for: Basic (RFC 7617) or Bearer (the distribution project's "token").
 
@@ -161,7 +219,7 @@ def _authorization(
     realm = parameters.get("realm", "")
     if scheme.lower() != "bearer" or not realm.startswith(("https:", "http:") if plain else "https:"):
         raise LookupFailed("response status code 401: credential not found")
-    asked = {"service": parameters.get("service", ""), "scope": parameters.get("scope", f"repository:{name}:pull")}
+    asked = {"service": parameters.get("service", ""), "scope": parameters.get("scope", f"repository:{name}:{access}")}
     if login and login.identity_token:
         form = {"grant_type": "refresh_token", "client_id": "mlc-bazel", "refresh_token": login.identity_token}
         request = urllib.request.Request(realm, data=urllib.parse.urlencode(form | asked).encode())

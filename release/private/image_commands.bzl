@@ -16,6 +16,12 @@ _UMOCI = "@debian_container_tools//:umoci"
 _RUNC = "@debian_container_tools//:runc"
 _SKOPEO = "@debian_container_tools//:skopeo"
 
+# The argument of programs that check what a release will be before it is built.
+STAMPED = select({
+    "//oci:stamped": ["--stamped"],
+    "//conditions:default": [],
+})
+
 def _command(name, args, data, room = "//release/private", **kwargs):
     # Wildcards leave them out: `bazel build //images/...` should not run the tests and fetch the tools that they need.
     py_binary(
@@ -33,6 +39,8 @@ def image_commands(images, gate):
     """Targets `push`, `load`, `run` and `report`; each takes --image, one of `images`, and has its --help. And `hand_over`.
 
     `load` and `run` take only what is in //images: an engine has no use for a model alone.
+
+    `push_check` is `push` up to where it needs the tests.
 
     What leaves this machine or is handed out, `push`, `hand_over` and `load`, waits for the gate.
 
@@ -61,6 +69,22 @@ def image_commands(images, gate):
         ] + document_args,
         data = [gate, "//release:settings.json", _ORAS, _COSIGN] + layouts + documents.keys(),
         testonly = True,
+    )
+
+    # The same program without the gate and the images: what tools/bazel runs before them (tools/launcher/checks.py).
+    py_binary(
+        name = "push_check",
+        srcs = ["//release/private:push.py"],
+        args = [
+            "--settings=$(rootpath //release:settings.json)",
+            "--oras=$(rootpath {})".format(_ORAS),
+            "--cosign=$(rootpath {})".format(_COSIGN),
+            "--version=" + VERSION,
+        ] + ["--layout={0}={0}".format(image) for image in images] + STAMPED,
+        data = ["//release:settings.json", _ORAS, _COSIGN],
+        main = "//release/private:push.py",
+        tags = ["manual"],
+        deps = ["//release/private:push"],
     )
     _command(
         name = "hand_over",

@@ -12,6 +12,7 @@ every file. Credentials are gh's: GH_TOKEN, GITHUB_TOKEN or its own login. GH_HO
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -21,11 +22,12 @@ import pathlib
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from fetch import arguments, errors, programs, strict_json
 from fetch.hashes import file_sha256
+from oci.status import UNSTAMPED
 from release import checkout
 from release.private import signing, tool_environment
 
@@ -178,6 +180,21 @@ def check_checkout(workspace: pathlib.Path, tag: str) -> str:
             f" {_COMMAND}"
         )
     return head
+
+
+def check_hosts_tag(page: ReleasePage, head: str) -> None:
+    """Checks that the host has the tag on the same commit.
+
+    Raises:
+        Refused: it has not.
+        HostError: it does not answer.
+    """
+    tagged = page.tagged_commit()
+    if tagged != head:
+        raise Refused(
+            f"tag {page.tag} in {page.repository}: expected on {head}, found {tagged or 'none'}. To fix it: git push"
+            f" origin {page.tag}"
+        )
 
 
 def check_audit(distribution: Distribution, today: datetime.date) -> None:
@@ -364,12 +381,7 @@ def upload(
         HostError: the host or the connection failed; uploaded files stay in a draft.
     """
     tag = page.tag
-    tagged = page.tagged_commit()
-    if tagged != head:
-        raise Refused(
-            f"tag {tag} in {page.repository}: expected on {head}, found {tagged or 'none'}. To fix it: git push origin"
-            f" {tag}"
-        )
+    check_hosts_tag(page, head)
     releases = page.find()
     if key:
         distribution = sign(page, releases, distribution, key, scratch)
@@ -437,12 +449,15 @@ def remedy(error: HostError, repository: str) -> str:
     return f"check the network and the proxy, then {again}"
 
 
-def publish(options: argparse.Namespace) -> None:
-    """Checks everything that this machine can check, then uploads.
+def prepare(options: argparse.Namespace, expected: str) -> tuple[ReleasePage, str]:
+    """Checks what needs no built file; returns the page to upload to, and the commit that is checked out.
+
+    Args:
+        options: see `main`.
+        expected: the tag that the version requires.
 
     Raises:
         Refused: see the message.
-        HostError: likewise.
     """
     environment = os.environ
     if "BUILD_WORKSPACE_DIRECTORY" not in environment:
@@ -450,28 +465,21 @@ def publish(options: argparse.Namespace) -> None:
             "publish: expected to be run by Bazel in a checkout, found no BUILD_WORKSPACE_DIRECTORY. To run it:"
             f" {_COMMAND}"
         )
-    distribution = Distribution.read(options.dist)
     tag = (
         options.tag
         or (environment.get("GITHUB_REF_NAME") if environment.get("GITHUB_REF_TYPE") == "tag" else None)
-        or distribution.tag
+        or expected
     )
     if not TAG.fullmatch(tag):
         raise Refused(
-            f"tag {tag}: expected vX.Y.Z with three plain numbers, found {tag!r}. To fix it: git tag {distribution.tag}"
+            f"tag {tag}: expected vX.Y.Z with three plain numbers, found {tag!r}. To fix it: git tag {expected}"
         )
-    if tag != distribution.tag:
+    if tag != expected:
         raise Refused(
-            f"tag {tag}: expected {distribution.tag}, the version in version.bzl, found {tag}. "
-            f"To fix it: git tag {distribution.tag}, or change VERSION in version.bzl"
+            f"tag {tag}: expected {expected}, the version in version.bzl, found {tag}. "
+            f"To fix it: git tag {expected}, or change VERSION in version.bzl"
         )
     head = check_checkout(pathlib.Path(environment["BUILD_WORKSPACE_DIRECTORY"]), tag)
-    if distribution.revision != head:
-        raise Refused(
-            f"{FACTS}: expected files built from {head}, found {distribution.revision}. To build them: {_COMMAND}"
-        )
-    if not options.accept_audit:
-        check_audit(distribution, datetime.datetime.now(datetime.UTC).date())
     set_here = json.loads(options.settings.read_text())["release_repository"]
     repository = options.repository or set_here or environment.get("GITHUB_REPOSITORY", "")
     if not _REPOSITORY.fullmatch(repository):
@@ -482,19 +490,29 @@ def publish(options: argparse.Namespace) -> None:
     if not os.access(options.gh, os.X_OK):
         raise Refused(f"gh: expected at {options.gh}, found none. To fetch it: {_COMMAND}")
     page = ReleasePage(options.gh.absolute(), repository, tag)
-    if options.dry_run:
-        for name, digest in sorted(distribution.sums.items()):
-            print(f"would upload  {digest}  {name}")
-        print(f"would publish {tag} in {repository}; the host was not contacted")
-        return
-    if not page.has_credentials():
+    if not options.dry_run and not page.has_credentials():
         raise Refused(
             "credentials: expected GH_TOKEN, GITHUB_TOKEN or gh's own login, found none. To fix it: export GH_TOKEN, or"
             " gh auth login"
         )
+    return page, head
+
+
+def check_revision(head: str, revision: str) -> None:
+    """Checks that files are built from the commit that is checked out.
+
+    Raises:
+        Refused: they are not.
+    """
+    if revision != head:
+        raise Refused(f"{FACTS}: expected files built from {head}, found {revision}. To build them: {_COMMAND}")
+
+
+@contextlib.contextmanager
+def refusing(repository: str) -> Iterator[None]:
+    """Says what to do where the key or the host fails."""
     try:
-        with signing.key(options, dict(environment)) as key, tempfile.TemporaryDirectory() as scratch:
-            upload(page, distribution, head, key, pathlib.Path(scratch))
+        yield
     except signing.SigningError as error:
         raise Refused(str(error)) from None
     except HostError as error:
@@ -503,10 +521,55 @@ def publish(options: argparse.Namespace) -> None:
         ) from None
 
 
+def check(options: argparse.Namespace) -> None:
+    """Says what can be said before the tests have run: of the arguments, the checkout, the key and the host's answer.
+
+    Raises:
+        Refused: see the message.
+    """
+    page, head = prepare(options, f"v{options.version}")
+    if not options.stamped:
+        check_revision(head, UNSTAMPED)
+    if options.dry_run:
+        return
+    with refusing(page.repository):
+        signing.check(options, dict(os.environ))
+        check_hosts_tag(page, head)
+    print("publish: the checkout, the key and the host's answer are good; the tests are next", file=sys.stderr)
+
+
+def publish(options: argparse.Namespace) -> None:
+    """Checks everything that this machine can check, then uploads.
+
+    Raises:
+        Refused: see the message.
+    """
+    distribution = Distribution.read(options.dist)
+    page, head = prepare(options, distribution.tag)
+    check_revision(head, distribution.revision)
+    if not options.accept_audit:
+        check_audit(distribution, datetime.datetime.now(datetime.UTC).date())
+    if options.dry_run:
+        for name, digest in sorted(distribution.sums.items()):
+            print(f"would upload  {digest}  {name}")
+        print(f"would publish {page.tag} in {page.repository}; the host was not contacted")
+        return
+    with (
+        refusing(page.repository),
+        signing.key(options, dict(os.environ)) as key,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        upload(page, distribution, head, key, pathlib.Path(scratch))
+
+
 def main() -> int:
     parser = arguments.Parser(_TARGET, __doc__)
-    for flag in ("--dist", "--gh", "--settings"):
+    for flag in ("--gh", "--settings"):
         parser.add_argument(flag, type=pathlib.Path, required=True, help=argparse.SUPPRESS)
+    # Without files it only checks, for this version.
+    parser.add_argument("--dist", type=pathlib.Path, help=argparse.SUPPRESS)
+    parser.add_argument("--version", help=argparse.SUPPRESS)
+    parser.add_argument("--stamped", action="store_true", help=argparse.SUPPRESS)
     signing.add_arguments(parser)
     parser.add_argument(
         "--accept-audit",
@@ -520,8 +583,9 @@ def main() -> int:
     parser.add_argument(
         "--dry-run", action="store_true", help="check what this machine can, list the uploads, contact no host"
     )
+    options = parser.parse_args()
     try:
-        publish(parser.parse_args())
+        (publish if options.dist else check)(options)
     except Refused as refusal:
         errors.tell("publish", refusal)
         return 1

@@ -265,6 +265,17 @@ class Registry:
 
         return self._again(ask, r"status code (429|5\d\d)|connection broke")
 
+    def check_access(self) -> None:
+        """Checks that the registry lets these credentials push.
+
+        Raises:
+            PushError: it does not, or does not answer.
+        """
+        try:
+            lookup.check_push(self.repository, self.plain, self.environments["oras"])
+        except lookup.LookupFailed as error:
+            raise PushError(f"{self.repository}: beginning an upload: {self.explain(str(error))}") from None
+
     def check_served(self, digest: str, tag: str) -> None:
         """Checks that the registry, or what answers for it, serves what it has accepted.
 
@@ -424,8 +435,14 @@ def check_repository(repository: str) -> str:
     return repository
 
 
-def check_tags(tags: list[str], version: str, image: Image) -> list[str]:
+def check_tags(tags: list[str], version: str, name: str, labels: dict[str, str]) -> list[str]:
     """The tags to set: the given ones, or the version of a release build.
+
+    Args:
+        tags: the given ones.
+        version: this build's.
+        name: of the image, for messages.
+        labels: the image's, or those that it will have.
 
     Raises:
         PushError: one is malformed or looks like a version that this build is not, or none is given for a build that is
@@ -436,7 +453,7 @@ def check_tags(tags: list[str], version: str, image: Image) -> list[str]:
             raise PushError(
                 f"--tag: expected up to 128 letters, digits, '_', '.', '-', not starting with '.' or '-', found {tag!r}"
             )
-    stamped = image.labels().get(_REVISION, UNSTAMPED) != UNSTAMPED
+    stamped = labels.get(_REVISION, UNSTAMPED) != UNSTAMPED
     if not tags and not stamped:
         raise PushError(
             f"no tag: pass --tag TAG; the version, {version}, is the default only in a release build (--config=release)"
@@ -451,19 +468,19 @@ def check_tags(tags: list[str], version: str, image: Image) -> list[str]:
             )
         if not stamped:
             raise PushError(
-                f"--tag {tag}: looks like a version, and {image.name} is {UNSTAMPED}: build it of a commit, with"
+                f"--tag {tag}: looks like a version, and {name} is {UNSTAMPED}: build it of a commit, with"
                 " --config=release, or push it under a tag that is no version"
             )
-        if image.labels().get(_VERSION) != version:
+        if labels.get(_VERSION) != version:
             raise PushError(
-                f"--tag {tag}: expected {image.name} to be labelled with version {version}, found"
-                f" {image.labels().get(_VERSION, 'none')}"
+                f"--tag {tag}: expected {name} to be labelled with version {version}, found"
+                f" {labels.get(_VERSION, 'none')}"
             )
     return tags
 
 
-def plan(options: argparse.Namespace, open_files: contextlib.ExitStack) -> list[tuple[Image, str, Registry, list[str]]]:
-    """Decides which image, with which digest and tags, goes to which repository. Sends nothing.
+def destinations(options: argparse.Namespace, open_files: contextlib.ExitStack) -> list[tuple[Image, Registry]]:
+    """Decides which image goes to which repository. Contacts no registry.
 
     Args:
         options: see `parse`.
@@ -472,7 +489,6 @@ def plan(options: argparse.Namespace, open_files: contextlib.ExitStack) -> list[
     Raises:
         PushError: an argument is wrong.
         credentials.CredentialsError: a file with credentials is unusable.
-        stamp.Untested: an image is not what the tests passed on.
     """
     settings = json.loads(options.settings.read_text())
     repository = check_repository(options.repository or settings["image_repository"])
@@ -484,16 +500,57 @@ def plan(options: argparse.Namespace, open_files: contextlib.ExitStack) -> list[
         images = [image for image in images if image.name == options.image]
     elif "{image}" not in repository:
         images = images[:1]
-    tested = json.loads(options.gate.read_text())
     tools = {"oras": os.path.abspath(options.oras), "cosign": os.path.abspath(options.cosign)}
-    planned = []
+    decided = []
     for image in images:
-        digest = stamp.check(tested, image.layout)
         place = repository.replace("{image}", image.name)
         environment = open_files.enter_context(credentials.docker_config(place, dict(os.environ)))
-        registry = Registry(place, tools, options.insecure, environment, options.keyless)
-        planned.append((image, digest, registry, check_tags(options.tag, options.version, image)))
-    return planned
+        decided.append((image, Registry(place, tools, options.insecure, environment, options.keyless)))
+    return decided
+
+
+def plan(options: argparse.Namespace, open_files: contextlib.ExitStack) -> list[tuple[Image, str, Registry, list[str]]]:
+    """Decides which image, with which digest and tags, goes to which repository. Sends nothing.
+
+    Args:
+        options, open_files: see `destinations`.
+
+    Raises:
+        PushError, credentials.CredentialsError: see `destinations`.
+        stamp.Untested: an image is not what the tests passed on.
+    """
+    tested = json.loads(options.gate.read_text())
+    return [
+        (
+            image,
+            stamp.check(tested, image.layout),
+            registry,
+            check_tags(options.tag, options.version, image.name, image.labels()),
+        )
+        for image, registry in destinations(options, open_files)
+    ]
+
+
+def check(options: argparse.Namespace, open_files: contextlib.ExitStack) -> None:
+    """Says what can be said before the tests have run: of the arguments, the key, and what the registry allows.
+
+    Args:
+        options, open_files: see `destinations`.
+
+    Raises:
+        PushError, credentials.CredentialsError: see `destinations`; or the registry does not let these push.
+        signing.SigningError: there is no usable key.
+    """
+    labels = {_VERSION: options.version, _REVISION: "to come" if options.stamped else UNSTAMPED}
+    decided = destinations(options, open_files)
+    for image, _ in decided:
+        check_tags(options.tag, options.version, image.name, labels)
+    if options.dry_run:
+        return
+    signing.check(options, dict(os.environ))
+    for _, registry in decided:
+        registry.check_access()
+    say("push: the arguments, the key and the registry's answer are good; the tests are next")
 
 
 def check_version_tags(registry: Registry, digest: str, tags: list[str], version: str) -> None:
@@ -569,8 +626,10 @@ def push(options: argparse.Namespace, open_files: contextlib.ExitStack) -> None:
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = arguments.Parser("//images:push", __doc__)
-    for fixed in ("--gate", "--settings"):
-        parser.add_argument(fixed, type=pathlib.Path, required=True, help=argparse.SUPPRESS)
+    # Without the gate's output it only checks, and the layouts are names.
+    parser.add_argument("--gate", type=pathlib.Path, help=argparse.SUPPRESS)
+    parser.add_argument("--stamped", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--settings", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
     for fixed in ("--oras", "--version"):
         parser.add_argument(fixed, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--layout", type=arguments.named_path, action="append", required=True, help=argparse.SUPPRESS)
@@ -618,7 +677,7 @@ def main() -> int:
     options.tagged = []
     try:
         with contextlib.ExitStack() as open_files:
-            push(options, open_files)
+            (push if options.gate else check)(options, open_files)
         return 0
     except (PushError, credentials.CredentialsError, signing.SigningError, stamp.Untested) as error:
         code, reason = 1, str(error)

@@ -96,6 +96,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unsigned", action="store_true", help="publish without signatures")
 
 
+def _reference(options: argparse.Namespace, environment: dict[str, str]) -> str:
+    """The key in cosign's form."""
+    if options.key:
+        if not options.key.is_file():
+            raise SigningError(
+                f"--key: expected a file with a cosign private key, found none at {options.key}; {_HOW_TO_MAKE}"
+            )
+        return str(options.key.absolute())
+    if environment.get("COSIGN_PRIVATE_KEY"):
+        return "env://COSIGN_PRIVATE_KEY"
+    raise SigningError(
+        f"no signing key: pass --key FILE or set COSIGN_PRIVATE_KEY ({_HOW_TO_MAKE}); --unsigned skips signing"
+    )
+
+
+def check(options: argparse.Namespace, environment: dict[str, str]) -> None:
+    """Checks the key before it is needed, without asking for its password.
+
+    Raises:
+        SigningError: there is no key, or its password is known and wrong.
+    """
+    if options.unsigned:
+        return
+    if "COSIGN_PASSWORD" not in environment and sys.stdin and sys.stdin.isatty():
+        _reference(options, environment)
+        return
+    with key(options, environment):
+        pass
+
+
 @contextlib.contextmanager
 def key(options: argparse.Namespace, environment: dict[str, str]) -> Iterator[Key | None]:
     """The key that the options and the environment name, or None for --unsigned.
@@ -111,18 +141,7 @@ def key(options: argparse.Namespace, environment: dict[str, str]) -> Iterator[Ke
         print("not signed (--unsigned): nobody can verify that this comes from you", file=sys.stderr)
         yield None
         return
-    if options.key:
-        if not options.key.is_file():
-            raise SigningError(
-                f"--key: expected a file with a cosign private key, found none at {options.key}; {_HOW_TO_MAKE}"
-            )
-        reference = str(options.key.absolute())
-    elif environment.get("COSIGN_PRIVATE_KEY"):
-        reference = "env://COSIGN_PRIVATE_KEY"
-    else:
-        raise SigningError(
-            f"no signing key: pass --key FILE or set COSIGN_PRIVATE_KEY ({_HOW_TO_MAKE}); --unsigned skips signing"
-        )
+    reference = _reference(options, environment)
     cosign = os.path.abspath(options.cosign)
     environment = tool_environment.only(environment, *tool_environment.SIGNING_KEY)
     with tempfile.TemporaryDirectory() as scratch:

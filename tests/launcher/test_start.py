@@ -96,6 +96,74 @@ def test_every_argument_as_it_was(machine: Launcher) -> None:
     assert got[-len(given) :] == given
 
 
+def runs(done: subprocess.CompletedProcess) -> list[list[str]]:
+    """The arguments of each run of Bazel, from its command on."""
+    started = done.stdout.split("pid ")[1:]
+    found = [re.findall(r"^argument (.*)$", text, re.MULTILINE) for text in started]
+    return [each[each.index("run") + 1 :] for each in found]
+
+
+@pytest.mark.parametrize(
+    ("target", "check"),
+    [
+        ("//images:push", "//release:push_check"),
+        ("@//images:push", "//release:push_check"),
+        ("images:push", "//release:push_check"),
+        ("//release:push", "//release:push_check"),
+        ("//release:publish", "//release:publish_check"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (["--config=upstream"], ["--", "--tag", "one"]),
+        (["--config=upstream", "--jobs", "4", "-c", "opt"], ["--verbose_failures", "--", "--tag", "one"]),
+        (["--config=upstream", "--"], ["--tag", "one"]),
+    ],
+    ids=["", "more options", "--"],
+)
+def test_what_waits_for_tests_is_checked_before(
+    machine: Launcher, target: str, check: str, before: list[str], after: list[str]
+) -> None:
+    done = machine.run_launcher("run", *before, target, *after, BAZEL_REAL=machine.real)
+    assert done.returncode == 0, done.stderr
+    assert runs(done) == [[*before, check, *after], [*before, target, *after]]
+
+
+def test_what_a_check_refuses_is_not_run(machine: Launcher) -> None:
+    done = machine.run_launcher(
+        "run", "--config=upstream", "//images:push", "--", "--tga", BAZEL_REAL=machine.real, FAKE_EXIT="2"
+    )
+    assert (done.returncode, runs(done)) == (2, [["--config=upstream", "//release:push_check", "--", "--tga"]])
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_needs_no_tests(machine: Launcher, flag: str) -> None:
+    done = machine.run_launcher("run", "--config=upstream", "//images:push", "--", flag, BAZEL_REAL=machine.real)
+    assert runs(done) == [["--config=upstream", "//release:push_check", "--", flag]]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["//images:run", "--", "//images:push"],
+        ["--config", "upstream", "//a:b", "//images:push"],
+        ["--script_path=x", "//images:push"],
+        [],
+    ],
+    ids=" ".join,
+)
+def test_nothing_else_is_checked(machine: Launcher, given: list[str]) -> None:
+    done = machine.run_launcher("run", "--config=upstream", *given, BAZEL_REAL=machine.real)
+    assert runs(done) == [["--config=upstream", *given]]
+
+
+def test_a_check_checks_nothing_itself(machine: Launcher) -> None:
+    """Where Bazel is a program that leads back to tools/bazel, for example."""
+    given = ["--config=upstream", "//images:push"]
+    assert runs(machine.run_launcher("run", *given, BAZEL_REAL=machine.real, MLC_LAUNCHER_CHECKS="1")) == [given]
+
+
 # What .bazelrc says of a release.
 RELEASE = [
     "--stamp",

@@ -91,6 +91,14 @@ class Release:
             self.command(*arguments, *keys), env={**self.environment, **environment}, capture_output=True, text=True
         )
 
+    def check(self, *arguments: str, signed: bool = True, **environment: str) -> subprocess.CompletedProcess:
+        """What tools/bazel runs before the tests."""
+        command = [each for each in self.command(*arguments) if not each.startswith(("--gate=", "--document="))]
+        keys = ["--key", str(self.key)] if signed else []
+        return subprocess.run(
+            [*command, *keys], env={**self.environment, **environment}, capture_output=True, text=True
+        )
+
     def tool(self, name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         return subprocess.run(
             [TOOLS[name], *arguments], env={**self.environment, **environment}, capture_output=True, text=True

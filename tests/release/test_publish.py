@@ -7,6 +7,7 @@ The real gh and git run, against tests/release/fake_github.py.
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import json
 import os
@@ -107,9 +108,17 @@ class Checkout:
         )
 
     def publish(
-        self, *arguments: str, gh: pathlib.Path = GH, keys: tuple[str, ...] = ("--unsigned",), **environment: str
+        self,
+        *arguments: str,
+        gh: pathlib.Path = GH,
+        keys: tuple[str, ...] = ("--unsigned",),
+        tested: bool = True,
+        **environment: str,
     ) -> subprocess.CompletedProcess:
-        """Runs the program as Bazel does, with the host's environment and these variables, except for empty ones."""
+        """Runs the program as Bazel does, with the host's environment and these variables, except for empty ones.
+
+        Without `tested`, as tools/bazel does before the tests.
+        """
         variables = {
             "PATH": os.path.dirname(GIT),
             "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
@@ -121,7 +130,7 @@ class Checkout:
         variables |= self.host.environment | environment
         command = [sys.executable, "-m", "release.private.publish"]
         command += [
-            f"--dist={self.dist}",
+            *([f"--dist={self.dist}"] if tested else ["--version=0.1.0", "--stamped"]),
             f"--gh={gh}",
             f"--cosign={COSIGN}",
             f"--settings={self.settings}",
@@ -570,6 +579,48 @@ def test_refuses(checkout: Checkout, break_it: Callable[[Checkout], Any]) -> Non
     expected = break_it(checkout)
     assert expected in checkout.refusal()
     assert checkout.host.writes == []
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        untracked,
+        changed,
+        no_tag,
+        tag_elsewhere,
+        no_repository,
+        tag_elsewhere_on_the_host,
+        tag_not_on_the_host,
+        no_checkout,
+        folder_of_another_checkout,
+    ],
+)
+def test_what_needs_no_file_is_refused_before_the_tests(
+    checkout: Checkout, break_it: Callable[[Checkout], Any]
+) -> None:
+    expected = break_it(checkout)
+    assert expected in checkout.refusal(tested=False)
+
+
+def test_credentials_tag_and_key_are_checked_before_the_tests(checkout: Checkout) -> None:
+    refusal = functools.partial(checkout.refusal, tested=False)
+    assert "expected GH_TOKEN, GITHUB_TOKEN or gh's own login, found none" in refusal(GH_TOKEN="")
+    assert "Bad credentials" in refusal(GH_TOKEN="another")
+    assert "expected v0.1.0, the version in version.bzl, found v0.2.0" in refusal("--tag=v0.2.0")
+    assert "no signing key" in refusal(keys=())
+    assert "--key: expected a file with a cosign private key, found none at" in refusal(keys=("--key=absent",))
+    done = checkout.publish(tested=False)
+    assert (done.returncode, done.stdout) == (0, "") and "good; the tests are next" in done.stderr
+    assert checkout.host.writes == []
+
+
+def test_an_unstamped_build_is_refused_before_it_begins(checkout: Checkout) -> None:
+    command = [sys.executable, "-m", "release.private.publish", f"--gh={GH}", f"--cosign={COSIGN}", "--version=0.1.0"]
+    command += [f"--settings={checkout.settings}", "--unsigned", "--dry-run"]
+    environment = {"PATH": os.path.dirname(GIT), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    environment |= {"BUILD_WORKSPACE_DIRECTORY": str(checkout.work)} | checkout.host.environment
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and unstamped(checkout) in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("break_it", [old_audit, partial_audit])

@@ -776,6 +776,10 @@ def test_missing_and_wrong_credentials_are_said_in_one_line(
         )
         assert expected.format(host=host, file=file) in said
         assert "mistyped" not in said
+        before = one_line(
+            release.check("--repository", f"{host}/team/small", "--tag", "one", REGISTRY_AUTH_FILE=str(file))
+        )
+        assert expected.format(host=host, file=file) in before
 
 
 # Bad input ----------------------------------------------------------------------------------------------------------
@@ -807,10 +811,12 @@ TO = ("--repository", "127.0.0.1:9/team/small")
         ((*TO, "--tag", "one"), "the registry does not answer: check --repository and the network"),
     ],
 )
+@pytest.mark.parametrize("tested", [False, True])
 def test_bad_input_gets_one_line_and_a_non_zero_exit(
-    release: Release, arguments: tuple[str, ...], expected: str
+    release: Release, arguments: tuple[str, ...], expected: str, tested: bool
 ) -> None:
-    done = release.push(*arguments, signed="--key" not in arguments)
+    """Before the tests, too."""
+    done = (release.push if tested else release.check)(*arguments, signed="--key" not in arguments)
     said = one_line(done)
     assert expected in said
     assert len([line for line in done.stderr.splitlines() if not line.startswith("push: small sha256:")]) == 1, (
@@ -829,14 +835,70 @@ def test_bad_input_gets_one_line_and_a_non_zero_exit(
         ),
     ],
 )
+@pytest.mark.parametrize("tested", [False, True])
 def test_without_a_good_key_nothing_is_sent(
-    release: Release, server: Proxy, environment: dict[str, str], expected: str
+    release: Release, server: Proxy, environment: dict[str, str], expected: str, tested: bool
 ) -> None:
-    done = release.push(
+    done = (release.push if tested else release.check)(
         "--repository", f"{server.host}/team/small", "--tag", "one", signed="KEY" in environment, **environment
     )
     assert expected in one_line(done)
     assert server.requests == []
+
+
+def test_a_check_asks_for_an_upload_and_cancels_it(release: Release, server: Proxy) -> None:
+    done = release.check("--repository", f"{server.host}/team/small", "--tag", "one")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "good; the tests are next" in done.stderr
+    assert [(request.method, request.size, request.status) for request in server.requests] == [
+        ("POST", 0, 202),
+        ("DELETE", 0, 204),
+    ]
+    assert release.tags(f"{server.host}/team/small") == set()
+
+
+def test_a_dry_check_contacts_no_registry(release: Release, server: Proxy) -> None:
+    done = release.check("--repository", f"{server.host}/team/small", "--tag", "one", "--dry-run")
+    assert (done.returncode, server.requests) == (0, []), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "meaning"),
+    [
+        (401, "the registry requires other credentials: found no file with any"),
+        (403, "these credentials may not push here"),
+        (404, "the registry does not know this repository: create it first"),
+        (503, "the registry has failed: run again"),
+    ],
+)
+def test_what_the_registry_refuses_is_said_before_the_tests(
+    release: Release, server: Proxy, status: int, meaning: str
+) -> None:
+    server.faults.append(Fault("POST", "uploads/", status))
+    said = one_line(release.check("--repository", f"{server.host}/team/small", "--tag", "one"))
+    assert f"beginning an upload: {meaning}" in said, said
+
+
+@pytest.mark.parametrize(
+    ("stamped", "tags", "expected"),
+    [
+        (False, [], "no tag: pass --tag TAG"),
+        (False, ["1.2.3"], "looks like a version, and small is unstamped"),
+        (True, ["1.2.4"], "looks like a version, and this build is version 1.2.3"),
+        (True, [], None),
+        (True, ["v1.2"], None),
+        (False, ["nightly"], None),
+    ],
+)
+def test_tags_are_checked_before_the_tests(
+    release: Release, server: Proxy, stamped: bool, tags: list[str], expected: str | None
+) -> None:
+    done = release.check(
+        *("--repository", f"{server.host}/team/small"),
+        *(word for tag in tags for word in ("--tag", tag)),
+        *(["--stamped"] if stamped else []),
+    )
+    assert (expected or "good; the tests are next") in done.stderr and done.returncode == (1 if expected else 0)
 
 
 def test_help_names_every_option() -> None:

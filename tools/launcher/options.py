@@ -58,6 +58,26 @@ def end_of_options(arguments: Sequence[str]) -> int:
     return _scan(arguments)[1]
 
 
+def first_residue(arguments: Sequence[str], start: int) -> int | None:
+    """Returns the index of the first argument that is no option, such as the target of `run`, or None.
+
+    Args:
+      arguments: a whole command line.
+      start: where the options of the command begin.
+    """
+    from . import bazel_options
+
+    position = start
+    while position < len(arguments):
+        argument = arguments[position]
+        if argument == "--":
+            return position + 1 if position + 1 < len(arguments) else None
+        if not argument.startswith("-"):
+            return position
+        position += 2 if argument in bazel_options.WITH_VALUE else 1
+    return None
+
+
 def pairs(arguments: Sequence[str]) -> list[tuple[str, str | None]]:
     """Returns the options of a command with their values, in either spelling; one without a value has None.
 

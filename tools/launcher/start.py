@@ -275,6 +275,13 @@ def main(arguments: list[str]) -> NoReturn:
             # Python ignores these, and Bazel and all that it starts would inherit it.
             for name in ("SIGPIPE", "SIGXFSZ"):
                 signal.signal(getattr(signal, name), signal.SIG_DFL)
+            if line.command == "run":
+                from . import checks
+
+                # With the options that Bazel gets, not those that were given.
+                command[1:], code = checks.before(program, options.CommandLine(command[1:]))
+                if code:
+                    os._exit(code)
             os.execv(program, command)
     except KeyboardInterrupt:
         code = 130
