@@ -25,6 +25,7 @@ from . import (
     hub,
     lifecycle,
     metrics,
+    openai_api,
     request_check,
     rotation,
     startup,
@@ -38,6 +39,7 @@ rotation.install()
 hub.install()
 engine_watch.install()
 request_check.install()
+openai_api.install()
 health.install()
 metrics.install()
 access.install()

@@ -18,9 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import fastapi
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.middleware import Middleware
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -29,7 +26,7 @@ from mlc_llm.interface import serve as interface
 from mlc_llm.serve.entrypoints import microserving_entrypoints
 from mlc_llm.serve.server import ServerContext
 
-from . import health, lifecycle, request_body
+from . import health, lifecycle, openai_api, openai_errors
 
 KEY_VARIABLE = "MLC_LLM_API_KEY"
 
@@ -71,7 +68,9 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self._may(scope):
-            answer = JSONResponse({"detail": "Invalid API Key"}, 401, {"WWW-Authenticate": "Bearer"})
+            answer = openai_errors.response(
+                401, "Invalid API Key", code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}
+            )
             await answer(scope, receive, send)
         elif scope["type"] == "websocket":
             # The server has none, so nothing checks a key there.
@@ -171,9 +170,7 @@ def install() -> None:
             return microserving_entrypoints.app if chosen.enable_microserving else fastapi.APIRouter()
 
     def run(app: fastapi.FastAPI, **_: Any) -> None:
-        # The last one is next to the routes, so that its answers have the headers of CORS.
-        app.user_middleware.append(Middleware(request_body.CheckBodies))
-        app.exception_handler(RequestValidationError)(request_body.answer_invalid)
+        openai_api.put_in_front(app)
         limited = RequestBodyLimitMiddleware(app, chosen.max_request_bytes)
         lifecycle.serve_application(Guard(limited, ServerContext.current().api_key, chosen.protect_metrics))
 

@@ -40,6 +40,17 @@ and 3 s for the 1,000 bytes that models with 128,000 tokens get. Fewer would ref
 
 TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 
+DEFINITIONS = ("$defs", "definitions")
+"""Keywords with the targets of `$ref`: today's, and that of drafts before 2019-09."""
+
+UNENFORCED = (
+    *("contains", "dependentRequired", "dependentSchemas", "else", "exclusiveMaximum", "exclusiveMinimum", "format"),
+    *("if", "maxContains", "maxItems", "maxLength", "maxProperties", "maximum", "minContains", "minItems", "minLength"),
+    *("minProperties", "minimum", "multipleOf", "not", "pattern", "patternProperties", "propertyNames", "then"),
+    "uniqueItems",
+)
+"""Keywords that the engine's grammars do not have."""
+
 ANY: dict[str, Any] = {}
 
 
@@ -65,12 +76,39 @@ def simplify(text: str, vocabulary: int) -> str:
             raise ValueError
     except (ValueError, RecursionError):
         raise SchemaError("expected a JSON schema, an object as text") from None
-    definitions = schema.get("$defs", {})
-    simple = _Simplifier(definitions if isinstance(definitions, dict) else {}, vocabulary).visit(schema, 0)
+    simple = _Simplifier(_definitions(schema), vocabulary).visit(schema, 0)
     if simple == ANY or set(simple) == {"type"}:
         # xgrammar has rules for these, and then makes none with the name `root`.
         simple = {"anyOf": [simple]}
     return json.dumps(simple, ensure_ascii=False)
+
+
+def unenforced(schema: Any) -> list[str]:
+    """Returns the keywords in a schema, of any depth, that the grammar of an answer would lack."""
+    found: set[str] = set()
+    waiting = [schema]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, list):
+            waiting += each
+        elif isinstance(each, dict):
+            found |= each.keys() & set(UNENFORCED)
+            found |= {"allOf"} if len(each.get("allOf", ())) > 1 else set()
+            for keyword, value in each.items():
+                if keyword in ("properties", *DEFINITIONS) and isinstance(value, dict):
+                    waiting += value.values()  # Its keys are names.
+                elif keyword not in ("const", "default", "enum", "examples"):
+                    waiting.append(value)
+    return sorted(found)
+
+
+def _definitions(schema: dict[str, Any]) -> dict[str, Any]:
+    """Returns the targets of references in a schema."""
+    found: dict[str, Any] = {}
+    for keyword in DEFINITIONS:
+        if isinstance(schema.get(keyword), dict):
+            found |= schema[keyword]
+    return found
 
 
 class _Simplifier:
@@ -106,16 +144,30 @@ class _Simplifier:
                 " such as lists and trees, are not supported"
             )
         self._count()
+        if depth and "$id" in schema:
+            # A resource in another one: references in it are to its own definitions (JSON Schema 2020-12, 8.2.1).
+            self._count(parts=0, copied=len(schema))
+            outer, self.definitions = self.definitions, _definitions(schema)
+            try:
+                return self.visit({name: value for name, value in schema.items() if name != "$id"}, depth)
+            finally:
+                self.definitions = outer
         if "$ref" in schema:
             return self._reference(schema, depth)
         if "const" in schema:
             return {"const": self._value(schema["const"])}
         if "enum" in schema:
             return {"enum": [self._value(value) for value in self._array(schema, "enum")]}
-        if "anyOf" in schema:
-            return {"anyOf": [self.visit(each, depth + 1) for each in self._array(schema, "anyOf")]}
+        for keyword in ("anyOf", "oneOf"):
+            if keyword in schema:
+                return {"anyOf": [self.visit(each, depth + 1) for each in self._array(schema, keyword)]}
+        if isinstance(schema.get("allOf"), list) and len(schema["allOf"]) == 1:
+            return self.visit(schema["allOf"][0], depth + 1)
         if "type" in schema:
             kind = schema["type"]
+            if isinstance(kind, list):
+                kinds = self._array(schema, "type")
+                return {"anyOf": [self.visit({**schema, "type": each}, depth + 1) for each in kinds]}
             if kind not in TYPES:
                 raise SchemaError(f"type: expected one of {', '.join(TYPES)}, found {_short(kind)}")
             if kind == "array":
@@ -127,11 +179,11 @@ class _Simplifier:
         reference = schema["$ref"]
         if not isinstance(reference, str):
             raise SchemaError(f"$ref: expected text, found {_short(reference)}")
-        prefix, found, name = reference.partition("#/$defs/")
-        if prefix or not found:
+        keyword, found, name = reference.partition("/")[2].partition("/")
+        if not (reference.startswith("#/") and keyword in DEFINITIONS and found):
             return ANY  # Upstream ignores other references, among them "#".
         if name not in self.definitions:
-            raise SchemaError(f"$ref: expected a name in $defs, found {_short(name)}")
+            raise SchemaError(f"$ref: expected a name in {keyword}, found {_short(name)}")
         target = self.definitions[name]
         if isinstance(target, dict):
             self._count(parts=0, copied=len(target) + len(schema))

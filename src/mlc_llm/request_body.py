@@ -1,39 +1,33 @@
 """Checks the body of every request before FastAPI parses it and pydantic validates it.
 
 Both work in the thread that answers all clients, and neither stops at the first error: for 2 MiB of `"stop":[1,1,…]`
-they made a million errors, each with the whole input, in 40 s and 1.6 GB. `CheckBodies` therefore counts what a body
-contains before anything parses it, parses it in another thread, and validates the items of lists one at a time. What
-passes costs FastAPI little, and a request with a wrong type has few errors left.
+they made a million errors, each with the whole input, in 40 s and 1.6 GB. `openai_api` therefore lets these functions
+count what a body contains before anything parses it, parse it in another thread, and validate the items of lists one at
+a time. What passes costs FastAPI little, and a request with a wrong type has few errors left.
 
 The limits are in `request_check`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-import fastapi
 import pydantic
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive
 
 from mlc_llm.protocol import openai_api_protocol as protocol
 
 from . import request_check
+from .openai_errors import RequestError, clip, describe
+
+NO_JSON = object()
+"""Stands for the content of a body that is not JSON."""
 
 SHORT_BODY = 8 << 10
 """Bodies up to this size are checked at once, in a few ms. Longer ones wait for the thread that checks them."""
-
-MAX_ERRORS = 4
-MAX_ERROR_LENGTH = 200
-"""Of the errors in an answer, and of the characters of one. A client chooses the names in it."""
 
 LONG_FIELDS = ("input", "messages", "prompt", "response_format", "suffix", "tools")
 """All other fields of a request are short."""
@@ -47,60 +41,7 @@ ITEMS = {
 """Types of the items of lists and objects. `logit_bias` is checked as one object per item."""
 
 
-class BodyError(ValueError):
-    """A body is refused. The message is one line for the client who sent it.
-
-    Args:
-        message: what was expected and what was found.
-        status: 400 over a limit, 422 for wrong types, like FastAPI.
-        field: the field of the request, if it is known.
-    """
-
-    def __init__(self, message: str, status: int = 400, field: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.field = field
-
-
-class CheckBodies:
-    """Reads bodies, refuses those over a limit, and passes on the others (ASGI 3).
-
-    Args:
-        app: the application that parses them.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-        # One thread: memory for one body at a time, however many clients send one.
-        self._pool = concurrent.futures.ThreadPoolExecutor(1, "check_body")
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        try:
-            body = await _read(receive)
-            if body is None:
-                return
-            if len(body) <= SHORT_BODY:
-                check_body(body)
-            else:
-                await asyncio.get_running_loop().run_in_executor(self._pool, check_body, body)
-        except BodyError as error:
-            await _refusal(error.status, str(error), error.field)(scope, receive, send)
-            return
-        except HTTPException as error:  # The body is larger than --max-request-bytes.
-            await _refusal(error.status_code, error.detail)(scope, receive, send)
-            return
-        pending = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def replay() -> Any:
-            return pending.pop() if pending else await receive()
-
-        await self.app(scope, replay, send)
-
-
-async def _read(receive: Receive) -> bytes | None:
+async def read(receive: Receive) -> bytes | None:
     """Returns the whole body, or None if the client disconnects before its end."""
     body = bytearray()
     while True:
@@ -112,22 +53,23 @@ async def _read(receive: Receive) -> bytes | None:
             return bytes(body)
 
 
-def check_body(body: bytes) -> None:
-    """Refuses a body that is costly to parse or to validate. Bodies that are not JSON pass: routes refuse them.
+def parse(body: bytes) -> Any:
+    """Returns the content of a body, or NO_JSON.
 
     Raises:
-        BodyError: it is refused.
+        RequestError: it is costly to parse or to validate.
     """
     # Python's parser also reads other encodings, in which the bytes below stand for something else.
     if body and json.detect_encoding(body) not in ("utf-8", "utf-8-sig"):
-        raise BodyError("expected JSON in UTF-8, found another encoding")
+        raise RequestError("expected JSON in UTF-8, found another encoding")
     check_structure(body)
     try:
         request = json.loads(body)
     except (ValueError, RecursionError):
-        return
+        return NO_JSON
     if isinstance(request, dict):
-        check_fields(request)
+        check_size(request)
+    return request
 
 
 def check_structure(body: bytes) -> None:
@@ -149,16 +91,15 @@ def check_structure(body: bytes) -> None:
     for bracket in re.finditer(rb"[][{}]", outside):
         depth += 1 if bracket[0] in b"[{" else -1
         if depth > request_check.MAX_BODY_DEPTH:
-            raise BodyError(f"expected lists and objects at most {request_check.MAX_BODY_DEPTH} deep, found more")
+            raise RequestError(f"expected lists and objects at most {request_check.MAX_BODY_DEPTH} deep, found more")
 
 
-def check_fields(request: dict[str, Any]) -> None:
-    """Refuses fields with too many values, and the first item of a list that has a wrong type."""
+def check_size(request: dict[str, Any]) -> None:
+    """Refuses fields with too many values."""
     values = characters = 0
     for name, value in request.items():
         if name in ("input", "prompt") and isinstance(value, list):
-            _check_list(name, value)
-            continue
+            continue  # `check_structure` has counted it.
         more_values, more_characters = _measure(name, value)
         values += more_values
         characters += len(name) + (0 if name in LONG_FIELDS else more_characters)
@@ -166,6 +107,13 @@ def check_fields(request: dict[str, Any]) -> None:
     _at_most(
         f"characters in all fields but {', '.join(LONG_FIELDS)}", characters, request_check.MAX_BODY_OTHER_CHARACTERS
     )
+
+
+def check_types(request: dict[str, Any]) -> None:
+    """Refuses the first item of a list that has a wrong type, in a request as upstream reads it."""
+    for name in ("input", "prompt"):
+        if isinstance(request.get(name), list):
+            _check_list(name, request[name])
     for name, kind in ITEMS.items():
         items = request.get(name)
         if isinstance(items, list) and name != "logit_bias":
@@ -190,7 +138,7 @@ def _check_list(name: str, items: list[Any]) -> None:
             if name == "input"
             else ("a text or a list of tokens")
         )
-        raise BodyError(f"{name}: expected {what}", 422, name)
+        raise RequestError(f"expected {what}", name)
     if name == "input":
         _at_most("tokens", tokens, request_check.MAX_INPUT_TOKENS, name)
 
@@ -203,8 +151,8 @@ def _check_items(name: str, kind: pydantic.TypeAdapter[Any], items: Iterable[tup
         except pydantic.ValidationError as error:
             place = (name,) if position is None else (name, position)
             errors = error.errors(include_url=False, include_context=False, include_input=False)
-            message = _describe([(*place, *each["loc"]) for each in errors], [each["msg"] for each in errors])
-            raise BodyError(message, 422, name) from None
+            message = describe([(*place[1:], *each["loc"]) for each in errors], [each["msg"] for each in errors])
+            raise RequestError(message, name) from None
 
 
 def _measure(name: str, value: Any) -> tuple[int, int]:
@@ -223,39 +171,6 @@ def _measure(name: str, value: Any) -> tuple[int, int]:
     return values, characters
 
 
-async def answer_invalid(_request: fastapi.Request, error: Exception) -> JSONResponse:
-    """Answers a request that does not fit its model like OpenAI. FastAPI would repeat the input in every error."""
-    assert isinstance(error, RequestValidationError)
-    errors: Sequence[Any] = error.errors()
-    places = [tuple(each["loc"])[1:] for each in errors]  # Without "body".
-    first = places[0][0] if places and places[0] else None
-    field = _clip(first) if isinstance(first, str) else None
-    return _refusal(422, _describe(places, [each["msg"] for each in errors]), field)
-
-
-def _describe(places: list[tuple[Any, ...]], messages: list[str]) -> str:
-    """Returns the first errors of pydantic in one line."""
-    lines = [
-        ": ".join(part for part in (".".join(_clip(each) for each in place), message) if part)[:MAX_ERROR_LENGTH]
-        for place, message in zip(places[:MAX_ERRORS], messages[:MAX_ERRORS])
-    ]
-    more = len(places) - len(lines)
-    return "; ".join(lines) + (f"; and {more} more" if more else "")
-
-
-def _clip(name: Any) -> str:
-    text = str(name)
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _refusal(status: int, message: str, field: str | None = None) -> JSONResponse:
-    """Returns an error as OpenAI's clients read it."""
-    error = {"message": message, "type": "invalid_request_error", "param": field, "code": None}
-    return JSONResponse({"error": error}, status)
-
-
 def _at_most(unit: str, found: int, limit: int, field: str | None = None) -> None:
     if found > limit:
-        message = f"expected at most {limit} {unit}, found {found}"
-        name = _clip(field) if field is not None else None
-        raise BodyError(f"{name}: {message}" if name else message, 400, name)
+        raise RequestError(f"expected at most {limit} {unit}, found {found}", clip(field) if field else None)

@@ -2,13 +2,11 @@
 
 At the pinned commit upstream makes lists of `n` items, downloads images and tokenizes prompts in the thread that
 answers all clients, and passes token numbers, stop texts and schemas unchecked to native code, where one that is wrong
-ends the requests of everyone. It also uses a client's `user` as the name of the request, so that two requests with the
-same one receive each other's text.
+ends the requests of everyone.
 
 `install` puts one check in front of the engine, for the server and for Python programs: `check`. What is over a limit
-is refused with status 400 and the limit. The server does three things earlier: `request_body` checks bodies before they
-are parsed, with limits that stand here; the routes limit `n`, because they make the first lists; and the routes name
-requests.
+is refused with status 400 and the limit. The server does two things earlier: `openai_api` checks and translates bodies
+before upstream parses them, with limits that stand here; and the routes limit `n`, because they make the first lists.
 """
 
 from __future__ import annotations
@@ -385,14 +383,11 @@ def install() -> None:
         for name in ("_handle_chat_completion", "_handle_completion"):
             setattr(kind, name, checked(getattr(kind, name)))
 
-    def routed(upstream: Callable[..., Any], early: Callable[[Any], None], keep_user: bool) -> Callable[..., Any]:
+    def routed(upstream: Callable[..., Any], early: Callable[[Any], None]) -> Callable[..., Any]:
         @functools.wraps(upstream)
         async def route(request: Any, *arguments: Any, **options: Any) -> Any:
             check_values(request)
             early(request)
-            if not keep_user:
-                # Upstream would use it as the name of the request.
-                request.user = None
             answer = upstream(request, *arguments, **options)
             client = options.get("raw_request")
             return await (connections.while_connected(client, answer) if client is not None else answer)
@@ -402,8 +397,7 @@ def install() -> None:
     conversation_protocol._combine_consecutive_messages = join_texts
     conversation_protocol.Conversation.as_prompt = with_clients_text_kept(conversation_protocol.Conversation.as_prompt)
     router = openai_entrypoints.app
-    # Micro-serving is for servers of one group, off by default. There the name links the steps of one request.
-    microserving_entrypoints.request_completion = routed(openai_entrypoints.request_completion, check_choices, True)
+    microserving_entrypoints.request_completion = routed(openai_entrypoints.request_completion, check_choices)
     for name, early in (
         ("request_embedding", check_inputs),
         ("request_completion", check_choices),
@@ -413,4 +407,4 @@ def install() -> None:
         (old,) = (route for route in router.routes if getattr(route, "endpoint", None) is upstream)
         router.routes.remove(old)
         assert isinstance(old, fastapi.routing.APIRoute)
-        router.post(old.path)(routed(upstream, early, False))
+        router.post(old.path)(routed(upstream, early))

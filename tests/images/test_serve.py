@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.images.containers import Container
 from tests.images.served import CLIENT, answers
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mlc_llm._mlc_bazel import access, lifecycle
+from mlc_llm._mlc_bazel import access, engine_watch, lifecycle
 from mlc_llm.cli import serve
 from mlc_llm.interface import serve as interface
+from mlc_llm.protocol import conversation_protocol
+from mlc_llm.serve import engine, engine_base
 from mlc_llm.serve.server import ServerContext
 
 JSON = {"content-type": "application/json"}
@@ -18,8 +22,92 @@ JSON = {"content-type": "application/json"}
 class Engine:
     """Takes the place of upstream's engine, so that the application exists without a model."""
 
+    conv_template = conversation_protocol.Conversation(
+        system_template="{system_message}",
+        roles={"user": "u", "assistant": "a"},
+        seps=["\n"],
+        stop_str=[],
+        stop_token_ids=[2],
+        role_content_sep=":",
+        role_empty_sep=":",
+    )
+
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
+
+    def terminate(self) -> None:
+        pass
+
+
+class Model(Engine):
+    """An engine for requests that are refused before it sees them."""
+
+
+class Output:
+    """What the native engine reports of a request: one text for each choice, or its end."""
+
+    def __init__(self, name: str, texts: list[str], finish_reason: str | None = None) -> None:
+        usage = None if texts else '{"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}'
+        parts = [
+            SimpleNamespace(
+                request_final_usage_json_str=usage,
+                extra_prefix_string=text,
+                delta_token_ids=[],
+                delta_logprob_json_strs=None,
+                finish_reason=finish_reason,
+            )
+            for text in texts or [""]
+        ]
+        self.unpacked = (name, parts)
+
+    def unpack(self) -> Any:
+        return self.unpacked
+
+
+class AnsweringEngine(engine.AsyncMLCEngine):  # type: ignore[misc]  # upstream has no types
+    """Upstream's engine around a native one that answers each request once it has `together` of them.
+
+    The answer is `texts`, piece by piece, or the name of the request.
+    """
+
+    texts: tuple[str, ...] = ()
+    finish_reason = "stop"
+
+    together = 1
+    model_type = "llama"
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self._terminated = True
+        self.state = engine_base.EngineState(False)
+        self.model_config_dicts = [{"vocab_size": 320, "model_type": self.model_type}]
+        self.max_input_sequence_length = 4000
+        self.engine_config = SimpleNamespace(
+            max_single_sequence_length=4096, max_total_sequence_length=4096, max_num_sequence=4
+        )
+        self.tokenizer = SimpleNamespace(encode=lambda text: [1] * max(1, len(text) // 4), decode=str)
+        self.conv_template = Engine.conv_template.model_copy(deep=True)
+        self.waiting: list[tuple[str, dict[str, Any]]] = []
+        self.seen: list[dict[str, Any]] = []
+        self._ffi = {
+            "create_request": lambda name, _, config: (name, json.loads(config)),
+            "add_request": self.add,
+            "abort_request": lambda _: None,
+        }
+        self._terminated = False
+
+    def add(self, request: tuple[str, dict[str, Any]]) -> None:
+        if request[0] == engine_watch.QUESTION:
+            return
+        self.seen.append({"name": request[0], **request[1]})
+        self.waiting.append(request)
+        if len(self.waiting) == self.together:
+            waiting, self.waiting = self.waiting, []
+            answers = []
+            for name, config in waiting:
+                *pieces, last = self.texts or (name,)
+                answers += [Output(name, [piece] * config["n"]) for piece in pieces]
+                answers += [Output(name, [last] * config["n"], self.finish_reason), Output(name, [])]
+            self.state.get_request_stream_callback("async")(answers)
 
     def terminate(self) -> None:
         pass
@@ -28,10 +116,11 @@ class Engine:
 class Service:
     """Starts applications as `mlc_llm serve` does, one at a time."""
 
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, engine_type: type = Engine) -> None:
         self.patch = patch
+        self.engine = engine_type
         self.served: list[tuple[access.Guard, ServerContext]] = []
-        patch.setattr(interface.engine, "AsyncMLCEngine", Engine)
+        patch.setattr(interface.engine, "AsyncMLCEngine", engine_type)
         patch.setattr(lifecycle.Server, "run", lambda server: server.load())
         patch.setattr(lifecycle, "serve_application", lambda app: self.served.append((app, ServerContext.current())))
         patch.delenv(access.KEY_VARIABLE, raising=False)
@@ -41,7 +130,9 @@ class Service:
         self.patch.setattr(ServerContext, "server_context", None)
         serve.main(["model", "--model-lib", "model.so", *options])
         app, context = self.served.pop()
-        # It ended with the server. Routes look it up.
+        # It ended with the server, and its models with it. Routes look it up.
+        if self.engine is not Engine:
+            context.add_model("model", self.engine())
         self.patch.setattr(ServerContext, "server_context", context)
         return app
 

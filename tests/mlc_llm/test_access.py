@@ -75,9 +75,9 @@ def test_metrics_can_be_protected(service: Service) -> None:
 def test_microserving_is_off_unless_asked_for(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not [path for path, _ in routes(service()) if "microserving" in path]
     assert ask(service(), "/microserving/prep_recv", "POST")[0] == 404
-    assert ask(service("--enable-microserving"), "/microserving/prep_recv", "POST")[0] == 422
+    assert ask(service("--enable-microserving"), "/microserving/prep_recv", "POST")[0] == 400
     monkeypatch.setenv("MLC_NVSHMEM_INIT_CONFIG_JSON_STR", "{}")
-    assert ask(service(), "/microserving/prep_recv", "POST")[0] == 422
+    assert ask(service(), "/microserving/prep_recv", "POST")[0] == 400
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_large_request_is_refused_before_it_is_in_memory(
 
 def test_a_request_of_the_limit_is_read(service: Service) -> None:
     app = service("--max-request-bytes=1000")
-    assert ask(app, "/v1/completions", "POST", JSON, [b" " * 600, b" " * 400])[0] == 422
+    assert ask(app, "/v1/completions", "POST", JSON, [b" " * 600, b" " * 400])[0] == 400
 
 
 def test_pages_of_other_sites_may_not_call_it_unless_asked_for(service: Service) -> None:

@@ -42,6 +42,7 @@ def test_health_names_the_model(server: Server) -> None:
 
 def test_models_are_listed(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == [str(WEIGHTS)]
+    assert client.models.retrieve(str(WEIGHTS)).id == str(WEIGHTS)
 
 
 def test_a_chat_is_answered_and_streamed(client: openai.OpenAI) -> None:
@@ -51,7 +52,7 @@ def test_a_chat_is_answered_and_streamed(client: openai.OpenAI) -> None:
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + 12
     pieces = list(create(client, stream=True, stream_options={"include_usage": True}))
     assert (
-        "".join(piece.choices[0].delta.content for piece in pieces if piece.choices)
+        "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices)
         == answer.choices[0].message.content
         != ""
     )
@@ -80,25 +81,21 @@ def test_json_fits_its_schema(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
-        ({"messages": "hello"}, 422, "Input should be a valid list"),
+        ({"messages": "hello"}, 400, "messages: expected a list"),
         (
             {"messages": [{"role": "nobody", "content": "hello"}]},
-            422,
-            "Input should be 'system', 'user', 'assistant' or 'tool'",
+            400,
+            "messages: 0: role: expected system, developer, user, assistant or tool",
         ),
         (
             {"messages": [*HELLO, {"role": "system", "content": "late"}]},
             400,
-            "System prompt at position 1 in the message list is invalid",
+            "messages: 1: the role system is supported only before all other messages",
         ),
         ({"messages": [{"role": "user", "content": "hello " * 600}]}, 400, "larger than the model input length limit"),
         ({"response_format": {"type": "json_object", "schema": "{"}}, 400, "response_format: expected a JSON schema"),
-        (
-            {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
-            422,
-            "Input should be 'text' or 'json_object'",
-        ),
-        ({"n": 0}, 400, '"n" should be at least 1'),
+        ({"response_format": {"type": "json_schema"}}, 400, "json_schema: expected an object with a name"),
+        ({"n": 0}, 400, "n: expected at least 1, found 0"),
         ({"n": 30_000_000}, 400, "n: expected at most 128, found 30000000"),
         ({"stop": ["x", ""]}, 400, "stop: expected texts, found an empty one"),
         (
@@ -106,10 +103,10 @@ def test_json_fits_its_schema(client: openai.OpenAI) -> None:
             400,
             "this model takes no images",
         ),
-        ({"top_p": 2.0}, 400, '"top_p" should be in range'),
+        ({"top_p": 2.0}, 400, "top_p: expected a number from 0 to 1"),
         ({"logit_bias": {"320": 1}}, 400, "expected tokens from 0 to 319, found 320"),
         ({"logprobs": True, "top_logprobs": 20}, 400, "top_logprobs: expected at most 5, found 20"),
-        ({"logprobs": True, "top_logprobs": 21}, 422, "must be in range [0, 20]"),
+        ({"logprobs": True, "top_logprobs": 21}, 400, "must be in range [0, 20]"),
     ],
     ids=[
         "no_list",
@@ -135,8 +132,7 @@ def test_the_error_of_a_wrong_request_says_what_is_wrong(
         # Sent without the client, which would refuse some of them.
         create(client, extra_body=options)
     assert caught.value.status_code == status
-    # Upstream encodes its error messages as JSON twice.
-    assert message in caught.value.response.text.replace("\\", "")
+    assert isinstance(caught.value.body, dict) and message in caught.value.body["message"]
 
 
 @pytest.mark.parametrize(

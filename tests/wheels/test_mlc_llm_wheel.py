@@ -96,11 +96,16 @@ def test_holds_only_upstreams_files_and_ours(wheel: Wheel, upstream: dict[str, b
         "lifecycle",
         "metrics",
         "model_check",
+        "openai_answers",
+        "openai_api",
+        "openai_errors",
+        "openai_requests",
         "pairing",
         "request_body",
         "request_check",
         "shape_functions",
         "startup",
+        "tool_calls",
         "versions",
     )
     added = {f"{ADDED}{module}.py" for module in modules}

@@ -1,0 +1,168 @@
+"""Tools for models of any template: written into the system message, and read from the model's text.
+
+At the pinned commit upstream offers tools only to models whose template has a place for them, expects calls in the
+syntax of Python, which one family of models writes, and reports any other answer as an error. Here tools are text in
+the format of Hermes, which Qwen, SmolLM2 and many others are trained on:
+
+    <tool_call>
+    {"name": "get_weather", "arguments": {"city": "Paris"}}
+    </tool_call>
+
+If a client requires a call, a JSON schema makes the model write one, whatever it was trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+
+_INSTRUCTIONS = """# Tools
+
+You may call one or more functions to assist with the user query.
+
+You are provided with function signatures within <tools></tools> XML tags:
+<tools>
+{tools}
+</tools>
+
+For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
+<tool_call>
+{{"name": <function-name>, "arguments": <args-json-object>}}
+</tool_call>"""
+"""The words of Hermes and Qwen; models were trained on them, so they are not ours to improve."""
+
+
+def instructions(functions: Sequence[dict[str, Any]]) -> str:
+    """Returns the part of the system message that offers functions."""
+    lines = [json.dumps({"type": "function", "function": function}, ensure_ascii=False) for function in functions]
+    return _INSTRUCTIONS.format(tools="\n".join(lines))
+
+
+def written(calls: Sequence[tuple[str, str]]) -> str:
+    """Returns earlier calls, of names and arguments in JSON, as the model wrote them."""
+    return "\n".join(f'{OPEN}\n{{"name": {json.dumps(name)}, "arguments": {given}}}\n{CLOSE}' for name, given in calls)
+
+
+def answered(results: Sequence[str]) -> str:
+    """Returns the results of calls as one message."""
+    return "\n".join(f"<tool_response>\n{result}\n</tool_response>" for result in results)
+
+
+def schema(functions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the JSON schema of a call of one of these functions.
+
+    Each function's parameters are a resource with its own `$id`, so that `#/$defs` in them are theirs.
+    """
+    calls = [
+        {
+            "type": "object",
+            "properties": {
+                "name": {"const": function["name"]},
+                "arguments": {"type": "object", **function["parameters"], "$id": f"function:{position}"},
+            },
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for position, function in enumerate(functions)
+    ]
+    return calls[0] if len(calls) == 1 else {"anyOf": calls}
+
+
+class Reader:
+    """Splits the text of one answer into content and calls as it arrives.
+
+    Args:
+        names: functions that the client offers.
+        required: the whole text is one call, with the schema above.
+        parallel: whether more than one call counts.
+    """
+
+    def __init__(self, names: Sequence[str], required: bool = False, parallel: bool = True) -> None:
+        self._names = names
+        self._required = required
+        self._parallel = parallel
+        self._held = ""
+        self._inside = False
+        self.called = 0
+        """Number of calls so far."""
+
+    def read(self, text: str) -> list[str | dict[str, Any]]:
+        """Returns what is complete: pieces of content, and calls as OpenAI's clients expect them."""
+        self._held += text
+        found: list[str | dict[str, Any]] = []
+        while not self._required:
+            if self._inside:
+                inner, closed, rest = self._held.partition(CLOSE)
+                if not closed:
+                    break
+                found += self._calls(inner, f"{OPEN}{inner}{CLOSE}")
+                self._inside, self._held = False, rest
+                continue
+            if self.called:
+                self._held = self._held.lstrip()
+            content, opened, rest = self._held.partition(OPEN)
+            if opened:
+                found += [content.rstrip()] if content.strip() else []
+                self._inside, self._held = True, rest
+                continue
+            ready = _ready(self._held)
+            found += [self._held[:ready]] if ready else []
+            self._held = self._held[ready:]
+            break
+        return found
+
+    def end(self) -> list[str | dict[str, Any]]:
+        """Returns the rest, after the last text."""
+        text, self._held = self._held, ""
+        if self._required:
+            return self._one(text)
+        if self._inside:
+            # Some models end without the closing tag.
+            return self._calls(text, OPEN + text)
+        return [text] if text and not (self.called and text.isspace()) else []
+
+    def _calls(self, inner: str, text: str) -> list[str | dict[str, Any]]:
+        """Returns the calls between the tags, or all as content if there are none."""
+        try:
+            value = json.loads(inner)
+        except (ValueError, RecursionError):
+            return [text]
+        calls = []
+        for each in value if isinstance(value, list) else [value]:
+            if not (isinstance(each, dict) and each.get("name") in self._names):
+                return [text]
+            arguments = each.get("arguments", each.get("parameters", {}))
+            if not isinstance(arguments, str):
+                arguments = json.dumps(arguments, ensure_ascii=False)
+            calls.append((each["name"], arguments))
+        return [self._call(*each) for each in calls if self._parallel or not self.called] or [text]
+
+    def _one(self, text: str) -> list[str | dict[str, Any]]:
+        """Returns the call that the whole text is. If `max_tokens` ended it, its arguments are incomplete."""
+        try:
+            call = json.loads(text)
+            return [self._call(call["name"], json.dumps(call["arguments"], ensure_ascii=False))]
+        except (ValueError, RecursionError, TypeError, KeyError):
+            started = re.match(
+                r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(.*)', text, re.DOTALL
+            )
+            return [self._call(json.loads(started[1]), started[2])] if started else []
+
+    def _call(self, name: str, arguments: str) -> dict[str, Any]:
+        self.called += 1
+        return {
+            "id": f"call_{secrets.token_hex(12)}",
+            "type": "function",
+            "function": {"name": name, "arguments": arguments},
+        }
+
+
+def _ready(text: str) -> int:
+    """Returns how much of a text can be no part of an opening tag, nor space in front of one."""
+    start = max((size for size in range(1, len(OPEN)) if text.endswith(OPEN[:size])), default=0)
+    return len(text[: len(text) - start].rstrip())
