@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
+import functools
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import fastapi
@@ -20,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlc_llm.protocol.openai_api_protocol import ModelResponse
+from mlc_llm.serve import engine
 from mlc_llm.serve.entrypoints import openai_entrypoints
 from mlc_llm.serve.server import ServerContext
 
@@ -231,9 +234,31 @@ async def _model(model: str) -> Any:
     return ModelResponse(id=model)
 
 
+def with_every_logprob(upstream: Callable[..., AsyncIterator[list[Any]]]) -> Callable[..., AsyncIterator[list[Any]]]:
+    """Wraps `AsyncMLCEngine._generate`. Upstream drops the log probabilities of tokens that end inside a character."""
+
+    @functools.wraps(upstream)
+    async def generate(*arguments: Any, **options: Any) -> AsyncIterator[list[Any]]:
+        held: dict[int, list[str]] = {}
+        async with contextlib.aclosing(upstream(*arguments, **options)) as outputs:  # type: ignore[type-var]
+            async for choices in outputs:
+                for position, choice in enumerate(choices):
+                    if choice.delta_logprob_json_strs is None:
+                        continue
+                    earlier = held.pop(position, [])
+                    if choice.delta_text == "" and choice.finish_reason is None:
+                        held[position] = earlier + choice.delta_logprob_json_strs
+                    else:
+                        choice.delta_logprob_json_strs = earlier + choice.delta_logprob_json_strs
+                yield choices
+
+    return generate
+
+
 def install() -> None:
     """Adds the route that upstream lacks, and makes upstream's routes answer errors as OpenAI does."""
     openai_errors.install()
+    engine.AsyncMLCEngine._generate = with_every_logprob(engine.AsyncMLCEngine._generate)
     openai_entrypoints.app.get("/v1/models/{model:path}")(_model)
 
 

@@ -84,8 +84,10 @@ def clip(name: Any) -> str:
 def _refused(status_code: int, message: str) -> JSONResponse:
     """Takes the place of upstream's function. Messages of `request_check` begin with the field."""
     found = re.match(r"([a-z_]+): ", message)
-    # Clients shorten a conversation when they see this code.
-    code = "context_length_exceeded" if "input length limit" in message else None
+    code = None
+    if "input length limit" in message:
+        # Clients that shorten a conversation look for this code, or for these words.
+        code, message = "context_length_exceeded", f"this model's maximum context length is exceeded: {message}"
     return response(int(status_code), message, found[1] if found else None, code)
 
 
