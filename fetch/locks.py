@@ -23,6 +23,8 @@ CRATES_LOCK = "crates.lock.json"
 DEBIAN_LOCK = "debian.lock.json"
 MODELS_LOCK = "models.lock.json"
 REQUIREMENTS_LOCK = "requirements.lock.txt"
+CLIENTS_LOCK = "clients.lock.txt"
+"""Of clients that the server is tested with. They reach no output, so no licence or audit covers them."""
 SOURCES_LOCK = "sources.lock.json"
 LICENSES_LOCK = "licenses.lock.json"
 # What Bazel itself is assembled from on a machine without one: no build takes it, so it is in none of the lists below.

@@ -123,7 +123,7 @@ def outdated_debian(locked: list[Input]) -> list[Outdated]:
 
 def outdated_pypi(locked: list[Input]) -> list[Outdated]:
     """Distributions for which locks/requirements.in allows a newer version than the locked one."""
-    resolved = update_requirements.resolve(lock_file.folder() / update_requirements.ASKED, pins=[])
+    resolved = update_requirements.resolve(lock_file.folder() / "requirements.in", pins=[])
     newest = inputs.requirements(update_requirements.lock_text(resolved))
     order = osv.version_order(osv.PYPI)
     return [

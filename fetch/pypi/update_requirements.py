@@ -1,6 +1,8 @@
-"""Updates locks/requirements.lock.txt: resolves locks/requirements.in to one wheel per distribution, pinned by hash.
+"""Updates the locks of Python distributions: resolves each list in locks/ to one wheel per distribution, pinned by hash.
 
-    tools/bazel run //locks:update_requirements              # write the lock
+requirements.in has what is built and tested with, clients.in the clients that the server is tested with.
+
+    tools/bazel run //locks:update_requirements              # write the locks
     tools/bazel run //locks:update_requirements -- --upgrade # also move what is locked to the newest versions
     tools/bazel run //locks:update_requirements -- --check   # only compare: exit status 1 if it would change
 
@@ -28,12 +30,11 @@ from packaging.utils import canonicalize_name
 
 from fetch import errors, lock_file, locks, trust
 
-ASKED = "requirements.in"
-LOCK = locks.REQUIREMENTS_LOCK
+ASKED = {"requirements.in": locks.REQUIREMENTS_LOCK, "clients.in": locks.CLIENTS_LOCK}
 PYTHON = (3, 11)  # as in toolchains/python
 
 HEADER = """\
-# What locks/requirements.in comes to: one wheel per distribution, for CPython 3.11 on Linux x86-64.
+# What locks/{asked} comes to: one wheel per distribution, for CPython 3.11 on Linux x86-64.
 # Generated; to update: tools/bazel run //locks:update_requirements
 """
 
@@ -99,8 +100,13 @@ def resolve(requirements: Path, pins: list[str]) -> list[dict[str, Any]]:
         return json.loads(report.read_text(encoding="utf-8"))["install"]
 
 
-def lock_text(installed: list[dict[str, Any]]) -> str:
-    """The lock: `name==version --hash=sha256:…` lines, sorted by normalized name (PEP 503)."""
+def lock_text(installed: list[dict[str, Any]], asked: str = "requirements.in") -> str:
+    """The lock: `name==version --hash=sha256:…` lines, sorted by normalized name (PEP 503).
+
+    Args:
+      installed: pip's report.
+      asked: the file that it comes from.
+    """
     locked: dict[str, str] = {}
     for entry in installed:
         name = canonicalize_name(entry["metadata"]["name"])
@@ -112,7 +118,7 @@ def lock_text(installed: list[dict[str, Any]]) -> str:
             )
         sha256 = source["archive_info"]["hashes"]["sha256"]
         locked[name] = f"{name}=={entry['metadata']['version']} \\\n    --hash=sha256:{sha256}\n"
-    return HEADER + "".join(locked[name] for name in sorted(locked))
+    return HEADER.format(asked=asked) + "".join(locked[name] for name in sorted(locked))
 
 
 def main() -> int:
@@ -126,14 +132,17 @@ def main() -> int:
             f"expected CPython {PYTHON[0]}.{PYTHON[1]}, found {sys.version.split()[0]}: "
             "tools/bazel run //locks:update_requirements"
         )
-    asked, lock = lock_file.folder() / ASKED, lock_file.folder() / LOCK
-    pins = (
-        []
-        if options.upgrade or not lock.exists()
-        else kept(lock.read_text(encoding="utf-8"), asked.read_text(encoding="utf-8"))
-    )
-    text = lock_text(resolve(asked, pins))
-    return lock_file.write(LOCK, text, check=options.check, command="//locks:update_requirements")
+    status = 0
+    for asked_name, lock_name in ASKED.items():
+        asked, lock = lock_file.folder() / asked_name, lock_file.folder() / lock_name
+        pins = (
+            []
+            if options.upgrade or not lock.exists()
+            else kept(lock.read_text(encoding="utf-8"), asked.read_text(encoding="utf-8"))
+        )
+        text = lock_text(resolve(asked, pins), asked_name)
+        status |= lock_file.write(lock_name, text, check=options.check, command="//locks:update_requirements")
+    return status
 
 
 if __name__ == "__main__":

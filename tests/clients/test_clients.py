@@ -134,7 +134,9 @@ def test_openai_repeats_an_answer_with_a_seed(client: openai.OpenAI) -> None:
 
 def test_openai_lists_models(client: openai.OpenAI) -> None:
     (model,) = client.models.list()
-    assert client.models.retrieve(model.id) == model.model_copy(update={"created": client.models.retrieve(model.id).created})
+    assert client.models.retrieve(model.id) == model.model_copy(
+        update={"created": client.models.retrieve(model.id).created}
+    )
 
 
 @pytest.mark.parametrize(

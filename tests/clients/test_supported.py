@@ -60,7 +60,10 @@ def test_a_row_is_true(server: Server, title: str, names: str, supported: str, e
         ),
         (
             "Completions",
-            (completion_create_params.CompletionCreateParamsBase, completion_create_params.CompletionCreateParamsStreaming),
+            (
+                completion_create_params.CompletionCreateParamsBase,
+                completion_create_params.CompletionCreateParamsStreaming,
+            ),
         ),
         ("Embeddings", (embedding_create_params.EmbeddingCreateParams,)),
     ],
