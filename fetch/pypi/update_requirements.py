@@ -1,4 +1,4 @@
-"""Updates the locks of Python distributions: resolves each list in locks/ to one wheel per distribution, pinned by hash.
+"""Updates the locks of Python distributions: resolves each list to one wheel per distribution, pinned by hash.
 
 requirements.in has what is built and tested with, clients.in the clients that the server is tested with.
 

@@ -1,4 +1,4 @@
-"""docs/users/openai.md says what of OpenAI's API the server supports: each row of its tables is true, and none is missing."""
+"""The tables in docs/users/openai.md are true: the server accepts or refuses each row, and no field is missing."""
 
 from __future__ import annotations
 
