@@ -103,6 +103,13 @@ class Tensors(Mapping[str, np.ndarray]):
         return len(self.headers)
 
 
+def _size(value: Any) -> int:
+    """Returns a number of a header, which JSON might also have as a fraction, a text or true."""
+    if type(value) is not int or value < 0:
+        raise ValueError(value)
+    return value
+
+
 def read_header(path: Path) -> list[Tensor]:
     """Returns the tensors of a safetensors file in the order of their names, that of the safetensors library.
 
@@ -121,33 +128,42 @@ def read_header(path: Path) -> list[Tensor]:
         found = f"{size} bytes" if size < 8 or length <= MAX_HEADER_BYTES else "something else"
         raise CheckpointError(f"{path}: expected a safetensors file with a header, found {found}; {again}")
     try:
-        header = json.loads(text)
+        header = json.loads(text.decode())
     except ValueError as error:
         raise CheckpointError(f"{path}: expected a header in JSON, found: {error}; {again}") from None
     header.pop("__metadata__", None)
     tensors = []
-    end = 0
+    places = []
     for name, entry in header.items():
         try:
-            dtype, shape = str(entry["dtype"]), tuple(map(int, entry["shape"]))
-            first, last = map(int, entry["data_offsets"])
+            dtype, shape = entry["dtype"], tuple(map(_size, entry["shape"]))
+            first, last = map(_size, entry["data_offsets"])
         except (KeyError, TypeError, ValueError):
             raise CheckpointError(
                 f"{path}: {name}: expected type, shape and place, found {entry!r:.100}; {again}"
             ) from None
-        if dtype not in BITS:
+        if not isinstance(dtype, str) or dtype not in BITS:
             raise CheckpointError(
-                f"{path}: {name}: expected a type of {', '.join(sorted(BITS))}, found {dtype}; take a checkpoint in"
-                " bfloat16 or float16"
+                f"{path}: {name}: expected a type of {', '.join(sorted(BITS))}, found {dtype}; take a checkpoint"
+                " in bfloat16 or float16"
             )
         expected = math.prod(shape) * BITS[dtype] // 8
-        if last - first != expected or first < 0:
+        if last - first != expected:
             raise CheckpointError(
                 f"{path}: {name}: expected {expected} bytes for shape {list(shape)} of {dtype}, found {last - first};"
                 f" {again}"
             )
         tensors.append(Tensor(name, path, dtype, shape, 8 + length + first))
-        end = max(end, 8 + length + last)
+        places.append((first, last, name))
+    end = 0
+    for first, last, name in sorted(places):
+        if first != end:
+            raise CheckpointError(
+                f"{path}: {name}: expected each tensor where the one before it ends, at byte {end}, found it at"
+                f" {first}; {again}"
+            )
+        end = last
+    end += 8 + length
     if size != end:
         what = "it is cut short" if size < end else "it is damaged"
         raise CheckpointError(f"{path}: expected {end} bytes, found {size}: {what}; {again}")

@@ -89,6 +89,50 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: Callable[[bytes], bytes
     refused(lambda: read_header(path), f"{path}: ", found, "take a checkpoint" if "F99" in found else "")
 
 
+def raw(path: Path, header: str, data: bytes = bytes(32)) -> Path:
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + data)
+    return path
+
+
+def entry(shape: Any, offsets: Any, dtype: Any = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "name", "found"),
+    [
+        ({"a": entry([4], [0, 16]), "b": entry([4], [0, 16]), "c": entry([4], [16, 32])}, "b", "16, found it at 0"),
+        ({"a": entry([4], [0, 16]), "b": entry([5], [12, 32])}, "b", "at byte 16, found it at 12"),
+        ({"b": entry([4], [16, 32])}, "b", "at byte 0, found it at 16"),
+        ({"b": entry([3], [20, 32]), "a": entry([4], [0, 16])}, "b", "at byte 16, found it at 20"),
+    ],
+)
+def test_tensors_neither_overlap_nor_leave_holes(
+    tmp_path: Path, tensors: dict[str, Any], name: str, found: str
+) -> None:
+    path = raw(tmp_path / SINGLE, json.dumps(tensors))
+    refused(lambda: read_header(path), f"{path}: {name}: expected each tensor where the one before it ends", found)
+
+
+@pytest.mark.parametrize("size", ["4", 4, [4.9], [4.0], [True, 4], [-2, -2], [[4]], [None]])
+def test_sizes_are_whole_numbers(tmp_path: Path, size: Any) -> None:
+    path = raw(tmp_path / SINGLE, json.dumps({"a": entry(size, [0, 16]), "b": entry([4], [16, 32])}))
+    refused(lambda: read_header(path), f"{path}: a: expected type, shape and place, found {{'dtype': ", "copy it again")
+
+
+@pytest.mark.parametrize("offsets", [[0.0, 16.0], [False, 16], ["0", "16"], [-16, 0], [0, 16, 16], [0], 16])
+def test_places_are_whole_numbers(tmp_path: Path, offsets: Any) -> None:
+    path = raw(tmp_path / SINGLE, json.dumps({"a": entry([4], offsets), "b": entry([4], [16, 32])}))
+    refused(lambda: read_header(path), f"{path}: a: expected type, shape and place, found {{'dtype': ", "copy it again")
+
+
+def test_tensors_may_be_in_any_order_and_empty(tmp_path: Path) -> None:
+    tensors = {"c": entry([4], [16, 32]), "b": entry([0, 7], [16, 16]), "a": entry([4], [0, 16])}
+    path = raw(tmp_path / SINGLE, json.dumps(tensors))
+    assert [(tensor.name, tensor.shape) for tensor in read_header(path)] == [("a", (4,)), ("b", (0, 7)), ("c", (4,))]
+    assert read_header(raw(path, "{}", b"")) == []
+
+
 def test_a_missing_part_is_named(tmp_path: Path) -> None:
     write(tmp_path / "1.safetensors", {"a": (2,)})
     weights = index(tmp_path, {"a": "1.safetensors", "b": "2.safetensors"})
