@@ -460,13 +460,13 @@ def load(config_class: Any, path: Path) -> Any:
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: expected JSON, found: {error}; copy the file again") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(config).__name__}; copy the file again")
     try:
         return read(config_class, config)
-    except CheckpointError as error:
+    except (CheckpointError, RecursionError) as error:
         raise CheckpointError(f"{path}: {error}") from None
 
 

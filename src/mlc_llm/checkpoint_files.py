@@ -122,14 +122,15 @@ def read_header(path: Path) -> list[Tensor]:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             text = file.read(length) if 8 + length <= size and length <= MAX_HEADER_BYTES else b""
-    except OSError as error:
-        raise CheckpointError(f"{path}: expected weights, found: {error.strerror}; {again}") from None
+    except (OSError, ValueError) as error:
+        found = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path}: expected weights, found: {found}; {again}") from None
     if text[:1] != b"{":
         found = f"{size} bytes" if size < 8 or length <= MAX_HEADER_BYTES else "something else"
         raise CheckpointError(f"{path}: expected a safetensors file with a header, found {found}; {again}")
     try:
         header = json.loads(text.decode())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: expected a header in JSON, found: {error}; {again}") from None
     header.pop("__metadata__", None)
     tensors = []
@@ -178,7 +179,12 @@ def find(folder: Path) -> Path:
     Raises:
         CheckpointError: there are none, or two sets of them.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: expected a folder with {SINGLE} or {INDEX}, found: {error.strerror}; correct the path"
+        ) from None
     found = [name for name in (INDEX, SINGLE) if name in names]
     if found == [INDEX, SINGLE] and set(_weight_map(folder / INDEX).values()) == {SINGLE}:
         found = [INDEX]
@@ -211,14 +217,14 @@ def _weight_map(index: Path) -> dict[str, str]:
     """
     try:
         found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = {str(name): str(file) for name, file in found.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        files = dict(found.items())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{index}: expected JSON with a weight_map, found: {error!r:.100}; copy it again"
         ) from None
     for file in files.values():
-        if file in ("", ".", "..") or re.search(r"[/\\\0]", file):
-            raise CheckpointError(f"{index}: expected names of files in its folder, found {file!r}; copy it again")
+        if not isinstance(file, str) or file in ("", ".", "..") or re.search(r"[/\\\0]", file):
+            raise CheckpointError(f"{index}: expected names of files in its folder, found {file!r:.100}; copy it again")
     return files
 
 

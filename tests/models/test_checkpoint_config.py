@@ -147,7 +147,12 @@ def test_keys_that_upstream_reads_are_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("", "expected JSON, found: "), ("[]", "expected a JSON object, found list")]
+    ("text", "found"),
+    [
+        ("", "expected JSON, found: "),
+        ("[]", "expected a JSON object, found list"),
+        ("[" * 100_000, "expected JSON, found: "),
+    ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, text: str, found: str) -> None:
     path = tmp_path / "config.json"
@@ -155,3 +160,14 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: str, found: str) -> None:
     with pytest.raises(CheckpointError) as caught:
         checkpoint_config.load(LlamaConfig, path)
     assert str(caught.value).startswith(f"{path}: {found}") and str(caught.value).endswith("; copy the file again")
+
+
+def test_a_deep_file_is_refused(tmp_path: Path) -> None:
+    """At some depth the file can be read, and not what it contains."""
+    path = tmp_path / "config.json"
+    for depth in range(700, 1000, 5):
+        for key in ("deep", "text_config"):
+            nested = '{"text_config": ' * depth + "{}" + "}" * depth
+            path.write_text(f'{{"model_type": "llama", "width": 3, "{key}": {nested}}}')
+            with pytest.raises(CheckpointError, match=r"/config\.json: "):
+                checkpoint_config.load(LlamaConfig, path)

@@ -133,6 +133,20 @@ def test_tensors_may_be_in_any_order_and_empty(tmp_path: Path) -> None:
     assert read_header(raw(path, "{}", b"")) == []
 
 
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        ('{"a": {"dtype": "F32", "shape": [Infinity], "data_offsets": [0, 16]}}', "a: expected type, shape and place"),
+        ('{"a": {"dtype": "F32", "shape": [NaN], "data_offsets": [0, 16]}}', "a: expected type, shape and place"),
+        ('{"a": {"dtype": ["F32"], "shape": [4], "data_offsets": [0, 16]}}', "a: expected a type of BF16"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "expected a header in JSON, found: "),
+    ],
+)
+def test_an_absurd_header_is_refused(tmp_path: Path, header: str, found: str) -> None:
+    path = raw(tmp_path / SINGLE, header)
+    refused(lambda: read_header(path), f"{path}: {found}")
+
+
 def test_a_missing_part_is_named(tmp_path: Path) -> None:
     write(tmp_path / "1.safetensors", {"a": (2,)})
     weights = index(tmp_path, {"a": "1.safetensors", "b": "2.safetensors"})
@@ -141,6 +155,11 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
         f"{tmp_path}/2.safetensors: expected weights, found: No such file",
         "copy it again",
     )
+
+
+def test_a_part_whose_name_is_not_unicode_is_named(tmp_path: Path) -> None:
+    weights = index(tmp_path, {"a": "\ud800.safetensors"})
+    refused(lambda: read_headers(weights), f"{tmp_path}/", ".safetensors: expected weights, found: 'utf-8' codec")
 
 
 def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
@@ -165,6 +184,8 @@ def test_an_index_of_other_files_is_refused(tmp_path: Path) -> None:
         ("{}", "expected JSON with a weight_map"),
         ('{"weight_map": []}', "expected JSON with a weight_map"),
         ('{"weight_map": {"a": "../1.safetensors"}}', "expected names of files in its folder"),
+        ('{"weight_map": {"a": null}}', "expected names of files in its folder, found None"),
+        ("[" * 100_000, "expected JSON with a weight_map, found: RecursionError"),
     ],
 )
 def test_a_damaged_index_is_refused(tmp_path: Path, text: str, found: str) -> None:
@@ -210,6 +231,13 @@ def test_no_weights_or_two_sets_are_refused(tmp_path: Path, names: list[str], st
     for name in names:
         (tmp_path / name).write_text('{"weight_map": {"a": "1.safetensors"}}')
     refused(lambda: find(tmp_path), f"{tmp_path}{start}", *parts)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "nowhere"
+    refused(lambda: find(folder), f"{folder}: expected a folder with {SINGLE} or {INDEX}, found: No such file")
+    write(tmp_path / SINGLE, {"a": (2,)})
+    refused(lambda: find(tmp_path / SINGLE), f"{tmp_path / SINGLE}: expected a folder", "found: Not a directory")
 
 
 class Fit:
