@@ -186,7 +186,13 @@ NESTED = ("text_config",)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be converted. The message is one line: the file, what was expected and found, the remedy."""
+    """A checkpoint cannot be converted. The message is one line: the file, what was expected and found, the remedy.
+
+    Names from files are in it, so characters that end a line or that a terminal would obey are escaped.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(each if each.isprintable() else ascii(each)[1:-1] for each in message))
 
 
 def normalise(config: Mapping[str, Any], family: str) -> dict[str, Any]:

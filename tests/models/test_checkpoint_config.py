@@ -74,6 +74,12 @@ def test_what_would_change_the_result_is_refused_by_name(
     load(config)
 
 
+def test_names_of_keys_are_shown_in_printable_characters() -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load(checkpoint_configs.SPELLINGS["llama"][1] | {"a\n\x1b[31m": 2})
+    assert str(caught.value).startswith(r"a\n\x1b[31m: expected a key") and str(caught.value).isprintable()
+
+
 def test_all_refused_keys_are_named_at_once() -> None:
     config = checkpoint_configs.SPELLINGS["llama"][1] | {"mlp_bias": True, "alpha": 2, "beta": 3}
     with pytest.raises(

@@ -147,6 +147,26 @@ def test_an_absurd_header_is_refused(tmp_path: Path, header: str, found: str) ->
     refused(lambda: read_header(path), f"{path}: {found}")
 
 
+@pytest.mark.parametrize("name", ["a\n\x1b[31m", "\u202eweight", "\ud800"])
+def test_names_are_shown_in_printable_characters(tmp_path: Path, name: str) -> None:
+    shown = ascii(name)[1:-1]
+    path = raw(tmp_path / SINGLE, json.dumps({name: entry([4], [0, 99])}))
+    refused(lambda: read_header(path), f"{path}: {shown}: expected 16 bytes")
+    raw(tmp_path / SINGLE, json.dumps({"a": entry([4], [0, 16], name)}))
+    refused(lambda: read_header(path), f"{path}: a: expected a type of ", f"found {shown}; take")
+    write(tmp_path / SINGLE, {"a": (4,)})
+    refused(lambda: read_headers(index(tmp_path, {name: SINGLE})), f"{path}: expected the tensor {shown}, found none")
+    refused(lambda: check_fit(path, {}, {"x": [name]}, {}, {}), f"{path}: ", f"found none named {shown};")
+
+
+@pytest.mark.parametrize("end", ["gguf", "safetensors"])
+def test_names_of_files_are_shown_in_printable_characters(tmp_path: Path, end: str) -> None:
+    (tmp_path / f"\n\x1b[31m.{end}").touch()
+    refused(lambda: find(tmp_path), f"{tmp_path}", rf"\n\x1b[31m.{end}")
+    weights = index(tmp_path, {"a": "no\npe\x1b[31m.safetensors"})
+    refused(lambda: read_headers(weights), rf"{tmp_path}/no\npe\x1b[31m.safetensors: expected weights")
+
+
 def test_a_missing_part_is_named(tmp_path: Path) -> None:
     write(tmp_path / "1.safetensors", {"a": (2,)})
     weights = index(tmp_path, {"a": "1.safetensors", "b": "2.safetensors"})
