@@ -24,6 +24,7 @@ import dataclasses
 import functools
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Set
@@ -161,9 +162,6 @@ FAMILIES: dict[str, dict[str, tuple[Any, ...]]] = {
 ROPE_SCALINGS: dict[str, tuple[str, ...]] = {
     "deepseek_v2": ("yarn",),
     "deepseek_v3": ("yarn",),
-    # Of the layers without a window, as in transformers.
-    "gemma3": ("linear",),
-    "gemma3_text": ("linear",),
     "gptj": ("gptj",),
     "llama": ("llama3",),
     "llama4": ("llama3", "llama4"),
@@ -177,10 +175,26 @@ ROPE_SCALINGS: dict[str, tuple[str, ...]] = {
 }
 """The kinds of rotary scaling that a family computes, other than none."""
 
-GEMMA_3 = ("gemma3", "gemma3_text")
+SLIDES = ("gemma2", "gemma3", "gemma3_text", "ministral3", "mistral")
+"""Families that compute sliding windows, or limit the context to one themselves."""
 
 READ_ROPE_PARAMETERS = ("ministral3", "qwen3_5", "qwen3_5_text")
 """Families that upstream wrote for transformers 5."""
+
+ROPE_KEYS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    # It begins to scale after max_position_embeddings, where the context ends here.
+    "dynamic": ("factor",),
+    "gptj": (),
+    "llama3": ("factor", "high_freq_factor", "low_freq_factor", "original_max_position_embeddings"),
+    "llama4": ("factor", "high_freq_factor", "low_freq_factor", "original_max_position_embeddings"),
+    "longrope": ("long_factor", "short_factor"),
+    "yarn": ("beta_fast", "beta_slow", "factor", "mscale", "mscale_all_dim", "original_max_position_embeddings"),
+}
+"""The keys of each kind of rotary scaling, none of which may be missing or 0."""
+
+ROPE_HARMLESS = ("mrope_interleaved", "mrope_section")
+"""How the positions of images are rotated; those of text are equal in all sections."""
 
 NESTED = ("text_config",)
 
@@ -212,10 +226,9 @@ def normalise(config: Mapping[str, Any], family: str) -> dict[str, Any]:
     # Some upstream families have a field of this name for something else.
     if "dtype" in result:
         result.setdefault("torch_dtype", result.pop("dtype"))
-    if family == "qwen3_moe" and "num_local_experts" in result:
-        result.setdefault("num_experts", result.pop("num_local_experts"))
-    if "_sliding_window_pattern" in result:
-        result.setdefault("sliding_window_pattern", result.pop("_sliding_window_pattern"))
+    if family == "qwen3_moe":
+        _move("num_local_experts", result, result, "num_experts")
+    _move("_sliding_window_pattern", result, result, "sliding_window_pattern")
     # transformers computes them from other keys if they are null.
     if result.get("head_dim", 0) is None:
         del result["head_dim"]
@@ -224,117 +237,139 @@ def normalise(config: Mapping[str, Any], family: str) -> dict[str, Any]:
     if family not in READ_ROPE_PARAMETERS:
         _normalise_rope(result, family)
     _limit_to_window(result, family)
-    if family in GEMMA_3:
-        # Upstream does not take them from there.
-        for key in ("context_window_size", "prefill_chunk_size"):
-            if key in result.get("text_config", {}):
-                result[key] = result["text_config"][key]
     return result
 
 
 def _normalise_rope(config: dict[str, Any], family: str) -> None:
-    """Replaces rope_parameters by rope_theta, rope_scaling and the others, and checks the kind of scaling."""
-    parameters = config.pop("rope_parameters", None)
-    if isinstance(parameters, Mapping):
-        parameters = dict(parameters)
-        if "full_attention" in parameters:
-            local = dict(parameters.get("sliding_attention") or {})
-            if (local.get("rope_type") or "default") != "default":
-                raise CheckpointError(
-                    "rope_parameters.sliding_attention.rope_type: expected 'default', found"
-                    f" {json.dumps(local['rope_type'])}"
-                )
-            if "rope_theta" in local:
-                config["rope_local_base_freq"] = local["rope_theta"]
-            parameters = dict(parameters["full_attention"] or {})
-        for key in ("rope_theta", "partial_rotary_factor"):
-            if key in parameters:
-                config[key] = parameters.pop(key)
-        if family == "gpt_neox" and "partial_rotary_factor" in config:
-            config["rotary_pct"] = config.pop("partial_rotary_factor")
-        if family in ("phi3", "phi3_v") and "original_max_position_embeddings" in parameters:
-            config.setdefault("original_max_position_embeddings", parameters.pop("original_max_position_embeddings"))
-        config["rope_scaling"] = parameters
-    if family == "gpt_neox" and "rotary_emb_base" in config:
-        config.setdefault("rope_theta", config.pop("rotary_emb_base"))
-    scaling = config.get("rope_scaling")
-    if not isinstance(scaling, Mapping):
+    """Replaces rope_parameters by rope_theta, rope_scaling and the others, and checks the scaling with all its keys."""
+    if family == "gpt_neox":
+        _move("rotary_emb_base", config, config, "rope_theta")
+    given = {name: config.pop(name) for name in ("rope_parameters", "rope_scaling") if name in config}
+    if not given:
         return
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    kind = "longrope" if kind == "su" else kind
-    # The dynamic kind begins to scale after max_position_embeddings, which is where the context ends here.
-    if kind in (None, "default") or (kind == "dynamic" and "alpha" not in scaling):
-        config["rope_scaling"] = None
-        return
-    supported = ROPE_SCALINGS.get(family, ())
-    if kind not in supported and "rope_scaling" not in ignored_keys():
-        raise CheckpointError(
-            f"rope_scaling: expected {' or '.join(['null', *supported])}, which is what mlc-llm computes for {family},"
-            f" found {json.dumps(kind)}; {_accept(['rope_scaling'])}"
-        )
-    if kind == "longrope" and kind in supported:
-        _limit_to_short_factors(config, scaling)
-    # Upstream's families read one or the other.
-    config["rope_scaling"] = {**scaling, "rope_type": kind, "type": kind} if kind in supported else None
+    try:
+        # Like transformers, this takes an empty one for none.
+        scalings = [_rope_scaling(name, value, config, family) for name, value in given.items() if value]
+        if scalings[1:] and scalings[0] != scalings[1]:
+            raise CheckpointError("rope_parameters: expected the same as rope_scaling, found another")
+    except CheckpointError as error:
+        if not ignored_keys() & {"rope_scaling", *given}:
+            raise CheckpointError(f"{error}; {_accept([name for name in given if given[name]])}") from None
+        scalings = []
+    config["rope_scaling"] = scalings[0] if scalings else None
+    if family == "gpt_neox":
+        _move("partial_rotary_factor", config, config, "rotary_pct")
 
 
-def _limit_to_short_factors(config: dict[str, Any], scaling: Mapping[str, Any]) -> None:
-    """Limits the context to that of the first training, unless it is given.
+def _rope_scaling(name: str, parameters: Any, config: dict[str, Any], family: str) -> dict[str, Any] | None:
+    """Moves the base and the part that rotates into the configuration, and returns the scaling, None if there is none.
 
-    transformers takes the long factors for texts that are longer, of which keys in a cache may have been rotated with
-    the short ones. rotation.py has one set of factors for a compiled model.
+    Args:
+        name: the key in config.json.
+        parameters: its value.
+        config: a configuration, which is changed.
+        family: its model_type.
+
+    Raises:
+        CheckpointError: upstream would compute another rotation.
     """
-    original = config.setdefault(
-        "original_max_position_embeddings", scaling.get("original_max_position_embeddings", 4096)
-    )
-    if "context_window_size" not in config and original < config.get("max_position_embeddings", 0):
-        logger.warning(
-            "rope_scaling: the context is limited to %d tokens, for which LongRoPE's short factors are; with a larger"
-            " context_window_size the model is compiled with the long ones",
-            original,
+    scaling = _object(name, parameters)
+    if family in ("gemma3", "gemma3_text") and name == "rope_parameters":
+        if not set(scaling) <= {"full_attention", "sliding_attention"}:
+            raise CheckpointError(f"{name}: expected full_attention and sliding_attention, {_found(sorted(scaling))}")
+        local = _object(f"{name}.sliding_attention", scaling.get("sliding_attention") or {})
+        _move("rope_theta", local, config, "rope_local_base_freq")
+        _check_scaling(
+            f"{name}.sliding_attention", local, {"rope_theta": config.get("rope_local_base_freq")}, family, ()
         )
-        config["context_window_size"] = original
-
-
-def _window(config: Mapping[str, Any], family: str) -> int | None:
-    """Returns the sliding window of a model, None if it has none or if upstream limits the context to it itself."""
-    if family == "gemma2" or config.get("use_sliding_window") is False or "sliding_window" in ignored_keys():
+        scaling = _object(f"{name}.full_attention", scaling.get("full_attention") or {})
+    _move("rope_theta", scaling, config)
+    _move("partial_rotary_factor", scaling, config)
+    if family in ("phi3", "phi3_v"):
+        _move("original_max_position_embeddings", scaling, config)
+    kind = _check_scaling(name, scaling, config, family, ROPE_SCALINGS.get(family, ()))
+    if kind in ("default", "dynamic"):
         return None
-    return config.get("sliding_window") or None
+    # Upstream's families read one or the other.
+    return {**scaling, "rope_type": kind, "type": kind}
+
+
+def _object(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise CheckpointError(f"{name}: expected an object, {_found(value)}")
+    return dict(value)
+
+
+def _move(key: str, source: dict[str, Any], config: dict[str, Any], name: str | None = None) -> None:
+    """Moves a key into a configuration, unless that has another value: the key is then refused where it is."""
+    name = name or key
+    if source.get(key) is not None and config.get(name) in (None, source[key]):
+        config[name] = source.pop(key)
+
+
+def _check_scaling(
+    name: str, scaling: dict[str, Any], config: Mapping[str, Any], family: str, supported: tuple[str, ...]
+) -> str:
+    """Takes the kind out of a scaling and returns it, after a check that upstream computes it as all its keys say."""
+    kinds = [scaling.pop(key) for key in ("rope_type", "type") if scaling.get(key)] or ["default"]
+    kinds = ["longrope" if kind == "su" else kind for kind in kinds]
+    kind = kinds[0]
+    if kinds[-1] != kind:
+        raise CheckpointError(f"{name}: expected one kind, {_found(kinds)}")
+    if kind not in (*supported, "default", "dynamic"):
+        raise CheckpointError(
+            f"{name}: expected {' or '.join(['null', *supported])}, which is what mlc-llm computes for {family},"
+            f" {_found(kind)}"
+        )
+    if missing := [key for key in ROPE_KEYS[kind] if not scaling.get(key)]:
+        raise CheckpointError(f"{name}: expected the keys of {kind}, found no {', '.join(missing)}")
+    computed = _computed_rotation(kind, scaling, config)
+    for key, value in scaling.items():
+        if value is None or key in ROPE_HARMLESS:
+            continue
+        if key in computed:
+            if not isinstance(value, (int, float)) or not math.isclose(value, computed[key], rel_tol=1e-4):
+                raise CheckpointError(
+                    f"{name}.{key}: expected {computed[key]}, which is what mlc-llm computes, {_found(value)}"
+                )
+        elif key not in ROPE_KEYS[kind]:
+            raise CheckpointError(f"{name}.{key}: expected a key that mlc-llm knows for {kind}, {_found(value)}")
+    return kind
+
+
+def _computed_rotation(kind: str, scaling: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what upstream computes in place of keys that it does not read from the scaling."""
+    outside = ("max_position_embeddings", "original_max_position_embeddings", "partial_rotary_factor", "rope_theta")
+    values = {"partial_rotary_factor": 1, **{key: config[key] for key in outside if config.get(key)}}
+    if kind == "yarn":
+        # transformers multiplies cosines and sines by attention_factor, or if it is null, by what follows from both
+        # mscale and mscale_all_dim: 1 if they are equal. Upstream does not multiply them.
+        values |= {"attention_factor": 1, "mscale": scaling["mscale_all_dim"]}
+    if kind == "longrope" and {"max_position_embeddings", "original_max_position_embeddings"} <= values.keys():
+        first = values["original_max_position_embeddings"]
+        factor = values["max_position_embeddings"] / first
+        values |= {"factor": factor, "attention_factor": math.sqrt(1 + math.log(max(factor, 1)) / math.log(first))}
+    return values
 
 
 def _limit_to_window(config: dict[str, Any], family: str) -> None:
-    """Limits the context to the sliding window, within which it is equal to full attention, which is computed.
-
-    Upstream's families for Mistral would keep the first four tokens beyond the window, as no other engine does, and one
-    token too many. Gemma 3: see rotation.py.
-    """
-    window = _window(config, family)
-    if family in GEMMA_3 and "num_hidden_layers" in config:
-        # Upstream's value for none. Its cache would slide, and its context would be 8192 tokens.
-        config["sliding_window"] = -1
-        if window:
-            config["context_window_size"] = min(window, config.get("max_position_embeddings", window))
-            config["prefill_chunk_size"] = min(config["context_window_size"], 2048)
-            _warn_of_limit(family, window)
-        return
-    if family == "gemma2" or config.get("sliding_window") is None:
+    """Limits the context to the sliding window for a family that computes full attention: within it, both are equal."""
+    window = config.get("sliding_window")
+    if family in SLIDES or window is None:
         return
     del config["sliding_window"]
-    if not window:
+    if config.get("use_sliding_window") is False or not window:
         return
     config.pop("use_sliding_window", None)
     config.pop("layer_types", None)
     most = [config[key] for key in ("context_window_size", "max_position_embeddings") if config.get(key, 0) > 0]
     if window < min(most, default=window + 1):
-        _warn_of_limit(family, window)
+        logger.warning(
+            "sliding_window: mlc-llm computes full attention for %s, so the context is limited to %d tokens",
+            family,
+            window,
+        )
         config["context_window_size"] = window
-
-
-def _warn_of_limit(family: str, window: int) -> None:
-    logger.warning(
-        "sliding_window: mlc-llm computes full attention for %s, so the context is limited to %d tokens", family, window
-    )
 
 
 def ignored_keys() -> set[str]:
@@ -372,9 +407,13 @@ def _accept(keys: list[str]) -> str:
     )
 
 
+def _found(value: Any) -> str:
+    return f"found {json.dumps(value)[:100]}"
+
+
 def _problem(key: str, value: Any, section: Mapping[str, Any], family: str, used: Set[str]) -> str | None:
     """Returns what is wrong with a key, or None."""
-    found = f"found {json.dumps(value)[:100]}"
+    found = _found(value)
     if value is None or key in NESTED:
         return None
     if key == "layer_types":
@@ -386,9 +425,9 @@ def _problem(key: str, value: Any, section: Mapping[str, Any], family: str, used
         return None if method == "awq" else f"expected weights that are not quantized, found {json.dumps(method)}"
     computed = FAMILIES.get(family, {}).get(key)
     if computed is None and key not in used:
-        if key == "rope_theta" and "position_embedding_base" in section:
-            return None
         computed = COMPUTED.get(key)
+        if key == "rope_theta" and "position_embedding_base" in section:
+            computed = (section["position_embedding_base"],)
     if computed is not None:
         options = " or ".join(map(json.dumps, computed or (None,)))
         return None if value in computed else f"expected {options}, which is what mlc-llm computes, {found}"
@@ -407,9 +446,10 @@ def _layer_types(family: str, config: Mapping[str, Any]) -> list[str] | None:
     if family in ("gemma2", "qwen3_5", "qwen3_5_text"):
         return None  # Gemma 2's context is at most its window; Qwen 3.5 derives it from full_attention_interval.
     layers = config.get("num_hidden_layers") or 0
-    if family in GEMMA_3:
+    if family in ("gemma3", "gemma3_text"):
         return [f"{'sliding' if (layer + 1) % 6 else 'full'}_attention" for layer in range(layers)]
-    return ["full_attention"] * layers
+    slides = family in SLIDES and config.get("sliding_window")
+    return ["sliding_attention" if slides else "full_attention"] * layers
 
 
 def _pattern(layers: list[str]) -> str:
@@ -483,8 +523,6 @@ def read(config_class: Any, config: Mapping[str, Any]) -> Any:
         normal = normalise(config, family)
         with _noting() as used:
             result = config_class.from_dict(normal)
-        if window := _window(config.get("text_config") or config, family):
-            result.most_tokens = window
         # Presets of upstream's have keys of its own.
         if "model_preset_tag" not in config:
             check(normal, family, used)
@@ -496,26 +534,6 @@ def read(config_class: Any, config: Mapping[str, Any]) -> Any:
             f"expected the keys of a {family} model, found none named {missing}; copy the file again"
         ) from None
     return result
-
-
-def _limit_overrides(upstream: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Wraps ModelConfigOverride.apply: `--context-window-size` may not go beyond a sliding window."""
-
-    @functools.wraps(upstream)
-    def apply(self: Any, config: Any) -> Any:
-        most, given = getattr(config, "most_tokens", None), self.context_window_size
-        if most and given and given > most:
-            raise CheckpointError(
-                f"context_window_size: expected at most {most}, the sliding_window of the model, because mlc-llm"
-                f" computes full attention, found {given}; {_accept(['sliding_window'])}"
-            )
-        return upstream(self, config)
-
-    return apply
-
-
-def _change_overrides(module: Any) -> None:
-    module.ModelConfigOverride.apply = _limit_overrides(module.ModelConfigOverride.apply)
 
 
 def _change_compiler(module: Any) -> None:
@@ -552,7 +570,6 @@ def install() -> None:
         return cls(**fields, kwargs=_Read({key: value for key, value in source.items() if key not in names}))
 
     after_import("mlc_llm.interface.compile", _change_compiler)
-    after_import("mlc_llm.interface.compiler_flags", _change_overrides)
     config.ConfigBase.from_file = from_file
     config.ConfigBase.from_dict = from_dict
     sys.excepthook = in_a_line(sys.excepthook)

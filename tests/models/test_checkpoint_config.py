@@ -24,7 +24,12 @@ USED = frozenset(
 def load(config: dict[str, Any]) -> dict[str, Any]:
     family = config["model_type"]
     normal = normalise(config, family)
-    own = {"phi3": {"partial_rotary_factor"}, "qwen3": {"attention_bias"}, "qwen3_moe": {"attention_bias"}}
+    own = {
+        "gemma3": {"text_config"},
+        "phi3": {"partial_rotary_factor"},
+        "qwen3": {"attention_bias"},
+        "qwen3_moe": {"attention_bias"},
+    }
     check(normal, family, USED | own.get(family, set()))
     return normal
 
@@ -58,7 +63,7 @@ def test_what_would_change_the_result_is_refused_by_name(
     config = checkpoint_configs.SPELLINGS[name][spelling] | change
     if spelling and "rope_scaling" in change:
         config["rope_parameters"] = {"rope_theta": 10000.0} | config.pop("rope_scaling")
-    (key,) = change
+    (key,) = change.keys() - {"rope_scaling"} or {"rope_parameters" if spelling else "rope_scaling"}
     if spelling and key == "rope_local_base_freq":
         del config["rope_local_base_freq"]
         config["rope_parameters"] = {
@@ -72,6 +77,145 @@ def test_what_would_change_the_result_is_refused_by_name(
     assert f'MLC_IGNORE_CONFIG_KEYS={key}, or in a BUILD file: ignore_config_keys = ["{key}"]' in message
     monkeypatch.setenv("MLC_IGNORE_CONFIG_KEYS", f"{key}, another")
     load(config)
+
+
+LLAMA_3 = checkpoint_configs.LLAMA_3
+YARN = {
+    "beta_fast": 32,
+    "beta_slow": 1,
+    "factor": 40,
+    "mscale": 0.707,
+    "mscale_all_dim": 0.707,
+    "original_max_position_embeddings": 4096,
+}
+DEEPSEEK_2 = checkpoint_configs.COMMON | {
+    "hidden_act": "silu",
+    "max_position_embeddings": 163840,
+    "model_type": "deepseek_v2",
+}
+PHI_3 = checkpoint_configs.SPELLINGS["phi3"][0]
+LONG = PHI_3["rope_scaling"]
+
+
+def four(name: str, **changes: Any) -> dict[str, Any]:
+    """A configuration in the spelling of transformers 4, without a base unless it is given."""
+    config = {key: value for key, value in checkpoint_configs.SPELLINGS[name][0].items() if key != "rope_theta"}
+    return config | changes
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_theta": 777.0},
+        {"rope_scaling": {"rope_theta": 777.0, "rope_type": "default"}},
+        {"rope_scaling": {"rope_theta": 777.0, **LLAMA_3}},
+        {"rope_parameters": {"rope_theta": 777.0}, "rope_theta": 777, "rope_scaling": {}},
+        {"rope_parameters": {"rope_theta": 777.0, **LLAMA_3}, "rope_scaling": {"type": "llama3", **LLAMA_3}},
+        {"rope_parameters": {"rope_theta": 777.0, "rope_type": "default", "mrope_section": [2, 3, 3]}},
+    ],
+)
+def test_the_base_is_found_wherever_it_is(rope: dict[str, Any]) -> None:
+    normal = load({key: value for key, value in four("llama").items() if key != "rope_scaling"} | rope)
+    assert normal["rope_theta"] == 777
+    scaling = {**LLAMA_3, "type": "llama3"} if "llama3" in str(rope) else None
+    assert normal.get("rope_scaling") == scaling and "rope_parameters" not in normal
+
+
+NESTED = {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}
+
+
+@pytest.mark.parametrize(
+    ("config", "start"),
+    [
+        # A base or a kind that upstream would not see.
+        (four("llama", rope_scaling="yarn"), 'rope_scaling: expected an object, found "yarn"'),
+        (four("llama", rope_scaling=[{"rope_type": "yarn"}]), 'rope_scaling: expected an object, found [{"rope_type"'),
+        (four("llama", rope_parameters=[{"rope_theta": 777.0}]), "rope_parameters: expected an object, found [{"),
+        (four("qwen2", rope_parameters=NESTED), "rope_parameters.full_attention: expected a key that mlc-llm knows"),
+        (four("qwen2", rope_parameters={"main": {"rope_theta": 5.0}}), "rope_parameters.main: expected a key"),
+        (four("qwen2", rope_theta=1e4, rope_parameters={"rope_theta": 1e6}), "rope_parameters.rope_theta: expected 10"),
+        (four("llama", rope_parameters={"rope_type": "default"}), "rope_parameters: expected the same as rope_scaling"),
+        (four("qwen2", rope_scaling={"rope_type": "default", "type": "yarn"}), "rope_scaling: expected one kind, fou"),
+        (four("qwen2", rope_scaling={"factor": 8.0}), "rope_scaling.factor: expected a key that mlc-llm knows for def"),
+        (four("gemma3", rope_parameters={"rope_theta": 5.0}), "rope_parameters: expected full_attention and sliding"),
+        (
+            four("gemma3", rope_parameters={**NESTED, "chunked_attention": {"rope_theta": 5.0}}),
+            "rope_parameters: expected full_attention and sliding_attention, found",
+        ),
+        (
+            four("gemma3", rope_parameters={**NESTED, "sliding_attention": {"partial_rotary_factor": 0.5}}),
+            "rope_parameters.sliding_attention.partial_rotary_factor: expected 1, ",
+        ),
+        (
+            four("gemma3", rope_parameters={**NESTED, "sliding_attention": "yarn"}),
+            'rope_parameters.sliding_attention: expected an object, found "yarn"',
+        ),
+        (
+            four("gemma3", rope_parameters={**NESTED, "sliding_attention": {"rope_theta": 20000}}),
+            "rope_parameters.sliding_attention.rope_theta: expected 10000, ",
+        ),
+        # A key of a scaling that upstream does not read.
+        (four("llama", rope_scaling={**LLAMA_3, "attention_factor": 3}), "rope_scaling.attention_factor: expected a k"),
+        (
+            four("llama", rope_scaling={"rope_type": "llama3", "factor": 8}),
+            "rope_scaling: expected the keys of llama3,",
+        ),
+        (four("phi3", rope_scaling={**LONG, "short_mscale": 1.2}), "rope_scaling.short_mscale: expected a key that ml"),
+        (four("phi3", rope_scaling={**LONG, "attention_factor": 3.0}), "rope_scaling.attention_factor: expected 1.190"),
+        (four("phi3", rope_scaling={**LONG, "factor": 4.0}), "rope_scaling.factor: expected 32.0, which is what mlc-l"),
+        (
+            four("phi3", rope_scaling={**LONG, "original_max_position_embeddings": 8192}),
+            "rope_scaling.original_max_position_embeddings: expected 4096, which is what mlc-llm computes, found 8192",
+        ),
+        (
+            DEEPSEEK_2 | {"rope_scaling": {**YARN, "type": "yarn", "mscale_all_dim": 0.3}},
+            "rope_scaling.mscale: expected 0.3, which is what mlc-llm computes, found 0.707",
+        ),
+        (
+            DEEPSEEK_2 | {"rope_scaling": {**YARN, "type": "yarn", "attention_factor": 7}},
+            "rope_scaling.attention_factor: expected 1, which is what mlc-llm computes, found 7",
+        ),
+        (
+            DEEPSEEK_2 | {"rope_scaling": {**YARN, "type": "yarn", "mscale": 0, "mscale_all_dim": None}},
+            "rope_scaling: expected the keys of yarn, found no mscale, mscale_all_dim",
+        ),
+    ],
+)
+def test_each_value_of_the_rotation_is_used_or_refused(
+    config: dict[str, Any], start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load(config)
+    assert str(caught.value).startswith(start)
+    name = "rope_parameters" if "rope_parameters" in config else "rope_scaling"
+    assert "; mlc-llm would compute another model. If you accept that: MLC_IGNORE_CONFIG_KEYS=" in str(caught.value)
+    monkeypatch.setenv("MLC_IGNORE_CONFIG_KEYS", name)
+    assert load(config).get("rope_scaling") is None
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DEEPSEEK_2 | {"rope_scaling": {**YARN, "type": "yarn", "attention_factor": None}},
+        DEEPSEEK_2 | {"rope_parameters": {**YARN, "rope_type": "yarn", "rope_theta": 10000, "attention_factor": 1.0}},
+        PHI_3 | {"rope_scaling": {**LONG, "type": "su"}},
+        PHI_3 | {"rope_scaling": {**LONG, "factor": 32.0, "attention_factor": 1.1902}},
+        four("gemma3", rope_parameters={"full_attention": None, "sliding_attention": None}),
+    ],
+)
+def test_a_scaling_that_upstream_computes_passes(config: dict[str, Any]) -> None:
+    load(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("gpt_neox", {"rope_theta": 777}), ("qwen3_moe", {"num_local_experts": 4})],
+)
+def test_two_values_under_two_names_are_refused(name: str, change: dict[str, Any]) -> None:
+    with pytest.raises(
+        CheckpointError, match="^(rotary_emb_base|num_local_experts): expected a key that mlc-llm knows"
+    ):
+        load(checkpoint_configs.SPELLINGS[name][0] | change)
 
 
 def test_names_of_keys_are_shown_in_printable_characters() -> None:
