@@ -178,9 +178,6 @@ ROPE_SCALINGS: dict[str, tuple[str, ...]] = {
 SLIDES = ("gemma2", "gemma3", "gemma3_text", "ministral3", "mistral")
 """Families that compute sliding windows, or limit the context to one themselves."""
 
-READ_ROPE_PARAMETERS = ("ministral3", "qwen3_5", "qwen3_5_text")
-"""Families that upstream wrote for transformers 5."""
-
 ROPE_KEYS: dict[str, tuple[str, ...]] = {
     "default": (),
     # It begins to scale after max_position_embeddings, where the context ends here.
@@ -234,8 +231,7 @@ def normalise(config: Mapping[str, Any], family: str) -> dict[str, Any]:
         del result["head_dim"]
     if result.get("num_key_value_heads", 0) is None:
         result["num_key_value_heads"] = result.get("num_attention_heads")
-    if family not in READ_ROPE_PARAMETERS:
-        _normalise_rope(result, family)
+    _normalise_rope(result, family)
     _limit_to_window(result, family)
     return result
 
@@ -259,6 +255,8 @@ def _normalise_rope(config: dict[str, Any], family: str) -> None:
     config["rope_scaling"] = scalings[0] if scalings else None
     if family == "gpt_neox":
         _move("partial_rotary_factor", config, config, "rotary_pct")
+    if family == "ministral3":
+        config["rope_parameters"] = config.pop("rope_scaling")
 
 
 def _rope_scaling(name: str, parameters: Any, config: dict[str, Any], family: str) -> dict[str, Any] | None:
@@ -287,9 +285,15 @@ def _rope_scaling(name: str, parameters: Any, config: dict[str, Any], family: st
     _move("partial_rotary_factor", scaling, config)
     if family in ("phi3", "phi3_v"):
         _move("original_max_position_embeddings", scaling, config)
+    first = scaling.get("original_max_position_embeddings")
+    if family == "ministral3" and first and scaling.pop("llama_4_scaling_beta", None):
+        _limit_context(config, first, f"mlc-llm does not scale {family}'s queries beyond their first training")
     kind = _check_scaling(name, scaling, config, family, ROPE_SCALINGS.get(family, ()))
     if kind in ("default", "dynamic"):
         return None
+    if family == "ministral3":
+        # Upstream multiplies the attention's scale by it, as DeepSeek does. This family does not.
+        del scaling["mscale_all_dim"]
     # Upstream's families read one or the other.
     return {**scaling, "rope_type": kind, "type": kind}
 
@@ -362,14 +366,14 @@ def _limit_to_window(config: dict[str, Any], family: str) -> None:
         return
     config.pop("use_sliding_window", None)
     config.pop("layer_types", None)
+    _limit_context(config, window, f"sliding_window: mlc-llm computes full attention for {family}")
+
+
+def _limit_context(config: dict[str, Any], tokens: int, why: str) -> None:
     most = [config[key] for key in ("context_window_size", "max_position_embeddings") if config.get(key, 0) > 0]
-    if window < min(most, default=window + 1):
-        logger.warning(
-            "sliding_window: mlc-llm computes full attention for %s, so the context is limited to %d tokens",
-            family,
-            window,
-        )
-        config["context_window_size"] = window
+    if tokens < min(most, default=tokens + 1):
+        logger.warning("%s, so the context is limited to %d tokens", why, tokens)
+        config["context_window_size"] = tokens
 
 
 def ignored_keys() -> set[str]:

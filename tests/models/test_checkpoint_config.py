@@ -25,6 +25,8 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
     family = config["model_type"]
     normal = normalise(config, family)
     own = {
+        "ministral3": {"rope_parameters"},
+        "qwen3_5_text": {"partial_rotary_factor"},
         "gemma3": {"text_config"},
         "phi3": {"partial_rotary_factor"},
         "qwen3": {"attention_bias"},
@@ -205,6 +207,49 @@ def test_each_value_of_the_rotation_is_used_or_refused(
 )
 def test_a_scaling_that_upstream_computes_passes(config: dict[str, Any]) -> None:
     load(config)
+
+
+MINISTRAL_3 = checkpoint_configs.shape(
+    hidden_act="silu",
+    max_position_embeddings=262144,
+    model_type="ministral3",
+    rope_parameters={
+        **YARN,
+        "factor": 16.0,
+        "llama_4_scaling_beta": 0.1,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "original_max_position_embeddings": 16384,
+        "rope_theta": 777.0,
+        "rope_type": "yarn",
+        "type": "yarn",
+    },
+)
+
+
+def test_ministral_3_ends_where_its_queries_would_be_scaled() -> None:
+    """Upstream scales none, and would scale attention by mscale_all_dim, as transformers does not."""
+    normal = load(MINISTRAL_3)
+    assert normal["context_window_size"] == 16384 and normal["rope_theta"] == 777
+    assert normal["rope_parameters"]["factor"] == 16
+    assert not {"llama_4_scaling_beta", "mscale_all_dim"} & normal["rope_parameters"].keys()
+    unscaled = MINISTRAL_3 | {"rope_parameters": {**MINISTRAL_3["rope_parameters"], "llama_4_scaling_beta": 0}}
+    assert "context_window_size" not in load(unscaled)
+    assert load(MINISTRAL_3 | {"rope_parameters": {"rope_theta": 777.0}})["rope_parameters"] is None
+
+
+@pytest.mark.parametrize("family", ["ministral3", "qwen3_5", "qwen3_5_text"])
+@pytest.mark.parametrize("kind", ["linear", "yarn"])
+def test_families_of_transformers_5_compute_no_other_kind(family: str, kind: str) -> None:
+    rope = {"rope_parameters": {"factor": 4.0, "rope_theta": 777.0, "rope_type": kind}}
+    with pytest.raises(CheckpointError, match="^rope_parameters: expected (null|the keys of yarn)"):
+        load(MINISTRAL_3 | {"model_type": family} | rope)
+
+
+def test_qwen_3_5_rotates_a_part_of_text_in_one_section() -> None:
+    rope = {"mrope_interleaved": True, "mrope_section": [11, 11, 10], "partial_rotary_factor": 0.25, "rope_theta": 777}
+    normal = load(MINISTRAL_3 | {"model_type": "qwen3_5_text", "rope_parameters": {**rope, "rope_type": "default"}})
+    assert normal["rope_theta"] == 777 and normal["partial_rotary_factor"] == 0.25
 
 
 @pytest.mark.parametrize(
