@@ -190,6 +190,9 @@ ROPE_KEYS: dict[str, tuple[str, ...]] = {
 }
 """The keys of each kind of rotary scaling, none of which may be missing or 0."""
 
+ROPE_THETA = {"cohere": 500000, "mixtral": 1000000, "qwen3_5": 10000, "qwen3_5_text": 10000}
+"""The base that transformers takes if config.json has none, of families of which upstream takes another."""
+
 ROPE_HARMLESS = ("mrope_interleaved", "mrope_section")
 """How the positions of images are rotated; those of text are equal in all sections."""
 
@@ -218,8 +221,8 @@ def normalise(config: Mapping[str, Any], family: str) -> dict[str, Any]:
     """
     result = dict(config)
     for key in NESTED:
-        if isinstance(result.get(key), Mapping):
-            result[key] = normalise(result[key], family)
+        if result.get(key) is not None:
+            result[key] = normalise(_object(key, result[key]), family)
     # Some upstream families have a field of this name for something else.
     if "dtype" in result:
         result.setdefault("torch_dtype", result.pop("dtype"))
@@ -232,6 +235,10 @@ def normalise(config: Mapping[str, Any], family: str) -> dict[str, Any]:
     if result.get("num_key_value_heads", 0) is None:
         result["num_key_value_heads"] = result.get("num_attention_heads")
     _normalise_rope(result, family)
+    if result.get("rope_theta", 0) is None:
+        del result["rope_theta"]
+    if family in ROPE_THETA and "position_embedding_base" not in result:
+        result.setdefault("rope_theta", ROPE_THETA[family])
     _limit_to_window(result, family)
     return result
 
@@ -241,22 +248,25 @@ def _normalise_rope(config: dict[str, Any], family: str) -> None:
     if family == "gpt_neox":
         _move("rotary_emb_base", config, config, "rope_theta")
     given = {name: config.pop(name) for name in ("rope_parameters", "rope_scaling") if name in config}
-    if not given:
-        return
     try:
+        if family == "ministral3" and "text_config" not in config and not any(given.values()):
+            raise CheckpointError("rope_parameters: expected an object, found none")
         # Like transformers, this takes an empty one for none.
         scalings = [_rope_scaling(name, value, config, family) for name, value in given.items() if value]
         if scalings[1:] and scalings[0] != scalings[1]:
             raise CheckpointError("rope_parameters: expected the same as rope_scaling, found another")
     except CheckpointError as error:
         if not ignored_keys() & {"rope_scaling", *given}:
-            raise CheckpointError(f"{error}; {_accept([name for name in given if given[name]])}") from None
+            raise CheckpointError(
+                f"{error}; {_accept([name for name in given if given[name]] or ['rope_parameters'])}"
+            ) from None
         scalings = []
-    config["rope_scaling"] = scalings[0] if scalings else None
+    if given:
+        config["rope_scaling"] = scalings[0] if scalings else None
     if family == "gpt_neox":
         _move("partial_rotary_factor", config, config, "rotary_pct")
     if family == "ministral3":
-        config["rope_parameters"] = config.pop("rope_scaling")
+        config["rope_parameters"] = config.pop("rope_scaling", None)
 
 
 def _rope_scaling(name: str, parameters: Any, config: dict[str, Any], family: str) -> dict[str, Any] | None:
@@ -393,9 +403,11 @@ def check(config: Mapping[str, Any], family: str, used: Set[str]) -> None:
         CheckpointError: there are some. Names all of them, and no file.
     """
     problems = {}
-    for where, section in [("", config), *((f"{key}.", config[key]) for key in NESTED if key in config)]:
-        for key, value in section.items() if isinstance(section, Mapping) else ():
-            if (problem := _problem(key, value, section, family, used)) and key not in ignored_keys():
+    sections = [("", config, used)]
+    sections += [(f"{key}.", config[key], used - {*NESTED}) for key in NESTED if key in used and config.get(key)]
+    for where, section, known in sections:
+        for key, value in section.items():
+            if (problem := _problem(key, value, section, family, known)) and key not in ignored_keys():
                 problems[where + key] = problem
     if problems:
         names = sorted({name.rpartition(".")[2] for name in problems})
@@ -418,7 +430,7 @@ def _found(value: Any) -> str:
 def _problem(key: str, value: Any, section: Mapping[str, Any], family: str, used: Set[str]) -> str | None:
     """Returns what is wrong with a key, or None."""
     found = _found(value)
-    if value is None or key in NESTED:
+    if value is None:
         return None
     if key == "layer_types":
         expected = _layer_types(family, section)
@@ -526,7 +538,7 @@ def read(config_class: Any, config: Mapping[str, Any]) -> Any:
     try:
         normal = normalise(config, family)
         with _noting() as used:
-            result = config_class.from_dict(normal)
+            result = config_class.from_dict(_Read(normal))
         # Presets of upstream's have keys of its own.
         if "model_preset_tag" not in config:
             check(normal, family, used)

@@ -65,38 +65,49 @@ def test_what_would_change_the_result_is_refused(load: Any, what: str, tmp_path:
     assert str(caught.value).startswith(f"{tmp_path}/config.json: {next(iter(change))}: expected ")
 
 
-# The window, and the length of the first training.
+SMALL = checkpoint_configs.shape(hidden_act="silu", tie_word_embeddings=False)
+MIXTRAL = SMALL | {"model_type": "mixtral", "num_experts_per_tok": 2, "num_local_experts": 4}
+MINISTRAL_3 = SMALL | {"model_type": "ministral3"}
+QWEN_3_5 = SMALL | {"attention_bias": False, "model_type": "qwen3_5_text"}
+YARN = {
+    **{"beta_fast": 32.0, "beta_slow": 1.0, "factor": 16.0, "mscale": 1.0, "mscale_all_dim": 1.0},
+    **{"original_max_position_embeddings": 1024, "rope_theta": 777.0, "rope_type": "yarn"},
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "context"),
+    ("config", "base"),
     [
-        ("gemma3", 512),
-        ("gemma3 with linear scaling", 512),
-        ("mistral", 4096),
-        ("mistral with a window", 1024),
-        ("phi3", 4096),
-        ("qwen2", 4096),
+        (MIXTRAL, 1000000),
+        (MIXTRAL | {"rope_scaling": {"rope_theta": 777.0, "type": "default"}}, 777),
+        (MINISTRAL_3 | {"rope_parameters": YARN}, 777),
+        (MINISTRAL_3 | {"rope_parameters": {"rope_theta": 777.0, "rope_type": "default"}}, 777),
+        ({"model_type": "ministral3", "text_config": MINISTRAL_3 | {"rope_parameters": YARN}}, 777),
+        (QWEN_3_5, 10000),
+        (QWEN_3_5 | checkpoint_configs.rope(777.0, mrope_section=[2, 3, 3], partial_rotary_factor=0.25), 777),
+        ({"model_type": "qwen3_5", "text_config": QWEN_3_5 | checkpoint_configs.rope(777.0)}, 777),
     ],
 )
-def test_the_context_ends_where_another_model_would_begin(load: Any, name: str, context: int) -> None:
-    for config in checkpoint_configs.SPELLINGS[name]:
-        found = load(config)
-        assert found["context_window_size"] == context
-        assert found.get("sliding_window_size", -1) == -1
+def test_upstream_gets_the_base(load: Any, config: dict[str, Any], base: float) -> None:
+    found = load(config)
+    assert (found.get("position_embedding_base") or found["rope_theta"]) == base
+    beta = {"rope_parameters": {**YARN, "llama_4_scaling_beta": 0.1}}
+    assert load(MINISTRAL_3 | beta)["context_window_size"] == 1024
 
 
-def test_the_context_of_a_nested_model_ends_there_too(load: Any) -> None:
-    """Checkpoints of Gemma 3 that also see have their text model in text_config."""
-    for text in checkpoint_configs.SPELLINGS["gemma3 with linear scaling"]:
-        found = load({"model_type": "gemma3", "text_config": text, "vocab_size": 32000})
-        assert (found["context_window_size"], found["prefill_chunk_size"]) == (512, 512)
-        assert found["sliding_window_size"] == -1
-        assert found["text_config"]["rope_scaling"]["factor"] == 8.0
-
-
-def test_who_accepts_full_attention_gets_the_whole_context(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLC_IGNORE_CONFIG_KEYS", "sliding_window,layer_types")
-    for config in checkpoint_configs.SPELLINGS["mistral with a window"]:
-        assert load(config)["context_window_size"] == 4096
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        (MINISTRAL_3, "rope_parameters"),
+        (MINISTRAL_3 | {"rope_parameters": {**YARN, "attention_factor": 9.0}}, "rope_parameters.attention_factor"),
+        (QWEN_3_5 | {"rope_parameters": YARN}, "rope_parameters"),
+        (checkpoint_configs.LLAMA | {"text_config": {"rope_theta": 5.0}}, "text_config"),
+        (checkpoint_configs.LLAMA | {"position_embedding_base": 10000, "rope_theta": 777.0}, "rope_theta"),
+    ],
+)
+def test_what_upstream_would_not_compute_is_refused(load: Any, config: dict[str, Any], key: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"/config\.json: {key}: expected "):
+        load(config)
 
 
 # llava's preset asks the hub for its language model.
@@ -145,18 +156,6 @@ def test_gen_config_uses_rope_parameters(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / "mlc-chat-config.json").read_text())
     assert written["model_config"]["position_embedding_base"] == 500000.0
-
-
-@pytest.mark.parametrize(("context", "accepted"), [(256, True), (257, False)])
-def test_gen_config_refuses_a_context_beyond_the_window(tmp_path: Path, context: int, accepted: bool) -> None:
-    folder = checkpoint(tmp_path / "checkpoint", model_type="mistral", sliding_window=256)
-    options = ["--quantization", "q0f32", "--conv-template", "chatml", "--context-window-size", str(context)]
-    done = mlc_llm(tmp_path, "gen_config", folder, *options, "--output", tmp_path)
-    assert (done.returncode == 0) == accepted and "Traceback" not in done.stderr, done.stderr
-    if accepted:
-        assert json.loads((tmp_path / "mlc-chat-config.json").read_text())["context_window_size"] == context
-    else:
-        assert "context_window_size: expected at most 256, the sliding_window" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("command", ["compile", "convert_weight", "gen_config"])

@@ -252,6 +252,28 @@ def test_qwen_3_5_rotates_a_part_of_text_in_one_section() -> None:
     assert normal["rope_theta"] == 777 and normal["partial_rotary_factor"] == 0.25
 
 
+@pytest.mark.parametrize("missing", [{}, {"rope_theta": None}])
+def test_a_missing_base_is_that_of_transformers(missing: dict[str, Any]) -> None:
+    mixtral = {key: value for key, value in four("mistral").items() if key != "sliding_window"}
+    assert load(mixtral | {"model_type": "mixtral"} | missing)["rope_theta"] == 1000000
+    assert load(mixtral | {"model_type": "mixtral", "rope_theta": 5})["rope_theta"] == 5
+    # Upstream's own default is right.
+    assert "rope_theta" not in load(mixtral | missing)
+    with pytest.raises(CheckpointError, match="^rope_parameters: expected an object, found none"):
+        load({key: value for key, value in MINISTRAL_3.items() if key != "rope_parameters"} | missing)
+
+
+@pytest.mark.parametrize("nested", [{"rope_theta": 5.0}, {}])
+def test_a_nested_configuration_that_upstream_does_not_read_is_refused(nested: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match=r"^text_config: expected a key that mlc-llm knows for llama, found \{"):
+        load(four("llama") | {"text_config": nested})
+    text = checkpoint_configs.SPELLINGS["gemma3"][1]
+    with pytest.raises(CheckpointError, match=r"^text_config\.text_config: expected a key that mlc-llm knows"):
+        load({"model_type": "gemma3", "text_config": text | {"text_config": nested}})
+    with pytest.raises(CheckpointError, match="^text_config: expected an object, found 5"):
+        load({"model_type": "gemma3", "text_config": 5})
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [("gpt_neox", {"rope_theta": 777}), ("qwen3_moe", {"num_local_experts": 4})],
@@ -328,8 +350,9 @@ class LlamaConfig:
 
     @classmethod
     def from_dict(cls, source: dict[str, Any]) -> dict[str, Any]:
-        others = checkpoint_config._Read({key: value for key, value in source.items() if key != "width"})
-        return {"width": source["width"], "base": others.pop("rope_theta", 10000)}
+        fields = dict(source)
+        others = checkpoint_config._Read({key: value for key, value in fields.items() if key != "width"})
+        return {"width": fields["width"], "base": others.pop("rope_theta", 10000)}
 
 
 def test_keys_that_upstream_reads_are_used(tmp_path: Path) -> None:
