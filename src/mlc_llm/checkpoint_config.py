@@ -112,6 +112,7 @@ COMPUTED: dict[str, tuple[Any, ...]] = {
     "tie_encoder_decoder": (False,),
     "tie_word_embeddings": (True, False),
     "use_bidirectional_attention": (False,),
+    "use_mrope": (False,),
     "use_qk_norm": (False,),
     "use_sliding_window": (False,),
 }

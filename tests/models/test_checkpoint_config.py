@@ -305,6 +305,8 @@ def test_all_refused_keys_are_named_at_once() -> None:
         {"alpha": None},
         {"_name_or_path": "somewhere"},
         {"pretraining_tp": 2},
+        # Of Qwen 2.5.
+        {"use_mrope": False},
         {"rope_interleaved": False, "is_llama_config": True, "transformers.js_config": {"dtype": "q4"}},
         {"layer_types": ["full_attention"] * 6},
         {"partial_rotary_factor": 1.0, "embedding_multiplier": 1.0, "logits_scaling": 1},
