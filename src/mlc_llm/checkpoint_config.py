@@ -163,6 +163,9 @@ FAMILIES: dict[str, dict[str, tuple[Any, ...]]] = {
 ROPE_SCALINGS: dict[str, tuple[str, ...]] = {
     "deepseek_v2": ("yarn",),
     "deepseek_v3": ("yarn",),
+    # Of the layers without a window, as in transformers.
+    "gemma3": ("linear",),
+    "gemma3_text": ("linear",),
     "gptj": ("gptj",),
     "llama": ("llama3",),
     "llama4": ("llama3", "llama4"),
@@ -176,8 +179,7 @@ ROPE_SCALINGS: dict[str, tuple[str, ...]] = {
 }
 """The kinds of rotary scaling that a family computes, other than none."""
 
-SLIDES = ("gemma2", "gemma3", "gemma3_text", "ministral3", "mistral")
-"""Families that compute sliding windows, or limit the context to one themselves."""
+GEMMA_3 = ("gemma3", "gemma3_text")
 
 ROPE_KEYS: dict[str, tuple[str, ...]] = {
     "default": (),
@@ -186,6 +188,7 @@ ROPE_KEYS: dict[str, tuple[str, ...]] = {
     "gptj": (),
     "llama3": ("factor", "high_freq_factor", "low_freq_factor", "original_max_position_embeddings"),
     "llama4": ("factor", "high_freq_factor", "low_freq_factor", "original_max_position_embeddings"),
+    "linear": ("factor",),
     "longrope": ("long_factor", "short_factor"),
     "yarn": ("beta_fast", "beta_slow", "factor", "mscale", "mscale_all_dim", "original_max_position_embeddings"),
 }
@@ -241,6 +244,11 @@ def normalise(config: Mapping[str, Any], family: str) -> dict[str, Any]:
     if family in ROPE_THETA and "position_embedding_base" not in result:
         result.setdefault("rope_theta", ROPE_THETA[family])
     _limit_to_window(result, family)
+    if family in GEMMA_3:
+        # Upstream does not take them from there.
+        for key in ("context_window_size", "prefill_chunk_size"):
+            if key in result.get("text_config", {}):
+                result[key] = result["text_config"][key]
     return result
 
 
@@ -283,7 +291,7 @@ def _rope_scaling(name: str, parameters: Any, config: dict[str, Any], family: st
         CheckpointError: upstream would compute another rotation.
     """
     scaling = _object(name, parameters)
-    if family in ("gemma3", "gemma3_text") and name == "rope_parameters":
+    if family in GEMMA_3 and name == "rope_parameters":
         if not set(scaling) <= {"full_attention", "sliding_attention"}:
             raise CheckpointError(f"{name}: expected full_attention and sliding_attention, {_found(sorted(scaling))}")
         local = _object(f"{name}.sliding_attention", scaling.get("sliding_attention") or {})
@@ -305,6 +313,8 @@ def _rope_scaling(name: str, parameters: Any, config: dict[str, Any], family: st
     if family == "ministral3":
         # Upstream multiplies the attention's scale by it, as DeepSeek does. This family does not.
         del scaling["mscale_all_dim"]
+    if kind == "longrope":
+        _limit_to_short_factors(config, scaling)
     # Upstream's families read one or the other.
     return {**scaling, "rope_type": kind, "type": kind}
 
@@ -367,24 +377,69 @@ def _computed_rotation(kind: str, scaling: Mapping[str, Any], config: Mapping[st
     return values
 
 
+def _limit_to_short_factors(config: dict[str, Any], scaling: Mapping[str, Any]) -> None:
+    """Limits the context to that of the first training, unless it is given.
+
+    transformers takes the long factors for texts that are longer, of which keys in a cache may have been rotated with
+    the short ones. rotation.py has one set of factors for a compiled model.
+    """
+    original = config.setdefault(
+        "original_max_position_embeddings", scaling.get("original_max_position_embeddings", 4096)
+    )
+    if "context_window_size" not in config and original < config.get("max_position_embeddings", 0):
+        logger.warning(
+            "rope_scaling: the context is limited to %d tokens, for which LongRoPE's short factors are; with a larger"
+            " context_window_size the model is compiled with the long ones",
+            original,
+        )
+        config["context_window_size"] = original
+
+
+def _window(config: Mapping[str, Any], family: str) -> int | None:
+    """Returns the sliding window of a model, None if it has none or if upstream limits the context to it itself."""
+    if family == "gemma2" or config.get("use_sliding_window") is False or "sliding_window" in ignored_keys():
+        return None
+    return config.get("sliding_window") or None
+
+
 def _limit_to_window(config: dict[str, Any], family: str) -> None:
-    """Limits the context to the sliding window for a family that computes full attention: within it, both are equal."""
-    window = config.get("sliding_window")
-    if family in SLIDES or window is None:
+    """Limits the context to the sliding window, within which it is equal to full attention, which is computed.
+
+    Upstream's families for Mistral would keep the first four tokens beyond the window, as no other engine does, and one
+    token too many. Gemma 3: see rotation.py.
+    """
+    window = _window(config, family)
+    if family in GEMMA_3 and "num_hidden_layers" in config:
+        # Upstream's value for none. Its cache would slide, and its context would be 8192 tokens.
+        config["sliding_window"] = -1
+        if window:
+            config["context_window_size"] = min(window, config.get("max_position_embeddings", window))
+            config["prefill_chunk_size"] = min(config["context_window_size"], 2048)
+            _warn_of_limit(_full_attention(family), window)
+        return
+    if family == "gemma2" or config.get("sliding_window") is None:
         return
     del config["sliding_window"]
-    if config.get("use_sliding_window") is False or not window:
+    if not window:
         return
     config.pop("use_sliding_window", None)
     config.pop("layer_types", None)
-    _limit_context(config, window, f"sliding_window: mlc-llm computes full attention for {family}")
+    _limit_context(config, window, _full_attention(family))
 
 
 def _limit_context(config: dict[str, Any], tokens: int, why: str) -> None:
     most = [config[key] for key in ("context_window_size", "max_position_embeddings") if config.get(key, 0) > 0]
     if tokens < min(most, default=tokens + 1):
-        logger.warning("%s, so the context is limited to %d tokens", why, tokens)
+        _warn_of_limit(why, tokens)
         config["context_window_size"] = tokens
+
+
+def _full_attention(family: str) -> str:
+    return f"sliding_window: mlc-llm computes full attention for {family}"
+
+
+def _warn_of_limit(why: str, tokens: int) -> None:
+    logger.warning("%s, so the context is limited to %d tokens", why, tokens)
 
 
 def ignored_keys() -> set[str]:
@@ -463,10 +518,9 @@ def _layer_types(family: str, config: Mapping[str, Any]) -> list[str] | None:
     if family in ("gemma2", "qwen3_5", "qwen3_5_text"):
         return None  # Gemma 2's context is at most its window; Qwen 3.5 derives it from full_attention_interval.
     layers = config.get("num_hidden_layers") or 0
-    if family in ("gemma3", "gemma3_text"):
+    if family in GEMMA_3:
         return [f"{'sliding' if (layer + 1) % 6 else 'full'}_attention" for layer in range(layers)]
-    slides = family in SLIDES and config.get("sliding_window")
-    return ["sliding_attention" if slides else "full_attention"] * layers
+    return ["full_attention"] * layers
 
 
 def _pattern(layers: list[str]) -> str:
@@ -540,6 +594,8 @@ def read(config_class: Any, config: Mapping[str, Any]) -> Any:
         normal = normalise(config, family)
         with _noting() as used:
             result = config_class.from_dict(_Read(normal))
+        if window := _window(config.get("text_config") or config, family):
+            result.most_tokens = window
         # Presets of upstream's have keys of its own.
         if "model_preset_tag" not in config:
             check(normal, family, used)
@@ -551,6 +607,26 @@ def read(config_class: Any, config: Mapping[str, Any]) -> Any:
             f"expected the keys of a {family} model, found none named {missing}; copy the file again"
         ) from None
     return result
+
+
+def _limit_overrides(upstream: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Wraps ModelConfigOverride.apply: `--context-window-size` may not go beyond a sliding window."""
+
+    @functools.wraps(upstream)
+    def apply(self: Any, config: Any) -> Any:
+        most, given = getattr(config, "most_tokens", None), self.context_window_size
+        if most and given and given > most:
+            raise CheckpointError(
+                f"context_window_size: expected at most {most}, the sliding_window of the model, because mlc-llm"
+                f" computes full attention, found {given}; {_accept(['sliding_window'])}"
+            )
+        return upstream(self, config)
+
+    return apply
+
+
+def _change_overrides(module: Any) -> None:
+    module.ModelConfigOverride.apply = _limit_overrides(module.ModelConfigOverride.apply)
 
 
 def _change_compiler(module: Any) -> None:
@@ -587,6 +663,7 @@ def install() -> None:
         return cls(**fields, kwargs=_Read({key: value for key, value in source.items() if key not in names}))
 
     after_import("mlc_llm.interface.compile", _change_compiler)
+    after_import("mlc_llm.interface.compiler_flags", _change_overrides)
     config.ConfigBase.from_file = from_file
     config.ConfigBase.from_dict = from_dict
     sys.excepthook = in_a_line(sys.excepthook)

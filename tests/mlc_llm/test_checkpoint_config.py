@@ -110,6 +110,40 @@ def test_what_upstream_would_not_compute_is_refused(load: Any, config: dict[str,
         load(config)
 
 
+# The window, and the length of the first training.
+@pytest.mark.parametrize(
+    ("name", "context"),
+    [
+        ("gemma3", 512),
+        ("gemma3 with linear scaling", 512),
+        ("mistral", 4096),
+        ("mistral with a window", 1024),
+        ("phi3", 4096),
+        ("qwen2", 4096),
+    ],
+)
+def test_the_context_ends_where_another_model_would_begin(load: Any, name: str, context: int) -> None:
+    for config in checkpoint_configs.SPELLINGS[name]:
+        found = load(config)
+        assert found["context_window_size"] == context
+        assert found.get("sliding_window_size", -1) == -1
+
+
+def test_the_context_of_a_nested_model_ends_there_too(load: Any) -> None:
+    """Checkpoints of Gemma 3 that also see have their text model in text_config."""
+    for text in checkpoint_configs.SPELLINGS["gemma3 with linear scaling"]:
+        found = load({"model_type": "gemma3", "text_config": text, "vocab_size": 32000})
+        assert (found["context_window_size"], found["prefill_chunk_size"]) == (512, 512)
+        assert found["sliding_window_size"] == -1
+        assert found["text_config"]["rope_scaling"]["factor"] == 8.0
+
+
+def test_who_accepts_full_attention_gets_the_whole_context(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLC_IGNORE_CONFIG_KEYS", "sliding_window,layer_types")
+    for config in checkpoint_configs.SPELLINGS["mistral with a window"]:
+        assert load(config)["context_window_size"] == 4096
+
+
 # llava's preset asks the hub for its language model.
 @pytest.mark.parametrize("name", sorted(name for name in MODEL_PRESETS if MODEL_PRESETS[name]["model_type"] != "llava"))
 def test_no_real_model_is_refused_without_a_reason(load: Any, name: str) -> None:
@@ -156,6 +190,18 @@ def test_gen_config_uses_rope_parameters(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / "mlc-chat-config.json").read_text())
     assert written["model_config"]["position_embedding_base"] == 500000.0
+
+
+@pytest.mark.parametrize(("context", "accepted"), [(256, True), (257, False)])
+def test_gen_config_refuses_a_context_beyond_the_window(tmp_path: Path, context: int, accepted: bool) -> None:
+    folder = checkpoint(tmp_path / "checkpoint", model_type="mistral", sliding_window=256)
+    options = ["--quantization", "q0f32", "--conv-template", "chatml", "--context-window-size", str(context)]
+    done = mlc_llm(tmp_path, "gen_config", folder, *options, "--output", tmp_path)
+    assert (done.returncode == 0) == accepted and "Traceback" not in done.stderr, done.stderr
+    if accepted:
+        assert json.loads((tmp_path / "mlc-chat-config.json").read_text())["context_window_size"] == context
+    else:
+        assert "context_window_size: expected at most 256, the sliding_window" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("command", ["compile", "convert_weight", "gen_config"])
