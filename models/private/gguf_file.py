@@ -77,6 +77,23 @@ class _Reader(gguf.GGUFReader):
         return field
 
 
+def _check_places(reader: gguf.GGUFReader) -> None:
+    """Checks that tensors lie one after the other, as llama.cpp requires: none shares bytes with another one.
+
+    Raises:
+        GgufError: a tensor is somewhere else.
+    """
+    expected, alignment = int(reader.data_offset), int(reader.alignment)
+    for tensor in reader.tensors:
+        if tensor.data_offset != expected:
+            start = int(reader.data_offset)
+            raise GgufError(
+                f"tensor {ascii(tensor.name)[1:-1][:200]}: expected its data at offset {expected - start}, after the"
+                f" tensor before it, found {tensor.data_offset - start}: the file is damaged"
+            )
+        expected += -(-tensor.n_bytes // alignment) * alignment
+
+
 def _can_dequantize(kind: gguf.GGMLQuantizationType) -> bool:
     """Whether the package turns a type into float32."""
     block, size = gguf.GGML_QUANT_SIZES[kind]
@@ -113,6 +130,7 @@ class GgufFile:
         except (ArithmeticError, LookupError, RecursionError, ValueError) as error:
             said = ascii(str(error))[1:-1][:200]
             raise GgufError(f"expected a GGUF file, found a damaged one or another format ({said})") from None
+        _check_places(reader)
         self.tensors: dict[str, gguf.ReaderTensor] = {tensor.name: tensor for tensor in reader.tensors}
         self._used: set[str] = set()
         if self.get("split.count", int, 1) > 1:

@@ -440,6 +440,11 @@ class Damage:
         struct.pack_into(form, self.content, position, *numbers)
         self.path.write_bytes(self.content)
 
+    def shift(self, name: str, distance: int) -> None:
+        """Moves a tensor's data to other bytes of the file."""
+        position = self.tensor(name) + 24
+        self.put(position, "<Q", struct.unpack_from("<Q", self.content, position)[0] + distance)
+
 
 NAME = "blk.0.attn_q.weight"
 
@@ -465,6 +470,10 @@ NAME = "blk.0.attn_q.weight"
         (lambda d: d.put(d.tensor(NAME) + 20, "<I", 28), "found F64; take a file with another quantization"),
         (lambda d: d.put(d.tensor(NAME) + 24, "<Q", 2**64 - 32), f"tensor {NAME}: expected its data in the file"),
         (lambda d: d.put(d.tensor(NAME) + 24, "<Q", len(d.content) - 32), "expected its data in the file"),
+        # At the place of another tensor, misaligned, and with unused bytes in front.
+        (lambda d: d.put(d.tensor(NAME) + 24, "<Q", 0), f"tensor {NAME}: expected its data at offset 69120, after"),
+        (lambda d: d.shift(NAME, 4), f"tensor {NAME}: expected its data at offset 69120, after the tensor before it"),
+        (lambda d: d.shift(NAME, 32), "before it, found 69152: the file is damaged"),
         (lambda d: d.path.write_bytes(d.content[:-1]), "found the end of the file"),
         (lambda d: d.path.write_bytes(d.content[: d.value("tokenizer.ggml.tokens") + 99]), "found the end of the file"),
         (lambda d: d.path.write_bytes(b"GG"), "found the end of the file"),
