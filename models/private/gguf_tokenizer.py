@@ -101,9 +101,16 @@ class _Tokens:
     def named(self, file: GgufFile, name: str) -> int | None:
         """The number of the token with a role, such as eos, if the file has one."""
         key = f"tokenizer.ggml.{name}_token_id"
-        if not file.has(key):
-            return None
-        number = file.get(key, int)
+        return self._checked(key, file.get(key, int)) if file.has(key) else None
+
+    def ends(self, file: GgufFile) -> list[int]:
+        """The numbers of the tokens that end an answer: the end of a text, of a turn, of a message, and others."""
+        named = [self.named(file, name) for name in ("eos", "eot", "eom")]
+        key = "tokenizer.ggml.eog_token_ids"
+        others = [self._checked(key, number) for number in file.items(key, int)] if file.has(key) else []
+        return list(dict.fromkeys(number for number in [*named, *others] if number is not None))
+
+    def _checked(self, key: str, number: int) -> int:
         if not 0 <= number < len(self.texts):
             raise GgufError(f"{key}: expected one of {len(self.texts)} tokens, found {number}")
         return number
@@ -282,11 +289,10 @@ def tokenizer_files(file: GgufFile, vocabulary: int, context: int) -> dict[str, 
     }
     if file.has("tokenizer.chat_template"):
         config["chat_template"] = file.get("tokenizer.chat_template", str)
-    # A turn of a conversation may end with another token than a text.
-    ends = [number for number in (roles["eos"], tokens.named(file, "eot")) if number is not None]
+    ends = tokens.ends(file)
     generation: Json = {
         "bos_token_id": roles["bos"],
-        "eos_token_id": ends[0] if len(set(ends)) == 1 else sorted(set(ends), key=ends.index),
+        "eos_token_id": ends[0] if len(ends) == 1 else ends,
         "pad_token_id": roles["pad"],
     }
     return {

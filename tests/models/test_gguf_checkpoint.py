@@ -287,6 +287,15 @@ def test_llama_3_starts_texts_and_takes_words_that_are_tokens(path: Path) -> Non
     assert load(convert(gguf_models.write(path, values=values))).encode("he").tokens == ["he", "<|end|>"]
 
 
+def test_every_token_that_ends_an_answer_is_kept(path: Path) -> None:
+    """Llama 3.1 ends a call of a tool with <|eom_id|>: without it the answer runs on to the limit."""
+    values: dict[str, Any] = {"tokenizer.ggml.eot_token_id": 3, "tokenizer.ggml.eom_token_id": 2}
+    values |= {"tokenizer.ggml.eog_token_ids": [4, 1, 3]}
+    folder = convert(gguf_models.write(path, values=values))
+    assert read(folder, "generation_config.json")["eos_token_id"] == [1, 3, 2, 4]
+    assert read(folder)["eos_token_id"] == [1, 3, 2, 4]
+
+
 def sentencepiece_values() -> dict[str, Any]:
     pieces = ["\u2581", "h", "e", "l", "o", "he", "ll", "llo", "hello", "\u2581hello", "el", "w"]
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{number:02X}>" for number in range(256)), *pieces]
@@ -375,6 +384,8 @@ def message(path: Path) -> str:
         ({"tokenizer.ggml.merges": ["h e", "x y"]}, "tokenizer.ggml.merges: expected two tokens that make a third"),
         ({"tokenizer.ggml.merges": ["he"]}, "tokenizer.ggml.merges: expected two tokens that make a third, found 'he'"),
         ({"tokenizer.ggml.eos_token_id": 9999}, "tokenizer.ggml.eos_token_id: expected one of"),
+        ({"tokenizer.ggml.eom_token_id": 9999}, "tokenizer.ggml.eom_token_id: expected one of"),
+        ({"tokenizer.ggml.eog_token_ids": [1, -1]}, "tokenizer.ggml.eog_token_ids: expected one of"),
         (
             {"tokenizer.ggml.bos_token_id": None, "tokenizer.ggml.add_bos_token": True},
             "tokenizer.ggml.bos_token_id: expected a token to add to texts, found none",
