@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.private.gguf_file import GgufError, GgufFile
-from models.private.gguf_tokenizer import tokenizer_files
+from models.private.gguf_tokenizer import WITHOUT_EFFECT, tokenizer_files
 
 MAX_LAYERS = 1 << 12
 
@@ -44,7 +44,7 @@ ARCHITECTURES = {
     "qwen3": Architecture("Qwen3ForCausalLM", qk_norm=True),
 }
 
-WITHOUT_EFFECT = {"rope.scaling.finetuned", "tensor_data_layout"}
+HISTORY = ("rope.scaling.finetuned", "tensor_data_layout")
 """Keys of an architecture that only say how the model came to be."""
 
 
@@ -230,8 +230,11 @@ def read_architecture(file: GgufFile) -> tuple[str, Architecture]:
     """Returns GGUF's name of the architecture, and what is special about it.
 
     Raises:
-        GgufError: it is unsupported.
+        GgufError: it is unsupported, or the file has no whole model.
     """
+    kind = file.get("general.type", str, "model")
+    if kind != "model":
+        raise GgufError(f"general.type: expected model, found {ascii(kind)[:60]}, which is unsupported")
     name = file.get("general.architecture", str)
     if name not in ARCHITECTURES:
         raise GgufError(
@@ -245,11 +248,11 @@ def read_config(file: GgufFile, name: str, shape: Shape, tied: bool, generation:
     """Returns config.json.
 
     Raises:
-        GgufError: the file has a key that would change the result and is unsupported.
+        GgufError: a value is missing or unsupported.
     """
     theta = file.get(f"{name}.rope.freq_base", float, 10000.0)
     scaling = rope_scaling(file, name, shape.head, theta)
-    config = {
+    return {
         "architectures": [ARCHITECTURES[name].name],
         "model_type": name,
         # Qwen 2 always has biases and no such key.
@@ -271,13 +274,22 @@ def read_config(file: GgufFile, name: str, shape: Shape, tied: bool, generation:
         "torch_dtype": "float32",
         "vocab_size": shape.vocabulary,
     }
-    unknown = [key for key in file.unused(f"{name}.") if key.removeprefix(f"{name}.") not in WITHOUT_EFFECT]
-    if unknown:
-        raise GgufError(
-            f"{ascii(unknown[0])[1:-1][:200]}: expected only keys whose effect is known, found this one, which is"
-            " unsupported"
-        )
-    return config
+
+
+def check_keys(file: GgufFile, name: str) -> None:
+    """Checks that no key was left out that can change what the model computes. Call it when all others are read.
+
+    Raises:
+        GgufError: one was, and is unsupported.
+    """
+    known = {*WITHOUT_EFFECT, *(f"{name}.{key}" for key in HISTORY)}
+    for prefix in (f"{name}.", "tokenizer.", "adapter."):
+        for key in file.unused(prefix):
+            if key not in known:
+                raise GgufError(
+                    f"{ascii(key)[1:-1][:200]}: expected only keys whose effect is known, found this one, which is"
+                    " unsupported"
+                )
 
 
 def row_order(rows: int, heads: int) -> npt.NDArray[np.intp]:
@@ -322,6 +334,7 @@ def convert(source: Path, folder: Path) -> None:
     check_tensors(file, tensors, {"rope_freqs.weight"} if name == "llama" else set())
     files = tokenizer_files(file, shape.vocabulary, file.get(f"{name}.context_length", int))
     files["config.json"] = read_config(file, name, shape, tied, files["generation_config.json"])
+    check_keys(file, name)
     folder.mkdir(parents=True, exist_ok=True)
     for path, content in files.items():
         text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"

@@ -11,6 +11,25 @@ from models.private.gguf_file import GgufError, GgufFile
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """Types of tokens (tokenizer.ggml.token_type)."""
 
+_TYPES = range(NORMAL, BYTE + 1)
+
+WITHOUT_EFFECT = {
+    # Each tokenizer has either merges or scores, and sentencepiece's splits texts in one way.
+    "tokenizer.ggml.merges",
+    "tokenizer.ggml.pre",
+    "tokenizer.ggml.scores",
+    # For other tasks than answers.
+    *(f"tokenizer.ggml.{name}_token_id" for name in ("cls", "mask", "middle", "prefix", "seperator", "suffix")),
+    *(f"tokenizer.ggml.fim_{name}_token_id" for name in ("mid", "pad", "pre", "rep", "sep", "suf")),
+    # The names of the templates, each of which has its own key, and the same tokenizer in another form.
+    "tokenizer.chat_templates",
+    "tokenizer.huggingface.json",
+}
+"""Keys that do not change answers, or repeat others."""
+
+_OFF = ("add_sep_token", "normalizer.lowercase", "remove_extra_whitespaces")
+"""Keys of tokenizers (tokenizer.ggml) that change texts if they are True."""
+
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _SPACES = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
@@ -68,6 +87,9 @@ class _Tokens:
             raise GgufError(
                 f"tokenizer.ggml.token_type: expected {len(self.texts)} types like tokens, found {len(self.types)}"
             )
+        unknown = next((kind for kind in self.types if kind not in _TYPES), None)
+        if unknown is not None:
+            raise GgufError(f"tokenizer.ggml.token_type: expected types from {NORMAL} to {BYTE}, found {unknown}")
         if len(self.texts) != size:
             raise GgufError(f"tokenizer.ggml.tokens: expected {size} as the embedding has, found {len(self.texts)}")
         # Added to the size of the matrix, as [PAD151665] and so on. The vocabulary has no gap without them.
@@ -234,6 +256,14 @@ def _pre_tokenizer(file: GgufFile) -> _PreTokenizer:
     return _PRE_TOKENIZERS[name]
 
 
+def _chat_templates(file: GgufFile) -> dict[str, str]:
+    """The chat templates by name: the default one, and those for tools and the like."""
+    key = "tokenizer.chat_template"
+    keys = {"default": key} if file.has(key) else {}
+    keys |= {name.removeprefix(f"{key}."): name for name in file.unused(f"{key}.")}
+    return {name: file.get(key, str) for name, key in keys.items()}
+
+
 def tokenizer_files(file: GgufFile, vocabulary: int, context: int) -> dict[str, Json]:
     """Returns tokenizer.json, tokenizer_config.json and generation_config.json.
 
@@ -246,6 +276,9 @@ def tokenizer_files(file: GgufFile, vocabulary: int, context: int) -> dict[str, 
         GgufError: the tokenizer is unsupported or inconsistent.
     """
     tokens = _Tokens(file, vocabulary)
+    for key in _OFF:
+        if file.get(f"tokenizer.ggml.{key}", bool, False):
+            raise GgufError(f"tokenizer.ggml.{key}: expected False, found True, which is unsupported")
     model = file.get("tokenizer.ggml.model", str)
     if model == "gpt2":
         pre = _pre_tokenizer(file)
@@ -287,8 +320,11 @@ def tokenizer_files(file: GgufFile, vocabulary: int, context: int) -> dict[str, 
         "model_max_length": context,
         **{f"{role}_token": tokens.texts[number] for role, number in roles.items() if number is not None},
     }
-    if file.has("tokenizer.chat_template"):
-        config["chat_template"] = file.get("tokenizer.chat_template", str)
+    templates = _chat_templates(file)
+    if templates.keys() == {"default"}:
+        config["chat_template"] = templates["default"]
+    elif templates:
+        config["chat_template"] = [{"name": name, "template": text} for name, text in templates.items()]
     ends = tokens.ends(file)
     generation: Json = {
         "bos_token_id": roles["bos"],

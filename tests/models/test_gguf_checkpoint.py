@@ -296,6 +296,22 @@ def test_every_token_that_ends_an_answer_is_kept(path: Path) -> None:
     assert read(folder)["eos_token_id"] == [1, 3, 2, 4]
 
 
+def test_keys_without_an_effect_are_allowed(path: Path) -> None:
+    plain = convert(gguf_models.write(path))
+    expected = {file.name: file.read_bytes() for file in plain.iterdir()}
+    path.unlink()
+    values = {"general.type": "model", "llama.rope.scaling.finetuned": False, "tokenizer.ggml.fim_pre_token_id": 3}
+    values |= {"tokenizer.ggml.add_sep_token": False, "tokenizer.ggml.scores": [0.0], "general.url": "x"}
+    folder = convert(gguf_models.write(path, values=values))
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == expected
+
+
+def test_all_chat_templates_are_kept(path: Path) -> None:
+    values = {"tokenizer.chat_template": "a", "tokenizer.chat_template.tool_use": "b", "tokenizer.chat_templates": ["x"]}
+    config = read(convert(gguf_models.write(path, values=values)), "tokenizer_config.json")
+    assert config["chat_template"] == [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}]
+
+
 def sentencepiece_values() -> dict[str, Any]:
     pieces = ["\u2581", "h", "e", "l", "o", "he", "ll", "llo", "hello", "\u2581hello", "el", "w"]
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{number:02X}>" for number in range(256)), *pieces]
@@ -390,6 +406,15 @@ def message(path: Path) -> str:
             {"tokenizer.ggml.bos_token_id": None, "tokenizer.ggml.add_bos_token": True},
             "tokenizer.ggml.bos_token_id: expected a token to add to texts, found none",
         ),
+        ({"tokenizer.ggml.token_type": [1] * (len(TOKENS) - 1) + [99]}, "token_type: expected types from 1 to 6, found 99"),
+        ({"tokenizer.ggml.token_type": [0] * len(TOKENS)}, "token_type: expected types from 1 to 6, found 0"),
+        ({"tokenizer.ggml.remove_extra_whitespaces": True}, "remove_extra_whitespaces: expected False, found True"),
+        ({"tokenizer.ggml.add_sep_token": True}, "tokenizer.ggml.add_sep_token: expected False, found True"),
+        ({"tokenizer.ggml.normalizer.lowercase": True}, "normalizer.lowercase: expected False, found True"),
+        ({"tokenizer.ggml.precompiled_charsmap": [1, 2]}, "tokenizer.ggml.precompiled_charsmap: expected only keys"),
+        ({"tokenizer.ggml.of_next_year": 1}, "tokenizer.ggml.of_next_year: expected only keys whose effect is known"),
+        ({"general.type": "adapter"}, "general.type: expected model, found 'adapter'"),
+        ({"adapter.type": "lora"}, "adapter.type: expected only keys whose effect is known"),
         ({"tokenizer.ggml.add_space_prefix": True}, "add_space_prefix: expected False for a byte-level tokenizer"),
         ({"general.alignment": 3}, "Invalid alignment"),
     ],
