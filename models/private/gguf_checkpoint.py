@@ -24,6 +24,7 @@ from models.private.gguf_file import GgufError, GgufFile
 from models.private.gguf_tokenizer import WITHOUT_EFFECT, tokenizer_files
 
 MAX_LAYERS = 1 << 12
+MAX_SIZE = 1 << 31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Shape:
     key_value_heads: int
     head: int
     vocabulary: int
+    context: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +81,8 @@ def read_shape(file: GgufFile, architecture: str) -> Shape:
         GgufError: one is missing or does not fit the others.
     """
 
-    def size(key: str, default: int | None = None, limit: int = 1 << 31) -> int:
-        value = file.get(f"{architecture}.{key}", int, default)
-        if not 0 < value < limit:
-            raise GgufError(f"{architecture}.{key}: expected a number from 1 to {limit - 1}, found {value}")
-        return value
+    def size(key: str, default: int | None = None, limit: int = MAX_SIZE) -> int:
+        return file.positive(f"{architecture}.{key}", int, default, limit)
 
     def equal(key: str, expected: int) -> None:
         if (found := size(key, expected)) != expected:
@@ -114,6 +113,7 @@ def read_shape(file: GgufFile, architecture: str) -> Shape:
         key_value_heads=key_value_heads,
         head=head,
         vocabulary=vocabulary,
+        context=size("context_length"),
     )
 
 
@@ -214,12 +214,14 @@ def rope_scaling(file: GgufFile, architecture: str, head: int, theta: float) -> 
             "original_max_position_embeddings": _LLAMA3["original"],
         }
     if kind == "linear":
-        return {"rope_type": "linear", "factor": file.get(f"{architecture}.rope.scaling.factor", float)}
+        return {"rope_type": "linear", "factor": file.positive(f"{architecture}.rope.scaling.factor", float)}
     if kind == "yarn":
         return {
             "rope_type": "yarn",
-            "factor": file.get(f"{architecture}.rope.scaling.factor", float),
-            "original_max_position_embeddings": file.get(f"{architecture}.rope.scaling.original_context_length", int),
+            "factor": file.positive(f"{architecture}.rope.scaling.factor", float),
+            "original_max_position_embeddings": file.positive(
+                f"{architecture}.rope.scaling.original_context_length", int, limit=MAX_SIZE
+            ),
         }
     if kind != "none":
         raise GgufError(f"{key}: expected none, linear or yarn, found {ascii(kind)[:60]}, which is unsupported")
@@ -250,7 +252,7 @@ def read_config(file: GgufFile, name: str, shape: Shape, tied: bool, generation:
     Raises:
         GgufError: a value is missing or unsupported.
     """
-    theta = file.get(f"{name}.rope.freq_base", float, 10000.0)
+    theta = file.positive(f"{name}.rope.freq_base", float, 10000.0)
     scaling = rope_scaling(file, name, shape.head, theta)
     return {
         "architectures": [ARCHITECTURES[name].name],
@@ -263,11 +265,11 @@ def read_config(file: GgufFile, name: str, shape: Shape, tied: bool, generation:
         "hidden_act": "silu",
         "hidden_size": shape.hidden,
         "intermediate_size": shape.inner,
-        "max_position_embeddings": file.get(f"{name}.context_length", int),
+        "max_position_embeddings": shape.context,
         "num_attention_heads": shape.heads,
         "num_hidden_layers": shape.layers,
         "num_key_value_heads": shape.key_value_heads,
-        "rms_norm_eps": file.get(f"{name}.attention.layer_norm_rms_epsilon", float),
+        "rms_norm_eps": file.positive(f"{name}.attention.layer_norm_rms_epsilon", float),
         "rope_scaling": scaling,
         "rope_theta": theta,
         "tie_word_embeddings": tied,
@@ -332,7 +334,7 @@ def convert(source: Path, folder: Path) -> None:
     tied = "output.weight" not in file.tensors
     tensors = dict(weights(architecture, shape, tied))
     check_tensors(file, tensors, {"rope_freqs.weight"} if name == "llama" else set())
-    files = tokenizer_files(file, shape.vocabulary, file.get(f"{name}.context_length", int))
+    files = tokenizer_files(file, shape.vocabulary, shape.context)
     files["config.json"] = read_config(file, name, shape, tied, files["generation_config.json"])
     check_keys(file, name)
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 Value = TypeVar("Value", bool, int, float, str)
+Number = TypeVar("Number", int, float)
 
 MAX_VALUES = 1 << 22
 """Numbers and texts in a header. A vocabulary of 256 K tokens with its merges has 2 M; each takes about 200 bytes."""
@@ -158,22 +159,38 @@ class GgufFile:
             found = "nothing" if value is None else f"{type(value).__name__} {ascii(value)[:60]}"
             raise GgufError(f"{key}: expected {kind.__name__}, found {found}")
         if isinstance(value, float):
-            if not math.isfinite(value):
-                raise GgufError(f"{key}: expected a finite number, found {value}")
             # 1e-05, as in the configuration that was converted, and not its neighbor 9.999999747378752e-06.
-            value = float(str(np.float32(value)))
+            with np.errstate(over="ignore"):
+                single = float(str(np.float32(value)))
+            if not math.isfinite(single):
+                raise GgufError(f"{key}: expected a finite float32, found {value}")
+            value = single
+        return value
+
+    def positive(self, key: str, kind: type[Number], default: Number | None = None, limit: float = math.inf) -> Number:
+        """Returns a number of the metadata above 0 and below `limit`.
+
+        Raises:
+            GgufError: it is missing, has another type or is too small or large.
+        """
+        value = self.get(key, kind, default)
+        if not 0 < value < limit:
+            below = "" if limit == math.inf else f" below {limit}"
+            raise GgufError(f"{key}: expected a positive number{below}, found {value}")
         return value
 
     def items(self, key: str, kind: type[Value]) -> list[Value]:
         """Returns a list in the metadata.
 
         Raises:
-            GgufError: it is missing, or an item has another type.
+            GgufError: it is missing, or an item has another type or is not finite.
         """
         self._used.add(key)
         values = self._metadata.get(key)
         if not isinstance(values, list) or any(type(value) is not kind for value in values):
             raise GgufError(f"{key}: expected a list of {kind.__name__}, found {ascii(values)[:60]}")
+        if kind is float and not all(map(math.isfinite, values)):
+            raise GgufError(f"{key}: expected finite numbers, found others")
         return values
 
     def has(self, key: str) -> bool:

@@ -307,7 +307,11 @@ def test_keys_without_an_effect_are_allowed(path: Path) -> None:
 
 
 def test_all_chat_templates_are_kept(path: Path) -> None:
-    values = {"tokenizer.chat_template": "a", "tokenizer.chat_template.tool_use": "b", "tokenizer.chat_templates": ["x"]}
+    values = {
+        "tokenizer.chat_template": "a",
+        "tokenizer.chat_template.tool_use": "b",
+        "tokenizer.chat_templates": ["x"],
+    }
     config = read(convert(gguf_models.write(path, values=values)), "tokenizer_config.json")
     assert config["chat_template"] == [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}]
 
@@ -371,16 +375,32 @@ def message(path: Path) -> str:
     [
         ({"llama.block_count": None}, "llama.block_count: expected int, found nothing"),
         ({"llama.block_count": "two"}, "llama.block_count: expected int, found str 'two'"),
-        ({"llama.block_count": 2**31}, "llama.block_count: expected a number from 1 to 4095, found 2147483648"),
+        ({"llama.block_count": 2**31}, "llama.block_count: expected a positive number below 4096, found 2147483648"),
         ({"llama.block_count": 3}, "tensor blk.2.attn_norm.weight: expected shape [64], found no such tensor"),
         ({"llama.block_count": 1}, "tensor blk.1.attn_k.weight: expected only tensors of the architecture llama"),
-        ({"llama.attention.head_count": 0}, "llama.attention.head_count: expected a number from 1"),
+        ({"llama.attention.head_count": 0}, "llama.attention.head_count: expected a positive number"),
         ({"llama.attention.head_count": [4, 2]}, "llama.attention.head_count: expected int, found list [4, 2]"),
         ({"llama.attention.head_count_kv": 3}, "head_count_kv: expected a divisor of 4 heads, found 3"),
         ({"llama.attention.key_length": 15}, "llama.attention.key_length: expected an even number, found 15"),
         ({"llama.attention.value_length": 8}, "llama.attention.value_length: expected 16, found 8"),
         ({"llama.rope.dimension_count": 8}, "llama.rope.dimension_count: expected 16, found 8"),
-        ({"llama.rope.freq_base": float("nan")}, "llama.rope.freq_base: expected a finite number, found nan"),
+        ({"llama.rope.freq_base": float("nan")}, "llama.rope.freq_base: expected a finite float32, found nan"),
+        ({"llama.rope.freq_base": 0.0}, "llama.rope.freq_base: expected a positive number, found 0.0"),
+        ({"llama.rope.freq_base": -1.0}, "llama.rope.freq_base: expected a positive number, found -1.0"),
+        ({"llama.context_length": 0}, "llama.context_length: expected a positive number below 2147483648, found 0"),
+        ({"llama.attention.layer_norm_rms_epsilon": -1.0}, "rms_epsilon: expected a positive number, found -1.0"),
+        (
+            {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 0.0},
+            "llama.rope.scaling.factor: expected a positive number, found 0.0",
+        ),
+        (
+            {
+                "llama.rope.scaling.type": "yarn",
+                "llama.rope.scaling.factor": 4.0,
+                "llama.rope.scaling.original_context_length": 0,
+            },
+            "original_context_length: expected a positive number below 2147483648, found 0",
+        ),
         ({"llama.rope.scaling.type": "longrope"}, "llama.rope.scaling.type: expected none, linear or yarn, found 'l"),
         ({"llama.rope.scaling.attn_factor": 2.0}, "llama.rope.scaling.attn_factor: expected only keys whose effect"),
         ({"llama.attention.sliding_window": 128}, "llama.attention.sliding_window: expected only keys whose effect"),
@@ -406,7 +426,10 @@ def message(path: Path) -> str:
             {"tokenizer.ggml.bos_token_id": None, "tokenizer.ggml.add_bos_token": True},
             "tokenizer.ggml.bos_token_id: expected a token to add to texts, found none",
         ),
-        ({"tokenizer.ggml.token_type": [1] * (len(TOKENS) - 1) + [99]}, "token_type: expected types from 1 to 6, found 99"),
+        (
+            {"tokenizer.ggml.token_type": [1] * (len(TOKENS) - 1) + [99]},
+            "token_type: expected types from 1 to 6, found 99",
+        ),
         ({"tokenizer.ggml.token_type": [0] * len(TOKENS)}, "token_type: expected types from 1 to 6, found 0"),
         ({"tokenizer.ggml.remove_extra_whitespaces": True}, "remove_extra_whitespaces: expected False, found True"),
         ({"tokenizer.ggml.add_sep_token": True}, "tokenizer.ggml.add_sep_token: expected False, found True"),
@@ -422,6 +445,26 @@ def message(path: Path) -> str:
 )
 def test_unsupported_values(path: Path, values: dict[str, Any], expected: str) -> None:
     assert expected in message(gguf_models.write(path, values=values))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            lambda w: w.add_uint64("llama.context_length", 2**63),
+            "llama.context_length: expected a positive number below",
+        ),
+        (lambda w: w.add_int32("llama.context_length", -5), "llama.context_length: expected a positive number below"),
+        # They are finite, but not as float32.
+        (lambda w: w.add_float64("llama.rope.freq_base", 1e300), "freq_base: expected a finite float32"),
+        (lambda w: w.add_float64("llama.rope.freq_base", 1e-300), "freq_base: expected a positive number, found 0.0"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_numbers_of_other_types(path: Path, change: gguf_models.Change, expected: str) -> None:
+    values = dict.fromkeys(["llama.context_length", "llama.rope.freq_base"])
+    given = {"llama.context_length": 256} if "freq_base" in expected else {}
+    assert expected in message(gguf_models.write(path, values={**values, **given}, change=change))
 
 
 def test_unsupported_architecture(path: Path) -> None:
@@ -456,6 +499,13 @@ def test_sentencepiece_without_bytes(path: Path) -> None:
     values = sentencepiece_values()
     types = [1 if kind == 6 else kind for kind in values["tokenizer.ggml.token_type"]]
     assert "unknown token 0 and 0 bytes" in message(write_sentencepiece(path, token_type=types))
+
+
+def test_sentencepiece_with_scores_that_are_no_numbers(path: Path) -> None:
+    scores = [*sentencepiece_values()["tokenizer.ggml.scores"][:-1], float("nan")]
+    assert message(write_sentencepiece(path, scores=scores)) == (
+        "tokenizer.ggml.scores: expected finite numbers, found others"
+    )
 
 
 class Damage:
