@@ -196,7 +196,9 @@ def rope_scaling(file: GgufFile, architecture: str, head: int, theta: float) -> 
     """
     key = f"{architecture}.rope.scaling.type"
     kind = file.get(key, str, "none")
-    if kind == "none" and "rope_freqs.weight" in file.tensors:
+    if "rope_freqs.weight" in file.tensors:
+        if kind != "none":
+            raise GgufError(f"{key}: expected none next to the tensor rope_freqs.weight, found {ascii(kind)[:60]}")
         found = np.concatenate([part.ravel() for part in file.values("rope_freqs.weight")])
         factor = float(found.max())
         if found.shape != (head // 2,) or not np.allclose(found, llama3_factors(head, theta, factor), rtol=1e-4):

@@ -488,6 +488,17 @@ def test_unsupported_tensors(path: Path, tensors: dict[str, np.ndarray | None], 
     assert expected in message(gguf_models.write(path, tensors=tensors))
 
 
+@pytest.mark.parametrize("kind", ["linear", "yarn"])
+def test_rotary_factors_next_to_another_scaling(path: Path, kind: str) -> None:
+    """llama.cpp applies both, for which the hub's format has no name."""
+    values: dict[str, Any] = {"llama.rope.scaling.type": kind, "llama.rope.scaling.factor": 4.0}
+    values |= {"llama.rope.scaling.original_context_length": 64} if kind == "yarn" else {}
+    tensors: dict[str, np.ndarray | None] = {"rope_freqs.weight": llama3_factors(8.0, 500000.0)}
+    assert message(gguf_models.write(path, values=values, tensors=tensors)) == (
+        f"llama.rope.scaling.type: expected none next to the tensor rope_freqs.weight, found '{kind}'"
+    )
+
+
 def test_weights_that_are_no_numbers(path: Path) -> None:
     weight = np.full((64, 64), np.nan, "f4")
     gguf_models.write(path, tensors={"blk.1.attn_output.weight": weight})
