@@ -201,7 +201,11 @@ def rope_scaling(file: GgufFile, architecture: str, head: int, theta: float) -> 
             raise GgufError(f"{key}: expected none next to the tensor rope_freqs.weight, found {ascii(kind)[:60]}")
         found = np.concatenate([part.ravel() for part in file.values("rope_freqs.weight")])
         factor = float(found.max())
-        if found.shape != (head // 2,) or not np.allclose(found, llama3_factors(head, theta, factor), rtol=1e-4):
+        if (
+            found.shape != (head // 2,)
+            or found.min() < 1
+            or not np.allclose(found, llama3_factors(head, theta, factor), rtol=1e-4)
+        ):
             raise GgufError(
                 "tensor rope_freqs.weight: expected the factors of Llama 3.1 and later, found others, which are"
                 " unsupported"

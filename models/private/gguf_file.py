@@ -59,6 +59,8 @@ class _Reader(gguf.GGUFReader):
     def _get_tensor_info_field(self, orig_offs: int) -> gguf.ReaderField:
         field = super()._get_tensor_info_field(orig_offs)
         name = ascii(bytes(field.parts[1]).decode(errors="replace"))[1:-1][:200]
+        if not name:
+            raise GgufError(f"expected the name of a tensor at offset {orig_offs}, found an empty one")
         shape, number = [int(size) for size in field.parts[3]], int(field.parts[4][0])
         try:
             kind = gguf.GGMLQuantizationType(number)

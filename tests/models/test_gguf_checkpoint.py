@@ -478,12 +478,15 @@ def test_unsupported_architecture(path: Path) -> None:
     ("tensors", "expected"),
     [
         ({"blk.1.ffn_up.weight": None}, "tensor blk.1.ffn_up.weight: expected shape [96, 64], found no such tensor"),
+        ({"rope_freqs.weight": np.zeros(8, "f4")}, "tensor rope_freqs.weight: expected the factors of Llama"),
+        ({"rope_freqs.weight": np.full(8, -1, "f4")}, "tensor rope_freqs.weight: expected the factors of Llama"),
         ({"blk.0.attn_q.weight": np.zeros((32, 64), "f4")}, "attn_q.weight: expected shape [64, 64], found [32, 64]"),
         ({"blk.0.attn_q.bias": np.zeros(64, "f4")}, "tensor blk.0.attn_q.bias: expected only tensors of the archi"),
         ({"rope_freqs.weight": np.arange(1, 9, dtype="f4")}, "tensor rope_freqs.weight: expected the factors of Llama"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
+@pytest.mark.filterwarnings("error")
 def test_unsupported_tensors(path: Path, tensors: dict[str, np.ndarray | None], expected: str) -> None:
     assert expected in message(gguf_models.write(path, tensors=tensors))
 
@@ -556,6 +559,11 @@ NAME = "blk.0.attn_q.weight"
         (lambda d: d.put(16, "<Q", 2**64 - 1), "found the end of the file"),
         (lambda d: d.put(24, "<Q", 2**60), "expected 1152921504606846976 bytes at offset 32, found the end"),
         (lambda d: d.put(d.value("tokenizer.ggml.token_type") - 4, "<I", 77), "(77) is not a valid GGUFValueType"),
+        # As if the zeros after the header were another tensor.
+        (
+            lambda d: d.put(d.tensor(NAME) - len(NAME) - 8, "<QI", 0, 0),
+            "expected the name of a tensor at offset 4766, found an empty one",
+        ),
         # As many bytes as the file has not: without a check an endless loop.
         (lambda d: d.put(d.value("tokenizer.ggml.token_type"), "<IQ", 0, 2**62), "found the end of the file"),
         (lambda d: d.put(d.value("tokenizer.ggml.tokens") + 4, "<Q", 2**62), "found the end of the file"),
