@@ -11,6 +11,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from packaging.version import Version
@@ -95,6 +96,77 @@ def test_the_path_of_the_library_can_be_asked_for(old: str) -> None:
 def test_the_library_is_found() -> None:
     with pytest.warns(DeprecationWarning, match=r"^tvm\.libinfo\.find_lib_path is an old name of "):
         assert tvm.libinfo.find_lib_path() == [tvm.libinfo.find_libtvm_runtime()]
+    forget("tvm._ffi.libinfo")
+    with pytest.warns(DeprecationWarning, match=r"^tvm\.(_ffi\.)?libinfo.* is an old name of tvm\.libinfo"):
+        from tvm._ffi.libinfo import find_lib_path
+
+        assert find_lib_path() == [tvm.libinfo.find_libtvm_runtime()]
+
+
+@pytest.mark.parametrize("old", sorted(old_names.METHODS))
+def test_an_old_method_is_the_new_one_and_says_so(old: str) -> None:
+    new = old_names.METHODS[old]
+    owner, _, name = new.rpartition(".")
+    with pytest.warns(DeprecationWarning, match=f"^{re.escape(old)} is an old name of {re.escape(new)};") as w:
+        found = getattr(value(owner), old.rpartition(".")[2])
+    assert found is getattr(value(owner), name)
+    assert [warning.filename for warning in w] == [__file__]
+
+
+def test_an_old_schedule_finds_blocks() -> None:
+    from tvm import te
+
+    x = te.placeholder((8,), name="x")
+    kernel = te.create_prim_func([x, te.compute((8,), lambda i: x[i] + 1, name="y")])
+    with pytest.warns(DeprecationWarning, match=r"^tvm\.tir\.Schedule\.get_block is an old name of "):
+        schedule = tvm.tir.Schedule(kernel)
+        (loop,) = schedule.get_loops(schedule.get_block("y"))
+    schedule.vectorize(loop)
+    assert "T.vectorized(8)" in schedule.mod.script()
+
+
+@pytest.mark.parametrize(
+    ("old", "some"),
+    [
+        ("tvm.contrib.cc", ["create_shared"]),
+        ("tvm.nd", ["NDArray", "Tensor", "array", "empty"]),
+        ("tvm.tir", ["Block", "IntImm", "Schedule", "transform"]),
+        ("tvm.tir.transform", ["LoopPartition", "Simplify", "VectorizeLoop"]),
+    ],
+)
+def test_a_star_imports_new_and_old_names(old: str, some: list[str]) -> None:
+    names: dict[str, object] = {}
+    with pytest.warns(DeprecationWarning):
+        forget(old)
+        exec(f"from {old} import *", names)  # A function cannot have this statement.
+        for name in some:
+            assert names[name] is value(f"{old}.{name}")
+    assert not [name for name in names if name.startswith("_") and not name.startswith("__")]
+
+
+def test_what_a_script_assigns_to_an_old_module_reaches_the_new_one() -> None:
+    """Scripts replace, for example, the function that runs the compiler."""
+    from tvm.support import cc
+
+    from tvm import runtime, s_tir
+
+    for old, new, name in [
+        ("tvm.contrib.cc.create_shared", cc, "create_shared"),
+        ("tvm.nd.array", runtime, "tensor"),
+        ("tvm.tir.Schedule", s_tir, "Schedule"),
+    ]:
+        before, replacement = getattr(new, name), object()
+        with pytest.warns(DeprecationWarning):
+            forget(old.rpartition(".")[0])
+            with mock.patch(old, replacement):
+                assert getattr(new, name) is replacement
+                assert value(old) is replacement
+        assert getattr(new, name) is before
+    old_cc = importlib.import_module("tvm.contrib.cc")
+    old_cc.of_the_script = 1  # type: ignore[attr-defined]
+    assert cc.of_the_script == 1
+    del old_cc.of_the_script  # type: ignore[attr-defined]
+    assert not hasattr(cc, "of_the_script")
 
 
 def test_modules_below_old_ones_have_the_content_of_all_new_ones() -> None:
@@ -150,6 +222,9 @@ def test_what_was_never_there_is_missing_as_ever() -> None:
         forget("tvm.tir")
         value("tvm.tir.never")
     assert importlib.util.find_spec("tvm.tir.never") is None
+    # Below a module that is no package.
+    with pytest.raises(ImportError, match="cannot import name 'never' from 'tvm.contrib.cc'"):
+        exec("from tvm.contrib.cc import never")
 
 
 def test_old_names_go_in_time() -> None:
