@@ -13,6 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
 import jinja2.sandbox
 import ml_dtypes  # noqa: F401 - NumPy then knows bfloat16
 import numpy as np
@@ -112,26 +115,107 @@ def load_weights(checkpoint: Path, parameters: Sequence[tuple[str, list[int]]]) 
     return loaded
 
 
+class _Generation(jinja2.ext.Extension):
+    """{% generation %}, around what the model answers: for training, and without an effect here."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(form: str) -> str:
+    return time.strftime(form)
+
+
+def _tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    """Unlike jinja2's own filter, which is for HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+
 class Chat:
-    """The tokenizer of a checkpoint, and the text around messages that the model was trained with."""
+    """The tokenizer of a checkpoint, and the text around messages that the model was trained with.
+
+    Args:
+        checkpoint: folder in the layout of Hugging Face's hub.
+
+    Raises:
+        ValueError: it has no tokenizer, no chat template or no token that ends an answer.
+    """
 
     def __init__(self, checkpoint: Path) -> None:
-        self._tokenizer = tokenizers.Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+        self._checkpoint = checkpoint
+        file = checkpoint / "tokenizer.json"
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # The library has no class for it.
+            raise ValueError(f"{file}: expected a tokenizer, found {error}") from None
         self._configuration = _read(checkpoint / "tokenizer_config.json")
-        generation = checkpoint / "generation_config.json"
-        ends = _read(generation if generation.is_file() else checkpoint / "config.json")["eos_token_id"]
+        self._template = self._chat_template()
+        ends = None
+        for file in (checkpoint / "generation_config.json", checkpoint / "config.json"):
+            if ends is None and file.is_file():
+                ends = _read(file).get("eos_token_id")
         self.ends: list[int] = ends if isinstance(ends, list) else [ends]
+        if not all(type(end) is int for end in self.ends):
+            raise ValueError(
+                f"{checkpoint}: expected eos_token_id, a token or a list of them, in generation_config.json or"
+                f" config.json, found {ends!r}"
+            )
+
+    def _chat_template(self) -> str:
+        file = self._checkpoint / "chat_template.jinja"
+        found = file.read_text(encoding="utf-8") if file.is_file() else self._configuration.get("chat_template")
+        if isinstance(found, list):  # Several, of which others are for tools and so on.
+            found = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}.get("default")
+        if not isinstance(found, str):
+            raise ValueError(
+                f"{self._checkpoint}: expected a chat template in chat_template.jinja, or the default one in"
+                f" tokenizer_config.json, found {'another value' if found else 'none'}"
+            )
+        return found
 
     def text(self, question: str) -> str:
-        """Returns a question as the prompt that the model answers."""
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        template = environment.from_string(self._configuration["chat_template"])
+        """Returns a question as the prompt that the model answers, with what transformers offers to templates.
+
+        Raises:
+            ValueError: the template refuses it, or is wrong.
+        """
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+        )
+        environment.filters["tojson"] = _tojson
+        environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
         special = {key: _content(value) for key, value in self._configuration.items() if key.endswith("_token")}
-        return template.render(messages=[{"role": "user", "content": question}], add_generation_prompt=True, **special)
+        try:
+            return environment.from_string(self._template).render(
+                messages=[{"role": "user", "content": question}],
+                tools=None,
+                documents=None,
+                add_generation_prompt=True,
+                **{key: value for key, value in special.items() if isinstance(value, str)},
+            )
+        except Exception as error:  # A template is a program, which may fail in any way.
+            said = " ".join(str(error).split())
+            raise ValueError(f"{self._checkpoint}: the chat template fails: {type(error).__name__}: {said}") from None
 
     def tokens(self, question: str) -> list[int]:
-        """Returns the tokens of `text`."""
-        return self._tokenizer.encode(self.text(question), add_special_tokens=False).ids
+        """Returns the tokens of `text`.
+
+        Raises:
+            ValueError: the template refuses the question, or the text is not Unicode.
+        """
+        text = self.text(question)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"expected a prompt in UTF-8, found {ascii(text[error.start])} in it") from None
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def stream(self, tokens: Iterator[int]) -> Iterator[str]:
         """Yields the text of tokens as soon as it is complete: a character may need several."""
@@ -147,12 +231,23 @@ class Chat:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Returns a JSON object.
+
+    Raises:
+        ValueError: the file has something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (RecursionError, ValueError) as error:
+        raise ValueError(f"{path}: expected a JSON object, found {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
 
 
 def _content(token: Any) -> Any:
     """A special token is a string, or an object with one."""
-    return token["content"] if isinstance(token, dict) else token
+    return token.get("content") if isinstance(token, dict) else token
 
 
 def answer(library: Path, checkpoint: Path, question: str, count: int) -> None:
