@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -284,9 +286,15 @@ def main() -> int:
     options = parser.parse_args()
     try:
         answer(options.library, options.checkpoint, options.question, options.max_tokens)
-    except ValueError as error:
+    except BrokenPipeError:
+        # The reader, such as head, has enough. Python flushes stdout once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except (OSError, ValueError) as error:
         print(f"generate: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     return 0
 
 

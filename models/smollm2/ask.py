@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -28,6 +29,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options.question = " ".join(options.question).strip()
     if not options.question:
         parser.error(f"expected a question, found none: {_EXAMPLE}")
+    try:
+        options.question.encode()
+    except UnicodeEncodeError:
+        parser.error(f"expected a question in UTF-8, found {ascii(options.question)[:60]}")
     if options.max_tokens < 1:
         parser.error(f"--max-tokens: expected at least 1, found {options.max_tokens}")
     return options
@@ -52,16 +57,16 @@ def ask_engine(library: Path, model: Path, question: str, count: int) -> None:
         engine.terminate()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    options = parse(arguments)
-    folders = [str(folder.absolute()) for folder in options.environment]
-    sys.path[:0] = folders
-    # The engine starts other Pythons.
-    os.environ["PYTHONPATH"] = os.pathsep.join(folders)
+def answer(options: argparse.Namespace) -> None:
+    """Writes the answer.
+
+    Raises:
+        ValueError: the question is too long, or library and model do not fit together.
+    """
     if options.engine:
         print(f"ask: mlc-llm's engine with {options.model.name}", file=sys.stderr)
         ask_engine(options.library, options.model, options.question, options.max_tokens)
-        return 0
+        return
     print(
         "ask: the example //models/llama in float32, because this build has no sources of mlc-llm"
         " (docs/operators/sources.md)",
@@ -69,11 +74,26 @@ def main(arguments: list[str] | None = None) -> int:
     )
     from models.llama import generate
 
+    generate.answer(options.library, options.model, options.question, options.max_tokens)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    folders = [str(folder.absolute()) for folder in options.environment]
+    sys.path[:0] = folders
+    # The engine starts other Pythons.
+    os.environ["PYTHONPATH"] = os.pathsep.join(folders)
     try:
-        generate.answer(options.library, options.model, options.question, options.max_tokens)
-    except ValueError as error:
+        answer(options)
+    except ValueError as error:  # mlc-llm's BadRequestError is one.
         print(f"ask: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # The reader, such as head, has enough. Python flushes stdout once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     return 0
 
 

@@ -6,6 +6,9 @@ Images do not have this file, because they have no weights.
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 from numpy_llama import Llama
 
+from models.llama import generate
 from models.llama.generate import Chat, Model
 from models.smollm2 import ask
 
@@ -57,6 +61,7 @@ def test_ask(capfd: pytest.CaptureFixture[str]) -> None:
     [
         ([], "expected a question, found none: tools/bazel run //models/smollm2:ask -- "),
         (["  "], "expected a question, found none: "),
+        (["\udcff?"], r"expected a question in UTF-8, found '\udcff?'"),
         (["--max-tokens=0", "Why?"], "--max-tokens: expected at least 1, found 0"),
     ],
 )
@@ -70,6 +75,34 @@ def test_ask_refuses(arguments: list[str], message: str, capfd: pytest.CaptureFi
 def test_ask_refuses_a_long_question(capfd: pytest.CaptureFixture[str]) -> None:
     assert run("why " * 2048) == 1
     assert "ask: expected a question of less than 2048 tokens, found 2" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("program", "model"), [(ask.__file__, "--model"), (generate.__file__, "--checkpoint")], ids=["ask", "generate"]
+)
+@pytest.mark.parametrize("ending", [signal.SIGPIPE, signal.SIGINT], ids=lambda ending: ending.name)
+def test_a_program_ends_quietly(ending: signal.Signals, program: str, model: str) -> None:
+    """As in `ask ... | head -c1`, and with Ctrl-C."""
+    command = [sys.executable, program, f"--library={LIBRARY}", f"{model}={CHECKPOINT}", "--max-tokens=1000"]
+    process = subprocess.Popen(
+        [*command, "Tell me a long story."],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A test in the background of a shell inherits that the signal is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout and process.stderr
+    assert process.stdout.read(1)
+    if ending == signal.SIGPIPE:
+        process.stdout.close()
+    else:
+        process.send_signal(ending)
+    errors = process.stderr.read().decode()
+    assert (process.wait(), [line for line in errors.splitlines() if not line.startswith("ask: the example")]) == (
+        128 + ending,
+        [],
+    )
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +15,7 @@ from smollm2_model import ANSWER, CHECKPOINT, LLAMA_CPP_TOKENS, QUESTION, TEXT, 
 from transformers import AutoTokenizer
 
 from mlc_llm import MLCEngine
+from models.smollm2 import ask
 
 PROMPTS = [
     "The capital of France is",
@@ -98,3 +102,16 @@ def test_answer(engine: MLCEngine) -> None:
     assert answer.choices[0].message.content == ANSWER
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage.prompt_tokens == 37
+
+
+def test_ask_refuses_a_long_question_in_one_line() -> None:
+    command = [sys.executable, ask.__file__, "--engine", f"--library={place('MLC_SMOLLM2_LIBRARY')}"]
+    done = subprocess.run(
+        [*command, f"--model={place('MLC_SMOLLM2_WEIGHTS')}", "why " * 9000],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    said = [line for line in done.stderr.splitlines() if line.startswith("ask: ") or "Traceback" in line]
+    assert (done.returncode, done.stdout, len(said)) == (1, "", 2), done.stderr
+    assert said[1].startswith("ask: Request prompt has 90") and "larger than the model input length limit" in said[1]
