@@ -72,7 +72,7 @@ CONVERT = "mlc_llm gen_config and convert_weight in the image mlc_llm_dev, or th
 
 
 class UnavailableError(ModelError):
-    """The hub does not answer, or not with the whole model. What it has sent is kept for the next time."""
+    """The hub does not answer, or not with the whole model, or it cannot be stored."""
 
 
 class _TryAgain(Exception):
@@ -143,8 +143,8 @@ def download(model_url: str, num_processes: int = _DOWNLOADS, force_redo: bool |
         except UnavailableError:
             raise
         except ModelError as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise ModelError(f"{model_url}: refused: {error}") from None
+            # Shards stay: the next download checks them, and asks only for those that are missing or wrong.
+            raise ModelError(f"{model_url}: refused: {error}; what was downloaded is in {partial}") from None
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
@@ -300,7 +300,9 @@ class _Repository:
         have = sum(path.stat().st_size for name in shards if (path := self._folder / name).is_file())
         free = shutil.disk_usage(self._folder).free
         if size - have > free:
-            raise ModelError(f"expected room for {size - have} bytes in {self._folder.parent}, found {free}; make room")
+            raise UnavailableError(
+                f"{self._path}: expected room for {size - have} bytes in {self._folder.parent}, found {free}; make room"
+            )
         with (
             _progress(self._path, size, have) as progress,
             concurrent.futures.ThreadPoolExecutor(at_once) as pool,
@@ -317,8 +319,10 @@ class _Repository:
     def _shard(self, name: str, shard: dict[str, Any], progress: Callable[[int], object]) -> None:
         """Downloads one weight shard, or the rest of it."""
         path, size, md5 = self._folder / name, shard["nbytes"], shard.get("md5sum")
+        damaged = 0
 
         def once() -> None:
+            nonlocal damaged
             if path.is_symlink():
                 path.unlink()
             # Without a hash nothing tells whether the rest is of the same file.
@@ -339,10 +343,12 @@ class _Repository:
                 if path.stat().st_size < size:
                     raise _TryAgain(f"{path.stat().st_size} of {size} bytes")
             if md5 and (path.stat().st_size != size or _md5(path) != md5):
+                progress(-path.stat().st_size)
                 path.unlink()
-                if have:
-                    raise _TryAgain("the rest of another file")
-                raise ModelError(f"{name}: expected {size} bytes with md5 {md5[:80]!r}, found other ones")
+                damaged += not have
+                if damaged < 2:
+                    raise _TryAgain("the rest of another file" if have else "damaged bytes")
+                raise ModelError(f"{name}: expected {size} bytes with md5 {md5[:80]!r}, found other ones twice")
 
         self._tried(name, once)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import hashlib
 import http.server
 import json
 import subprocess
@@ -108,6 +109,11 @@ def cached(tmp_path: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (owner / "tiny-MLC").iterdir()}
 
 
+def partial_folder(tmp_path: Path) -> Path:
+    """The folder of a download that is not complete."""
+    return tmp_path / "home/model_weights/hf/owner/.tiny-MLC.partial"
+
+
 def edit_records(serving: Hub, change: Callable[[dict[str, Any]], None]) -> None:
     """Changes the record of the only shard."""
     cache = json.loads(serving.files[CACHE])
@@ -192,7 +198,7 @@ def test_another_commit_than_the_one_asked_for_is_refused(serving: Hub) -> None:
 def test_a_log_has_lines_about_the_progress(
     serving: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    partial = tmp_path / "home/model_weights/hf/owner/.tiny-MLC.partial"
+    partial = partial_folder(tmp_path)
     partial.mkdir(parents=True)
     (partial / SHARD).write_bytes(TINY[SHARD][:100_000])
     monkeypatch.setattr(hub, "_LOG_SECONDS", 0)
@@ -272,7 +278,6 @@ def test_a_shard_with_another_name_than_a_plain_one_is_refused_before_it_is_aske
     edit_records(serving, lambda record: record.update(dataPath=name))
     refused(serving, tmp_path, ADDRESS, "expected")
     assert set(serving.names) <= {CONFIG, CACHE}
-    assert not (tmp_path / "home/model_weights/hf/owner/.tiny-MLC.partial").exists()
 
 
 def test_two_shards_of_one_name_are_refused(serving: Hub, tmp_path: Path) -> None:
@@ -289,13 +294,63 @@ def test_a_shard_that_is_larger_than_listed_is_refused(serving: Hub, tmp_path: P
 def test_a_shard_with_another_hash_is_refused(serving: Hub, tmp_path: Path) -> None:
     serving.files[SHARD] = serving.files[SHARD][:-1] + b"\x01"
     refused(serving, tmp_path, f"{SHARD}: expected", "md5")
-    assert serving.names.count(SHARD) == 1
+    assert serving.names.count(SHARD) == 2
+    assert not (partial_folder(tmp_path) / SHARD).exists()
+
+
+def test_a_shard_that_arrives_damaged_is_asked_for_again(serving: Hub, tmp_path: Path) -> None:
+    serving.answers[SHARD] = [lambda request, content: send(request, bytes(len(content)))]
+    download_cache.get_or_download_model(ADDRESS)
+    assert cached(tmp_path)[SHARD] == TINY[SHARD]
+    assert serving.names.count(SHARD) == 2
 
 
 def test_more_than_fits_is_refused_before_it_is_asked_for(serving: Hub, tmp_path: Path) -> None:
     edit_records(serving, lambda record: record.update(nbytes=1 << 60))
-    refused(serving, tmp_path, "expected room for")
+    refused(serving, tmp_path, "expected room for", "make room", error=hub.UnavailableError)
     assert SHARD not in serving.names
+
+
+def more_than_fits(cache: dict[str, Any]) -> None:
+    cache["records"][1]["nbytes"] = 1 << 60
+
+
+def damaged(cache: dict[str, Any]) -> None:
+    cache["records"][1]["md5sum"] = "0" * 32
+
+
+def outside(cache: dict[str, Any]) -> None:
+    cache["records"][1]["records"][0]["byteOffset"] = 1 << 40
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [(more_than_fits, "make room"), (damaged, "other.bin: expected"), (outside, "inside"), (None, "a tokenizer")],
+)
+def test_a_refusal_keeps_the_shards_that_are_right(
+    serving: Hub, tmp_path: Path, spoil: Callable[[dict[str, Any]], None] | None, said: str
+) -> None:
+    """The next download goes on there, once the reason is gone."""
+    cache = json.loads(TINY[CACHE])
+    tensor = {**cache["records"][0]["records"][0], "name": "other"}
+    content = TINY[SHARD][: tensor["nbytes"]]
+    record = {**cache["records"][0], "dataPath": "other.bin", "nbytes": len(content), "records": [tensor]}
+    record["md5sum"] = hashlib.md5(content).hexdigest()
+    tensor["byteOffset"] = 0
+    cache["records"].append(record)
+    right = json.dumps(cache).encode()
+    serving.files |= {"other.bin": content, CACHE: right}
+    tokenizers = {name: serving.files.pop(name) for name in TINY if name.startswith("tokenizer") and not spoil}
+    if spoil:
+        spoil(cache)
+        serving.files[CACHE] = json.dumps(cache).encode()
+    partial_folder(tmp_path).mkdir(parents=True)
+    (partial_folder(tmp_path) / SHARD).write_bytes(TINY[SHARD])
+    refused(serving, tmp_path, said)
+    serving.files |= {CACHE: right, **tokenizers}
+    download_cache.get_or_download_model(ADDRESS)
+    assert SHARD not in serving.names
+    assert cached(tmp_path)["other.bin"] == content
 
 
 @pytest.mark.parametrize("name", [CONFIG, CACHE, "tokenizer.json"])
@@ -371,7 +426,7 @@ def test_an_interrupted_download_goes_on_the_next_time(serving: Hub, tmp_path: P
 
 @pytest.mark.parametrize("kind", ["other bytes", "a link", "too many bytes", "whole", "no ranges", "another range"])
 def test_what_an_earlier_download_left_is_used_only_if_it_is_right(serving: Hub, tmp_path: Path, kind: str) -> None:
-    partial = tmp_path / "home/model_weights/hf/owner/.tiny-MLC.partial"
+    partial = partial_folder(tmp_path)
     partial.mkdir(parents=True)
     (tmp_path / "victim").write_bytes(b"victim")
     (partial / "evil.json").write_bytes(b"x")
