@@ -17,19 +17,21 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import email.utils
 import fcntl
 import functools
 import hashlib
 import json
 import logging
 import os
+import random
 import re
 import shutil
 import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,11 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MOST_DOCUMENT = 64 << 20
 _CHUNK = 1 << 16
 _MOST_REDIRECTS = 5
-_TRIES = 3
+_TRIES = 6
+# The wait after the first try, doubled after each further one; and the longest wait that a hub may ask for. A hub counts
+# requests for five minutes.
+_FIRST_WAIT = 1.0
+_LONGEST_WAIT = 300.0
 _DOWNLOADS = 4
 # For a connection and for each answer of the host; then the least that it sends in a second.
 _SECONDS = 30
@@ -76,7 +82,16 @@ class UnavailableError(ModelError):
 
 
 class _TryAgain(Exception):
-    """The hub sent less than the file, or something is wrong there for now."""
+    """The hub sent less than the file, or something is wrong there for now.
+
+    Args:
+        found: what is wrong.
+        after: seconds that the hub asks to wait.
+    """
+
+    def __init__(self, found: str, after: float = 0.0) -> None:
+        super().__init__(found)
+        self.after = after
 
 
 class _Session(requests.Session):
@@ -376,22 +391,28 @@ class _Repository:
         path.write_bytes(content)
 
     def _tried(self, name: str, once: Callable[[], Any]) -> Any:
-        """Tries some times, as long as the connection or the hub fails."""
-        for left in reversed(range(_TRIES)):
+        """Tries some times, as long as the connection or the hub fails, and waits longer each time."""
+        for tried in range(_TRIES):
             try:
                 return once()
             except (requests.RequestException, urllib3.exceptions.HTTPError, _TryAgain) as error:
-                if not left:
-                    # A host's words, and addresses with signatures, are in no message.
-                    found = str(error) if isinstance(error, _TryAgain) else type(error).__name__
+                # A host's words, and addresses with signatures, are in no message.
+                found = str(error) if isinstance(error, _TryAgain) else type(error).__name__
+                asked = error.after if isinstance(error, _TryAgain) else 0.0
+                if tried == _TRIES - 1 or asked > _LONGEST_WAIT:
+                    found += f" and to wait {asked:.0f} s" if asked > _LONGEST_WAIT else ""
                     raise UnavailableError(
                         f"{self._endpoint}/{self._path}: expected {name}, found {found}; try again later, which keeps"
                         " what is here, or set HF_ENDPOINT to a mirror"
                     ) from None
+            # Servers that start together do not ask again together.
+            seconds = asked + _FIRST_WAIT * 2**tried * random.uniform(0.5, 1)
+            logger.warning("%s: expected %s, found %s; trying again in %.0f s", self._path, name, found, seconds)
+            _wait(self._stopped, seconds)
 
     def _expect(self, response: requests.Response, name: str, status: int) -> None:
         if response.status_code == 429 or response.status_code >= 500:
-            raise _TryAgain(f"status {response.status_code}")
+            raise _TryAgain(f"status {response.status_code}", _retry_after(response.headers))
         if response.status_code != status:
             remedy = "are name and revision right?"
             if response.status_code in (401, 403):
@@ -466,6 +487,24 @@ class _Repository:
         token = os.environ.get("HF_TOKEN", "").strip()
         ours, theirs = urllib.parse.urlsplit(self._endpoint), urllib.parse.urlsplit(url)
         return _Bearer(token) if token and theirs[:2] == ours[:2] and theirs.scheme == "https" else None
+
+
+def _wait(stopped: threading.Event, seconds: float) -> None:
+    """Waits, unless the download has failed elsewhere."""
+    stopped.wait(seconds)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Returns the seconds that a hub asks to wait, 0 if it does not ask (RFC 9110, section 10.2.3)."""
+    asked = headers.get("Retry-After", "").strip()
+    if re.fullmatch("[0-9]{1,9}", asked):
+        return float(asked)
+    try:
+        # Both times are the hub's, whatever this machine's clock says.
+        until, now = (email.utils.parsedate_to_datetime(each) for each in (asked, headers.get("Date", "")))
+        return max((until - now).total_seconds(), 0.0)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
 
 
 def _md5(path: Path) -> str:

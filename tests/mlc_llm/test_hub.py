@@ -39,12 +39,14 @@ class Hub:
         files: the repository's, by name.
         answers: what it does instead of sending a file, by name, once each.
         requests: path and headers of each request.
+        waits: how long the download waited before each further try, by its own clock.
     """
 
     address: str
     files: dict[str, bytes]
     answers: dict[str, list[Answer]] = dataclasses.field(default_factory=dict)
     requests: list[tuple[str, dict[str, str]]] = dataclasses.field(default_factory=list)
+    waits: list[float] = dataclasses.field(default_factory=list)
 
     @property
     def names(self) -> list[str]:
@@ -86,6 +88,7 @@ def serving(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         monkeypatch.setattr(constants, "MLC_LLM_HOME", tmp_path / "home")
         monkeypatch.setattr(constants, "MLC_LLM_READONLY_WEIGHT_CACHE", [])
         monkeypatch.setattr(constants, "MLC_DOWNLOAD_CACHE_POLICY", "ON")
+        monkeypatch.setattr(hub, "_wait", lambda _, seconds: state.waits.append(seconds))
         # Upstream's code, which is not to be used, has imported it by name.
         monkeypatch.setattr(download_cache, "MLC_LLM_HOME", tmp_path / "home")
         yield state
@@ -416,12 +419,66 @@ def test_an_interrupted_download_goes_on_the_next_time(serving: Hub, tmp_path: P
         request.wfile.write(content[:1000])
         request.close_connection = True
 
-    serving.answers[SHARD] = [fail] * 3
+    serving.answers[SHARD] = [fail] * hub._TRIES
     refused(serving, tmp_path, f"expected {SHARD}, found status 503; try again", error=hub.UnavailableError)
     serving.requests.clear()
     download_cache.get_or_download_model(ADDRESS)
     assert cached(tmp_path)[SHARD] == TINY[SHARD]
     assert [headers.get("Range") for path, headers in serving.requests if path.endswith(SHARD)] == ["bytes=1000-"]
+
+
+def busy(status: int, **headers: str) -> Answer:
+    """The answer of a hub that has too much to do."""
+    return lambda request, _: send(request, b"", status, {name.replace("_", "-"): headers[name] for name in headers})
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_busy_hub_is_asked_again_later_each_time(serving: Hub, tmp_path: Path, status: int) -> None:
+    serving.answers[CONFIG] = [busy(status)] * 4
+    download_cache.get_or_download_model(ADDRESS)
+    assert cached(tmp_path)[SHARD] == TINY[SHARD]
+    # Servers that start together spread their requests.
+    assert len(serving.waits) == 4 and all(2**n / 2 <= wait <= 2**n for n, wait in enumerate(serving.waits))
+
+
+def test_a_hub_that_stays_busy_is_left(serving: Hub, tmp_path: Path) -> None:
+    serving.answers[CONFIG] = [busy(429)] * 100
+    refused(serving, tmp_path, f"expected {CONFIG}, found status 429; try again later", error=hub.UnavailableError)
+    assert serving.names == [CONFIG] * 6 and len(serving.waits) == 5
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "120"}, 120),
+        ({"Retry-After": "Sun, 06 Nov 1994 08:51:37 GMT", "Date": "Sun, 06 Nov 1994 08:49:37 GMT"}, 120),
+        ({"Retry-After": "Sun, 06 Nov 1994 08:49:36 GMT", "Date": "Sun, 06 Nov 1994 08:49:37 GMT"}, 0),
+        ({"Retry-After": "Sun, 06 Nov 1994 08:51:37 GMT"}, 0),
+        *(({"Retry-After": nonsense}, 0) for nonsense in ("", "-5", "1e9", "nan", "soon", "\u0661", "9" * 400)),
+        ({}, 0),
+    ],
+)
+def test_the_wait_that_a_hub_asks_for_is_understood(headers: dict[str, str], seconds: float) -> None:
+    assert hub._retry_after(headers) == seconds
+
+
+def test_a_download_waits_as_long_as_the_hub_asks(serving: Hub) -> None:
+    serving.answers[SHARD] = [busy(429, Retry_After="120"), busy(503, Retry_After="7")]
+    download_cache.get_or_download_model(ADDRESS)
+    first, second = serving.waits
+    assert 120 < first <= 121 and 7 < second <= 9
+
+
+def test_a_hub_that_asks_for_a_very_long_wait_is_left(serving: Hub, tmp_path: Path) -> None:
+    serving.answers[CONFIG] = [busy(429, Retry_After="301")]
+    refused(serving, tmp_path, "found status 429 and to wait 301 s; try again later", error=hub.UnavailableError)
+    assert serving.names == [CONFIG] and not serving.waits
+
+
+def test_a_wait_ends_when_the_download_fails_elsewhere() -> None:
+    stopped = threading.Event()
+    stopped.set()
+    hub._wait(stopped, 1e6)
 
 
 @pytest.mark.parametrize("kind", ["other bytes", "a link", "too many bytes", "whole", "no ranges", "another range"])
@@ -457,7 +514,7 @@ def test_a_hub_that_trickles_is_left(serving: Hub, tmp_path: Path, monkeypatch: 
             time.sleep(0.1)
 
     monkeypatch.setattr(hub, "_SECONDS", 0.5)
-    serving.answers[SHARD] = [trickle] * 3
+    serving.answers[SHARD] = [trickle] * hub._TRIES
     refused(serving, tmp_path, "found less than 1024 bytes per second", error=hub.UnavailableError)
 
 
