@@ -27,6 +27,7 @@ import os
 import random
 import re
 import shutil
+import socket
 import sys
 import threading
 import time
@@ -94,8 +95,60 @@ class _TryAgain(Exception):
         self.after = after
 
 
+def _answer_in_time(connection: urllib3.connection.HTTPConnection) -> urllib3.response.BaseHTTPResponse:
+    """Reads a response's headers, and hangs up if they take too long: a socket's timeout is for each read only.
+
+    Raises:
+        TimeoutError: they did.
+    """
+    late, sock = threading.Event(), connection.sock
+
+    def hang_up() -> None:
+        late.set()
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(_SECONDS, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        response = urllib3.connection.HTTPConnection.getresponse(connection)
+    finally:
+        timer.cancel()
+    if late.is_set():  # http.client takes the end of what came for the end of the headers.
+        raise TimeoutError(f"no complete headers within {_SECONDS} s")
+    return response
+
+
+class _HttpPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = type("_Http", (urllib3.connection.HTTPConnection,), {"getresponse": _answer_in_time})
+
+
+class _HttpsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = type("_Https", (urllib3.connection.HTTPSConnection,), {"getresponse": _answer_in_time})
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Connects with these pools, also through an HTTP proxy."""
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **options)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+        return manager
+
+
 class _Session(requests.Session):
     """Leaves redirects to its user. Even if told not to follow one, requests reads its body whole, however long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, _Adapter())
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         return None
@@ -470,6 +523,9 @@ class _Repository:
                         raise ModelError(f"{name}: expected it of commit {self._revision}, found commit {commit}")
                     self._revision = commit
                 if not response.is_redirect:
+                    length = response.headers.get("Content-Length", "0")
+                    if not re.fullmatch("[0-9]+", length):  # http.client would wait for the end of the connection.
+                        raise _TryAgain(f"the Content-Length {length[:30]!a}")
                     yield response
                     return
                 to = response.headers["Location"]

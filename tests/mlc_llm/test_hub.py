@@ -518,6 +518,57 @@ def test_a_hub_that_trickles_is_left(serving: Hub, tmp_path: Path, monkeypatch: 
     refused(serving, tmp_path, "found less than 1024 bytes per second", error=hub.UnavailableError)
 
 
+class Timer:
+    """Stands in for threading.Timer; the test says when the time is over."""
+
+    made: list[Timer]
+
+    def __init__(self, seconds: float, function: Callable[[], None]) -> None:
+        self.seconds, self.over, self.cancelled = seconds, function, False
+        self.made.append(self)
+
+    def start(self) -> None:
+        pass
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def test_headers_that_trickle_are_not_waited_for(
+    serving: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trickle(request: http.server.BaseHTTPRequestHandler, _: bytes) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: x")
+        Timer.made[-1].over()
+        with contextlib.suppress(ConnectionError):
+            assert request.connection.recv(1) == b"", "the download hangs up"
+        request.close_connection = True
+
+    monkeypatch.setattr(Timer, "made", [], raising=False)
+    monkeypatch.setattr(hub.threading, "Timer", Timer)
+    serving.answers[CONFIG] = [trickle]
+    download_cache.get_or_download_model(ADDRESS)
+    assert cached(tmp_path)[CONFIG] == TINY[CONFIG] and serving.names[:2] == [CONFIG] * 2
+    assert all(timer.seconds == 30 and timer.cancelled for timer in Timer.made)
+    serving.answers[CONFIG] = [trickle] * hub._TRIES
+    monkeypatch.setattr(constants, "MLC_LLM_HOME", tmp_path / "home/other")
+    refused(serving, tmp_path / "home/other", f"expected {CONFIG}, found ReadTimeout", error=hub.UnavailableError)
+
+
+@pytest.mark.parametrize("length", ["-5", "many", "1e3", "\u00b2"])
+@pytest.mark.parametrize("name", [CONFIG, SHARD])
+def test_a_length_that_is_no_number_is_not_believed(serving: Hub, tmp_path: Path, name: str, length: str) -> None:
+    """With a negative one, the connection would be read until its end."""
+
+    def answer(request: http.server.BaseHTTPRequestHandler, content: bytes) -> None:
+        send(request, content, headers={"Content-Length": length})
+        with contextlib.suppress(ConnectionError):
+            request.connection.recv(1)
+
+    serving.answers[name] = [answer] * hub._TRIES
+    refused(serving, tmp_path, f"expected {name}, found the Content-Length", error=hub.UnavailableError)
+
+
 @pytest.mark.parametrize("to", ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://["])
 def test_a_redirect_to_another_kind_of_address_is_refused(serving: Hub, tmp_path: Path, to: str) -> None:
     serving.answers[CONFIG] = [lambda request, _: send(request, b"", 302, {"Location": to})]
