@@ -2,9 +2,10 @@
 
 import os
 
-from . import pairing
+from . import home, pairing
 
 pairing.check()
+home.check()
 
 
 import tvm_ffi.registry

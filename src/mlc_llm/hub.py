@@ -199,23 +199,28 @@ def download(model_url: str, num_processes: int = _DOWNLOADS, force_redo: bool |
             f"{model_url}: expected it in {folder}, found nothing; set MLC_DOWNLOAD_CACHE_POLICY to ON, or name its"
             " cache in MLC_LLM_READONLY_WEIGHT_CACHE"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
     # No repository has a name with a dot in front.
     partial = folder.with_name(f".{name}.partial")
-    with _locked(folder.with_name(f".{name}.lock")):
-        if folder.exists() and not redo:  # Another process was faster.
-            return folder
-        try:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.with_name(f".{name}.lock")):
+            if folder.exists() and not redo:  # Another process was faster.
+                return folder
             _Repository(owner, repository, partial, revision or "main").download(max(num_processes, 1))
             check_model(partial)
-        except UnavailableError:
-            raise
-        except ModelError as error:
-            # Shards stay: the next download checks them, and asks only for those that are missing or wrong.
-            raise ModelError(f"{model_url}: refused: {error}; what was downloaded is in {partial}") from None
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
+            if folder.exists():
+                shutil.rmtree(folder)
+            partial.rename(folder)
+    except UnavailableError:
+        raise
+    except ModelError as error:
+        # Shards stay: the next download checks them, and asks only for those that are missing or wrong.
+        raise ModelError(f"{model_url}: refused: {error}; what was downloaded is in {partial}") from None
+    except OSError as error:
+        raise UnavailableError(
+            f"{model_url}: expected to store it in {folder.parent}, found: {error.strerror or error}; make room there,"
+            " or set MLC_LLM_HOME to a folder to write in"
+        ) from None
     return folder
 
 
@@ -237,8 +242,8 @@ def parse(address: str) -> tuple[str, str, str]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Waits until no other process downloads the same model."""
+def locked(path: Path) -> Iterator[None]:
+    """Waits until no other process has this lock, then holds it."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

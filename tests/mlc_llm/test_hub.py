@@ -5,9 +5,11 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import http.server
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlc_llm._mlc_bazel import home as home_module
 from mlc_llm._mlc_bazel import hub, model_check
 from mlc_llm.support import auto_config, constants, download_cache
 from tiny_model_files import LIBRARY, WEIGHTS, child_environment
@@ -658,6 +661,86 @@ def test_another_address_is_refused(serving: Hub, address: str) -> None:
     with pytest.raises(model_check.ModelError, match="expected HF://OWNER/REPOSITORY"):
         download_cache.download_and_cache_mlc_weights(address)
     assert not serving.requests
+
+
+def read_only(*_: object, **__: object) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+class FullDisk:
+    """Stands in for a file that is written to a full disk."""
+
+    def __enter__(self) -> FullDisk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def write(self, _: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("mkdir", "Read-only file system"),
+        ("write_bytes", "Read-only file system"),
+        ("rename", "Read-only file system"),
+        ("open", "No space left on device"),
+    ],
+)
+def test_a_cache_that_cannot_be_written_is_one_line(
+    serving: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, found: str
+) -> None:
+    usual = Path.open
+
+    def open_(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        return FullDisk() if path.name == SHARD and mode == "wb" else usual(path, mode, *arguments, **options)
+
+    with monkeypatch.context() as changed:
+        changed.setattr(Path, name, open_ if name == "open" else read_only)
+        said = f"{ADDRESS}: expected to store it in {tmp_path}/home/model_weights/hf/owner, found: {found}; make room"
+        refused(serving, tmp_path, said, "MLC_LLM_HOME", error=hub.UnavailableError)
+    download_cache.get_or_download_model(ADDRESS)
+    assert cached(tmp_path)[SHARD] == TINY[SHARD]
+
+
+@pytest.mark.parametrize("command", [["-m", "mlc_llm", "serve", ADDRESS], ["-c", "import mlc_llm"]])
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"MLC_LLM_HOME": "{file}/cache"}, "{file}/cache: expected a folder for mlc-llm's cache, found: Not a direct"),
+        ({"MLC_LLM_HOME": "{file}"}, "{file}: expected a folder for mlc-llm's cache, found: File exists; set MLC_LLM_H"),
+        ({"MLC_JIT_POLICY": "YES"}, "Invalid MLC_JIT_POLICY. It has to be one of"),
+    ],
+)
+def test_a_cache_that_cannot_be_made_is_one_line(
+    tmp_path: Path, command: list[str], variables: dict[str, str], said: str
+) -> None:
+    """Importing mlc-llm makes its cache; only the command ends the process."""
+    file = tmp_path / "file"
+    file.touch()
+    variables = {name: value.format(file=file) for name, value in variables.items()}
+    environment = {**child_environment(tmp_path), **variables}
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
+    *before, last = done.stderr.splitlines()
+    assert done.returncode == 1 and said.format(file=file) in last, done.stderr
+    if command[0] == "-m":
+        assert last.startswith("mlc_llm: ") and not before, done.stderr
+    else:
+        assert last.startswith("mlc_llm._mlc_bazel.home.HomeError: ")
+
+
+def test_a_user_without_a_folder_is_told_to_set_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    with pytest.raises(home_module.HomeError, match="HOME: expected the user's folder, found none; set HOME to"):
+        home_module.check()
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    home_module.check()
 
 
 def test_a_model_that_the_hub_does_not_have(serving: Hub, tmp_path: Path) -> None:
