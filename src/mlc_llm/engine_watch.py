@@ -428,7 +428,7 @@ def install() -> None:
     @functools.wraps(upstream_arguments)
     def process_model_args(models: list[Any], *arguments: Any) -> Any:
         for model in models:
-            if model.model.startswith("HF://"):
+            if model.model.startswith(hub.ADDRESSES):
                 model.model = str(hub.download(model.model))
             # Upstream first compiles a model without a library.
             if not (model.model_lib or "").startswith("mock://"):

@@ -4,7 +4,8 @@ Upstream clones the model's repository with git, and writes each weight shard un
 it, wherever that leads. Here a model is a list of files with plain names: its configuration, the tokenizer's files that
 engines know, and the shards in tensor-cache.json, by size and MD5. Nothing else of a repository is requested.
 
-HF://OWNER/REPOSITORY@REVISION pins a commit, a tag or a branch. A download that was interrupted goes on where it ended.
+HF://OWNER/REPOSITORY@REVISION pins a commit, a tag, a branch or a reference such as refs/pr/1. A download that was
+interrupted goes on where it ended.
 Variables, as in huggingface_hub:
 
     HF_ENDPOINT    the address of a mirror, also with http: in a trusted network
@@ -55,7 +56,8 @@ TOKENIZER_FILES = ("added_tokens.json", "merges.txt", "tokenizer_config.json", *
 
 # Names of owners and repositories as the hub has them, and of weight shards: neither hidden nor with a separator.
 _OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
-_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
+# A commit, a tag, a branch as "team/fix", or another reference as "refs/pr/1".
+_REVISION = re.compile(r"(?=.{1,100}$)[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*)*")
 _SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -182,7 +184,8 @@ def download(model_url: str, num_processes: int = _DOWNLOADS, force_redo: bool |
     from mlc_llm.support import constants
 
     owner, repository, revision = parse(model_url)
-    name = f"{repository}@{revision}" if revision else repository
+    # One folder, also for "refs/pr/1"; no revision has a percent sign.
+    name = f"{repository}@{urllib.parse.quote(revision, safe='+')}" if revision else repository
     policy = constants.MLC_DOWNLOAD_CACHE_POLICY
     if policy == "OFF":
         raise ModelError(f"{model_url}: expected to download it, found MLC_DOWNLOAD_CACHE_POLICY=OFF; set it to ON")
@@ -232,7 +235,7 @@ def parse(address: str) -> tuple[str, str, str]:
     """
     rest = next((address[len(begin) :] for begin in ADDRESSES if address.startswith(begin)), "")
     path, at, revision = rest.partition("@")
-    parts = path.split("/")
+    parts = path.removesuffix("/").split("/")  # A browser's address line ends with one.
     if len(parts) != 2 or not all(map(_OWNER.fullmatch, parts)) or at and not _REVISION.fullmatch(revision):
         raise ModelError(
             f"{address[:200]!r}: expected HF://OWNER/REPOSITORY or HF://OWNER/REPOSITORY@REVISION, found something"
@@ -512,7 +515,8 @@ class _Repository:
     @contextlib.contextmanager
     def _get(self, name: str, headers: dict[str, str]) -> Iterator[requests.Response]:
         """Requests a file of the repository, and follows redirects as long as they stay encrypted."""
-        url = f"{self._endpoint}/{self._path}/resolve/{self._revision}/{urllib.parse.quote(name, safe='')}"
+        revision, file = (urllib.parse.quote(each, safe="+") for each in (self._revision, name))
+        url = f"{self._endpoint}/{self._path}/resolve/{revision}/{file}"
         headers = {"Accept-Encoding": "identity", "User-Agent": "mlc-llm", **headers}
         for _ in range(_MOST_REDIRECTS):
             options: dict[str, Any] = {

@@ -182,16 +182,25 @@ def test_a_script_for_the_old_docker_image_asks_a_model_on_the_hub(serving: Hub,
         assert f"{script}:" in done.stderr and f"DeprecationWarning: {old} is an old name of " in done.stderr
 
 
-@pytest.mark.parametrize("revision", [COMMIT, "v1.0", "main"])
+@pytest.mark.parametrize("revision", [COMMIT, "v1.0", "main", "refs/pr/1", "team/fix+1", "a/b"])
 def test_a_revision_is_pinned_and_has_its_own_folder(serving: Hub, tmp_path: Path, revision: str) -> None:
     folder = download_cache.get_or_download_model(f"{ADDRESS}@{revision}")
+    revision = revision.replace("/", "%2F")  # In the hub's addresses too.
     assert folder == tmp_path / f"home/model_weights/hf/owner/tiny-MLC@{revision}"
     assert (folder / SHARD).read_bytes() == TINY[SHARD]
     first, *others = [path.split("/")[4] for path, _ in serving.requests]
     assert first == revision and set(others) == {COMMIT}
     asked = len(serving.requests)
+    revision = revision.replace("%2F", "/")
     assert download_cache.get_or_download_model(f"{ADDRESS}@{revision}") == folder
     assert len(serving.requests) == asked
+
+
+def test_an_address_as_a_browser_shows_it_is_served(serving: Hub, tmp_path: Path) -> None:
+    engine = MLCEngine("https://huggingface.co/owner/tiny-MLC/", model_lib=str(LIBRARY), device="cpu")
+    engine.terminate()
+    assert cached(tmp_path)[SHARD] == TINY[SHARD]
+    assert hub.parse("https://huggingface.co/owner/x/@v1/2") == ("owner", "x", "v1/2")
 
 
 def test_another_commit_than_the_one_asked_for_is_refused(serving: Hub) -> None:
@@ -650,7 +659,15 @@ def test_a_compressed_answer_is_refused(serving: Hub, tmp_path: Path) -> None:
     + [
         "HF://owner/x@",
         "HF://owner/x@..",
-        "HF://owner/x@a/b",
+        "HF://owner/x@a/../b",
+        "HF://owner/x@a//b",
+        "HF://owner/x@/a",
+        "HF://owner/x@a/",
+        "HF://owner/x@a/.git",
+        "HF://owner/x@a%2Fb",
+        "HF://owner/x@a\n",
+        f"HF://owner/x@{'a' * 101}",
+        "HF://owner/x//",
         "HF://owner/x@-x",
         "HF://owner/x@a@b",
         "HF://owner/x@a?b",
