@@ -66,7 +66,7 @@ _MOST_DOCUMENT = 64 << 20
 _CHUNK = 1 << 16
 _MOST_REDIRECTS = 5
 _TRIES = 6
-# The wait after the first try, doubled after each further one; and the longest wait that a hub may ask for. A hub counts
+# The wait after the first try, doubled after each further one; and the longest that a hub may ask for, which counts
 # requests for five minutes.
 _FIRST_WAIT = 1.0
 _LONGEST_WAIT = 300.0
@@ -247,7 +247,8 @@ def parse(address: str) -> tuple[str, str, str]:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Waits until no other process has this lock, then holds it."""
-    with path.open("w") as file:
+    # In a folder that others can write, a link would lead elsewhere.
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -467,7 +468,7 @@ class _Repository:
                         " what is here, or set HF_ENDPOINT to a mirror"
                     ) from None
             # Servers that start together do not ask again together.
-            seconds = asked + _FIRST_WAIT * 2**tried * random.uniform(0.5, 1)
+            seconds = asked + _FIRST_WAIT * 2**tried * random.uniform(0.5, 1)  # noqa: S311
             logger.warning("%s: expected %s, found %s; trying again in %.0f s", self._path, name, found, seconds)
             _wait(self._stopped, seconds)
 

@@ -109,7 +109,7 @@ def check_model(folder: Path, library: Path | None = None, hashes: bool = False)
             f"{folder}: expected the folder of a model, found {'a file' if folder.exists() else 'nothing'}"
         )
     make_config = f"mlc_llm gen_config CHECKPOINT --output {folder}"
-    config = _read_json(folder / CONFIG, make_config)
+    config = read_json(folder / CONFIG, make_config)
     vocabulary = config.get("vocab_size", 1)
     if type(vocabulary) is not int or vocabulary < 1:
         raise ModelError(
@@ -183,7 +183,7 @@ def _check_tokenizer(tokenizer: Path, vocabulary: int | None) -> None:
     if tokenizer.suffix != ".json":
         _check_size(tokenizer, remedy)
         return
-    content = _read_json(tokenizer, remedy)
+    content = read_json(tokenizer, remedy)
     end = (vocabulary or 1 << 31) + (MAX_EXTRA_TOKENS if vocabulary else 0)
     for number in _tokens(content) if tokenizer.name == "tokenizer.json" else content.values():
         if type(number) is not int or not 0 <= number < end:
@@ -292,7 +292,7 @@ def read_shards(folder: Path) -> list[dict[str, Any]]:
     """
     cache = folder / WEIGHTS
     try:
-        return _shards(_read_json(cache, f"mlc_llm convert_weight CHECKPOINT --output {folder}"))
+        return _shards(read_json(cache, f"mlc_llm convert_weight CHECKPOINT --output {folder}"))
     except _RecordError as error:
         raise ModelError(f"{cache}: {error}; {_copy_again(folder)}") from None
 
@@ -485,7 +485,7 @@ def _check_size(path: Path, remedy: str) -> None:
         raise ModelError(f"{path}: expected at most {MAX_FILE_BYTES} bytes, found {size}; {remedy}")
 
 
-def _read_json(path: Path, remedy: str) -> dict[str, Any]:
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """Reads a JSON object from a file.
 
     Raises:

@@ -546,9 +546,7 @@ class Timer:
         self.cancelled = True
 
 
-def test_headers_that_trickle_are_not_waited_for(
-    serving: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_headers_that_trickle_are_not_waited_for(serving: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def trickle(request: http.server.BaseHTTPRequestHandler, _: bytes) -> None:
         request.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: x")
         Timer.made[-1].over()
@@ -727,7 +725,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(
     ("variables", "said"),
     [
         ({"MLC_LLM_HOME": "{file}/cache"}, "{file}/cache: expected a folder for mlc-llm's cache, found: Not a direct"),
-        ({"MLC_LLM_HOME": "{file}"}, "{file}: expected a folder for mlc-llm's cache, found: File exists; set MLC_LLM_H"),
+        ({"MLC_LLM_HOME": "{file}"}, "{file}: expected a folder for mlc-llm's cache, found: File exists; set MLC_LL"),
         ({"MLC_JIT_POLICY": "YES"}, "Invalid MLC_JIT_POLICY. It has to be one of"),
     ],
 )
