@@ -56,7 +56,10 @@ _TITLE = "org.opencontainers.image.title"
 # ModelPack, docs/config.md: property of the descriptor → label of the image.
 _DESCRIPTOR = {
     "description": "org.opencontainers.image.description",
+    "revision": "org.opencontainers.image.revision",
     "sourceURL": "org.opencontainers.image.source",
+    "title": _TITLE,
+    "version": "org.opencontainers.image.version",
 }
 _LICENSES = "org.opencontainers.image.licenses"
 
@@ -203,7 +206,7 @@ def model_config(name: str, chat_config: dict[str, Any], labels: dict[str, str],
     Args:
         name: the model's.
         chat_config: content of mlc-chat-config.json.
-        labels: the image's.
+        labels: the artifact's annotations.
         diff_ids: digests of the uncompressed layers.
     """
     quantization = chat_config.get("quantization")
@@ -317,13 +320,14 @@ def make(
     }
     # Registries show a manifest's annotations, and the ModelPack configuration has no room for labels.
     writer.image.finish(writer.image.add_json(image, _IMAGE_CONFIG), writer.image_layers, annotations=labels)
-    model = model_config(name, chat_config, labels, writer.diff_ids)
+    # What is published under two names has two titles.
+    annotations = {**labels, _TITLE: f"{labels[_TITLE]}.modelpack"}
+    model = model_config(name, chat_config, annotations, writer.diff_ids)
     writer.modelpack.finish(
         writer.modelpack.add_json(model, f"{_MODEL}.config.v1+json"),
         writer.model_layers,
         artifactType=f"{_MODEL}.manifest.v1+json",
-        # What is published under two names has two titles.
-        annotations={**labels, _TITLE: f"{labels[_TITLE]}.modelpack"},
+        annotations=annotations,
     )
 
 

@@ -24,7 +24,14 @@ from oci.report import report
 from tests.models import fake_model, modelpack
 
 TITLE = "org.opencontainers.image.title"
-LABELS = {TITLE: "fake_oci", "org.opencontainers.image.licenses": "Apache-2.0", "org.opencontainers.image.version": "1"}
+LABELS = {
+    TITLE: "fake_oci",
+    "org.opencontainers.image.description": "A model",
+    "org.opencontainers.image.licenses": "Apache-2.0",
+    "org.opencontainers.image.revision": "c" * 40,
+    "org.opencontainers.image.source": "https://example.org/models",
+    "org.opencontainers.image.version": "1.2.3",
+}
 X86_64, AARCH64 = 62, 183
 
 
@@ -142,7 +149,16 @@ def test_the_artifact_meets_the_modelpack_specification(model: Model) -> None:
         "models/fake",
         "models/fake.so",
     ]
-    assert artifact.config["descriptor"] == {"family": "llama", "name": "fake", "licenses": ["Apache-2.0"]}
+    assert artifact.config["descriptor"] == {
+        "family": "llama",
+        "name": "fake",
+        "title": "fake_oci.modelpack",
+        "description": "A model",
+        "licenses": ["Apache-2.0"],
+        "revision": "c" * 40,
+        "sourceURL": "https://example.org/models",
+        "version": "1.2.3",
+    }
     assert artifact.config["config"] == {"format": "mlc", "precision": "float16", "quantization": "q4f16_1"}
     assert modelpack.problems(model.image), "the checks take any image for a ModelPack artifact"
     # Two names in a registry, two titles; otherwise the same labels.
