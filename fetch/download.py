@@ -276,10 +276,14 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return request
 
 
+LOGIN_HINT = " (set a login in ~/.netrc, or in the address)"
+"""What `reason` adds where a server wants a login."""
+
+
 def reason(error: BaseException) -> str:
     """One line that says why a request failed, without Python's wrapping."""
     if isinstance(error, urllib.error.HTTPError):
-        hint = " (set a login in ~/.netrc, or in the address)" if error.code == 401 else ""
+        hint = LOGIN_HINT if error.code == 401 else ""
         return errors.one_line(f"HTTP {error.code} {error.reason}{hint}")
     if isinstance(error, (urllib.error.URLError, _TooSlowError)):
         return errors.one_line(str(error.reason if isinstance(error, urllib.error.URLError) else error))

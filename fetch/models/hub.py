@@ -100,6 +100,11 @@ def repository(value: object) -> str:
     raise HubError(f"expected a hub's repository ORGANISATION/NAME, found {ascii(value)[:120]}")
 
 
+def is_commit(value: object) -> bool:
+    """Whether `value` is a commit's full id."""
+    return isinstance(value, str) and bool(_COMMIT.fullmatch(value))
+
+
 def listing(of: str, revision: str) -> Listing:
     """What the hub has of a revision.
 
@@ -122,9 +127,12 @@ def listing(of: str, revision: str) -> Listing:
     try:
         content = strict_json.parse(body)
         commit = content["sha"]
-        if not _COMMIT.fullmatch(commit) or (_COMMIT.fullmatch(revision) and commit != revision):
+        if not is_commit(commit) or (is_commit(revision) and commit != revision):
             raise ValueError(f"the commit {commit!r}")
-        files = {each.path: each for each in map(_file, content["siblings"])}
+        files: dict[str, File] = {}
+        for each in map(_file, content["siblings"]):
+            if files.setdefault(each.path, each) is not each:
+                raise ValueError(f"{each.path!r:.100} twice")
         return Listing(commit, _license(content.get("cardData")), files)
     except (AttributeError, KeyError, TypeError, ValueError, names.UnsafeNameError) as error:
         raise HubError(
@@ -193,8 +201,9 @@ def read(of: str, commit: str, path: str, size: int) -> bytes:
 def unavailable(what: str, error: Exception) -> HubError:
     """The error for something that the hub did not give."""
     hint = (
-        "Set HF_TOKEN to the token of an account that has been granted access, or HF_ENDPOINT to a mirror."
+        "set HF_TOKEN to the token of an account that has been granted access, or HF_ENDPOINT to a mirror"
         if re.search(r"HTTP 40[13]\b", str(error))
-        else "If the name is right and this machine reaches a mirror only, set HF_ENDPOINT to it."
+        else "if the name is right and this machine reaches a mirror only, set HF_ENDPOINT to it"
     )
-    return HubError(f"{what}: {error}\n{hint}")
+    # A hub's login is its token.
+    return HubError(f"{what}: {str(error).replace(download.LOGIN_HINT, '')}; {hint}")

@@ -59,7 +59,7 @@ def checked(name: str, wanted: Any) -> Mapping[str, Any]:
     what = f"locks/{ASKED}: {ascii(name)[1:-1]}"
     if not name.isidentifier() or not name.isascii():
         raise ModelError(f"{what}: expected a name of letters, digits and _, found another one")
-    if not isinstance(wanted, dict) or wanted.get("registry") not in _KEYS:
+    if not isinstance(wanted, dict) or wanted.get("registry") not in list(_KEYS):
         raise ModelError(f"{what}: expected the registry {', '.join(sorted(_KEYS))}, found none of them")
     must, may = _KEYS[wanted["registry"]]
     keys = set(wanted) - {"about", "registry"}
@@ -152,11 +152,34 @@ def folder_model(name: str, wanted: Mapping[str, Any], locked: Mapping[str, Any]
         missing = ModelError(f"{name}: expected the folder {folder}, found none")
         return _kept(name, asked, patterns, locked, missing)
     paths = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    files = {
-        path: {"sha256": hashes.file_sha256(folder / path), "size": (folder / path).stat().st_size}
-        for path in matching(name, paths, patterns)
-    }
+    files = {}
+    for path in matching(name, paths, patterns):
+        file = folder / path
+        if not _belongs(file.resolve(), folder.resolve()):
+            raise ModelError(f"{name}: expected {file} in the folder, found a link to {file.resolve()}; copy it there")
+        files[path] = {"sha256": hashes.file_sha256(file), "size": file.stat().st_size}
     return {**asked, "license": wanted["license"], "files": files}
+
+
+def _belongs(file: Path, folder: Path) -> bool:
+    """Whether a file without links is in a folder, or where huggingface_hub's cache has a snapshot's files."""
+    blobs = folder.parents[1] / "blobs" if folder.parent.name == "snapshots" else folder
+    return folder in file.parents or blobs in file.parents
+
+
+def intact(entry: Any) -> Mapping[str, Any]:
+    """The lock's entry of a model so far; empty if it is not one that this program writes, and so pins nothing."""
+    try:
+        if entry["registry"] == "hub" and not hub.is_commit(entry["commit"]):
+            return {}
+        pinned = [entry] if entry["registry"] == "pypi" else list(entry["files"].values())
+        for each in pinned:
+            names.sha256(each["sha256"], "sha256")
+            if type(each["size"]) is not int or each["size"] < 0:
+                return {}
+        return entry if pinned else {}
+    except (AttributeError, LookupError, TypeError, names.UnsafeNameError):
+        return {}
 
 
 def _kept(
@@ -223,7 +246,7 @@ def locked_models(asked: Mapping[str, Any], locked: Mapping[str, Any], workspace
     """
     found = {}
     for name, entry in sorted(asked.items()):
-        wanted, before = checked(name, entry), locked.get(name, {})
+        wanted, before = checked(name, entry), intact(locked.get(name))
         if wanted["registry"] == "pypi":
             print(f"asking the index for {wanted['project']} {wanted['version']} …", file=sys.stderr)
             found[name] = pypi_model(name, wanted, before, pypi.files(wanted["project"]))

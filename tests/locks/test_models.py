@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +278,8 @@ def test_two_files_of_one_name_are_refused(server: Hub) -> None:
         json.dumps(describe(FILES, siblings=[{"rfilename": "a.json", "size": 1, "lfs": {"sha256": "0"}}])).encode(),
         json.dumps(describe(FILES, siblings=[{"rfilename": "a.json"}])).encode(),
         json.dumps(describe(FILES, siblings=None)).encode(),
+        json.dumps(describe(FILES, siblings=[{"rfilename": "config.json", "size": size} for size in (1, 2)])).encode(),
+        json.dumps(describe(FILES, siblings=[{"rfilename": "config.json", "size": 1}] * 2)).encode(),
         b'{"sha": "' + COMMIT.encode() + b'", "sha": "x", "siblings": []}',
     ],
 )
@@ -307,10 +309,59 @@ def test_without_a_hub_an_entry_stays_that_fits(server: Hub, capsys: pytest.Capt
             updated({**HUB, **changed}, locked)
 
 
+def without(entry: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda locked: [locked],
+        lambda locked: "locked",
+        lambda locked: without(locked, "commit"),
+        lambda locked: {**locked, "commit": "main"},
+        lambda locked: {**locked, "commit": 5},
+        lambda locked: without(locked, "files"),
+        lambda locked: {**locked, "files": list(locked["files"])},
+        lambda locked: {**locked, "files": {path: {} for path in locked["files"]}},
+        lambda locked: {**locked, "files": {path: {**pin, "sha256": "0"} for path, pin in locked["files"].items()}},
+        lambda locked: {**locked, "files": {path: {**pin, "size": "8"} for path, pin in locked["files"].items()}},
+        lambda locked: {**locked, "files": {path: without(pin, "size") for path, pin in locked["files"].items()}},
+        lambda locked: without(locked, "registry"),
+        lambda locked: {**locked, "registry": ["hub"]},
+    ],
+)
+def test_a_damaged_entry_pins_nothing_and_is_made_again(server: Hub, damage: Callable[[Any], Any]) -> None:
+    locked = updated(HUB)
+    damaged = damage(locked)
+    assert updated(HUB, damaged) == locked
+    server.files.clear()
+    with pytest.raises(hub.HubError, match="Org/Small-1B at main: "):
+        updated(HUB, damaged)
+    assert updated(HUB, locked) == locked
+
+
+def test_the_repositorys_own_entries_are_intact() -> None:
+    assert [name for name, entry in LOCK.items() if update_models.intact(entry) != entry] == []
+
+
+@pytest.mark.parametrize(("code", "hint"), [(401, "HF_TOKEN"), (404, "HF_ENDPOINT")])
+def test_what_a_hub_refuses_is_one_line_that_names_what_to_set(server: Hub, code: int, hint: str) -> None:
+    server.files.clear()
+    server.login = "me:secret" if code == 401 else None
+    with pytest.raises(hub.HubError) as caught:
+        updated(HUB)
+    said = str(caught.value)
+    assert said.isprintable() and f"HTTP {code}" in said and f"; {'set' if code == 401 else 'if'} " in said
+    assert hint in said and "netrc" not in said
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"registry": "git"}, "expected the registry folder, hub, pypi"),
+        ({"registry": ["hub"]}, "expected the registry folder, hub, pypi"),
+        ({"registry": {}}, "expected the registry folder, hub, pypi"),
         ({"about": ""}, "expected about, repository, revision and perhaps files, license"),
         ({"commit": COMMIT}, "expected about, repository, revision and perhaps files, license"),
         ({"files": "*.json"}, "expected files as text, a list of it"),
@@ -363,7 +414,7 @@ def test_a_killed_download_goes_on_in_the_next_run(server: Hub, tmp_path: Path) 
 def test_what_is_missing_names_what_to_set(server: Hub) -> None:
     refused(placed("other.json"), "other.json", "HTTP 404", "set HF_ENDPOINT")
     server.login = "me:secret"
-    refused(placed(), "HTTP 401", "Set HF_TOKEN")
+    refused(placed(), "HTTP 401", "set HF_TOKEN")
 
 
 def test_without_a_network_the_reason_is_the_build_s(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,6 +511,32 @@ def test_a_folder_is_pinned_file_by_file(tmp_path: Path) -> None:
     locked = updated(of_folder("in"), workspace=tmp_path)
     wanted = {name: data for name, data in FILES.items() if name != "README.md"} | {"sub.json": b"[]"}
     assert locked == {"registry": "folder", "folder": "in", "license": "MIT", "files": pins(wanted)}
+
+
+def test_a_link_out_of_a_folder_is_refused(tmp_path: Path) -> None:
+    """A folder may be another's: its link would have a secret of this machine locked, and built into images."""
+    (tmp_path / "secret").write_bytes(b"secret")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "config.json").write_bytes(b"{}")
+    (folder / "tokenizer.json").symlink_to(folder / "config.json")
+    assert sorted(updated(of_folder(str(folder)))["files"]) == ["config.json", "tokenizer.json"]
+    for link in ("../secret", str(tmp_path / "secret")):
+        (folder / "tokenizer.json").unlink()
+        (folder / "tokenizer.json").symlink_to(link)
+        with pytest.raises(update_models.ModelError, match=f"found a link to {tmp_path}/secret; copy it there"):
+            updated(of_folder(str(folder)))
+    assert sorted(updated({**of_folder(str(folder)), "files": ["config.json"]})["files"]) == ["config.json"]
+
+
+def test_a_snapshot_of_the_hubs_cache_is_a_folder(tmp_path: Path) -> None:
+    """Its files are links to ../../blobs."""
+    folder = tmp_path / "models--Org--Small/snapshots" / COMMIT
+    for each in (folder, folder.parents[1] / "blobs"):
+        each.mkdir(parents=True)
+    (folder.parents[1] / "blobs/1").write_bytes(b"{}")
+    (folder / "config.json").symlink_to("../../blobs/1")
+    assert updated(of_folder(str(folder)))["files"] == pins({"config.json": b"{}"})
 
 
 def test_without_the_folder_an_entry_stays_that_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
