@@ -127,7 +127,7 @@ def compiling_for_this_machine(upstream_jit: Callable[..., Any], module: Any) ->
 
 def _keep(compiled: str, library: str) -> None:
     """Moves a library into the cache, where no other user can change it, whatever the umask."""
-    os.chmod(compiled, 0o755)
+    os.chmod(compiled, 0o644)
     os.replace(compiled, library)
 
 

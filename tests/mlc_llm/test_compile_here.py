@@ -120,7 +120,7 @@ def test_no_one_else_can_write_a_compiled_library(compiling: list[list[str]], ho
         library = Path(jit.jit(WEIGHTS, {}, "cpu:0").model_lib_path)
     finally:
         os.umask(usual)
-    assert [stat.S_IMODE(path.stat().st_mode) for path in (library, library.parent)] == [0o755, 0o755]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (library, library.parent)] == [0o644, 0o755]
     assert jit.jit(WEIGHTS, {}, "cpu:0").model_lib_path == str(library)
 
 
