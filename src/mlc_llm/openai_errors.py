@@ -50,7 +50,9 @@ def content(status: int, message: str, field: str | None = None, code: str | Non
     kind = "server_error" if status >= 500 else "invalid_request_error"
     # Fields are names without dots: what is inside of one is in the message.
     name = re.match(r"[a-z_]+", field)[0] if field and re.match(r"[a-z_]+", field) else None
-    return {"error": {"message": message, "type": kind, "param": name, "code": code}}
+    # A client chooses some of the words: line feeds, or halves of surrogate pairs, which UTF-8 cannot encode.
+    line = "".join(each if each.isprintable() else " " for each in message)
+    return {"error": {"message": line, "type": kind, "param": name, "code": code}}
 
 
 def response(
@@ -60,9 +62,8 @@ def response(
     code: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """Returns an answer. The client may have sent text that UTF-8 cannot encode, such as half of a surrogate pair."""
-    readable = message.encode("utf-8", "replace").decode()
-    return JSONResponse(content(status, readable, field, code), status, dict(headers or {}))
+    """Returns an answer with this status."""
+    return JSONResponse(content(status, message, field, code), status, dict(headers or {}))
 
 
 def describe(places: list[tuple[Any, ...]], messages: list[str]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
-from openai.types import Completion, CreateEmbeddingResponse, completion_create_params, embedding_create_params
+from openai.types import Completion, completion_create_params
 from openai.types.chat import ChatCompletion
 from openai.types.chat import completion_create_params as chat_create_params
 from server import PATIENCE, Server
@@ -138,7 +138,7 @@ SUPPORTED_IN_PART = {
 
 
 def document() -> dict[str, Any]:
-    """An OpenAPI document of the server's endpoints."""
+    """An OpenAPI document of the server's endpoints, except that for embeddings, which has no model here."""
     schemas: dict[str, Any] = {}
 
     def schema(kind: Any, prefix: str) -> dict[str, Any]:
@@ -150,14 +150,12 @@ def document() -> dict[str, Any]:
     for path, request, answer in (
         ("/chat/completions", chat_create_params.CompletionCreateParamsNonStreaming, ChatCompletion),
         ("/completions", completion_create_params.CompletionCreateParamsNonStreaming, Completion),
-        ("/embeddings", embedding_create_params.EmbeddingCreateParams, CreateEmbeddingResponse),
     ):
         body = schema(request, path.replace("/", "_"))
         body["properties"] = {
             name: LIMITS.get(name, each) for name, each in body["properties"].items() if name not in SUPPORTED_IN_PART
         }
-        if "max_tokens" in body["properties"]:
-            body["required"].append("max_tokens")  # Without it, as many tokens as fit.
+        body["required"].append("max_tokens")  # Without it, as many tokens as fit.
         if path == "/completions":
             body["properties"]["logprobs"] = {"type": ["integer", "null"], "minimum": 0, "maximum": 5}
         paths[path] = {
