@@ -159,7 +159,7 @@ class Chat:
             raise ValueError(f"{file}: expected a tokenizer, found {error}") from None
         self._configuration = _read(checkpoint / "tokenizer_config.json")
         self._template = self._chat_template()
-        ends = None
+        ends: Any = None
         for file in (checkpoint / "generation_config.json", checkpoint / "config.json"):
             if ends is None and file.is_file():
                 ends = _read(file).get("eos_token_id")

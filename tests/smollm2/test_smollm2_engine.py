@@ -106,6 +106,7 @@ def test_answer(engine: MLCEngine) -> None:
 
 def test_ask_refuses_a_long_question_in_one_line() -> None:
     command = [sys.executable, ask.__file__, "--engine", f"--library={place('MLC_SMOLLM2_LIBRARY')}"]
+    command += [f"--environment={folder}" for folder in sys.path if folder]
     done = subprocess.run(
         [*command, f"--model={place('MLC_SMOLLM2_WEIGHTS')}", "why " * 9000],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
