@@ -11,7 +11,11 @@ Phi 3 with LongRoPE: TVM's function does not compile, and it would choose the fa
 the sequence. Here the context of the compiled model decides, as in vLLM and llama.cpp: the short factors up to the
 length of the original training, beyond it the long ones.
 
-For these models the cache does not rotate, and every layer sees everything: `checkpoint_config` limits the context to
+YaRN (arXiv:2309.00071): TVM's function counts on through both halves of a head when it chooses a frequency, so that the
+two turn at different ones, and it lacks the rounding of transformers. Here it gets the pair's number; the cache
+rotates.
+
+For the first two the cache does not rotate, and every layer sees everything: `checkpoint_config` limits the context to
 where that is right.
 """
 
@@ -173,7 +177,31 @@ def _change_phi3_v(module: Any) -> None:
     _change_cache(module, lambda options: bool(options.get("rope_scaling")))
 
 
+def _change_yarn(module: Any) -> None:
+    """Makes TVM's YaRN that of transformers.
+
+    Args:
+        module: tvm.relax.frontend.nn.llm.position_embedding.
+    """
+    from tvm import tirx
+
+    frequency, correction = module.rope_freq_yarn, module.yarn_find_correction_dim
+
+    @functools.wraps(frequency)
+    def rope_freq_yarn(s: Any, d: Any, d_range: int, *arguments: Any, **options: Any) -> Any:
+        return frequency(s, d % (d_range // 2), d_range, *arguments, **options)
+
+    def yarn_find_correction_range(low: int, high: int, size: int, length: int, inv_theta_log_scale: Any = None) -> Any:
+        first = correction(low, size, length, inv_theta_log_scale=inv_theta_log_scale)
+        last = correction(high, size, length, inv_theta_log_scale=inv_theta_log_scale)
+        return tirx.max(tirx.floor(first), 0.0), tirx.min(tirx.ceil(last), size - 1.0)
+
+    module.rope_freq_yarn = rope_freq_yarn
+    module.yarn_find_correction_range = yarn_find_correction_range
+
+
 def install() -> None:
+    after_import("tvm.relax.frontend.nn.llm.position_embedding", _change_yarn)
     after_import("mlc_llm.model.gemma3.gemma3_model", _change_gemma3)
     after_import("mlc_llm.model.phi3.phi3_model", _change_phi3)
     after_import("mlc_llm.model.phi3v.phi3v_model", _change_phi3_v)
