@@ -95,7 +95,11 @@ class _Choice:
         self._offset = 0
 
     def whole(self, choice: dict[str, Any]) -> dict[str, Any]:
-        head = {"index": self._index, "finish_reason": self._reason(choice["finish_reason"]), "logprobs": None}
+        head: dict[str, Any] = {
+            "index": self._index,
+            "finish_reason": self._reason(choice["finish_reason"]),
+            "logprobs": None,
+        }
         if self._request.path == COMPLETION:
             return {**head, "text": choice["text"], "logprobs": self._offsets(choice["logprobs"])}
         text, calls = choice["message"]["content"] or "", []
@@ -134,7 +138,9 @@ class _Choice:
         logprobs = _content(choice["logprobs"])
         if logprobs and not deltas:
             deltas.append({})
-        made = [{"index": self._index, "delta": delta, "finish_reason": None, "logprobs": None} for delta in deltas]
+        made: list[dict[str, Any]] = [
+            {"index": self._index, "delta": delta, "finish_reason": None, "logprobs": None} for delta in deltas
+        ]
         if logprobs:
             made[-1]["logprobs"] = logprobs
         if reason:

@@ -49,7 +49,7 @@ def content(status: int, message: str, field: str | None = None, code: str | Non
     """Returns the body of an answer with this status."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     # Fields are names without dots: what is inside of one is in the message.
-    name = re.match(r"[a-z_]+", field)[0] if field and re.match(r"[a-z_]+", field) else None
+    name = found[0] if (found := re.match(r"[a-z_]+", field or "")) else None
     # A client chooses some of the words: line feeds, or halves of surrogate pairs, which UTF-8 cannot encode.
     line = "".join(each if each.isprintable() else " " for each in message)
     return {"error": {"message": line, "type": kind, "param": name, "code": code}}

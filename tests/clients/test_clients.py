@@ -80,7 +80,7 @@ def test_openai_chats_and_streams(client: openai.OpenAI) -> None:
 
 
 def test_openai_uses_a_tool_in_two_turns(client: openai.OpenAI) -> None:
-    messages = [{"role": "developer", "content": "Be brief"}, *HELLO]
+    messages: list[Any] = [{"role": "developer", "content": "Be brief"}, *HELLO]
     ask: dict[str, Any] = {"model": NAME, "tools": [WEATHER], "temperature": 0}
     message = client.chat.completions.create(messages=messages, tool_choice="required", **ask).choices[0].message
     assert message.tool_calls is not None

@@ -17,7 +17,7 @@ from server import server as server
 
 PAGE = Path(os.environ["MLC_OPENAI_PAGE"]).read_text(encoding="utf-8")
 
-PATHS = {
+PATHS: dict[str, tuple[str, dict[str, Any]]] = {
     "Chat completions": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hello"}]}),
     "Completions": ("/v1/completions", {"prompt": "hello"}),
 }

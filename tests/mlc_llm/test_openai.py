@@ -230,7 +230,8 @@ def test_every_prompt_of_a_list_is_answered(app: access.Guard) -> None:
         texts[event["choices"][0]["index"]] += event["choices"][0]["text"]
     assert texts == ["xy", "xy"] and events[-1]["usage"]["total_tokens"] == 4
     served().seen.clear()
-    for prompt in (["x", 1], [[1], "x"], [[1], ["x"]], [{}], {}, [""], [[]], ["x"] * 129, [["x"]]):
+    wrong: tuple[Any, ...] = (["x", 1], [[1], "x"], [[1], ["x"]], [{}], {}, [""], [[]], ["x"] * 129, [["x"]])
+    for prompt in wrong:
         assert refused(app, COMPLETION, prompt=prompt)["param"] == "prompt"
     assert "129" not in refused(app, COMPLETION, prompt=["x"] * 65, n=2)["message"]
 
