@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 # Read when these packages are imported: their maps of models and prices come with them, and they report to nobody.
 os.environ |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LANGSMITH_TRACING": "false"}
@@ -87,7 +87,7 @@ def test_openai_uses_a_tool_in_two_turns(client: openai.OpenAI) -> None:
     (call,) = message.tool_calls
     assert call.type == "function" and json.loads(call.function.arguments)["sky"] in ("clear", "grey")
     result = {"role": "tool", "tool_call_id": call.id, "content": "20 degrees"}
-    final = client.chat.completions.create(messages=[*messages, message, result], max_tokens=5, **ask)
+    final = client.chat.completions.create(messages=[*messages, message, cast(Any, result)], max_tokens=5, **ask)
     assert final.choices[0].finish_reason in ("stop", "length") and final.choices[0].message.tool_calls is None
 
 
