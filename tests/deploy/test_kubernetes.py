@@ -118,6 +118,8 @@ def value(module: str, name: str) -> ast.expr:
         match statement:
             case ast.Assign(targets=[ast.Name(id=found)], value=assigned) if found == name:
                 return assigned
+            case ast.AnnAssign(target=ast.Name(id=found), value=ast.expr() as assigned) if found == name:
+                return assigned
     raise AssertionError(f"{module}: expected {name} = …, found none")
 
 

@@ -477,7 +477,7 @@ def test_the_files_of_a_release_are_those_that_the_build_makes() -> None:
         "package py_binary py_library exports_files test_gate image_commands describe_release document filegroup glob"
     )
     loaded: dict[str, Any] = {name: lambda *words, **options: [] for name in rules.split()}
-    loaded |= dict.fromkeys(["REQUIRED", "REPRODUCE_ARGS", "REPRODUCE_DATA", "LIKE_THIS_BUILD"], [])
+    loaded |= dict.fromkeys(["REQUIRED", "REPRODUCE_ARGS", "REPRODUCE_DATA", "LIKE_THIS_BUILD", "STAMPED"], [])
     build = evaluate(
         pathlib.Path(os.environ["RELEASE_BUILD"]),
         VERSION="1.2.3",
