@@ -55,15 +55,16 @@ class Server:
             )
 
     def wait(self) -> None:
-        """Waits until it answers."""
+        """Waits until its model is loaded."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             try:
-                httpx.get(self.url + "/health", timeout=PATIENCE).raise_for_status()
-                return
+                if httpx.get(self.url + "/health/ready", timeout=PATIENCE).is_success:
+                    return
             except httpx.ConnectError:
-                assert self.process.poll() is None, self.log.read_text()
-                time.sleep(0.1)
+                pass
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.1)
         pytest.fail(f"does not serve: {self.log.read_text()}")
 
     def answers(self) -> bool:

@@ -30,6 +30,7 @@ EXCEPTIONS = {
     "//tests/release:push_full_disk": "mounts a small disk, which Bazel's sandbox does not allow",
     "//tests/release:run_with_runc": _STARTS_CONTAINERS,
     "//tests/images:serve": _STARTS_CONTAINERS,
+    "//tests/images:smollm2": _STARTS_CONTAINERS,
     "//tests/images:tvm_runtime_container": _STARTS_CONTAINERS,
     "//tests/images:tvm_runtime_cuda_container": _STARTS_CONTAINERS,
     "//tests/images:tvm_runtime_dev_container": _STARTS_CONTAINERS,
