@@ -85,7 +85,7 @@ class Gemma3(Family):
 
     def __init__(self, folder: Path, stored: Callable[[np.ndarray], np.ndarray] = lambda weight: weight) -> None:
         super().__init__(folder)
-        self.weights = {
+        self.weights: dict[str, np.ndarray] = {
             # A norm multiplies by one more than its weight, and the conversion stores this sum.
             name: stored(weight + np.float32(1) if name.endswith("norm.weight") else weight)
             for name, weight in self.weights.items()

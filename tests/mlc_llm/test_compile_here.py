@@ -140,7 +140,7 @@ def test_a_cached_library_that_another_user_could_have_written_is_refused(
     def found(of: Path, **options: bool) -> os.stat_result:
         status = list(usual(of, **options))
         if of == path:
-            status[0] = stat.S_IFMT(status[0]) | mode
+            status[0] = stat.S_IFMT(int(status[0])) | mode
             status[4] = status[4] if user is None else user
         return os.stat_result(status)
 

@@ -244,13 +244,13 @@ def test_the_first_error_of_several_prompts_is_the_answer(app: access.Guard) -> 
 
 
 def test_a_stream_begins_with_the_role_and_ends_with_the_reason(app: access.Guard) -> None:
-    say("Hel", "lo", reason="length")
+    say("Hi ", "you", reason="length")
     events = streamed(app, CHAT)
     choices = [event["choices"][0] for event in events]
     assert [each["delta"] for each in choices] == [
         {"role": "assistant", "content": ""},
-        {"content": "Hel"},
-        {"content": "lo"},
+        {"content": "Hi "},
+        {"content": "you"},
         {},
     ]
     assert [each["finish_reason"] for each in choices] == [None, None, None, "length"]
@@ -393,13 +393,13 @@ def test_a_stream_that_fails_says_so_and_ends(app: access.Guard) -> None:
             await asyncio.sleep(0.001)
         ((stream, _),) = served().state.async_streamers.values()
         name = served().seen[0]["name"]
-        served().state.get_request_stream_callback("async")([Output(name, ["Hel"])])
+        served().state.get_request_stream_callback("async")([Output(name, ["Hi "])])
         await asyncio.sleep(0.01)
         stream.push(engine_watch.EngineError("the engine failed: no memory"))
         return (await asyncio.wait_for(task, 60))[2]
 
     *events, error, done, _ = asyncio.run(failing()).split("\n\n")
-    assert '"Hel"' in events[-1] and done == "data: [DONE]"
+    assert '"Hi "' in events[-1] and done == "data: [DONE]"
     assert json.loads(error.removeprefix("data: "))["error"] == {
         "message": "the engine failed: no memory", "type": "server_error", "param": None, "code": None
     }  # fmt: skip
