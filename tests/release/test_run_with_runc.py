@@ -47,7 +47,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Exit status, output and messages; nothing is left behind."""
     output, messages = process.communicate(timeout=600)
-    assert list(SCRATCH.glob("*")) == [], "the unpacked image is left behind"
+    assert list(SCRATCH.glob("run-*")) == [], "the unpacked image is left behind"
     return process.returncode, output, messages
 
 

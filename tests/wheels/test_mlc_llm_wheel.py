@@ -104,6 +104,7 @@ def test_holds_only_upstreams_files_and_ours(wheel: Wheel, upstream: dict[str, b
         "pairing",
         "request_body",
         "request_check",
+        "rotation",
         "shape_functions",
         "startup",
         "tool_calls",
