@@ -197,10 +197,11 @@ def test_gen_config_refuses_a_context_beyond_the_window(tmp_path: Path, context:
     folder = checkpoint(tmp_path / "checkpoint", model_type="mistral", sliding_window=256)
     options = ["--quantization", "q0f32", "--conv-template", "chatml", "--context-window-size", str(context)]
     done = mlc_llm(tmp_path, "gen_config", folder, *options, "--output", tmp_path)
-    assert (done.returncode == 0) == accepted and "Traceback" not in done.stderr, done.stderr
+    assert (done.returncode == 0) == accepted, done.stderr
     if accepted:
         assert json.loads((tmp_path / "mlc-chat-config.json").read_text())["context_window_size"] == context
     else:
+        assert "Traceback" not in done.stderr
         assert "context_window_size: expected at most 256, the sliding_window" in done.stderr.splitlines()[-1]
 
 
