@@ -71,7 +71,7 @@ def states(app: access.Guard) -> dict[str, tuple[int, str]]:
     for path in health.PATHS:
         status, headers, body = ask(app, path)
         assert ask(app, path, "HEAD")[:2] == (status, headers)
-        found[path] = status, json.loads(body).get("detail", "")
+        found[path] = status, json.loads(body).get("error", {}).get("message", "")
     assert found["/health"] == found["/health/ready"]
     return found
 
