@@ -81,7 +81,7 @@ def chat(
         files: further files.
         values: further values of tokenizer_config.json.
     """
-    shutil.copy(CHECKPOINT / "tokenizer.json", folder)
+    shutil.copyfile(CHECKPOINT / "tokenizer.json", folder / "tokenizer.json")
     contents = {
         "generation_config.json": json.dumps(ends or {"eos_token_id": 2}),
         "tokenizer_config.json": json.dumps({"chat_template": template, **values}),
