@@ -24,7 +24,7 @@ DEBIAN_LOCK = "debian.lock.json"
 MODELS_LOCK = "models.lock.json"
 REQUIREMENTS_LOCK = "requirements.lock.txt"
 CLIENTS_LOCK = "clients.lock.txt"
-"""Of clients that the server is tested with. They reach no output, so no licence or audit covers them."""
+"""Of clients that the server is tested with. They reach no output, so no licence or audit covers them, but packs do."""
 SOURCES_LOCK = "sources.lock.json"
 LICENSES_LOCK = "licenses.lock.json"
 # What Bazel itself is assembled from on a machine without one: no build takes it, so it is in none of the lists below.
@@ -490,7 +490,8 @@ def bazel(lock: Path) -> tuple[str, list[Input]]:
 def digests(workspace: Path) -> dict[str, str]:
     """Name of each lock that pins something → its sha256, lower-case hexadecimal."""
     return {
-        name: hashlib.sha256((workspace / "locks" / name).read_bytes()).hexdigest() for name in sorted(PINNING_LOCKS)
+        name: hashlib.sha256((workspace / "locks" / name).read_bytes()).hexdigest()
+        for name in sorted((*PINNING_LOCKS, CLIENTS_LOCK))
     }
 
 
@@ -502,7 +503,12 @@ def entries(workspace: Path) -> dict[str, tuple[str, str, str]]:
     """
     kinds = {CRATE: "crate", DEBIAN: "deb", MODEL: "model", PYPI: "wheel", SOURCE: "sdist"}
     found: dict[str, tuple[str, str, str]] = {}
-    for each in pinned(in_folder(workspace / "locks")):
+    clients = {CLIENTS_LOCK: workspace / "locks" / CLIENTS_LOCK}
+    inputs = [
+        *pinned(in_folder(workspace / "locks")),
+        *(Input(PYPI, name, *pin) for name, pin in requirements(_read(clients, CLIENTS_LOCK)).items()),
+    ]
+    for each in inputs:
         kind = "git" if each.from_git else kinds[each.ecosystem]
         name = each.key if each.ecosystem == DEBIAN else each.distribution or each.name
         if kind == "model" and each.distribution:

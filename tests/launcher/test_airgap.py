@@ -312,5 +312,6 @@ def test_the_locks_of_this_repository_can_be_read(machine: PackMachine) -> None:
     found = reader.entries(Path(os.environ["LOCKS"]).parents[1])
     kinds = {kind for kind, _, _ in found.values()}
     assert kinds == {"crate", "deb", "git", "sdist", "wheel"}
-    text = "".join(path.read_text() for path in map(Path(os.environ["LOCKS"]).with_name, reader.PINNING_LOCKS))
+    names = (*reader.PINNING_LOCKS, reader.CLIENTS_LOCK)
+    text = "".join(path.read_text() for path in map(Path(os.environ["LOCKS"]).with_name, names))
     assert set(found) == set(re.findall(r"\b[0-9a-f]{64}\b", text))
