@@ -17,6 +17,7 @@ if os.environ.get("SKIP_LOADING_MLCLLM_SO", "0") != "0":
 
 from . import (
     access,
+    answer_text,
     checkpoint_config,
     compatibility,
     compile_here,
@@ -39,6 +40,7 @@ convert.install()
 rotation.install()
 hub.install()
 engine_watch.install()
+answer_text.install()
 request_check.install()
 openai_api.install()
 health.install()

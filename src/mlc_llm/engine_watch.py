@@ -64,6 +64,8 @@ class Observer(Protocol):
 
     def add(self, name: str, prompt: int, choices: int) -> None: ...
 
+    def complete(self, name: str) -> None: ...
+
     def deliver(self, name: str, parts: Sequence[Any]) -> None: ...
 
     def lose(self, names: Iterable[str]) -> None: ...
@@ -237,6 +239,10 @@ class _Engine:
             raise BadRequestError(f"n: the KV cache has no room for {choices} answers to a prompt of {prompt} tokens")
         if options["max_tokens"] < 0 or options["max_tokens"] > room:
             options["max_tokens"] = max(room, 1)
+        # Upstream's default, jump_forward, appends text that the grammar forces without the model. At the pinned commit
+        # it ends the process where such a text ends inside a character, fails the engine where it is longer than a
+        # prefill chunk, and ignores max_tokens.
+        options["debug_config"] = {**(options.get("debug_config") or {}), "grammar_execution_mode": "constraint"}
         try:
             request = self.native["create_request"](name, inputs, json.dumps(options))
         except Exception as error:
@@ -259,6 +265,12 @@ class _Engine:
         if self.observer is not None:
             self.observer.add(self.created, *self.size)
         self.native["add_request"](request)
+
+    def complete(self, name: str) -> None:
+        """Ends a request whose answer is complete. The engine then reports its usage."""
+        if self.observer is not None:
+            self.observer.complete(name)
+        self.native["abort_request"](name)
 
     def ask(self) -> Question:
         """Asks the engine whether it works, or returns the question that it has not answered."""
@@ -293,6 +305,13 @@ def ask(engine: Any) -> Question | None:
     return watched.ask() if watched else None
 
 
+def complete(engine: Any, name: str) -> None:
+    """Ends a request of an engine, because its answer is complete. The engine then reports its usage."""
+    watched = _watched(engine)
+    assert watched is not None
+    watched.complete(name)
+
+
 def observe(engine: Any, observer: Callable[[], Observer]) -> None:
     """Makes an observer and tells it of the requests of an engine, unless that is not watched.
 
@@ -307,14 +326,34 @@ def _watched(engine: Any) -> _Engine | None:
     return getattr(engine, "__dict__", {}).get("_watched")
 
 
+@dataclasses.dataclass
+class Generated:
+    """What one output has of one choice.
+
+    Args:
+        tokens: how many.
+        logprobs: the engine's JSON for each of them, if the request asks for it.
+    """
+
+    tokens: int
+    logprobs: Sequence[str] | None = None
+
+
 class _Output:
-    """An output of a request that can be unpacked repeatedly, unlike upstream's."""
+    """An output of a request that can be unpacked repeatedly, unlike upstream's.
+
+    Upstream passes on the log probabilities of a choice as they are, but not the number of its tokens. `Generated`
+    takes their place, on its way to `answer_text`.
+    """
 
     def __init__(self, output: Any) -> None:
         self.unpacked = output.unpack()
         self.request = str(self.unpacked[0])
         # Upstream ends every request with its usage, even one that is aborted.
         self.is_last = any(part.request_final_usage_json_str is not None for part in self.unpacked[1])
+        if not self.is_last:
+            for part in self.unpacked[1]:
+                part.delta_logprob_json_strs = Generated(len(part.delta_token_ids), part.delta_logprob_json_strs)
 
     def unpack(self) -> Any:
         return self.unpacked

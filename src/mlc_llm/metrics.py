@@ -94,6 +94,10 @@ WHOLE = Histogram(
 )
 
 
+ABORT = "abort"
+"""Why a request has ended whose end the engine does not explain."""
+
+
 @dataclasses.dataclass
 class _Request:
     prompt: int
@@ -102,7 +106,7 @@ class _Request:
     added: float
     first: float | None = None
     last: float = 0
-    reason: str = "abort"
+    reason: str = ABORT
 
     def pages(self, size: int) -> int:
         """Pages of the KV cache. The first choice goes on in the prompt's last page, the others start their own."""
@@ -135,6 +139,12 @@ class Requests:
         with self._lock:
             self._open[name] = _Request(prompt, [0] * choices, time.monotonic())
 
+    def complete(self, name: str) -> None:
+        """Notes that the answer to a request has ended at a stop text, before the engine knows."""
+        with self._lock:
+            if request := self._open.get(name):
+                request.reason = "stop"
+
     def deliver(self, name: str, parts: Sequence[Any]) -> None:
         """Counts an output of a request: upstream's SingleRequestStreamOutput of each choice, or its end."""
         now = time.monotonic()
@@ -145,13 +155,14 @@ class Requests:
             if parts[0].request_final_usage_json_str is not None:
                 del self._open[name]
                 tokens = int(json.loads(parts[0].request_final_usage_json_str)["completion_tokens"])
-                # The engine keeps to itself what belongs to a stop text.
+                # Tokens that are in no output, such as the one that ends an answer.
                 GENERATED.labels(self.model).inc(max(0, tokens - sum(request.generated)))
                 self._end(request, now, request.reason)
                 return
             for choice, part in enumerate(parts):
                 request.generated[choice] += len(part.delta_token_ids)
-                request.reason = part.finish_reason or request.reason
+                if request.reason == ABORT:
+                    request.reason = part.finish_reason or ABORT
             new = sum(len(part.delta_token_ids) for part in parts)
             if not new:
                 return
@@ -227,3 +238,4 @@ def install() -> None:
     (old,) = (route for route in router.routes if getattr(route, "path", None) == "/metrics")
     router.routes.remove(old)
     router.get("/metrics", response_class=fastapi.responses.PlainTextResponse)(metrics)
+    router.head("/metrics", include_in_schema=False)(metrics)

@@ -2,18 +2,16 @@
 
 It reads and checks every body before FastAPI parses it (`request_body`), translates requests (`openai_requests`) and
 answers (`openai_answers`), and gives errors the form that clients read (`openai_errors`), also those in the middle of a
-stream. Upstream's routes see one prompt at a time, in their own dialect.
+stream. Upstream's routes see one choice of an answer to one prompt at a time, in their own dialect.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
-import functools
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import fastapi
@@ -22,7 +20,6 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlc_llm.protocol.openai_api_protocol import ModelResponse
-from mlc_llm.serve import engine
 from mlc_llm.serve.entrypoints import openai_entrypoints
 from mlc_llm.serve.server import ServerContext
 
@@ -45,11 +42,13 @@ class OpenAIServer:
 
     Args:
         app: upstream's application.
+        max_request_bytes: limit of a request's body.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, max_request_bytes: int) -> None:
         self.app = app
         # One thread: memory for one body at a time, however many clients send one.
+        self._reader = request_body.Reader(max_request_bytes)
         self._pool = concurrent.futures.ThreadPoolExecutor(1, "check_body")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,7 +56,7 @@ class OpenAIServer:
             await self.app(scope, receive, send)
             return
         try:
-            body = await request_body.read(receive)
+            body = await self._reader.read(scope, receive)
             if body is None:
                 return
             if len(body) <= request_body.SHORT_BODY:
@@ -66,9 +65,6 @@ class OpenAIServer:
                 request = await asyncio.get_running_loop().run_in_executor(self._pool, _prepare, scope, body)
         except RequestError as error:
             await error.response()(scope, receive, send)
-            return
-        except HTTPException as error:  # The body is larger than --max-request-bytes.
-            await openai_errors.response(error.status_code, error.detail)(scope, receive, send)
             return
         if request is None:
             await self.app(scope, _replay(body, receive), send)
@@ -80,7 +76,7 @@ class OpenAIServer:
             await self._whole(request, scope, receive, send)
 
     async def _whole(self, request: openai_requests.Translated, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers when all prompts have been answered, or with the first error."""
+        """Answers when all bodies have been answered, or with the first error."""
         answers = [bytearray() for _ in request.bodies]
         statuses = [0 for _ in request.bodies]
         async for position, message in self._ask(request, scope, receive):
@@ -144,10 +140,10 @@ class OpenAIServer:
     async def _ask(
         self, request: openai_requests.Translated, scope: Scope, receive: Receive
     ) -> AsyncIterator[tuple[int, Message]]:
-        """Asks upstream's application for all prompts at the same time.
+        """Asks upstream's application for all bodies at the same time.
 
         Yields:
-            The position of a prompt, and a message of the answer to it.
+            The position of a body, and a message of the answer to it.
         """
         queue: asyncio.Queue[tuple[int, Message | BaseException | None]] = asyncio.Queue(WAITING_MESSAGES)
 
@@ -234,36 +230,14 @@ async def _model(model: str) -> Any:
     return ModelResponse(id=model)
 
 
-def with_every_logprob(upstream: Callable[..., AsyncIterator[list[Any]]]) -> Callable[..., AsyncIterator[list[Any]]]:
-    """Wraps `AsyncMLCEngine._generate`. Upstream drops the log probabilities of tokens that end inside a character."""
-
-    @functools.wraps(upstream)
-    async def generate(*arguments: Any, **options: Any) -> AsyncIterator[list[Any]]:
-        held: dict[int, list[str]] = {}
-        async with contextlib.aclosing(upstream(*arguments, **options)) as outputs:  # type: ignore[type-var]
-            async for choices in outputs:
-                for position, choice in enumerate(choices):
-                    if choice.delta_logprob_json_strs is None:
-                        continue
-                    earlier = held.pop(position, [])
-                    if choice.delta_text == "" and choice.finish_reason is None:
-                        held[position] = earlier + choice.delta_logprob_json_strs
-                    else:
-                        choice.delta_logprob_json_strs = earlier + choice.delta_logprob_json_strs
-                yield choices
-
-    return generate
-
-
 def install() -> None:
     """Adds the route that upstream lacks, and makes upstream's routes answer errors as OpenAI does."""
     openai_errors.install()
-    engine.AsyncMLCEngine._generate = with_every_logprob(engine.AsyncMLCEngine._generate)
     openai_entrypoints.app.get("/v1/models/{model:path}")(_model)
 
 
-def put_in_front(app: fastapi.FastAPI) -> None:
+def put_in_front(app: fastapi.FastAPI, max_request_bytes: int) -> None:
     """Puts the layer in front of an application's routes, behind what adds the headers of CORS."""
     openai_errors.handle(app)
-    app.add_middleware(OpenAIServer)
+    app.add_middleware(OpenAIServer, max_request_bytes)
     app.user_middleware.append(app.user_middleware.pop(0))  # The last one is next to the routes.

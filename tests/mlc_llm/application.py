@@ -53,7 +53,7 @@ class Output:
                 request_final_usage_json_str=usage,
                 extra_prefix_string=text,
                 delta_token_ids=[],
-                delta_logprob_json_strs=None,
+                delta_logprob_json_strs=engine_watch.Generated(1),
                 finish_reason=finish_reason,
             )
             for text in texts or [""]

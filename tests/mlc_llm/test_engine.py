@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import queue
+import re
 import signal
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -112,19 +113,54 @@ def test_a_stream_is_the_answer_in_pieces(ask: Callable[..., Any]) -> None:
     assert last.usage.model_dump(exclude={"extra"}) == answer.usage.model_dump(exclude={"extra"})
 
 
-@pytest.mark.parametrize("mode", ["jump_forward", "constraint"])
 @pytest.mark.parametrize("seed", range(4))
-def test_an_answer_fits_the_schema(ask: Callable[..., Any], seed: int, mode: str) -> None:
-    """The model knows no JSON: the grammar enforces all of it, with and without jumping over forced text."""
+def test_an_answer_fits_the_schema(ask: Callable[..., Any], seed: int) -> None:
+    """The model knows no JSON: the grammar enforces all of it."""
     answer = ask(
         max_tokens=150,
         temperature=1.0,
         seed=seed,
         response_format={"type": "json_object", "schema": json.dumps(SCHEMA)},
-        extra_body={"debug_config": {"grammar_execution_mode": mode}},
     )
     assert answer.choices[0].finish_reason == "stop"
     assert fits_schema(json.loads(text(answer))), text(answer)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"enum": ["😀", "😁"]},
+        {"type": "object", "properties": {"größe": {"const": "é"}}, "required": ["größe"]},
+        {"const": "1" * 200},
+    ],
+    ids=["characters of one beginning", "names", "longer than a chunk of a prompt"],
+)
+def test_forced_text_is_generated_like_other_text(ask: Callable[..., Any], schema: dict[str, Any]) -> None:
+    """Upstream appended it at once: the process ended, or the engine failed, and max_tokens did not count."""
+    options = {"type": "json_object", "schema": json.dumps(schema)}
+    debug = {"debug_config": {"grammar_execution_mode": "jump_forward"}}
+    answer = ask(max_tokens=250, temperature=1.0, seed=1, response_format=options, extra_body=debug)
+    value = json.loads(text(answer))
+    assert value == schema.get("const", value) and value in schema.get("enum", [value])
+    assert ask(max_tokens=3, response_format=options).usage.completion_tokens == 3
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_constrained_texts_and_numbers_are_json(ask: Callable[..., Any], seed: int) -> None:
+    """The grammar let through control characters, and 444.0 as an integer."""
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "string"}},
+        "required": ["a", "b"],
+        "additionalProperties": False,
+    }
+    options = {"type": "json_object", "schema": json.dumps(schema)}
+    biases = dict.fromkeys(range(3, 40), 30)  # Bytes that are no letters come first in this vocabulary.
+    answer = ask(max_tokens=300, temperature=1.5, seed=seed, response_format=options, logit_bias=biases)
+    written = text(answer)
+    assert not re.search(r"[\0-\x1f]", written.partition('"b"')[2])
+    if answer.choices[0].finish_reason == "stop":
+        assert type(json.loads(written)["a"]) is int
 
 
 def test_without_a_schema_it_would_not(ask: Callable[..., Any]) -> None:
@@ -588,6 +624,7 @@ def test_an_answer_ends_before_the_stop_text(ask: Callable[..., Any], stream: bo
         assert text(answer) == whole.partition(stop)[0]
         assert answer.choices[0].finish_reason == "stop"
         assert answer.usage.completion_tokens < 20
+        assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
 
 
 @pytest.fixture(scope="module")
@@ -608,12 +645,23 @@ def test_each_token_has_its_log_probability(ask: Callable[..., Any], pieces: dic
     assert ask().choices[0].logprobs is None
 
 
-def test_upstream_loses_log_probabilities_of_tokens_that_are_not_yet_text(ask: Callable[..., Any]) -> None:
-    """Upstream drops a delta without text, such as one with the first bytes of a character. This test notices when that
-    changes.
-    """
-    answer = ask(temperature=1.0, seed=2, logprobs=True)
-    assert len(answer.choices[0].logprobs.content) < answer.usage.completion_tokens
+@pytest.mark.parametrize("seed", range(6))
+def test_log_probabilities_are_of_the_bytes_of_the_answer(ask: Callable[..., Any], seed: int) -> None:
+    """Upstream drops an output without text, such as one with the first bytes of a character, and a token's spaces."""
+    answer = ask(temperature=1.0, seed=seed, logprobs=True)
+    steps = answer.choices[0].logprobs.content
+    ended = answer.choices[0].finish_reason == "stop"  # The token of the end is no part of the answer.
+    assert len(steps) == answer.usage.completion_tokens - ended
+    for step in steps:
+        assert step.token.startswith("bytes:") or step.token.encode() == bytes(step.bytes)
+
+
+def test_log_probabilities_join_to_the_answer(engine: MLCEngine, ask: Callable[..., Any]) -> None:
+    texts = {token: engine.tokenizer.decode([token, token]) for token in range(5, 320)}
+    spaced = [token for token, text in texts.items() if " " in text and text.isascii()]
+    answer = ask(temperature=1.0, seed=1, logprobs=True, logit_bias=dict.fromkeys(spaced, 90))
+    assert " " in text(answer)
+    assert "".join(step.token for step in answer.choices[0].logprobs.content) == text(answer)
 
 
 def test_more_best_tokens_than_the_engine_has_are_refused(ask: Callable[..., Any]) -> None:

@@ -83,6 +83,7 @@ def test_holds_only_upstreams_files_and_ours(wheel: Wheel, upstream: dict[str, b
         "__init__",
         "access",
         "after_import",
+        "answer_text",
         "checkpoint_config",
         "checkpoint_files",
         "compatibility",
