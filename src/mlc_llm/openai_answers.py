@@ -1,13 +1,15 @@
 """Translates upstream's answers to those that OpenAI's clients expect, whole or as a stream.
 
 At the pinned commit upstream adds fields that OpenAI's objects do not have, leaves out others, and has no offsets of
-tokens.
+tokens. Choices arrive as answers to bodies of their own.
 """
 
 from __future__ import annotations
 
+import codecs
 from typing import Any
 
+from . import answer_text
 from .openai_requests import COMPLETION, Translated
 
 FINISHED = ("stop", "length", "tool_calls")
@@ -17,7 +19,7 @@ LEAST_LOGPROB = -9999.0
 
 
 class Answer:
-    """The answer to one request, made of upstream's answers to its prompts.
+    """The answer to one request, made of upstream's answers to its bodies.
 
     Args:
         request: what was asked.
@@ -33,27 +35,27 @@ class Answer:
         """Returns the answer.
 
         Args:
-            answers: upstream's answers, one for each prompt.
+            answers: upstream's answers, one for each body.
         """
         choices = []
         for position, answer in enumerate(answers):
             head = self._headed(answer)
-            self._count(answer["usage"])
-            choices += [self._choice(position, each).whole(each) for each in answer["choices"]]
+            self._count(position, answer["usage"])
+            choices += [self._choice(position).whole(each) for each in answer["choices"]]
         return {**head, "choices": choices, "usage": self._usage}
 
     def chunks(self, position: int, chunk: dict[str, Any]) -> list[dict[str, Any]]:
         """Returns the chunks of a stream.
 
         Args:
-            position: of the prompt.
-            chunk: one of upstream's stream for this prompt.
+            position: of the body.
+            chunk: one of upstream's stream for it.
         """
         head = self._headed(chunk)
         if chunk["usage"] is not None:
-            self._count(chunk["usage"])
+            self._count(position, chunk["usage"])
         usage = {"usage": None} if self._request.usage else {}
-        choices = [part for each in chunk["choices"] for part in self._choice(position, each).pieces(each)]
+        choices = [part for each in chunk["choices"] for part in self._choice(position).pieces(each)]
         return [{**head, "choices": [choice], **usage} for choice in choices]
 
     def last_chunks(self) -> list[dict[str, Any]]:
@@ -66,14 +68,20 @@ class Answer:
             self._head = {name: answer[name] for name in ("id", "object", "created")} | {"model": self._request.model}
         return self._head
 
-    def _count(self, usage: dict[str, Any]) -> None:
-        for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
-            self._usage[name] = self._usage.get(name, 0) + usage[name]
+    def _count(self, position: int, usage: dict[str, Any]) -> None:
+        """Adds the tokens of a choice, and with the first choice those of the prompt."""
+        prompt = usage["prompt_tokens"] if position % self._request.choices == 0 else 0
+        answer = usage["completion_tokens"]
+        for name, tokens in (
+            ("prompt_tokens", prompt),
+            ("completion_tokens", answer),
+            ("total_tokens", prompt + answer),
+        ):
+            self._usage[name] = self._usage.get(name, 0) + tokens
         if usage.get("extra") is not None:  # With --enable-debug.
             self._usage["extra"] = usage["extra"]
 
-    def _choice(self, position: int, choice: dict[str, Any]) -> _Choice:
-        index = position * self._request.choices + choice["index"]
+    def _choice(self, index: int) -> _Choice:
         if index not in self._choices:
             self._choices[index] = _Choice(self._request, index)
         return self._choices[index]
@@ -93,6 +101,8 @@ class _Choice:
         self._reader = request.reader()
         self._started = False
         self._offset = 0
+        # Of UTF-8, which tokens may split.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def whole(self, choice: dict[str, Any]) -> dict[str, Any]:
         head: dict[str, Any] = {
@@ -148,19 +158,19 @@ class _Choice:
         return made
 
     def _reason(self, reason: str) -> str:
-        """Returns why the answer ended. A complete call counts only if the model ended it."""
-        if reason == "stop" and self._reader is not None and self._reader.called:
+        """Returns why the answer ended. A call counts only if the model ended it and it is complete."""
+        if reason == "stop" and self._reader is not None and self._reader.called and self._reader.complete:
             return "tool_calls"
         return reason if reason in FINISHED else "length"
 
     def _offsets(self, logprobs: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Adds where each token starts, counted from the first token with log probabilities."""
+        """Adds where each token starts in the text, in characters."""
         if logprobs is None:
             return None
         offsets = []
         for token in logprobs["tokens"]:
             offsets.append(self._offset)
-            self._offset += len(token)
+            self._offset += len(self._decoder.decode(answer_text.token_bytes(token)))
         return {
             "tokens": logprobs["tokens"],
             "token_logprobs": [_finite(each) for each in logprobs["token_logprobs"]],

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,6 +72,17 @@ ONLY: dict[str, tuple[Any, ...]] = {
 }
 """Fields of OpenAI's API with the values that ask for nothing. Others are refused, like all fields not named here."""
 
+NUMBERS = {
+    "frequency_penalty": (-2, 2),
+    "presence_penalty": (-2, 2),
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+}
+"""Fields that are numbers, with their smallest and largest values."""
+
+LEAST_NUMBER = 1e-6
+"""Positive numbers below it mean the same, and the engine's 32-bit numbers do not have them all."""
+
 INTEGERS = {"max_tokens": 1, "n": 1, "seed": None, "top_logprobs": 0}
 """Fields that are integers, and their smallest values."""
 
@@ -81,9 +93,9 @@ class Translated:
 
     Args:
         path: where it goes.
-        bodies: one body for each prompt.
+        bodies: one body for each choice; those of one prompt follow each other.
         model: the name that the answer repeats.
-        choices: answers to each prompt.
+        choices: answers to each prompt, which the bodies do not mention.
         usage: whether a stream ends with a count of tokens.
         functions: names of functions that the model may call.
         required: whether it must call one.
@@ -118,6 +130,8 @@ def translate(path: str, request: Any) -> Translated:
         raise RequestError("expected a JSON object as the request's body")
     given = {name: value for name, value in request.items() if value is not None}
     _refuse_unsupported(path, given)
+    if "debug_config" in given and not ServerContext.current().enable_debug:
+        raise RequestError("only a server with --enable-debug supports this field", "debug_config")
     both = set() if path == EMBEDDING else PASSED_BOTH
     body = {name: value for name, value in given.items() if name in PASSED[path] | both}
     if path == EMBEDDING:
@@ -128,7 +142,7 @@ def translate(path: str, request: Any) -> Translated:
     _check_types(body)
     request_body.check_types(body)
     answer = Translated(path, [body], _model(path, given))
-    answer.choices = body.get("n", 1)
+    answer.choices = body.pop("n", 1)
     answer.usage = _stream_options(given, body)
     if (form := _response_format(given)) is not None:
         body["response_format"] = form
@@ -138,8 +152,34 @@ def translate(path: str, request: Any) -> Translated:
     else:
         if body.get("echo") and "logprobs" in body:
             raise RequestError("log probabilities of a prompt are not supported; leave out logprobs", "echo")
-        answer.bodies = [{**body, "prompt": prompt} for prompt in _prompts(given, answer.choices)]
+        answer.bodies = [{**body, "prompt": prompt} for prompt in _prompts(given)]
+    answer.bodies = _choices(answer.bodies, answer.choices)
     return answer
+
+
+def _choices(bodies: list[dict[str, Any]], choices: int) -> list[dict[str, Any]]:
+    """Returns one body for each choice. At the pinned commit the engine fails where choices of one request end at
+    different times; as requests they share the prompt's part of the KV cache too.
+    """
+    if len(bodies) * choices > request_check.MAX_CHOICES:
+        what = "n" if len(bodies) == 1 else "prompt"
+        unit = "" if len(bodies) == 1 else " prompts, times n"
+        found = len(bodies) * choices
+        raise RequestError(f"expected at most {request_check.MAX_CHOICES}{unit}, found {found}", what)
+    if choices == 1:
+        return bodies
+    size = choices * sum(len(json.dumps(body)) for body in bodies)
+    if size > request_check.MAX_CHOICES_BYTES:
+        limit = request_check.MAX_CHOICES_BYTES
+        raise RequestError(f"expected at most {limit} bytes of prompts, times n, found {size}", "n")
+    return [{**body, **_seeded(body, choice)} for body in bodies for choice in range(choices)]
+
+
+def _seeded(body: dict[str, Any], choice: int) -> dict[str, int]:
+    """Returns the seed of a choice, if the client gives one: the first has that, and no two have the same."""
+    if "seed" not in body:
+        return {}
+    return {"seed": (body["seed"] + choice + (1 << 63)) % (1 << 64) - (1 << 63)}
 
 
 def _model(path: str, given: dict[str, Any]) -> str:
@@ -186,10 +226,19 @@ def _check_types(body: dict[str, Any]) -> None:
     for name in ("stream", "echo"):
         if not isinstance(body.get(name, False), bool):
             raise RequestError("expected true or false", name)
-    for name, most in (("temperature", 2), ("top_p", 1)):
+    for name, (least, most) in NUMBERS.items():
         value = body.get(name, 0)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or value != value or not 0 <= value <= most:
-            raise RequestError(f"expected a number from 0 to {most}", name)
+        if type(value) not in (int, float) or not least <= value <= most:
+            raise RequestError(f"expected a number from {least} to {most}", name)
+        if 0 < value < LEAST_NUMBER:
+            body[name] = LEAST_NUMBER
+    biases = body.get("logit_bias", {})
+    if not isinstance(biases, dict):
+        raise RequestError("expected an object of tokens and their biases", "logit_bias")
+    for token, bias in biases.items():
+        if not re.fullmatch(r"-?[0-9]+", token) or type(bias) not in (int, float) or not -100 <= bias <= 100:
+            found = f"{json.dumps(clip(token))}: {clip(bias)}"
+            raise RequestError(f"expected numbers of tokens, with biases from -100 to 100, found {found}", "logit_bias")
 
 
 def _stream_options(given: dict[str, Any], body: dict[str, Any]) -> bool:
@@ -201,6 +250,9 @@ def _stream_options(given: dict[str, Any], body: dict[str, Any]) -> bool:
         raise RequestError("expected an object", "stream_options")
     if not body.get("stream"):
         raise RequestError("expected only with stream", "stream_options")
+    for name in options:
+        if name not in ("include_obfuscation", "include_usage"):
+            raise RequestError(f"{clip(name)}: this server does not support this option", "stream_options")
     usage = options.get("include_usage")
     if not isinstance(usage, (bool, type(None))):
         raise RequestError("include_usage: expected true or false", "stream_options")
@@ -255,7 +307,7 @@ def _refuse_unenforced(schema: Any, field: str) -> None:
         raise RequestError(f"strict schemas may not contain {', '.join(found)}: this server cannot enforce them", field)
 
 
-def _prompts(given: dict[str, Any], choices: int) -> list[Any]:
+def _prompts(given: dict[str, Any]) -> list[Any]:
     """Returns the prompts: texts, or lists of tokens."""
     field, prompt = "prompt", given.get("prompt")
     nothing = RequestError("expected a text or tokens, found none", field)
@@ -275,8 +327,6 @@ def _prompts(given: dict[str, Any], choices: int) -> list[Any]:
         raise RequestError("expected a text, a list of texts, of tokens or of lists of tokens", field)
     if not all(prompt):
         raise nothing
-    if len(prompt) * choices > request_check.MAX_CHOICES:
-        raise RequestError(f"expected at most {request_check.MAX_CHOICES} prompts, times n", field)
     return list(prompt)
 
 
@@ -397,7 +447,8 @@ def _turns(messages: Any, template: Any) -> tuple[str | None, list[dict[str, Any
     for position, message in enumerate(messages):
         role = message.get("role") if isinstance(message, dict) else None
         if role == "tool":
-            if message.get("tool_call_id") not in calls:
+            answered = message.get("tool_call_id")
+            if not isinstance(answered, str) or answered not in calls:
                 raise _wrong(position, "tool_call_id: expected that of a call in a message before this one")
             results.append(_text(position, message))
             continue

@@ -24,6 +24,12 @@ from typing import Any
 
 from . import connections, json_schema
 
+BODY_SECONDS = 60.0
+"""For reading a body. 32 MiB take as long with 4.5 Mbit/s."""
+
+MAX_BODIES_BYTES = 256 << 20
+"""Of all long bodies that are being read at a time."""
+
 MAX_BODY_VALUES = 1 << 16
 """Of texts, names, lists and objects in a body, and of all values outside of `prompt` and `input`. 128 tools with 100
 properties each have fewer. Parsing, checking and validating as many takes 0.1 s.
@@ -46,6 +52,9 @@ MAX_BODY_OTHER_CHARACTERS = 64 << 10
 
 MAX_CHOICES = 128
 """Of `n`, like OpenAI's. Upstream makes lists of this length at once: 1.9 GB for 30,000,000."""
+
+MAX_CHOICES_BYTES = 8 << 20
+"""Of the bodies that a request for several choices becomes, one for each."""
 
 MAX_STOPS = 16
 MAX_STOP_BYTES = 512

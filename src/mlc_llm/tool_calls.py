@@ -90,6 +90,8 @@ class Reader:
         self._inside = False
         self.called = 0
         """Number of calls so far."""
+        self.complete = True
+        """Whether the text of the last call has its end."""
 
     def read(self, text: str) -> list[str | dict[str, Any]]:
         """Returns what is complete: pieces of content, and calls as OpenAI's clients expect them."""
@@ -130,24 +132,23 @@ class Reader:
         """Returns the calls between the tags, or all as content if there are none."""
         try:
             value = json.loads(inner)
-        except (ValueError, RecursionError):
+            each_text = _items(inner) if isinstance(value, list) else [inner]
+            found = [_members(each) for each in each_text]
+            calls = [(json.loads(each["name"]), _arguments(each)) for each in found]
+        except (ValueError, RecursionError, TypeError, KeyError):
             return [text]
-        calls = []
-        for each in value if isinstance(value, list) else [value]:
-            if not (isinstance(each, dict) and each.get("name") in self._names):
-                return [text]
-            arguments = each.get("arguments", each.get("parameters", {}))
-            if not isinstance(arguments, str):
-                arguments = json.dumps(arguments, ensure_ascii=False)
-            calls.append((each["name"], arguments))
-        return [self._call(*each) for each in calls if self._parallel or not self.called] or [text]
+        if not all(isinstance(name, str) and name in self._names for name, _ in calls):
+            return [text]
+        # OpenAI's clients that ask for one call read no second one.
+        return [self._call(*each) for each in calls if self._parallel or not self.called]
 
     def _one(self, text: str) -> list[str | dict[str, Any]]:
-        """Returns the call that the whole text is. If `max_tokens` ended it, its arguments are incomplete."""
+        """Returns the call that the whole text is. If something else than the model ended it, it is incomplete."""
         try:
-            call = json.loads(text)
-            return [self._call(call["name"], json.dumps(call["arguments"], ensure_ascii=False))]
+            found = _members(text)
+            return [self._call(json.loads(found["name"]), found["arguments"])]
         except (ValueError, RecursionError, TypeError, KeyError):
+            self.complete = False
             started = re.match(
                 r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(.*)', text, re.DOTALL
             )
@@ -160,6 +161,67 @@ class Reader:
             "type": "function",
             "function": {"name": name, "arguments": arguments},
         }
+
+
+def _arguments(call: dict[str, str]) -> str:
+    """Returns the arguments of a call as the model wrote them: JSON, some models write it as a text."""
+    given = call.get("arguments", call.get("parameters", "{}"))
+    if given.startswith('"'):
+        given = str(json.loads(given)).encode("utf-8", "replace").decode()  # Without halves of surrogate pairs.
+    return "{}" if given == "null" else given
+
+
+def _members(text: str) -> dict[str, str]:
+    """Returns the members of a JSON object as they are written. Written again they could be others: 1e999, "\\ud83d".
+
+    Raises:
+        ValueError: it is no object.
+    """
+    members: dict[str, str] = {}
+    at = _after("{", text, 0)
+    while not _is_end("}", text, at):
+        if members:
+            at = _after(",", text, at)
+        name, at = _DECODER.raw_decode(text, _after("", text, at))
+        begin = _after("", text, _after(":", text, at))
+        _, at = _DECODER.raw_decode(text, begin)
+        members[name] = text[begin:at]
+    return members
+
+
+def _items(text: str) -> list[str]:
+    """Returns the items of a JSON list as they are written.
+
+    Raises:
+        ValueError: it is no list.
+    """
+    items: list[str] = []
+    at = _after("[", text, 0)
+    while not _is_end("]", text, at):
+        begin = _after("", text, _after(",", text, at) if items else at)
+        _, at = _DECODER.raw_decode(text, begin)
+        items.append(text[begin:at])
+    return items
+
+
+_DECODER = json.JSONDecoder()
+
+
+def _after(mark: str, text: str, at: int) -> int:
+    """Returns the position behind spaces, a mark and more spaces.
+
+    Raises:
+        ValueError: something else is there.
+    """
+    found = re.compile(rf"\s*{re.escape(mark)}\s*").match(text, at)
+    if not found:
+        raise ValueError(f"expected {mark}")
+    return found.end()
+
+
+def _is_end(mark: str, text: str, at: int) -> bool:
+    """Whether nothing comes but spaces and a mark."""
+    return re.compile(rf"\s*{re.escape(mark)}\s*\Z").match(text, at) is not None
 
 
 def _ready(text: str) -> int:

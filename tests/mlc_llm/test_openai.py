@@ -11,7 +11,7 @@ from typing import Any
 import openai.types.chat
 import pytest
 from application import JSON, AnsweringEngine, Output, Service, ask, talk
-from mlc_llm._mlc_bazel import access, engine_watch, openai_answers, tool_calls
+from mlc_llm._mlc_bazel import access, answer_text, engine_watch, openai_answers, openai_requests, tool_calls
 from mlc_llm.serve import engine, engine_base, engine_utils
 from mlc_llm.serve.server import ServerContext
 
@@ -171,6 +171,7 @@ def test_a_model_without_system_messages_reads_them_in_the_first_of_the_user(
         ({"role": "assistant", "tool_calls": [{"id": "a"}]}, "tool_calls: expected"),
         ({"role": "assistant", "tool_calls": "x"}, "tool_calls: expected"),
         ({"role": "tool", "tool_call_id": "none", "content": "x"}, "tool_call_id: expected"),
+        ({"role": "tool", "tool_call_id": [], "content": "x"}, "tool_call_id: expected"),
         ({"role": "function", "content": "x"}, "role: expected"),
         ("x", "role: expected"),
     ],
@@ -196,7 +197,9 @@ def test_a_message_without_a_meaning_is_refused(app: access.Guard, message: Any,
         ({"n": True}, "n"),
         ({"stream": "yes"}, "stream"),
         ({"temperature": 2.1}, "temperature"),
+        ({"debug_config": {"ignore_eos": True}}, "debug_config"),
         ({"stream_options": {}}, "stream_options"),
+        ({"stream_options": {"usage": True}, "stream": True}, "stream_options"),
         ({"stream_options": {"include_usage": 1}, "stream": True}, "stream_options"),
         ({"response_format": "json"}, "response_format"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
@@ -221,8 +224,9 @@ def test_every_prompt_of_a_list_is_answered(app: access.Guard) -> None:
     say("x", "y")
     answer = answered(app, COMPLETION, prompt=["one", "two", "three"], n=2)
     assert [(each["index"], each["text"]) for each in answer["choices"]] == [(index, "xy") for index in range(6)]
-    assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}
-    assert len({each["name"] for each in served().seen}) == 3
+    # Those of a prompt are counted once.
+    assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 6, "total_tokens": 9}
+    assert len({each["name"] for each in served().seen}) == 6
     events = streamed(app, COMPLETION, prompt=[[1], [2, 3]], stream_options={"include_usage": True})
     texts = ["", ""]
     for event in events[:-1]:
@@ -234,6 +238,92 @@ def test_every_prompt_of_a_list_is_answered(app: access.Guard) -> None:
     for prompt in wrong:
         assert refused(app, COMPLETION, prompt=prompt)["param"] == "prompt"
     assert "129" not in refused(app, COMPLETION, prompt=["x"] * 65, n=2)["message"]
+
+
+def test_choices_are_requests_of_their_own(app: access.Guard) -> None:
+    """Upstream's engine failed where the choices of one request ended at different times."""
+    answered(app, CHAT, n=3, seed=(1 << 63) - 2)
+    assert [each["n"] for each in served().seen] == [1] * 3
+    assert {each["seed"] for each in served().seen} == {(1 << 63) - 2, (1 << 63) - 1, -(1 << 63)}
+    served().seen.clear()
+    answered(app, COMPLETION, n=2)
+    assert [each["seed"] for each in served().seen] == [None, None]
+    served().seen.clear()
+    events = streamed(app, CHAT, n=2, stream_options={"include_usage": True})
+    assert {each["index"] for event in events for each in event["choices"]} == {0, 1}
+    assert events[-1]["usage"] == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+
+
+def test_choices_do_not_multiply_a_long_prompt(app: access.Guard) -> None:
+    long = [{"role": "user", "content": "x" * (1 << 20)}]
+    assert refused(app, CHAT, messages=long, n=9)["param"] == "n"
+
+
+STOPS = [
+    (["aris"], [" P", "aris", "!"], " P", "stop"),
+    (["is", "aris"], [" Paris", " is", " big"], " P", "stop"),
+    (["\n\n"], ["a\n", "b\n", "\nc"], "a\nb", "stop"),
+    (["abc"], ["ab", "ab", "d"], "ababd", "stop"),
+    (["abc"], ["xa", "b"], "xab", "length"),
+    (["é"], ["caf", "é au lait"], "caf", "stop"),
+    ("x", ["x"], "", "stop"),
+]
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETION])
+@pytest.mark.parametrize(("stop", "pieces", "expected", "reason"), STOPS)
+def test_an_answer_ends_at_the_first_stop_and_loses_nothing_before_it(
+    app: access.Guard, path: str, stop: Any, pieces: list[str], expected: str, reason: str
+) -> None:
+    say(*pieces, reason=reason)
+    choice = answered(app, path, stop=stop)["choices"][0]
+    assert (choice["text"] if path == COMPLETION else choice["message"]["content"]) == expected
+    assert choice["finish_reason"] == reason
+    choices = [event["choices"][0] for event in streamed(app, path, stop=stop)]
+    texts = [each["text"] if path == COMPLETION else each["delta"].get("content", "") for each in choices]
+    assert "".join(texts) == expected and [each["finish_reason"] for each in choices if each["finish_reason"]] == [
+        reason
+    ]
+
+
+def test_tokens_behind_a_stop_do_not_count(app: access.Guard) -> None:
+    say("a", "b", "c", "d")
+    assert answered(app, COMPLETION, stop="b")["usage"]["completion_tokens"] == 2
+
+
+def test_a_text_that_can_be_no_stop_is_sent_at_once() -> None:
+    text = answer_text.Text(["abc", "b!"])
+    assert [text.put(each, [], last=False)[0] for each in ("xa", "b", "x", "ab")] == ["x", "", "abx", ""]
+    assert text.put("", [], last=True)[0] == "ab"
+
+
+def test_log_probabilities_come_with_their_text() -> None:
+    def logprob(token: str) -> str:
+        return json.dumps({"token": "", "logprob": -1.0, "bytes": [*token.encode()], "top_logprobs": []})
+
+    def tokens(logprobs: list[str]) -> list[str]:
+        return [json.loads(each)["token"] for each in logprobs]
+
+    text = answer_text.Text(["bc"])
+    assert [tokens(text.put(each, [logprob(each)], last=False)[1]) for each in ("a", "b", "x")] == [
+        ["a"],
+        [],
+        ["b", "x"],
+    ]
+    assert tokens(text.put("b", [logprob("b")], last=False)[1]) == []
+    assert tokens(text.put("cd", [logprob("cd")], last=False)[1]) == [] and text.stopped
+    # An answer may end inside a character.
+    assert tokens(answer_text.Text([]).put("", [logprob("x")], last=True)[1]) == ["x"]
+
+
+def test_tokens_are_counted_in_characters_of_the_text(app: access.Guard) -> None:
+    smile = "😀".encode()
+    tokens = [" a", *(answer_text.token_text(part) for part in (smile[:2], smile[2:])), "\n", "b"]
+    assert tokens[1:3] == ["bytes:\\xf0\\x9f", "bytes:\\x98\\x80"]
+    choice = openai_answers._Choice(openai_requests.Translated(COMPLETION, [{}], "model"), 0)
+    given = {"tokens": tokens, "token_logprobs": [0] * 5, "top_logprobs": [{}] * 5}
+    found = choice._offsets(given)
+    assert found is not None and found["text_offset"] == [0, 2, 2, 3, 4]
 
 
 def test_the_first_error_of_several_prompts_is_the_answer(app: access.Guard) -> None:
@@ -356,6 +446,40 @@ def test_a_call_that_is_required_has_the_schema_of_the_function(app: access.Guar
     assert [each["tool_calls"][0]["function"]["name"] for each in deltas if "tool_calls" in each] == ["get_weather"]
 
 
+@pytest.mark.parametrize("arguments", ['{"x": "\\ud83d"}', '{"x": 1e999, "y": NaN}', '{"x":1.0,  "y":1e2}', "{}"])
+def test_arguments_are_what_the_model_wrote(app: access.Guard, arguments: str) -> None:
+    """Read and written again, the first became a status 500 and the second invalid."""
+    say(f'<tool_call>\n{{"arguments": {arguments}, "name": "now"}}\n</tool_call>')
+    made = answered(app, CHAT, tools=[NOW])["choices"][0]["message"]["tool_calls"]
+    assert [each["function"]["arguments"] for each in made] == [arguments]
+    say(f'{{"name": "now", "arguments": {arguments}}}')
+    made = answered(app, CHAT, tools=[NOW], tool_choice="required")["choices"][0]["message"]["tool_calls"]
+    assert [each["function"]["arguments"] for each in made] == [arguments]
+
+
+@pytest.mark.parametrize(
+    ("written", "arguments"), [('"{\\"a\\": 1}"', '{"a": 1}'), ("null", "{}"), ('"\\ud83d"', "?"), ("[1]", "[1]")]
+)
+def test_arguments_in_other_forms_become_text(app: access.Guard, written: str, arguments: str) -> None:
+    say(f'<tool_call>{{"name": "now", "arguments": {written}}}</tool_call>')
+    made = answered(app, CHAT, tools=[NOW])["choices"][0]["message"]["tool_calls"]
+    assert [each["function"]["arguments"] for each in made] == [arguments]
+
+
+def test_who_asks_for_one_call_gets_one(app: access.Guard) -> None:
+    """The second was in the content, as markup."""
+    say(call(city="Paris"), "\n", call(city="Rome"))
+    message = answered(app, CHAT, tools=[WEATHER], parallel_tool_calls=False)["choices"][0]["message"]
+    assert len(message["tool_calls"]) == 1 and message["content"] is None
+
+
+def test_a_call_that_a_stop_text_cut_is_incomplete(app: access.Guard) -> None:
+    say('{"name": "get_weather", "arguments": {"city": "Pa', 'ris"}}')
+    choice = answered(app, CHAT, tools=[WEATHER], tool_choice="required", stop="aris")["choices"][0]
+    assert choice["finish_reason"] == "stop"
+    assert choice["message"]["tool_calls"][0]["function"]["arguments"] == '{"city": "P'
+
+
 def test_a_call_that_max_tokens_ended_is_incomplete(app: access.Guard) -> None:
     say('{"name": "get_weather", "arguments": {"ci', reason="length")
     (choice,) = answered(app, CHAT, tools=[WEATHER], tool_choice="required")["choices"]
@@ -414,6 +538,8 @@ def test_a_stream_that_fails_at_once_is_an_error(app: access.Guard) -> None:
     ("path", "method", "headers", "status", "code"),
     [
         ("/v1/none", "GET", {}, 404, "unknown_url"),
+        ("/v1/models/", "POST", JSON, 405, "method_not_supported"),
+        (f"{CHAT}/", "POST", JSON, 404, "unknown_url"),
         ("/none", "POST", JSON, 404, "unknown_url"),
         (CHAT, "GET", {}, 405, "method_not_supported"),
         ("/v1/models", "DELETE", {}, 405, "method_not_supported"),
