@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import fastapi
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlc_llm.cli import serve as command
@@ -62,7 +61,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, key: str | None, protect_metrics: bool) -> None:
         self.app = app
-        self._expected = f"Bearer {key}".encode() if key is not None else None
+        self._expected = key.encode() if key is not None else None
         # What monitoring reads without a key: no content of any request.
         self._open = set(health.PATHS) | (set() if protect_metrics else {"/metrics"})
 
@@ -86,8 +85,14 @@ class Guard:
             self._expected is None
             or scope["path"] in self._open
             or preflight
-            or hmac.compare_digest(headers.get(b"authorization", b""), self._expected)
+            or hmac.compare_digest(_token(headers.get(b"authorization", b"")), self._expected)
         )
+
+
+def _token(authorization: bytes) -> bytes:
+    """Returns the token of a header, or nothing. The scheme may have any case (RFC 9110, 11.1)."""
+    scheme, _, token = authorization.partition(b" ")
+    return token.strip(b" ") if scheme.lower() == b"bearer" else b""
 
 
 def find_key(option: str | None, access: Access) -> str | None:
@@ -170,9 +175,8 @@ def install() -> None:
             return microserving_entrypoints.app if chosen.enable_microserving else fastapi.APIRouter()
 
     def run(app: fastapi.FastAPI, **_: Any) -> None:
-        openai_api.put_in_front(app)
-        limited = RequestBodyLimitMiddleware(app, chosen.max_request_bytes)
-        lifecycle.serve_application(Guard(limited, ServerContext.current().api_key, chosen.protect_metrics))
+        openai_api.put_in_front(app, chosen.max_request_bytes)
+        lifecycle.serve_application(Guard(app, ServerContext.current().api_key, chosen.protect_metrics))
 
     command.ArgumentParser = Parser
     interface.microserving_entrypoints = Microserving()

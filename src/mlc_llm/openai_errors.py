@@ -33,16 +33,25 @@ class RequestError(ValueError):
         field: the field of the request, if it is known.
         status: the status of the answer.
         code: OpenAI's code of the error, if there is one.
+        headers: of the answer.
     """
 
-    def __init__(self, message: str, field: str | None = None, status: int = 400, code: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        field: str | None = None,
+        status: int = 400,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(f"{field}: {message}" if field else message)
         self.field = field
         self.status = status
         self.code = code
+        self.headers = headers
 
     def response(self) -> JSONResponse:
-        return response(self.status, str(self), self.field, self.code)
+        return response(self.status, str(self), self.field, self.code, self.headers)
 
 
 def content(status: int, message: str, field: str | None = None, code: str | None = None) -> dict[str, Any]:
@@ -123,6 +132,8 @@ def handle(app: fastapi.FastAPI) -> None:
     app.exception_handler(HTTPException)(_answer_http)
     app.exception_handler(RequestValidationError)(_answer_invalid)
     app.exception_handler(Exception)(_answer_unexpected)
+    # A redirect would lead to the address that the client's Host names, and clients repeat a POST there as GET.
+    app.router.redirect_slashes = False
 
 
 def install() -> None:

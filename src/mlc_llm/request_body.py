@@ -10,18 +10,22 @@ The limits are in `request_check`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterable
 from typing import Any
 
 import pydantic
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from mlc_llm.protocol import openai_api_protocol as protocol
 
 from . import request_check
 from .openai_errors import RequestError, clip, describe
+
+LAST = {"Connection": "close"}
+"""Headers of an answer to a request that is not read to its end."""
 
 NO_JSON = object()
 """Stands for the content of a body that is not JSON."""
@@ -41,16 +45,58 @@ ITEMS = {
 """Types of the items of lists and objects. `logit_bias` is checked as one object per item."""
 
 
-async def read(receive: Receive) -> bytes | None:
-    """Returns the whole body, or None if the client disconnects before its end."""
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        body += message.get("body", b"")
-        if not message.get("more_body", False):
-            return bytes(body)
+class Reader:
+    """Reads the bodies of all requests, in a limited time and memory: a client may send the end of one late or never.
+
+    Args:
+        max_bytes: limit of a body.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held = 0
+        """Bytes of long bodies that are being read."""
+
+    async def read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """Returns the whole body, or None if the client disconnects before its end.
+
+        Raises:
+            RequestError: it is too long (413), its end is late (408), or there is no room for it now (503).
+        """
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        if length.isdigit():
+            self._check(int(length))
+        try:
+            return await asyncio.wait_for(self._read(receive), request_check.BODY_SECONDS)
+        except TimeoutError:
+            message = f"expected the whole body within {request_check.BODY_SECONDS:g} s"
+            raise RequestError(message, status=408, headers=LAST) from None
+
+    def _check(self, length: int) -> None:
+        if length > self._max_bytes:
+            message = f"expected a body of at most {self._max_bytes} bytes, the server's --max-request-bytes"
+            raise RequestError(message, status=413, headers=LAST)
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        body = bytearray()
+        held = 0
+        try:
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return None
+                body += message.get("body", b"")
+                self._check(len(body))
+                if not message.get("more_body", False):
+                    return bytes(body)
+                if len(body) > SHORT_BODY:
+                    self._held += len(body) - held
+                    held = len(body)
+                    if self._held > request_check.MAX_BODIES_BYTES:
+                        headers = {**LAST, "Retry-After": "1"}
+                        raise RequestError("too many long bodies are being sent", status=503, headers=headers)
+        finally:
+            self._held -= held
 
 
 def parse(body: bytes) -> Any:

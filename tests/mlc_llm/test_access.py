@@ -21,8 +21,8 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Service:
 
 def routes(app: access.Guard) -> set[tuple[str, str]]:
     """Every path and method of the application."""
-    limited: Any = app.app
-    return {(route.path, method) for route in flat(limited.app.routes) for method in route.methods}
+    inner: Any = app.app
+    return {(route.path, method) for route in flat(inner.routes) for method in route.methods}
 
 
 def flat(routes: Iterable[Any]) -> Iterator[Any]:
@@ -52,6 +52,12 @@ def test_with_the_key_every_route_answers(service: Service) -> None:
     app = service("--api-key=secret")
     status, _, body = ask(app, "/openapi.json", headers={"Authorization": "Bearer secret"})
     assert status == 200 and "/v1/chat/completions" in json.loads(body)["paths"]
+
+
+def test_the_scheme_of_the_key_may_have_any_case(service: Service) -> None:
+    app = service("--api-key=secret")
+    assert ask(app, "/openapi.json", headers={"Authorization": "bearer secret"})[0] == 200
+    assert ask(app, "/openapi.json", headers={"Authorization": "bearer SECRET"})[0] == 401
 
 
 def test_paths_that_look_like_an_open_one_ask_for_the_key(service: Service) -> None:
@@ -93,7 +99,10 @@ def test_a_large_request_is_refused_before_it_is_in_memory(
 ) -> None:
     app = service("--max-request-bytes=1000")
     status, _, body = ask(app, "/v1/completions", "POST", {**JSON, **headers}, parts)
-    assert status == 413 and "Content Too Large" in body
+    error = json.loads(body)["error"]
+    assert (
+        status == 413 and error["message"] == "expected a body of at most 1000 bytes, the server's --max-request-bytes"
+    )
 
 
 def test_a_request_of_the_limit_is_read(service: Service) -> None:
