@@ -23,8 +23,10 @@ PATHS: tuple[str, ...] = ("/health", "/health/live", "/health/ready")
 ANSWER_SECONDS = 0.5
 """How long a probe waits for the engine, which answers between two steps. Kubernetes gives a probe one second."""
 
-STUCK_SECONDS = 60.0
-"""An engine is stuck if it has not answered for so long. A step takes seconds on a CPU, and the first one more."""
+STUCK_SECONDS = 600.0
+"""An engine is stuck if it has not answered for so long. A step reads up to a chunk of a prompt, 2,048 tokens, which
+takes minutes on a slow CPU: restarting such a server would lose the requests, and the next ones take as long.
+"""
 
 unready = ""
 """Why the server takes no requests now; empty if it does."""

@@ -34,8 +34,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlc_llm.cli import serve as command
 from mlc_llm.interface import serve as interface
+from mlc_llm.serve.entrypoints import metrics_entrypoints
 
-from . import engine_watch, health
+from . import engine_watch, health, openai_errors
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -68,7 +69,8 @@ class Lifecycle:
         self.running = 0
         # While the model loads, upstream's application does not exist yet.
         loading = fastapi.FastAPI(openapi_url=None)
-        loading.include_router(health.router)
+        loading.include_router(metrics_entrypoints.app)  # With health's, and metrics that are all zero.
+        openai_errors.handle(loading)
         self.app: ASGIApp = loading
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -249,6 +251,8 @@ def install() -> None:
             )
             parsed: argparse.Namespace = super().parse_args(*arguments, **options)
             chosen.shutdown_timeout = parsed.shutdown_timeout
+            if not 0 <= parsed.port < 1 << 16:
+                self.error(f"argument --port: expected a number from 0 to 65535, found {parsed.port}")
             return parsed
 
     @functools.wraps(upstream)

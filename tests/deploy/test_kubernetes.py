@@ -221,6 +221,12 @@ def test_there_is_time_to_drain(objects: Objects) -> None:
     assert "--shutdown-timeout" not in container(objects)["args"]
 
 
+def test_a_rollout_waits_while_a_model_may_load(objects: Objects) -> None:
+    startup = container(objects)["startupProbe"]
+    deadline = only(objects, "Deployment")["spec"]["progressDeadlineSeconds"]
+    assert deadline > startup["periodSeconds"] * startup["failureThreshold"]
+
+
 def test_the_key_is_read_from_the_secret(objects: Objects) -> None:
     serve = container(objects)
     command, place, *options = serve["args"]

@@ -107,7 +107,7 @@ def test_a_stuck_engine_is_neither_once_its_time_is_over(
     assert native.asked == [engine_watch.QUESTION]
     assert watched.question is not None
     watched.question.asked -= health.STUCK_SECONDS
-    assert set(states(app).values()) == {(503, "model: the engine has not answered for 60 s; restart it")}
+    assert set(states(app).values()) == {(503, "model: the engine has not answered for 600 s; restart it")}
     # It works again.
     native.answer(engine_watch.QUESTION)
     native.answers = True

@@ -131,6 +131,10 @@ def test_a_server_that_loads_is_alive_but_takes_no_requests_and_ends_at_once(tmp
         server.until(lambda: server.status("/health/live") == 200)
         assert (server.status("/health/ready"), server.status("/health")) == (503, 503)
         assert_refused(server, "the model is being loaded")
+        for path in ("/health", "/health/ready"):
+            assert json.loads(server.ask(path)[2])["error"]["message"] == "the model is being loaded"
+        # A scrape before the first request is no error.
+        assert server.status("/metrics") == 200
         assert server.terminate() == 0
 
 
@@ -153,6 +157,15 @@ engine_watch._Engine.add_request = lambda engine, _: engine._die(RuntimeError("t
         _stream = start_stream(server)
         assert server.process.wait(PATIENCE) == 1
         assert "The engine failed for good: the GPU is lost" in server.log.read_text()
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "99999"])
+def test_a_port_that_is_none_is_refused(
+    port: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        Service(monkeypatch)(f"--port={port}")
+    assert f"argument --port: expected a number from 0 to 65535, found {port}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seconds", ["-1", "x", "nan", "inf"])
