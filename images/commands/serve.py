@@ -53,11 +53,15 @@ def take_model(words: list[str]) -> str | None:
         word = words[position]
         if not word.startswith("-"):
             return words.pop(position)
+        if word == "--" and position + 1 < len(words):
+            del words[position]
+            return words.pop(position)
         position += 1
         if word in LISTS:
             while position < len(words) and not words[position].startswith("-"):
                 position += 1
-        elif "=" not in word and word not in FLAGS:
+        # mlc_llm takes the beginning of a name too.
+        elif "=" not in word and not any(flag.startswith(word) for flag in FLAGS):
             position += 1
     return None
 

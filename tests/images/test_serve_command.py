@@ -156,6 +156,7 @@ def test_mlc_llm_serves_it_to_all_who_reach_the_container(place: Place) -> None:
     [
         ["--mode", "server", "--port", "80"],
         ["--enable-debug"],
+        ["--enable-d"],
         ["--mode=server", "--allow-credentials", "--device", "cpu"],
         ["--additional-models", "a", "b,b.so", "--enable-tracing"],
     ],
@@ -168,6 +169,12 @@ def test_options_may_come_before_the_model(place: Place, options: list[str]) -> 
         ran = place.run_serve(*words, "--host", "::1")
         command = ["serve", model, "--model-lib", f"{model}.so", "--host", "::1", *options]
         assert (ran.returncode, ran.stdout) == (0, f"{command}\n"), ran.stderr
+
+
+def test_the_model_may_come_behind_two_dashes(place: Place) -> None:
+    (place.folder / "model.so").touch()
+    ran = place.run_serve("--port", "80", "--", "model")
+    assert ran.returncode == 0 and f"['serve', '{place.model.resolve()}'," in ran.stdout, ran.stderr
 
 
 def test_a_command_without_a_model_says_so(place: Place) -> None:
