@@ -159,6 +159,7 @@ def test_no_real_model_is_refused_without_a_reason(load: Any, name: str) -> None
 def checkpoint(folder: Path, **changes: Any) -> Path:
     """The tiny model's checkpoint with another configuration; a key that is None is left out."""
     shutil.copytree(tiny_model_files.CHECKPOINT, folder, copy_function=lambda a, b: Path(b).symlink_to(a))
+    folder.chmod(0o755)  # Bazel's are read-only.
     path = folder / "config.json"
     config = json.loads(path.read_text()) | changes
     path.unlink()

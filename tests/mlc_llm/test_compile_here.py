@@ -229,7 +229,8 @@ def test_a_configuration_that_does_not_fit_the_weights_is_not_compiled(
     compiling: list[list[str]], tmp_path: Path, change: Callable[[dict[str, Any]], object], said: str
 ) -> None:
     model = tmp_path / "model"
-    shutil.copytree(WEIGHTS, model)
+    shutil.copytree(WEIGHTS, model, copy_function=shutil.copyfile)
+    model.chmod(0o755)  # Bazel's folders are read-only.
     config = json.loads((model / "mlc-chat-config.json").read_text())
     change(config)
     (model / "mlc-chat-config.json").unlink()
