@@ -22,6 +22,7 @@ from . import (
     compatibility,
     compile_here,
     convert,
+    cpu_kernels,
     engine_watch,
     health,
     hub,
@@ -37,6 +38,7 @@ compatibility.install()
 checkpoint_config.install()
 compile_here.install()
 convert.install()
+cpu_kernels.install()
 rotation.install()
 hub.install()
 engine_watch.install()

@@ -90,6 +90,7 @@ def test_holds_only_upstreams_files_and_ours(wheel: Wheel, upstream: dict[str, b
         "compile_here",
         "connections",
         "convert",
+        "cpu_kernels",
         "engine_watch",
         "health",
         "home",

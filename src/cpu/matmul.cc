@@ -1,0 +1,218 @@
+// Matrix products for the CPU that runs, as TVM functions: out = x * transpose(weights), with float32 sums.
+//
+// mlc_llm._mlc_bazel.cpu_kernels puts them into models instead of TVM's kernels. They choose their instruction set when
+// they are loaded, so that one compiled model is fast on every CPU.
+#include <tvm/ffi/container/tensor.h>
+#include <tvm/ffi/error.h>
+#include <tvm/ffi/function.h>
+#include <tvm/ffi/reflection/registry.h>
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "src/cpu/common.h"
+
+namespace mlc_bazel {
+namespace cpu {
+namespace {
+
+using tvm::ffi::TensorView;
+
+bool IsFloat(DLDataType type, int bits) { return type.code == kDLFloat && type.bits == bits && type.lanes == 1; }
+
+// A matrix in memory: all dimensions but the last are rows.
+struct Matrix {
+  Matrix(TensorView tensor, const char* what)
+      : data(Data(tensor)), type(tensor.dtype()) {
+    TVM_FFI_CHECK(tensor.ndim() >= 1 && tensor.IsContiguous() && tensor.device().device_type == kDLCPU, ValueError)
+        << what << ": expected a contiguous tensor on the CPU with one dimension or more";
+    for (int i = 0; i + 1 < tensor.ndim(); ++i) rows *= tensor.size(i);
+    columns = tensor.size(tensor.ndim() - 1);
+  }
+  void* data;
+  DLDataType type;
+  int64_t rows = 1, columns = 0;
+};
+
+void CheckFloat(const Matrix& matrix, const char* what) {
+  TVM_FFI_CHECK(IsFloat(matrix.type, 32) || IsFloat(matrix.type, 16), TypeError)
+      << what << ": expected float32 or float16";
+}
+
+// Rows as float32: those of a matrix, or copies.
+const float* AsFloats(const Kernels& kernels, const Matrix& matrix, std::vector<float>* copies) {
+  if (IsFloat(matrix.type, 32)) return static_cast<const float*>(matrix.data);
+  copies->resize(matrix.rows * matrix.columns);
+  kernels.from_f16(static_cast<const uint16_t*>(matrix.data), matrix.rows * matrix.columns, copies->data());
+  return copies->data();
+}
+
+// Where products are written: into `out`, or into a buffer that Finish converts.
+class Output {
+ public:
+  Output(const Kernels& kernels, const Matrix& out) : kernels_(kernels), out_(out) {
+    if (IsFloat(out.type, 16)) buffer_.resize(out.rows * out.columns);
+  }
+  float* data() { return buffer_.empty() ? static_cast<float*>(out_.data) : buffer_.data(); }
+  void Finish() {
+    if (!buffer_.empty()) kernels_.to_f16(buffer_.data(), buffer_.size(), static_cast<uint16_t*>(out_.data));
+  }
+
+ private:
+  const Kernels& kernels_;
+  const Matrix& out_;
+  std::vector<float> buffer_;
+};
+
+void CheckShapes(const Matrix& x, int64_t depth, int64_t columns, const Matrix& out) {
+  TVM_FFI_CHECK(x.columns == depth && out.rows == x.rows && out.columns == columns, ValueError)
+      << "expected x [" << x.rows << ", " << depth << "] and out [" << x.rows << ", " << columns << "], found x ["
+      << x.rows << ", " << x.columns << "] and out [" << out.rows << ", " << out.columns << "]";
+}
+
+void CheckWords(const Matrix& weights, const Matrix& scales) {
+  TVM_FFI_CHECK(weights.type.code == kDLUInt && weights.type.bits == 32, TypeError) << "weights: expected uint32";
+  TVM_FFI_CHECK(weights.rows == scales.rows && weights.columns == scales.columns * 4, ValueError)
+      << "expected weights [" << scales.rows << ", " << scales.columns * 4 << "], found [" << weights.rows << ", "
+      << weights.columns << "]";
+}
+
+// Columns of the result that a thread takes at a time: few enough to share, a multiple of all kernels' blocks.
+constexpr int64_t kTask = 64;
+
+/*! out[..., N] = x[..., K] * transpose(weights[N, K / 8] of 4 bits with scales[N, K / 32]).
+ *
+ * x and out are float32 or float16, weights uint32, scales float32 or float16. As in llama.cpp, x is rounded to 8 bits in
+ * groups of 32, with a float32 scale.
+ */
+void MatmulQ4(TensorView x_tensor, TensorView weights_tensor, TensorView scales_tensor, TensorView out_tensor) {
+  const Kernels& kernels = Chosen();
+  Matrix x(x_tensor, "x"), weights(weights_tensor, "weights"), scales(scales_tensor, "scales"),
+      out(out_tensor, "out");
+  CheckFloat(x, "x");
+  CheckFloat(scales, "scales");
+  CheckFloat(out, "out");
+  CheckWords(weights, scales);
+  int64_t groups = scales.columns;
+  CheckShapes(x, groups * kGroup, weights.rows, out);
+  if (x.rows == 0 || weights.rows == 0) return;
+
+  int64_t steps = (groups + kernels.groups_per_step - 1) / kernels.groups_per_step;
+  int64_t bytes = steps * kGroup * kernels.groups_per_step, lanes = bytes / 4;
+  std::vector<float> copies;
+  const float* rows = AsFloats(kernels, x, &copies);
+  // Kept between calls: allocating takes longer than a small product.
+  static thread_local std::vector<int8_t> values;
+  static thread_local std::vector<float> row_scales;
+  static thread_local std::vector<int32_t> zeros;
+  values.resize(x.rows * bytes);
+  row_scales.resize(x.rows * lanes);
+  zeros.resize(x.rows * lanes);
+  Quantized quantized{values.data(), row_scales.data(), zeros.data()};
+  auto quantize = [&](int64_t row) {
+    kernels.quantize(rows + row * x.columns, groups,
+                     {quantized.values + row * bytes, quantized.scales + row * lanes, quantized.zeros + row * lanes});
+  };
+  if (x.rows < 8) {
+    for (int64_t row = 0; row < x.rows; ++row) quantize(row);
+  } else {
+    Parallel(x.rows, quantize);
+  }
+  Output output(kernels, out);
+  float* result = output.data();
+  const uint32_t* words = static_cast<const uint32_t*>(weights.data);
+  Parallel((weights.rows + kTask - 1) / kTask, [&](int64_t task) {
+    int64_t begin = task * kTask, end = std::min(begin + kTask, weights.rows);
+    if (IsFloat(scales.type, 32))
+      kernels.dot_q4_f32(quantized, x.rows, words, static_cast<const float*>(scales.data), groups, begin, end, result,
+                         out.columns);
+    else
+      kernels.dot_q4_f16(quantized, x.rows, words, static_cast<const uint16_t*>(scales.data), groups, begin, end,
+                         result, out.columns);
+  });
+  output.Finish();
+}
+
+// From so many rows on, copying weights into panels costs less than reading them for each row.
+constexpr int64_t kManyRows = 6;
+
+/*! out[..., N] = x[..., K] * transpose(weights[N, K]); all are float32 or float16. */
+void Matmul(TensorView x_tensor, TensorView weights_tensor, TensorView out_tensor) {
+  const Kernels& kernels = Chosen();
+  Matrix x(x_tensor, "x"), weights(weights_tensor, "weights"), out(out_tensor, "out");
+  CheckFloat(x, "x");
+  CheckFloat(weights, "weights");
+  CheckFloat(out, "out");
+  CheckShapes(x, weights.columns, weights.rows, out);
+  if (x.rows == 0 || weights.rows == 0) return;
+
+  int64_t depth = x.columns, width = x.rows < kManyRows ? kTask : kernels.columns;
+  std::vector<float> copies;
+  const float* rows = AsFloats(kernels, x, &copies);
+  Output output(kernels, out);
+  float* result = output.data();
+  auto multiply = [&](auto* data, auto dot, auto pack) {
+    Parallel((weights.rows + width - 1) / width, [&](int64_t task) {
+      int64_t begin = task * width, end = std::min(begin + width, weights.rows);
+      if (x.rows < kManyRows) {
+        dot(rows, x.rows, data, depth, begin, end, result, out.columns);
+      } else {
+        static thread_local std::vector<float> panel;
+        panel.resize(depth * kernels.columns);
+        pack(data + begin * depth, depth, end - begin, panel.data());
+        kernels.multiply(rows, x.rows, panel.data(), depth, end - begin, result + begin, out.columns);
+      }
+    });
+  };
+  if (IsFloat(weights.type, 32))
+    multiply(static_cast<const float*>(weights.data), kernels.dot_f32, kernels.pack_f32);
+  else
+    multiply(static_cast<const uint16_t*>(weights.data), kernels.dot_f16, kernels.pack_f16);
+  output.Finish();
+}
+
+/*! out[i, K] = the row ids[i] of weights[N, K / 8] of 4 bits with scales[N, K / 32]; ids are int32. */
+void TakeQ4(TensorView weights_tensor, TensorView scales_tensor, TensorView ids_tensor, TensorView out_tensor) {
+  const Kernels& kernels = Chosen();
+  Matrix weights(weights_tensor, "weights"), scales(scales_tensor, "scales"), ids(ids_tensor, "ids"),
+      out(out_tensor, "out");
+  CheckFloat(scales, "scales");
+  CheckFloat(out, "out");
+  CheckWords(weights, scales);
+  TVM_FFI_CHECK(ids.type.code == kDLInt && ids.type.bits == 32, TypeError) << "ids: expected int32";
+  int64_t groups = scales.columns, count = ids.rows * ids.columns;
+  TVM_FFI_CHECK(out.rows == count && out.columns == groups * kGroup, ValueError)
+      << "expected out [" << count << ", " << groups * kGroup << "], found [" << out.rows << ", " << out.columns
+      << "]";
+  Output output(kernels, out);
+  float* result = output.data();
+  std::vector<float> row_scales(groups);
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t row = static_cast<const int32_t*>(ids.data)[i];
+    TVM_FFI_CHECK(0 <= row && row < weights.rows, ValueError)
+        << "ids: expected numbers from 0 to " << weights.rows - 1 << ", found " << row;
+    if (IsFloat(scales.type, 32))
+      std::memcpy(row_scales.data(), static_cast<const float*>(scales.data) + row * groups, 4 * groups);
+    else
+      kernels.from_f16(static_cast<const uint16_t*>(scales.data) + row * groups, groups, row_scales.data());
+    const uint32_t* words = static_cast<const uint32_t*>(weights.data) + row * groups * 4;
+    for (int64_t k = 0; k < groups * kGroup; ++k)
+      result[i * out.columns + k] =
+          (static_cast<int>(words[k / 8] >> (k % 8 * 4) & 15) - kZero) * row_scales[k / kGroup];
+  }
+  output.Finish();
+}
+
+TVM_FFI_STATIC_INIT_BLOCK() {
+  namespace refl = tvm::ffi::reflection;
+  refl::GlobalDef()
+      .def("mlc_bazel.cpu.matmul", Matmul)
+      .def("mlc_bazel.cpu.matmul_q4", MatmulQ4)
+      .def("mlc_bazel.cpu.take_q4", TakeQ4);
+}
+
+}  // namespace
+}  // namespace cpu
+}  // namespace mlc_bazel
