@@ -265,7 +265,7 @@ STOPS = [
     (["\n\n"], ["a\n", "b\n", "\nc"], "a\nb", "stop"),
     (["abc"], ["ab", "ab", "d"], "ababd", "stop"),
     (["abc"], ["xa", "b"], "xab", "length"),
-    (["é"], ["caf", "é au lait"], "caf", "stop"),
+    (["é"], ["th", "é vert"], "th", "stop"),
     ("x", ["x"], "", "stop"),
 ]
 
