@@ -22,7 +22,7 @@ from mlc_llm import libinfo
 from tvm import s_tir, tirx
 
 from . import pairing, shape_functions, versions  # type: ignore[attr-defined]  # written by the build
-from .model_check import METADATA_KEY
+from .model_check import CPU_KEY, METADATA_KEY
 
 LANES = 16
 """Partial sums per output row: one AVX-512 register of float32, two of AVX2, four of SSE or NEON."""
@@ -198,15 +198,17 @@ def call_with_numbers_as_kernels_take_them(upstream: Callable[..., Any]) -> Call
 
 
 def get_stamped_pipeline(upstream: Callable[..., Any]) -> Callable[..., Any]:
-    """Wraps TVM's `get_pipeline` to write TVM's version into the metadata of models that mlc-llm compiles.
+    """Wraps TVM's `get_pipeline` to write TVM's version and the CPU into the metadata of models that mlc-llm compiles.
 
-    `model_check` compares it before loading a model. Upstream's libraries do not say what they were compiled for.
+    `model_check` compares them before loading a model. Upstream's libraries do not say what they were compiled for.
     """
 
     @functools.wraps(upstream)
     def get_pipeline(name: str = "zero", **options: Any) -> Any:
         if name == "mlc_llm" and options.get("metadata") is not None:
             options["metadata"][METADATA_KEY] = versions.TVM
+            target = options["target"]
+            options["metadata"][CPU_KEY] = str((target.host or target).attrs.get("mcpu", ""))
         return upstream(name, **options)
 
     return get_pipeline

@@ -75,6 +75,28 @@ LIBRARY_SYMBOL = b"__tvm_ffi__library_bin"
 METADATA_KEY = "tvm_version"
 """The key in a model's metadata for the version of TVM that compiled it. Only this build's mlc-llm writes it."""
 
+CPU_KEY = "cpu"
+"""The key for LLVM's name of the CPU, as `cpu_target` has it."""
+
+CPU_FLAGS: dict[str, frozenset[str]] = {
+    "x86-64-v2": frozenset({"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"})
+}
+CPU_FLAGS["x86-64-v3"] = CPU_FLAGS["x86-64-v2"] | {
+    "abm",
+    "avx",
+    "avx2",
+    "bmi1",
+    "bmi2",
+    "f16c",
+    "fma",
+    "movbe",
+    "xsave",
+}
+CPU_FLAGS["x86-64-v4"] = CPU_FLAGS["x86-64-v3"] | {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"}
+"""What /proc/cpuinfo must list for a library not to end the process with SIGILL (x86-64 psABI, table 3.1)."""
+
+CPU_INFORMATION = Path("/proc/cpuinfo")
+
 OLD_LIBRARY_SYMBOL = b"__tvm_dev_mblob"
 
 METADATA_START = b'{"model_type": '
@@ -383,9 +405,27 @@ def check_library(library: Path, remedy: str) -> dict[str, Any]:
     try:
         with library.open("rb") as file:
             _check_elf(file, library, remedy)
-            return _metadata(file, library, remedy)
+            metadata = _metadata(file, library, remedy)
     except OSError as error:
         raise ModelError(f"{library}: expected the library of a model, found: {error.strerror}; {remedy}") from None
+    _check_cpu(metadata.get(CPU_KEY), library, remedy)
+    return metadata
+
+
+def _check_cpu(wanted: Any, library: Path, remedy: str) -> None:
+    """Refuses a library for a newer CPU than this machine's."""
+    needed = CPU_FLAGS.get(wanted) if isinstance(wanted, str) else None
+    if needed is None:
+        return
+    try:
+        found = re.search(r"^flags\s*:(.*)$", CPU_INFORMATION.read_text(), re.MULTILINE)
+    except OSError:
+        return
+    if found and (missing := needed - set(found[1].split())):
+        raise ModelError(
+            f"{library}: expected a CPU of the level {wanted}, for which it was compiled, found one without"
+            f" {', '.join(sorted(missing))}; make it for this machine: {remedy}"
+        )
 
 
 def _check_elf(file: BinaryIO, library: Path, remedy: str) -> None:
