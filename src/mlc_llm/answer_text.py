@@ -87,7 +87,10 @@ class Answer:
         """Tokens generated up to a stop text."""
         # The engine ends all choices of a request together, so where there are several it searches the stops itself.
         self._alone = (config.n or 1) == 1
-        self._texts = [Text((config.stop_strs or []) if self._alone else []) for _ in range(config.n or 1)]
+        # For measurements, like the engine.
+        endless = config.debug_config is not None and config.debug_config.ignore_eos
+        stops = config.stop_strs if self._alone and not endless else None
+        self._texts = [Text(stops or []) for _ in range(config.n or 1)]
         self.config = config.model_copy(update={"stop_strs": []}) if self._alone else config
         """What the engine is given instead."""
 

@@ -627,6 +627,11 @@ def test_an_answer_ends_before_the_stop_text(ask: Callable[..., Any], stream: bo
         assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
 
 
+def test_an_endless_answer_has_no_stops(ask: Callable[..., Any]) -> None:
+    whole = text(ask())
+    assert text(ask(stop=whole[-4:-2], extra_body={"debug_config": {"ignore_eos": True}})) == whole
+
+
 @pytest.fixture(scope="module")
 def pieces(engine: MLCEngine) -> dict[int, str]:
     """Tokens of at least two letters."""
