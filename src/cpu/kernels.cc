@@ -204,25 +204,34 @@ inline Scales Spread(const Scale* scales, int groups) {
 #endif
 }
 
+// Of an integer: more than these would overflow a lane's sum in 16 bits of AVX2.
+constexpr float kMostInteger = 127 * 256;
+
 void Quantize(const float* x, int64_t groups, Quantized out) {
   for (int64_t group = 0; group < (groups + kGroups - 1) / kGroups * kGroups; ++group) {
     int64_t step = group / kGroups, place = group % kGroups;
-    int8_t* values = out.values + step * kBytes + place * 16;
+    int8_t* values = out.values + 2 * step * kBytes + place * 16;
     float top = 0;
     if (group < groups)
       for (int i = 0; i < kGroup; ++i) top = std::fmax(top, std::fabs(x[group * kGroup + i]));
-    float inverse = top > 0 ? 127 / top : 0;
+    // Below it the inverse would be infinite, and the products are too small to count.
+    float inverse = top > 1e-30f ? kMostInteger / top : 0;
+    int32_t integers[kGroup];
+    for (int i = 0; i < kGroup; ++i)
+      integers[i] = inverse > 0 ? static_cast<int32_t>(std::nearbyint(x[group * kGroup + i] * inverse)) : 0;
     for (int i = 0; i < 16; ++i)
-      for (int odd = 0; odd < 2; ++odd)
-        values[odd * kBytes / 2 + i] =
-            top > 0 ? static_cast<int8_t>(std::nearbyint(x[group * kGroup + 2 * i + odd] * inverse)) : 0;
+      for (int odd = 0; odd < 2; ++odd) {
+        int32_t high = (integers[2 * i + odd] + 128) >> 8;
+        values[odd * kBytes / 2 + i] = static_cast<int8_t>(high);
+        values[kBytes + odd * kBytes / 2 + i] = static_cast<int8_t>(integers[2 * i + odd] - 256 * high);
+      }
     for (int odd = 0; odd < 2; ++odd)
       for (int i = 0; i < 4; ++i) {
         int64_t lane = step * kSums + odd * kSums / 2 + place * 4 + i;
         int sum = 0;
-        for (int j = 0; j < 4; ++j) sum += values[odd * kBytes / 2 + 4 * i + j];
+        for (int j = 0; j < 4; ++j) sum += integers[2 * (4 * i + j) + odd];
         out.zeros[lane] = -kZero * sum;
-        out.scales[lane] = top / 127;
+        out.scales[lane] = top / kMostInteger;
       }
   }
 }
@@ -233,19 +242,22 @@ inline void DotBlock(Quantized x, const uint32_t* weights, const Scale* scales, 
   Scales sums[R][M] = {};
   int64_t steps = (groups + kGroups - 1) / kGroups;
   auto add = [&](int64_t step, int present) __attribute__((always_inline)) {
-    Bytes values[M];
+    Bytes high[M], low[M];
     Ints zeros[M];
     Scales of[M];
     for (int m = 0; m < M; ++m) {
-      values[m] = *reinterpret_cast<const UnalignedBytes*>(x.values + (m * steps + step) * kBytes);
+      high[m] = *reinterpret_cast<const UnalignedBytes*>(x.values + 2 * (m * steps + step) * kBytes);
+      low[m] = *reinterpret_cast<const UnalignedBytes*>(x.values + (2 * (m * steps + step) + 1) * kBytes);
       zeros[m] = *reinterpret_cast<const UnalignedInts*>(x.zeros + (m * steps + step) * kSums);
       of[m] = *reinterpret_cast<const UnalignedScales*>(x.scales + (m * steps + step) * kSums);
     }
     for (int r = 0; r < R; ++r) {
       Bytes bits = Unpack(weights + (r * groups + step * kGroups) * 4, present);
       Scales scale = Spread(scales + r * groups + step * kGroups, present);
-      for (int m = 0; m < M; ++m)
-        sums[r][m] += __builtin_convertvector(Dot(zeros[m], bits, values[m]), Scales) * (scale * of[m]);
+      for (int m = 0; m < M; ++m) {
+        Ints sum = (Dot(Ints{}, bits, high[m]) << 8) + Dot(zeros[m], bits, low[m]);
+        sums[r][m] += __builtin_convertvector(sum, Scales) * (scale * of[m]);
+      }
     }
   };
   for (int64_t step = 0; step < groups / kGroups; ++step) add(step, kGroups);
@@ -275,7 +287,7 @@ void DotQ4(Quantized x, int64_t rows, const uint32_t* weights, const Scale* scal
   int64_t steps = (groups + kGroups - 1) / kGroups;
   for (; rows >= kMost; rows -= kMost) {
     DotRows<kMost>(x, weights, scales, groups, begin, end, out, ldo);
-    x = {x.values + kMost * steps * kBytes, x.scales + kMost * steps * kSums, x.zeros + kMost * steps * kSums};
+    x = {x.values + 2 * kMost * steps * kBytes, x.scales + kMost * steps * kSums, x.zeros + kMost * steps * kSums};
     out += kMost * ldo;
   }
   if (rows == 3) DotRows<3>(x, weights, scales, groups, begin, end, out, ldo);
@@ -316,6 +328,27 @@ template <typename Weight>
 void Pack(const Weight* weights, int64_t depth, int64_t count, float* panel) {
   for (int64_t k = 0; k < depth; ++k)
     for (int n = 0; n < kColumns; ++n) panel[k * kColumns + n] = n < count ? One(weights[n * depth + k]) : 0;
+}
+
+// Weights of four bits: eight positions of kLanes rows at a time.
+template <typename Scale>
+void PackQ4(const uint32_t* weights, const Scale* scales, int64_t groups, int64_t count, float* panel) {
+  typedef uint32_t Words __attribute__((vector_size(4 * kLanes)));
+  for (int64_t group = 0; group < groups; ++group)
+    for (int first = 0; first < kColumns; first += kLanes) {
+      Floats scale = {};
+      for (int i = 0; i < kLanes; ++i)
+        if (first + i < count) scale[i] = One(scales[(first + i) * groups + group]);
+      for (int word = 0; word < kGroup / 8; ++word) {
+        Words bits = {};
+        for (int i = 0; i < kLanes; ++i)
+          if (first + i < count) bits[i] = weights[((first + i) * groups + group) * 4 + word];
+        for (int i = 0; i < 8; ++i, bits >>= 4) {
+          Floats values = __builtin_convertvector((bits & 15), Floats) - Fill(kZero);
+          Store(panel + (group * kGroup + word * 8 + i) * kColumns + first, values * scale);
+        }
+      }
+    }
 }
 
 template <int M>
@@ -500,6 +533,8 @@ extern const Kernels KERNELS = {
     DotQ4<uint16_t>,
     Dot<float>,
     Dot<uint16_t>,
+    PackQ4<float>,
+    PackQ4<uint16_t>,
     Pack<float>,
     Pack<uint16_t>,
     Multiply,

@@ -15,9 +15,10 @@ constexpr int kGroup = 32;
 // Of the four bits of a weight: the value is (bits - kZero) * scale.
 constexpr int kZero = 7;
 
-// Rows of activations as 8-bit integers, made by Kernels::quantize. Its layout is that of the kernels that read it.
+// Rows of activations as integers of 16 bits in two bytes, made by Kernels::quantize, in the layout of the kernels that
+// read them. Instructions multiply bytes; one byte alone, as in llama.cpp, would move logits by several percent.
 struct Quantized {
-  int8_t* values;  // steps * 32 * groups_per_step of each row
+  int8_t* values;  // steps * 64 * groups_per_step of each row: the high bytes of a step, then its low ones, with a sign
   float* scales;   // steps * 8 * groups_per_step of each row: the group's scale, for each lane
   int32_t* zeros;  // as many: -kZero * the sum of the values that a lane adds
 };
@@ -52,7 +53,7 @@ struct Kernels {
   // Columns of a panel.
   int columns;
 
-  // Makes 8-bit integers of one row.
+  // Makes integers of one row.
   void (*quantize)(const float* x, int64_t groups, Quantized out);
 
   // out[m * ldo + n] = sum over k of x[m, k] * weight[n, k], for all m < rows and begin <= n < end.
@@ -69,6 +70,9 @@ struct Kernels {
                   float* out, int64_t ldo);
 
   // Copies `count` rows of weights, at most `columns`, into panel[depth][columns]; the missing ones become 0.
+  void (*pack_q4_f32)(const uint32_t* weights, const float* scales, int64_t groups, int64_t count, float* panel);
+  void (*pack_q4_f16)(const uint32_t* weights, const uint16_t* scales, int64_t groups, int64_t count, float* panel);
+
   void (*pack_f32)(const float* weights, int64_t depth, int64_t count, float* panel);
   void (*pack_f16)(const uint16_t* weights, int64_t depth, int64_t count, float* panel);
 

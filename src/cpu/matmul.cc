@@ -82,10 +82,26 @@ void CheckWords(const Matrix& weights, const Matrix& scales) {
 // Columns of the result that a thread takes at a time: few enough to share, a multiple of all kernels' blocks.
 constexpr int64_t kTask = 64;
 
+// Multiplies many rows: pack(begin, count, panel) copies weights as floats.
+template <typename Pack>
+void MultiplyPanels(const Kernels& kernels, const float* x, int64_t rows, int64_t depth, int64_t columns, float* out,
+                    const Pack& pack) {
+  Parallel((columns + kernels.columns - 1) / kernels.columns, [&](int64_t task) {
+    int64_t begin = task * kernels.columns, count = std::min<int64_t>(kernels.columns, columns - begin);
+    static thread_local std::vector<float> panel;
+    panel.resize(depth * kernels.columns);
+    pack(begin, count, panel.data());
+    kernels.multiply(x, rows, panel.data(), depth, count, out + begin, columns);
+  });
+}
+
+// From so many rows on, panels cost less than reading the weights for each row.
+constexpr int64_t kManyRows = 6, kManyRowsQ4 = 16;
+
 /*! out[..., N] = x[..., K] * transpose(weights[N, K / 8] of 4 bits with scales[N, K / 32]).
  *
- * x and out are float32 or float16, weights uint32, scales float32 or float16. As in llama.cpp, x is rounded to 8 bits in
- * groups of 32, with a float32 scale.
+ * x and out are float32 or float16, weights uint32, scales float32 or float16. Where x has few rows, it is rounded to 16
+ * bits in groups of 32, with a float32 scale.
  */
 void MatmulQ4(TensorView x_tensor, TensorView weights_tensor, TensorView scales_tensor, TensorView out_tensor) {
   const Kernels& kernels = Chosen();
@@ -99,44 +115,44 @@ void MatmulQ4(TensorView x_tensor, TensorView weights_tensor, TensorView scales_
   CheckShapes(x, groups * kGroup, weights.rows, out);
   if (x.rows == 0 || weights.rows == 0) return;
 
-  int64_t steps = (groups + kernels.groups_per_step - 1) / kernels.groups_per_step;
-  int64_t bytes = steps * kGroup * kernels.groups_per_step, lanes = bytes / 4;
   std::vector<float> copies;
   const float* rows = AsFloats(kernels, x, &copies);
-  // Kept between calls: allocating takes longer than a small product.
-  static thread_local std::vector<int8_t> values;
-  static thread_local std::vector<float> row_scales;
-  static thread_local std::vector<int32_t> zeros;
-  values.resize(x.rows * bytes);
-  row_scales.resize(x.rows * lanes);
-  zeros.resize(x.rows * lanes);
-  Quantized quantized{values.data(), row_scales.data(), zeros.data()};
-  auto quantize = [&](int64_t row) {
-    kernels.quantize(rows + row * x.columns, groups,
-                     {quantized.values + row * bytes, quantized.scales + row * lanes, quantized.zeros + row * lanes});
-  };
-  if (x.rows < 8) {
-    for (int64_t row = 0; row < x.rows; ++row) quantize(row);
-  } else {
-    Parallel(x.rows, quantize);
-  }
   Output output(kernels, out);
   float* result = output.data();
   const uint32_t* words = static_cast<const uint32_t*>(weights.data);
-  Parallel((weights.rows + kTask - 1) / kTask, [&](int64_t task) {
-    int64_t begin = task * kTask, end = std::min(begin + kTask, weights.rows);
-    if (IsFloat(scales.type, 32))
-      kernels.dot_q4_f32(quantized, x.rows, words, static_cast<const float*>(scales.data), groups, begin, end, result,
-                         out.columns);
-    else
-      kernels.dot_q4_f16(quantized, x.rows, words, static_cast<const uint16_t*>(scales.data), groups, begin, end,
-                         result, out.columns);
-  });
+  auto multiply = [&](auto* scale, auto dot, auto pack) {
+    if (x.rows >= kManyRowsQ4) {
+      MultiplyPanels(kernels, rows, x.rows, x.columns, weights.rows, result,
+                     [&](int64_t begin, int64_t count, float* panel) {
+                       pack(words + begin * groups * 4, scale + begin * groups, groups, count, panel);
+                     });
+      return;
+    }
+    int64_t steps = (groups + kernels.groups_per_step - 1) / kernels.groups_per_step;
+    int64_t size = steps * kGroup * kernels.groups_per_step, lanes = size / 4;
+    // Kept between calls: allocating takes longer than a small product.
+    static thread_local std::vector<int8_t> values;
+    static thread_local std::vector<float> row_scales;
+    static thread_local std::vector<int32_t> zeros;
+    values.resize(x.rows * size * 2);
+    row_scales.resize(x.rows * lanes);
+    zeros.resize(x.rows * lanes);
+    Quantized quantized{values.data(), row_scales.data(), zeros.data()};
+    for (int64_t row = 0; row < x.rows; ++row)
+      kernels.quantize(rows + row * x.columns, groups,
+                       {quantized.values + row * size * 2, quantized.scales + row * lanes,
+                        quantized.zeros + row * lanes});
+    Parallel((weights.rows + kTask - 1) / kTask, [&](int64_t task) {
+      int64_t begin = task * kTask, end = std::min(begin + kTask, weights.rows);
+      dot(quantized, x.rows, words, scale, groups, begin, end, result, out.columns);
+    });
+  };
+  if (IsFloat(scales.type, 32))
+    multiply(static_cast<const float*>(scales.data), kernels.dot_q4_f32, kernels.pack_q4_f32);
+  else
+    multiply(static_cast<const uint16_t*>(scales.data), kernels.dot_q4_f16, kernels.pack_q4_f16);
   output.Finish();
 }
-
-// From so many rows on, copying weights into panels costs less than reading them for each row.
-constexpr int64_t kManyRows = 6;
 
 /*! out[..., N] = x[..., K] * transpose(weights[N, K]); all are float32 or float16. */
 void Matmul(TensorView x_tensor, TensorView weights_tensor, TensorView out_tensor) {
@@ -148,22 +164,22 @@ void Matmul(TensorView x_tensor, TensorView weights_tensor, TensorView out_tenso
   CheckShapes(x, weights.columns, weights.rows, out);
   if (x.rows == 0 || weights.rows == 0) return;
 
-  int64_t depth = x.columns, width = x.rows < kManyRows ? kTask : kernels.columns;
+  int64_t depth = x.columns;
   std::vector<float> copies;
   const float* rows = AsFloats(kernels, x, &copies);
   Output output(kernels, out);
   float* result = output.data();
   auto multiply = [&](auto* data, auto dot, auto pack) {
-    Parallel((weights.rows + width - 1) / width, [&](int64_t task) {
-      int64_t begin = task * width, end = std::min(begin + width, weights.rows);
-      if (x.rows < kManyRows) {
-        dot(rows, x.rows, data, depth, begin, end, result, out.columns);
-      } else {
-        static thread_local std::vector<float> panel;
-        panel.resize(depth * kernels.columns);
-        pack(data + begin * depth, depth, end - begin, panel.data());
-        kernels.multiply(rows, x.rows, panel.data(), depth, end - begin, result + begin, out.columns);
-      }
+    if (x.rows >= kManyRows) {
+      MultiplyPanels(kernels, rows, x.rows, depth, weights.rows, result,
+                     [&](int64_t begin, int64_t count, float* panel) {
+                       pack(data + begin * depth, depth, count, panel);
+                     });
+      return;
+    }
+    Parallel((weights.rows + kTask - 1) / kTask, [&](int64_t task) {
+      int64_t begin = task * kTask, end = std::min(begin + kTask, weights.rows);
+      dot(rows, x.rows, data, depth, begin, end, result, out.columns);
     });
   };
   if (IsFloat(weights.type, 32))

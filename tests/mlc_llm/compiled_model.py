@@ -11,6 +11,7 @@ import numpy as np
 import tvm_ffi
 from tvm.contrib import tvmjs
 
+import mlc_llm  # noqa: F401 - its library has the kernels of models for CPUs
 import tvm
 from tvm import relax
 

@@ -11,22 +11,21 @@ from compiled_model import CompiledModel
 from numpy_llama import Llama, bfloat16, log_softmax, q4f32_1
 from smollm2_model import CHECKPOINT, TEXT, place
 
-# Logits are as large as 34. The largest difference seen is 1.1e-4; the wrong references of the last test are off by at
-# least 3e-2.
-TOLERANCE = 1e-3
-
 POSITIONS = 200
 
 QUANTIZATION = os.environ["MLC_SMOLLM2_QUANTIZATION"]
 
-STORED, MAX_PERPLEXITY = {
+STORED, MAX_PERPLEXITY, TOLERANCE = {
     # bfloat16 instead of the file's weights. Measured: 1.0008 times the perplexity.
-    "q0f32": (bfloat16, 1.01),
+    "q0f32": (bfloat16, 1.01, 1e-3),
     # The file has 16 steps per 32 weights, in general not symmetric, and 8 bits for embeddings. q4f32_1 has 15
     # symmetric ones for all. Measured: 1.506 times the perplexity, 45.36 instead of 30.11.
-    "q4f32_1": (q4f32_1, 1.55),
+    "q4f32_1": (q4f32_1, 1.55, 1e-2),
 }[QUANTIZATION]
-"""What the conversion makes of weights, and how much larger the perplexity may be than with the file's."""
+"""What the conversion makes of weights, how much larger the perplexity may be than with the file's, and how far logits,
+which are as large as 34, may be from the reference's. Seen: 1.1e-4, and 6.3e-3 with 4-bit weights, where activations are
+rounded to 16 bits; the wrong references of the last test are off by at least 3e-2.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -95,4 +94,4 @@ def test_the_tolerance_tells_wrong_from_right(
         monkeypatch.setitem(reference.weights, name, weight)
     else:
         monkeypatch.setattr(reference, "weights", Llama(CHECKPOINT).weights)
-    assert np.abs(reference.logits(tokens[:POSITIONS]) - expected).max() > 10 * TOLERANCE
+    assert np.abs(reference.logits(tokens[:POSITIONS]) - expected).max() > 2.5 * TOLERANCE
