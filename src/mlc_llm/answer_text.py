@@ -1,13 +1,15 @@
 """The text of an answer while the engine generates it: where it stops, and the log probabilities of its tokens.
 
-At the pinned commit upstream's engine searches stop texts itself and drops the whole token in which one is found, with
-the text in front of it: `stop: ["aris"]` makes "" of " Paris." where OpenAI answers " P". It writes tokens without
-their spaces and without all that is not ASCII, and drops the log probabilities of tokens that end inside a character.
-`install` wraps the functions that generate, of both engines, so that the server and Python programs get the same.
+At the pinned commit upstream's engine drops the whole token in which it finds a stop text, with the text in front of
+it: `stop: ["aris"]` makes "" of " Paris." where OpenAI answers " P". This build's engine reports these tokens
+(third_party/mlc_llm), and here the text is cut. Upstream writes tokens without their spaces and without all that is not
+ASCII, and drops the log probabilities of tokens that end inside a character. `install` wraps the functions that
+generate, of both engines, so that the server and Python programs get the same.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import json
@@ -31,32 +33,37 @@ class Text:
         self._stops = stops
         self._held = ""
         self._sent = 0
-        self._logprobs: list[tuple[int, str]] = []
+        self._waiting: collections.deque[str] = collections.deque()
+        """Log probabilities of tokens whose text the engine has not reported."""
+        self._logprobs: collections.deque[tuple[int, str]] = collections.deque()
         """Log probabilities that are held, and where in the text their tokens begin."""
-        self.stopped = False
-        """Whether a stop text was found. Nothing comes behind it."""
 
-    def put(self, text: str, logprobs: Sequence[str], last: bool) -> tuple[str, list[str]]:
+    def put(self, text: str, tokens: int, logprobs: Sequence[str], last: bool) -> tuple[str, list[str]]:
         """Adds generated text; returns what can be no part of a stop, with the log probabilities of its tokens.
 
         Args:
             text: of no, one or several tokens.
-            logprobs: the engine's JSON for each of them.
-            last: whether it is the end.
+            tokens: how many. A part of a character is a token without text.
+            logprobs: the engine's JSON for the tokens that it has generated, some of which it may report later.
+            last: whether it is the end. The token that ends an answer is never reported.
         """
         begin = self._sent + len(self._held)
-        self._logprobs += [(begin, _with_text(each, text if begin == 0 else None)) for each in logprobs]
+        self._waiting += logprobs
+        for _ in range(min(tokens, len(self._waiting))):
+            self._logprobs.append((begin, _with_text(self._waiting.popleft(), text if begin == 0 else None)))
         self._held += text
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        # The stop that is complete first, however the text is cut into tokens.
+        found = min(((at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0), default=None)
         if found:
-            ready, self._held, self.stopped = self._held[: min(found)], "", True
+            ready, self._held = self._held[: found[1]], ""
         else:
             size = len(self._held) if last else len(self._held) - self._beginning()
             ready, self._held = self._held[:size], self._held[size:]
         self._sent += len(ready)
-        count = len(self._logprobs) if last and not found else sum(at < self._sent for at, _ in self._logprobs)
-        out, self._logprobs = self._logprobs[:count], self._logprobs[count:]
-        return ready, [each for _, each in out]
+        out = []
+        while self._logprobs and (self._logprobs[0][0] < self._sent or (last and not found)):
+            out.append(self._logprobs.popleft()[1])
+        return ready, out
 
     def _beginning(self) -> int:
         """Returns how many of the last characters may be the beginning of a stop text."""
@@ -75,59 +82,31 @@ class Answer:
     """Edits the outputs of one request.
 
     Args:
-        owner: the engine.
         config: upstream's GenerationConfig.
-        name: of the request.
     """
 
-    def __init__(self, owner: Any, config: Any, name: str) -> None:
-        self._owner = owner
-        self._name = name
-        self._tokens = 0
-        """Tokens generated up to a stop text."""
-        # The engine ends all choices of a request together, so where there are several it searches the stops itself.
-        self._alone = (config.n or 1) == 1
+    def __init__(self, config: Any) -> None:
         # For measurements, like the engine.
         endless = config.debug_config is not None and config.debug_config.ignore_eos
-        stops = config.stop_strs if self._alone and not endless else None
-        self._texts = [Text(stops or []) for _ in range(config.n or 1)]
-        self.config = config.model_copy(update={"stop_strs": []}) if self._alone else config
-        """What the engine is given instead."""
+        stops = [] if endless else config.stop_strs or []
+        self._texts = [Text(stops) for _ in range(config.n or 1)]
 
-    def edit(self, choices: list[Any]) -> bool:
-        """Edits an output; returns whether it is part of the answer. At a stop text it ends the request.
+    def edit(self, choices: list[Any]) -> list[Any]:
+        """Edits an output and returns it.
 
         Args:
             choices: upstream's CallbackStreamOutput of each choice, or of the usage, the last one.
         """
-        stopped = self._texts[0].stopped
         if choices[0].request_final_usage_json_str is not None:
-            if stopped:
-                choices[0].request_final_usage_json_str = self._usage(choices[0].request_final_usage_json_str)
-            return True
-        if stopped:
-            return False  # What the engine generated until it knew.
+            return choices
         for text, choice in zip(self._texts, choices):
             given: engine_watch.Generated = choice.delta_logprob_json_strs
-            self._tokens += given.tokens
-            last = choice.finish_reason is not None
-            # The token that ends an answer has a log probability and is no part of it. Where the engine searches stops,
-            # it also reports log probabilities before their tokens.
-            count = given.tokens if self._alone else None
-            choice.delta_text, logprobs = text.put(choice.delta_text, (given.logprobs or [])[:count], last)
+            choice.delta_text, logprobs = text.put(
+                choice.delta_text, given.tokens, given.logprobs or [], choice.finish_reason is not None
+            )
             # Upstream skips outputs without text, unless they are the last.
             choice.delta_logprob_json_strs = logprobs if logprobs or given.logprobs is not None else None
-            if text.stopped:
-                choice.finish_reason = "stop"
-                engine_watch.complete(self._owner, self._name)
-        return True
-
-    def _usage(self, reported: str) -> str:
-        """Returns the engine's usage without the tokens behind the stop text."""
-        usage = json.loads(reported)
-        usage["completion_tokens"] = self._tokens
-        usage["total_tokens"] = usage["prompt_tokens"] + self._tokens
-        return json.dumps(usage)
+        return choices
 
 
 def _with_text(logprob: str, text: str | None) -> str:
@@ -165,11 +144,10 @@ def token_bytes(text: str) -> bytes:
 def _asynchronous(upstream: Callable[..., AsyncIterator[list[Any]]]) -> Callable[..., AsyncIterator[list[Any]]]:
     @functools.wraps(upstream)
     async def generate(owner: Any, prompt: Any, config: Any, name: str) -> AsyncIterator[list[Any]]:
-        answer = Answer(owner, config, name)
-        async with contextlib.aclosing(upstream(owner, prompt, answer.config, name)) as outputs:  # type: ignore[type-var]
+        answer = Answer(config)
+        async with contextlib.aclosing(upstream(owner, prompt, config, name)) as outputs:  # type: ignore[type-var]
             async for choices in outputs:
-                if answer.edit(choices):
-                    yield choices
+                yield answer.edit(choices)
 
     return generate
 
@@ -177,11 +155,10 @@ def _asynchronous(upstream: Callable[..., AsyncIterator[list[Any]]]) -> Callable
 def _synchronous(upstream: Callable[..., Iterator[list[Any]]]) -> Callable[..., Iterator[list[Any]]]:
     @functools.wraps(upstream)
     def generate(owner: Any, prompt: Any, config: Any, name: str) -> Iterator[list[Any]]:
-        answer = Answer(owner, config, name)
-        with contextlib.closing(upstream(owner, prompt, answer.config, name)) as outputs:  # type: ignore[type-var]
+        answer = Answer(config)
+        with contextlib.closing(upstream(owner, prompt, config, name)) as outputs:  # type: ignore[type-var]
             for choices in outputs:
-                if answer.edit(choices):
-                    yield choices
+                yield answer.edit(choices)
 
     return generate
 

@@ -94,10 +94,6 @@ WHOLE = Histogram(
 )
 
 
-ABORT = "abort"
-"""Why a request has ended whose end the engine does not explain."""
-
-
 @dataclasses.dataclass
 class _Request:
     prompt: int
@@ -106,7 +102,7 @@ class _Request:
     added: float
     first: float | None = None
     last: float = 0
-    reason: str = ABORT
+    reason: str = "abort"
 
     def pages(self, size: int) -> int:
         """Pages of the KV cache. The first choice goes on in the prompt's last page, the others start their own."""
@@ -139,12 +135,6 @@ class Requests:
         with self._lock:
             self._open[name] = _Request(prompt, [0] * choices, time.monotonic())
 
-    def complete(self, name: str) -> None:
-        """Notes that the answer to a request has ended at a stop text, before the engine knows."""
-        with self._lock:
-            if request := self._open.get(name):
-                request.reason = "stop"
-
     def deliver(self, name: str, parts: Sequence[Any]) -> None:
         """Counts an output of a request: upstream's SingleRequestStreamOutput of each choice, or its end."""
         now = time.monotonic()
@@ -161,8 +151,7 @@ class Requests:
                 return
             for choice, part in enumerate(parts):
                 request.generated[choice] += len(part.delta_token_ids)
-                if request.reason == ABORT:
-                    request.reason = part.finish_reason or ABORT
+                request.reason = part.finish_reason or request.reason
             new = sum(len(part.delta_token_ids) for part in parts)
             if not new:
                 return

@@ -624,7 +624,18 @@ def test_an_answer_ends_before_the_stop_text(ask: Callable[..., Any], stream: bo
         assert text(answer) == whole.partition(stop)[0]
         assert answer.choices[0].finish_reason == "stop"
         assert answer.usage.completion_tokens < 20
+        assert answer.usage.prompt_tokens == ask().usage.prompt_tokens
         assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+def test_an_answer_that_a_stop_ends_keeps_the_prompt_in_the_cache(engine: MLCEngine, ask: Callable[..., Any]) -> None:
+    """Each turn of an agent, which stops at texts, would read the whole chat again."""
+    engine.reset()
+    whole = text(ask())
+    engine.reset()
+    first = ask(stop=whole[2:4])
+    again = ask(stop=whole[2:4])
+    assert first.usage.extra["prefill_tokens"] > 16 > again.usage.extra["prefill_tokens"]
 
 
 def test_an_endless_answer_has_no_stops(ask: Callable[..., Any]) -> None:
