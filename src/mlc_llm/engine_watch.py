@@ -11,8 +11,10 @@ logprobs, a request that fills the KV cache. A truncated library kills the proce
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import concurrent.futures
+import contextvars
 import dataclasses
 import functools
 import json
@@ -49,6 +51,10 @@ QUESTION = "mlc_bazel.question"
 """Name of the request that asks an engine whether it works. Those of clients have other names."""
 
 
+ADMITTED: contextvars.ContextVar[asyncio.Event | None] = contextvars.ContextVar("ADMITTED", default=None)
+"""What to set when a request of this task is given to the engine. Parsing and tokenizing are then over."""
+
+
 class EngineError(fastapi.HTTPException, RuntimeError):
     """The engine failed while serving. Its requests are lost (the server answers 500), but later ones are served."""
 
@@ -63,8 +69,6 @@ class Observer(Protocol):
     """What `observe` tells about the requests of an engine."""
 
     def add(self, name: str, prompt: int, choices: int) -> None: ...
-
-    def complete(self, name: str) -> None: ...
 
     def deliver(self, name: str, parts: Sequence[Any]) -> None: ...
 
@@ -262,15 +266,11 @@ class _Engine:
             raise EngineError(self.why_dead()) from self.dead
         # Upstream adds each request as soon as it is created.
         self.open.add(self.created)
+        if (admitted := ADMITTED.get()) is not None:
+            admitted.set()
         if self.observer is not None:
             self.observer.add(self.created, *self.size)
         self.native["add_request"](request)
-
-    def complete(self, name: str) -> None:
-        """Ends a request whose answer is complete. The engine then reports its usage."""
-        if self.observer is not None:
-            self.observer.complete(name)
-        self.native["abort_request"](name)
 
     def ask(self) -> Question:
         """Asks the engine whether it works, or returns the question that it has not answered."""
@@ -303,13 +303,6 @@ def ask(engine: Any) -> Question | None:
     """Asks an engine whether it works. Returns None for one that is not watched."""
     watched = _watched(engine)
     return watched.ask() if watched else None
-
-
-def complete(engine: Any, name: str) -> None:
-    """Ends a request of an engine, because its answer is complete. The engine then reports its usage."""
-    watched = _watched(engine)
-    assert watched is not None
-    watched.complete(name)
 
 
 def observe(engine: Any, observer: Callable[[], Observer]) -> None:

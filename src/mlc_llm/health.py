@@ -20,6 +20,9 @@ from . import engine_watch
 
 PATHS: tuple[str, ...] = ("/health", "/health/live", "/health/ready")
 
+MONITORING = (*PATHS, "/metrics")
+"""Paths that are answered while requests are refused, have no body, and are not logged."""
+
 ANSWER_SECONDS = 0.5
 """How long a probe waits for the engine, which answers between two steps. Kubernetes gives a probe one second."""
 

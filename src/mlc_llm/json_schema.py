@@ -93,7 +93,8 @@ def unenforced(schema: Any) -> list[str]:
             waiting += each
         elif isinstance(each, dict):
             found |= each.keys() & set(UNENFORCED)
-            found |= {"allOf"} if len(each.get("allOf", ())) > 1 else set()
+            schemas = each.get("allOf", [])
+            found |= set() if isinstance(schemas, list) and len(schemas) <= 1 else {"allOf"}
             for keyword, value in each.items():
                 if keyword in ("properties", *DEFINITIONS) and isinstance(value, dict):
                     waiting += value.values()  # Its keys are names.

@@ -37,6 +37,7 @@ from mlc_llm.interface import serve as interface
 from mlc_llm.serve.entrypoints import metrics_entrypoints
 
 from . import engine_watch, health, openai_errors
+from .health import MONITORING
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -50,9 +51,6 @@ RETRY_SECONDS = 1
 """Retry-After of refused requests: a gateway has another server, other clients ask again."""
 
 LOADING, DRAINING = "the model is being loaded", "the server is shutting down"
-
-MONITORING = (*health.PATHS, "/metrics")
-"""Paths that are answered while requests are refused, and are not logged."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

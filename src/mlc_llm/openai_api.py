@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import fastapi
@@ -23,7 +24,8 @@ from mlc_llm.protocol.openai_api_protocol import ModelResponse
 from mlc_llm.serve.entrypoints import openai_entrypoints
 from mlc_llm.serve.server import ServerContext
 
-from . import openai_errors, openai_requests, request_body
+from . import engine_watch, openai_errors, openai_requests, request_body
+from .health import MONITORING
 from .openai_answers import Answer
 from .openai_errors import RequestError
 
@@ -52,7 +54,8 @@ class OpenAIServer:
         self._pool = concurrent.futures.ThreadPoolExecutor(1, "check_body")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        # Only what a key protects may send a body (`access`).
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS") or scope["path"] in MONITORING:
             await self.app(scope, receive, send)
             return
         try:
@@ -68,7 +71,9 @@ class OpenAIServer:
             return
         if request is None:
             await self.app(scope, _replay(body, receive), send)
-        elif request.path == openai_requests.EMBEDDING:
+            return
+        body = None  # It would stay in memory until the answer ends.
+        if request.path == openai_requests.EMBEDDING:
             await self.app(scope, _replay(json.dumps(request.bodies[0]).encode(), receive), send)
         elif request.bodies[0].get("stream"):
             await self._stream(request, scope, receive, send)
@@ -79,15 +84,16 @@ class OpenAIServer:
         """Answers when all bodies have been answered, or with the first error."""
         answers = [bytearray() for _ in request.bodies]
         statuses = [0 for _ in request.bodies]
-        async for position, message in self._ask(request, scope, receive):
-            if message["type"] == "http.response.start":
-                statuses[position] = message["status"]
-                continue
-            answers[position] += message.get("body", b"")
-            if statuses[position] != 200 and not message.get("more_body"):
-                error = fastapi.Response(bytes(answers[position]), statuses[position], media_type="application/json")
-                await error(scope, receive, send)
-                return
+        async with contextlib.aclosing(self._ask(request, scope, receive)) as messages:
+            async for position, message in messages:
+                if message["type"] == "http.response.start":
+                    statuses[position] = message["status"]
+                    continue
+                answers[position] += message.get("body", b"")
+                if statuses[position] != 200 and not message.get("more_body"):
+                    content, status = bytes(answers[position]), statuses[position]
+                    await fastapi.Response(content, status, media_type="application/json")(scope, receive, send)
+                    return
         if all(statuses):  # Else the client has gone.
             answer = Answer(request).whole([json.loads(each) for each in answers])
             await JSONResponse(answer)(scope, receive, send)
@@ -108,26 +114,26 @@ class OpenAIServer:
         error: dict[str, Any] | None = None
         failed: dict[int, tuple[int, bytearray]] = {}
         try:
-            async for position, message in self._ask(request, scope, receive):
-                if message["type"] == "http.response.start":
-                    if message["status"] != 200:
-                        failed[position] = message["status"], bytearray()
-                elif position not in failed:
-                    for line in message.get("body", b"").splitlines():
-                        if line.startswith(b"data: {"):
-                            await deliver(answer.chunks(position, json.loads(line[6:])))
-                else:
-                    status, content = failed[position]
-                    content += message.get("body", b"")
-                    if message.get("more_body"):
-                        continue
-                    if not started:
-                        await fastapi.Response(bytes(content), status, media_type="application/json")(
-                            scope, receive, send
-                        )
-                        return
-                    error = json.loads(content)
-                    break
+            async with contextlib.aclosing(self._ask(request, scope, receive)) as messages:
+                async for position, message in messages:
+                    if message["type"] == "http.response.start":
+                        if message["status"] != 200:
+                            failed[position] = message["status"], bytearray()
+                    elif position not in failed:
+                        for line in message.get("body", b"").splitlines():
+                            if line.startswith(b"data: {"):
+                                await deliver(answer.chunks(position, json.loads(line[6:])))
+                    else:
+                        status, content = failed[position]
+                        content += message.get("body", b"")
+                        if message.get("more_body"):
+                            continue
+                        if not started:
+                            whole = fastapi.Response(bytes(content), status, media_type="application/json")
+                            await whole(scope, receive, send)
+                            return
+                        error = json.loads(content)
+                        break
         except Exception as exception:
             if not started:
                 raise
@@ -139,29 +145,40 @@ class OpenAIServer:
 
     async def _ask(
         self, request: openai_requests.Translated, scope: Scope, receive: Receive
-    ) -> AsyncIterator[tuple[int, Message]]:
-        """Asks upstream's application for all bodies at the same time.
+    ) -> AsyncGenerator[tuple[int, Message], None]:
+        """Asks upstream's application for all bodies, each as soon as the engine has the one before it.
+
+        The application parses and tokenizes in the thread that answers all clients: between two bodies it answers them.
 
         Yields:
             The position of a body, and a message of the answer to it.
         """
         queue: asyncio.Queue[tuple[int, Message | BaseException | None]] = asyncio.Queue(WAITING_MESSAGES)
+        tasks: list[asyncio.Task[None]] = []
 
-        async def ask_one(position: int, body: bytes) -> None:
+        async def ask_one(position: int, admitted: asyncio.Event) -> None:
             async def put(message: Message) -> None:
                 await queue.put((position, message))
 
+            engine_watch.ADMITTED.set(admitted)
             try:
-                await self.app(dict(scope), _replay(body, receive), put)
+                await self.app(dict(scope), _replay(json.dumps(request.bodies[position]).encode(), receive), put)
             except Exception as error:
                 await queue.put((position, error))
             else:
                 await queue.put((position, None))
 
-        bodies = [json.dumps(body).encode() for body in request.bodies]
-        tasks = [asyncio.create_task(ask_one(position, body)) for position, body in enumerate(bodies)]
+        async def ask_all() -> None:
+            for position in range(len(request.bodies)):
+                admitted = asyncio.Event()
+                tasks.append(asyncio.create_task(ask_one(position, admitted)))
+                waiting = asyncio.create_task(admitted.wait())
+                await asyncio.wait([tasks[-1], waiting], return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+
+        starting = asyncio.create_task(ask_all())
         try:
-            left = len(tasks)
+            left = len(request.bodies)
             while left:
                 position, message = await queue.get()
                 if isinstance(message, BaseException):
@@ -171,9 +188,9 @@ class OpenAIServer:
                 else:
                     yield position, message
         finally:
-            for task in tasks:
+            for task in (starting, *tasks):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(starting, *tasks, return_exceptions=True)
 
 
 def _prepare(scope: Scope, body: bytes) -> openai_requests.Translated | None:

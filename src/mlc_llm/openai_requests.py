@@ -139,7 +139,7 @@ def translate(path: str, request: Any) -> Translated:
             raise RequestError("expected a text or tokens, found none", "input")
         request_body.check_types(body)
         return Translated(path, [body], _model(path, given))
-    _check_types(body)
+    _check_types(body, path == CHAT)
     request_body.check_types(body)
     answer = Translated(path, [body], _model(path, given))
     answer.choices = body.pop("n", 1)
@@ -212,7 +212,7 @@ def _refuse_unsupported(path: str, given: dict[str, Any]) -> None:
             raise RequestError(f"this server supports only {only}" if only else "not supported", name)
 
 
-def _check_types(body: dict[str, Any]) -> None:
+def _check_types(body: dict[str, Any], chat: bool = True) -> None:
     """Checks what pydantic would convert, such as "1" to 1, or what upstream leaves to native code."""
     for name, least in INTEGERS.items():
         if name in body:
@@ -223,9 +223,11 @@ def _check_types(body: dict[str, Any]) -> None:
                 raise RequestError("expected an integer of 64 bits", name)
             if least is not None and value < least:
                 raise RequestError(f"expected at least {least}, found {value}", name)
-    for name in ("stream", "echo"):
+    for name in ("stream", "echo", *(["logprobs"] if chat else [])):
         if not isinstance(body.get(name, False), bool):
             raise RequestError("expected true or false", name)
+    if not chat and type(body.get("logprobs", 0)) is not int:
+        raise RequestError("expected an integer", "logprobs")
     for name, (least, most) in NUMBERS.items():
         value = body.get(name, 0)
         if type(value) not in (int, float) or not least <= value <= most:
@@ -296,6 +298,8 @@ def _response_format(given: dict[str, Any]) -> dict[str, Any] | None:
         schema = {"type": "object"}
     if not isinstance(schema, dict):
         raise RequestError("json_schema.schema: expected an object", field)
+    if not isinstance(described.get("strict"), (bool, type(None))):
+        raise RequestError("json_schema.strict: expected true or false", field)
     if described.get("strict"):
         _refuse_unenforced(schema, field)
     return {"type": "json_object", "schema": json.dumps(schema)}

@@ -24,8 +24,8 @@ from typing import Any
 
 from . import connections, json_schema
 
-BODY_SECONDS = 60.0
-"""For reading a body. 32 MiB take as long with 4.5 Mbit/s."""
+BODY_SECONDS = 25.0
+"""For reading a body, less than a drain (`--shutdown-timeout`). 1 MB takes as long with 0.4 Mbit/s."""
 
 MAX_BODIES_BYTES = 256 << 20
 """Of all long bodies that are being read at a time."""

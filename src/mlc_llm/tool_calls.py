@@ -21,6 +21,9 @@ from typing import Any
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
+MAX_SPACE = 1024
+"""Of space that is held back because a call may follow. Looking through it again for each token takes time."""
+
 _INSTRUCTIONS = """# Tools
 
 You may call one or more functions to assist with the user query.
@@ -87,7 +90,11 @@ class Reader:
         self._required = required
         self._parallel = parallel
         self._held = ""
-        self._inside = False
+        """Content that may be part of an opening tag, or space in front of one."""
+        self._parts: list[str] | None = [] if required else None
+        """The text of a call so far, in pieces: adding each to one text would take quadratic time."""
+        self._tail = ""
+        """As much of it as may be part of a closing tag."""
         self.called = 0
         """Number of calls so far."""
         self.complete = True
@@ -95,37 +102,51 @@ class Reader:
 
     def read(self, text: str) -> list[str | dict[str, Any]]:
         """Returns what is complete: pieces of content, and calls as OpenAI's clients expect them."""
-        self._held += text
         found: list[str | dict[str, Any]] = []
-        while not self._required:
-            if self._inside:
-                inner, closed, rest = self._held.partition(CLOSE)
-                if not closed:
-                    break
-                found += self._calls(inner, f"{OPEN}{inner}{CLOSE}")
-                self._inside, self._held = False, rest
-                continue
-            if self.called:
-                self._held = self._held.lstrip()
-            content, opened, rest = self._held.partition(OPEN)
-            if opened:
-                found += [content.rstrip()] if content.strip() else []
-                self._inside, self._held = True, rest
-                continue
-            ready = _ready(self._held)
-            found += [self._held[:ready]] if ready else []
-            self._held = self._held[ready:]
-            break
+        while text:
+            text = self._read_call(text, found) if self._parts is not None else self._read_content(text, found)
         return found
+
+    def _read_content(self, text: str, found: list[str | dict[str, Any]]) -> str:
+        """Reads content up to an opening tag; returns what is behind it."""
+        self._held += text
+        if self.called:
+            self._held = self._held.lstrip()
+        content, opened, rest = self._held.partition(OPEN)
+        if opened:
+            found += [content.rstrip()] if content.strip() else []
+            self._held, self._parts, self._tail = "", [], ""
+            return rest
+        ready = _ready(self._held)
+        found += [self._held[:ready]] if ready else []
+        self._held = self._held[ready:]
+        return ""
+
+    def _read_call(self, text: str, found: list[str | dict[str, Any]]) -> str:
+        """Reads a call up to its closing tag; returns what is behind it."""
+        assert self._parts is not None
+        self._parts.append(text)
+        if self._required:
+            return ""
+        both = self._tail + text
+        at = both.find(CLOSE)
+        if at < 0:
+            self._tail = both[-len(CLOSE) + 1 :]
+            return ""
+        rest = both[at + len(CLOSE) :]
+        whole = "".join(self._parts)
+        inner = whole[: len(whole) - len(rest) - len(CLOSE)]
+        self._parts = None
+        found += self._calls(inner, f"{OPEN}{inner}{CLOSE}")
+        return rest
 
     def end(self) -> list[str | dict[str, Any]]:
         """Returns the rest, after the last text."""
-        text, self._held = self._held, ""
-        if self._required:
-            return self._one(text)
-        if self._inside:
+        if self._parts is not None:
+            text, self._parts = "".join(self._parts), None
             # Some models end without the closing tag.
-            return self._calls(text, OPEN + text)
+            return self._one(text) if self._required else self._calls(text, OPEN + text)
+        text, self._held = self._held, ""
         return [text] if text and not (self.called and text.isspace()) else []
 
     def _calls(self, inner: str, text: str) -> list[str | dict[str, Any]]:
@@ -152,7 +173,10 @@ class Reader:
             started = re.match(
                 r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(.*)', text, re.DOTALL
             )
-            return [self._call(json.loads(started[1]), started[2])] if started else []
+            try:
+                return [self._call(json.loads(started[1]), started[2])] if started else []
+            except ValueError:
+                return []
 
     def _call(self, name: str, arguments: str) -> dict[str, Any]:
         self.called += 1
@@ -225,6 +249,8 @@ def _is_end(mark: str, text: str, at: int) -> bool:
 
 
 def _ready(text: str) -> int:
-    """Returns how much of a text can be no part of an opening tag, nor space in front of one."""
+    """Returns how much of a text can be no part of an opening tag, nor space in front of one, unless that is long."""
+    if len(text) > MAX_SPACE and text.isspace():
+        return len(text)
     start = max((size for size in range(1, len(OPEN)) if text.endswith(OPEN[:size])), default=0)
     return len(text[: len(text) - start].rstrip())

@@ -287,6 +287,20 @@ def receiver(parts: list[bytes], ended: bool = False) -> Any:
     return receive
 
 
+@pytest.mark.parametrize(
+    ("path", "method"), [("/health", "POST"), ("/metrics", "POST"), ("/v1/models", "GET"), (CHAT, "OPTIONS")]
+)
+def test_what_needs_no_key_sends_no_body(app: access.Guard, path: str, method: str) -> None:
+    """Such bodies took the room and the time of those that clients with the key send."""
+
+    async def answered() -> int:
+        headers = {**JSON, "Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
+        task = asyncio.create_task(talk(app, path, method, headers, [b"x", b""]))
+        return (await asyncio.wait_for(task, PATIENCE))[0]
+
+    assert asyncio.run(answered()) in (200, 400, 405, 503)
+
+
 def test_a_body_whose_end_does_not_come_is_given_up(app: access.Guard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_check, "BODY_SECONDS", 0.01)
     reader = request_body.Reader(1 << 30)

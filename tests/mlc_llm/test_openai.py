@@ -194,6 +194,21 @@ def test_a_message_without_a_meaning_is_refused(app: access.Guard, message: Any,
         ({"service_tier": "flex"}, "service_tier"),
         ({"top_k": 5}, "top_k"),
         ({"n": "2"}, "n"),
+        ({"logprobs": "yes"}, "logprobs"),
+        ({"logprobs": 1}, "logprobs"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "strict": "no"}}},
+            "response_format",
+        ),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "x", "strict": True, "schema": {"allOf": 5}},
+                }
+            },
+            "response_format",
+        ),
         ({"n": True}, "n"),
         ({"stream": "yes"}, "stream"),
         ({"temperature": 2.1}, "temperature"),
@@ -254,14 +269,41 @@ def test_choices_are_requests_of_their_own(app: access.Guard) -> None:
     assert events[-1]["usage"] == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 
 
+def test_health_is_answered_between_two_prompts(app: access.Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All prompts of a request were parsed and tokenized one after the other: 17 s in which nobody was answered."""
+    events: list[str] = []
+    served().tokenizer = SimpleNamespace(encode=lambda text: events.append("prompt") or [1], decode=str)
+    served().together = 5
+    served().state = engine_base.EngineState(False)
+
+    async def ask_both() -> int:
+        asked = asyncio.create_task(talk(app, COMPLETION, "POST", JSON, request(COMPLETION, prompt=["x"] * 5)))
+        while not asked.done():
+            await asyncio.sleep(0)
+            events.append("health")
+        return (await asked)[0]
+
+    assert asyncio.run(ask_both()) == 200
+    first, last = events.index("prompt"), len(events) - 1 - events[::-1].index("prompt")
+    between = "".join(each[0] for each in events[first : last + 1])
+    assert between.count("p") == 5 and "pp" not in between
+
+
+def test_prompts_behind_one_that_is_refused_are_not_read(app: access.Guard) -> None:
+    encoded: list[str] = []
+    served().tokenizer = SimpleNamespace(encode=lambda text: encoded.append(text) or [1] * 10_000, decode=str)
+    assert ask(app, COMPLETION, "POST", JSON, request(COMPLETION, prompt=["x"] * 100))[0] == 400
+    assert len(encoded) < 5
+
+
 def test_choices_do_not_multiply_a_long_prompt(app: access.Guard) -> None:
     long = [{"role": "user", "content": "x" * (1 << 20)}]
     assert refused(app, CHAT, messages=long, n=9)["param"] == "n"
 
 
 STOPS = [
-    (["aris"], [" P", "aris", "!"], " P", "stop"),
-    (["is", "aris"], [" Paris", " is", " big"], " P", "stop"),
+    (["aris"], [" P", "aris!"], " P", "stop"),
+    (["is", "aris"], [" Paris"], " P", "stop"),
     (["\n\n"], ["a\n", "b\n", "\nc"], "a\nb", "stop"),
     (["abc"], ["ab", "ab", "d"], "ababd", "stop"),
     (["abc"], ["xa", "b"], "xab", "length"),
@@ -286,42 +328,51 @@ def test_an_answer_ends_at_the_first_stop_and_loses_nothing_before_it(
     ]
 
 
-def test_tokens_behind_a_stop_do_not_count(app: access.Guard) -> None:
-    say("a", "b", "c", "d")
-    assert answered(app, COMPLETION, stop="b")["usage"]["completion_tokens"] == 2
-
-
 def test_a_text_that_can_be_no_stop_is_sent_at_once() -> None:
     text = answer_text.Text(["abc", "b!"])
-    assert [text.put(each, [], last=False)[0] for each in ("xa", "b", "x", "ab")] == ["x", "", "abx", ""]
-    assert text.put("", [], last=True)[0] == "ab"
+    assert [text.put(each, 1, [], last=False)[0] for each in ("xa", "b", "x", "ab")] == ["x", "", "abx", ""]
+    assert text.put("", 0, [], last=True)[0] == "ab"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_the_cut_does_not_depend_on_tokens(size: int) -> None:
+    """The stop that is complete first counts, as in the engine, which reports whole tokens."""
+    for whole, stops, expected in (("aaabb", ["abb", "b", "ba"], "aaa"), ("xabcd", ["d", "bc", "abcd"], "xa")):
+        text, found = answer_text.Text(stops), ""
+        for start in range(0, len(whole), size):
+            part = whole[start : start + size]
+            last = any(stop in whole[: start + size] for stop in stops)
+            found += text.put(part, 1, [], last)[0]
+            if last:
+                break
+        assert found == expected
+
+
+def logprob(token: str) -> str:
+    return json.dumps({"token": "", "logprob": -1.0, "bytes": [*token.encode()], "top_logprobs": []})
+
+
+def tokens(logprobs: list[str]) -> list[str]:
+    return [json.loads(each)["token"] for each in logprobs]
 
 
 def test_log_probabilities_come_with_their_text() -> None:
-    def logprob(token: str) -> str:
-        return json.dumps({"token": "", "logprob": -1.0, "bytes": [*token.encode()], "top_logprobs": []})
-
-    def tokens(logprobs: list[str]) -> list[str]:
-        return [json.loads(each)["token"] for each in logprobs]
-
     text = answer_text.Text(["bc"])
-    assert [tokens(text.put(each, [logprob(each)], last=False)[1]) for each in ("a", "b", "x")] == [
-        ["a"],
-        [],
-        ["b", "x"],
-    ]
-    assert tokens(text.put("b", [logprob("b")], last=False)[1]) == []
-    assert tokens(text.put("cd", [logprob("cd")], last=False)[1]) == [] and text.stopped
-    # An answer may end inside a character.
-    assert tokens(answer_text.Text([]).put("", [logprob("x")], last=True)[1]) == ["x"]
+    given = ["a", "b", "x"]
+    assert [tokens(text.put(each, 1, [logprob(each)], False)[1]) for each in given] == [["a"], [], ["b", "x"]]
+    # The engine reports the log probabilities of tokens that may be part of a stop before their text.
+    assert tokens(text.put("", 0, [logprob("b")], last=False)[1]) == []
+    assert tokens(text.put("bcd", 2, [logprob("cd")], last=True)[1]) == []
+    # An answer may end inside a character, and the token that ends it has a log probability.
+    assert tokens(answer_text.Text([]).put("", 1, [logprob("x"), logprob("</s>")], last=True)[1]) == ["x"]
 
 
 def test_tokens_are_counted_in_characters_of_the_text(app: access.Guard) -> None:
     smile = "😀".encode()
-    tokens = [" a", *(answer_text.token_text(part) for part in (smile[:2], smile[2:])), "\n", "b"]
-    assert tokens[1:3] == ["bytes:\\xf0\\x9f", "bytes:\\x98\\x80"]
+    texts = [" a", *(answer_text.token_text(part) for part in (smile[:2], smile[2:])), "\n", "b"]
+    assert texts[1:3] == ["bytes:\\xf0\\x9f", "bytes:\\x98\\x80"]
     choice = openai_answers._Choice(openai_requests.Translated(COMPLETION, [{}], "model"), 0)
-    given = {"tokens": tokens, "token_logprobs": [0] * 5, "top_logprobs": [{}] * 5}
+    given = {"tokens": texts, "token_logprobs": [0] * 5, "top_logprobs": [{}] * 5}
     found = choice._offsets(given)
     assert found is not None and found["text_offset"] == [0, 2, 2, 3, 4]
 
@@ -464,6 +515,24 @@ def test_arguments_in_other_forms_become_text(app: access.Guard, written: str, a
     say(f'<tool_call>{{"name": "now", "arguments": {written}}}</tool_call>')
     made = answered(app, CHAT, tools=[NOW])["choices"][0]["message"]["tool_calls"]
     assert [each["function"]["arguments"] for each in made] == [arguments]
+
+
+@pytest.mark.parametrize("text", ["x", "</tool_cal", " "])
+def test_a_long_call_is_read_in_linear_time(text: str) -> None:
+    """Each piece was added to all text before it, and that searched: a minute for 500 kB in pieces of 4 characters."""
+    reader = tool_calls.Reader(["f"])
+    found = reader.read("<tool_call>")
+    for _ in range(20_000):
+        found += reader.read(text)
+        assert len(reader._held) + len(reader._tail) < 2000
+    found += reader.end()
+    assert found == ["<tool_call>" + text * 20_000]
+
+
+def test_long_space_is_not_held_back() -> None:
+    reader = tool_calls.Reader(["f"])
+    found = [each for _ in range(5000) for each in reader.read(" ")]
+    assert len(reader._held) < 2000 and "".join(map(str, found)) + reader._held == " " * 5000
 
 
 def test_who_asks_for_one_call_gets_one(app: access.Guard) -> None:
