@@ -102,6 +102,16 @@ def run(
     return text
 
 
+def interrupt_on_signals() -> None:
+    """Makes SIGTERM and SIGHUP, which a closed terminal sends, raise KeyboardInterrupt as SIGINT does.
+
+    Programs that `run` has started then end too, and secrets are removed.
+    """
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(each) != signal.SIG_IGN:  # nohup
+            signal.signal(each, signal.default_int_handler)
+
+
 def _read(
     process: subprocess.Popen[bytes],
     name: str,

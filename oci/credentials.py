@@ -73,7 +73,7 @@ def login(host: str, config: pathlib.Path, environment: dict[str, str]) -> Login
     if entry := content.get("auths", {}).get(key):
         try:
             user, _, password = base64.b64decode(entry.get("auth", ""), validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError) as error:
+        except (binascii.Error, TypeError, UnicodeDecodeError) as error:
             raise CredentialsError(f"{key}: expected base64 of user:password as `auth`, found {error}") from None
         return Login(user, password, entry.get("identitytoken", ""))
     if helper := content.get("credHelpers", {}).get(key):
@@ -107,7 +107,15 @@ def files(environment: dict[str, str]) -> list[pathlib.Path]:
         for name, rest in _PLACES
         if environment.get(name)
     ]
-    return [path for path in dict.fromkeys(candidates) if path.is_file()]
+    return [path for path in dict.fromkeys(candidates) if _is_readable(path)]
+
+
+def _is_readable(path: pathlib.Path) -> bool:
+    """Whether there is a file. After `sudo -u` and `su`, variables name folders that another user closed."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def advice(repository: str, environment: dict[str, str]) -> str:
@@ -137,15 +145,16 @@ def _entry(repository: str, environment: dict[str, str]) -> dict[str, dict]:
     for path in files(environment):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
+            # First the helper for this host, as for Docker and podman: an entry may be older.
+            for key, helper in content.get("credHelpers", {}).items():
+                if _names(key, host, []):
+                    return {"credHelpers": {_key(host): helper}}
             for count in range(len(names), -1, -1):
                 for key, entry in content.get("auths", {}).items():
                     if _names(key, host, names[:count]) and (entry.get("auth") or entry.get("identitytoken")):
                         return {"auths": {_key(host): entry}}
-            for key, helper in content.get("credHelpers", {}).items():
-                if _names(key, host, []):
-                    return {"credHelpers": {_key(host): helper}}
             store = content.get("credsStore")
-        except (OSError, ValueError, AttributeError, TypeError) as error:
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
             raise CredentialsError(
                 f"{path}: expected credentials as `podman login` writes them, found {error}; remove it and log in again"
             ) from None

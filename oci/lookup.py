@@ -69,10 +69,7 @@ def tagged_digest(repository: str, tag: str, plain: bool, environment: dict[str,
         body = _get(url, "")
         if isinstance(body, urllib.error.HTTPError):
             if body.code == 401:
-                # The target of a redirect must not say where the password of the registry is sent.
-                if origin(body.url) != origin(url):
-                    raise LookupFailed(f"{host} redirects to {origin(body.url)[1]}, which wants a login: none is sent")
-                body = _get(url, _authorization(body, host, name, plain, environment))
+                body = _get(url, _authorization(body, url, host, name, plain, environment))
             if isinstance(body, urllib.error.HTTPError):
                 _check_that_it_says_free(body, host)
                 return None
@@ -101,7 +98,7 @@ def check_push(repository: str, plain: bool, environment: dict[str, str]) -> Non
         except urllib.error.HTTPError as error:
             if error.code != 401:
                 raise
-            authorization = _authorization(error, host, name, plain, environment, "pull,push")
+            authorization = _authorization(error, url, host, name, plain, environment, "pull,push")
             begun = _begin(url, authorization)
     except urllib.error.HTTPError as error:
         raise LookupFailed(f"response status code {error.code}: {', '.join(_codes(error)) or error.reason}") from None
@@ -197,6 +194,7 @@ def _check_that_it_says_free(answer: urllib.error.HTTPError, host: str) -> None:
 
 def _authorization(
     answer: urllib.error.HTTPError,
+    url: str,
     host: str,
     name: str,
     plain: bool,
@@ -206,8 +204,11 @@ def _authorization(
     """The Authorization header that a 401 asks for: Basic (RFC 7617) or Bearer (the distribution project's "token").
 
     Raises:
-        LookupFailed: there are no credentials, or the challenge is none of the two.
+        LookupFailed: there are no credentials, the challenge is none of the two, or it comes from elsewhere than `url`.
     """
+    # The target of a redirect must not say where the password of the registry is sent.
+    if origin(answer.url) != origin(url):
+        raise LookupFailed(f"{host} redirects to {origin(answer.url)[1]}, which wants a login: none is sent")
     scheme, _, rest = (answer.headers.get("WWW-Authenticate") or "").partition(" ")
     login = credentials.login(host, pathlib.Path(environment["DOCKER_CONFIG"], "config.json"), environment)
     basic = ""

@@ -481,7 +481,9 @@ def prepare(options: argparse.Namespace, expected: str) -> tuple[ReleasePage, st
         )
     head = check_checkout(pathlib.Path(environment["BUILD_WORKSPACE_DIRECTORY"]), tag)
     set_here = json.loads(options.settings.read_text())["release_repository"]
-    repository = options.repository or set_here or environment.get("GITHUB_REPOSITORY", "")
+    repository = options.repository
+    if repository is None:
+        repository = set_here or environment.get("GITHUB_REPOSITORY", "")
     if not _REPOSITORY.fullmatch(repository):
         raise Refused(
             f"repository: expected OWNER/REPO, found {repository or 'none'}. To name it: {_COMMAND} -- --repository"
@@ -584,8 +586,12 @@ def main() -> int:
         "--dry-run", action="store_true", help="check what this machine can, list the uploads, contact no host"
     )
     options = parser.parse_args()
+    programs.interrupt_on_signals()
     try:
         (publish if options.dist else check)(options)
+    except KeyboardInterrupt:
+        errors.tell("publish", f"interrupted; look at the release page, then run the same command again: {_COMMAND}")
+        return 130
     except Refused as refusal:
         errors.tell("publish", refusal)
         return 1

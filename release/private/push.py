@@ -18,7 +18,6 @@ import json
 import os
 import pathlib
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -491,7 +490,7 @@ def destinations(options: argparse.Namespace, open_files: contextlib.ExitStack) 
         credentials.CredentialsError: a file with credentials is unusable.
     """
     settings = json.loads(options.settings.read_text())
-    repository = check_repository(options.repository or settings["image_repository"])
+    repository = check_repository(settings["image_repository"] if options.repository is None else options.repository)
     images = [
         Image(name, layout, [(kind, path) for (of, kind), path in options.documents.items() if of == name])
         for name, layout in options.images.items()
@@ -616,8 +615,8 @@ def push(options: argparse.Namespace, open_files: contextlib.ExitStack) -> None:
                 # Again: another push may have set it since. What remains open is the moment between the two requests.
                 check_version_tags(registry, digest, [tag], options.version)
                 registry.tag(digest, tag)
-                registry.check_served(digest, tag)
                 options.tagged.append(f"{registry.repository}:{tag}")
+                registry.check_served(digest, tag)
     for _, digest, registry, tags in planned:
         print(f"{registry.repository}@{digest}")
         for tag in tags:
@@ -673,7 +672,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     options = parse()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    programs.interrupt_on_signals()
     options.tagged = []
     try:
         with contextlib.ExitStack() as open_files:

@@ -32,7 +32,7 @@ class RunError(Exception):
 
 
 def volume(text: str) -> tuple[str, str]:
-    """Parses HOST:CONTAINER; the folder must exist, because Docker would create it as root."""
+    """Parses HOST:CONTAINER[:OPTIONS]; the folder must exist, because Docker would create it as root."""
     outside, _, inside = text.partition(":")
     folder = arguments.user_path(outside).absolute()
     if not inside.startswith("/"):
@@ -100,7 +100,7 @@ def run_in_runc(runc: pathlib.Path, options: argparse.Namespace, image: oci_layo
             flush=True,
         )
     # Until the container runs, SIGTERM stops the unpacking.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    programs.interrupt_on_signals()
     rootless = os.geteuid() != 0
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="run-"))
     try:
@@ -164,7 +164,7 @@ def published_host(published: list[str]) -> str | None:
     """
     parsed = [text.rsplit(":", 2) for text in published]
     hosts = {words[0].strip("[]") if len(words) == 3 else "127.0.0.1" for words in parsed}
-    if len(hosts) > 1 or any(words[-1] != words[-2] for words in parsed):
+    if len(hosts) > 1 or "" in hosts or any(words[-1] != words[-2] for words in parsed):
         raise RunError(
             "runc alone gives a container this machine's network: expected --publish PORT:PORT, the same port twice,"
             f" and one address, found {', '.join(published)}. Install podman or docker, or pass --port to serve"
@@ -185,8 +185,10 @@ def container_config(
         process["user"] = {"uid": 0, "gid": 0}
         for ids in ("uidMappings", "gidMappings"):
             linux[ids] = [{"containerID": 0, "hostID": 0, "size": 1}]
-    for outside, inside in options.volume:
-        config["mounts"].append({"destination": inside, "type": "bind", "source": outside, "options": ["rbind", "rw"]})
+    for outside, words in options.volume:
+        inside, _, modes = words.partition(":")
+        mode = "ro" if "ro" in modes.split(",") else "rw"
+        config["mounts"].append({"destination": inside, "type": "bind", "source": outside, "options": ["rbind", mode]})
     linux["namespaces"] = [each for each in linux["namespaces"] if each["type"] != "network"]
     if host is None:
         linux["namespaces"].append({"type": "network"})

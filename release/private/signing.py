@@ -118,6 +118,8 @@ def check(options: argparse.Namespace, environment: dict[str, str]) -> None:
         SigningError: there is no key, or its password is known and wrong.
     """
     if options.unsigned:
+        if options.key:
+            raise SigningError("expected either --key or --unsigned, found both")
         return
     if "COSIGN_PASSWORD" not in environment and sys.stdin and sys.stdin.isatty():
         _reference(options, environment)

@@ -240,6 +240,18 @@ def test_a_password_goes_nowhere_that_a_redirect_names(server: Server, other: Se
     assert [path for path, _ in other.asked] == ["/blob"]
 
 
+def test_beginning_an_upload_sends_no_password_where_a_redirect_leads(
+    server: Server, other: Server, config: Config
+) -> None:
+    server.answer = lambda path, headers, body: (302, {"Location": f"http://{other.host}/upload"}, b"")
+    challenge = f'Bearer realm="http://{other.host}/token",service="x"'
+    other.answer = lambda path, headers, body: (401, {"WWW-Authenticate": challenge}, b"")
+    environment = config({"auths": {server.host: auth()}})
+    with pytest.raises(lookup.LookupFailed, match=f"{server.host} redirects to 127.0.0.1, which wants a login: none"):
+        lookup.check_push(f"{server.host}/team/x", True, environment)
+    assert [path for path, _ in other.asked] == ["/upload"]
+
+
 def test_nothing_encrypted_is_redirected_into_the_open(server: Server) -> None:
     request = urllib.request.Request("https://registry.example/v2/x/manifests/1")
     redirect = lookup._Redirects().redirect_request
@@ -263,7 +275,7 @@ def test_a_token_is_not_fetched_over_plain_http(config: Config) -> None:
     headers["WWW-Authenticate"] = 'Bearer realm="http://a.example/t"'
     answer = urllib.error.HTTPError("", 401, "", headers, None)
     with pytest.raises(lookup.LookupFailed, match="credential not found"):
-        lookup._authorization(answer, "b.example", "x", False, config({"auths": {"b.example": auth()}}))
+        lookup._authorization(answer, "", "b.example", "x", False, config({"auths": {"b.example": auth()}}))
 
 
 def found(repository: str, environment: dict[str, str]) -> Login | None:
@@ -296,6 +308,39 @@ def test_a_credential_helper_is_asked(
         f"[ \"$(cat)\" = r.example ] && echo '{printed}'\nexit {int(expected is None)}",
     )
     assert found("r.example/x", environment) == expected
+
+
+def test_a_helper_for_the_host_comes_before_an_older_login(config: Config, tmp_path: pathlib.Path) -> None:
+    """As for Docker and podman. `gcloud auth configure-docker` leaves the token of an earlier login in the file."""
+    environment = config({"auths": {"r.example": auth("old")}, "credHelpers": {"r.example": "test"}})
+    write_helper(tmp_path, """echo '{"Username": "me", "Secret": "fresh"}'""")
+    assert found("r.example/x", environment) == Login("me", "fresh")
+
+
+@pytest.mark.parametrize("spoilt", [{"auth": 5}, {"auth": "%"}, {"auth": "/w=="}])
+def test_a_login_that_is_none_is_an_error(config: Config, spoilt: dict[str, object]) -> None:
+    with pytest.raises(CredentialsError, match="expected base64 of user:password"):
+        found("r.example/x", config({"auths": {"r.example": spoilt}}))
+
+
+def test_a_file_of_brackets_is_an_error(config: Config, tmp_path: pathlib.Path) -> None:
+    environment = config({}) | {"REGISTRY_AUTH_FILE": str(tmp_path / "auth.json")}
+    (tmp_path / "auth.json").write_text("[" * 100_000)
+    with pytest.raises(CredentialsError, match="auth.json: expected credentials as `podman login` writes them"):
+        found("r.example/x", environment)
+
+
+def test_a_folder_of_another_user_has_no_logins(
+    config: Config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sudo -u` keeps XDG_RUNTIME_DIR."""
+
+    def closed(path: pathlib.Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    environment = config({"auths": {"r.example": auth()}})
+    monkeypatch.setattr(pathlib.Path, "is_file", closed)
+    assert found("r.example/x", environment) is None
 
 
 def test_a_helper_that_fails_is_an_error_without_the_secret(config: Config, tmp_path: pathlib.Path) -> None:

@@ -4,11 +4,13 @@ and say what is missing.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import types
 from typing import Any
 
 import pytest
@@ -206,6 +208,23 @@ def test_what_is_published_with_runc_listens_on_loopback_unless_told_otherwise(
     ports: list[str], host: str | None
 ) -> None:
     assert run.published_host(ports) == host
+
+
+@pytest.mark.parametrize("ports", [[":80:80"], ["80:80", ":81:81"]])
+def test_an_empty_address_does_not_publish_to_everyone(ports: list[str]) -> None:
+    """`--publish $ADDRESS:80:80` without the variable."""
+    with pytest.raises(run.RunError, match="and one address, found"):
+        run.published_host(ports)
+
+
+@pytest.mark.parametrize(("text", "mode"), [("", "rw"), (":ro", "ro"), (":Z,ro", "ro"), (":rw", "rw")])
+def test_a_volume_may_be_read_only_in_runc(machine: Machine, text: str, mode: str) -> None:
+    (machine.folder / "models").mkdir()
+    options = argparse.Namespace(command=["x"], volume=[run.volume(f"{machine.folder}/models:/workspace{text}")])
+    image = types.SimpleNamespace(config={"config": {}})
+    config: dict[str, Any] = {"process": {"env": []}, "linux": {"namespaces": []}, "mounts": []}
+    (mount,) = run.container_config(config, image, options, False, None)["mounts"]  # type: ignore[arg-type]
+    assert (mount["destination"], mount["options"]) == ("/workspace", ["rbind", mode])
 
 
 def test_run_loads_an_image_that_the_engine_does_not_have_and_gives_its_exit_status(machine: Machine) -> None:

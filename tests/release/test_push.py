@@ -569,7 +569,7 @@ def test_a_tool_that_does_not_end_is_stopped_and_not_tried_again(release: Releas
     assert (tmp_path / "tries").read_text() == "again\n"
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_push_leaves_no_tag(release: Release, server: Proxy, sent: signal.Signals) -> None:
     server.faults.append(Fault("PUT", "uploads/", "stall"))
     repository = f"{server.host}/team/small"
