@@ -28,29 +28,31 @@ const int32_t* Integers(TensorView tensor, const char* what) {
 }
 
 // One sequence of a batch: its rows of queries, and where a head's keys and values are.
-template <typename T, typename Find>
+template <typename T, typename Count, typename Find>
 void AttendSequences(int64_t sequences, const int32_t* query_starts, TensorView q, TensorView out, TensorView lse,
-                     int64_t key_heads, bool causal, float scale, const Find& find) {
+                     int64_t key_heads, bool causal, float scale, const Count& count, const Find& find) {
   const Kernels& kernels = Chosen();
   int64_t heads = q.size(1), size = q.size(2), group = heads / key_heads;
   struct Task {
     int64_t sequence, head, row;
   };
   std::vector<Task> tasks;
+  double operations = 0;
   for (int64_t sequence = 0; sequence < sequences; ++sequence) {
     int64_t rows = query_starts ? query_starts[sequence + 1] - query_starts[sequence] : 1;
+    operations += 2.0 * rows * heads * size * count(sequence);
     for (int64_t row = 0; row < rows; row += kRowsPerTask)
       for (int64_t head = 0; head < key_heads; ++head) tasks.push_back({sequence, head, row});
   }
   // The last rows of a sequence see most keys: begin with them, so that no thread is left with a long one.
   std::reverse(tasks.begin(), tasks.end());
-  Parallel(tasks.size(), [&](int64_t index) {
+  Parallel(tasks.size(), operations, [&](int64_t index) {
     Task task = tasks[index];
     int64_t start = query_starts ? query_starts[task.sequence] : task.sequence;
     int64_t rows = query_starts ? query_starts[task.sequence + 1] - start : 1;
     static thread_local std::vector<const T*> keys, values;
     find(task.sequence, task.head, &keys, &values);
-    int64_t first = start + task.row, count = keys.size();
+    int64_t first = start + task.row, seen = keys.size();
     Attention<T> attention;
     attention.queries = static_cast<const T*>(Data(q)) + (first * heads + task.head * group) * size;
     attention.out = static_cast<T*>(Data(out)) + (first * heads + task.head * group) * size;
@@ -62,8 +64,8 @@ void AttendSequences(int64_t sequences, const int32_t* query_starts, TensorView 
     attention.lse_stride = heads;
     attention.keys = keys.data();
     attention.values = values.data();
-    attention.count = count;
-    attention.visible = count - rows + task.row + 1;
+    attention.count = seen;
+    attention.visible = seen - rows + task.row + 1;
     attention.causal = causal;
     attention.scale = scale;
     if constexpr (sizeof(T) == 4)
@@ -100,13 +102,17 @@ void Paged(TensorView q, const int32_t* query_starts, TensorView pages, TensorVi
   // With a sliding window: the length of the last page, the first position of the window, the size of the sink.
   bool window = lengths.ndim() == 2;
   const T* memory = static_cast<const T*>(Data(pages));
+  auto count = [=](int64_t sequence) -> int64_t {
+    int64_t used = starts[sequence + 1] - starts[sequence];
+    int64_t hidden = window ? length[batch + sequence] - length[2 * batch + sequence] : 0;
+    return used == 0 ? 0 : (used - 1) * page_size + length[sequence] - hidden;
+  };
   auto find = [=](int64_t sequence, int64_t head, std::vector<const T*>* keys, std::vector<const T*>* values) {
-    int64_t begin = starts[sequence], used = starts[sequence + 1] - begin;
+    int64_t begin = starts[sequence];
     int64_t offset = window ? length[batch + sequence] : 0, sink = window ? length[2 * batch + sequence] : 0;
-    int64_t count = used == 0 ? 0 : (used - 1) * page_size + length[sequence] - offset + sink;
-    keys->resize(count);
-    values->resize(count);
-    for (int64_t i = 0; i < count; ++i) {
+    keys->resize(count(sequence));
+    values->resize(keys->size());
+    for (int64_t i = 0; i < static_cast<int64_t>(keys->size()); ++i) {
       int64_t position = i < sink || !window ? i : i - sink + offset;
       int64_t page = numbers[begin + position / page_size];
       const T* key = memory + ((page * 2 * heads + head) * page_size + position % page_size) * size;
@@ -114,7 +120,7 @@ void Paged(TensorView q, const int32_t* query_starts, TensorView pages, TensorVi
       (*values)[i] = key + heads * page_size * size;
     }
   };
-  AttendSequences<T>(batch, query_starts, q, out, lse, heads, causal, scale, find);
+  AttendSequences<T>(batch, query_starts, q, out, lse, heads, causal, scale, count, find);
 }
 
 void Decode(TensorView q, TensorView pages, TensorView page_starts, TensorView page_numbers, TensorView lengths,
@@ -146,18 +152,19 @@ void Dense(TensorView q, TensorView query_starts, TensorView k, TensorView v, Te
   const int32_t* starts = Integers(key_starts, "kv_indptr");
   int64_t heads = k.size(1), size = k.size(2);
   const T *key_memory = static_cast<const T*>(Data(k)), *value_memory = static_cast<const T*>(Data(v));
+  auto count = [=](int64_t sequence) -> int64_t { return starts[sequence + 1] - starts[sequence]; };
   auto find = [=](int64_t sequence, int64_t head, std::vector<const T*>* keys, std::vector<const T*>* values) {
-    int64_t begin = starts[sequence], count = starts[sequence + 1] - begin;
-    keys->resize(count);
-    values->resize(count);
-    for (int64_t i = 0; i < count; ++i) {
+    int64_t begin = starts[sequence];
+    keys->resize(count(sequence));
+    values->resize(keys->size());
+    for (int64_t i = 0; i < static_cast<int64_t>(keys->size()); ++i) {
       int64_t place = ((begin + i) * heads + head) * size;
       (*keys)[i] = key_memory + place;
       (*values)[i] = value_memory + place;
     }
   };
   AttendSequences<T>(key_starts.size(0) - 1, Integers(query_starts, "q_indptr"), q, out, lse, heads, causal, scale,
-                     find);
+                     count, find);
 }
 
 void Ragged(TensorView q, TensorView query_starts, TensorView k, TensorView v, TensorView key_starts,

@@ -86,7 +86,8 @@ constexpr int64_t kTask = 64;
 template <typename Pack>
 void MultiplyPanels(const Kernels& kernels, const float* x, int64_t rows, int64_t depth, int64_t columns, float* out,
                     const Pack& pack) {
-  Parallel((columns + kernels.columns - 1) / kernels.columns, [&](int64_t task) {
+  double operations = static_cast<double>(rows) * depth * columns;
+  Parallel((columns + kernels.columns - 1) / kernels.columns, operations, [&](int64_t task) {
     int64_t begin = task * kernels.columns, count = std::min<int64_t>(kernels.columns, columns - begin);
     static thread_local std::vector<float> panel;
     panel.resize(depth * kernels.columns);
@@ -142,7 +143,8 @@ void MatmulQ4(TensorView x_tensor, TensorView weights_tensor, TensorView scales_
       kernels.quantize(rows + row * x.columns, groups,
                        {quantized.values + row * size * 2, quantized.scales + row * lanes,
                         quantized.zeros + row * lanes});
-    Parallel((weights.rows + kTask - 1) / kTask, [&](int64_t task) {
+    double operations = static_cast<double>(x.rows) * x.columns * weights.rows;
+    Parallel((weights.rows + kTask - 1) / kTask, operations, [&](int64_t task) {
       int64_t begin = task * kTask, end = std::min(begin + kTask, weights.rows);
       dot(quantized, x.rows, words, scale, groups, begin, end, result, out.columns);
     });
@@ -177,7 +179,8 @@ void Matmul(TensorView x_tensor, TensorView weights_tensor, TensorView out_tenso
                      });
       return;
     }
-    Parallel((weights.rows + kTask - 1) / kTask, [&](int64_t task) {
+    double operations = static_cast<double>(x.rows) * x.columns * weights.rows;
+    Parallel((weights.rows + kTask - 1) / kTask, operations, [&](int64_t task) {
       int64_t begin = task * kTask, end = std::min(begin + kTask, weights.rows);
       dot(rows, x.rows, data, depth, begin, end, result, out.columns);
     });

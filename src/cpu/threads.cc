@@ -1,0 +1,137 @@
+#include "src/cpu/threads.h"
+
+#include <tvm/ffi/function.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace mlc_bazel {
+namespace cpu {
+namespace {
+
+// Sums of products that one thread computes in less time than another needs to notice.
+constexpr double kLittle = 1e5;
+
+// How long a thread looks for the next call before it sleeps: about 50 microseconds, more than passes between two calls.
+constexpr int kLooks = 2000;
+
+inline void Pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+class Threads {
+ public:
+  Threads() {
+    // $TVM_NUM_THREADS, or as many as there are cores.
+    int threads = tvm::ffi::Function::GetGlobalRequired("runtime.NumThreads")().cast<int>();
+    helpers_ = std::max(threads - 1, 0);
+    for (int i = 0; i < helpers_; ++i) std::thread([this] { Help(); }).detach();
+  }
+
+  void Run(int64_t count, const std::function<void(int64_t)>& work) {
+    std::unique_lock<std::mutex> only(caller_, std::try_to_lock);
+    if (!only.owns_lock() || helpers_ == 0 || count >= kMostIndices) {
+      for (int64_t index = 0; index < count; ++index) work(index);
+      return;
+    }
+    work_ = &work;
+    error_ = nullptr;
+    done_.store(0, std::memory_order_relaxed);
+    count_.store(count, std::memory_order_relaxed);
+    uint64_t call = ++calls_;
+    // Publishes what is above. Helpers that are late find no index left, or another call.
+    next_.store(call * kMostIndices, std::memory_order_seq_cst);
+    if (asleep_.load(std::memory_order_seq_cst) > 0) {
+      std::lock_guard<std::mutex> lock(sleep_);
+      wake_.notify_all();
+    }
+    Take(call);
+    while (done_.load(std::memory_order_acquire) < count) Pause();
+    if (error_) std::rethrow_exception(error_);
+  }
+
+ private:
+  static constexpr int64_t kMostIndices = int64_t{1} << 32;
+
+  // Works on indices of a call until there is none.
+  void Take(uint64_t call) {
+    uint64_t next = next_.load(std::memory_order_acquire);
+    for (;;) {
+      // The count belongs to the call that `next` names if that has not changed when the index is taken.
+      if (next / kMostIndices != call) return;
+      int64_t index = next % kMostIndices;
+      if (index >= count_.load(std::memory_order_relaxed)) return;
+      if (!next_.compare_exchange_weak(next, next + 1, std::memory_order_acq_rel)) continue;
+      // Until this one is done, the caller waits, and the work exists.
+      try {
+        (*work_)(index);
+      } catch (...) {
+        std::lock_guard<std::mutex> lock(sleep_);
+        if (!error_) error_ = std::current_exception();
+      }
+      done_.fetch_add(1, std::memory_order_acq_rel);
+      next = next_.load(std::memory_order_acquire);
+    }
+  }
+
+  void Help() {
+    uint64_t seen = 0;
+    for (;;) {
+      uint64_t call = next_.load(std::memory_order_acquire) / kMostIndices;
+      for (int look = 0; call == seen && look < kLooks; ++look) {
+        Pause();
+        call = next_.load(std::memory_order_acquire) / kMostIndices;
+      }
+      if (call == seen) {
+        std::unique_lock<std::mutex> lock(sleep_);
+        asleep_.fetch_add(1, std::memory_order_seq_cst);
+        wake_.wait(lock, [&] { return next_.load(std::memory_order_seq_cst) / kMostIndices != seen; });
+        asleep_.fetch_sub(1, std::memory_order_relaxed);
+        continue;
+      }
+      seen = call;
+      Take(call);
+    }
+  }
+
+  std::mutex caller_;
+  int helpers_ = 0;
+  uint64_t calls_ = 0;
+  const std::function<void(int64_t)>* work_ = nullptr;
+  std::exception_ptr error_;
+  std::mutex sleep_;
+  std::condition_variable wake_;
+  std::atomic<int> asleep_{0};
+  // Of the current call: its indices, how many are done, and its number with the next index.
+  alignas(64) std::atomic<int64_t> count_{0};
+  alignas(64) std::atomic<int64_t> done_{0};
+  alignas(64) std::atomic<uint64_t> next_{0};
+};
+
+}  // namespace
+
+void Parallel(int64_t count, double operations, const std::function<void(int64_t)>& work) {
+  if (count > 1 && operations > kLittle) {
+    // Never destroyed: its threads end with the process.
+    static Threads& threads = *new Threads();
+    threads.Run(count, work);
+  } else {
+    for (int64_t index = 0; index < count; ++index) work(index);
+  }
+}
+
+}  // namespace cpu
+}  // namespace mlc_bazel
