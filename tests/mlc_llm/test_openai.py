@@ -272,7 +272,12 @@ def test_choices_are_requests_of_their_own(app: access.Guard) -> None:
 def test_health_is_answered_between_two_prompts(app: access.Guard, monkeypatch: pytest.MonkeyPatch) -> None:
     """All prompts of a request were parsed and tokenized one after the other: 17 s in which nobody was answered."""
     events: list[str] = []
-    served().tokenizer = SimpleNamespace(encode=lambda text: events.append("prompt") or [1], decode=str)
+
+    def encode(_: str) -> list[int]:
+        events.append("prompt")
+        return [1]
+
+    served().tokenizer = SimpleNamespace(encode=encode, decode=str)
     served().together = 5
     served().state = engine_base.EngineState(False)
 
@@ -291,7 +296,12 @@ def test_health_is_answered_between_two_prompts(app: access.Guard, monkeypatch: 
 
 def test_prompts_behind_one_that_is_refused_are_not_read(app: access.Guard) -> None:
     encoded: list[str] = []
-    served().tokenizer = SimpleNamespace(encode=lambda text: encoded.append(text) or [1] * 10_000, decode=str)
+
+    def encode(text: str) -> list[int]:
+        encoded.append(text)
+        return [1] * 10_000
+
+    served().tokenizer = SimpleNamespace(encode=encode, decode=str)
     assert ask(app, COMPLETION, "POST", JSON, request(COMPLETION, prompt=["x"] * 100))[0] == 400
     assert len(encoded) < 5
 

@@ -23,8 +23,8 @@ STORED, MAX_PERPLEXITY, TOLERANCE = {
     "q4f32_1": (q4f32_1, 1.55, 1e-2),
 }[QUANTIZATION]
 """What the conversion makes of weights, how much larger the perplexity may be than with the file's, and how far logits,
-which are as large as 34, may be from the reference's. Seen: 1.1e-4, and 6.3e-3 with 4-bit weights, where activations are
-rounded to 16 bits; the wrong references of the last test are off by at least 3e-2.
+which are as large as 34, may be from the reference's. Seen: 1.1e-4, and 6.3e-3 with 4-bit weights, where activations
+are rounded to 16 bits; the wrong references of the last test are off by at least 3e-2.
 """
 
 
