@@ -134,7 +134,10 @@ def _read(
         selector.register(process.stdout, selectors.EVENT_READ)
         selector.register(process.stderr, selectors.EVENT_READ)
         while selector.get_map():
-            ready = selector.select(max(0, end - time.monotonic()))
+            ended = process.poll() is not None
+            ready = selector.select(0.1 if ended else min(0.1, max(0, end - time.monotonic())))
+            if not ready and ended and not _has_children(process):
+                break  # A daemon that it left behind, such as a helper's agent, holds the pipes.
             if time.monotonic() >= end:
                 raise late
             for key, _ in ready:
@@ -156,6 +159,17 @@ def _read(
     except subprocess.TimeoutExpired:
         raise late from None
     return bytes(output), bytes(messages)
+
+
+def _has_children(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process that has ended left others in its group, as a wrapper does. Daemons have their own."""
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _stop(process: subprocess.Popen[bytes], *, group: bool) -> None:

@@ -106,3 +106,11 @@ def test_one_that_is_not_there_is_refused(tmp_path: pathlib.Path) -> None:
 
 def test_one_that_does_not_read_what_it_is_given_answers() -> None:
     assert programs.run(python("pass"), given="x") == ""
+
+
+def test_one_that_leaves_a_daemon_behind_has_answered() -> None:
+    """A credential helper may start an agent, which keeps the helper's output open."""
+    text = "import subprocess; print('answer', flush=True); subprocess.Popen(['sleep', '600'], start_new_session=True)"
+    started = time.monotonic()
+    assert programs.run(python(text)) == "answer\n"
+    assert time.monotonic() - started < 60
