@@ -206,7 +206,7 @@ def langchain(server: Server) -> ChatOpenAI:
         http_client=checked_client(),
         max_retries=0,
         temperature=0,
-        max_completion_tokens=60,
+        max_completion_tokens=400,
     )
 
 
@@ -264,7 +264,7 @@ def llama(server: Server, monkeypatch: pytest.MonkeyPatch) -> LlamaOpenAI:
         http_client=checked_client(),
         max_retries=0,
         temperature=0,
-        max_tokens=60,
+        max_tokens=400,
         timeout=PATIENCE,
     )
 
