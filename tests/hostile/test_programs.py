@@ -110,7 +110,8 @@ def test_one_that_does_not_read_what_it_is_given_answers() -> None:
 
 def test_one_that_leaves_a_daemon_behind_has_answered() -> None:
     """A credential helper may start an agent, which keeps the helper's output open."""
-    text = "import subprocess; print('answer', flush=True); subprocess.Popen(['sleep', '600'], start_new_session=True)"
+    daemon = f"subprocess.Popen({python('import time; time.sleep(600)')!r}, start_new_session=True)"
+    text = f"import subprocess; print('answer', flush=True); {daemon}"
     started = time.monotonic()
     assert programs.run(python(text)) == "answer\n"
     assert time.monotonic() - started < 60
