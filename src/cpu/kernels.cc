@@ -204,7 +204,7 @@ inline Scales Spread(const Scale* scales, int groups) {
 #endif
 }
 
-// Of an integer: more than these would overflow a lane's sum in 16 bits of AVX2.
+// Of an integer: its high byte is rounded, and must fit too.
 constexpr float kMostInteger = 127 * 256;
 
 void Quantize(const float* x, int64_t groups, Quantized out) {

@@ -1,5 +1,5 @@
-// Matrix products for one instruction set. kernels.cc is compiled once for each, and matmul.cc chooses one when it is
-// loaded.
+// Matrix products and attention for one instruction set. kernels.cc is compiled once for each, and chosen.cc chooses one
+// when it is loaded.
 #ifndef MLC_BAZEL_CPU_KERNELS_H_
 #define MLC_BAZEL_CPU_KERNELS_H_
 
@@ -16,7 +16,7 @@ constexpr int kGroup = 32;
 constexpr int kZero = 7;
 
 // Rows of activations as integers of 16 bits in two bytes, made by Kernels::quantize, in the layout of the kernels that
-// read them. Instructions multiply bytes; one byte alone, as in llama.cpp, would move logits by several percent.
+// read them. Instructions multiply bytes; one byte alone, as in llama.cpp, would move logits by three percent.
 struct Quantized {
   int8_t* values;  // steps * 64 * groups_per_step of each row: the high bytes of a step, then its low ones, with a sign
   float* scales;   // steps * 8 * groups_per_step of each row: the group's scale, for each lane
