@@ -1,4 +1,4 @@
-// Matrix products and attention for one instruction set. kernels.cc is compiled once for each, and chosen.cc chooses one
+// What models compute, for one instruction set. kernels.cc is compiled once for each, and chosen.cc chooses one
 // when it is loaded.
 #ifndef MLC_BAZEL_CPU_KERNELS_H_
 #define MLC_BAZEL_CPU_KERNELS_H_
@@ -15,12 +15,14 @@ constexpr int kGroup = 32;
 // Of the four bits of a weight: the value is (bits - kZero) * scale.
 constexpr int kZero = 7;
 
-// Rows of activations as integers of 16 bits in two bytes, made by Kernels::quantize, in the layout of the kernels that
-// read them. Instructions multiply bytes; one byte alone, as in llama.cpp, would move logits by three percent.
+// Rows of activations as integers of 16 bits in two bytes, made by Kernels::quantize. Instructions multiply bytes; one byte
+// alone, as in llama.cpp, would move logits by three percent. Groups follow each other, each with all rows.
 struct Quantized {
-  int8_t* values;  // steps * 64 * groups_per_step of each row: the high bytes of a step, then its low ones, with a sign
-  float* scales;   // steps * 8 * groups_per_step of each row: the group's scale, for each lane
-  int32_t* zeros;  // as many: -kZero * the sum of the values that a lane adds
+  // [groups][rows][4][16]: the high bytes of the even positions of a group, those of the odd ones, and their low bytes,
+  // with a sign.
+  int8_t* values;
+  float* scales;   // [groups][rows]
+  int32_t* zeros;  // [groups][rows]: -kZero * the sum of the integers
 };
 
 template <typename T>
@@ -48,20 +50,18 @@ constexpr float kNothing = -5e4f;
 
 struct Kernels {
   const char* name;
-  // Groups that a step of dot_q4 reads; a row has ceil(groups / groups_per_step) steps.
-  int groups_per_step;
   // Columns of a panel.
   int columns;
 
-  // Makes integers of one row.
-  void (*quantize)(const float* x, int64_t groups, Quantized out);
+  // Makes integers of one row, x[groups * kGroup], of which `out` has `rows`.
+  void (*quantize)(const float* x, int64_t groups, int64_t row, int64_t rows, Quantized out);
 
   // out[m * ldo + n] = sum over k of x[m, k] * weight[n, k], for all m < rows and begin <= n < end.
   // weights: [N, groups * 4] words of eight weights, the first in the lowest bits; scales: [N, groups].
-  void (*dot_q4_f32)(Quantized x, int64_t rows, const uint32_t* weights, const float* scales, int64_t groups,
-                     int64_t begin, int64_t end, float* out, int64_t ldo);
-  void (*dot_q4_f16)(Quantized x, int64_t rows, const uint32_t* weights, const uint16_t* scales, int64_t groups,
-                     int64_t begin, int64_t end, float* out, int64_t ldo);
+  void (*multiply_q4_f32)(Quantized x, int64_t rows, const uint32_t* weights, const float* scales, int64_t groups,
+                          int64_t begin, int64_t end, float* out, int64_t ldo);
+  void (*multiply_q4_f16)(Quantized x, int64_t rows, const uint32_t* weights, const uint16_t* scales, int64_t groups,
+                          int64_t begin, int64_t end, float* out, int64_t ldo);
 
   // The same with weights [N, depth].
   void (*dot_f32)(const float* x, int64_t rows, const float* weights, int64_t depth, int64_t begin, int64_t end,
@@ -70,9 +70,6 @@ struct Kernels {
                   float* out, int64_t ldo);
 
   // Copies `count` rows of weights, at most `columns`, into panel[depth][columns]; the missing ones become 0.
-  void (*pack_q4_f32)(const uint32_t* weights, const float* scales, int64_t groups, int64_t count, float* panel);
-  void (*pack_q4_f16)(const uint32_t* weights, const uint16_t* scales, int64_t groups, int64_t count, float* panel);
-
   void (*pack_f32)(const float* weights, int64_t depth, int64_t count, float* panel);
   void (*pack_f16)(const uint16_t* weights, int64_t depth, int64_t count, float* panel);
 
@@ -83,6 +80,16 @@ struct Kernels {
   // Attention of some query rows to the keys of one head of a sequence, with `group` query heads for each row.
   void (*attend_f32)(const Attention<float>& attention);
   void (*attend_f16)(const Attention<uint16_t>& attention);
+
+  // Of one row. weight: [count].
+  void (*rms_norm)(const float* x, const float* weight, int64_t count, float epsilon, float* out);
+
+  // out = activation(gate) * up; gelu is its approximation by tanh.
+  void (*silu_multiply)(const float* gate, const float* up, int64_t count, float* out);
+  void (*gelu_multiply)(const float* gate, const float* up, int64_t count, float* out);
+
+  // out = exp(x * factor) / the sum of them.
+  void (*softmax)(const float* x, int64_t count, float factor, float* out);
 
   void (*from_f16)(const uint16_t* from, int64_t count, float* to);
   void (*to_f16)(const float* from, int64_t count, uint16_t* to);

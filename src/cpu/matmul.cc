@@ -20,22 +20,6 @@ namespace {
 
 using tvm::ffi::TensorView;
 
-bool IsFloat(DLDataType type, int bits) { return type.code == kDLFloat && type.bits == bits && type.lanes == 1; }
-
-// A matrix in memory: all dimensions but the last are rows.
-struct Matrix {
-  Matrix(TensorView tensor, const char* what)
-      : data(Data(tensor)), type(tensor.dtype()) {
-    TVM_FFI_CHECK(tensor.ndim() >= 1 && tensor.IsContiguous() && tensor.device().device_type == kDLCPU, ValueError)
-        << what << ": expected a contiguous tensor on the CPU with one dimension or more";
-    for (int i = 0; i + 1 < tensor.ndim(); ++i) rows *= tensor.size(i);
-    columns = tensor.size(tensor.ndim() - 1);
-  }
-  void* data;
-  DLDataType type;
-  int64_t rows = 1, columns = 0;
-};
-
 void CheckFloat(const Matrix& matrix, const char* what) {
   TVM_FFI_CHECK(IsFloat(matrix.type, 32) || IsFloat(matrix.type, 16), TypeError)
       << what << ": expected float32 or float16";
@@ -79,8 +63,8 @@ void CheckWords(const Matrix& weights, const Matrix& scales) {
       << weights.columns << "]";
 }
 
-// Columns of the result that a thread takes at a time: few enough to share, a multiple of all kernels' blocks.
-constexpr int64_t kTask = 64;
+// Columns of the result that a thread takes at a time: few enough to share evenly, a multiple of all kernels' blocks.
+int64_t TaskColumns(int64_t columns) { return std::clamp<int64_t>(columns / 64 / 16 * 16, 16, 256); }
 
 // Multiplies many rows: pack(begin, count, panel) copies weights as floats.
 template <typename Pack>
@@ -97,12 +81,15 @@ void MultiplyPanels(const Kernels& kernels, const float* x, int64_t rows, int64_
 }
 
 // From so many rows on, panels cost less than reading the weights for each row.
-constexpr int64_t kManyRows = 6, kManyRowsQ4 = 16;
+constexpr int64_t kManyRows = 6;
+
+// Bytes of integers that are multiplied at a time, so that they stay in a core's cache.
+constexpr int64_t kCached = 1 << 19;
 
 /*! out[..., N] = x[..., K] * transpose(weights[N, K / 8] of 4 bits with scales[N, K / 32]).
  *
- * x and out are float32 or float16, weights uint32, scales float32 or float16. Where x has few rows, it is rounded to 16
- * bits in groups of 32, with a float32 scale.
+ * x and out are float32 or float16, weights uint32, scales float32 or float16. x is rounded to 16 bits in groups of 32,
+ * with a float32 scale.
  */
 void MatmulQ4(TensorView x_tensor, TensorView weights_tensor, TensorView scales_tensor, TensorView out_tensor) {
   const Kernels& kernels = Chosen();
@@ -119,40 +106,34 @@ void MatmulQ4(TensorView x_tensor, TensorView weights_tensor, TensorView scales_
   std::vector<float> copies;
   const float* rows = AsFloats(kernels, x, &copies);
   Output output(kernels, out);
-  float* result = output.data();
   const uint32_t* words = static_cast<const uint32_t*>(weights.data);
-  auto multiply = [&](auto* scale, auto dot, auto pack) {
-    if (x.rows >= kManyRowsQ4) {
-      MultiplyPanels(kernels, rows, x.rows, x.columns, weights.rows, result,
-                     [&](int64_t begin, int64_t count, float* panel) {
-                       pack(words + begin * groups * 4, scale + begin * groups, groups, count, panel);
-                     });
-      return;
-    }
-    int64_t steps = (groups + kernels.groups_per_step - 1) / kernels.groups_per_step;
-    int64_t size = steps * kGroup * kernels.groups_per_step, lanes = size / 4;
-    // Kept between calls: allocating takes longer than a small product.
-    static thread_local std::vector<int8_t> values;
-    static thread_local std::vector<float> row_scales;
-    static thread_local std::vector<int32_t> zeros;
-    values.resize(x.rows * size * 2);
-    row_scales.resize(x.rows * lanes);
-    zeros.resize(x.rows * lanes);
+  // Kept between calls: allocating takes longer than a small product.
+  static thread_local std::vector<int8_t> values;
+  static thread_local std::vector<float> row_scales;
+  static thread_local std::vector<int32_t> zeros;
+  const int64_t most = std::clamp<int64_t>(kCached / std::max<int64_t>(x.columns * 2, 1), 1, x.rows);
+  values.resize(most * x.columns * 2);
+  row_scales.resize(most * groups);
+  zeros.resize(most * groups);
+  for (int64_t first = 0; first < x.rows; first += most) {
+    const int64_t count = std::min(most, x.rows - first);
     Quantized quantized{values.data(), row_scales.data(), zeros.data()};
-    for (int64_t row = 0; row < x.rows; ++row)
-      kernels.quantize(rows + row * x.columns, groups,
-                       {quantized.values + row * size * 2, quantized.scales + row * lanes,
-                        quantized.zeros + row * lanes});
-    double operations = static_cast<double>(x.rows) * x.columns * weights.rows;
-    Parallel((weights.rows + kTask - 1) / kTask, operations, [&](int64_t task) {
-      int64_t begin = task * kTask, end = std::min(begin + kTask, weights.rows);
-      dot(quantized, x.rows, words, scale, groups, begin, end, result, out.columns);
+    Parallel(count, static_cast<double>(count) * x.columns, [&](int64_t row) {
+      kernels.quantize(rows + (first + row) * x.columns, groups, row, count, quantized);
     });
-  };
-  if (IsFloat(scales.type, 32))
-    multiply(static_cast<const float*>(scales.data), kernels.dot_q4_f32, kernels.pack_q4_f32);
-  else
-    multiply(static_cast<const uint16_t*>(scales.data), kernels.dot_q4_f16, kernels.pack_q4_f16);
+    float* result = output.data() + first * out.columns;
+    double operations = static_cast<double>(count) * x.columns * weights.rows;
+    const int64_t width = TaskColumns(weights.rows);
+    Parallel((weights.rows + width - 1) / width, operations, [&](int64_t task) {
+      int64_t begin = task * width, end = std::min(begin + width, weights.rows);
+      if (IsFloat(scales.type, 32))
+        kernels.multiply_q4_f32(quantized, count, words, static_cast<const float*>(scales.data), groups, begin, end,
+                                result, out.columns);
+      else
+        kernels.multiply_q4_f16(quantized, count, words, static_cast<const uint16_t*>(scales.data), groups, begin, end,
+                                result, out.columns);
+    });
+  }
   output.Finish();
 }
 
@@ -180,8 +161,9 @@ void Matmul(TensorView x_tensor, TensorView weights_tensor, TensorView out_tenso
       return;
     }
     double operations = static_cast<double>(x.rows) * x.columns * weights.rows;
-    Parallel((weights.rows + kTask - 1) / kTask, operations, [&](int64_t task) {
-      int64_t begin = task * kTask, end = std::min(begin + kTask, weights.rows);
+    const int64_t width = TaskColumns(weights.rows);
+    Parallel((weights.rows + width - 1) / width, operations, [&](int64_t task) {
+      int64_t begin = task * width, end = std::min(begin + width, weights.rows);
       dot(rows, x.rows, data, depth, begin, end, result, out.columns);
     });
   };

@@ -23,6 +23,7 @@ from . import (
     compile_here,
     convert,
     cpu_kernels,
+    cpu_rotation,
     engine_watch,
     health,
     hub,
@@ -39,6 +40,7 @@ checkpoint_config.install()
 compile_here.install()
 convert.install()
 cpu_kernels.install()
+cpu_rotation.install()
 rotation.install()
 hub.install()
 engine_watch.install()

@@ -1,9 +1,9 @@
-"""Products and attention of models for CPUs: calls of this build's kernels (//src/cpu) instead of TVM's loops.
+"""What models for CPUs compute most: calls of this build's kernels (//src/cpu) instead of TVM's loops.
 
 At the pinned commit TVM schedules only products with one row for CPUs. All others, which are all of prefill and of
-batches, unpack a whole matrix of weights for each call and multiply it in plain loops on one thread, and attention is
-such loops too. `CpuKernels` replaces them in the graph, before they become TVM's kernels. Ours choose their instruction
-set when mlc-llm is loaded, so one library is fast on every CPU.
+batches, unpack a whole matrix of weights for each call and multiply it in plain loops on one thread. Attention is such
+loops too, and an exponential is a call of libm. `CpuKernels` replaces them in the graph, before they become TVM's
+kernels. Ours choose their instruction set when mlc-llm is loaded, so one library is fast on every CPU.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ from tvm.relax.frontend.nn.llm.kv_cache import RopeMode
 import tvm
 from tvm import relax, tirx
 
-MATMUL, MATMUL_Q4, TAKE_Q4 = (f"mlc_bazel.cpu.{name}" for name in ("matmul", "matmul_q4", "take_q4"))
+MATMUL, MATMUL_Q4, TAKE_Q4, RMS_NORM, SILU_MULTIPLY, GELU_MULTIPLY, SOFTMAX = (
+    f"mlc_bazel.cpu.{name}"
+    for name in ("matmul", "matmul_q4", "take_q4", "rms_norm", "silu_multiply", "gelu_multiply", "softmax")
+)
+
+ACTIVATIONS = {"relax.nn.silu": SILU_MULTIPLY, "relax.nn.gelu_tanh": GELU_MULTIPLY}
+"""Of gates: what multiplies their halves."""
 
 CREATE_CACHE = "vm.builtin.paged_attention_kv_cache_create"
 
@@ -54,6 +60,10 @@ class _Rewriter(expr_functor.PyExprMutator):  # type: ignore[misc]
             return self._product(call)
         if call.op == tvm.ir.Op.get("relax.take"):
             return self._rows(call)
+        if call.op == tvm.ir.Op.get("relax.nn.rms_norm"):
+            return self._norm(call)
+        if call.op == tvm.ir.Op.get("relax.multiply"):
+            return self._gate(call)
         if call.args and isinstance(call.args[0], relax.ExternFunc) and call.args[0].global_symbol == CREATE_CACHE:
             return self._cache(call)
         return call
@@ -116,9 +126,40 @@ class _Rewriter(expr_functor.PyExprMutator):  # type: ignore[misc]
         return relax.call_dps_packed(TAKE_Q4, relax.Tuple([*quantized, call.args[1]]), out_ty=call.ty)
 
 
+    def _norm(self, call: relax.Call) -> relax.Expr:
+        x, weight = call.args
+        axes = [int(axis) for axis in call.attrs.axes]
+        last = axes in ([-1], [x.ty.ndim - 1]) and weight.ty.ndim == 1
+        if not last or not all(_dtype(each) == "float32" for each in (x, weight, call)):
+            return call
+        epsilon = relax.prim_value(tirx.FloatImm("float64", float(call.attrs.epsilon)))
+        return relax.call_dps_packed(RMS_NORM, relax.Tuple([x, weight, epsilon]), out_ty=call.ty)
+
+    def _gate(self, call: relax.Call) -> relax.Expr:
+        """Replaces activation(first half) * second half."""
+        activated = self._bound(call.args[0])
+        name = ACTIVATIONS.get(getattr(getattr(activated, "op", None), "name", ""))
+        if name is None or _dtype(call) != "float32":
+            return call
+        first, second = (self._bound(each) for each in (activated.args[0], call.args[1]))
+        if not all(isinstance(each, relax.TupleGetItem) for each in (first, second)):
+            return call
+        if (first.index, second.index) != (0, 1) or not first.tuple_value.same_as(second.tuple_value):
+            return call
+        split = self._bound(first.tuple_value)
+        if not (isinstance(split, relax.Call) and split.op == tvm.ir.Op.get("relax.split")):
+            return call
+        whole = split.args[0]
+        halves = len(split.ty.fields) == 2 and int(split.attrs.axis) in (-1, whole.ty.ndim - 1)
+        width, half = whole.ty.shape[-1], call.ty.shape[-1]
+        if not (halves and all(isinstance(each, tirx.IntImm) for each in (width, half)) and int(width) == 2 * int(half)):
+            return call
+        return relax.call_dps_packed(name, relax.Tuple([whole]), out_ty=call.ty)
+
+
 @tvm.transform.module_pass(opt_level=0, name="CpuKernels")
 class CpuKernels:
-    """Replaces products with weights, looking up rows of quantized weights, and attention."""
+    """Replaces products with weights, looking up rows of quantized weights, attention, norms and gates."""
 
     def transform_module(self, module: tvm.IRModule, _: Any) -> tvm.IRModule:
         rewriter = _Rewriter(module)
@@ -128,15 +169,47 @@ class CpuKernels:
         return rewriter.builder_.get()
 
 
+@tvm.transform.module_pass(opt_level=0, name="AttachSoftmaxWithTemperature")
+class _AttachSoftmax:
+    """Adds softmax_with_temperature, which mlc-llm's sampler calls.
+
+    (logits: (b, 1, v) float32, temperatures: (b,) float32) -> probabilities: (b, 1, v) float32
+    """
+
+    def __init__(self, active: int | None) -> None:
+        self._active = active
+
+    def transform_module(self, module: tvm.IRModule, _: Any) -> tvm.IRModule:
+        builder = relax.BlockBuilder(module)
+        batch, vocabulary = tirx.Var("batch_size", "int64"), tirx.Var("vocab_size", "int64")
+        logits = relax.Var("logits", relax.TensorType([batch, 1, vocabulary], "float32"))
+        temperatures = relax.Var("temperature", relax.TensorType([batch], "float32"))
+        active = relax.prim_value(self._active or vocabulary)
+        with builder.function("softmax_with_temperature", params=[logits, temperatures]):
+            with builder.dataflow():
+                made = relax.call_dps_packed(
+                    SOFTMAX, relax.Tuple([logits, temperatures, active]), out_ty=logits.ty
+                )
+                result = builder.emit_output(made)
+            builder.emit_func_output(result)
+        return builder.get()
+
+
 def install() -> None:
-    """Adds the pass to mlc-llm's pipeline for CPUs."""
+    """Adds the passes to mlc-llm's pipeline for CPUs."""
     from mlc_llm.compiler_pass import pipeline
 
-    upstream = pipeline.FuseTransposeMatmul
+    products, softmax = pipeline.FuseTransposeMatmul, pipeline.AttachSoftmaxWithTemperature
 
-    def first() -> tvm.transform.Pass:
+    def fuse() -> tvm.transform.Pass:
         target = tvm.target.Target.current()
         own = [CpuKernels()] if target is not None and target.kind.name == "llvm" else []
-        return tvm.transform.Sequential([*own, upstream()])
+        return tvm.transform.Sequential([*own, products()])
 
-    pipeline.FuseTransposeMatmul = first
+    def attach(target: tvm.target.Target, metadata: dict[str, Any] | None = None) -> tvm.transform.Pass:
+        if target.kind.name != "llvm":
+            return softmax(target, metadata)
+        return _AttachSoftmax((metadata or {}).get("active_vocab_size"))
+
+    pipeline.FuseTransposeMatmul = fuse
+    pipeline.AttachSoftmaxWithTemperature = attach

@@ -59,6 +59,26 @@ def test_products_with_weights_of_four_bits(rows: int, columns: int, depth: int,
     np.testing.assert_allclose(out, expected, atol=tolerance, rtol=0)
 
 
+def test_more_rows_than_are_multiplied_at_a_time() -> None:
+    words, scales, values = weights(40, 4096, "float32")
+    x = np.random.default_rng(1).standard_normal((150, 4096)).astype("float32")
+    out = np.full((150, 40), np.nan, "float32")
+    cpu_kernels.call("matmul_q4", x, words, scales, out)
+    tolerance = 2**-16 * np.abs(x).max() * np.abs(values).sum(axis=1).max()
+    np.testing.assert_allclose(out, x.astype("float64") @ values.T, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_stays_none(value: float) -> None:
+    words, scales, _ = weights(8, 96, "float32")
+    x = np.ones((2, 96), "float32")
+    x[1, 40] = value
+    out = np.zeros((2, 8), "float32")
+    cpu_kernels.call("matmul_q4", x, words, scales, out)
+    assert np.isfinite(out[0]).all()
+    assert not np.isfinite(out[1]).any()
+
+
 @pytest.mark.parametrize("size", [1e-38, 1e-20, 1.0, 1e20, 1e30])
 def test_activations_of_any_size(size: float) -> None:
     words, scales, values = weights(8, 64, "float32")

@@ -91,6 +91,7 @@ def test_holds_only_upstreams_files_and_ours(wheel: Wheel, upstream: dict[str, b
         "connections",
         "convert",
         "cpu_kernels",
+        "cpu_rotation",
         "engine_watch",
         "health",
         "home",
