@@ -19,13 +19,15 @@ _CUDA_OPT = "flashinfer=0;cublas_gemm=0;faster_transformer=0;cutlass=0;cudagraph
 def _llvm(mcpu):
     return {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": mcpu}
 
-def cpu_target(mcpu = "x86-64-v3"):
+def cpu_target(mcpu = "x86-64-v2"):
     """A Linux CPU to compile for, for `mlc_model(target = ...)` and `relax_library(target = ...)`.
 
     This never means the machine that builds, so every machine builds the same library.
 
     Args:
-        mcpu: LLVM's name of the CPU. x86-64-v3 needs AVX2, which most CPUs since 2013 have; x86-64-v4 needs AVX-512; x86-64-v2 runs anywhere.
+        mcpu: LLVM's name of the oldest CPU. x86-64-v2 runs anywhere, and `mlc_model` needs no newer one: its hot functions are in mlc-llm, for AVX2
+            and AVX-512 too, and chosen when it starts. TVM's own kernels, as in `relax_library`, are for this CPU only: x86-64-v3 has AVX2, which
+            most CPUs since 2013 have, x86-64-v4 has AVX-512.
     """
     return json.encode(_llvm(mcpu) | {"host": _llvm(mcpu)})
 
@@ -35,7 +37,7 @@ def cuda_target(arch = "sm_90", mcpu = "x86-64-v3"):
     Args:
         arch: sm_90 is Hopper (H100, H200), sm_89 Ada, sm_80 Ampere (A100), sm_100 and sm_120 Blackwell. The code also runs on later
             architectures of the same generation, such as sm_80 on sm_86 and sm_89. With a letter, like sm_90a, it runs only on that one.
-        mcpu: the CPU that starts the kernels, as in `cpu_target`.
+        mcpu: LLVM's name of the oldest CPU that starts the kernels.
     """
     if not arch.startswith("sm_") or not arch[len("sm_"):].rstrip("af").isdigit():
         fail("cuda_target: expected arch as nvcc names it, sm_90 or sm_90a, found {}".format(repr(arch)))

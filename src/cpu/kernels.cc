@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #if defined(__x86_64__)
@@ -518,32 +519,42 @@ inline void ScoreRows(const float* queries, int64_t size, const float* transpose
     for (int v = 0; v < kVectors; ++v) Store(scores + m * kBlock + v * kLanes, sums[m][v]);
 }
 
-// out[m] += the sum of weights[m][j] * value j.
-template <int M>
-inline void AddRows(const float* weights, const float* values, int64_t count, int64_t size, float* out) {
-  for (int64_t k = 0; k < size; k += kLanes) {
-    Floats sums[M];
-    for (int m = 0; m < M; ++m) sums[m] = Load(out + m * size + k);
-    for (int64_t j = 0; j < count; ++j) {
-      Floats value = Load(values + j * size + k);
-      for (int m = 0; m < M; ++m) sums[m] += weights[m * kBlock + j] * value;
-    }
-    for (int m = 0; m < M; ++m) Store(out + m * size + k, sums[m]);
-  }
+// out[m] = out[m] * factors[m] + the sum of weights[m][j] * value j.
+template <int M, typename T>
+inline void AddRows(const float* weights, const T* const* values, int64_t count, int64_t size, const float* factors,
+                    float* out) {
+  // Vectors of a row at once, so that additions need not wait for each other.
+  constexpr int kVectors = M > 2 ? 2 : 4;
+  auto add = [&](int64_t k, auto vectors) __attribute__((always_inline)) {
+    constexpr int V = decltype(vectors)::value;
+    Floats sums[M][V];
+    for (int m = 0; m < M; ++m)
+      for (int v = 0; v < V; ++v) sums[m][v] = Load(out + m * size + k + v * kLanes) * factors[m];
+    for (int64_t j = 0; j < count; ++j)
+      for (int v = 0; v < V; ++v) {
+        Floats value = Load(values[j] + k + v * kLanes);
+        for (int m = 0; m < M; ++m) sums[m][v] += weights[m * kBlock + j] * value;
+      }
+    for (int m = 0; m < M; ++m)
+      for (int v = 0; v < V; ++v) Store(out + m * size + k + v * kLanes, sums[m][v]);
+  };
+  int64_t k = 0;
+  for (; k + kVectors * kLanes <= size; k += kVectors * kLanes) add(k, std::integral_constant<int, kVectors>());
+  for (; k < size; k += kLanes) add(k, std::integral_constant<int, 1>());
 }
 
 template <typename T>
 void Attend(const Attention<T>& a) {
   const int64_t all = a.rows * a.group, size = a.size;
   static thread_local std::vector<float> memory;
-  memory.resize(all * (2 * size + kBlock + 2) + 2 * kBlock * size);
+  memory.resize(all * (2 * size + kBlock + 3) + kBlock * size);
   float* queries = memory.data();
   float* out = queries + all * size;
   float* scores = out + all * size;
   float* most = scores + all * kBlock;
   float* sum = most + all;
-  float* keys = sum + all;
-  float* values = keys + kBlock * size;
+  float* factors = sum + all;
+  float* keys = factors + all;
   for (int64_t r = 0; r < all; ++r) {
     const T* from = a.queries + r / a.group * a.query_stride + r % a.group * size;
     for (int64_t k = 0; k < size; k += kLanes) {
@@ -577,8 +588,6 @@ void Attend(const Attention<T>& a) {
           scores[r * kBlock + j] = Sum(product);
         }
     }
-    for (int64_t j = 0; j < count; ++j)
-      for (int64_t k = 0; k < size; k += kLanes) Store(values + j * size + k, Load(a.values[first + j] + k));
     for (int64_t r = 0; r < all; ++r) {
       float* row = scores + r * kBlock;
       int64_t seen = a.causal ? std::min(count, a.visible + r / a.group - first) : count;
@@ -593,15 +602,18 @@ void Attend(const Attention<T>& a) {
         Store(row + v, weight);
         weights += weight;
       }
-      float factor = Exp2(Fill(most[r] - top))[0];
-      sum[r] = sum[r] * factor + Sum(weights);
-      if (top != most[r])
-        for (int64_t k = 0; k < size; k += kLanes) Store(out + r * size + k, Load(out + r * size + k) * factor);
+      factors[r] = Exp2(Fill(most[r] - top))[0];
+      sum[r] = sum[r] * factors[r] + Sum(weights);
       most[r] = top;
     }
+    auto add = [&](int64_t r, auto rows) {
+      AddRows<decltype(rows)::value>(scores + r * kBlock, a.values + first, count, size, factors + r, out + r * size);
+    };
     int64_t r = 0;
-    for (; r + 4 <= all; r += 4) AddRows<4>(scores + r * kBlock, values, count, size, out + r * size);
-    for (; r < all; ++r) AddRows<1>(scores + r * kBlock, values, count, size, out + r * size);
+    for (; r + 4 <= all; r += 4) add(r, std::integral_constant<int, 4>());
+    if (r + 3 == all) add(r, std::integral_constant<int, 3>());
+    if (r + 2 == all) add(r, std::integral_constant<int, 2>());
+    if (r + 1 == all) add(r, std::integral_constant<int, 1>());
   }
   for (int64_t r = 0; r < all; ++r) {
     T* to = a.out + r / a.group * a.query_stride + r % a.group * size;

@@ -424,15 +424,15 @@ def test_a_library_is_read_in_parts(monkeypatch: pytest.MonkeyPatch, size: int) 
 
 def test_a_library_for_a_newer_cpu_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process ended with SIGILL."""
-    assert model_check.check_library(LIBRARY, "")[model_check.CPU_KEY] == "x86-64-v3"
+    assert model_check.check_library(LIBRARY, "")[model_check.CPU_KEY] == "x86-64-v2"
     monkeypatch.setattr(model_check, "CPU_INFORMATION", tmp_path / "cpuinfo")
     model_check.check_library(LIBRARY, "")  # Nothing is known.
-    flags = sorted(model_check.CPU_FLAGS["x86-64-v3"])
+    flags = sorted(model_check.CPU_FLAGS["x86-64-v2"])
     (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags\t\t: {' '.join(flags)} more\nbugs : x\n")
     model_check.check_library(LIBRARY, "")
-    flags.remove("avx2")
+    flags.remove("sse4_2")
     (tmp_path / "cpuinfo").write_text(f"flags : {' '.join(flags)}\n")
-    with pytest.raises(model_check.ModelError, match="a CPU of the level x86-64-v3.* without avx2; make it") as caught:
+    with pytest.raises(model_check.ModelError, match="a CPU of the level x86-64-v2.* without sse4_2; make it") as caught:
         model_check.check_library(LIBRARY, "mlc_llm compile")
     assert str(caught.value).isprintable()
 
