@@ -126,7 +126,6 @@ class _Rewriter(expr_functor.PyExprMutator):  # type: ignore[misc]
             return call
         return relax.call_dps_packed(TAKE_Q4, relax.Tuple([*quantized, call.args[1]]), out_ty=call.ty)
 
-
     def _norm(self, call: relax.Call) -> relax.Expr:
         x, weight = call.args
         axes = [int(axis) for axis in call.attrs.axes]
@@ -153,7 +152,9 @@ class _Rewriter(expr_functor.PyExprMutator):  # type: ignore[misc]
         whole = split.args[0]
         halves = len(split.ty.fields) == 2 and int(split.attrs.axis) in (-1, whole.ty.ndim - 1)
         width, half = whole.ty.shape[-1], call.ty.shape[-1]
-        if not (halves and all(isinstance(each, tirx.IntImm) for each in (width, half)) and int(width) == 2 * int(half)):
+        if not (
+            halves and all(isinstance(each, tirx.IntImm) for each in (width, half)) and int(width) == 2 * int(half)
+        ):
             return call
         return relax.call_dps_packed(name, relax.Tuple([whole]), out_ty=call.ty)
 
@@ -188,9 +189,7 @@ class _AttachSoftmax:
         active = relax.prim_value(self._active or vocabulary)
         with builder.function("softmax_with_temperature", params=[logits, temperatures]):
             with builder.dataflow():
-                made = relax.call_dps_packed(
-                    SOFTMAX, relax.Tuple([logits, temperatures, active]), out_ty=logits.ty
-                )
+                made = relax.call_dps_packed(SOFTMAX, relax.Tuple([logits, temperatures, active]), out_ty=logits.ty)
                 result = builder.emit_output(made)
             builder.emit_func_output(result)
         return builder.get()

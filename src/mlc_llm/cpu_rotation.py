@@ -38,9 +38,7 @@ def rotate_heads(
 
     def turn(position: Any, number: Any, index: int) -> Any:
         """The cosine (0) or sine (1) of a position's angle."""
-        *values, bindings = frequency(
-            position * tirx.const(scale, "float32"), number, size, theta, "float32"
-        )
+        *values, bindings = frequency(position * tirx.const(scale, "float32"), number, size, theta, "float32")
         value = values[index]
         for variable, bound in bindings.items():
             value = tirx.Let(variable, bound, value)

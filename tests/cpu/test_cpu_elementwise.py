@@ -64,9 +64,7 @@ def test_softmax(rows: int, columns: int, active: int, temperature: float) -> No
     cpu_kernels.call("softmax", logits, np.full(rows, temperature, "float32"), active, out)
     exact = logits.astype("float64")[..., :active] / np.float32(temperature)
     shares = np.exp(exact - exact.max(axis=-1, keepdims=True))
-    np.testing.assert_allclose(
-        out[..., :active], shares / shares.sum(axis=-1, keepdims=True), rtol=1e-4, atol=1e-30
-    )
+    np.testing.assert_allclose(out[..., :active], shares / shares.sum(axis=-1, keepdims=True), rtol=1e-4, atol=1e-30)
     assert (out[..., active:] == 0).all()
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from src.mlc_llm.cpu_rotation import rotate_heads
 from tvm.relax.frontend.nn.llm.position_embedding import llama_rope_with_position_map
 
 import tvm
+from src.mlc_llm.cpu_rotation import rotate_heads
 
 SCALINGS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -36,9 +36,7 @@ def rotated(kernel: Any, qkv: np.ndarray, heads: tuple[int, int], apply: int) ->
     """Queries, keys and values."""
     tokens, _, size = qkv.shape
     positions = np.array([0, 1, 70, 5000, 3][:tokens], "int32")
-    outs = [
-        tvm.runtime.tensor(np.full((tokens, count, size), np.nan, qkv.dtype)) for count in (*heads, heads[1])
-    ]
+    outs = [tvm.runtime.tensor(np.full((tokens, count, size), np.nan, qkv.dtype)) for count in (*heads, heads[1])]
     function = tvm.compile(kernel, target=TARGET)["fused_rope"]
     function(tvm.runtime.tensor(qkv), tvm.runtime.tensor(positions), *outs, apply)
     return [out.numpy() for out in outs]
@@ -46,13 +44,9 @@ def rotated(kernel: Any, qkv: np.ndarray, heads: tuple[int, int], apply: int) ->
 
 @pytest.mark.parametrize("scaling", SCALINGS)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize(
-    ("heads", "size", "rotary"), [((9, 3), 64, None), ((4, 4), 80, 32), ((1, 1), 16, 16)]
-)
+@pytest.mark.parametrize(("heads", "size", "rotary"), [((9, 3), 64, None), ((4, 4), 80, 32), ((1, 1), 16, 16)])
 @pytest.mark.parametrize("apply", [0, 1])
-def test_rotation(
-    heads: tuple[int, int], size: int, rotary: int | None, dtype: str, scaling: str, apply: int
-) -> None:
+def test_rotation(heads: tuple[int, int], size: int, rotary: int | None, dtype: str, scaling: str, apply: int) -> None:
     arguments = (10000.0, 1.0, size, *heads, dtype, SCALINGS[scaling], rotary)
     qkv = np.random.default_rng(1).standard_normal((5, heads[0] + 2 * heads[1], size)).astype(dtype)
     expected = rotated(llama_rope_with_position_map(*arguments), qkv, heads, apply)

@@ -432,7 +432,9 @@ def test_a_library_for_a_newer_cpu_is_refused_in_one_line(tmp_path: Path, monkey
     model_check.check_library(LIBRARY, "")
     flags.remove("sse4_2")
     (tmp_path / "cpuinfo").write_text(f"flags : {' '.join(flags)}\n")
-    with pytest.raises(model_check.ModelError, match="a CPU of the level x86-64-v2.* without sse4_2; make it") as caught:
+    with pytest.raises(
+        model_check.ModelError, match="a CPU of the level x86-64-v2.* without sse4_2; make it"
+    ) as caught:
         model_check.check_library(LIBRARY, "mlc_llm compile")
     assert str(caught.value).isprintable()
 
