@@ -12,6 +12,8 @@ parts, with their time on 2 cores:
             `tools/bazel run --config=cuda //bench` adds those for GPUs
   engine    mlc-llm's engine on our TVM and on the official one: start, prefill, decode (3 min);
             needs mlc-llm's sources
+  cpu       models on this CPU: our kernels, TVM's own on the official wheels, and llama.cpp (20 min);
+            needs mlc-llm's sources and --llama-cpp
   convert   `mlc_llm convert_weight` for the shapes of 135M, 1B and 8B models: time and memory (10 min);
             needs mlc-llm's sources
   push      //images:push against a bare copy of the same image, over loopback (15 s once it is built and tested)
@@ -25,10 +27,12 @@ Run nothing else meanwhile. Temporary folders need 5 GB.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import builds
 import commands
 import convert
+import cpu
 import engine
 import fresh
 import image
@@ -46,6 +50,7 @@ PARTS = {
     "launcher": overhead,
     "sizes": sizes,
     "engine": engine,
+    "cpu": cpu,
     "convert": convert,
     "push": push,
     "remote": remote,
@@ -74,11 +79,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--engine-runs", type=int, default=5, metavar="N", help="engines of each kind and model (default: %(default)s)"
     )
+    parser.add_argument(
+        "--cpu-runs", type=int, default=3, metavar="N", help="processes of each kind and model (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--llama-cpp", type=Path, metavar="FOLDER", help="llama-bench, llama-batched-bench and llama-quantize"
+    )
     options = parser.parse_args()
     options.only = options.only.split(",")
     if unknown := set(options.only) - set(PARTS):
         parser.error(f"--only: expected parts from {', '.join(PARTS)}, found {', '.join(sorted(unknown))}")
-    if min(options.cold_runs, options.runs, options.launcher_runs, options.push_runs, options.engine_runs) < 1:
+    counts = (options.cold_runs, options.runs, options.launcher_runs, options.push_runs, options.engine_runs)
+    if min(*counts, options.cpu_runs) < 1:
         parser.error("expected at least 1 run of everything")
     return options
 

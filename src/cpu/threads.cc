@@ -1,13 +1,21 @@
 #include "src/cpu/threads.h"
 
+#include <sched.h>
 #include <tvm/ffi/function.h>
+#include <tvm/ffi/reflection/registry.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <condition_variable>
+#include <cstdlib>
 #include <exception>
+#include <fstream>
 #include <mutex>
+#include <set>
+#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #if defined(__x86_64__)
@@ -32,12 +40,50 @@ inline void Pause() {
 #endif
 }
 
+// The first number in a file, or `otherwise` if it has none.
+double Number(const std::string& path, double otherwise) {
+  double value;
+  return std::ifstream(path) >> value ? value : otherwise;
+}
+
+// Cores, not their hyper-threads, on which this process may run: a second thread of a core only waits for the first.
+int Cores() {
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return std::max(1u, std::thread::hardware_concurrency());
+  std::set<std::pair<double, double>> cores;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &allowed)) continue;
+    std::string topology = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
+    // Where nothing is known, each is a core.
+    cores.emplace(Number(topology + "physical_package_id", -1), Number(topology + "core_id", cpu));
+  }
+  return std::max<int>(1, cores.size());
+}
+
+// Cores' worth of time that a container gets: from cgroup v2 or v1, whose folders a container sees as the root.
+double Quota() {
+  const double none = 1e9;
+  std::ifstream file("/sys/fs/cgroup/cpu.max");
+  double quota, period;
+  if (file >> quota >> period) return quota / period;
+  quota = Number("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", -1);
+  return quota > 0 ? quota / Number("/sys/fs/cgroup/cpu/cpu.cfs_period_us", 1e5) : none;
+}
+
+// As many as TVM's own variables say, in its order, otherwise one for each core that this process has. TVM's default is
+// half of the processors, even where each is a core, and takes no notice of containers' limits.
+int ThreadCount() {
+  for (const char* name : {"TVM_NUM_THREADS", "OMP_NUM_THREADS"}) {
+    const char* value = std::getenv(name);
+    if (value && std::atoi(value) > 0) return std::atoi(value);
+  }
+  return std::max(1, static_cast<int>(std::min<double>(Cores(), std::ceil(Quota()))));
+}
+
 class Threads {
  public:
   Threads() {
-    // $TVM_NUM_THREADS, or as many as there are cores.
-    int threads = tvm::ffi::Function::GetGlobalRequired("runtime.NumThreads")().cast<int>();
-    helpers_ = std::max(threads - 1, 0);
+    helpers_ = ThreadCount() - 1;
     for (int i = 0; i < helpers_; ++i) std::thread([this] { Help(); }).detach();
   }
 
@@ -120,6 +166,15 @@ class Threads {
   alignas(64) std::atomic<int64_t> done_{0};
   alignas(64) std::atomic<uint64_t> next_{0};
 };
+
+}  // namespace
+
+namespace {
+
+TVM_FFI_STATIC_INIT_BLOCK() {
+  // How many threads a process with this environment uses.
+  tvm::ffi::reflection::GlobalDef().def("mlc_bazel.cpu.threads", [] { return static_cast<int64_t>(ThreadCount()); });
+}
 
 }  // namespace
 
