@@ -12,9 +12,9 @@ load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 
 MlcModelInfo = _MlcModelInfo
 
-# The optimizations of mlc_llm for GPUs that this build supports: CUDA graphs, which are in TVM's runtime. The presets O1 to O3 fail, because this
-# build has no FlashInfer and CUTLASS, and TVM's official compiler has no code generator for cuBLAS.
-_CUDA_OPT = "flashinfer=0;cublas_gemm=0;faster_transformer=0;cutlass=0;cudagraph=1"
+# The optimizations of mlc_llm for GPUs that this build supports: cuBLAS for products of 16-bit and 32-bit floats, which mlc-llm uses for all but the
+# decoding of one sequence, and CUDA graphs, which are in TVM's runtime. The presets O2 and O3 fail, because this build has no FlashInfer and CUTLASS.
+_CUDA_OPT = "flashinfer=0;cublas_gemm=1;faster_transformer=0;cutlass=0;cudagraph=1"
 
 def _llvm(mcpu):
     return {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": mcpu}
@@ -148,6 +148,7 @@ def mlc_model(name, **kwargs):
     kwargs = _with_nvcc(**kwargs)
     if _is_cuda(kwargs["target"]):
         kwargs.setdefault("opt", _CUDA_OPT)
+        kwargs["cublas_modules"] = Label("//models/private:cublas_modules")
     mlc_model_rule(name = name, **kwargs)
     common = common_attributes(kwargs)
     for output_group in ["library", "weights"]:

@@ -20,21 +20,21 @@ class ModelError(Exception):
     """A command of mlc-llm failed. The message is its output, then one line."""
 
 
-def mlc_llm(command: list[str], environments: list[Path], cuda_target: str | None = None, **variables: str) -> None:
+def mlc_llm(command: list[str], environments: list[Path], cuda: tuple[str, str] | None = None, **variables: str) -> None:
     """Runs a command of mlc-llm on this Python, isolated from the machine.
 
     Args:
         command: sub-command and arguments.
         environments: folders of installed packages; the first wins.
-        cuda_target: the target as JSON, if it is of kind cuda and the command compiles a library.
+        cuda: if the command compiles for a GPU, the target as JSON and the library that saves calls of cuBLAS.
         variables: further environment variables.
 
     Raises:
         ModelError: it fails.
     """
-    if cuda_target:
+    if cuda:
         done = run_python(
-            ["-m", "models.private.cuda_modules", cuda_target, "mlc_llm", *command],
+            ["-m", "models.private.cuda_modules", *cuda, "mlc_llm", *command],
             [*environments, REPOSITORY],
             **variables,
         )
@@ -102,7 +102,8 @@ def make_weights(options: argparse.Namespace, rest: list[str]) -> None:
 def make_library(options: argparse.Namespace, rest: list[str]) -> None:
     """Compiles the model that options.model configures into the shared library options.output."""
     variables = target_variables(options.target, options.compiler, options.nvcc)
-    cuda_target = options.target if json.loads(options.target)["kind"] == "cuda" else None
+    is_cuda = json.loads(options.target)["kind"] == "cuda"
+    cuda = (options.target, str(options.cublas_modules.absolute())) if is_cuda else None
     command = [
         "compile",
         str(options.model / "mlc-chat-config.json"),
@@ -112,7 +113,7 @@ def make_library(options: argparse.Namespace, rest: list[str]) -> None:
         str(options.output),
     ]
     # The environment may lack the engine's library.
-    mlc_llm(command + rest, options.environment, cuda_target, SKIP_LOADING_MLCLLM_SO="1", **variables)
+    mlc_llm(command + rest, options.environment, cuda, SKIP_LOADING_MLCLLM_SO="1", **variables)
 
 
 def main() -> int:
@@ -148,6 +149,9 @@ def main() -> int:
     )
     library.add_argument("--compiler", type=Path, required=True, help="C++ compiler that links")
     library.add_argument("--nvcc", type=Path, help="nvcc, for a target of kind cuda")
+    library.add_argument(
+        "--cublas-modules", type=Path, help="library that saves calls of cuBLAS, for a target of kind cuda"
+    )
     library.set_defaults(make=make_library)
     options, rest = parser.parse_known_args()
     try:

@@ -4,7 +4,9 @@ TVM compiles its CUDA source in its CUDA runtime, which does not load without a 
 the machine that loads the library would have to compile it, but servers have no compiler. Here nvcc compiles it at
 build time. The bytes are those that the CUDA runtime would have saved.
 
-    python -m models.private.cuda_modules TARGET mlc_llm compile ...
+    python -m models.private.cuda_modules TARGET CUBLAS_MODULES mlc_llm compile ...
+
+CUBLAS_MODULES is the library that saves calls of cuBLAS.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ import json
 import runpy
 import struct
 import sys
+from pathlib import Path
 
 import tvm_ffi
 from tvm.support import nvcc  # noqa: F401 - registers a function that is called by name below
 
 import tvm
+from models.private import cublas_graphs
 
 LENGTH = struct.Struct("<Q")
 """TVM's encoding of a length (src/support/bytes_io.h)."""
@@ -139,8 +143,9 @@ def install(target: tvm.target.Target) -> None:
 
 
 def main() -> None:
-    target, program, *arguments = sys.argv[1:]
+    target, modules, program, *arguments = sys.argv[1:]
     install(tvm.target.Target(json.loads(target)))
+    cublas_graphs.install(Path(modules))
     sys.argv = [program, *arguments]
     runpy.run_module(program, run_name="__main__", alter_sys=True)
 

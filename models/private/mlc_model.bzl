@@ -57,7 +57,15 @@ def _mlc_model_impl(ctx):
         for name in names:
             options += [option, name]
     run("weights" if ctx.attr.convert_weights else "config", weights, ctx.files.model_dir, options)
-    run("library", library, [weights], [weights, "--opt", ctx.attr.opt] + tools.options, tools.inputs, ctx.files._mlc_llm_compiler)
+    cublas = ["--cublas-modules", ctx.file.cublas_modules] if ctx.file.cublas_modules else []
+    run(
+        "library",
+        library,
+        [weights] + ctx.files.cublas_modules,
+        [weights, "--opt", ctx.attr.opt] + cublas + tools.options,
+        tools.inputs,
+        ctx.files._mlc_llm_compiler,
+    )
 
     files = depset([weights, library])
     return [
@@ -73,6 +81,7 @@ mlc_model_rule = rule(
         "context_window_size": attr.int(doc = "Tokens of prompt and answer together; default: the model's own."),
         "conv_template": attr.string(mandatory = True, doc = "Conversation template, a value of `mlc_llm gen_config --conv-template`."),
         "convert_weights": attr.bool(default = True, doc = "Whether `model_dir` has weights. If not, the output folder has only the configuration."),
+        "cublas_modules": attr.label(allow_single_file = True, doc = "The library that saves calls of cuBLAS, if the target is a GPU. The macros set it."),
         "ignore_config_keys": attr.string_list(doc = "Keys of config.json that change the result and that mlc-llm may ignore all the same; its error lists them."),
         "ignore_tensors": attr.string_list(doc = "Patterns (`*`) of tensors that mlc-llm may ignore; its error lists them."),
         "max_batch_size": attr.int(doc = "Concurrent requests; default: mlc-llm's."),

@@ -99,6 +99,10 @@ CPU_INFORMATION = Path("/proc/cpuinfo")
 
 OLD_LIBRARY_SYMBOL = b"__tvm_dev_mblob"
 
+CUBLAS_LOADER = "ffi.Module.load_from_bytes.cublas_json"
+CUBLAS_MODULE = struct.pack("<Q", len("cublas_json")) + b"cublas_json"
+"""The function of libtvm_cublas that loads calls of cuBLAS, and what precedes them in a library."""
+
 METADATA_START = b'{"model_type": '
 STAMP = re.compile(rb'"%s": "([^"]{0,100})"' % METADATA_KEY.encode())
 OVERLAP = 256
@@ -405,11 +409,29 @@ def check_library(library: Path, remedy: str) -> dict[str, Any]:
     try:
         with library.open("rb") as file:
             _check_elf(file, library, remedy)
-            metadata = _metadata(file, library, remedy)
+            metadata, calls_cublas = _metadata(file, library, remedy)
     except OSError as error:
         raise ModelError(f"{library}: expected the library of a model, found: {error.strerror}; {remedy}") from None
     _check_cpu(metadata.get(CPU_KEY), library, remedy)
+    if calls_cublas:
+        _check_cublas(library)
     return metadata
+
+
+def _check_cublas(library: Path) -> None:
+    """Refuses a library that calls cuBLAS where that is not loaded; TVM would name a loader that it lacks."""
+    import tvm_ffi
+
+    if tvm_ffi.get_global_func(CUBLAS_LOADER, allow_missing=True):
+        return
+    try:
+        import tvm_cuda
+    except ImportError:
+        found = "no package tvm_cuda: install the wheel apache-tvm-cuda of this build, or use an image for GPUs"
+    else:
+        parts = tvm_cuda.status()
+        found = next((parts[name].reason for name in ("driver", "cublas") if not parts[name].loaded), "another TVM")
+    raise ModelError(f"{library}: expected cuBLAS, which this model calls, found {found}")
 
 
 def _check_cpu(wanted: Any, library: Path, remedy: str) -> None:
@@ -461,8 +483,10 @@ def _check_elf(file: BinaryIO, library: Path, remedy: str) -> None:
         )
 
 
-def _metadata(file: BinaryIO, library: Path, remedy: str) -> dict[str, Any]:
-    """Returns the metadata in a library, which its data contains as plain JSON, or nothing if it has no stamp.
+def _metadata(file: BinaryIO, library: Path, remedy: str) -> tuple[dict[str, Any], bool]:
+    """Returns the metadata in a library, and whether it calls cuBLAS.
+
+    Its data contains the metadata as plain JSON. There are none if it has no stamp.
 
     This reads the file in parts: all of it would be gigabytes, and a part of a mapped file that cannot be read kills
     the process.
@@ -475,7 +499,7 @@ def _metadata(file: BinaryIO, library: Path, remedy: str) -> dict[str, Any]:
         kept = part[-OVERLAP:]
         part, start = kept + more, position - len(kept)
         position += len(more)
-        found |= {symbol for symbol in (LIBRARY_SYMBOL, OLD_LIBRARY_SYMBOL) if symbol in part}
+        found |= {symbol for symbol in (LIBRARY_SYMBOL, OLD_LIBRARY_SYMBOL, CUBLAS_MODULE) if symbol in part}
         if stamp is None:
             stamp = STAMP.search(part)
             begin = part.rfind(METADATA_START, 0, stamp.start() if stamp else len(part))
@@ -486,8 +510,9 @@ def _metadata(file: BinaryIO, library: Path, remedy: str) -> dict[str, Any]:
             f"{library}: expected a model compiled for this TVM ({LIBRARY_SYMBOL.decode()}), found {what}; make it:"
             f" {remedy}"
         )
+    calls_cublas = CUBLAS_MODULE in found
     if stamp is None:
-        return {}
+        return {}, calls_cublas
     # All builds of a TVM release run each other's models.
     version = stamp[1].decode("latin-1")
     if _release(version) != _release(versions.TVM):
@@ -503,7 +528,7 @@ def _metadata(file: BinaryIO, library: Path, remedy: str) -> dict[str, Any]:
         raise ModelError(
             f"{library}: expected metadata in JSON, found: {_short(str(error))}: the file is damaged; make it: {remedy}"
         ) from None
-    return metadata if isinstance(metadata, dict) else {}
+    return metadata if isinstance(metadata, dict) else {}, calls_cublas
 
 
 def _short(text: str) -> str:

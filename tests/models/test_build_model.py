@@ -29,8 +29,8 @@ if failing.exists() and failing.read_text() == sys.argv[1]:
 # Replaces this repository's module of the same name: records the target, and runs the program.
 CUDA_STAND_IN = """
 import pathlib, runpy, sys
-_, target, program, *arguments = sys.argv
-pathlib.Path(__file__).parents[2].joinpath("target").write_text(target)
+_, target, modules, program, *arguments = sys.argv
+pathlib.Path(__file__).parents[2].joinpath("target").write_text(f"{target} {modules}")
 sys.argv = [program, *arguments]
 runpy.run_module(program, run_name="__main__", alter_sys=True)
 """
@@ -163,12 +163,14 @@ def test_library_for_a_gpu_has_machine_code_by_the_given_nvcc(
             "bin/g++",
             "--nvcc",
             nvcc,
+            "--cublas-modules",
+            tmp_path / "libcublas_modules.so",
             "--opt",
             "O0",
         )
         == 0
     )
-    assert (environment.folder / "target").read_text() == target
+    assert (environment.folder / "target").read_text() == f"{target} {tmp_path / 'libcublas_modules.so'}"
     (call,) = environment.calls()
     assert call["arguments"] == [
         "compile",
