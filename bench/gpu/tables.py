@@ -209,26 +209,28 @@ def attention(cases: list[dict[str, Any]], peak: float | None) -> str:
 def engine(part: dict[str, Any], peak: float | None) -> str:
     """The table of mlc-llm's engine."""
     rows, pairs = [], {}
-    for what in ("prefill", "decode"):
-        pairs[what] = [
-            tuple(each[side][what]["tokens"] / each[side][what]["seconds"] for side in ("ours", "official"))
+    for what, batch in [("prefill", "1"), *(("decode", batch) for batch in part["rounds"][0]["ours"])]:
+        pairs[what, batch] = [
+            tuple(
+                each[side][batch][what]["tokens"] / each[side][batch][what]["seconds"] for side in ("ours", "official")
+            )
             for each in part["rounds"]
         ]
         rows.append(
             [
-                what,
-                *(spread(side, lambda rate: f"{rate:.0f}") for side in zip(*pairs[what])),
-                report.ratios(pairs[what]),
+                what if what == "prefill" else f"decode, batch {batch}",
+                *(spread(side, lambda rate: f"{rate:.0f}") for side in zip(*pairs[what, batch])),
+                report.ratios(pairs[what, batch]),
             ]
         )
-    last = part["rounds"][-1]["ours"]
+    last = part["rounds"][-1]["ours"]["1"]
     # On average the cache holds the prompt and half of the answer.
     tokens = last["prompt_tokens"] + last["decode"]["tokens"] / 2
     moved = part["weight_bytes"] + tokens * part["token_bytes"]
     text = report.table(
         [
             (
-                f"tokens/s, batch 1, {last['prompt_tokens']} tokens of prompt, median of {len(part['rounds'])} answers"
+                f"tokens/s, {last['prompt_tokens']} tokens of prompt, median of {len(part['rounds'])} answers"
                 " (range)"
             ),
             "our TVM",
@@ -238,14 +240,15 @@ def engine(part: dict[str, Any], peak: float | None) -> str:
         rows,
     )
     if peak:
-        ratios = [ours / (peak / moved) for ours, _ in pairs["decode"]]
+        ratios = [ours / (peak / moved) for ours, _ in pairs["decode", "1"]]
         text += (
             f"\nA step of decoding reads {moved / 1e9:.2f} GB: {part['weight_bytes'] / 1e9:.2f} GB of weights, and"
             f" {tokens:.0f} tokens' keys and values. "
             f"At the measured bandwidth that is at most {peak / moved:.0f} tokens/s, of which ours reaches"
             f" {percent(ratios)}.\n"
         )
-    return text
+    same = min(common(*(each[side]["1"]["text"] for side in ("ours", "official"))) for each in part["rounds"])
+    return text + f"\nBoth sides' answers are the same for at least {same * 100:.0f} % of their length.\n"
 
 
 def allreduce(part: dict[str, Any]) -> str:

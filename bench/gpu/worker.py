@@ -412,7 +412,7 @@ class Worker:
 
     # mlc-llm's engine.
 
-    def engine_start(self, library: str, model: str, model_library: str, context: int, chunk: int) -> float:
+    def engine_start(self, library: str, model: str, model_library: str, context: int, chunk: int, sequences: int) -> float:
         """Starts the engine on a model; returns the seconds until it is ready.
 
         Args:
@@ -421,27 +421,28 @@ class Worker:
             model_library: the compiled model; it fixes the number of GPUs, of which the engine takes the first.
             context: tokens of prompt and answer together.
             chunk: prompt tokens per prefill step.
+            sequences: at a time.
         """
         began = time.perf_counter()
         self._engine = Engine(library, self._device, {
             "model": model,
             "model_lib": model_library,
-            "mode": "interactive",
-            "max_num_sequence": 1,
-            # With less, the engine evicts the sequence and prefills it again at every token.
-            "max_total_sequence_length": 4 * context,
+            "mode": "server",
+            "max_num_sequence": sequences,
+            # With less, the engine evicts a sequence and prefills it again at every token.
+            "max_total_sequence_length": 4 * context + sequences * context,
             "max_single_sequence_length": context,
             "prefill_chunk_size": chunk,
             "prefix_cache_mode": "disable",
         })  # fmt: skip
         return time.perf_counter() - began
 
-    def engine(self, tokens: int, prompt: str) -> dict[str, Any]:
-        """One answer of `tokens` tokens at temperature 0: tokens and seconds of prefill and decode by the engine's
-        counters, and the text.
+    def engine(self, tokens: int, prompt: str, sequences: int = 1) -> dict[str, Any]:
+        """Answers of `tokens` tokens at temperature 0, all at the same time: tokens and seconds of prefill and decode
+        by the engine's counters, and the text of the first.
         """
         assert self._engine is not None
-        return self._engine.answer(prompt, tokens)
+        return self._engine.answer(prompt, tokens, sequences)
 
     def engine_stop(self) -> None:
         """Stops the engine's threads, which would keep the process alive."""
@@ -496,25 +497,27 @@ class Engine:
 
         tvm_ffi.register_global_func("runtime.disco.create_process_pool", create, override=True)
 
-    def _ask(self, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """The text of an answer, and the usage at its end.
+    def _ask(self, request: dict[str, Any], count: int = 1) -> tuple[str, dict[str, Any]]:
+        """Makes a request, so many times at once. Returns the text of the first answer, and the usage at its end.
 
         Raises:
-            queue.Empty: no answer within a minute.
+            queue.Empty: nothing within a minute.
             RuntimeError: the engine reports a failure.
         """
-        self._functions["chat_completion"](
-            json.dumps({"model": "bench", "stream": True, **request}), str(time.monotonic_ns())
-        )
-        text = ""
-        while True:
+        began = time.monotonic_ns()
+        names = [f"{began}-{number}" for number in range(count)]
+        for name in names:
+            self._functions["chat_completion"](json.dumps({"model": "bench", "stream": True, **request}), name)
+        texts, usages = dict.fromkeys(names, ""), {}
+        while len(usages) < count:
             for part in json.loads(self._answers.get(timeout=60)):
                 for choice in part.get("choices", []):
-                    text += choice["delta"].get("content") or ""
+                    texts[part["id"]] += choice["delta"].get("content") or ""
                     if choice.get("finish_reason") == "error":
-                        raise RuntimeError(f"the engine failed: {text}")
+                        raise RuntimeError(f"the engine failed: {texts[part['id']]}")
                 if part.get("usage"):
-                    return text, part["usage"]
+                    usages[part["id"]] = part["usage"]
+        return texts[names[0]], usages[names[0]]
 
     def _counters(self) -> dict[str, float]:
         request = {
@@ -523,7 +526,7 @@ class Engine:
         }
         return self._ask(request)[1]["extra"]
 
-    def answer(self, prompt: str, tokens: int) -> dict[str, Any]:
+    def answer(self, prompt: str, tokens: int, sequences: int) -> dict[str, Any]:
         """See Worker.engine."""
         before = self._counters()
         text, usage = self._ask({
@@ -531,7 +534,7 @@ class Engine:
             "temperature": 0.0,
             "max_tokens": tokens,
             "debug_config": {"ignore_eos": True},
-        })  # fmt: skip
+        }, sequences)  # fmt: skip
         after = self._counters()
         passed = {what: {"tokens": after[f"{what}_tokens_sum"] - before.get(f"{what}_tokens_sum", 0),
                          "seconds": after[f"engine_{what}_time_sum"] - before.get(f"engine_{what}_time_sum", 0)}

@@ -55,11 +55,15 @@ def test_no_worse_is_more_than_noise() -> None:
 
 
 def test_decoding_is_judged_by_the_bytes_that_a_step_reads() -> None:
-    side = {"prefill": {"tokens": 100, "seconds": 0.1}, "decode": {"tokens": 200, "seconds": 1.0}, "prompt_tokens": 100}
-    part = {"weight_bytes": 9 * 10**9, "token_bytes": 5 * 10**6, "rounds": [{"ours": side, "official": side}]}
+    one = {"prefill": {"tokens": 100, "seconds": 0.1}, "decode": {"tokens": 200, "seconds": 1.0}, "prompt_tokens": 100}
+    many = one | {"decode": {"tokens": 1600, "seconds": 2.0}}
+    ours, official = ({"1": one | {"text": text}, "8": many} for text in ("abcd", "abxy"))
+    part = {"weight_bytes": 9 * 10**9, "token_bytes": 5 * 10**6, "rounds": [{"ours": ours, "official": official}]}
     text = tables.engine(part, 4e12)
     assert "reads 10.00 GB: 9.00 GB of weights, and 200 tokens' keys and values" in text
     assert "at most 400 tokens/s, of which ours reaches 50.0 (50.0–50.0) %" in text
+    assert "| decode, batch 8 | 800 (800–800) | 800 (800–800) | 1.00 (1.00–1.00) |" in text
+    assert "the same for at least 50 % of their length" in text
 
 
 def _sums(gpus: int, size: int, **times: float) -> str:
