@@ -5,9 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <new>
 #include <type_traits>
-#include <vector>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -34,6 +35,27 @@ typedef float UnalignedFloats __attribute__((vector_size(4 * kLanes), aligned(4)
 inline Floats Load(const float* from) { return *reinterpret_cast<const UnalignedFloats*>(from); }
 inline void Store(float* to, Floats value) { *reinterpret_cast<UnalignedFloats*>(to) = value; }
 inline Floats Fill(float value) { return value - Floats{}; }
+
+// Memory of a thread. It is no std::vector because the linker takes one copy of that for all instruction sets.
+class Scratch {
+ public:
+  ~Scratch() { std::free(memory_); }
+  template <typename T>
+  T* Get(int64_t count) {
+    const size_t size = count * sizeof(T);
+    if (size > size_) {
+      std::free(memory_);
+      memory_ = std::malloc(size);
+      size_ = memory_ ? size : 0;
+      if (!memory_) throw std::bad_alloc();
+    }
+    return static_cast<T*>(memory_);
+  }
+
+ private:
+  void* memory_ = nullptr;
+  size_t size_ = 0;
+};
 
 // Of all lanes.
 
@@ -179,7 +201,9 @@ inline void LoadColumns(const Row& row, Words out[4]) {
 template <typename Row>
 inline void LoadColumns(const Row& row, Floats out[4]) {
   if constexpr (sizeof(*row(0)) == 4) {
-    LoadColumns(row, reinterpret_cast<Words*>(out));
+    Words words[4];
+    LoadColumns(row, words);
+    for (int i = 0; i < 4; ++i) out[i] = (Floats)words[i];
   } else {
     alignas(64) float rows[kLanes][4];
     for (int lane = 0; lane < kLanes; ++lane)
@@ -251,7 +275,7 @@ void Quantize(const float* x, int64_t groups, int64_t row, int64_t rows, Quantiz
     // Below it the inverse would be infinite, and the products are too small to count.
     float inverse = top > 1e-30f ? kMostInteger / top : 0;
     int8_t high[kGroup], low[kGroup];
-    int32_t sum = 0;
+    uint32_t sum = 0;
     for (int i = 0; i < kGroup; i += kLanes) {
       Ints integers = (Ints)(Load(x + group * kGroup + i) * inverse + kRounding) - (Ints)Fill(kRounding);
       Ints highs = (integers + 128) >> 8;
@@ -269,7 +293,7 @@ void Quantize(const float* x, int64_t groups, int64_t row, int64_t rows, Quantiz
       values[kGroup + i] = low[2 * i];
       values[kGroup * 3 / 2 + i] = low[2 * i + 1];
     }
-    out.zeros[place] = -kZero * sum;
+    out.zeros[place] = static_cast<int32_t>(0u - kZero * sum);
     // Not a number if the group has one that is not finite.
     out.scales[place] = top / kMostInteger + Sum(nothing);
   }
@@ -324,25 +348,23 @@ inline void MultiplyBlock(Quantized x, int64_t rows, const uint32_t* weights, co
 template <typename Scale>
 void MultiplyQ4(Quantized x, int64_t rows, const uint32_t* weights, const Scale* scales, int64_t groups, int64_t begin,
                 int64_t end, float* out, int64_t ldo) {
-  static thread_local std::vector<float> sums;
-  sums.resize(rows * kLanes);
+  static thread_local Scratch sums_memory, weights_memory, scales_memory;
+  float* sums = sums_memory.Get<float>(rows * kLanes);
   for (int64_t n = begin; n < end; n += kLanes) {
     int64_t count = std::min<int64_t>(kLanes, end - n);
     const uint32_t* block_weights = weights + n * groups * 4;
     const Scale* block_scales = scales + n * groups;
-    std::vector<uint32_t> padded_weights;
-    std::vector<Scale> padded_scales;
     if (count < kLanes) {
-      padded_weights.assign(block_weights, block_weights + count * groups * 4);
-      padded_weights.resize(kLanes * groups * 4);
-      padded_scales.assign(block_scales, block_scales + count * groups);
-      padded_scales.resize(kLanes * groups);
-      block_weights = padded_weights.data();
-      block_scales = padded_scales.data();
+      // What is missing is 0.
+      uint32_t* padded_weights = weights_memory.Get<uint32_t>(kLanes * groups * 4);
+      Scale* padded_scales = scales_memory.Get<Scale>(kLanes * groups);
+      std::fill_n(std::copy_n(block_weights, count * groups * 4, padded_weights), (kLanes - count) * groups * 4, 0);
+      std::fill_n(std::copy_n(block_scales, count * groups, padded_scales), (kLanes - count) * groups, Scale{});
+      block_weights = padded_weights;
+      block_scales = padded_scales;
     }
-    MultiplyBlock(x, rows, block_weights, block_scales, groups, sums.data());
-    for (int64_t row = 0; row < rows; ++row)
-      std::memcpy(out + row * ldo + n, sums.data() + row * kLanes, count * sizeof(float));
+    MultiplyBlock(x, rows, block_weights, block_scales, groups, sums);
+    for (int64_t row = 0; row < rows; ++row) std::copy_n(sums + row * kLanes, count, out + row * ldo + n);
   }
 }
 
@@ -422,10 +444,10 @@ void Multiply(const float* x, int64_t rows, const float* panel, int64_t depth, i
 
 // Exponentials, and what needs them.
 
-// 2 to the power of numbers that are at most 0, to 2e-7 of the value.
-inline Floats Exp2(Floats x) {
-  Floats low = Fill(-126);
-  x = x < low ? low : x;
+// 2 to the power of numbers that are at most 0, to 2e-7 of the value; 0 if that would be denormal.
+inline Floats Exp2(Floats given) {
+  const Floats low = Fill(-126);
+  Floats x = given < low ? low : given;
   Floats rounded = x + Fill(kRounding);
   Ints integer = (Ints)rounded - (Ints)Fill(kRounding);
   Floats f = x - (rounded - Fill(kRounding));
@@ -437,7 +459,8 @@ inline Floats Exp2(Floats x) {
   p = p * f + Fill(2.4022648e-1f);
   p = p * f + Fill(6.9314720e-1f);
   p = p * f + Fill(1.0f);
-  return (Floats)((Ints)p + (integer << 23));
+  Floats power = (Floats)((Words)p + ((Words)integer << 23));
+  return given < low ? Floats{} : given == given ? power : given;
 }
 
 constexpr float kLog2E = 1.44269504088896f;
@@ -492,12 +515,17 @@ void Softmax(const float* x, int64_t count, float factor, float* out) {
   for (; i + kLanes <= count; i += kLanes) tops = tops < Load(x + i) ? Load(x + i) : tops;
   float top = Most(tops);
   for (; i < count; ++i) top = std::max(top, x[i]);
-  float sum = 0;
-  Floats sums = {};
   ForEach(count, [&](auto load, auto store) { store(out, Exp2((load(x) - top) * factor * kLog2E)); });
-  for (i = 0; i + kLanes <= count; i += kLanes) sums += Load(out + i);
+  // In blocks: mlc-llm's sampler ends the process if probabilities add up to less than its random number.
+  constexpr int64_t kBlocks = 16 * kLanes;
+  double sum = 0;
+  for (i = 0; i + kBlocks <= count; i += kBlocks) {
+    Floats sums = {};
+    for (int64_t j = 0; j < kBlocks; j += kLanes) sums += Load(out + i + j);
+    sum += Sum(sums);
+  }
   for (; i < count; ++i) sum += out[i];
-  float inverse = 1 / (sum + Sum(sums));
+  float inverse = static_cast<float>(1 / sum);
   ForEach(count, [&](auto load, auto store) { store(out, load(out) * inverse); });
 }
 
@@ -546,9 +574,8 @@ inline void AddRows(const float* weights, const T* const* values, int64_t count,
 template <typename T>
 void Attend(const Attention<T>& a) {
   const int64_t all = a.rows * a.group, size = a.size;
-  static thread_local std::vector<float> memory;
-  memory.resize(all * (2 * size + kBlock + 3) + kBlock * size);
-  float* queries = memory.data();
+  static thread_local Scratch memory;
+  float* queries = memory.Get<float>(all * (2 * size + kBlock + 3) + kBlock * size);
   float* out = queries + all * size;
   float* scores = out + all * size;
   float* most = scores + all * kBlock;

@@ -8,7 +8,6 @@
 #include <tvm/ffi/reflection/registry.h>
 
 #include <algorithm>
-#include <cstring>
 #include <string>
 #include <vector>
 
@@ -195,7 +194,7 @@ void TakeQ4(TensorView weights_tensor, TensorView scales_tensor, TensorView ids_
     TVM_FFI_CHECK(0 <= row && row < weights.rows, ValueError)
         << "ids: expected numbers from 0 to " << weights.rows - 1 << ", found " << row;
     if (IsFloat(scales.type, 32))
-      std::memcpy(row_scales.data(), static_cast<const float*>(scales.data) + row * groups, 4 * groups);
+      std::copy_n(static_cast<const float*>(scales.data) + row * groups, groups, row_scales.data());
     else
       kernels.from_f16(static_cast<const uint16_t*>(scales.data) + row * groups, groups, row_scales.data());
     const uint32_t* words = static_cast<const uint32_t*>(weights.data) + row * groups * 4;

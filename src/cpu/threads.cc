@@ -1,5 +1,6 @@
 #include "src/cpu/threads.h"
 
+#include <pthread.h>
 #include <sched.h>
 #include <tvm/ffi/function.h>
 #include <tvm/ffi/reflection/registry.h>
@@ -14,8 +15,8 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <system_error>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #if defined(__x86_64__)
@@ -40,23 +41,29 @@ inline void Pause() {
 #endif
 }
 
-// The first number in a file, or `otherwise` if it has none.
-double Number(const std::string& path, double otherwise) {
-  double value;
+// The first word or number in a file, or `otherwise` if it has none.
+template <typename Value>
+Value First(const std::string& path, Value otherwise) {
+  Value value;
   return std::ifstream(path) >> value ? value : otherwise;
 }
 
 // Cores, not their hyper-threads, on which this process may run: a second thread of a core only waits for the first.
 int Cores() {
-  cpu_set_t allowed;
-  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return std::max(1u, std::thread::hardware_concurrency());
-  std::set<std::pair<double, double>> cores;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &allowed)) continue;
-    std::string topology = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
-    // Where nothing is known, each is a core.
-    cores.emplace(Number(topology + "physical_package_id", -1), Number(topology + "core_id", cpu));
+  // More than Linux supports.
+  constexpr int kMostProcessors = 1 << 16;
+  cpu_set_t* allowed = CPU_ALLOC(kMostProcessors);
+  const size_t size = CPU_ALLOC_SIZE(kMostProcessors);
+  std::set<std::string> cores;
+  if (sched_getaffinity(0, size, allowed) == 0) {
+    for (int cpu = 0; cpu < kMostProcessors; ++cpu) {
+      if (!CPU_ISSET_S(cpu, size, allowed)) continue;
+      // The processors of its core. Where nothing is known, each is one.
+      const std::string number = std::to_string(cpu);
+      cores.insert(First("/sys/devices/system/cpu/cpu" + number + "/topology/thread_siblings_list", number));
+    }
   }
+  CPU_FREE(allowed);
   return std::max<int>(1, cores.size());
 }
 
@@ -66,60 +73,76 @@ double Quota() {
   std::ifstream file("/sys/fs/cgroup/cpu.max");
   double quota, period;
   if (file >> quota >> period) return quota / period;
-  quota = Number("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", -1);
-  return quota > 0 ? quota / Number("/sys/fs/cgroup/cpu/cpu.cfs_period_us", 1e5) : none;
+  quota = First("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", -1.0);
+  return quota > 0 ? quota / First("/sys/fs/cgroup/cpu/cpu.cfs_period_us", 1e5) : none;
 }
 
 // As many as TVM's own variables say, in its order, otherwise one for each core that this process has. TVM's default is
 // half of the processors, even where each is a core, and takes no notice of containers' limits.
 int ThreadCount() {
+  constexpr long kMostThreads = 1024;
   for (const char* name : {"TVM_NUM_THREADS", "OMP_NUM_THREADS"}) {
     const char* value = std::getenv(name);
-    if (value && std::atoi(value) > 0) return std::atoi(value);
+    if (value && std::atol(value) > 0) return std::min(std::atol(value), kMostThreads);
   }
-  return std::max(1, static_cast<int>(std::min<double>(Cores(), std::ceil(Quota()))));
+  return std::max<int>(1, std::min<double>({static_cast<double>(kMostThreads), 1.0 * Cores(), std::ceil(Quota())}));
 }
+
+// Whether this process was forked from one with threads, which it has not.
+std::atomic<bool> forked{false};
 
 class Threads {
  public:
   Threads() {
-    helpers_ = ThreadCount() - 1;
-    for (int i = 0; i < helpers_; ++i) std::thread([this] { Help(); }).detach();
+    pthread_atfork(nullptr, nullptr, [] { forked = true; });
+    const int wanted = ThreadCount() - 1;
+    try {
+      for (; helpers_ < wanted; ++helpers_) std::thread([this] { Help(); }).detach();
+    } catch (const std::system_error&) {
+      // Limits of processes or memory: those that there are do the work.
+    }
   }
 
   void Run(int64_t count, const std::function<void(int64_t)>& work) {
     std::unique_lock<std::mutex> only(caller_, std::try_to_lock);
-    if (!only.owns_lock() || helpers_ == 0 || count >= kMostIndices) {
+    if (!only.owns_lock() || helpers_ == 0 || count >= kClosed || forked) {
       for (int64_t index = 0; index < count; ++index) work(index);
       return;
     }
+    // First ends the call before: a helper that is late must not take an index of this one for it.
+    next_.store(Next(call_, kClosed), std::memory_order_relaxed);
     work_ = &work;
     error_ = nullptr;
     done_.store(0, std::memory_order_relaxed);
-    count_.store(count, std::memory_order_relaxed);
-    uint64_t call = ++calls_;
-    // Publishes what is above. Helpers that are late find no index left, or another call.
-    next_.store(call * kMostIndices, std::memory_order_seq_cst);
+    count_.store(count, std::memory_order_release);
+    ++call_;
+    // Publishes what is above.
+    next_.store(Next(call_, 0), std::memory_order_seq_cst);
     if (asleep_.load(std::memory_order_seq_cst) > 0) {
       std::lock_guard<std::mutex> lock(sleep_);
       wake_.notify_all();
     }
-    Take(call);
+    Take(call_);
     while (done_.load(std::memory_order_acquire) < count) Pause();
     if (error_) std::rethrow_exception(error_);
   }
 
  private:
-  static constexpr int64_t kMostIndices = int64_t{1} << 32;
+  // A call's number and its next index, in one word. Numbers begin again after the largest one.
+  static constexpr uint64_t Next(uint32_t call, uint32_t index) { return uint64_t{call} << 32 | index; }
+  static uint32_t CallOf(uint64_t next) { return next >> 32; }
+
+  // The next index of a call that has none left, whatever its count.
+  static constexpr uint32_t kClosed = ~uint32_t{0};
 
   // Works on indices of a call until there is none.
-  void Take(uint64_t call) {
+  void Take(uint32_t call) {
     uint64_t next = next_.load(std::memory_order_acquire);
     for (;;) {
-      // The count belongs to the call that `next` names if that has not changed when the index is taken.
-      if (next / kMostIndices != call) return;
-      int64_t index = next % kMostIndices;
-      if (index >= count_.load(std::memory_order_relaxed)) return;
+      if (CallOf(next) != call) return;
+      const int64_t index = static_cast<uint32_t>(next);
+      // If this is the count of a later call, that one has closed this one, and the exchange fails.
+      if (index >= count_.load(std::memory_order_acquire)) return;
       if (!next_.compare_exchange_weak(next, next + 1, std::memory_order_acq_rel)) continue;
       // Until this one is done, the caller waits, and the work exists.
       try {
@@ -134,17 +157,17 @@ class Threads {
   }
 
   void Help() {
-    uint64_t seen = 0;
+    uint32_t seen = 0;
     for (;;) {
-      uint64_t call = next_.load(std::memory_order_acquire) / kMostIndices;
+      uint32_t call = CallOf(next_.load(std::memory_order_acquire));
       for (int look = 0; call == seen && look < kLooks; ++look) {
         Pause();
-        call = next_.load(std::memory_order_acquire) / kMostIndices;
+        call = CallOf(next_.load(std::memory_order_acquire));
       }
       if (call == seen) {
         std::unique_lock<std::mutex> lock(sleep_);
         asleep_.fetch_add(1, std::memory_order_seq_cst);
-        wake_.wait(lock, [&] { return next_.load(std::memory_order_seq_cst) / kMostIndices != seen; });
+        wake_.wait(lock, [&] { return CallOf(next_.load(std::memory_order_seq_cst)) != seen; });
         asleep_.fetch_sub(1, std::memory_order_relaxed);
         continue;
       }
@@ -155,7 +178,7 @@ class Threads {
 
   std::mutex caller_;
   int helpers_ = 0;
-  uint64_t calls_ = 0;
+  uint32_t call_ = 0;
   const std::function<void(int64_t)>* work_ = nullptr;
   std::exception_ptr error_;
   std::mutex sleep_;

@@ -51,6 +51,10 @@ def _dtype(expression: relax.Expr) -> str:
     return str(expression.ty.dtype.dtype)
 
 
+def _is_matrix(expression: relax.Expr) -> bool:
+    return expression.ty.ndim == 2 and expression.ty.shape is not None
+
+
 @expr_functor.mutator
 class _Rewriter(expr_functor.PyExprMutator):  # type: ignore[misc]
     """Rewrites one module."""
@@ -72,7 +76,8 @@ class _Rewriter(expr_functor.PyExprMutator):  # type: ignore[misc]
     def _cache(self, call: relax.Call) -> relax.Expr:
         """Gives a KV cache the kernels for attention, unless it rotates in them."""
         key_size, value_size, mode = (int(call.args[position].value) for position in (5, 6, 9))
-        if mode == RopeMode.INLINE or key_size != value_size or key_size % HEAD_MULTIPLE:
+        plain = key_size == value_size and key_size % HEAD_MULTIPLE == 0 and _dtype(call.args[13]) in FLOATS
+        if mode == RopeMode.INLINE or not plain:
             return call
         return relax.Call(call.op, [self._attention(each) for each in call.args], call.attrs, call.ty_args, call.span)
 
@@ -97,6 +102,8 @@ class _Rewriter(expr_functor.PyExprMutator):  # type: ignore[misc]
         if not function.name_hint.startswith("dequantize") or len(arguments.fields) != 2:
             return None
         words, scales = arguments.fields
+        if not all(map(_is_matrix, (weights, words, scales))) or _dtype(scales) not in FLOATS:
+            return None
         depth = weights.ty.shape[1]
         wide, groups = words.ty.shape[1], scales.ty.shape[1]
         exact = isinstance(depth, tirx.IntImm) and int(depth) == 8 * int(wide) == GROUP * int(groups)
@@ -108,9 +115,12 @@ class _Rewriter(expr_functor.PyExprMutator):  # type: ignore[misc]
         if not (isinstance(made, relax.Call) and made.op == tvm.ir.Op.get("relax.permute_dims")):
             return call
         weights = made.args[0]
+        axes = made.attrs.axes
         if (
-            weights.ty.ndim != 2
+            not _is_matrix(weights)
+            or (axes is not None and [int(axis) for axis in axes] != [1, 0])
             or left.ty.ndim < 2
+            or call.ty.shape is None
             or not all(_dtype(each) in FLOATS for each in (left, weights, call))
         ):
             return call
@@ -124,12 +134,14 @@ class _Rewriter(expr_functor.PyExprMutator):  # type: ignore[misc]
         quantized = self._quantized(call.args[0])
         if quantized is None or call.args[1].ty.ndim != 1 or call.attrs.axis is None or int(call.attrs.axis) != 0:
             return call
+        if call.ty.shape is None or _dtype(call) not in FLOATS or _dtype(call.args[1]) != "int32":
+            return call
         return relax.call_dps_packed(TAKE_Q4, relax.Tuple([*quantized, call.args[1]]), out_ty=call.ty)
 
     def _norm(self, call: relax.Call) -> relax.Expr:
         x, weight = call.args
         axes = [int(axis) for axis in call.attrs.axes]
-        last = axes in ([-1], [x.ty.ndim - 1]) and weight.ty.ndim == 1
+        last = axes in ([-1], [x.ty.ndim - 1]) and weight.ty.ndim == 1 and call.ty.shape is not None
         if not last or not all(_dtype(each) == "float32" for each in (x, weight, call)):
             return call
         epsilon = relax.prim_value(tirx.FloatImm("float64", float(call.attrs.epsilon)))
@@ -139,7 +151,7 @@ class _Rewriter(expr_functor.PyExprMutator):  # type: ignore[misc]
         """Replaces activation(first half) * second half."""
         activated = self._bound(call.args[0])
         name = ACTIVATIONS.get(getattr(getattr(activated, "op", None), "name", ""))
-        if name is None or _dtype(call) != "float32":
+        if name is None or call.ty.shape is None or _dtype(call) != "float32":
             return call
         first, second = (self._bound(each) for each in (activated.args[0], call.args[1]))
         if not all(isinstance(each, relax.TupleGetItem) for each in (first, second)):
@@ -151,6 +163,8 @@ class _Rewriter(expr_functor.PyExprMutator):  # type: ignore[misc]
             return call
         whole = split.args[0]
         halves = len(split.ty.fields) == 2 and int(split.attrs.axis) in (-1, whole.ty.ndim - 1)
+        if whole.ty.shape is None:
+            return call
         width, half = whole.ty.shape[-1], call.ty.shape[-1]
         if not (
             halves and all(isinstance(each, tirx.IntImm) for each in (width, half)) and int(width) == 2 * int(half)

@@ -163,3 +163,27 @@ def test_what_the_kernels_do_not_have_is_refused(change: Callable[[dict], None],
         cpu_kernels.call("attention_decode", given["q"], cache.pages, cache.starts, cache.numbers, cache.lengths,
                          positions, positions, np.zeros_like(given["q"]), np.zeros((1, 2), "float32"), given["mode"],
                          1.0, 1e4, SCALE)  # fmt: skip
+
+
+WRONG = {
+    "heads of another size": ({"size": 32}, "expected keys for 4 heads of 16 numbers, found 2 of 32"),
+    "heads that are no multiple": ({"heads": 5}, "expected keys for 5 heads"),
+    "no heads": ({"key_heads": 0}, "found 0 of 16"),
+    "a small output": ({"out_rows": 1}, "out: expected another shape"),
+    "more sequences than rows": ({"rows": 1}, "expected 2 sequences within 1 rows"),
+    "a page that is not there": ({"page": 99}, "page_values: expected numbers below 6, found 99"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_arguments_that_do_not_fit_are_refused(what: str) -> None:
+    changed, message = WRONG[what]
+    sizes = {"heads": 4, "key_heads": 2, "size": 16, "rows": 2, "out_rows": 2, "page": 0} | changed
+    cache = Cache([3, 17], sizes["key_heads"], sizes["size"], "float32", None)
+    cache.numbers[0] = sizes["page"] or cache.numbers[0]
+    q = np.zeros((sizes["rows"], sizes["heads"], 16), "float32")
+    out = np.zeros((min(sizes["rows"], sizes["out_rows"]), sizes["heads"], 16), "float32")
+    lse, positions = np.zeros((sizes["rows"], sizes["heads"]), "float32"), np.zeros(2, "int32")
+    with pytest.raises(ValueError, match=message):
+        cpu_kernels.call("attention_decode", q, cache.pages, cache.starts, cache.numbers, cache.lengths, positions,
+                         positions, out, lse, *NO_ROTATION, SCALE)  # fmt: skip
