@@ -32,7 +32,6 @@ from pathlib import Path
 import builds
 import commands
 import convert
-import cpu
 import engine
 import fresh
 import image
@@ -42,6 +41,8 @@ import push
 import remote
 import report
 import sizes
+
+import cpu
 
 PARTS = {
     "builds": builds,

@@ -229,10 +229,7 @@ def engine(part: dict[str, Any], peak: float | None) -> str:
     moved = part["weight_bytes"] + tokens * part["token_bytes"]
     text = report.table(
         [
-            (
-                f"tokens/s, {last['prompt_tokens']} tokens of prompt, median of {len(part['rounds'])} answers"
-                " (range)"
-            ),
+            (f"tokens/s, {last['prompt_tokens']} tokens of prompt, median of {len(part['rounds'])} answers (range)"),
             "our TVM",
             "official TVM",
             "ours / official",

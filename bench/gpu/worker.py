@@ -412,7 +412,9 @@ class Worker:
 
     # mlc-llm's engine.
 
-    def engine_start(self, library: str, model: str, model_library: str, context: int, chunk: int, sequences: int) -> float:
+    def engine_start(
+        self, library: str, model: str, model_library: str, context: int, chunk: int, sequences: int
+    ) -> float:
         """Starts the engine on a model; returns the seconds until it is ready.
 
         Args:

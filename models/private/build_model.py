@@ -20,7 +20,9 @@ class ModelError(Exception):
     """A command of mlc-llm failed. The message is its output, then one line."""
 
 
-def mlc_llm(command: list[str], environments: list[Path], cuda: tuple[str, str] | None = None, **variables: str) -> None:
+def mlc_llm(
+    command: list[str], environments: list[Path], cuda: tuple[str, str] | None = None, **variables: str
+) -> None:
     """Runs a command of mlc-llm on this Python, isolated from the machine.
 
     Args:

@@ -8,9 +8,10 @@ import stat
 from pathlib import Path
 
 import convert
-import cpu
 import gguf
 import pytest
+
+import cpu
 
 SMALL = convert.shape(2, 64, 96, 4, 2, 160)
 
@@ -18,9 +19,7 @@ SMALL = convert.shape(2, 64, 96, 4, 2, 160)
 def test_the_model_of_zeros_has_all_weights(tmp_path: Path) -> None:
     path = tmp_path / "zeros.gguf"
     cpu.write_gguf(path, SMALL)
-    found = {
-        each.name: tuple(reversed([int(size) for size in each.shape])) for each in gguf.GGUFReader(path).tensors
-    }
+    found = {each.name: tuple(reversed([int(size) for size in each.shape])) for each in gguf.GGUFReader(path).tensors}
     assert found == cpu.gguf_names(SMALL)
     numbers = [sum(map(math.prod, each.values())) for each in (found, convert.tensors(SMALL))]
     assert numbers[0] == numbers[1]

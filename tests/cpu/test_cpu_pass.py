@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from src.mlc_llm.cpu_kernels import CpuKernels
 from tvm.relax import op
 
 import tvm
+from src.mlc_llm.cpu_kernels import CpuKernels
 from tvm import relax, te, tirx
 
 Build = Callable[..., relax.Expr]
@@ -169,7 +169,8 @@ def test_weights_of_four_bits(build: Build, types: list[relax.TensorType], expec
 
 
 @pytest.mark.parametrize(
-    ("dtype", "size", "ours"), [("float32", 64, True), ("float16", 64, True), ("bfloat16", 64, False), ("float32", 24, False)]
+    ("dtype", "size", "ours"),
+    [("float32", 64, True), ("float16", 64, True), ("bfloat16", 64, False), ("float32", 24, False)],
 )
 def test_caches(dtype: str, size: int, ours: bool) -> None:
     from tvm.relax.frontend.nn.llm.kv_cache import RopeMode, TIRPagedKVCache

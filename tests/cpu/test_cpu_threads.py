@@ -74,7 +74,9 @@ def product(rows=2, columns=4096, depth=1024):
 
 
 def test_a_process_that_gets_no_more_threads_works_with_those_it_has() -> None:
-    program = PRODUCT + """
+    program = (
+        PRODUCT
+        + """
 x, weights, out = (tvm.runtime.tensor(np.ones(shape, "float32")) for shape in [(2, 1024), (4096, 1024), (2, 4096)])
 kernel = tvm.get_global_func("mlc_bazel.cpu.matmul")
 used = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -84,11 +86,14 @@ resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
 assert len(os.listdir("/proc/self/task")) < 512
 print((out.numpy() == 1024).all())
 """
+    )
     assert run(program, 512) == "True\n"
 
 
 def test_a_forked_process_works_without_its_parents_threads() -> None:
-    program = PRODUCT + """
+    program = (
+        PRODUCT
+        + """
 for _ in range(200):
     assert product()
     child = os.fork()
@@ -97,16 +102,20 @@ for _ in range(200):
     assert os.waitpid(child, 0)[1] == 0
 print("done")
 """
+    )
     assert run(program, 4) == "done\n"
 
 
 def test_calls_with_few_and_with_many_parts_follow_each_other() -> None:
     """A thread that is late with one call must not take a part of the next."""
-    program = PRODUCT + """
+    program = (
+        PRODUCT
+        + """
 import time
 end = time.monotonic() + 5
 while time.monotonic() < end:
     assert product(columns=80, depth=2048) and product(columns=3000, depth=64)
 print("done")
 """
+    )
     assert run(program, 4) == "done\n"

@@ -34,9 +34,7 @@ def partitioned(bias: bool = False, out_dtype: str | None = None) -> tvm.IRModul
 
 
 def only_graph(module: tvm.IRModule) -> dict[str, Any]:
-    (function,) = (
-        each for _, each in module.functions_items() if each.attrs and each.attrs.get("Codegen") == "cublas"
-    )
+    (function,) = (each for _, each in module.functions_items() if each.attrs and each.attrs.get("Codegen") == "cublas")
     return cublas_graphs.graph(function)
 
 
