@@ -278,7 +278,7 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
     head = ["figure, median", "this build", "TVM's own kernels, official TVM", "llama.cpp", "this build / llama.cpp"]
     text = report.table(head, table) + "\n" + "\n".join(f"* {note}" for note in notes)
     text += (
-        f"\n\nllama.cpp reads Q4_0, or float32; {bench.threads} threads each. First token: lower is better. The rest are"
-        " tokens per second.\n"
+        f"\n\nllama.cpp reads Q4_0, or float32; {bench.threads} threads each. First token: lower is better. The rest"
+        " are tokens per second.\n"
     )
     return text, f"llama.cpp with ggml {ggml_version(llama)}"

@@ -510,7 +510,8 @@ class Engine:
         names = [f"{began}-{number}" for number in range(count)]
         for name in names:
             self._functions["chat_completion"](json.dumps({"model": "bench", "stream": True, **request}), name)
-        texts, usages = dict.fromkeys(names, ""), {}
+        texts = dict.fromkeys(names, "")
+        usages: dict[str, dict[str, Any]] = {}
         while len(usages) < count:
             for part in json.loads(self._answers.get(timeout=60)):
                 for choice in part.get("choices", []):

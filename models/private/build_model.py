@@ -21,7 +21,7 @@ class ModelError(Exception):
 
 
 def mlc_llm(
-    command: list[str], environments: list[Path], cuda: tuple[str, str] | None = None, **variables: str
+    command: list[str], environments: list[Path], cuda: tuple[str, str] | None = None, /, **variables: str
 ) -> None:
     """Runs a command of mlc-llm on this Python, isolated from the machine.
 
