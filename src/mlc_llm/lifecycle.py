@@ -257,6 +257,8 @@ def install() -> None:
     def serve(*arguments: Any, **options: Any) -> None:
         where = inspect.signature(upstream).bind(*arguments, **options).arguments
         load = functools.partial(upstream, *arguments, **options)
+        # Of this server: the program may have had another one.
+        engine_watch.exit_status = 0
         Server(load, where["host"], where["port"], chosen.shutdown_timeout).run()
         if engine_watch.exit_status:
             sys.exit(engine_watch.exit_status)
