@@ -22,7 +22,8 @@ from mlc_llm._mlc_bazel import engine_watch
 engine_watch._Engine.reload = lambda *_: threading.Event().wait()
 """
 
-# The engine hears of requests when there is a file "go" in the server's folder: it could answer all before the server ends.
+# The engine hears of requests when there is a file "go" in the server's folder: it could answer all before the server
+# ends.
 HOLD_REQUESTS = """
 import threading, time
 from pathlib import Path
