@@ -108,10 +108,11 @@ def test_names_no_folder_of_the_build(name: str) -> None:
         assert trace not in data
 
 
-@pytest.mark.parametrize("name", LIBRARIES.keys() & {"TINY"})
-def test_products_of_a_model_are_calls_of_cublas(name: str) -> None:
-    data = LIBRARIES[name].read_bytes()
-    assert struct.pack("<Q", 11) + b"cublas_json" in data and b'"name":"cublas.matmul_transposed"' in data
+if "TINY" in LIBRARIES:  # A build with mlc-llm's sources.
+
+    def test_products_of_a_model_are_calls_of_cublas() -> None:
+        data = LIBRARIES["TINY"].read_bytes()
+        assert struct.pack("<Q", 11) + b"cublas_json" in data and b'"name":"cublas.matmul_transposed"' in data
 
 
 @pytest.mark.parametrize(
