@@ -594,8 +594,8 @@ def test_a_stream_that_fails_says_so_and_ends(app: access.Guard) -> None:
         task = asyncio.create_task(talk(app, CHAT, "POST", JSON, request(CHAT, stream=True)))
         while not served().seen:
             await asyncio.sleep(0.001)
-        ((stream, _),) = served().state.async_streamers.values()
         name = served().seen[0]["name"]
+        stream, _ = served().state.async_streamers[name]
         served().state.get_request_stream_callback("async")([Output(name, ["Hi "])])
         await asyncio.sleep(0.01)
         stream.push(engine_watch.EngineError("the engine failed: no memory"))
