@@ -241,7 +241,9 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
         bench = _Bench(workspace, scratch, llama)
         bandwidth = best_bandwidth(bench.threads)
         billion = scratch / "billion"
-        config = convert.MODELS["Llama 3.2 1B"]
+        # With the vocabulary of the tokenizer that it is served with.
+        vocabulary = json.loads((bench.smollm2 / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+        config = convert.MODELS["Llama 3.2 1B"] | {"vocab_size": vocabulary}
         convert.write_checkpoint(billion, config)
         for path in bench.smollm2.glob("*token*"):
             shutil.copyfile(path, billion / path.name)
@@ -249,7 +251,7 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
         for name, checkpoint, quantization, kind in [
             ("SmolLM2 135M, 4 bits", bench.smollm2, "q4f32_1", "Q4_0"),
             ("SmolLM2 135M, float32", bench.smollm2, "q0f32", "F32"),
-            ("Llama 3.2 1B's shape, 4 bits", billion, "q4f32_1", ""),
+            ("Llama 3.2 1B's layers, 4 bits", billion, "q4f32_1", ""),
         ]:
             commands.say(f"converting and compiling {name}")
             model = scratch / f"{checkpoint.name}_{quantization}"

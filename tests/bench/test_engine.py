@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 import sys
+from pathlib import Path
 
 import engine
 import engine_process
@@ -87,3 +89,15 @@ def test_rows_have_ratios_with_their_spread() -> None:
         ["start", "2.0 s", "2.0 s", "1.00 (0.50–1.20)", "3"],
         ["decode, batch 1", "150/s", "200/s", "0.75 (0.50–1.00)", "3"],
     ]
+
+
+def test_the_empty_check_of_tvm_has_all_that_mlc_llm_asks_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlc_llm._mlc_bazel.pairing", None)
+    engine_process.allow_any_tvm()
+    asked = {
+        name
+        for source in Path("src/mlc_llm").glob("*.py")
+        for name in re.findall(r"\bpairing\.(\w+)\(", source.read_text(encoding="utf-8"))
+    }
+    assert "check" in asked
+    assert {name for name in asked if not hasattr(sys.modules["mlc_llm._mlc_bazel.pairing"], name)} == set()
