@@ -27,6 +27,9 @@ def _compile(ctx, toolchain, features, source, context):
     # Symbols contain the names of temporary files, which otherwise contain a process id, and random numbers.
     arguments.add("--objdir-as-tempdir")
     arguments.add(source.short_path, format = "--frandom-seed=%s")
+
+    # Nor do errors that name generated sources depend on the configuration.
+    arguments.add(ctx.bin_dir.path, format = "--compiler-options=-fmacro-prefix-map=%s/=")
     arguments.add_all(_gencode(ctx.attr._archs[CudaArchsInfo].archs))
     arguments.add_all(context.defines, format_each = "-D%s")
     arguments.add_all(context.local_defines, format_each = "-D%s")
