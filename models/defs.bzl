@@ -3,18 +3,16 @@
 `cuda_target` name the hardware to compile for."""
 
 load("@rules_oci//oci:defs.bzl", "oci_image")
+load("//models/private:compile_tools.bzl", "archs")
 load("//models/private:gguf_checkpoint.bzl", "gguf_checkpoint_rule")
 load("//models/private:mlc_model.bzl", "mlc_model_rule", _MlcModelInfo = "MlcModelInfo")
 load("//models/private:mlc_model_oci.bzl", "mlc_model_oci_rule")
 load("//models/private:relax_library.bzl", "relax_library_rule")
 load("//oci:defs.bzl", "common_attributes", "image_labels", "tree_layer")
+load("//third_party/flashinfer:defs.bzl", "HEAD_DIMS")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 
 MlcModelInfo = _MlcModelInfo
-
-# The optimizations of mlc_llm for GPUs that this build supports: cuBLAS for products of 16-bit and 32-bit floats, which mlc-llm uses for all but the
-# decoding of one sequence, and CUDA graphs, which are in TVM's runtime. The presets O2 and O3 fail, because this build has no FlashInfer and CUTLASS.
-_CUDA_OPT = "flashinfer=0;cublas_gemm=1;faster_transformer=0;cutlass=0;cudagraph=1"
 
 def _llvm(mcpu):
     return {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": mcpu}
@@ -31,16 +29,19 @@ def cpu_target(mcpu = "x86-64-v2"):
     """
     return json.encode(_llvm(mcpu) | {"host": _llvm(mcpu)})
 
-def cuda_target(arch = "sm_90", mcpu = "x86-64-v3"):
-    """An NVIDIA GPU to compile for, for `mlc_model(target = ...)` and `relax_library(target = ...)`; the machine that builds needs no GPU.
+def cuda_target(arch = "sm_90", *others, mcpu = "x86-64-v3"):
+    """NVIDIA GPUs to compile for, for `mlc_model(target = ...)` and `relax_library(target = ...)`; the machine that builds needs no GPU.
 
     Args:
         arch: sm_90 is Hopper (H100, H200), sm_89 Ada, sm_80 Ampere (A100), sm_100 and sm_120 Blackwell. The code also runs on later
             architectures of the same generation, such as sm_80 on sm_86 and sm_89. With a letter, like sm_90a, it runs only on that one.
+        *others: further architectures. The library then has machine code for each, and the GPU that loads it picks its own:
+            cuda_target("sm_80", "sm_90", "sm_100") serves a mixed cluster. TVM writes kernels for the first.
         mcpu: LLVM's name of the oldest CPU that starts the kernels.
     """
-    if not arch.startswith("sm_") or not arch[len("sm_"):].rstrip("af").isdigit():
-        fail("cuda_target: expected arch as nvcc names it, sm_90 or sm_90a, found {}".format(repr(arch)))
+    for each in (arch,) + others:
+        if not each.startswith("sm_") or not each[len("sm_"):].rstrip("af").isdigit():
+            fail("cuda_target: expected arch as nvcc names it, sm_90 or sm_90a, found {}".format(repr(each)))
     return json.encode({
         "arch": arch,
         "host": _llvm(mcpu),
@@ -51,7 +52,7 @@ def cuda_target(arch = "sm_90", mcpu = "x86-64-v3"):
         "max_threads_per_block": 1024,
         "registers_per_block": 65536,
         "thread_warp_size": 32,
-    })
+    } | ({"other_archs": others} if others else {}))
 
 def _is_cuda(target):
     """Whether a target is a GPU. Fails unless it comes from cpu_target() or cuda_target()."""
@@ -60,16 +61,30 @@ def _is_cuda(target):
         fail("expected target = cpu_target() or cuda_target(), found {}".format(target))
     return decoded["kind"] == "cuda"
 
-def _with_nvcc(target, target_compatible_with = [], **kwargs):
-    """Returns a compiling rule's attributes. Only GPU targets get nvcc, so that other builds fetch nothing of CUDA."""
+def _with_gpu_tools(target, target_compatible_with = [], kernels = [], **kwargs):
+    """Returns a compiling rule's attributes. Only GPU targets get nvcc and kernels, so that other builds fetch nothing of CUDA."""
     if not _is_cuda(target):
         return kwargs | {"target": target, "target_compatible_with": target_compatible_with}
     return kwargs | {
+        "kernels": kernels,
+        "kernels_libraries": [
+            Label("@nvidia_cuda_runtime//:nvidia/cu13/lib/libcudart.so.13"),
+            Label("@tvm_ffi//:libtvm_ffi"),
+        ] if kernels else [],
         "nvcc": Label("//toolchains/cuda:nvcc"),
         "nvcc_files": Label("//toolchains/cuda:nvcc_files"),
         "target": target,
         "target_compatible_with": NEEDS_CUDA + target_compatible_with,
     }
+
+def _kernels(target, quantization, head_dims):
+    """Returns kernels for a model's types: attention, and products with its weights; none for a GPU before Ampere or a model without 16-bit floats."""
+    dtype = "bfloat16" if "bf16" in quantization else "float16" if "f16" in quantization else None
+    oldest = min([int(arch.removeprefix("sm_").rstrip("af")) for arch in archs(target)])
+    if not dtype or oldest < 80:
+        return []
+    attention = [Label("//third_party/flashinfer:{}_{}".format(dtype, head_dim)) for head_dim in head_dims if head_dim in HEAD_DIMS]
+    return attention + ([Label("//src/cuda:four_bits")] if quantization == "q4f16_1" else [])
 
 def relax_library(name, src, function, arguments = {}, data = [], pass_config = {}, **kwargs):
     """Compiles the module that a function in a Python file returns into `<name>.so`, with the TVM of this build.
@@ -94,7 +109,8 @@ def relax_library(name, src, function, arguments = {}, data = [], pass_config = 
         arguments: keyword arguments of the function: a dict of JSON values. Strings may contain `$(execpath LABEL)` of `data`.
         data: files or folders that the function reads.
         pass_config: options of TVM's passes, such as {"relax.backend.use_cuda_graph": True}.
-        **kwargs: `target` (cpu_target() or cuda_target()) and common attributes.
+        **kwargs: `target` (cpu_target() or cuda_target()) and common attributes. `kernels`, for GPUs: cuda_library targets whose
+            functions the module calls by name, such as //third_party/flashinfer:float16_128, which TVM's FlashInferPagedKVCache finds.
     """
     relax_library_rule(
         name = name,
@@ -103,7 +119,7 @@ def relax_library(name, src, function, arguments = {}, data = [], pass_config = 
         data = data,
         function = function,
         pass_config = json.encode(pass_config),
-        **_with_nvcc(**kwargs)
+        **_with_gpu_tools(**kwargs)
     )
 
 def gguf_checkpoint(name, src, **kwargs):
@@ -143,12 +159,15 @@ def mlc_model(name, **kwargs):
 
     Args:
         name: the target with both; `<name>.weights` and `<name>.library` have one each.
-        **kwargs: `model_dir`, `quantization`, `target`, `conv_template`, ... (see private/mlc_model.bzl) and common attributes.
+        **kwargs: `model_dir`, `quantization`, `target`, `conv_template`, ... (see private/mlc_model.bzl) and common attributes. `head_dim`, for GPUs, is
+            the size of an attention head: FlashInfer is compiled for this one only, and not for all that it knows, which takes minutes, once for all
+            models of an architecture.
     """
-    kwargs = _with_nvcc(**kwargs)
+    head_dim = kwargs.pop("head_dim", None)
     if _is_cuda(kwargs["target"]):
-        kwargs.setdefault("opt", _CUDA_OPT)
         kwargs["cublas_modules"] = Label("//models/private:cublas_modules")
+        kwargs["kernels"] = _kernels(kwargs["target"], kwargs["quantization"], [head_dim] if head_dim else HEAD_DIMS)
+    kwargs = _with_gpu_tools(**kwargs)
     mlc_model_rule(name = name, **kwargs)
     common = common_attributes(kwargs)
     for output_group in ["library", "weights"]:

@@ -13,22 +13,35 @@ import json
 import sys
 from pathlib import Path
 
-from models.private.compile_environment import REPOSITORY, TargetError, run_python, target_variables
+from models.private.compile_environment import (
+    REPOSITORY,
+    TargetError,
+    add_kernel_options,
+    kernel_options,
+    run_python,
+    split_target,
+    target_variables,
+)
+
+CUDA_OPT = "flashinfer=1;cublas_gemm=1;cudagraph=1"
+"""The optimizations of mlc-llm for GPUs that this build has. CUDA graphs are in TVM's runtime."""
 
 
 class ModelError(Exception):
     """A command of mlc-llm failed. The message is its output, then one line."""
 
 
-def mlc_llm(
-    command: list[str], environments: list[Path], cuda: tuple[str, str] | None = None, /, **variables: str
-) -> None:
+NOTE = "note: "
+"""How a line begins that whoever builds the model should read although nothing failed."""
+
+
+def mlc_llm(command: list[str], environments: list[Path], cuda: list[str] | None = None, /, **variables: str) -> None:
     """Runs a command of mlc-llm on this Python, isolated from the machine.
 
     Args:
         command: sub-command and arguments.
         environments: folders of installed packages; the first wins.
-        cuda: if the command compiles for a GPU, the target as JSON and the library that saves calls of cuBLAS.
+        cuda: if the command compiles for a GPU, options of cuda_modules.
         variables: further environment variables.
 
     Raises:
@@ -42,6 +55,9 @@ def mlc_llm(
         )
     else:
         done = run_python(["-m", "mlc_llm", *command], environments, **variables)
+    for line in done.stdout.splitlines() if not done.returncode else ():
+        if line.startswith(NOTE):
+            print(f"build_model: {line.removeprefix(NOTE)}", file=sys.stderr)
     if done.returncode:
         raise ModelError(
             f"{done.stdout.rstrip()}\nmlc_llm {command[0]} failed with exit status {done.returncode}, see above"
@@ -103,16 +119,21 @@ def make_weights(options: argparse.Namespace, rest: list[str]) -> None:
 
 def make_library(options: argparse.Namespace, rest: list[str]) -> None:
     """Compiles the model that options.model configures into the shared library options.output."""
-    variables = target_variables(options.target, options.compiler, options.nvcc)
-    is_cuda = json.loads(options.target)["kind"] == "cuda"
-    cuda = (options.target, str(options.cublas_modules.absolute())) if is_cuda else None
+    target, architectures = split_target(options.target)
+    variables = target_variables(architectures, options.compiler, options.nvcc)
+    cuda = None
+    if architectures:
+        cuda = ["--target", target, "--cublas-modules", str(options.cublas_modules.absolute())]
+        cuda += kernel_options(options) + ([] if options.opt else ["--optional-flashinfer"])
     command = [
         "compile",
         str(options.model / "mlc-chat-config.json"),
         "--device",
-        options.target,
+        target,
         "--output",
         str(options.output),
+        "--opt",
+        options.opt or (CUDA_OPT if cuda else "O2"),
     ]
     # The environment may lack the engine's library.
     mlc_llm(command + rest, options.environment, cuda, SKIP_LOADING_MLCLLM_SO="1", **variables)
@@ -154,6 +175,8 @@ def main() -> int:
     library.add_argument(
         "--cublas-modules", type=Path, help="library that saves calls of cuBLAS, for a target of kind cuda"
     )
+    add_kernel_options(library)
+    library.add_argument("--opt", help="mlc-llm's optimizations; default: all that this build has for the target")
     library.set_defaults(make=make_library)
     options, rest = parser.parse_known_args()
     try:

@@ -12,7 +12,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from models.private.compile_environment import REPOSITORY, TargetError, run_python, target_variables
+from models.private.compile_environment import (
+    REPOSITORY,
+    TargetError,
+    add_kernel_options,
+    kernel_options,
+    run_python,
+    split_target,
+    target_variables,
+)
 
 
 def main() -> int:
@@ -32,14 +40,23 @@ def main() -> int:
     parser.add_argument("--target", required=True, help="TVM target as JSON, with its host")
     parser.add_argument("--compiler", type=Path, required=True, help="C++ compiler that links")
     parser.add_argument("--nvcc", type=Path, help="nvcc, for a target of kind cuda")
+    add_kernel_options(parser)
     options = parser.parse_args()
     try:
-        variables = target_variables(options.target, options.compiler, options.nvcc)
+        target, architectures = split_target(options.target)
+        variables = target_variables(architectures, options.compiler, options.nvcc)
     except TargetError as error:
         print(f"build_relax: {error}", file=sys.stderr)
         return 1
-    command = ["-m", "models.private.compile_relax", str(options.source), options.function, options.arguments]
-    command += [options.target, options.pass_config, str(options.output)]
+    command = [
+        "-m",
+        "models.private.compile_relax",
+        *kernel_options(options),
+        str(options.source),
+        options.function,
+        options.arguments,
+    ]
+    command += [target, options.pass_config, str(options.output)]
     # A separate Python, because the order of sets, which a module can depend on, is fixed when an interpreter starts.
     done = run_python(command, [*options.environment, REPOSITORY], **variables)
     if done.returncode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -73,41 +74,86 @@ def architectures(nvcc: Path) -> list[str]:
     return sorted(listed, key=lambda architecture: int(architecture.removeprefix("sm_")))
 
 
-def target_variables(target: str, compiler: Path, nvcc: Path | None) -> dict[str, str]:
+MULTI_ARCH = "MLC_MULTI_ARCH"
+"""mlc-llm's environment variable for the architectures of a library for several: 80,90."""
+
+
+def split_target(target: str) -> tuple[str, list[str]]:
+    """Returns a target as TVM reads it, and the architectures of a GPU: TVM's one, and others.
+
+    Args:
+        target: what cpu_target() or cuda_target() returns.
+
+    Raises:
+        TargetError: it is neither.
+    """
+    try:
+        attributes = json.loads(target)
+        others = attributes.pop("other_archs", [])
+        architectures = [attributes.get("arch"), *others] if attributes["kind"] == "cuda" else []
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise TargetError(
+            f"target {target!r}: expected a TVM target as JSON, like those of cpu_target() and cuda_target() in"
+            " //models:defs.bzl"
+        ) from None
+    return json.dumps(attributes) if others else target, architectures
+
+
+def target_variables(found: list[str], compiler: Path, nvcc: Path | None) -> dict[str, str]:
     """Returns the environment variables that tell TVM where the linker is and, for a GPU, nvcc.
 
     Args:
-        target: TVM target as JSON.
+        found: the architectures of a GPU, none for a CPU.
         compiler: the C++ compiler that links, and preprocesses for nvcc.
         nvcc: nvcc, or a program of that name that starts it.
 
     Raises:
-        TargetError: the target is malformed or unknown to nvcc, or it is a GPU and there is no nvcc.
+        TargetError: an architecture is unknown to nvcc, or there is no nvcc.
     """
-    expected = "expected a TVM target as JSON, like those of cpu_target() and cuda_target() in //models:defs.bzl"
-    try:
-        attributes = json.loads(target)
-        kind = attributes["kind"]
-    except (ValueError, TypeError, KeyError):
-        raise TargetError(f"target {target!r}: {expected}") from None
     variables = {"CXX": str(compiler.absolute())}
-    if kind != "cuda":
+    if not found:
         return variables
     if nvcc is None:
         raise TargetError("target of kind cuda: expected nvcc, found none; give --nvcc")
     if nvcc.name != "nvcc":
         raise TargetError(f"{nvcc}: expected a program named nvcc, because TVM calls it by that name")
-    found, known = attributes.get("arch"), architectures(nvcc)
+    known = architectures(nvcc)
     # sm_90a and sm_100f are sm_90 and sm_100 with additional instructions. nvcc lists them without the letter.
-    if not isinstance(found, str) or found.rstrip("af") not in known:
-        raise TargetError(
-            f"target of kind cuda: expected one of the architectures {', '.join(known)}, found {found}; give"
-            " cuda_target(arch = ...) one of them"
-        )
-    return variables | {
-        # Only nvcc: it starts programs in its own folders, and by system(), whose /bin/sh needs no PATH.
-        "PATH": str(nvcc.absolute().parent),
-        "NVCC_PREPEND_FLAGS": f"-ccbin={compiler.absolute()}",
-        # The alternative, NVRTC, needs a Python package with CUDA's bindings.
-        "TVM_CUDA_COMPILE_MODE": "nvcc",
-    }
+    for each in found:
+        if not isinstance(each, str) or each.rstrip("af") not in known:
+            raise TargetError(
+                f"target of kind cuda: expected one of the architectures {', '.join(known)}, found {each}; give"
+                " cuda_target(arch = ...) one of them"
+            )
+    return (
+        variables
+        | {
+            # Only nvcc: it starts programs in its own folders, and by system(), whose /bin/sh needs no PATH.
+            "PATH": str(nvcc.absolute().parent),
+            "NVCC_PREPEND_FLAGS": f"-ccbin={compiler.absolute()}",
+            # The alternative, NVRTC, needs a Python package with CUDA's bindings.
+            "TVM_CUDA_COMPILE_MODE": "nvcc",
+        }
+        | ({MULTI_ARCH: ",".join(each.removeprefix("sm_") for each in found)} if len(found) > 1 else {})
+    )
+
+
+def add_kernel_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that name compiled kernels, which every program here passes on to the next."""
+    parser.add_argument(
+        "--kernels",
+        action="append",
+        default=[],
+        metavar="NAME=OBJECT:…",
+        help="kernels for a target of kind cuda, such as FlashInfer's float16_128; repeatable",
+    )
+    parser.add_argument(
+        "--needed-library", action="append", default=[], help="shared library that those kernels call; repeatable"
+    )
+
+
+def kernel_options(options: argparse.Namespace) -> list[str]:
+    """Returns the options that add_kernel_options read."""
+    return [f"--kernels={each}" for each in options.kernels] + [
+        f"--needed-library={each}" for each in options.needed_library
+    ]

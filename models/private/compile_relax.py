@@ -1,10 +1,11 @@
 """The part of build_relax that imports TVM. build_relax starts an interpreter for it.
 
-python -m models.private.compile_relax SOURCE FUNCTION ARGUMENTS TARGET PASS_CONFIG OUTPUT
+python -m models.private.compile_relax [--kernels …] SOURCE FUNCTION ARGUMENTS TARGET PASS_CONFIG OUTPUT
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 from tvm.s_tir import dlight
 
 import tvm
-from models.private import cuda_modules
+from models.private import compile_environment, cuda_modules, flashinfer_kernels, gpu_kernels
 from src.tvm import shape_functions
 
 
@@ -135,13 +136,23 @@ def export(source: Path, executable: tvm.runtime.Executable, output: str) -> Non
 
 
 def main() -> int:
-    source, function, arguments, target_text, pass_config, output = sys.argv[1:]
+    parser = argparse.ArgumentParser(description=__doc__)
+    compile_environment.add_kernel_options(parser)
+    parser.add_argument("values", nargs=6)
+    options = parser.parse_args()
+    source, function, arguments, target_text, pass_config, output = options.values
     target = tvm.target.Target(json.loads(target_text))
     shape_functions.install()
     if target.kind.name == "cuda":
         cuda_modules.install(target)
+    kernels = gpu_kernels.Kernels.of(options)
+    kernels.install()
+    flashinfer_kernels.Attention(kernels).install()
     try:
         module = make_module(Path(source), function, json_object("arguments", arguments))
+        for name in kernels.objects:
+            if not flashinfer_kernels.NAME.fullmatch(name):
+                module = kernels.added(module, name)
         export(
             Path(source), compile_module(Path(source), module, target, json_object("pass_config", pass_config)), output
         )

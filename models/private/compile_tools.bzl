@@ -3,7 +3,23 @@
 load("@bazel_tools//tools/build_defs/cc:action_names.bzl", "ACTION_NAMES")
 load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "find_cpp_toolchain")
 
+_ARCHS = "//toolchains/cuda:archs"
+
+def archs(target):
+    """Returns the architectures of a target that cuda_target() returned, none of another."""
+    decoded = json.decode(target)
+    return [decoded["arch"]] + decoded.get("other_archs", []) if "arch" in decoded else []
+
+# Objects that a library contains are for its architectures, whatever those of the runtime are.
+_archs_of_target = transition(
+    implementation = lambda settings, attr: {_ARCHS: ";".join(archs(attr.target)) or settings[_ARCHS]},
+    inputs = [_ARCHS],
+    outputs = [_ARCHS],
+)
+
 COMPILE_ATTRS = {
+    "kernels": attr.label_list(cfg = _archs_of_target, doc = "Kernels that the library may contain, each a cuda_library, if the target is a GPU. The macros set it."),
+    "kernels_libraries": attr.label_list(allow_files = True, doc = "Shared libraries that they call."),
     "nvcc": attr.label(allow_single_file = True, cfg = "exec", doc = "nvcc, if the target is a GPU. The macros in //models:defs.bzl set it."),
     "nvcc_files": attr.label(allow_files = True, cfg = "exec", doc = "Everything that nvcc starts and reads."),
     "target": attr.string(mandatory = True, doc = "TVM target as JSON: see `cpu_target` and `cuda_target` in //models:defs.bzl."),
@@ -26,4 +42,11 @@ def compile_tools(ctx):
     if ctx.file.nvcc:
         options += ["--nvcc", ctx.file.nvcc]
         inputs.append(depset([ctx.file.nvcc] + ctx.files.nvcc_files))
+    for kernels in ctx.attr.kernels:
+        objects = kernels[OutputGroupInfo].compilation_outputs
+        inputs.append(objects)
+        options.append("--kernels={}={}".format(kernels.label.name, ":".join([file.path for file in objects.to_list()])))
+    for file in ctx.files.kernels_libraries:
+        options.append("--needed-library=" + file.path)
+    inputs.append(depset(ctx.files.kernels_libraries))
     return struct(inputs = inputs, options = options)

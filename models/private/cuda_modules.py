@@ -4,24 +4,27 @@ TVM compiles its CUDA source in its CUDA runtime, which does not load without a 
 the machine that loads the library would have to compile it, but servers have no compiler. Here nvcc compiles it at
 build time. The bytes are those that the CUDA runtime would have saved.
 
-    python -m models.private.cuda_modules TARGET CUBLAS_MODULES mlc_llm compile ...
+    python -m models.private.cuda_modules --target TARGET --cublas-modules LIBRARY mlc_llm compile ...
 
-CUBLAS_MODULES is the library that saves calls of cuBLAS.
+Where mlc-llm would go on in silence without what its flags ask for, this fails, or says so if it may.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import runpy
 import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 import tvm_ffi
-from tvm.support import nvcc  # noqa: F401 - registers a function that is called by name below
+from tvm.support import nvcc  # Also registers a function that is called by name below.
 
 import tvm
-from models.private import cublas_graphs
+from models.private import compile_environment, cublas_graphs, flashinfer_kernels, gpu_kernels, quantized_products
 
 LENGTH = struct.Struct("<Q")
 """TVM's encoding of a length (src/support/bytes_io.h)."""
@@ -63,8 +66,12 @@ def compile_source(source: bytes, target: tvm.target.Target) -> bytes:
     Raises:
         NvccError: nvcc fails.
     """
+    several = os.environ.get(compile_environment.MULTI_ARCH)
     with target:
         try:
+            if several:
+                options = [f"--generate-code=arch=compute_{each},code=sm_{each}" for each in several.split(",")]
+                return bytes(nvcc.compile_cuda(source.decode(), target_format="fatbin", arch=options, compiler="nvcc"))
             return bytes(tvm_ffi.get_global_func("tvm_callback_cuda_compile")(source.decode()))
         except RuntimeError as error:
             # The message is the source of all kernels, this line, and the output of nvcc.
@@ -142,12 +149,60 @@ def install(target: tvm.target.Target) -> None:
     tvm.runtime._ffi_api.ModulePackImportsToLLVM = pack
 
 
+REFUSED = {
+    "cutlass": "this TVM has none of its kernels, which are for FP8 and for mixtures of experts",
+    "faster_transformer": "mlc-llm itself turns it off, whatever the flag says",
+    "ipc_allreduce_strategy": "TVM does not compile it in; several GPUs use NCCL",
+}
+"""Flags of mlc-llm that would have no effect → why."""
+
+
+def check_flags(opt: str) -> Any:
+    """Returns mlc-llm's flags.
+
+    Raises:
+        SystemExit: a flag asks for what this build has not.
+    """
+    from mlc_llm.interface.compiler_flags import OptimizationFlags
+
+    flags = OptimizationFlags.from_str(opt)
+    for name, reason in REFUSED.items():
+        if getattr(flags, name):
+            sys.exit(
+                f"opt {opt!r}: expected flags that this build has, found {name}: {reason}; leave opt out, or give"
+                ' opt = "flashinfer=1;cublas_gemm=1;cudagraph=1"'
+            )
+    return flags
+
+
 def main() -> None:
-    target, modules, program, *arguments = sys.argv[1:]
-    install(tvm.target.Target(json.loads(target)))
-    cublas_graphs.install(Path(modules))
-    sys.argv = [program, *arguments]
-    runpy.run_module(program, run_name="__main__", alter_sys=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", required=True, help="TVM target as JSON")
+    parser.add_argument("--cublas-modules", type=Path, required=True, help="library that saves calls of cuBLAS")
+    compile_environment.add_kernel_options(parser)
+    parser.add_argument(
+        "--optional-flashinfer", action="store_true", help="say if no kernel fits the model, rather than fail"
+    )
+    parser.add_argument("program", help="Python module to run")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    options = parser.parse_args()
+    install(tvm.target.Target(json.loads(options.target)))
+    cublas_graphs.install(options.cublas_modules)
+    opt = options.arguments[options.arguments.index("--opt") + 1]
+    flags = check_flags(opt)
+    kernels = gpu_kernels.Kernels.of(options)
+    kernels.install()
+    if flags.cublas_gemm and quantized_products.KERNELS in kernels.objects:
+        quantized_products.install(kernels)
+    attention = flashinfer_kernels.Attention(kernels)
+    attention.install()
+    sys.argv = [options.program, *options.arguments]
+    runpy.run_module(options.program, run_name="__main__", alter_sys=True)
+    if flags.flashinfer and not attention.used:
+        reason = f"no FlashInfer: {attention.reason or 'the model has no attention of 16-bit floats'}"
+        if not options.optional_flashinfer:
+            sys.exit(f'{reason}; give opt = "flashinfer=0;…"')
+        print(f"note: {reason}; the model's attention uses TVM's kernels")
 
 
 if __name__ == "__main__":

@@ -58,11 +58,12 @@ def _mlc_model_impl(ctx):
             options += [option, name]
     run("weights" if ctx.attr.convert_weights else "config", weights, ctx.files.model_dir, options)
     cublas = ["--cublas-modules", ctx.file.cublas_modules] if ctx.file.cublas_modules else []
+    opt = ["--opt", ctx.attr.opt] if ctx.attr.opt else []
     run(
         "library",
         library,
         [weights] + ctx.files.cublas_modules,
-        [weights, "--opt", ctx.attr.opt] + cublas + tools.options,
+        [weights] + opt + cublas + tools.options,
         tools.inputs,
         ctx.files._mlc_llm_compiler,
     )
@@ -90,7 +91,7 @@ mlc_model_rule = rule(
             allow_files = True,
             doc = "The checkpoint, in the layout of Hugging Face's hub: config.json, tokenizer and safetensors weights. A folder, or a filegroup of its files.",
         ),
-        "opt": attr.string(default = "O2", doc = "Optimization preset or flags, a value of `mlc_llm compile --opt`."),
+        "opt": attr.string(doc = "Optimization preset or flags, a value of `mlc_llm compile --opt`; default: all that this build has for the target."),
         "prefill_chunk_size": attr.int(doc = "Tokens of a prompt to process at once; default: mlc-llm's."),
         "quantization": attr.string(mandatory = True, doc = "A value of `mlc_llm convert_weight --quantization`: q0f32 for CPUs; q0f16, q4f16_1 for GPUs, ..."),
         "system_message": attr.string(doc = "System message of conversations without one; default: that of `conv_template`."),

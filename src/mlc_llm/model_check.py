@@ -99,9 +99,17 @@ CPU_INFORMATION = Path("/proc/cpuinfo")
 
 OLD_LIBRARY_SYMBOL = b"__tvm_dev_mblob"
 
-CUBLAS_LOADER = "ffi.Module.load_from_bytes.cublas_json"
-CUBLAS_MODULE = struct.pack("<Q", len("cublas_json")) + b"cublas_json"
-"""The function of libtvm_cublas that loads calls of cuBLAS, and what precedes them in a library."""
+CUDA_PARTS = {
+    struct.pack("<Q", len("cublas_json")) + b"cublas_json": (
+        "cuBLAS",
+        "cublas",
+        "ffi.Module.load_from_bytes.cublas_json",
+    ),
+    b"\0libcudart.so.13\0": ("CUDA's runtime", "device runtime", "device_api.cuda"),
+}
+"""What a library contains that calls a part of tvm_cuda, such as FlashInfer's kernels, which call CUDA's runtime → what
+it needs, tvm_cuda's name of the part, and a function that the part registers.
+"""
 
 METADATA_START = b'{"model_type": '
 STAMP = re.compile(rb'"%s": "([^"]{0,100})"' % METADATA_KEY.encode())
@@ -409,20 +417,20 @@ def check_library(library: Path, remedy: str) -> dict[str, Any]:
     try:
         with library.open("rb") as file:
             _check_elf(file, library, remedy)
-            metadata, calls_cublas = _metadata(file, library, remedy)
+            metadata, called = _metadata(file, library, remedy)
     except OSError as error:
         raise ModelError(f"{library}: expected the library of a model, found: {error.strerror}; {remedy}") from None
     _check_cpu(metadata.get(CPU_KEY), library, remedy)
-    if calls_cublas:
-        _check_cublas(library)
+    for what, part, function in called:
+        _check_cuda(library, what, part, function)
     return metadata
 
 
-def _check_cublas(library: Path) -> None:
-    """Refuses a library that calls cuBLAS where that is not loaded; TVM would name a loader that it lacks."""
+def _check_cuda(library: Path, what: str, part: str, function: str) -> None:
+    """Refuses a library that calls a part of tvm_cuda that is not loaded; TVM would name a function that it lacks."""
     import tvm_ffi
 
-    if tvm_ffi.get_global_func(CUBLAS_LOADER, allow_missing=True):
+    if tvm_ffi.get_global_func(function, allow_missing=True):
         return
     try:
         import tvm_cuda
@@ -430,8 +438,8 @@ def _check_cublas(library: Path) -> None:
         found = "no package tvm_cuda: install the wheel apache-tvm-cuda of this build, or use an image for GPUs"
     else:
         parts = tvm_cuda.status()
-        found = next((parts[name].reason for name in ("driver", "cublas") if not parts[name].loaded), "another TVM")
-    raise ModelError(f"{library}: expected cuBLAS, which this model calls, found {found}")
+        found = next((parts[name].reason for name in ("driver", part) if not parts[name].loaded), "another TVM")
+    raise ModelError(f"{library}: expected {what}, which this model calls, found {found}")
 
 
 def _check_cpu(wanted: Any, library: Path, remedy: str) -> None:
@@ -483,8 +491,8 @@ def _check_elf(file: BinaryIO, library: Path, remedy: str) -> None:
         )
 
 
-def _metadata(file: BinaryIO, library: Path, remedy: str) -> tuple[dict[str, Any], bool]:
-    """Returns the metadata in a library, and whether it calls cuBLAS.
+def _metadata(file: BinaryIO, library: Path, remedy: str) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
+    """Returns the metadata in a library, and which of CUDA_PARTS it calls.
 
     Its data contains the metadata as plain JSON. There are none if it has no stamp.
 
@@ -499,7 +507,7 @@ def _metadata(file: BinaryIO, library: Path, remedy: str) -> tuple[dict[str, Any
         kept = part[-OVERLAP:]
         part, start = kept + more, position - len(kept)
         position += len(more)
-        found |= {symbol for symbol in (LIBRARY_SYMBOL, OLD_LIBRARY_SYMBOL, CUBLAS_MODULE) if symbol in part}
+        found |= {symbol for symbol in (LIBRARY_SYMBOL, OLD_LIBRARY_SYMBOL, *CUDA_PARTS) if symbol in part}
         if stamp is None:
             stamp = STAMP.search(part)
             begin = part.rfind(METADATA_START, 0, stamp.start() if stamp else len(part))
@@ -510,9 +518,9 @@ def _metadata(file: BinaryIO, library: Path, remedy: str) -> tuple[dict[str, Any
             f"{library}: expected a model compiled for this TVM ({LIBRARY_SYMBOL.decode()}), found {what}; make it:"
             f" {remedy}"
         )
-    calls_cublas = CUBLAS_MODULE in found
+    called = [value for symbol, value in CUDA_PARTS.items() if symbol in found]
     if stamp is None:
-        return {}, calls_cublas
+        return {}, called
     # All builds of a TVM release run each other's models.
     version = stamp[1].decode("latin-1")
     if _release(version) != _release(versions.TVM):
@@ -528,7 +536,7 @@ def _metadata(file: BinaryIO, library: Path, remedy: str) -> tuple[dict[str, Any
         raise ModelError(
             f"{library}: expected metadata in JSON, found: {_short(str(error))}: the file is damaged; make it: {remedy}"
         ) from None
-    return metadata if isinstance(metadata, dict) else {}, calls_cublas
+    return metadata if isinstance(metadata, dict) else {}, called
 
 
 def _short(text: str) -> str:

@@ -439,6 +439,20 @@ def test_a_library_for_a_newer_cpu_is_refused_in_one_line(tmp_path: Path, monkey
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize(("symbol", "what"), [(symbol, what) for symbol, (what, *_) in model_check.CUDA_PARTS.items()])
+def test_a_library_for_gpus_where_cuda_is_not_loaded_is_refused_in_one_line(
+    tmp_path: Path, symbol: bytes, what: str
+) -> None:
+    library = tmp_path / "gpu.so"
+    library.write_bytes(LIBRARY.read_bytes() + symbol)
+    with pytest.raises(model_check.ModelError) as caught:
+        model_check.check_library(library, "")
+    line = str(caught.value)
+    assert line.startswith(f"{library}: expected {what}, which this model calls, found ") and "\n" not in line
+    # Either the package is missing, or it says why it loaded nothing.
+    assert "apache-tvm-cuda" in line or "driver" in line
+
+
 def test_a_large_library_takes_little_memory(tmp_path: Path) -> None:
     library = tmp_path / "large.so"
     shutil.copyfile(LIBRARY, library)

@@ -26,13 +26,15 @@ if failing.exists() and failing.read_text() == sys.argv[1]:
     sys.exit(3)
 """
 
-# Replaces this repository's module of the same name: records the target, and runs the program.
+# Replaces this repository's module of the same name: records its options, runs the program, and says two things.
 CUDA_STAND_IN = """
-import pathlib, runpy, sys
-_, target, modules, program, *arguments = sys.argv
-pathlib.Path(__file__).parents[2].joinpath("target").write_text(f"{target} {modules}")
-sys.argv = [program, *arguments]
-runpy.run_module(program, run_name="__main__", alter_sys=True)
+import json, pathlib, runpy, sys
+program = sys.argv.index("mlc_llm")
+pathlib.Path(__file__).parents[2].joinpath("options").write_text(json.dumps(sys.argv[1:program]))
+sys.argv = sys.argv[program:]
+runpy.run_module("mlc_llm", run_name="__main__", alter_sys=True)
+print("what nobody reads")
+print("note: no FlashInfer: x")
 """
 
 
@@ -122,10 +124,7 @@ def test_library_is_compiled_for_the_target_by_the_given_compiler(
     run: Callable[..., int], environment: Environment, tmp_path: Path
 ) -> None:
     target = '{"kind": "llvm", "mcpu": "x86-64-v3"}'
-    assert (
-        run("--output", "model.so", "library", tmp_path, "--target", target, "--compiler", "bin/g++", "--opt", "O2")
-        == 0
-    )
+    assert run("--output", "model.so", "library", tmp_path, "--target", target, "--compiler", "bin/g++") == 0
     (call,) = environment.calls()
     assert call["arguments"] == [
         "compile",
@@ -143,46 +142,49 @@ def test_library_is_compiled_for_the_target_by_the_given_compiler(
     assert call["environment"]["SKIP_LOADING_MLCLLM_SO"] == "1"
 
 
-def test_library_for_a_gpu_has_machine_code_by_the_given_nvcc(
-    run: Callable[..., int], environment: Environment, tmp_path: Path
-) -> None:
+GPU = '{"kind": "cuda", "arch": "sm_90"}'
+
+
+@pytest.fixture
+def nvcc(tmp_path: Path) -> Path:
     nvcc = tmp_path / "cuda/bin/nvcc"
     nvcc.parent.mkdir(parents=True)
     nvcc.write_text("#!/bin/sh\necho sm_80\necho sm_90\n")
     nvcc.chmod(0o755)
-    target = '{"kind": "cuda", "arch": "sm_90"}'
-    assert (
-        run(
-            "--output",
-            "model.so",
-            "library",
-            tmp_path,
-            "--target",
-            target,
-            "--compiler",
-            "bin/g++",
-            "--nvcc",
-            nvcc,
-            "--cublas-modules",
-            tmp_path / "libcublas_modules.so",
-            "--opt",
-            "O0",
-        )
-        == 0
-    )
-    assert (environment.folder / "target").read_text() == f"{target} {tmp_path / 'libcublas_modules.so'}"
-    (call,) = environment.calls()
-    assert call["arguments"] == [
-        "compile",
-        f"{tmp_path}/mlc-chat-config.json",
-        "--device",
-        target,
-        "--output",
-        "model.so",
-        "--opt",
-        "O0",
+    return nvcc
+
+
+@pytest.mark.parametrize(
+    ("opt", "expected", "optional"),
+    [(["--opt", "O0"], "O0", []), ([], build_model.CUDA_OPT, ["--optional-flashinfer"])],
+)
+def test_library_for_a_gpu_has_machine_code_by_the_given_nvcc(
+    run: Callable[..., int],
+    environment: Environment,
+    tmp_path: Path,
+    nvcc: Path,
+    capfd: pytest.CaptureFixture,
+    opt: list[str],
+    expected: str,
+    optional: list[str],
+) -> None:
+    library = ["--output", "model.so", "library", tmp_path, "--target", GPU, "--compiler", "bin/g++", "--nvcc", nvcc]
+    kernels = ["--kernels", "float16_64=a.o:b.o", "--kernels", "four_bits=c.o"]
+    needed = ["--needed-library", "libcudart.so"]
+    assert run(*library, "--cublas-modules", tmp_path / "libcublas_modules.so", *kernels, *needed, *opt) == 0
+    assert json.loads((environment.folder / "options").read_text()) == [
+        *["--target", GPU, "--cublas-modules", str(tmp_path / "libcublas_modules.so")],
+        "--kernels=float16_64=a.o:b.o",
+        "--kernels=four_bits=c.o",
+        "--needed-library=libcudart.so",
+        *optional,
     ]
+    (call,) = environment.calls()
+    config = f"{tmp_path}/mlc-chat-config.json"
+    assert call["arguments"] == ["compile", config, "--device", GPU, "--output", "model.so", "--opt", expected]
     assert call["environment"]["PATH"] == str(nvcc.parent)
+    # What was left out for a reason is said, and nothing else.
+    assert capfd.readouterr() == ("", "build_model: no FlashInfer: x\n")
 
 
 def test_an_architecture_unknown_to_nvcc_is_refused_before_anything_runs(

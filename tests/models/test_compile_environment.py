@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from models.private.compile_environment import TargetError, architectures, run_python, target_variables
+from models.private.compile_environment import (
+    MULTI_ARCH,
+    TargetError,
+    architectures,
+    run_python,
+    split_target,
+    target_variables,
+)
 
 CPU = json.dumps({"kind": "llvm", "mcpu": "x86-64-v3"})
-
-
-def cuda(arch: str | None) -> str:
-    return json.dumps({"kind": "cuda"} | ({"arch": arch} if arch else {}))
 
 
 @pytest.fixture
@@ -31,7 +34,8 @@ def test_lists_architectures_with_machine_code_oldest_first(nvcc: Path) -> None:
 
 
 def test_a_cpu_needs_only_the_linker() -> None:
-    assert target_variables(CPU, Path("bin/g++"), None) == {"CXX": str(Path.cwd() / "bin/g++")}
+    assert split_target(CPU) == (CPU, [])
+    assert target_variables([], Path("bin/g++"), None) == {"CXX": str(Path.cwd() / "bin/g++")}
 
 
 @pytest.mark.parametrize("arch", ["sm_75", "sm_90", "sm_90a", "sm_100f"])
@@ -40,7 +44,7 @@ def test_a_gpu_needs_absolute_paths_of_nvcc_and_its_host_compiler(
 ) -> None:
     monkeypatch.chdir(nvcc.parent)
     compiler = str(Path.cwd() / "bin/g++")
-    assert target_variables(cuda(arch), Path("bin/g++"), Path("nvcc")) == {
+    assert target_variables([arch], Path("bin/g++"), Path("nvcc")) == {
         "CXX": compiler,
         "NVCC_PREPEND_FLAGS": f"-ccbin={compiler}",
         "PATH": str(Path.cwd()),
@@ -48,10 +52,10 @@ def test_a_gpu_needs_absolute_paths_of_nvcc_and_its_host_compiler(
     }
 
 
-@pytest.mark.parametrize("arch", ["sm_20", "sm_999", "sm_89", "90", "compute_90", None])
-def test_the_error_of_an_unsupported_architecture_lists_the_supported_ones(nvcc: Path, arch: str | None) -> None:
+@pytest.mark.parametrize("arch", ["sm_20", "sm_999", "sm_89", "90", "compute_90"])
+def test_the_error_of_an_unsupported_architecture_lists_the_supported_ones(nvcc: Path, arch: str) -> None:
     with pytest.raises(TargetError) as caught:
-        target_variables(cuda(arch), Path("g++"), nvcc)
+        target_variables([arch], Path("g++"), nvcc)
     assert (
         str(caught.value)
         == f"target of kind cuda: expected one of the architectures sm_75, sm_90, sm_100, found {arch}; give"
@@ -62,7 +66,7 @@ def test_the_error_of_an_unsupported_architecture_lists_the_supported_ones(nvcc:
 @pytest.mark.parametrize("target", ["llvm", "cuda -arch=sm_90", "3", "[]", "{}", '{"arch": "sm_90"}'])
 def test_a_malformed_target_is_refused(target: str) -> None:
     with pytest.raises(TargetError) as caught:
-        target_variables(target, Path("g++"), None)
+        split_target(target)
     assert (
         str(caught.value)
         == f"target {target!r}: expected a TVM target as JSON, like those of cpu_target() and cuda_target() in"
@@ -70,15 +74,31 @@ def test_a_malformed_target_is_refused(target: str) -> None:
     )
 
 
+def test_several_architectures_are_one_for_tvm_and_all_for_nvcc(nvcc: Path) -> None:
+    one = {"kind": "cuda", "arch": "sm_75"}
+    target, found = split_target(json.dumps(one | {"other_archs": ["sm_90a", "sm_100"]}))
+    assert (json.loads(target), found) == (one, ["sm_75", "sm_90a", "sm_100"])
+    assert target_variables(found, Path("g++"), nvcc)[MULTI_ARCH] == "75,90a,100"
+    assert MULTI_ARCH not in target_variables(["sm_75"], Path("g++"), nvcc)
+    with pytest.raises(TargetError, match="found sm_80; "):
+        target_variables(["sm_75", "sm_80"], Path("g++"), nvcc)
+
+
+def test_a_target_without_an_architecture_is_refused(nvcc: Path) -> None:
+    target, found = split_target('{"kind": "cuda"}')
+    with pytest.raises(TargetError, match="found None; "):
+        target_variables(found, Path("g++"), nvcc)
+
+
 def test_a_gpu_without_nvcc_is_refused() -> None:
     with pytest.raises(TargetError, match="expected nvcc, found none; give --nvcc"):
-        target_variables(cuda("sm_90"), Path("g++"), None)
+        target_variables(["sm_90"], Path("g++"), None)
 
 
 def test_nvcc_by_another_name_is_refused(nvcc: Path) -> None:
     """TVM calls it by name."""
     with pytest.raises(TargetError, match="wrapped: expected a program named nvcc, because TVM calls it by that name"):
-        target_variables(cuda("sm_90"), Path("g++"), nvcc.rename(nvcc.with_name("wrapped")))
+        target_variables(["sm_90"], Path("g++"), nvcc.rename(nvcc.with_name("wrapped")))
 
 
 @pytest.mark.parametrize("content", [None, "#!/bin/sh\necho no libc >&2\nexit 127\n"])
@@ -88,7 +108,7 @@ def test_an_nvcc_that_does_not_run_is_reported(tmp_path: Path, content: str | No
         nvcc.write_text(content)
         nvcc.chmod(0o755)
     with pytest.raises(TargetError) as caught:
-        target_variables(cuda("sm_90"), Path("g++"), nvcc)
+        target_variables(["sm_90"], Path("g++"), nvcc)
     assert str(caught.value).startswith(
         f"{nvcc}: expected nvcc, which lists its architectures; found that it does not run ("
     )

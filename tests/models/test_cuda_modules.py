@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import affine
 import pytest
 import tvm_ffi
@@ -79,3 +82,19 @@ def test_an_error_of_nvcc_is_shown_in_one_line(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(cuda_modules.NvccError) as caught:
         cuda_modules.compile_source(b"__global__", TARGET)
     assert str(caught.value) == "kernels.cu(1): error: no such thing\nnvcc failed on the kernels for sm_90, see above"
+
+
+@pytest.mark.parametrize("flag", cuda_modules.REFUSED)
+def test_flags_without_effect_are_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch, flag: str) -> None:
+    flags = types.SimpleNamespace(flashinfer=True, **dict.fromkeys(cuda_modules.REFUSED, 0))
+    stand_in = types.ModuleType("mlc_llm.interface.compiler_flags")
+    stand_in.OptimizationFlags = types.SimpleNamespace(from_str=lambda _: flags)  # type: ignore[attr-defined]
+    for name in ("mlc_llm", "mlc_llm.interface"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
+    assert cuda_modules.check_flags("O2") is flags
+    setattr(flags, flag, 1)
+    with pytest.raises(SystemExit) as caught:
+        cuda_modules.check_flags("O3")
+    line = str(caught.value)
+    assert line.startswith(f"opt 'O3': expected flags that this build has, found {flag}: ") and "\n" not in line

@@ -12,10 +12,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from models.private import build_relax
 
-LIBRARIES = {name: Path(os.environ[name]).absolute() for name in ("AFFINE", "KERNEL", "TINY") if name in os.environ}
+LIBRARIES = {
+    name: Path(os.environ[name]).absolute()
+    for name in ("AFFINE", "FLASHINFER", "KERNEL", "SEVERAL", "TINY")
+    if name in os.environ
+}
 SOURCE, COMPILER, NVCC = (Path(os.environ[name]) for name in ("SOURCE", "CXX", "NVCC"))
 LLVM = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": "x86-64-v3"}
 MAGIC = 0xBA55ED50
@@ -94,10 +99,10 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_has_machine_code_of_its_architecture_and_no_source(name: str) -> None:
+def test_has_machine_code_of_its_architectures_and_no_source(name: str) -> None:
     data = LIBRARIES[name].read_bytes()
-    found = list(codes(data))
-    assert found and set(found) == {Code(MACHINE_CODE, 90)}
+    expected = {Code(MACHINE_CODE, arch) for arch in ((80, 90) if name == "SEVERAL" else (90,))}
+    assert set(codes(data)) == expected
     assert b"__global__" not in data and b"#include" not in data
 
 
@@ -106,6 +111,21 @@ def test_names_no_folder_of_the_build(name: str) -> None:
     data = LIBRARIES[name].read_bytes()
     for trace in (b"tmpxft", b"tvm_kernels", b"/tmp/", b"bazel-out", b"execroot"):
         assert trace not in data
+
+
+def test_flashinfers_kernels_are_in_the_library_and_name_what_they_call() -> None:
+    with LIBRARIES["FLASHINFER"].open("rb") as file:
+        elf = ELFFile(file)
+        dynamic = list(elf.get_section_by_name(".dynamic").iter_tags())
+        symbols = list(elf.get_section_by_name(".dynsym").iter_symbols())
+    assert {"libcudart.so.13", "libtvm_ffi.so"} <= {tag.needed for tag in dynamic if tag.entry.d_tag == "DT_NEEDED"}
+    assert not {"DT_RPATH", "DT_RUNPATH"} & {tag.entry.d_tag for tag in dynamic}
+    exported = {each.name for each in symbols if each["st_shndx"] != "SHN_UNDEF"}
+    calls = {f"__tvm_ffi_batch_{name}" for name in ("decode_plan", "decode_run", "prefill_plan")}
+    calls |= {f"__tvm_ffi_batch_prefill_{layout}_run" for layout in ("paged", "ragged")}
+    assert calls <= exported
+    # Two models in one process must not share a kernel.
+    assert not [name for name in exported if "BatchPrefill" in name or "BatchDecode" in name]
 
 
 if "TINY" in LIBRARIES:  # A build with mlc-llm's sources.
