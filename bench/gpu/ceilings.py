@@ -1,5 +1,5 @@
-"""What the card can do without TVM: rates of copies, matrix products and all-reduces. measure.py sends the requests
-(protocol.py).
+"""What the card can do without TVM: rates of copies, matrix products, decoding and all-reduces. measure.py sends the
+requests (protocol.py).
 
     python3 ceilings.py --nvidia-libraries SITE_PACKAGES
 
@@ -51,6 +51,7 @@ class Ceilings:
         except ImportError:
             torch = None
         self._torch: Any = torch
+        self._model: dict[str, Any] = {}
         self._nccl: Any = None
         self._ranks: list[tuple[ctypes.c_void_p, ctypes.c_void_p]] = []  # Communicator and stream of each GPU.
         self._sums: dict[int, list[tuple[ctypes.c_void_p, ctypes.c_void_p]]] = {}
@@ -116,6 +117,83 @@ class Ceilings:
             f = torch.full_like(d, float("nan"))
             self._work["gemm, torch"] = lambda: torch.mm(d, e, out=f)
         return list(self._work)
+
+    def decode_prepare(self, model: dict[str, Any], batch: int, length: int) -> str:
+        """Captures a step of decoding by PyTorch as a CUDA graph: a Llama with random weights in bfloat16, the next
+        token by the largest logit.
+
+        Args:
+            model: `model_config` of an mlc-chat-config.json.
+            batch: number of sequences.
+            length: tokens of each in the cache.
+
+        Returns:
+            The name that `seconds` accepts.
+        """
+        torch = self._torch
+        functional = torch.nn.functional
+        hidden, dim = model["hidden_size"], model["head_dim"]
+        heads, kv_heads = model["num_attention_heads"], model["num_key_value_heads"]
+        shapes = {
+            "qkv": ((heads + 2 * kv_heads) * dim, hidden),
+            "o": (hidden, heads * dim),
+            "gate_up": (2 * model["intermediate_size"], hidden),
+            "down": (hidden, model["intermediate_size"]),
+        }
+
+        def random(*shape: int) -> Any:
+            return torch.randn(shape, dtype=torch.bfloat16, device="cuda") * shape[-1] ** -0.5
+
+        layers = range(model["num_hidden_layers"])
+        if self._model.get("hidden") != hidden:
+            self._model = {
+                "hidden": hidden,
+                "layers": [{name: random(*shapes[name]) for name in shapes} for _ in layers],
+            }
+            self._model["embedding"] = random(model["vocab_size"], hidden)
+            tied = model["tie_word_embeddings"]
+            self._model["output"] = self._model["embedding"] if tied else random(model["vocab_size"], hidden)
+        known = self._model
+        norm = torch.ones(hidden, dtype=torch.bfloat16, device="cuda")
+        caches = [random(2, batch, kv_heads, length, dim) for _ in layers]
+        angle = torch.rand(dim, device="cuda")
+        cosine, sine = angle.cos().bfloat16(), angle.sin().bfloat16()
+        tokens = torch.zeros(batch, dtype=torch.int64, device="cuda")
+
+        def rotated(x: Any) -> Any:
+            first, second = x.chunk(2, -1)
+            return x * cosine + torch.cat([-second, first], -1) * sine
+
+        def step() -> None:
+            x = known["embedding"][tokens]
+            for weights, cache in zip(known["layers"], caches):
+                qkv = functional.linear(functional.rms_norm(x, (hidden,), norm), weights["qkv"])
+                query, key, value = qkv.view(batch, -1, dim).split([heads, kv_heads, kv_heads], 1)
+                cache[0, :, :, -1] = rotated(key)
+                cache[1, :, :, -1] = value
+                attention = functional.scaled_dot_product_attention(
+                    rotated(query).unsqueeze(2), cache[0], cache[1], enable_gqa=True
+                )
+                x = x + functional.linear(attention.reshape(batch, -1), weights["o"])
+                gate, up = functional.linear(functional.rms_norm(x, (hidden,), norm), weights["gate_up"]).chunk(2, -1)
+                x = x + functional.linear(functional.silu(gate) * up, weights["down"])
+            logits = functional.linear(functional.rms_norm(x, (hidden,), norm), known["output"])
+            tokens.copy_(logits.argmax(-1))
+
+        with torch.no_grad():
+            stream = torch.cuda.Stream()
+            # What it reads is made on the default stream.
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(3):
+                    step()
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                step()
+        name = f"decode, torch, batch {batch}"
+        self._work[name] = graph.replay
+        return name
 
     def allreduce_start(self) -> dict[str, int]:
         """Creates communicators for all GPUs in this process, like NCCL's own benchmark. Returns the number of GPUs and
@@ -202,7 +280,7 @@ def main() -> None:
         "--nvidia-libraries", type=Path, required=True, help="site-packages folder with nvidia/cu13/lib"
     )
     ceilings = Ceilings(parser.parse_args().nvidia_libraries)
-    names = ("about", "allreduce", "allreduce_prepare", "allreduce_start", "prepare", "seconds")
+    names = ("about", "allreduce", "allreduce_prepare", "allreduce_start", "decode_prepare", "prepare", "seconds")
     protocol.serve({name: getattr(ceilings, name) for name in names})
 
 

@@ -8,10 +8,10 @@ parts:
              and copies on the device, against NVIDIA's own functions and PyTorch
   overhead   host time of kernel launches and virtual machine calls: our runtime and the official one
   attention  decoding with the paged KV cache, in bytes per second: both runtimes
-  engine     tokens per second of mlc-llm's engine on a model with a billion random weights: both runtimes,
-             and the bound by memory bandwidth
+  engine     tokens per second of mlc-llm's engine on models with one and eight billion random weights: both runtimes,
+             PyTorch's decoding as a CUDA graph, and the bound by memory bandwidth
   allreduce  the sum of tensors over all GPUs, through this runtime's sessions and by NCCL itself
-  shards     tokens per second of that model on one GPU, and shared by several
+  shards     tokens per second of those models on one GPU, and shared by several
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,18 @@ import tables
 
 PARTS = ("rates", "overhead", "attention", "engine", "allreduce", "shards")
 SIDES = ("ours", "official")
+
+ATTENTION = {"ours": "flashinfer_attention", "official": "paged_attention"}
+"""Side → the module with a paged KV cache; the official compiler has TVM's kernels only."""
 MODEL_PARTS = ("engine", "shards")
 """Parts that need mlc-llm, which a bundle built without mlc-llm's sources lacks."""
 SESSIONS = ("threads", "processes")
 GENERATED = ("generated_bfloat16", "generated_float16")
-PROMPT = "the quick brown fox jumps over a lazy dog " * 7
+SENTENCE = "the quick brown fox jumps over a lazy dog "
+"""56 tokens of the tiny tokenizer's."""
+
+MODELS = ("1b", "8b", "8b_q4")
+"""As BUILD.bazel names them; NAME_official is for the official TVM, NAME_of_2 for two GPUs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +68,11 @@ class Plan:
     attention_steps: int = 10
     answer_tokens: int = 256
     batches: tuple[int, ...] = (1, 4, 32, 64)
-    context: int = 1024
-    prefill_chunk: int = 512
+    sentences: int = 7  # Of a prompt.
+    long_prompt: int = 36  # Sentences of the prompt whose prefill is measured, about 2048 tokens.
+    starts: int = 3
+    context: int = 2560
+    prefill_chunk: int = 2048
     allreduce_sizes: tuple[tuple[int, int], ...] = (
         (2**28, 20),
         (2**12, 500),
@@ -87,6 +98,9 @@ PLANS = {
         attention_chunk=64,
         context=512,
         prefill_chunk=128,
+        sentences=2,
+        long_prompt=5,
+        starts=1,
     ),
 }
 
@@ -106,7 +120,9 @@ class Bench:
     """The bundle's folders and the processes started from them."""
 
     def __init__(self, options: argparse.Namespace, scratch: Path) -> None:
-        self.options, self.scratch, self.plan = options, scratch, PLANS[options.device]
+        plan = PLANS[options.device]
+        self.options, self.scratch = options, scratch
+        self.plan = dataclasses.replace(plan, rounds=options.rounds) if options.rounds else plan
         self.bundle: Path = options.bundle
         self.log: Path = options.log
 
@@ -229,14 +245,14 @@ class Bench:
             )
 
     def attention(self) -> list[dict[str, Any]]:
-        """Part attention: both sides keep a cache, and their steps take turns."""
+        """Part attention: both sides keep a cache, ours with FlashInfer's kernels, and their steps take turns."""
         plan, cases = self.plan, []
         with self.worker("ours") as ours, self.worker("official") as official:
             processes = {"ours": ours, "official": official}
             for batch, length in plan.attention_cases:
                 case = {"batch": batch, "length": length, **dict(plan.attention_model)}
                 errors = {
-                    side: each.ask("attention_prepare", chunk=plan.attention_chunk, **case)
+                    side: each.ask("attention_prepare", module=ATTENTION[side], chunk=plan.attention_chunk, **case)
                     for side, each in processes.items()
                 }
                 for each in processes.values():
@@ -251,75 +267,122 @@ class Bench:
                 cases.append({"case": case, "errors": errors, "rounds": rounds})
         return cases
 
-    def _model(self, gpus: int = 1) -> tuple[Path, dict[str, Any]]:
-        """Folder of the random model for this number of GPUs, and its configuration; the weights are written once."""
-        model = self.scratch / "model"
+    def _model(self, name: str) -> tuple[Path, dict[str, Any]]:
+        """Folder of a random model, and its configuration; the weights are written once for a model and its shards."""
+        config = self.bundle / "models" / name / "mlc-chat-config.json"
+        base = name.partition("_of_")[0]
+        model = self.scratch / base
         if not model.exists():
-            say("writing random weights")
-            random_model.write_model(self.bundle / "models/1/mlc-chat-config.json", self.bundle / "tokenizer", model)
-        config = self.bundle / "models" / self._folder(gpus) / "mlc-chat-config.json"
-        if gpus > 1:
-            shared = self.scratch / f"model_of_{gpus}"
+            say(f"writing random weights, {base}")
+            written = self.bundle / "models" / base / "mlc-chat-config.json"
+            random_model.write_model(written, self.bundle / "tokenizer", model)
+        if name != base:
+            shared = self.scratch / name
             if not shared.exists():
                 random_model.write_variant(config, model, shared)
             model = shared
-        return model, json.loads(config.read_text(encoding="utf-8"))["model_config"]
+        return model, json.loads(config.read_text(encoding="utf-8"))
 
-    @staticmethod
-    def _folder(gpus: int) -> str:
-        """The name of the folder with the model that so many GPUs share (BUILD.bazel)."""
-        return "1" if gpus == 1 else f"of_{gpus}"
-
-    def _start_engine(self, process: protocol.Process, gpus: int = 1, folder: str = "", sequences: int = 1) -> float:
+    def _start_engine(self, process: protocol.Process, name: str, folder: str = "", sequences: int = 1) -> float:
         """Starts the engine in a process, on the first GPUs; returns the seconds until it is ready.
 
         Args:
           process: a worker.
-          gpus: how many share the model.
-          folder: of the compiled model, by default that for so many GPUs.
+          name: of the model.
+          folder: of the compiled model, by default the model's.
           sequences: at a time.
         """
-        (library,) = (self.bundle / "models" / (folder or self._folder(gpus))).glob("*.so")
+        (library,) = (self.bundle / "models" / (folder or name)).glob("*.so")
         return process.ask(
             "engine_start",
             library=str(self.bundle / "mlc/libmlc_llm.so"),
-            model=str(self._model(gpus)[0]),
+            model=str(self._model(name)[0]),
             model_library=str(library),
             context=self.plan.context,
             chunk=self.plan.prefill_chunk,
             sequences=sequences,
         )
 
+    def _compiled(self) -> list[str]:
+        """Names of the models to measure, and their variants, that are in the bundle."""
+        names = sorted(folder.name for folder in (self.bundle / "models").iterdir())
+        chosen = self.options.models
+        bases = [name.partition("_of_")[0].removesuffix("_official") for name in names]
+        return [name for name, base in zip(names, bases) if not chosen or base in chosen.split(",")]
+
     def engine(self) -> dict[str, Any]:
-        """Part engine: both sides keep an engine, and their answers take turns.
+        """Part engine, for each model: both sides keep an engine, and their answers take turns.
 
         A side's answers are by batch, as text: JSON has no other keys.
         """
-        plan, shape = self.plan, self._model()[1]
-        found: dict[str, Any] = {
-            "model": shape,
-            "weight_bytes": random_model.weight_bytes(shape),
-            "token_bytes": random_model.cache_bytes_of_token(shape),
-            "rounds": [],
-        }
-        with self.worker("ours") as ours, self.worker("official") as official:
-            processes = {"ours": ours, "official": official}
-            most = max(plan.batches)
-            found["start"] = {
-                side: self._start_engine(each, folder="official" if side == "official" else "", sequences=most)
-                for side, each in processes.items()
+        plan, models = self.plan, {}
+        for name in MODELS:
+            if name not in self._compiled():
+                continue
+            config = self._model(name)[1]
+            shape, quantization = config["model_config"], config["quantization"]
+            found: dict[str, Any] = {
+                "model": shape,
+                "quantization": quantization,
+                "weight_bytes": random_model.step_bytes(shape, quantization),
+                "token_bytes": random_model.cache_bytes_of_token(shape),
+                "products": random_model.products(shape),
+                "first": [self._first_token(name) for _ in range(plan.starts)],
+                "rounds": [],
             }
-            for number in range(plan.rounds + 1):
-                answers: dict[str, dict[str, Any]] = {side: {} for side in SIDES}
-                for batch in plan.batches:
+            with self.worker("ours") as ours, self.worker("official") as official:
+                processes = {"ours": ours, "official": official}
+                most = max(plan.batches)
+                for side, each in processes.items():
+                    self._start_engine(each, name, f"{name}_official" if side == "official" else "", most)
+                say(f"engine, {name}")
+                for number in range(plan.rounds + 1):
+                    answers: dict[str, dict[str, Any]] = {side: {} for side in SIDES}
+                    for batch in plan.batches:
+                        for side in turn(list(SIDES), number):
+                            answers[side][str(batch)] = processes[side].ask(
+                                "engine",
+                                tokens=plan.answer_tokens,
+                                prompt=SENTENCE * plan.sentences,
+                                sequences=batch,
+                            )
                     for side in turn(list(SIDES), number):
-                        answers[side][str(batch)] = processes[side].ask(
-                            "engine", tokens=plan.answer_tokens, prompt=PROMPT, sequences=batch
+                        answers[side]["long"] = processes[side].ask(
+                            "engine", tokens=2, prompt=SENTENCE * plan.long_prompt
                         )
-                if number:  # The first answer allocates memory and captures graphs.
-                    found["rounds"].append(answers)
-            for each in processes.values():
-                each.ask("engine_stop")
+                    if number:  # The first answer allocates memory and captures graphs.
+                        found["rounds"].append(answers)
+                for each in processes.values():
+                    each.ask("engine_stop")
+            if self.options.device == "cuda" and quantization == "q0f16":
+                found["torch"] = self._torch(shape, found["rounds"][-1]["ours"]["1"]["prompt_tokens"])
+            models[name] = found
+        return models
+
+    def _first_token(self, name: str) -> float:
+        """Seconds from the start of a process to the first token of an answer."""
+        began = time.perf_counter()
+        with self.worker("ours") as process:
+            self._start_engine(process, name)
+            process.ask("engine", tokens=1, prompt=SENTENCE)
+            taken = time.perf_counter() - began
+            process.ask("engine_stop")
+        return taken
+
+    def _torch(self, shape: dict[str, Any], prompt: int) -> dict[str, float]:
+        """Batch → seconds of a step of decoding by PyTorch, as a CUDA graph; empty without PyTorch.
+
+        Args:
+          shape: of the model.
+          prompt: tokens before the answer. Half of the answer is in the cache as well, as on average in ours.
+        """
+        plan, found = self.plan, {}
+        with self.ceilings() as ceilings:
+            if ceilings.ask("about")["PyTorch"]:
+                for batch in plan.batches:
+                    length = prompt + plan.answer_tokens // 2
+                    name = ceilings.ask("decode_prepare", model=shape, batch=batch, length=length)
+                    found[str(batch)] = ceilings.ask("seconds", name=name, count=plan.gemm_count)
         return found
 
     def allreduce(self) -> dict[str, Any]:
@@ -345,32 +408,39 @@ class Bench:
 
     def shards(self) -> dict[str, Any]:
         """Part shards: our engines on one GPU, and on every number of GPUs with a compiled model, take turns."""
-        plan = self.plan
-        names = (folder.name.removeprefix("of_") for folder in (self.bundle / "models").iterdir())
-        compiled = sorted(int(name) for name in names if name.isdigit())
-        with ExitStack() as stack:
-            first = stack.enter_context(self.worker("ours"))
-            gpus = first.ask("gpus")
-            processes = {
-                count: first if count == 1 else stack.enter_context(self.worker("ours"))
-                for count in compiled
-                if count <= max(1, gpus)
+        plan, models, gpus = self.plan, {}, 1
+        for name in MODELS:
+            counts = {1: name} | {
+                int(each.removeprefix(f"{name}_of_")): each
+                for each in self._compiled()
+                if each.startswith(f"{name}_of_")
             }
-            found: dict[str, Any] = {
-                "start": {str(count): self._start_engine(each, count) for count, each in processes.items()},
-                "gpus": gpus,
-                "rounds": [],
-            }
-            for number in range(plan.rounds + 1):
-                answers = {
-                    str(count): processes[count].ask("engine", tokens=plan.answer_tokens, prompt=PROMPT)
-                    for count in turn(list(processes), number)
+            if len(counts) == 1 or name not in self._compiled():
+                continue
+            with ExitStack() as stack:
+                first = stack.enter_context(self.worker("ours"))
+                gpus = first.ask("gpus")
+                processes = {
+                    count: first if count == 1 else stack.enter_context(self.worker("ours"))
+                    for count in sorted(counts)
+                    if count <= max(1, gpus)
                 }
-                if number:
-                    found["rounds"].append(answers)
-            for each in processes.values():
-                each.ask("engine_stop")
-        return found
+                for count, each in processes.items():
+                    self._start_engine(each, counts[count])
+                rounds = []
+                for number in range(plan.rounds + 1):
+                    answers = {
+                        str(count): processes[count].ask(
+                            "engine", tokens=plan.answer_tokens, prompt=SENTENCE * plan.sentences
+                        )
+                        for count in turn(list(processes), number)
+                    }
+                    if number:
+                        rounds.append(answers)
+                for each in processes.values():
+                    each.ask("engine_stop")
+            models[name] = rounds
+        return {"gpus": gpus, "models": models}
 
 
 def card() -> dict[str, str]:
@@ -403,6 +473,8 @@ def _arguments() -> argparse.Namespace:
         "--results", type=Path, required=True, metavar="FILE", help="the JSON file to write, for //tests/gpu:results"
     )
     parser.add_argument("--only", metavar="PART,...", help="parts to measure (default: all)")
+    parser.add_argument("--models", metavar="MODEL,...", help=f"of {', '.join(MODELS)} (default: all)")
+    parser.add_argument("--rounds", type=int, help="how often everything takes turns (default: 10)")
     parser.add_argument(
         "--log", type=Path, help="file for the output of the measured processes (default: next to --results)"
     )
@@ -414,6 +486,8 @@ def _arguments() -> argparse.Namespace:
     only = options.only.split(",") if options.only else possible
     if unknown := set(only) - set(PARTS):
         parser.error(f"--only: expected parts from {', '.join(PARTS)}, found {', '.join(sorted(unknown))}")
+    if unknown := set((options.models or MODELS[0]).split(",")) - set(MODELS):
+        parser.error(f"--models: expected some of {', '.join(MODELS)}, found {', '.join(sorted(unknown))}")
     if missing := [part for part in only if part in MODEL_PARTS and part not in possible]:
         parser.error(f"--only {','.join(missing)}: this bundle was built without mlc-llm's sources, so it has no model")
     options.only = only

@@ -85,7 +85,9 @@ def _add_one(name: str, length: int | tvm.tirx.Var, gpu: bool) -> tvm.tirx.PrimF
     return schedule.mod["main"].with_attrs({"global_symbol": name, "op_pattern": _OPAQUE, "tirx.is_scheduled": True})
 
 
-def paged_kv_cache(target: str, layers: int, heads: int, kv_heads: int, head_dim: int, dtype: str) -> tvm.IRModule:
+def paged_kv_cache(
+    target: str, layers: int, heads: int, kv_heads: int, head_dim: int, dtype: str, flashinfer: bool = False
+) -> tvm.IRModule:
     """`create(sizes, rope_mode)`: a paged KV cache with the attention kernels that TVM generates for the target.
 
     sizes: the shape (sequences, tokens in total, tokens per prefill, PAGE_SIZE, 1 if windows slide, else 0).
@@ -98,6 +100,7 @@ def paged_kv_cache(target: str, layers: int, heads: int, kv_heads: int, head_dim
         kv_heads: key and value heads per layer.
         head_dim: elements per head.
         dtype: of queries, keys and values.
+        flashinfer: whether FlashInfer's kernels take the place of those that it has. They know no RopeMode.INLINE.
     """
     device = tvm.target.Target(json.loads(target))
     builder = relax.BlockBuilder()
@@ -106,7 +109,8 @@ def paged_kv_cache(target: str, layers: int, heads: int, kv_heads: int, head_dim
     mode = tvm.tirx.Var("mode", "int64")
     parameters = [relax.Var("sizes", relax.ShapeType(sizes)), relax.Var("rope_mode", relax.ShapeType([mode]))]
     with builder.function("create", parameters), device:
-        cache = kv_cache.TIRPagedKVCache(
+        kind = kv_cache.FlashInferPagedKVCache if flashinfer else kv_cache.TIRPagedKVCache
+        cache = kind(
             "mha",
             *sizes[:3],
             PAGE_SIZE,
@@ -133,4 +137,4 @@ def paged_kv_cache(target: str, layers: int, heads: int, kv_heads: int, head_dim
         with builder.dataflow():
             created = builder.emit_output(cache._expr)
         builder.emit_func_output(created)
-    return builder.get()
+    return builder.get().with_attr("external_mods", cache.extern_mods)

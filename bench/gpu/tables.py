@@ -193,7 +193,15 @@ def attention(cases: list[dict[str, Any]], peak: float | None) -> str:
         text = f"{shape['batch']} × {shape['length']} tokens"
         columns = [spread([each / 1e12 for each in side], lambda rate: f"{rate:.3f}") for side in zip(*pairs)]
         of_peak = percent([ours / peak for ours, _ in pairs]) if peak else ""
-        rows.append([text, *columns, of_peak, report.ratios(pairs), f"{max(case['errors'].values()):.1e}"])
+        hosts = [
+            spread(
+                [median(each["host"] for each in round[side]) / shape["layers"] * 1e6 for round in case["rounds"]],
+                "{:.0f}".format,
+            )
+            for side in ("ours", "official")
+        ]
+        errors = f"{max(case['errors'].values()):.1e}"
+        rows.append([text, *columns, of_peak, report.ratios(pairs), *hosts, errors])
     shape = cases[0]["case"]
     head = [
         f"{shape['heads']} heads, {shape['kv_heads']} of keys and values, {shape['head_dim']} wide, float16",
@@ -201,38 +209,68 @@ def attention(cases: list[dict[str, Any]], peak: float | None) -> str:
         "official TVM, TB/s",
         "ours, of the measured bandwidth",
         "ours / official",
+        "ours, µs of the host a layer",
+        "official, µs of the host a layer",
         "relative error",
     ]
     return report.table(head, rows)
 
 
-def engine(part: dict[str, Any], peak: float | None) -> str:
-    """The table of mlc-llm's engine."""
+def matrix_rate(found: dict[str, Any]) -> float | None:
+    """Operations per second of the fastest product that is not ours, or None if none was measured."""
+    rounds = found.get("rates", {}).get("rounds", [])
+    names = [name for name in ("gemm, cublas itself", "gemm, torch") if rounds and name in rounds[0]]
+    return max(
+        (2 * found["rates"]["size"] ** 3 / median(each[name] for each in rounds) for name in names), default=None
+    )
+
+
+TITLES = {"1b": "Llama 3.2 1B's shape", "8b": "Llama 3 8B's shape", "8b_q4": "Llama 3 8B's shape, 4 bits"}
+"""Model of measure.py → its name in tables."""
+
+
+def engine(models: dict[str, Any], peak: float | None, products: float | None) -> str:
+    """The tables of mlc-llm's engine.
+
+    Args:
+        models: name → what was measured.
+        peak: the measured bandwidth in bytes per second.
+        products: the measured rate of products in operations per second.
+    """
+    return "\n".join(f"### {TITLES[name]}\n\n{_engine(part, peak, products)}" for name, part in models.items())
+
+
+def _engine(part: dict[str, Any], peak: float | None, products: float | None) -> str:
     rows, pairs = [], {}
-    for what, batch in [("prefill", "1"), *(("decode", batch) for batch in part["rounds"][0]["ours"])]:
+    batches = [batch for batch in part["rounds"][0]["ours"] if batch != "long"]
+    asked = part["rounds"][-1]["ours"]
+    for what, batch in [("prefill", "1"), ("prefill", "long"), *(("decode", batch) for batch in batches)]:
         pairs[what, batch] = [
             tuple(
                 each[side][batch][what]["tokens"] / each[side][batch][what]["seconds"] for side in ("ours", "official")
             )
             for each in part["rounds"]
         ]
+        step = part.get("torch", {}).get(batch) if what == "decode" else None
         rows.append(
             [
-                what if what == "prefill" else f"decode, batch {batch}",
+                f"prefill, {asked[batch]['prompt_tokens']} tokens" if what == "prefill" else f"decode, batch {batch}",
                 *(spread(side, lambda rate: f"{rate:.0f}") for side in zip(*pairs[what, batch])),
                 report.ratios(pairs[what, batch]),
+                f"{int(batch) / step:.0f}" if step else "",
             ]
         )
-    last = part["rounds"][-1]["ours"]["1"]
+    last = asked["1"]
     # On average the cache holds the prompt and half of the answer.
     tokens = last["prompt_tokens"] + last["decode"]["tokens"] / 2
     moved = part["weight_bytes"] + tokens * part["token_bytes"]
     text = report.table(
         [
-            (f"tokens/s, {last['prompt_tokens']} tokens of prompt, median of {len(part['rounds'])} answers (range)"),
+            f"tokens/s, {part['quantization']}, median of {len(part['rounds'])} answers (range)",
             "our TVM",
             "official TVM",
             "ours / official",
+            "PyTorch, a CUDA graph",
         ],
         rows,
     )
@@ -244,6 +282,11 @@ def engine(part: dict[str, Any], peak: float | None) -> str:
             f"At the measured bandwidth that is at most {peak / moved:.0f} tokens/s, of which ours reaches"
             f" {percent(ratios)}.\n"
         )
+    if products:
+        ratios = [2 * part["products"] * ours / products for ours, _ in pairs["prefill", "long"]]
+        text += f"\nThe long prompt's products are {percent(ratios)} of the measured rate of products.\n"
+    first = spread(part["first"], lambda seconds: f"{seconds:.1f}")
+    text += f"\nA new process has its first token after {first} s, with the weights in the page cache.\n"
     same = min(common(*(each[side]["1"]["text"] for side in ("ours", "official"))) for each in part["rounds"])
     return text + f"\nBoth sides' answers are the same for at least {same * 100:.0f} % of their length.\n"
 
@@ -296,8 +339,11 @@ def allreduce(part: dict[str, Any]) -> str:
 
 
 def shards(part: dict[str, Any]) -> str:
-    """The table of mlc-llm's engine on one GPU and on several."""
-    rounds = part["rounds"]
+    """The tables of mlc-llm's engine on one GPU and on several."""
+    return "\n".join(_shards(TITLES[name], rounds, part["gpus"]) for name, rounds in part["models"].items())
+
+
+def _shards(title: str, rounds: list[dict[str, Any]], gpus: int) -> str:
     rows = []
     for count in sorted(rounds[0], key=int):
         row = [count]
@@ -311,7 +357,7 @@ def shards(part: dict[str, Any]) -> str:
         rows.append([*row, f"{min(same) * 100:.0f} %"])
     prompt = rounds[0]["1"]["prompt_tokens"]
     head = [
-        f"GPUs, of {part['gpus']}; batch 1, {prompt} tokens of prompt, {len(rounds)} answers",
+        f"{title}: GPUs, of {gpus}; batch 1, {prompt} tokens of prompt, {len(rounds)} answers",
         "prefill, tokens/s",
         "to one GPU",
         "decode, tokens/s",
@@ -344,7 +390,7 @@ def text(found: dict[str, Any]) -> str:
     if "attention" in found:
         parts += ["## Paged attention, decoding", attention(found["attention"], peak)]
     if "engine" in found:
-        parts += ["## mlc-llm", engine(found["engine"], peak)]
+        parts += ["## mlc-llm", engine(found["engine"], peak, matrix_rate(found))]
     if "allreduce" in found:
         parts += ["## All-reduce", allreduce(found["allreduce"])]
     if "shards" in found:

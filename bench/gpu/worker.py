@@ -33,6 +33,7 @@ tvm: Any = None
 SEED = 20260
 PAGE_SIZE = 16  # As in modules.py, which needs TVM's compiler.
 _ROPE_NORMAL = 1  # RopeMode.NORMAL, which is in TVM's compiler too.
+_AHEAD_BYTES = 1 << 31  # What is copied on the device before a step is timed.
 _ROOM = 64  # Tokens that fit into a sequence beyond its initial ones.
 TOLERANCE = 5e-3
 """Largest relative error of results in bfloat16 or float16: rounding stays below 3e-3, a wrong tile is above 1e-2."""
@@ -258,14 +259,15 @@ class Worker:
     # Paged attention.
 
     def attention_prepare(
-        self, batch: int, length: int, layers: int, heads: int, kv_heads: int, head_dim: int, chunk: int
+        self, module: str, batch: int, length: int, layers: int, heads: int, kv_heads: int, head_dim: int, chunk: int
     ) -> float:
         """Fills a cache with random keys and values, and checks one decoding step.
 
         Args:
+            module: the compiled cache.
             batch: number of sequences.
             length: tokens per sequence in the cache.
-            layers, heads, kv_heads, head_dim: as the module `paged_attention` is compiled (BUILD.bazel).
+            layers, heads, kv_heads, head_dim: as the module is compiled (BUILD.bazel).
             chunk: tokens to append at a time, a divisor of `length`.
 
         Returns:
@@ -274,10 +276,13 @@ class Worker:
         shape = tvm.runtime.ShapeTuple
         self._attention["cache"] = None  # Free the previous cache before allocating a new one.
         tokens = batch * (length + PAGE_SIZE + _ROOM)
-        cache = self._machine_of_attention()["create"](
-            shape([batch, tokens, chunk, PAGE_SIZE, 0]), shape([_ROPE_NORMAL])
-        )
+        self._attention.setdefault("machine", self._machine(module))
+        cache = self._attention["machine"]["create"](shape([batch, tokens, chunk, PAGE_SIZE, 0]), shape([_ROPE_NORMAL]))
         self._attention |= {"cache": cache, "batch": batch}
+        if "ahead" not in self._attention:
+            # A copy of a millisecond, in which the host starts all layers.
+            empty = np.zeros(_AHEAD_BYTES if isinstance(self._clock, gpu.DeviceClock) else 1, "uint8")
+            self._attention["ahead"] = [self._tensor(empty) for _ in range(2)]
         self._attention["token_bytes"] = 2 * kv_heads * head_dim * 2  # A key and a value in float16.
         self._attention["scale"] = head_dim**-0.5
         heads_all = heads + 2 * kv_heads
@@ -321,37 +326,38 @@ class Worker:
         )
         return error(self._attention["output"].numpy()[0], expected)
 
-    def _machine_of_attention(self) -> Any:
-        if "machine" not in self._attention:
-            self._attention["machine"] = self._machine("paged_attention")
-        return self._attention["machine"]
-
     @staticmethod
     def _call(name: str, *arguments: object) -> Any:
         return tvm.get_global_func(name)(*arguments)
 
     def _step(self) -> dict[str, float]:
-        """One token per sequence: seconds for attention in all layers, and bytes of keys and values read. Keeps the
-        last layer's output.
+        """One token per sequence: seconds of the device for attention in all layers, seconds until the host had started
+        it, and bytes of keys and values read. Keeps the last layer's output.
         """
         state = self._attention
         shape = tvm.runtime.ShapeTuple
         cache, batch = state["cache"], state["batch"]
         attend = tvm.get_global_func("vm.builtin.attention_kv_cache_attention_with_fused_qkv")
 
+        host = 0.0
+
         def work() -> None:
+            nonlocal host
+            began = time.perf_counter()
             for layer, qkv in enumerate(state["qkv"]):
                 attend(cache, layer, state["scale"], qkv, state["output"])
+            host = time.perf_counter() - began
 
         self._call("vm.builtin.kv_state_begin_forward", cache, shape(range(batch)), shape([1] * batch))
-        taken = self._clock.seconds(work)
+        first, second = state["ahead"]
+        taken = self._clock.seconds(work, ahead=lambda: first.copyto(second))
         self._call("vm.builtin.kv_state_end_forward", cache)
         tokens = self._call("vm.builtin.attention_kv_cache_get_total_sequence_length", cache)
-        return {"seconds": taken, "bytes": tokens * state["token_bytes"] * len(state["qkv"])}
+        return {"seconds": taken, "host": host, "bytes": tokens * state["token_bytes"] * len(state["qkv"])}
 
     def attention(self, steps: int) -> list[dict[str, float]]:
-        """`seconds` in all layers and `bytes` of keys and values read, for each decoding step. Removes the steps'
-        tokens afterwards.
+        """For each decoding step: `seconds` of the device and `host`, in all layers, and `bytes` of keys and values.
+        Removes the steps' tokens afterwards.
         """
         state = self._attention
         assert steps <= _ROOM, f"expected at most {_ROOM} steps, which fit into the cache, found {steps}"

@@ -57,13 +57,33 @@ def test_no_worse_is_more_than_noise() -> None:
 def test_decoding_is_judged_by_the_bytes_that_a_step_reads() -> None:
     one = {"prefill": {"tokens": 100, "seconds": 0.1}, "decode": {"tokens": 200, "seconds": 1.0}, "prompt_tokens": 100}
     many = one | {"decode": {"tokens": 1600, "seconds": 2.0}}
-    ours, official = ({"1": one | {"text": text}, "8": many} for text in ("abcd", "abxy"))
-    part = {"weight_bytes": 9 * 10**9, "token_bytes": 5 * 10**6, "rounds": [{"ours": ours, "official": official}]}
-    text = tables.engine(part, 4e12)
+    long = {"prefill": {"tokens": 2000, "seconds": 0.1}, "prompt_tokens": 2000}
+    ours, official = ({"1": one | {"text": text}, "8": many, "long": long} for text in ("abcd", "abxy"))
+    part = {
+        "quantization": "q0f16",
+        "weight_bytes": 9 * 10**9,
+        "token_bytes": 5 * 10**6,
+        "products": 10**9,
+        "first": [2.0, 3.0],
+        "torch": {"1": 0.004, "8": 0.005},
+        "rounds": [{"ours": ours, "official": official}],
+    }
+    text = tables.engine({"8b": part}, 4e12, 80e12)
+    assert text.startswith("### Llama 3 8B's shape\n")
     assert "reads 10.00 GB: 9.00 GB of weights, and 200 tokens' keys and values" in text
     assert "at most 400 tokens/s, of which ours reaches 50.0 (50.0–50.0) %" in text
-    assert "| decode, batch 8 | 800 (800–800) | 800 (800–800) | 1.00 (1.00–1.00) |" in text
+    assert "| decode, batch 1 | 200 (200–200) | 200 (200–200) | 1.00 (1.00–1.00) | 250 |" in text
+    assert "| decode, batch 8 | 800 (800–800) | 800 (800–800) | 1.00 (1.00–1.00) | 1600 |" in text
+    assert "| prefill, 2000 tokens | 20000 (20000–20000) |" in text
+    assert "products are 50.0 (50.0–50.0) % of the measured rate" in text
+    assert "first token after 2.5 (2.0–3.0) s" in text
     assert "the same for at least 50 % of their length" in text
+
+
+def test_the_rate_of_products_is_that_of_the_fastest() -> None:
+    found = rates(gemm__cublas=1.0, gemm__torch=0.5, gemm__cublas_itself=2.0)
+    assert tables.matrix_rate({"rates": found}) == 2 * 1000**3 / 0.5
+    assert tables.matrix_rate({}) is None
 
 
 def _sums(gpus: int, size: int, **times: float) -> str:
@@ -116,7 +136,9 @@ def test_several_gpus_are_compared_with_one_in_the_same_round() -> None:
         }
 
     rounds = [{"2": side(rate, "abcdXfgh"), "1": side(100, "abcdefgh")} for rate in (150, 200, 130)]
-    row = next(line for line in tables.shards({"gpus": 4, "rounds": rounds}).splitlines() if line.startswith("| 2 "))
+    text = tables.shards({"gpus": 4, "models": {"1b": rounds}})
+    assert text.startswith("| Llama 3.2 1B's shape: GPUs, of 4; ")
+    row = next(line for line in text.splitlines() if line.startswith("| 2 "))
     assert row == "| 2 | 1000 (1000–1000) | 1.00 (1.00–1.00) | 150 (130–200) | 1.50 (1.30–2.00) | 50 % |"
 
 
@@ -159,27 +181,39 @@ def test_a_variant_shares_all_but_its_configuration(tmp_path: Path) -> None:
     assert (model / "mlc-chat-config.json").read_text() == "{}"
 
 
-def test_the_random_model_has_what_its_index_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("quantization", ["q0f16", "q4f16_1"])
+def test_the_random_model_has_what_its_index_says(tmp_path: Path, quantization: str, tied: bool) -> None:
     model = {
-        "tie_word_embeddings": True,
-        "hidden_size": 8,
-        "intermediate_size": 16,
-        "head_dim": 4,
+        "tie_word_embeddings": tied,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "head_dim": 16,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
         "num_hidden_layers": 2,
-        "vocab_size": 32,
+        "vocab_size": 96,
     }
-    random_model.write_weights(model, tmp_path)
+    random_model.write_weights(model, quantization, tmp_path)
     index = json.loads((tmp_path / "tensor-cache.json").read_text())
-    assert (
-        sum(shard["nbytes"] for shard in index["records"])
-        == random_model.weight_bytes(model)
-        == index["metadata"]["ParamBytes"]
-    )
+    total = sum(shard["nbytes"] for shard in index["records"])
+    assert total == index["metadata"]["ParamBytes"]
+    embedding = 96 * 32 * (2 if quantization == "q0f16" else 0.5 + 2 / 32)
+    assert random_model.step_bytes(model, quantization) == total - (0 if tied else embedding)
+    assert random_model.products(model) == 2 * (64 * 32 + 32 * 32 + 128 * 32 + 32 * 64)
     for shard in index["records"]:
         (record,) = shard["records"]
         assert (tmp_path / shard["dataPath"]).stat().st_size == record["nbytes"] == shard["nbytes"]
+
+
+def test_random_weights_of_four_bits_keep_the_scale_of_activations() -> None:
+    rows, columns = 64, 512
+    random = np.random.default_rng(1)
+    words = random_model.values((rows, columns // 8), "uint32", random)
+    scales = random_model.scales((rows, columns // 32))
+    four = np.stack([words >> np.uint32(4 * each) & np.uint32(15) for each in range(8)], axis=-1).reshape(rows, columns)
+    weights = (four.astype("float32") - 7) * np.repeat(scales.astype("float32"), 32, axis=1)
+    assert 0.9 < float(np.std(weights)) * columns**0.5 < 1.1
 
 
 def test_without_models_the_other_parts_are_measured(tmp_path: Path) -> None:
@@ -198,6 +232,17 @@ def test_a_part_that_needs_a_missing_model_is_refused(
     with pytest.raises(SystemExit, match="2"):
         measure.main()
     assert "--only engine: this bundle was built without mlc-llm's sources" in capsys.readouterr().err
+
+
+def test_an_unknown_model_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["run bench", "--results", "x.json", "--bundle", str(tmp_path), "--models", "1b,70b"]
+    )
+    with pytest.raises(SystemExit, match="2"):
+        measure.main()
+    assert "--models: expected some of 1b, 8b, 8b_q4, found 70b" in capsys.readouterr().err
 
 
 def test_without_a_gpu_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

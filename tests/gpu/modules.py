@@ -23,6 +23,9 @@ INNER, COLUMNS = 1024, 768
 # Shape of the network whose layers are captured; a captured graph needs fixed shapes.
 GRAPH_ROWS, GRAPH_WIDTH, GRAPH_LAYERS = 16, 256, 4
 
+# Rows and inner size of weights with four bits: odd ones, those of SmolLM2, and of Llama 3 8B.
+FOUR_BIT_SHAPES = [(200, 96), (24, 32), (576, 576), (576, 1536), (4096, 4096), (4096, 14336)]
+
 # Width of the input and output of the two-layer block that workers share.
 BLOCK_WIDTH = 1024
 
@@ -78,6 +81,27 @@ def library_calls() -> tvm.IRModule:
 
     inputs = [_tensor("x", (n, INNER), "float32"), _tensor("w", (INNER, COLUMNS), "float32")]
     _function(builder, "product_then_softmax", inputs, product_then_softmax)
+    return builder.get()
+
+
+def four_bit_products() -> tvm.IRModule:
+    """product_ROWS_INNER_DTYPE(x, words, scales) = x @ dequantized(words, scales).T by //src/cuda:four_bits.
+
+    x: (n, INNER) float16; words: (ROWS, INNER / 8) uint32; scales: (ROWS, INNER / 32) float16 → (n, ROWS) DTYPE.
+    """
+    builder = relax.BlockBuilder()
+    for rows, inner in FOUR_BIT_SHAPES:
+        for dtype in ("float16", "float32"):
+            n = T.Var("n", "int64")
+            shapes = {"x": (n, inner), "words": (rows, inner // 8), "scales": (rows, inner // 32)}
+            types = {"x": "float16", "words": "uint32", "scales": "float16"}
+            out = relax.TensorType((n, rows), dtype)
+            _function(
+                builder,
+                f"product_{rows}_{inner}_{dtype}",
+                [_tensor(name, shape, types[name]) for name, shape in shapes.items()],
+                lambda *inputs, out=out: relax.call_dps_packed("mlc_bazel_four_bit_product", inputs, out_ty=out),
+            )
     return builder.get()
 
 
