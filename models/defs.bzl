@@ -29,21 +29,27 @@ def cpu_target(mcpu = "x86-64-v2"):
     """
     return json.encode(_llvm(mcpu) | {"host": _llvm(mcpu)})
 
+def _generation(arch):
+    """Returns the number of an architecture: 90 of sm_90a."""
+    return int(arch.removeprefix("sm_").rstrip("af"))
+
 def cuda_target(arch = "sm_90", *others, mcpu = "x86-64-v3"):
     """NVIDIA GPUs to compile for, for `mlc_model(target = ...)` and `relax_library(target = ...)`; the machine that builds needs no GPU.
 
     Args:
         arch: sm_90 is Hopper (H100, H200), sm_89 Ada, sm_80 Ampere (A100), sm_100 and sm_120 Blackwell. The code also runs on later
             architectures of the same generation, such as sm_80 on sm_86 and sm_89. With a letter, like sm_90a, it runs only on that one.
-        *others: further architectures. The library then has machine code for each, and the GPU that loads it picks its own:
-            cuda_target("sm_80", "sm_90", "sm_100") serves a mixed cluster. TVM writes kernels for the first.
+        *others: further architectures, in any order. The library then has machine code for each, and the GPU that loads it picks its own:
+            cuda_target("sm_80", "sm_90", "sm_100") serves a mixed cluster. TVM writes kernels for the oldest.
         mcpu: LLVM's name of the oldest CPU that starts the kernels.
     """
-    for each in (arch,) + others:
+    found = [arch] + list(others)
+    for each in found:
         if not each.startswith("sm_") or not each[len("sm_"):].rstrip("af").isdigit():
             fail("cuda_target: expected arch as nvcc names it, sm_90 or sm_90a, found {}".format(repr(each)))
+    found = sorted(found, key = _generation)
     return json.encode({
-        "arch": arch,
+        "arch": found[0],
         "host": _llvm(mcpu),
         "keys": ["cuda", "gpu"],
         "kind": "cuda",
@@ -52,7 +58,7 @@ def cuda_target(arch = "sm_90", *others, mcpu = "x86-64-v3"):
         "max_threads_per_block": 1024,
         "registers_per_block": 65536,
         "thread_warp_size": 32,
-    } | ({"other_archs": others} if others else {}))
+    } | ({"other_archs": found[1:]} if others else {}))
 
 def _is_cuda(target):
     """Whether a target is a GPU. Fails unless it comes from cpu_target() or cuda_target()."""
@@ -64,6 +70,8 @@ def _is_cuda(target):
 def _with_gpu_tools(target, target_compatible_with = [], kernels = [], **kwargs):
     """Returns a compiling rule's attributes. Only GPU targets get nvcc and kernels, so that other builds fetch nothing of CUDA."""
     if not _is_cuda(target):
+        if kernels:
+            fail("kernels: expected none for target = cpu_target(), found {}".format(kernels))
         return kwargs | {"target": target, "target_compatible_with": target_compatible_with}
     return kwargs | {
         "kernels": kernels,
@@ -77,14 +85,27 @@ def _with_gpu_tools(target, target_compatible_with = [], kernels = [], **kwargs)
         "target_compatible_with": NEEDS_CUDA + target_compatible_with,
     }
 
-def _kernels(target, quantization, head_dims):
-    """Returns kernels for a model's types: attention, and products with its weights; none for a GPU before Ampere or a model without 16-bit floats."""
+def _kernels(target, quantization, opt, head_dims):
+    """Returns kernels for a model's types: attention, and products with its weights; none for a GPU before Ampere or a model without 16-bit floats.
+
+    Args:
+        target: what cuda_target() returned.
+        quantization: see mlc_model.
+        opt: mlc-llm's optimizations, or "".
+        head_dims: sizes of heads that the model may have.
+    """
+    for name, value in [("quantization", quantization), ("opt", opt)]:
+        if type(value) != "string":
+            fail("{}: expected a string, because it chooses kernels for a GPU, found {}".format(name, value))
     dtype = "bfloat16" if "bf16" in quantization else "float16" if "f16" in quantization else None
-    oldest = min([int(arch.removeprefix("sm_").rstrip("af")) for arch in archs(target)])
-    if not dtype or oldest < 80:
+    if not dtype or min([_generation(arch) for arch in archs(target)]) < 80:
         return []
-    attention = [Label("//third_party/flashinfer:{}_{}".format(dtype, head_dim)) for head_dim in head_dims if head_dim in HEAD_DIMS]
-    return attention + ([Label("//src/cuda:four_bits")] if quantization == "q4f16_1" else [])
+    kernels = []
+    if opt not in ["O0", "O1"] and "flashinfer=0" not in opt:
+        kernels += [Label("//third_party/flashinfer:{}_{}".format(dtype, head_dim)) for head_dim in head_dims if head_dim in HEAD_DIMS]
+    if quantization == "q4f16_1" and opt != "O0" and "cublas_gemm=0" not in opt:
+        kernels.append(Label("//src/cuda:four_bits"))
+    return kernels
 
 def relax_library(name, src, function, arguments = {}, data = [], pass_config = {}, **kwargs):
     """Compiles the module that a function in a Python file returns into `<name>.so`, with the TVM of this build.
@@ -110,7 +131,8 @@ def relax_library(name, src, function, arguments = {}, data = [], pass_config = 
         data: files or folders that the function reads.
         pass_config: options of TVM's passes, such as {"relax.backend.use_cuda_graph": True}.
         **kwargs: `target` (cpu_target() or cuda_target()) and common attributes. `kernels`, for GPUs: cuda_library targets whose
-            functions the module calls by name, such as //third_party/flashinfer:float16_128, which TVM's FlashInferPagedKVCache finds.
+            functions the module calls by name. Those of //third_party/flashinfer are for TVM's FlashInferPagedKVCache, whose `extern_mods` belong
+            into the module's attribute `external_mods`.
     """
     relax_library_rule(
         name = name,
@@ -160,13 +182,20 @@ def mlc_model(name, **kwargs):
     Args:
         name: the target with both; `<name>.weights` and `<name>.library` have one each.
         **kwargs: `model_dir`, `quantization`, `target`, `conv_template`, ... (see private/mlc_model.bzl) and common attributes. `head_dim`, for GPUs, is
-            the size of an attention head: FlashInfer is compiled for this one only, and not for all that it knows, which takes minutes, once for all
-            models of an architecture.
+            the size of an attention head: FlashInfer is compiled for this one only, or not at all if it has no kernel for it, and not for all that it
+            knows, which takes minutes, once for all models of an architecture.
     """
     head_dim = kwargs.pop("head_dim", None)
     if _is_cuda(kwargs["target"]):
         kwargs["cublas_modules"] = Label("//models/private:cublas_modules")
-        kwargs["kernels"] = _kernels(kwargs["target"], kwargs["quantization"], [head_dim] if head_dim else HEAD_DIMS)
+        if "kernels" in kwargs:
+            fail("{}: kernels: expected none, because mlc_model chooses them; relax_library takes them".format(name))
+        kwargs["kernels"] = _kernels(
+            kwargs["target"],
+            kwargs.get("quantization", ""),
+            kwargs.get("opt", ""),
+            [head_dim] if head_dim else HEAD_DIMS,
+        )
     kwargs = _with_gpu_tools(**kwargs)
     mlc_model_rule(name = name, **kwargs)
     common = common_attributes(kwargs)

@@ -9,7 +9,11 @@ load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 _ARTIFACTS = ["//release:dist"] + IMAGES.values() + ["//release:{}.report.html".format(image) for image in IMAGES] + ([
     "//models/tiny",
     "//models/tiny:tiny_image",
-] if AVAILABLE else []) + (["//models/tiny:tiny_cuda"] if AVAILABLE and not NEEDS_CUDA else [])
+] if AVAILABLE else []) + ([
+    # The second has FlashInfer's kernels and ours.
+    "//models/tiny:tiny_cuda",
+    "//models/smollm2:smollm2_cuda",
+] if AVAILABLE and not NEEDS_CUDA else [])
 
 _SEEN = "//release/private/reproduce:seen"
 _TOOLS = {

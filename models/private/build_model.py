@@ -32,7 +32,7 @@ class ModelError(Exception):
 
 
 NOTE = "note: "
-"""How a line begins that whoever builds the model should read although nothing failed."""
+"""How a line begins that should be read although nothing failed."""
 
 
 def mlc_llm(command: list[str], environments: list[Path], cuda: list[str] | None = None, /, **variables: str) -> None:

@@ -76,7 +76,8 @@ def compile_source(source: bytes, target: tvm.target.Target) -> bytes:
         except RuntimeError as error:
             # The message is the source of all kernels, this line, and the output of nvcc.
             said = str(error).rpartition("\nCompilation error:\n")[2].rstrip()
-            raise NvccError(f"{said}\nnvcc failed on the kernels for {target.attrs['arch']}, see above") from None
+            archs = ", ".join(f"sm_{each}" for each in several.split(",")) if several else target.attrs["arch"]
+            raise NvccError(f"{said}\nnvcc failed on the kernels for {archs}, see above") from None
 
 
 def with_machine_code(module: bytes, target: tvm.target.Target) -> bytes:
@@ -152,9 +153,20 @@ def install(target: tvm.target.Target) -> None:
 REFUSED = {
     "cutlass": "this TVM has none of its kernels, which are for FP8 and for mixtures of experts",
     "faster_transformer": "mlc-llm itself turns it off, whatever the flag says",
-    "ipc_allreduce_strategy": "TVM does not compile it in; several GPUs use NCCL",
+    "ipc_allreduce_strategy": "TVM ignores it where no GPU is; several GPUs use NCCL",
 }
 """Flags of mlc-llm that would have no effect → why."""
+
+
+FLASHINFER_ARCH = 80
+"""The oldest architecture that mlc-llm and this build use FlashInfer for."""
+
+
+def architectures(target: str) -> list[int]:
+    """Returns the numbers of the architectures to compile for."""
+    several = os.environ.get(compile_environment.MULTI_ARCH)
+    names = several.split(",") if several else [json.loads(target)["arch"].removeprefix("sm_")]
+    return sorted(int(name.rstrip("af")) for name in names)
 
 
 def check_flags(opt: str) -> Any:
@@ -199,9 +211,15 @@ def main() -> None:
     sys.argv = [options.program, *options.arguments]
     runpy.run_module(options.program, run_name="__main__", alter_sys=True)
     if flags.flashinfer and not attention.used:
-        reason = f"no FlashInfer: {attention.reason or 'the model has no attention of 16-bit floats'}"
+        old = [arch for arch in architectures(options.target) if arch < FLASHINFER_ARCH]
+        missing = (
+            f"expected sm_{FLASHINFER_ARCH} or newer, found sm_{old[0]}" if old else "the model has no paged cache"
+        )
+        reason = f"no FlashInfer: {attention.reason or missing}"
         if not options.optional_flashinfer:
             sys.exit(f'{reason}; give opt = "flashinfer=0;…"')
+        if attention.chosen():
+            sys.exit(f"{reason}; give mlc_model(head_dim = ...) the size of the model's heads, or leave it out")
         print(f"note: {reason}; the model's attention uses TVM's kernels")
 
 

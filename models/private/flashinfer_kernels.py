@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NoReturn
+from typing import Any
 
 from tvm.relax.backend.cuda import flashinfer
 from tvm.relax.frontend.nn.llm import kv_cache
@@ -38,11 +38,19 @@ class Attention:
         """
         name = f"{dtype_q}_{qk_head_dim}"
         if len({dtype_q, dtype_kv, dtype_o}) > 1 or qk_head_dim != v_head_dim or name not in self.kernels.objects:
-            found = filter(None, map(NAME.fullmatch, sorted(self.kernels.objects)))
-            known = ", ".join(f"{each['head_dim']} of {each['dtype']}" for each in found) or "(none was compiled)"
-            raise NoKernelError(f"expected heads of the size {known}, found {qk_head_dim} of {dtype_q}")
-        self.used = True
+            sizes = [each for each in map(NAME.fullmatch, self.kernels.objects) if each]
+            known = ", ".join(
+                f"{each['head_dim']} of {each['dtype']}"
+                for each in sorted(sizes, key=lambda each: int(each["head_dim"]))
+            )
+            raise NoKernelError(
+                f"expected heads of the size {known or '(none was compiled)'}, found {qk_head_dim} of {dtype_q}"
+            )
         return self.kernels.modules(name)
+
+    def chosen(self) -> bool:
+        """Whether the build compiled one size only, which is then the model's own, as its author says."""
+        return sum(bool(NAME.fullmatch(name)) for name in self.kernels.objects) == 1
 
     def install(self) -> None:
         """Makes TVM use them, and remember in `reason` what keeps it from that: mlc-llm would go on without a word."""
@@ -55,19 +63,17 @@ class Attention:
         def decode(**_: Any) -> list[tvm.runtime.Module]:
             return []
 
-        def latent(**_: Any) -> NoReturn:
-            raise NoKernelError("expected attention with keys and values, found latent attention (MLA)")
-
         class Cache(kv_cache.FlashInferPagedKVCache):
-            # Positional, as TVM's tests call it, or by name, as mlc-llm does.
-            def __init__(self, *arguments: Any, **named: Any) -> None:
+            def __init__(self, attn_kind: Any, *arguments: Any, **named: Any) -> None:
                 try:
-                    super().__init__(*arguments, **named)
+                    if "mla" in (attn_kind if isinstance(attn_kind, list) else [attn_kind]):
+                        raise NoKernelError("expected attention with keys and values, found latent attention (MLA)")
+                    super().__init__(attn_kind, *arguments, **named)
                 except Exception as error:
                     attention.reason = str(error).strip().partition("\n")[0]
                     raise
+                attention.used = True
 
         flashinfer.gen_flashinfer_prefill_module = prefill
         flashinfer.gen_flashinfer_decode_module = decode
-        flashinfer.gen_flashinfer_mla_module = latent
         kv_cache.FlashInferPagedKVCache = Cache

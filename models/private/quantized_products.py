@@ -2,13 +2,15 @@
 float16.
 
 * For the tokens of a prompt, the weights are dequantized once, then cuBLAS multiplies.
-* For the few rows of decoding, where what is read counts, //src/cuda:four_bits multiplies.
+* For the few rows of decoding, of drafts and of the output layer, where what is read counts, //src/cuda:four_bits
+  multiplies.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import tvm_ffi
 from tvm.relax.backend import get_patterns_with_prefix
 from tvm.relax.backend.cuda import cublas  # noqa: F401 - registers the patterns
 from tvm.relax.expr_functor import PyExprMutator, mutator
@@ -18,12 +20,13 @@ import tvm
 from models.private.gpu_kernels import Kernels
 from tvm import relax
 
-QUANTIZATION = "q4f16_1"
-
-PROMPT_LENGTH = "seq_len"
-"""mlc-llm's name of the variable that counts a prompt's tokens. The output layer has as many rows as there are
-sequences, under another name.
+PROMPT, PROMPT_LENGTH = "prefill", "seq_len"
+"""What names of mlc-llm's functions for prompts contain, and the variable that counts a prompt's tokens. The output
+layer has as many rows there as there are sequences, under another name.
 """
+
+FEW_ROWS = ("prefill", "decode", "verify", "logits")
+"""What names of functions contain whose other products have few rows. Encoders of images have others."""
 
 KERNELS, FUNCTION = "four_bits", "mlc_bazel_four_bit_product"
 """The target in //src/cuda, and its function."""
@@ -32,15 +35,16 @@ GROUP, PER_WORD = 32, 8
 """Weights that share a scale, and that a word of 32 bits has."""
 
 
-def _is_of_a_prompt(rows: Any) -> bool:
-    return isinstance(rows, tvm.tirx.Var) and rows.name == PROMPT_LENGTH
+def _is_of_a_prompt(x: Any) -> bool:
+    """Whether one of the dimensions that make up a product's rows counts a prompt's tokens."""
+    return any(isinstance(size, tvm.tirx.Var) and size.name == PROMPT_LENGTH for size in x.ty.shape.values[:-1])
 
 
 def patterns() -> list[FusionPattern]:
     """Returns those of cuBLAS that multiply by a transposed weight, for prompts only."""
 
     def both(check: Any) -> Any:
-        return lambda context: _is_of_a_prompt(context.annotated_expr["lhs"].ty.shape.values[-2]) and check(context)
+        return lambda context: _is_of_a_prompt(context.annotated_expr["lhs"]) and check(context)
 
     return [
         FusionPattern(each.name, each.pattern, each.annotation_patterns, both(each.check), each.attrs_getter)
@@ -65,10 +69,12 @@ class DispatchPromptProducts:
         functions = []
         for name, function in module.functions_items():
             found: list[bool] = []
-            if isinstance(function, relax.Function):
+            if isinstance(function, relax.Function) and PROMPT in name.name_hint:
                 relax.analysis.post_order_visit(function, lambda each, found=found: found.append(_dequantizes(each)))
             if any(found):
                 functions.append(name.name_hint)
+        if not functions:  # An empty list would mean all.
+            return module
         return tvm.transform.Sequential(
             [
                 relax.transform.FuseOpsByPattern(
@@ -86,6 +92,7 @@ class _FourBitProducts(PyExprMutator):
     def __init__(self, module: tvm.IRModule) -> None:
         super().__init__(module)
         self.count = 0
+        self.is_prompt = False
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = self.visit_expr_post_order(call)
@@ -99,7 +106,7 @@ class _FourBitProducts(PyExprMutator):
             return call
         words, scales = dequantized.args[1].fields
         x = call.args[0]
-        if not _fit(x.ty, words.ty, scales.ty, dequantized.ty, call.ty) or _is_of_a_prompt(x.ty.shape.values[-2]):
+        if not _fit(x.ty, words.ty, scales.ty, dequantized.ty, call.ty) or (self.is_prompt and _is_of_a_prompt(x)):
             return call
         self.count += 1
         return relax.call_dps_packed(FUNCTION, [x, words, scales], out_ty=call.ty)
@@ -111,11 +118,17 @@ def _fit(x: Any, words: Any, scales: Any, weight: Any, out: Any) -> bool:
         return False
     if str(out.dtype) not in ("float16", "float32") or x.ndim < 2:
         return False
-    sizes = [*words.shape.values, *scales.shape.values, *weight.shape.values]
-    if not all(isinstance(size, tvm.tirx.IntImm) for size in sizes):
+    if words.ndim != 2 or scales.ndim != 2:
         return False
-    rows, inner = map(int, weight.shape.values)
-    return [int(size) for size in sizes[:4]] == [rows, inner // PER_WORD, rows, inner // GROUP] and inner % GROUP == 0
+    # Rows may be symbolic: the output layer's are, in many models.
+    rows = [each.shape.values[0] for each in (words, scales, weight)]
+    inner = [each.shape.values[1] for each in (words, scales, weight)]
+    if not all(tvm_ffi.structural_equal(each, rows[0]) for each in rows):
+        return False
+    if not all(isinstance(size, tvm.tirx.IntImm) for size in inner):
+        return False
+    packed, groups, full = map(int, inner)
+    return full % GROUP == 0 and packed * PER_WORD == groups * GROUP == full
 
 
 @tvm.transform.module_pass(opt_level=0, name="DispatchFourBitProducts")
@@ -128,7 +141,8 @@ class DispatchFourBitProducts:
     def transform_module(self, module: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         products = _FourBitProducts(module)
         for name, function in module.functions_items():
-            if isinstance(function, relax.Function):
+            if isinstance(function, relax.Function) and any(each in name.name_hint for each in FEW_ROWS):
+                products.is_prompt = PROMPT in name.name_hint
                 products.builder_.update_func(name, relax.analysis.remove_all_unused(products.visit_expr(function)))
         made = products.builder_.get()
         return self.kernels.added(made, KERNELS) if products.count else made

@@ -2,17 +2,22 @@
  *
  * A block computes 16 or 32 rows of the weights times up to 32 rows of x, and its eight warps share the sum over the
  * inner size. A lane reads 16 bytes, which are one group of one row, and turns them into operands of the tensor cores
- * where they are: the order in which a product sums is free, so the inner positions are those of the lane's group, and x
- * is read in the same order. Each weight is read once for 32 rows of x.
+ * where they are: the order in which a product sums is free, so the inner positions are those of the lane's group, and
+ * x is read in the same order. Each weight is read once for 32 rows of x.
  */
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/error.h>
 #include <tvm/ffi/extra/c_env_api.h>
+#include <tvm/ffi/extra/cuda/device_guard.h>
 #include <tvm/ffi/function.h>
 
 #include <cstdint>
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#error "expected sm_80 or newer: older tensor cores have no such product"
+#endif
 
 namespace {
 
@@ -43,7 +48,8 @@ __device__ __forceinline__ uint32_t AsBits(__half2 halves) { return *reinterpret
  * pairs: weights (0, 4), (1, 5), (2, 6), (3, 7).
  */
 __device__ __forceinline__ void Dequantize(uint32_t word, __half2 scale, uint32_t (&pairs)[4]) {
-  const __half2 low = __float2half2_rn(-1031.f), sixteenth = __float2half2_rn(1.f / 16), high = __float2half2_rn(-71.f);
+  const __half2 low = __float2half2_rn(-1031.f), high = __float2half2_rn(-71.f);
+  const __half2 sixteenth = __float2half2_rn(1.f / 16);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const uint32_t bits = word >> (8 * half);
@@ -58,7 +64,8 @@ __device__ __forceinline__ void Dequantize(uint32_t word, __half2 scale, uint32_
 __device__ __forceinline__ void Multiply(float (&sum)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
                                          uint32_t b0, uint32_t b1) {
   asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
@@ -94,8 +101,8 @@ struct Weights {
  * x: (count, inner); words: (rows, inner / 32) of 16 bytes; scales: (rows, inner / 32); out: (count, rows).
  */
 template <int kTiles, int kTilesX, typename Out>
-__global__ void __launch_bounds__(32 * kWarps) Product(const __half* x, const uint4* words, const __half* scales, Out* out,
-                                                       int count, int rows, int groups) {
+__global__ void __launch_bounds__(32 * kWarps)
+    Product(const __half* x, const uint4* words, const __half* scales, Out* out, int count, int rows, int groups) {
   constexpr int kRows = kTiles * kTileRows, kCount = kTilesX * kTileX;
   // Blocks that read the same weights are neighbours.
   const int first_x = blockIdx.x * kCount, first_row = blockIdx.y * kRows;
@@ -133,7 +140,7 @@ __global__ void __launch_bounds__(32 * kWarps) Product(const __half* x, const ui
         for (int tile = 0; tile < kTiles; ++tile) {
           const auto& first = pairs[tile][0];
           const auto& second = pairs[tile][1];
-          // Pairs (0, 4) and (1, 5), of Dequantize's order: its second half has the weights 2, 3, 6 and 7.
+          // Pairs (0, 4) and (1, 5), then (2, 6) and (3, 7).
           Multiply(sums[tile][tile_x], first[0], second[0], first[1], second[1], b0, b1);
           Multiply(sums[tile][tile_x], first[2], second[2], first[3], second[3], b2, b3);
         }
@@ -204,8 +211,8 @@ bool Is(const TensorView& tensor, DLDataTypeCode code, int bits) {
 
 /* out = x @ dequantized(words, scales).T
  *
- * x: (..., inner) float16; words: (rows, inner / 8) uint32; scales: (rows, inner / 32) float16; out: (..., rows) float16 or
- * float32. inner is a multiple of 32.
+ * x: (..., inner) float16; words: (rows, inner / 8) uint32; scales: (rows, inner / 32) float16; out: (..., rows)
+ * float16 or float32. inner is a multiple of 32.
  */
 void FourBitProduct(TensorView x, TensorView words, TensorView scales, TensorView out) {
   TVM_FFI_ICHECK(x.ndim() >= 1 && words.ndim() == 2 && scales.ndim() == 2 && out.ndim() == x.ndim());
@@ -223,6 +230,10 @@ void FourBitProduct(TensorView x, TensorView words, TensorView scales, TensorVie
     return;
   }
   const DLDevice device = x.device();
+  for (const TensorView& each : {words, scales, out}) {
+    TVM_FFI_ICHECK(each.device().device_type == device.device_type && each.device().device_id == device.device_id);
+  }
+  const tvm::ffi::CUDADeviceGuard guard(device.device_id);
   const auto stream = static_cast<cudaStream_t>(TVMFFIEnvGetStream(device.device_type, device.device_id));
   const auto groups = static_cast<int>(inner / kGroup);
   const auto run = [&](auto* to) {

@@ -174,7 +174,8 @@ def test_sources_are_pinned_by_hash() -> None:
             assert "LICENSE" in source["paths"], name
         else:
             assert source["size"] > 0, name
-            assert source["file"] == f"{name}-{source['version']}.tar.gz", name
+            # PEP 625.
+            assert source["file"] == f"{name.replace('-', '_')}-{source['version']}.tar.gz", name
 
 
 def test_sources_are_those_asked_for() -> None:

@@ -52,7 +52,10 @@ except Exception:
     pass
 linked = []
 subprocess.Popen = lambda command, **_: linked.append(command) or sys.exit(
-    print(json.dumps({"used": attention.used, "reason": attention.reason, "modules": modules, "linked": command}))
+    print(json.dumps(
+        {"used": attention.used, "chosen": attention.chosen(), "reason": attention.reason, "modules": modules}
+        | {"linked": command}
+    ))
 )
 cc.create_shared("model.so", ["lib.o"])
 """
@@ -77,7 +80,7 @@ def cache(tmp_path: Path, **asked: object) -> dict:
 
 def test_the_cache_has_all_objects_and_the_library_names_what_they_call(tmp_path: Path) -> None:
     found = cache(tmp_path)
-    assert found["used"] and found["reason"] is None and found["modules"] == ["static_library"] * 2
+    assert found["used"] and found["chosen"] and found["reason"] is None and found["modules"] == ["static_library"] * 2
     assert "/lib/libneeded.so" in found["linked"]
 
 
@@ -87,6 +90,7 @@ def test_the_cache_has_all_objects_and_the_library_names_what_they_call(tmp_path
         ({"head_dim": 96}, "expected heads of the size 128 of float16, found 96 of float16"),
         ({"kernels": {}}, "expected heads of the size (none was compiled), found 128 of float16"),
         ({"rope": "INLINE"}, "FlashInfer RoPE does not support inline mode."),
+        ({"attention": "mla"}, "expected attention with keys and values, found latent attention (MLA)"),
     ],
 )
 def test_a_model_without_kernels_says_why(tmp_path: Path, asked: dict[str, object], reason: str) -> None:

@@ -16,11 +16,8 @@ from elftools.elf.elffile import ELFFile
 
 from models.private import build_relax
 
-LIBRARIES = {
-    name: Path(os.environ[name]).absolute()
-    for name in ("AFFINE", "FLASHINFER", "KERNEL", "SEVERAL", "TINY")
-    if name in os.environ
-}
+NAMES = ("AFFINE", "FLASHINFER", "FOUR_BITS", "KERNEL", "SEVERAL", "TINY")
+LIBRARIES = {name: Path(os.environ[name]).absolute() for name in NAMES if name in os.environ}
 SOURCE, COMPILER, NVCC = (Path(os.environ[name]) for name in ("SOURCE", "CXX", "NVCC"))
 LLVM = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": "x86-64-v3"}
 MAGIC = 0xBA55ED50
@@ -101,7 +98,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_has_machine_code_of_its_architectures_and_no_source(name: str) -> None:
     data = LIBRARIES[name].read_bytes()
-    expected = {Code(MACHINE_CODE, arch) for arch in ((80, 90) if name == "SEVERAL" else (90,))}
+    expected = {Code(MACHINE_CODE, arch) for arch in ((80, 90) if name in ("FOUR_BITS", "SEVERAL") else (90,))}
     assert set(codes(data)) == expected
     assert b"__global__" not in data and b"#include" not in data
 
@@ -129,6 +126,15 @@ def test_flashinfers_kernels_are_in_the_library_and_name_what_they_call() -> Non
 
 
 if "TINY" in LIBRARIES:  # A build with mlc-llm's sources.
+
+    def test_a_model_of_four_bits_has_all_kernels() -> None:
+        data = LIBRARIES["FOUR_BITS"].read_bytes()
+        for name in (b"create_flashinfer_paged_kv_cache", b"mlc_bazel_four_bit_product", b"cublas.matmul_transposed"):
+            assert name in data
+
+    def test_a_model_without_a_kernel_for_its_heads_has_tvms_attention() -> None:
+        data = LIBRARIES["TINY"].read_bytes()
+        assert b"create_tir_paged_kv_cache" in data and b"create_flashinfer_paged_kv_cache" not in data
 
     def test_products_of_a_model_are_calls_of_cublas() -> None:
         data = LIBRARIES["TINY"].read_bytes()
