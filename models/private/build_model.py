@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from models.private.compile_environment import (
+    CUDA_OPT,
     REPOSITORY,
     TargetError,
     add_kernel_options,
@@ -22,9 +23,6 @@ from models.private.compile_environment import (
     split_target,
     target_variables,
 )
-
-CUDA_OPT = "flashinfer=1;cublas_gemm=1;cudagraph=1"
-"""The optimizations of mlc-llm for GPUs that this build has. CUDA graphs are in TVM's runtime."""
 
 
 class ModelError(Exception):

@@ -14,6 +14,10 @@ REPOSITORY = Path(__file__).absolute().parents[2]
 """The folder of this repository's modules; the last environment of a program that imports them."""
 
 
+CUDA_OPT = "flashinfer=1;cublas_gemm=1;cudagraph=1"
+"""The optimizations of mlc-llm for GPUs that this build has. CUDA graphs are in TVM's runtime."""
+
+
 class TargetError(Exception):
     """The target cannot be compiled for. The message is one line."""
 

@@ -182,7 +182,7 @@ def check_flags(opt: str) -> Any:
         if getattr(flags, name):
             sys.exit(
                 f"opt {opt!r}: expected flags that this build has, found {name}: {reason}; leave opt out, or give"
-                ' opt = "flashinfer=1;cublas_gemm=1;cudagraph=1"'
+                f' opt = "{compile_environment.CUDA_OPT}"'
             )
     return flags
 
@@ -213,7 +213,9 @@ def main() -> None:
     if flags.flashinfer and not attention.used:
         old = [arch for arch in architectures(options.target) if arch < FLASHINFER_ARCH]
         missing = (
-            f"expected sm_{FLASHINFER_ARCH} or newer, found sm_{old[0]}" if old else "the model has no paged cache"
+            f"expected sm_{FLASHINFER_ARCH} or newer, found sm_{old[0]}"
+            if old
+            else "the model has no paged cache of 16-bit floats"
         )
         reason = f"no FlashInfer: {attention.reason or missing}"
         if not options.optional_flashinfer:

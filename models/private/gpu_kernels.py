@@ -46,7 +46,7 @@ class Kernels:
         return module.with_attr("external_mods", known + self.modules(name))
 
     def install(self) -> None:
-        """Makes libraries with such a module name the shared libraries, by their own names and not their paths."""
+        """Makes a library with kernels depend on what they call; the linker records names (DT_NEEDED), not paths."""
         create = cc.create_shared
 
         @functools.wraps(create)

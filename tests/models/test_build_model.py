@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from models.private import build_model
+from models.private import build_model, compile_environment
 
 # A fake mlc_llm that records its call, prints something, and fails at the sub-command named in the file `failing`.
 STAND_IN = """
@@ -156,7 +156,7 @@ def nvcc(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("opt", "expected", "optional"),
-    [(["--opt", "O0"], "O0", []), ([], build_model.CUDA_OPT, ["--optional-flashinfer"])],
+    [(["--opt", "O0"], "O0", []), ([], compile_environment.CUDA_OPT, ["--optional-flashinfer"])],
 )
 def test_library_for_a_gpu_has_machine_code_by_the_given_nvcc(
     run: Callable[..., int],
