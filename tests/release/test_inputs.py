@@ -361,7 +361,7 @@ def test_what_a_wheel_is_made_of_is_locked(made: inputs.Made, loaded: list[input
 def test_what_a_build_cannot_take_depends_on_its_options(loaded: list[inputs.Input]) -> None:
     entries, sets = set(), set()
     if not WITH_CUDA:
-        entries |= {("pypi", name) for name in PYPI_CUDA}
+        entries |= {("pypi", name) for name in PYPI_CUDA} | {("source", "flashinfer-python")}
         sets |= {("debian", "cuda")}
     if not WITH_SOURCES:
         entries |= {("source", name) for name in ("mlc-llm", "sentencepiece", "tokenizers-cpp", "xgrammar")}
