@@ -24,7 +24,9 @@ DEBIAN_LOCK = "debian.lock.json"
 MODELS_LOCK = "models.lock.json"
 REQUIREMENTS_LOCK = "requirements.lock.txt"
 CLIENTS_LOCK = "clients.lock.txt"
-"""Of clients that the server is tested with. They reach no output, so no licence or audit covers them, but packs do."""
+PYTHONS_LOCK = "pythons.lock.json"
+TEST_LOCKS = (CLIENTS_LOCK, PYTHONS_LOCK)
+"""Of what only tests take. It reaches no output, so no licence or audit covers it, but packs do."""
 SOURCES_LOCK = "sources.lock.json"
 LICENSES_LOCK = "licenses.lock.json"
 # What Bazel itself is assembled from on a machine without one: no build takes it, so it is in none of the lists below.
@@ -166,6 +168,11 @@ class Input:
         return self.entry.get("registry") == "git"
 
     @property
+    def from_maven(self) -> bool:
+        """Whether it is a file of a Maven repository."""
+        return self.entry.get("registry") == "maven"
+
+    @property
     def distribution(self) -> str:
         """The PyPI distribution that its file is of; empty if it is of none."""
         if self.entry.get("registry") == "pypi" and self.ecosystem == MODEL:
@@ -189,6 +196,10 @@ class Input:
             return PackageURL("pypi", None, self.name, self.version).to_string()
         if self.ecosystem == MODEL:
             return self._model_purl()
+        if self.from_maven:
+            group, artifact = self.entry["group"], self.entry["artifact"]
+            qualifiers = {"classifier": self.entry["classifier"], "type": "jar"}
+            return PackageURL("maven", group, artifact, self.version, qualifiers).to_string()
         if not self.from_git:
             # The file name tells the archive from the distribution's wheels, which have the same name and version.
             qualifiers = {"file_name": self.entry["file"]}
@@ -262,6 +273,7 @@ class Made:
 
     Args:
         distribution: the wheel's.
+        abi: the tag of the one CPython that it is for, such as cp312; empty if it is for all.
         licensed_as: the entry that declares its licence: ecosystem and name.
         of_the_project: entries that its own licence and notice cover.
         content: what is in it, or compiled into it.
@@ -269,6 +281,7 @@ class Made:
     """
 
     distribution: str
+    abi: str
     licensed_as: tuple[str, str]
     of_the_project: frozenset[tuple[str, str]]
     content: Parts
@@ -287,6 +300,7 @@ class Made:
             project = frozenset((ecosystem, name) for ecosystem, name in content["of_the_project"])
             return cls(
                 content["distribution"],
+                content["abi"],
                 (ecosystem, name),
                 project,
                 Parts.of(content["content"]),
@@ -448,6 +462,14 @@ def _models(lock: dict[str, Any]) -> list[Input]:
     return found
 
 
+def _pythons(lock: dict[str, Any]) -> list[Input]:
+    return [
+        Input(PYPI, name, wheel["version"], (wheel["sha256"],))
+        for wheels in lock["pythons"].values()
+        for name, wheel in wheels.items()
+    ]
+
+
 def _sources(lock: dict[str, Any]) -> list[Input]:
     return [
         Input(
@@ -491,25 +513,26 @@ def digests(workspace: Path) -> dict[str, str]:
     """Name of each lock that pins something → its sha256, lower-case hexadecimal."""
     return {
         name: hashlib.sha256((workspace / "locks" / name).read_bytes()).hexdigest()
-        for name in sorted((*PINNING_LOCKS, CLIENTS_LOCK))
+        for name in sorted((*PINNING_LOCKS, *TEST_LOCKS))
     }
 
 
 def entries(workspace: Path) -> dict[str, tuple[str, str, str]]:
     """sha256 → (kind, name, version) of everything that the locks pin, as packs list it.
 
-    Kinds are deb, wheel, sdist, crate, git and model, for files of a hub or a local folder; the name of a deb has its
-    suite in front, that of a wheel is the distribution's.
+    Kinds are deb, wheel, sdist, jar, crate, git and model, for files of a hub or a local folder; the name of a deb has
+    its suite in front, that of a wheel is the distribution's.
     """
     kinds = {CRATE: "crate", DEBIAN: "deb", MODEL: "model", PYPI: "wheel", SOURCE: "sdist"}
     found: dict[str, tuple[str, str, str]] = {}
-    clients = {CLIENTS_LOCK: workspace / "locks" / CLIENTS_LOCK}
+    of_tests = {name: workspace / "locks" / name for name in TEST_LOCKS}
     inputs = [
         *pinned(in_folder(workspace / "locks")),
-        *(Input(PYPI, name, *pin) for name, pin in requirements(_read(clients, CLIENTS_LOCK)).items()),
+        *(Input(PYPI, name, *pin) for name, pin in requirements(_read(of_tests, CLIENTS_LOCK)).items()),
+        *_entries(of_tests, PYTHONS_LOCK, _pythons),
     ]
     for each in inputs:
-        kind = "git" if each.from_git else kinds[each.ecosystem]
+        kind = "git" if each.from_git else "jar" if each.from_maven else kinds[each.ecosystem]
         name = each.key if each.ecosystem == DEBIAN else each.distribution or each.name
         if kind == "model" and each.distribution:
             kind = "wheel"
@@ -552,13 +575,13 @@ def add_made_of_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unavailable", type=Path, metavar="FILE", help="target //wheels:unavailable_inputs")
 
 
-def made_of(arguments: argparse.Namespace) -> dict[str, Made]:
-    """Distribution → what its wheel is made of.
+def made_of(arguments: argparse.Namespace) -> dict[tuple[str, str], Made]:
+    """Distribution and ABI → what that wheel is made of.
 
     Raises:
         InputsError: a file is malformed.
     """
-    return {made.distribution: made for made in map(Made.read, arguments.made_of)}
+    return {(made.distribution, made.abi): made for made in map(Made.read, arguments.made_of)}
 
 
 def load_available(arguments: argparse.Namespace) -> list[Input]:

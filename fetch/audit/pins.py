@@ -49,10 +49,12 @@ def pin(locked: Input) -> Pin:
 
 def pins(locked: Iterable[Input]) -> list[Pin]:
     """The pins of inputs, sorted. What names the same thing, as all packages of one Debian source do, is one pin with
-    the uses of all. Models from hubs and local folders have none: nobody publishes vulnerabilities of models.
+    the uses of all. Models from hubs and local folders have none: nobody publishes vulnerabilities of models. Nor have
+    jars: of these only headers are compiled in (toolchains/python).
     """
     uses: dict[Pin, set[str]] = {}
-    for each in map(pin, (each for each in locked if each.ecosystem != inputs.MODEL or each.distribution)):
+    named = (each for each in locked if not each.from_maven and (each.ecosystem != inputs.MODEL or each.distribution))
+    for each in map(pin, named):
         uses.setdefault(each.without_uses, set()).update(each.uses)
     found = [Pin(key.ecosystem, key.name, key.version, tuple(sorted(used)), key.suite) for key, used in uses.items()]
     return sorted(found, key=lambda each: (each.ecosystem, each.name, each.version))

@@ -54,6 +54,7 @@ from fetch.debian.copyright import copyright_file
 from fetch.git import checkout
 from fetch.hashes import file_sha256
 from fetch.locks import Input
+from fetch.maven import repository as maven
 from fetch.pypi import index as pypi
 
 LOCK = inputs.LICENSES_LOCK
@@ -375,6 +376,21 @@ def sdist_license(path: Path, reviewed: Reviewed) -> str:
     return pypi_licenses(parse_email(stating["PKG-INFO"])[0], texts, reviewed)
 
 
+def jar_license(path: Path, name: str, reviewed: Reviewed) -> str:
+    """The licence that people have determined from the licence file of what a jar packages; CPython installs its own.
+
+    Args:
+        name: the source's name.
+    """
+    with zipfile.ZipFile(path) as archive:
+        texts = [
+            archive.read(entry).decode("utf-8", "replace")
+            for entry in sorted(archive.namelist())
+            if re.search(r"/lib/python[0-9.]+/LICENSE\.txt$", entry)
+        ]
+    return join([reviewed.license(f"source {name}", texts)]) if texts else license_ref(name)
+
+
 def crate_license(path: Path, reviewed: Reviewed) -> str:
     """The licence that a crate states in its Cargo.toml (The Cargo Book, "The Manifest Format") or its licence files.
 
@@ -440,6 +456,8 @@ class Updater:
                 inputs.PYPI: wheel_license,
                 inputs.SOURCE: sdist_license,
             }[locked.ecosystem]
+            if locked.from_maven:
+                return locked.name, jar_license(path, locked.name, self._reviewed)
             return locked.name, read(path, self._reviewed)
         finally:
             if not self._keep:
@@ -462,6 +480,9 @@ class Updater:
                 )
             template, after = self._crates
             urls = [registry.download_url(template, locked.name, locked.version, sha256)]
+        elif locked.from_maven:
+            size = locked.entry["size"]
+            urls = [f"{maven.base_url(Path(os.environ['MAVEN']))}/{locked.entry['path']}"]
         else:
             after = pypi.page_url(locked.distribution)
             listed = pypi.files(locked.distribution)

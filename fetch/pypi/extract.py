@@ -1,4 +1,4 @@
-"""Unpacks chosen files of a wheel or an sdist into a folder.
+"""Unpacks chosen files of a wheel, an sdist or a jar into a folder.
 
 Standard library only: repository rules run this on the machine's own Python.
 """
@@ -10,7 +10,7 @@ import fnmatch
 import pathlib
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))  # repository rules run this file by path
@@ -19,7 +19,7 @@ from fetch import archives, errors
 
 
 def members(archive: pathlib.Path) -> Iterator[tuple[str, bool, IO[bytes]]]:
-    """Yields (name, executable, content) of every regular file in a .whl, .zip or .tar.*; links in a .tar are left out.
+    """Yields (name, executable, content) of every regular file in a .whl, .jar or .tar.*; links in a .tar are left out.
 
     Raises:
         ArchiveError: the archive is damaged, or has a member that is neither file, folder nor link.
@@ -36,14 +36,17 @@ def members(archive: pathlib.Path) -> Iterator[tuple[str, bool, IO[bytes]]]:
                 raise archives.ArchiveError(f"{archive.name}: refused {entry.name!r}: neither a file, folder nor link")
 
 
-def extract(archive: pathlib.Path, to: pathlib.Path, prefix: str, patterns: list[str]) -> list[str]:
+def extract(
+    archive: pathlib.Path, to: pathlib.Path, prefix: str, patterns: Sequence[str], exclude: Sequence[str] = ()
+) -> list[str]:
     """Unpacks the files below `prefix` that match a pattern.
 
     Args:
-        archive: a wheel or an sdist.
+        archive: a wheel, an sdist or a jar.
         to: the destination folder.
         prefix: removed from the front of each name; files without it are skipped.
         patterns: shell patterns of names without the prefix; `*` matches across folders. An empty list means all.
+        exclude: shell patterns of names to leave out all the same.
 
     Returns:
         The names of the unpacked files, without the prefix.
@@ -59,7 +62,7 @@ def extract(archive: pathlib.Path, to: pathlib.Path, prefix: str, patterns: list
             if not name.startswith(prefix):
                 continue
             name = name[len(prefix) :]
-            if patterns and not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            if patterns and not _matches(name, patterns) or _matches(name, exclude):
                 continue
             extractor.file(name, content, executable)
             unpacked.append(name)
@@ -71,15 +74,26 @@ def extract(archive: pathlib.Path, to: pathlib.Path, prefix: str, patterns: list
     return unpacked
 
 
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("archive", type=pathlib.Path, help="a wheel or an sdist")
+    parser.add_argument("archive", type=pathlib.Path, help="a wheel, an sdist or a jar")
     parser.add_argument("--to", type=pathlib.Path, default=pathlib.Path("."), help="folder that receives the files")
     parser.add_argument("--prefix", default="", help="cut from the front of each name; others are left out")
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="shell pattern of names to leave out; repeatable",
+    )
     parser.add_argument("patterns", nargs="*", help="shell patterns of the names to unpack (default: all)")
     arguments = parser.parse_intermixed_args()
     try:
-        extract(arguments.archive, arguments.to, arguments.prefix, arguments.patterns)
+        extract(arguments.archive, arguments.to, arguments.prefix, arguments.patterns, arguments.exclude)
     except (OSError, ValueError, errors.UserError) as error:
         print(f"extract: {error}", file=sys.stderr)
         return 1

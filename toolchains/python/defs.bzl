@@ -13,3 +13,27 @@ done
 echo "$0: no Python interpreter at $0.runfiles/@@: build it with tools/bazel" >&2
 exit 127
 '''""".replace("@@", _INTERPRETER)
+
+def _python(version, repository, defines = [], interpreter = True):
+    return {
+        "defines": defines,
+        "headers": repository + "//:headers",
+        "interpreter": repository + "//:python3" if interpreter else None,
+        "license": repository + "//:LICENSE",
+        "version": version,
+    }
+
+# The CPythons that wheels are for, by the tag of their ABI: `version` as in metadata; targets with `headers`, `license` and, or None, `interpreter`;
+# `defines`, macros for the headers.
+PYTHONS = {
+    "cp310": _python("3.10", "@cpython_cp310"),
+    "cp311": _python("3.11", "@cpython_cp311"),
+    "cp312": _python("3.12", "@cpython_cp312"),
+    "cp313": _python("3.13", "@cpython_cp313"),
+    "cp314": _python("3.14", "@cpython_cp314"),
+    # The free-threaded build has the same headers. No registry has its interpreter.
+    "cp314t": _python("3.14", "@cpython_cp314", ["Py_GIL_DISABLED=1"], interpreter = False),
+}
+
+# That of tools, tests and images.
+PYTHON = "cp311"

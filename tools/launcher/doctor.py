@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from fetch import errors, locks, trust
 from fetch.debian import archive as debian
 from fetch.git import checkout
+from fetch.maven import repository as maven
 from fetch.pypi import index as pypi
 
 from . import airgap, find, installed, machine, options, pack_format, profile, rc_files
@@ -35,6 +36,7 @@ HELP = """Environment of tools/bazel:
   MLC_DEBIAN_KEYRING           the keyring that must have signed Debian's indexes; default: debian-archive-keyring of
                                this machine
   PIP_INDEX_URL                the Python package index; default: the one that pip uses
+  MLC_MAVEN_URL                the Maven repository; default: the mirror in settings.xml, else the one that Maven uses
   MLC_AIRGAP                   the pack to build from without a network, like --airgap=FILE for one command
                                (tools/README.md)
   MLC_AIRGAP_DIGEST            its digest, as //tools:pack printed it, like --airgap-digest=sha256:… for one command;
@@ -96,12 +98,14 @@ def collect(configs: Mapping[str, str]) -> tuple[list[Row], bool]:
         chosen, why = "none", str(error)
     bazel, have_bazel = _bazel(answers)
     rows = [bazel, ("profile", f"{chosen}: {why}", "")]
-    # Compilers and the image base come from Debian, libraries from PyPI, in either profile.
-    needed = ["Debian mirror", "Debian security", "PyPI index", *(profile.UPSTREAM if chosen == "upstream" else ())]
+    # Compilers and the image base come from Debian, libraries from PyPI, headers of CPythons from Maven's repository.
+    needed = ["Debian mirror", "Debian security", "PyPI index", "Maven mirror"]
+    needed += profile.UPSTREAM if chosen == "upstream" else ()
     advice = {
         "Debian mirror": "set MLC_DEBIAN_MIRROR to a mirror that answers",
         "Debian security": "set MLC_DEBIAN_SECURITY_MIRROR to a mirror that answers",
         "PyPI index": "set PIP_INDEX_URL to an index that answers",
+        "Maven mirror": "set MLC_MAVEN_URL to a repository that answers",
     }
     for name, problem in answers.items():
         missing = advice.get(name, "only --config=upstream needs it: the registries profile does not")
@@ -177,6 +181,17 @@ def _sources() -> dict[str, str]:
         found["PyPI index"] = pypi.index_url() + "/pip/"
     except errors.UserError as error:
         found["PyPI index"] = str(error)
+    try:
+        # Without a mirror it is Maven's default, which only the build finds out.
+        if mirror := maven.configured():
+            lock = locks.parse_json(
+                pathlib.Path(machine.ROOT, "locks", locks.SOURCES_LOCK).read_text(encoding="utf-8"), locks.SOURCES_LOCK
+            )
+            found["Maven mirror"] = next(
+                f"{mirror}/{each['path']}" for each in lock["sources"].values() if each["registry"] == "maven"
+            )
+    except errors.UserError as error:
+        found["Maven mirror"] = str(error)
     return {**found, **profile.UPSTREAM}
 
 

@@ -35,7 +35,7 @@ INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 TITLE = "org.opencontainers.image.title"
 BLOBS = "blobs/sha256/"
-KINDS = frozenset({"bazel", "crate", "deb", "git", "model", "sdist", "wheel"})
+KINDS = frozenset({"bazel", "crate", "deb", "git", "jar", "model", "sdist", "wheel"})
 
 REPACK = "make it again where there is a network: tools/bazel run //tools:pack -- FILE"
 _SMALL_BYTES = 1 << 26  # Of a document, which is read whole.

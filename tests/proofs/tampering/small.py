@@ -1,4 +1,4 @@
-"""A Debian mirror, a Python package index and a crate registry on loopback, with one small file each."""
+"""A Debian mirror, an index of Python packages, registries of crates and jars on loopback, one small file each."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ DEB = "pool/main/s/small/small_1-1_all.deb"
 WHEEL = "installer-1.1.0-py3-none-any.whl"
 SDIST = "sentencepiece-0.2.0.tar.gz"
 CRATE = "itoa/1.0.15/download"
+JAR = "org/bytedeco/cpython/0/cpython-0-linux-x86_64.jar"
 
-# Files of the package, which also stands in for headers and Rust. Nothing runs them.
+# Files of the package, which also stands in for headers, Maven and Rust. Nothing runs them.
 FILES = (
     "lib64/ld-linux-x86-64.so.2",
     "usr/bin/cargo",
     "usr/bin/rustc",
     "usr/include/small.h",
+    "usr/share/java/maven3-model-builder-3.8.7.jar",
     "usr/share/doc/small/copyright",
 )
 
@@ -70,6 +72,15 @@ def wheel() -> bytes:
             "installer-1.1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         archive.writestr("installer-1.1.0.dist-info/RECORD", "")
+    return packed.getvalue()
+
+
+def jar() -> bytes:
+    """A jar with a file for each of the patterns in toolchains/python/python.MODULE.bazel."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in ("bin/python3.12", "include/python3.12/Python.h", "lib/python3.12/os.py", "libpython3.12.so.1.0"):
+            archive.writestr(f"org/bytedeco/cpython/linux-x86_64/{name}", "small\n")
     return packed.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Bazel and the repository rules refuse tampered packages, wheels, sources, crates, git commits and caches.
+"""Bazel and the repository rules refuse tampered packages, wheels, sources, crates, jars, git commits and caches.
 
 The locks of a second workspace point to small files on a loopback server. Each test first checks that the untampered
 file is accepted.
@@ -43,6 +43,7 @@ class TamperingTest(unittest.TestCase):
     wheel: bytes
     sdist: bytes
     crate: bytes
+    jar: bytes
     repository: Repository
 
     @classmethod
@@ -56,6 +57,7 @@ class TamperingTest(unittest.TestCase):
         cls.deb, cls.wheel = small.deb(), small.wheel()
         cls.sdist = small.tar_of({"sentencepiece-0.2.0/sentencepiece/LICENSE": "MIT\n"})
         cls.crate = small.tar_of({"itoa-1.0.15/LICENSE": "MIT\n"})
+        cls.jar = small.jar()
         cls.repository = Repository.make(cls.place / "checkouts" / "xgrammar")
         cls._write_locks()
         (cls.root / "tampered").mkdir()
@@ -83,8 +85,8 @@ class TamperingTest(unittest.TestCase):
                 "archive": "debian",
             }
             lock["packages"]["bookworm/small"] = entry
-            # rust: the rule for crates runs its cargo.
-            lock["sets"].update(dict.fromkeys(("cxx_headers", "image_python", "rust"), ["bookworm/small"]))
+            # rust: the rule for crates runs its cargo; maven: that for jars may read its archive.
+            lock["sets"].update(dict.fromkeys(("cxx_headers", "image_python", "maven", "rust"), ["bookworm/small"]))
 
         def crates(lock: dict[str, Any]) -> None:
             lock["crates"]["1/itoa"] = {"name": "itoa", "version": "1.0.15", "sha256": small.sha256(cls.crate)}
@@ -95,6 +97,10 @@ class TamperingTest(unittest.TestCase):
         change(
             "sources.lock.json",
             lambda lock: lock["sources"]["sentencepiece"].update(sha256=small.sha256(cls.sdist), file=small.SDIST),
+        )
+        change(
+            "sources.lock.json",
+            lambda lock: lock["sources"]["cpython-3.12"].update(sha256=small.sha256(cls.jar), path=small.JAR),
         )
         change("sources.lock.json", lambda lock: lock["sources"].update(xgrammar=cls.repository.entry()))
         requirements = locks / "requirements.lock.txt"
@@ -117,6 +123,7 @@ class TamperingTest(unittest.TestCase):
         wheel: bytes | None = None,
         sdist: bytes | None = None,
         crate: bytes | None = None,
+        jar: bytes | None = None,
     ) -> None:
         """Serves the untampered files, except those given."""
         self.server.files.clear()
@@ -124,6 +131,7 @@ class TamperingTest(unittest.TestCase):
         self.server.index("installer", small.WHEEL, wheel or self.wheel)
         self.server.index("sentencepiece", small.SDIST, sdist or self.sdist)
         self.server.files[small.CRATE] = crate or self.crate
+        self.server.files[small.JAR] = jar or self.jar
 
     def run_bazel(self, *arguments: str) -> subprocess.CompletedProcess:
         done = self.second.bazel(*arguments, check=False, stderr=subprocess.PIPE)
@@ -138,6 +146,7 @@ class TamperingTest(unittest.TestCase):
             "MLC_DEBIAN_MIRROR": url,
             "MLC_DEBIAN_SECURITY_MIRROR": url,
             "MLC_FETCH_SOURCES": "0",
+            "MLC_MAVEN_URL": url,
             "MLC_SOURCES": str(self.repository.folder.parent),
             "PIP_INDEX_URL": f"{url}/simple",
         }
@@ -213,6 +222,15 @@ class TamperingTest(unittest.TestCase):
             "@crates_tests",
             f"itoa-1.0.15.crate: expected a file with sha256 {small.sha256(self.crate)}",
             "//locks:update_crates",
+        )
+
+    def test_a_jar(self) -> None:
+        self.accepted("@cpython_cp312")
+        self.serve(jar=small.flipped(self.jar))
+        self.refused(
+            "@cpython_cp312",
+            f"(sha256 {small.sha256(self.jar)}) is not in the repository cache",
+            "and the Maven repository has another file",
         )
 
     # Git.
