@@ -6,6 +6,7 @@ a release (--config=release) has all parts named here.
 
 load("//fetch/git:defs.bzl", "NEEDS_SOURCES")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
+load("//toolchains/python:defs.bzl", "PYTHON", "PYTHONS")
 
 # Folder in //images → what the build must provide for it. The first available one is the default of //images:run and the other commands,
 # with and without CUDA.
@@ -44,8 +45,8 @@ IMAGES = {image: "//images:" + image for image in _available(_IMAGES)} | {
     for suffix in _MODEL_LAYOUTS
 }
 
-# Packages of wheels.
-WHEELS = _available(_WHEELS)
+# Wheels: one of each package, and those of apache-tvm-ffi for other CPythons.
+WHEELS = _available(_WHEELS) + ["//wheels/tvm_ffi:" + abi for abi in PYTHONS if abi != PYTHON]
 
 # Packages of what a release must contain: everything above, but what runs on GPUs only with --config=cuda.
 REQUIRED = [

@@ -1,16 +1,20 @@
-"""Rules for wheels: `wheel` builds one, `python_environment` installs several, `install_wheels` some of their files. Also lists the wheels that mlc-llm's engine needs."""
+"""Rules for wheels: `wheel` builds one, `python_environment` installs several, `install_wheels` some of their files, `wheel_index`
+puts some into an index for pip. Also lists the wheels that mlc-llm's engine needs."""
 
 load("//wheels/private:finished_wheel.bzl", _WheelInfo = "WheelInfo")
+load("//wheels/private:index.bzl", _wheel_index = "wheel_index")
 load("//wheels/private:made_of.bzl", _unavailable_inputs = "unavailable_inputs")
 load("//wheels/private:python_environment.bzl", _PythonEnvironmentInfo = "PythonEnvironmentInfo", _install_wheels = "install_wheels", _python_environment = "python_environment")
-load("//wheels/private:wheel.bzl", _wheel = "wheel")
+load("//wheels/private:wheel.bzl", _made_of_target = "made_of_target", _wheel = "wheel")
 
 PythonEnvironmentInfo = _PythonEnvironmentInfo
 WheelInfo = _WheelInfo
 install_wheels = _install_wheels
+made_of_target = _made_of_target
 python_environment = _python_environment
 unavailable_inputs = _unavailable_inputs
 wheel = _wheel
+wheel_index = _wheel_index
 
 # The newest symbols used are in glibc 2.27 and GCC 8's libstdc++. tests/wheels checks that with auditwheel (README.md, "Tag").
 PLATFORM = "manylinux_2_28_x86_64"

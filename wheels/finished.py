@@ -61,7 +61,7 @@ class Identity:
         path.write_text(json.dumps(dataclasses.asdict(self)) + "\n", encoding="utf-8")
 
 
-def identify(unversioned: Path, requires: Sequence[str]) -> Identity:
+def identify(unversioned: Path, requires: Sequence[str], others: Sequence[Path] = ()) -> Identity:
     """Derives the identity of a wheel from its content.
 
     The build id is a hash over path, sha256 and executable bit of every file in the finished wheel, under a version
@@ -72,10 +72,25 @@ def identify(unversioned: Path, requires: Sequence[str]) -> Identity:
     Args:
         unversioned: the wheel as py_wheel assembled it.
         requires: requirements to add.
+        others: the wheels of the same release for other Pythons, which get the same version: it hashes all of them, so
+            that one pin is for all.
 
     Raises:
-        WheelError: it is not a wheel, or its RECORD does not list exactly its files.
+        WheelError: one is not a wheel, or its RECORD does not list exactly its files, or the versions differ.
     """
+    read = [_content(each, requires) for each in (unversioned, *others)]
+    version = read[0][0]
+    for path, (other, _) in zip(others, read[1:]):
+        if other != version:
+            raise WheelError(f"{path}: expected version {version} as {unversioned.name} has it, found {other}")
+    content = "".join(sorted(content for _, content in read))
+    build_id = hashlib.sha256(content.encode()).hexdigest()[:DIGITS]
+    # PEP 440 reads an all-digit part of a local version as a number, without leading zeros: hence the letter.
+    return Identity(f"{version}.b{build_id}", tuple(requires))
+
+
+def _content(unversioned: Path, requires: Sequence[str]) -> tuple[str, str]:
+    """The version of a wheel, and a line for each file that finishing it with these requirements would give."""
     with _open(unversioned) as archive:
         folder = _dist_info(archive, unversioned)
         version = folder.removesuffix(".dist-info").partition("-")[2]
@@ -89,10 +104,9 @@ def identify(unversioned: Path, requires: Sequence[str]) -> Identity:
     )
     # RECORD only lists the other files.
     del digests[f"{folder}/RECORD"]
-    content = "".join(f"{name}\0{digest}\0{'x' * (name in executable)}\n" for name, digest in sorted(digests.items()))
-    build_id = hashlib.sha256(content.encode()).hexdigest()[:DIGITS]
-    # PEP 440 reads an all-digit part of a local version as a number, without leading zeros: hence the letter.
-    return Identity(f"{version}.b{build_id}", tuple(requires))
+    return version, "".join(
+        f"{name}\0{digest}\0{'x' * (name in executable)}\n" for name, digest in sorted(digests.items())
+    )
 
 
 class FinishedWheel(zipfile.ZipFile):

@@ -1,6 +1,7 @@
 """Updates the locks of Python distributions: resolves each list to one wheel per distribution, pinned by hash.
 
-requirements.in has what is built and tested with, clients.in the clients that the server is tested with.
+requirements.in has what is built and tested with, clients.in the clients that the server is tested with,
+pythons.packages.json what the wheels are tested with on other CPythons.
 
     tools/bazel run //locks:update_requirements              # write the locks
     tools/bazel run //locks:update_requirements -- --upgrade # also move what is locked to the newest versions
@@ -8,8 +9,9 @@ requirements.in has what is built and tested with, clients.in the clients that t
 
 Without --upgrade a locked version stays while requirements.in allows it, so adding a distribution moves no other.
 
-pip resolves, on the packaged CPython: the interpreter that runs the wheels decides which ones fit. pip asks the index
-that this machine's pip is configured with; the lock names none.
+pip resolves, on the packaged CPython: the interpreter that runs the wheels decides which ones fit. For other CPythons
+uv resolves, which need not run on them; it keeps the versions of requirements.lock.txt where they suit. Both ask the
+index that this machine's pip is configured with; the locks name none.
 """
 
 from __future__ import annotations
@@ -19,19 +21,28 @@ import os
 import subprocess
 import sys
 import tempfile
+import urllib.parse
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import tomllib
+
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the workspace root, so that this also runs without Bazel
 
+from packaging import tags
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from fetch import errors, lock_file, locks, trust
+from fetch import credentials, errors, lock_file, locks, trust
+from fetch.pypi import index
 
 ASKED = {"requirements.in": locks.REQUIREMENTS_LOCK, "clients.in": locks.CLIENTS_LOCK}
+ASKED_FOR_PYTHONS = "pythons.packages.json"
 PYTHON = (3, 11)  # as in toolchains/python
+PLATFORM = "manylinux_2_28"  # as in wheels/defs.bzl
 
 HEADER = """\
 # What locks/{asked} comes to: one wheel per distribution, for CPython 3.11 on Linux x86-64.
@@ -121,6 +132,101 @@ def lock_text(installed: list[dict[str, Any]], asked: str = "requirements.in") -
     return HEADER.format(asked=asked) + "".join(locked[name] for name in sorted(locked))
 
 
+def uv(folder: Path) -> Path:
+    """The program out of the locked wheel of uv, whose path is in the variable UV_WHEEL."""
+    with zipfile.ZipFile(os.environ["UV_WHEEL"]) as wheel:
+        (name,) = [each for each in wheel.namelist() if each.endswith(".data/scripts/uv")]
+        program = folder / "uv"
+        program.write_bytes(wheel.read(name))
+        program.chmod(0o755)
+        return program
+
+
+def resolve_for(version: str, distributions: Iterable[str], pins: Iterable[str]) -> list[dict[str, Any]]:
+    """What uv would install on another CPython: the packages of its lock (PEP 751).
+
+    Args:
+      version: of the CPython, for example 3.12.
+      distributions: what is asked for.
+      pins: `name==version` that are kept if they suit.
+
+    Raises:
+      UserError: uv cannot meet the requirements; it has said why.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("UV_")}
+    if bundle := trust.bundle():
+        environment.setdefault("SSL_CERT_FILE", bundle)
+    url = index.index_url()
+    if login := credentials.find(url):
+        scheme, _, rest = url.partition("://")
+        user, password = (urllib.parse.quote(each, safe="") for each in login)
+        url = f"{scheme}://{user}:{password}@{rest}"
+    environment |= {"UV_DEFAULT_INDEX": url, "UV_PYTHON_DOWNLOADS": "never"}
+    with tempfile.TemporaryDirectory() as scratch:
+        asked, pinned, lock = (Path(scratch, name) for name in ("asked.in", "pinned.txt", "pylock.toml"))
+        asked.write_text("\n".join(distributions), encoding="utf-8")
+        # uv keeps the versions in the file that it is to write.
+        pinned.write_text("\n".join(pins), encoding="utf-8")
+        program = uv(Path(scratch))
+        for source, output in ((asked, pinned), (pinned, lock)):
+            command = [str(program), "pip", "compile", "--quiet", "--no-config", "--no-cache"]
+            command += [
+                f"--python={sys.executable}",
+                "--only-binary=:all:",
+                f"--python-version={version}",
+                f"--python-platform=x86_64-{PLATFORM}",
+            ]
+            if subprocess.run(
+                [*command, f"--output-file={output}", str(source)], env=environment, stdout=sys.stderr
+            ).returncode:
+                raise errors.UserError(f"uv cannot resolve {ASKED_FOR_PYTHONS} for {version}; its reason stands above")
+        return tomllib.loads(lock.read_text(encoding="utf-8"))["packages"]
+
+
+def best_wheel(package: Mapping[str, Any], version: str) -> dict[str, str]:
+    """The wheel of a package of a PEP 751 lock that pip would choose for a CPython on Linux x86-64."""
+    major, minor = map(int, version.split("."))
+    newest = int(PLATFORM.rpartition("_")[2])
+    platforms = [f"manylinux_2_{number}_x86_64" for number in range(newest, 4, -1)]
+    platforms += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"]
+    python = (major, minor)
+    order = {
+        tag: number
+        for number, tag in enumerate(
+            [
+                *tags.cpython_tags(python, platforms=platforms),
+                *tags.compatible_tags(python, f"cp{major}{minor}", platforms),
+            ]
+        )
+    }
+    ranked = []
+    for wheel in package["wheels"]:
+        file = wheel["url"].rpartition("/")[2]
+        numbers = [order[tag] for tag in parse_wheel_filename(file)[3] if tag in order]
+        if numbers:
+            ranked.append((min(numbers), file, wheel["hashes"]["sha256"]))
+    _, file, sha256 = min(ranked)
+    return {"version": package["version"], "file": file, "sha256": sha256}
+
+
+def pythons_lock(asked: Mapping[str, Any], pins: Iterable[str]) -> dict[str, Any]:
+    """The content of pythons.lock.json.
+
+    Args:
+      asked: that of pythons.packages.json.
+      pins: `name==version` that are kept where they suit.
+    """
+    return {
+        "pythons": {
+            python: {
+                canonicalize_name(package["name"]): best_wheel(package, version)
+                for package in resolve_for(version, asked["distributions"], pins)
+            }
+            for python, version in asked["pythons"].items()
+        }
+    }
+
+
 def main() -> int:
     parser = lock_file.argument_parser(__doc__)
     parser.add_argument(
@@ -142,7 +248,12 @@ def main() -> int:
         )
         text = lock_text(resolve(asked, pins), asked_name)
         status |= lock_file.write(lock_name, text, check=options.check, command="//locks:update_requirements")
-    return status
+    newest = (lock_file.folder() / locks.REQUIREMENTS_LOCK).read_text(encoding="utf-8")
+    pins = [f"{name}=={pin.version}" for name, pin in locks.requirements(newest).items()]
+    text = lock_file.as_json(pythons_lock(lock_file.read_json(ASKED_FOR_PYTHONS), pins))
+    return status | lock_file.write(
+        locks.PYTHONS_LOCK, text, check=options.check, command="//locks:update_requirements"
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import email.parser
 import email.policy
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fetch import archives, strict_json
@@ -37,10 +37,11 @@ class Refused(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Wheel:
-    """A wheel of the release."""
+    """A wheel of the release; `python` is the tags of its Python and ABI."""
 
     file: str
     distribution: str
+    python: str
     version: str
     sha256: str
 
@@ -59,8 +60,8 @@ def check(
     Raises:
         Refused, errors.UserError, builder.BuilderError: the first that differs.
     """
-    wheels = {wheel.distribution: wheel for wheel in _wheels(dist, expected)}
-    found = {*images, *wheels}
+    wheels = _wheels(dist, expected)
+    found = {*images, *(wheel.distribution for wheel in wheels)}
     cuda = bool(found & expected.cuda)
     if found != (parts := expected.parts(cuda=cuda)):
         raise Refused(
@@ -68,7 +69,7 @@ def check(
             f" {', '.join(sorted(found)) or 'none'}"
         )
     named = {f"{name}.{suffix}" for name in (WHOLE, *images) for suffix in DOCUMENTS.values()}
-    files = {*named, *OTHER_FILES, *(wheel.file for wheel in wheels.values()), publish.SUMS}
+    files = {*named, *OTHER_FILES, *(wheel.file for wheel in wheels), publish.SUMS}
     if dist.sums.keys() != files:
         differing = sorted(dist.sums.keys() ^ files)
         raise Refused(
@@ -83,11 +84,11 @@ def check(
     _check_inputs(dist, expected)
     _check_audit(dist, images, expected)
     options = ["--config=cuda"] if cuda else []
-    by_file = {wheel.file: wheel.sha256 for wheel in wheels.values()}
+    by_file = {wheel.file: wheel.sha256 for wheel in wheels}
     locked = {
         (each.name, each.version, frozenset(each.sha256)) for each in (*expected.locked, *expected.bazel_packages)
     }
-    of_wheels = {(wheel.distribution, wheel.version, frozenset([wheel.sha256])) for wheel in wheels.values()}
+    of_wheels = {(wheel.distribution, wheel.version, frozenset([wheel.sha256])) for wheel in wheels}
     of_images = {
         name: (name, expected.version, frozenset([digest.removeprefix("sha256:")])) for name, digest in images.items()
     }
@@ -122,9 +123,10 @@ def _shown(value: Any) -> str:
 # Wheels ----------------------------------------------------------------------------------------------------------
 
 
-def _wheels(dist: publish.Distribution, expected: Expected) -> Iterator[Wheel]:
+def _wheels(dist: publish.Distribution, expected: Expected) -> list[Wheel]:
     """The wheels of the release, each compared with its name, and its pins with the other wheels."""
-    wheels: dict[str, Wheel] = {}
+    wheels: dict[tuple[str, str], Wheel] = {}
+    versions: dict[str, str] = {}
     required = []
     for file, sha256 in sorted(dist.sums.items()):
         if not file.endswith(".whl"):
@@ -137,9 +139,19 @@ def _wheels(dist: publish.Distribution, expected: Expected) -> Iterator[Wheel]:
             raise Refused(
                 f"{file}: expected version {expected.wheels[distribution]}.b… of this checkout, found {match[2]}"
             )
-        if distribution in wheels:
-            raise Refused(f"{file}: expected one wheel of {distribution}, found {wheels[distribution].file}, too")
-        wheels[distribution] = Wheel(file, distribution, match[2], sha256)
+        python = match[3].rpartition("-")[0]
+        if python not in expected.pythons[distribution]:
+            raise Refused(
+                f"{file}: expected a wheel of {distribution} for {_listed(expected.pythons[distribution])}, found one"
+                f" for {python}"
+            )
+        if other := wheels.get((distribution, python)):
+            raise Refused(f"{file}: expected one wheel of {distribution} for {python}, found {other.file}, too")
+        if (version := versions.setdefault(distribution, match[2])) != match[2]:
+            raise Refused(
+                f"{file}: expected version {version}, as another wheel of {distribution} has, found {match[2]}"
+            )
+        wheels[distribution, python] = Wheel(file, distribution, python, match[2], sha256)
         headers = _metadata(dist.folder / file, f"{match[1]}-{match[2]}.dist-info")
         for field, value in (("Name", distribution), ("Version", match[2])):
             said = [str(each) for each in headers.get_all(field, [])]
@@ -149,13 +161,20 @@ def _wheels(dist: publish.Distribution, expected: Expected) -> Iterator[Wheel]:
     for file, requirement in required:
         words = _REQUIREMENT.fullmatch(requirement)
         pinned = re.sub(r"[-_.]+", "-", words[1]).lower() if words else ""
-        if words and pinned in expected.wheels and words[2] != (pin := f"=={_version(wheels, pinned)}"):
+        if (
+            words
+            and pinned in expected.wheels
+            and words[2] != (pin := f"=={versions.get(pinned, 'a wheel of this release')}")
+        ):
             raise Refused(f"{file}: METADATA: expected it to require {pinned}{pin}, found {_shown(requirement)}")
-    yield from wheels.values()
+    for distribution in versions:
+        if missing := expected.pythons[distribution] - {python for of, python in wheels if of == distribution}:
+            raise Refused(f"expected a wheel of {distribution} for {_listed(missing)}, found none")
+    return list(wheels.values())
 
 
-def _version(wheels: Mapping[str, Wheel], distribution: str) -> str:
-    return wheels[distribution].version if distribution in wheels else "a wheel of this release"
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 def _metadata(path: pathlib.Path, folder: str) -> email.message.Message:

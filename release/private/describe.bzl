@@ -2,6 +2,7 @@
 
 load("//:version.bzl", "VERSION")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
+load("//wheels:defs.bzl", "made_of_target")
 load(":document.bzl", "document")
 
 _LOCKS = ["//locks"]
@@ -13,10 +14,11 @@ def _products(images, wheels):
     return ["--image {}=$(execpath {})".format(image, label) for image, label in images.items()] + ["--wheel $(execpath {})".format(wheel) for wheel in wheels]
 
 def _made_of(wheels):
-    return [wheel + ":made_of" for wheel in wheels] + ["//wheels:unavailable_inputs"]
+    return [made_of_target(wheel) for wheel in wheels] + ["//wheels:unavailable_inputs"]
 
 def _made_of_arguments(wheels):
-    return ["--made-of $(execpath {}:made_of)".format(wheel) for wheel in wheels] + ["--unavailable $(execpath //wheels:unavailable_inputs)"]
+    made_of = _made_of(wheels)
+    return ["--made-of $(execpath {})".format(each) for each in made_of[:-1]] + ["--unavailable $(execpath {})".format(made_of[-1])]
 
 def _sources(images, wheels):
     return _LOCKS + images.values() + wheels
@@ -57,7 +59,7 @@ def describe_release(name, images, wheels, gate, previous):
     Args:
         name: name of the whole build's documents.
         images: names → labels of OCI layouts.
-        wheels: packages with one wheel each (`wheel` of //wheels:defs.bzl).
+        wheels: finished wheels (`wheel` of //wheels:defs.bzl).
         gate: the test_gate that covers both.
         previous: the previous release's inputs.json.
     """

@@ -46,6 +46,7 @@ class Expected:
         revision: the commit.
         images: the names of all images.
         wheels: distribution → its version without the build id, for all wheels.
+        pythons: distribution → the tags of Python and ABI of its wheels (PyPA, Platform compatibility tags).
         cuda: the images and distributions among them that only --config=cuda builds.
         locked: what the locks pin, with licences.
         bazel: the version of Bazel that locks/bazel.lock.json pins.
@@ -57,6 +58,7 @@ class Expected:
     revision: str
     images: frozenset[str]
     wheels: Mapping[str, str]
+    pythons: Mapping[str, frozenset[str]]
     cuda: frozenset[str]
     locked: list[Input]
     bazel: str
@@ -85,10 +87,12 @@ def read(workspace: pathlib.Path) -> Expected:
     version = versions["VERSION"]
     published = workspace / "release/published.bzl"
     images = published_images(published)
-    wheels, cuda = {}, {name for name, needs_cuda in images.items() if needs_cuda}
+    wheels, pythons, cuda = {}, {}, {name for name, needs_cuda in images.items() if needs_cuda}
+    every_python = _pythons(workspace / "toolchains/python/defs.bzl")
     for package, needs_cuda in _parts(published, "_WHEELS").items():
-        distribution, of = _wheel(workspace / package.removeprefix("//") / "BUILD.bazel", versions)
+        distribution, of, per_python = _wheel(workspace / package.removeprefix("//") / "BUILD.bazel", versions)
         wheels[distribution] = of
+        pythons[distribution] = every_python if per_python else frozenset(["py3-none"])
         cuda |= {distribution} if needs_cuda else set()
     in_folder = locks.in_folder(workspace / "locks")
     bazel, bazel_packages = locks.bazel(workspace / "locks" / locks.BAZEL_LOCK)
@@ -98,6 +102,7 @@ def read(workspace: pathlib.Path) -> Expected:
         commit(workspace),
         frozenset(images),
         wheels,
+        pythons,
         frozenset(cuda),
         locks.load(in_folder),
         bazel,
@@ -143,10 +148,14 @@ def published_images(path: pathlib.Path) -> dict[str, bool]:
 
 def _parts(path: pathlib.Path, name: str) -> dict[str, bool]:
     """A dictionary of published.bzl: part → whether it needs CUDA."""
+    return {part: _needs_cuda(value) for part, value in _dictionary(path, name).items()}
+
+
+def _dictionary(path: pathlib.Path, name: str) -> dict[str, ast.expr]:
     for statement in _statements(path):
         match statement:
             case ast.Assign(targets=[ast.Name(id=found)], value=ast.Dict(keys=keys, values=values)) if found == name:
-                return {ast.literal_eval(key): _needs_cuda(value) for key, value in zip(keys, values) if key}
+                return {ast.literal_eval(key): value for key, value in zip(keys, values) if key}
     raise Unreadable(f"{path.name}: expected {name} = {{…}}, found none")
 
 
@@ -154,8 +163,15 @@ def _needs_cuda(needs: ast.expr) -> bool:
     return any(isinstance(node, ast.Name) and node.id == "NEEDS_CUDA" for node in ast.walk(needs))
 
 
-def _wheel(path: pathlib.Path, versions: Mapping[str, str]) -> tuple[str, str]:
-    """The distribution and the version without the build id (wheels/private/wheel.bzl) that a package's `wheel` has."""
+def _pythons(path: pathlib.Path) -> frozenset[str]:
+    """The tags of Python and ABI of wheels that have one for each CPython: the keys of PYTHONS are the ABIs."""
+    return frozenset(f"{abi.removesuffix('t')}-{abi}" for abi in _dictionary(path, "PYTHONS"))
+
+
+def _wheel(path: pathlib.Path, versions: Mapping[str, str]) -> tuple[str, str, bool]:
+    """What a package's `wheel` (wheels/private/wheel.bzl) has: the distribution, the version without the build id, and
+    whether there is one for each CPython.
+    """
     for statement in _statements(path):
         match statement:
             case ast.Expr(value=ast.Call(func=ast.Name(id="wheel"), keywords=keywords)):
@@ -163,5 +179,5 @@ def _wheel(path: pathlib.Path, versions: Mapping[str, str]) -> tuple[str, str]:
                 match words.get("distribution"), words.get("version"), words.get("variant", ast.Constant("")):
                     case ast.Constant(str(distribution)), ast.Name(id=of), ast.Constant(str(variant)) if of in versions:
                         variant = f".{variant}" if variant else ""
-                        return distribution, f"{versions[of]}+mlc{versions['VERSION']}{variant}"
+                        return distribution, f"{versions[of]}+mlc{versions['VERSION']}{variant}", "pythons" in words
     raise Unreadable(f"{path}: expected wheel(distribution = …, version = a name of version.bzl), found none")

@@ -226,16 +226,17 @@ def _rows_of_models(place: str, image: Image) -> list[Row]:
     return [Row(name, "", stated, place, tuple(texts), "a model") for name, texts in sorted(models.items())]
 
 
-def rows_of_wheel(path: Path, locked: list[Input], made: Mapping[str, Made]) -> list[Row]:
+def rows_of_wheel(path: Path, locked: list[Input], made: Mapping[tuple[str, str], Made]) -> list[Row]:
     """A row for each component of a wheel of this build, with the wheel's texts.
 
     Args:
         path: the wheel, or a folder with nothing else in it.
         locked: all inputs.
-        made: distribution → inputs of its wheel.
+        made: distribution and ABI → inputs of that wheel.
     """
     wheel = Wheel.read(path, made)
-    return _rows_of_wheel(wheel, f"wheel {wheel.name}", Texts.of_wheel(stamp.artifact_file(path)), locked)
+    place = " ".join(filter(None, ("wheel", wheel.name, wheel.made.abi)))
+    return _rows_of_wheel(wheel, place, Texts.of_wheel(stamp.artifact_file(path)), locked)
 
 
 def missing(rows: Iterable[Row]) -> list[Row]:

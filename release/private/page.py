@@ -15,7 +15,9 @@ import collections
 import dataclasses
 import json
 import pathlib
+import re
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from fetch.arguments import named_path
@@ -52,6 +54,12 @@ class Wheel:
     name: str
     size: int
     sha256: str
+
+    @property
+    def python(self) -> str:
+        """The version of the one CPython that it is for, such as "3.12"; empty if it is for all."""
+        tag = re.search(r"-cp3(\d+)-", self.name)
+        return f"3.{tag[1]}" if tag else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +137,12 @@ def licenses(inputs: list[Input]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
+def pythons(wheels: Iterable[Wheel]) -> str:
+    """The CPythons that wheels for one of them are for: "3.10 to 3.14", "3.11"; "3" if all wheels are for every one."""
+    minors = sorted({int(wheel.python.removeprefix("3.")) for wheel in wheels if wheel.python})
+    return " to ".join(f"3.{minor}" for minor in sorted({minors[0], minors[-1]})) if minors else "3"
+
+
 def release_facts(
     version: str,
     commit: str,
@@ -152,13 +166,12 @@ def release_facts(
     known: dict[str, LayerContent] = {}
     images: list[ImageFacts] = [image_facts.read(name, layout, known) for name, layout in layouts]
     differing = changes(previous[1], inputs)
+    shown = [Wheel(path.name, path.stat().st_size, digests[path].removeprefix("sha256:")) for path in wheels]
     return {
         "version": version,
         "revision": commit,
-        "wheels": sorted(
-            (Wheel(path.name, path.stat().st_size, digests[path].removeprefix("sha256:")) for path in wheels),
-            key=lambda one: one.name,
-        ),
+        "wheels": sorted(shown, key=lambda one: one.name),
+        "pythons": pythons(shown),
         "images": images,
         # What a machine with the first image pulls to get another one.
         "pulls": {image.name: image_facts.compare(images[0], image).pull for image in images[1:]},

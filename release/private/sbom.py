@@ -76,6 +76,7 @@ _OF_BAZEL = "build tool (Bazel)"
 
 _DEBIAN_RECORD = re.compile(r"var/lib/dpkg/status\.d/(?P<name>[^/]+)(?<!\.md5sums)")
 _METADATA = re.compile(r"(?:.*/)?[^/]+\.dist-info/METADATA")
+_PYTHON = re.compile(r"(?:^|/)python(\d)\.(\d+)/")
 _RECORDS = re.compile(f"{_DEBIAN_RECORD.pattern}|{_METADATA.pattern}")
 
 _CONTAINS, _GENERATED_FROM, _BUILD_TOOL_OF = (
@@ -166,24 +167,32 @@ class Wheel:
     made: Made
 
     @classmethod
-    def read(cls, path: Path, made: Mapping[str, Made]) -> Wheel:
+    def read(cls, path: Path, made: Mapping[tuple[str, str], Made]) -> Wheel:
         """Reads a wheel.
 
         Args:
             path: the file, or a folder with nothing else in it.
-            made: distribution → inputs of its wheel.
+            made: distribution and ABI → inputs of that wheel, as `locks.made_of` returns them.
 
         Raises:
             SbomError: `made` lacks it.
         """
         path = stamp.artifact_file(path)
-        name, version, _, _ = parse_wheel_filename(path.name)
-        if name not in made:
+        name, version, _, tags = parse_wheel_filename(path.name)
+        (abi,) = {tag.abi for tag in tags}
+        found = made.get((name, "" if abi == "none" else abi))
+        if not found:
+            known = ", ".join(" ".join(filter(None, each)) for each in sorted(made))
             raise SbomError(
-                f"{path.name}: expected what it is made of, found that of {', '.join(sorted(made)) or 'nothing'}: pass"
-                " its made_of with --made-of"
+                f"{path.name}: expected what it is made of, found that of {known or 'nothing'}: pass its made_of with"
+                " --made-of"
             )
-        return cls(path.name, name, str(version), stamp.sha256(path).removeprefix("sha256:"), made[name])
+        return cls(path.name, name, str(version), stamp.sha256(path).removeprefix("sha256:"), found)
+
+    @property
+    def id(self) -> str:
+        """Its identifier in bills."""
+        return _id("wheel", self.name, self.made.abi)
 
 
 def _id(*parts: str) -> str:
@@ -229,9 +238,13 @@ def contents(name: str, image: Image, locked: Iterable[Input], wheels: Iterable[
         for each in locked
         if each.ecosystem == inputs.PYPI or any(use.startswith(_IMAGE_SETS) for use in each.uses)
     }
-    known |= {(inputs.PYPI, each.name, each.version): each for each in wheels}
+    built = {(each.name, each.version, each.made.abi): each for each in wheels}
     found: dict[str, Input | Wheel] = {}
     for ecosystem, package, version, path in installed(image):
+        python = _PYTHON.search(path)
+        for abi in ["", f"cp{python[1]}{python[2]}"] if python else [""]:
+            if wheel := built.get((package, version, abi)):
+                known[ecosystem, package, version] = wheel
         if (ecosystem, package, version) not in known:
             lock = (
                 f"an image set of locks/{inputs.DEBIAN_LOCK}"
@@ -271,13 +284,11 @@ def whole_build(
     for name, image in sorted(images.items()):
         bill.relate(RELEASE, _CONTAINS, bill.add(_image_component(name, version, image)))
         for each in contents(name, image, locked, wheels):
-            bill.relate(
-                _id("image", name), _CONTAINS, _id("wheel", each.name) if isinstance(each, Wheel) else _input_id(each)
-            )
+            bill.relate(_id("image", name), _CONTAINS, each.id if isinstance(each, Wheel) else _input_id(each))
             if isinstance(each, Input):
                 shipped.add(each.identity)
                 roles[each.identity].append(f"in image {name}")
-    for wheel in sorted(wheels, key=lambda each: each.name):
+    for wheel in sorted(wheels, key=lambda each: each.id):
         bill.relate(RELEASE, _CONTAINS, _add_wheel(bill, wheel, locked))
         for source in wheel.made.sources(locked):
             roles[source.identity].append(f"source of wheel {wheel.name}")
@@ -363,11 +374,7 @@ def _add_wheel(bill: Bill, wheel: Wheel, locked: list[Input]) -> str:
     license = next((each.license for each in sources if (each.ecosystem, each.name) == wheel.made.licensed_as), "")
     # Only a version without a local part can be on the index that the purl type stands for (PEP 440).
     purl = PackageURL("pypi", None, wheel.name, wheel.version, {"file_name": wheel.file}).to_string()
-    id = bill.add(
-        Component(
-            _id("wheel", wheel.name), wheel.name, wheel.version, purl, license, (wheel.sha256,), roles=("product",)
-        )
-    )
+    id = bill.add(Component(wheel.id, wheel.name, wheel.version, purl, license, (wheel.sha256,), roles=("product",)))
     for source in sources:
         bill.relate(id, _GENERATED_FROM, _input_id(source))
     return id

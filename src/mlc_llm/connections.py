@@ -22,14 +22,17 @@ CLIENT_GONE = 499
 async def while_connected(client: fastapi.Request, work: Coroutine[Any, Any, Any]) -> Any:
     """Returns what `work` returns. Cancels it when the client disconnects, which ends its request in the engine too."""
 
+    working = asyncio.ensure_future(work)
+
     async def watch() -> None:
-        while not await client.is_disconnected():
+        # Before Python 3.11, is_disconnected can swallow the cancellation below: it cancels a scope of its own.
+        while not await client.is_disconnected() and not working.done():
             await asyncio.sleep(POLL_SECONDS)
 
-    tasks = asyncio.ensure_future(work), asyncio.ensure_future(watch())
+    tasks = working, asyncio.ensure_future(watch())
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return tasks[0].result() if tasks[0].done() else fastapi.Response(status_code=CLIENT_GONE)
+        return working.result() if working.done() else fastapi.Response(status_code=CLIENT_GONE)
     finally:
         for task in tasks:
             task.cancel()

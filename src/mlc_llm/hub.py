@@ -21,7 +21,6 @@ import contextlib
 import email.utils
 import fcntl
 import functools
-import hashlib
 import json
 import logging
 import os
@@ -41,7 +40,7 @@ import requests
 import tqdm
 import urllib3
 
-from .model_check import CONFIG, TOKENIZERS, WEIGHTS, ModelError, check_model, read_shards
+from .model_check import CONFIG, TOKENIZERS, WEIGHTS, ModelError, check_model, file_md5, read_shards
 
 logger = logging.getLogger(__name__)
 
@@ -419,7 +418,7 @@ class _Repository:
                             progress(len(chunk))
                 if path.stat().st_size < size:
                     raise _TryAgain(f"{path.stat().st_size} of {size} bytes")
-            if md5 and (path.stat().st_size != size or _md5(path) != md5):
+            if md5 and (path.stat().st_size != size or file_md5(path) != md5):
                 progress(-path.stat().st_size)
                 path.unlink()
                 damaged += not have
@@ -571,11 +570,6 @@ def _retry_after(headers: Mapping[str, str]) -> float:
         return max((until - now).total_seconds(), 0.0)
     except (TypeError, ValueError, OverflowError):
         return 0.0
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def ending_in_a_line(upstream: Callable[..., Any]) -> Callable[..., Any]:

@@ -162,9 +162,7 @@ def check_model(folder: Path, library: Path | None = None, hashes: bool = False)
         if size != shard["nbytes"]:
             raise ModelError(f"{path}: expected a weight shard of {shard['nbytes']} bytes, found {size}; {convert}")
         if hashes and "md5sum" in shard:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "md5").hexdigest()
-            if found != shard["md5sum"]:
+            if (found := file_md5(path)) != shard["md5sum"]:
                 raise ModelError(f"{path}: expected md5 {shard['md5sum']}, found {found}; {convert}")
     tokenizer = next((folder / name for name in TOKENIZERS if (folder / name).is_file()), None)
     if tokenizer is None:
@@ -316,6 +314,15 @@ def _check_vocabulary(vocabulary: int, path: Path, shards: list[dict[str, Any]],
                     f"{path}: vocab_size: expected {length}, as the weights {name} have, found {vocabulary}; make it:"
                     f" mlc_llm gen_config CHECKPOINT --output {path.parent}"
                 )
+
+
+def file_md5(path: Path) -> str:
+    """The MD5 of a file, lower-case hexadecimal: what tensor-cache.json has of each shard."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_shards(folder: Path) -> list[dict[str, Any]]:

@@ -68,7 +68,7 @@ class Reader:
             self._check(int(length))
         try:
             return await asyncio.wait_for(self._read(receive), request_check.BODY_SECONDS)
-        except TimeoutError:
+        except asyncio.TimeoutError:  # noqa: UP041  # Another class than TimeoutError before Python 3.11.
             message = f"expected the whole body within {request_check.BODY_SECONDS:g} s"
             raise RequestError(message, status=408, headers=LAST) from None
 

@@ -56,6 +56,7 @@ def locks(deb: bytes = DEB, version: str = "1-1", more_wheels: Sequence[tuple[st
             {"sets": {"cc": ["bookworm/x"]}, "packages": {"bookworm/x": {"version": version, "sha256": sha256(deb)}}}
         ),
         "clients.lock.txt": "",
+        "pythons.lock.json": '{"pythons": {}}',
         "requirements.lock.txt": "".join(lines),
         "crates.lock.json": json.dumps(
             {"sets": {}, "crates": {"1/itoa": {"name": "itoa", "version": "1.0.15", "sha256": hashes["crate"]}}}

@@ -311,7 +311,7 @@ def test_a_disk_without_room_or_a_folder_that_is_not_there_is_an_error_and_leave
 def test_the_locks_of_this_repository_can_be_read(machine: PackMachine) -> None:
     found = reader.entries(Path(os.environ["LOCKS"]).parents[1])
     kinds = {kind for kind, _, _ in found.values()}
-    assert kinds == {"crate", "deb", "git", "sdist", "wheel"}
-    names = (*reader.PINNING_LOCKS, reader.CLIENTS_LOCK)
+    assert kinds == {"crate", "deb", "git", "jar", "sdist", "wheel"}
+    names = (*reader.PINNING_LOCKS, *reader.TEST_LOCKS)
     text = "".join(path.read_text() for path in map(Path(os.environ["LOCKS"]).with_name, names))
     assert set(found) == set(re.findall(r"\b[0-9a-f]{64}\b", text))

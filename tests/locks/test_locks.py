@@ -7,12 +7,15 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import parse_wheel_filename
 
 from fetch import locks
 from tests.private import module_files
+from tests.private.starlark import evaluate
 
 FILES = {path.name: path for path in map(pathlib.Path, os.environ["LOCKS"].split())}
 SOURCES_PAGE = pathlib.Path(os.environ["SOURCES_PAGE"]).read_text()
@@ -25,6 +28,10 @@ ASKED = json.loads(FILES["debian.packages.json"].read_text())
 SOURCES = json.loads(FILES["sources.lock.json"].read_text())["sources"]
 SOURCES_ASKED = json.loads(FILES["sources.packages.json"].read_text())["sources"]
 REQUIREMENTS = locks.requirements(FILES[locks.REQUIREMENTS_LOCK].read_text())
+PYTHONS_ASKED = json.loads(FILES["pythons.packages.json"].read_text())
+PYTHONS_LOCKED = json.loads(FILES["pythons.lock.json"].read_text())["pythons"]
+PYTHONS = evaluate(pathlib.Path(os.environ["PYTHONS"]), Label=lambda text: types.SimpleNamespace(workspace_name=text))
+
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -174,8 +181,13 @@ def test_sources_are_pinned_by_hash() -> None:
             assert "LICENSE" in source["paths"], name
         else:
             assert source["size"] > 0, name
-            # PEP 625.
-            assert source["file"] == f"{name.replace('-', '_')}-{source['version']}.tar.gz", name
+            # PEP 625; Maven's layout.
+            file = (
+                f"{source['artifact']}-{source['version']}-{source['classifier']}.jar"
+                if source["registry"] == "maven"
+                else f"{name.replace('-', '_')}-{source['version']}.tar.gz"
+            )
+            assert source["file"] == file, name
 
 
 def test_sources_are_those_asked_for() -> None:
@@ -189,7 +201,22 @@ def test_every_source_is_a_repository() -> None:
     git = {name for name, source in SOURCES.items() if source["registry"] == "git"}
     assert sorted(tag["source"] for tag in module_files.tags(MODULE_FILES, "git_sources.source")) == sorted(git)
     archives = [tag["sdist"] for tag in module_files.tags(MODULE_FILES, "sources.distribution") if "sdist" in tag]
-    assert sorted(archives) == sorted(set(SOURCES) - git)
+    jars = [tag["source"] for tag in module_files.tags(MODULE_FILES, "maven.jar")]
+    assert sorted(archives + jars) == sorted(set(SOURCES) - git)
+
+
+def test_the_other_pythons_are_those_of_wheels_and_get_what_runs_on_them() -> None:
+    asked = PYTHONS_ASKED["pythons"]
+    assert list(PYTHONS_LOCKED) == list(asked)
+    of_wheels = {abi: python["version"] for abi, python in PYTHONS["PYTHONS"].items() if python["interpreter"]}
+    assert {**asked, PYTHONS["PYTHON"]: "3.11"} == of_wheels
+    for abi, wheels in PYTHONS_LOCKED.items():
+        assert {canonical(name) for name in PYTHONS_ASKED["distributions"]} <= wheels.keys()
+        for name, wheel in wheels.items():
+            project, version, _, tags = parse_wheel_filename(wheel["file"])
+            assert (project, str(version)) == (name, wheel["version"]) and SHA256.fullmatch(wheel["sha256"])
+            # A module for one Python only is for this one.
+            assert {tag.interpreter for tag in tags if tag.abi.startswith("cp")} <= {abi}
 
 
 def test_the_documentation_checks_out_what_is_locked() -> None:

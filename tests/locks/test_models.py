@@ -611,6 +611,7 @@ def test_what_is_locked_is_what_a_build_reads(server: Hub, tmp_path: Path, monke
         locks.CRATES_LOCK: '{"sets": {}, "crates": {}}',
         locks.DEBIAN_LOCK: '{"sets": {}, "packages": {}}',
         locks.CLIENTS_LOCK: "",
+        locks.PYTHONS_LOCK: '{"pythons": {}}',
         locks.REQUIREMENTS_LOCK: "",
         locks.SOURCES_LOCK: '{"sources": {}}',
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -105,7 +106,8 @@ def test_keywords_that_the_engine_cannot_enforce_are_listed() -> None:
         (properties(20_000), "bytes, found"),
         (properties(1001), "2000 schemas"),
         (nested(470), "32 deep"),
-        (nested(4000), "expected a JSON schema"),
+        # Some versions of Python read so many levels.
+        (nested(4000), "expected a JSON schema|32 deep"),
         ({"anyOf": [{"const": "x"}] * 100_000}, "bytes, found"),
         ({"anyOf": [{"const": "x"}] * 1001}, "2000 schemas"),
         ({"enum": list(range(2001))}, "2000 schemas"),
@@ -116,7 +118,7 @@ def test_keywords_that_the_engine_cannot_enforce_are_listed() -> None:
     ],
 )
 def test_a_schema_over_a_limit_is_refused(schema: Any, message: str) -> None:
-    assert message in refusal(schema)
+    assert re.search(message, refusal(schema))
 
 
 def test_references_count_as_copies() -> None:

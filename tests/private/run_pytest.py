@@ -60,9 +60,13 @@ def main() -> int:
     """Returns pytest's exit status: 0 only if every test ran and passed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--environment", action="append", default=[], help="a site-packages folder; the first wins")
+    parser.add_argument("--python", help="the interpreter to run on, if not on this one")
     parser.add_argument("--allow_skips", action="store_true", help="do not count skipped tests as failures")
     parser.add_argument("files", nargs="+", help="test files")
     arguments = parser.parse_args()
+    if arguments.python:
+        others = [argument for argument in sys.argv[1:] if not argument.startswith("--python=")]
+        os.execv(arguments.python, [arguments.python, __file__, *others])
 
     # Read nothing from the user's home, and write nothing next to the sources.
     temporary = os.environ.get("TEST_TMPDIR")

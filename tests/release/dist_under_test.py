@@ -16,8 +16,13 @@ from release.private.expected import DOCUMENTS, WHOLE, Expected
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 BAZEL = f"7.7.1 sha256:{'0' * 64}"
-# The wheels of the release; the second requires the first.
-WHEELS = {"thing": "1.0+mlc1.2.3.b00000001", "thing-more": "1.0+mlc1.2.3.cu130.b00000002"}
+# The wheels of the release; the second requires the first, and the third is for two Pythons.
+WHEELS = {
+    "thing": "1.0+mlc1.2.3.b00000001",
+    "thing-more": "1.0+mlc1.2.3.cu130.b00000002",
+    "thing-native": "1.0+mlc1.2.3.b00000003",
+}
+PYTHONS = {"thing": ("py3-none",), "thing-more": ("py3-none",), "thing-native": ("cp311-cp311", "cp314-cp314t")}
 AUDIT = {"date": "2026-01-01", "sources": {"Debian:12": ["an archive"]}}
 
 
@@ -28,6 +33,7 @@ def expected(images: Iterable[str], cuda: Iterable[str] = ()) -> Expected:
         revision=REVISION,
         images=frozenset(images),
         wheels={name: version.rpartition(".b")[0] for name, version in WHEELS.items()},
+        pythons={name: frozenset(tags) for name, tags in PYTHONS.items()},
         cuda=frozenset(cuda),
         locked=[
             Input(locks.PYPI, "library", "1.0", ("a" * 64, "b" * 64), license="MIT"),
@@ -39,8 +45,9 @@ def expected(images: Iterable[str], cuda: Iterable[str] = ()) -> Expected:
     )
 
 
-def wheel_name(distribution: str, version: str = "") -> str:
-    return f"{distribution.replace('-', '_')}-{version or WHEELS[distribution]}-py3-none-any.whl"
+def wheel_name(distribution: str, version: str = "", python: str = "") -> str:
+    python = python or PYTHONS.get(distribution, PYTHONS["thing"])[0]
+    return f"{distribution.replace('-', '_')}-{version or WHEELS[distribution]}-{python}-any.whl"
 
 
 def metadata(distribution: str, version: str = "") -> str:
@@ -75,9 +82,15 @@ def write(
         Name → file.
     """
     folder.mkdir()
-    wheels = [write_wheel(folder / wheel_name(name), metadata(name)) for name in WHEELS]
+    wheels = [
+        write_wheel(folder / wheel_name(name, python=python), metadata(name))
+        for name in WHEELS
+        for python in PYTHONS[name]
+    ]
     made = {
-        name: Made(name, (locks.PYPI, "thing"), frozenset(), Parts(frozenset({("pypi", "thing")}))) for name in WHEELS
+        (name, abi): Made(name, abi, (locks.PYPI, "thing"), frozenset(), Parts(frozenset({("pypi", "thing")})))
+        for name in WHEELS
+        for abi in (python.partition("-")[2].replace("none", "") for python in PYTHONS[name])
     }
     of_wheels = [sbom.Wheel.read(path, made) for path in wheels]
     images = {name: Image(layout) for name, layout in layouts.items()}

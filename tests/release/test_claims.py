@@ -9,6 +9,7 @@ import pathlib
 import random
 import re
 import shutil
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -23,9 +24,16 @@ from tests.private.starlark import evaluate
 from tests.release import dist_under_test, tiny_image
 from tests.release.dist_under_test import REVISION, WHEELS, metadata, wheel_name, write_wheel
 
-THING, MORE = map(wheel_name, WHEELS)
+THING, MORE, NATIVE = map(wheel_name, WHEELS)
 IMAGES = ("one", "two")
 OTHER_DIGEST = "f" * 64
+# What published.bzl loads.
+PYTHONS = {
+    name: evaluate(
+        pathlib.Path("toolchains/python/defs.bzl"), Label=lambda text: types.SimpleNamespace(workspace_name=text)
+    )[name]
+    for name in ("PYTHON", "PYTHONS")
+}
 WORKFLOW = "https://github.com/owner/repository/.github/workflows/main.yml@refs/tags/v1.2.3"
 
 
@@ -113,8 +121,8 @@ def replaced(files: Files, old: str, new: str, text: str, *more: tuple[str, str]
         ("thing", "1.0+mlc1.2.3.b0000000", "expected version 1.0+mlc1.2.3.b… of this checkout"),
         ("thing", "1.0+mlc1.2.3.b0000000g", "expected version 1.0+mlc1.2.3.b… of this checkout"),
         ("thing", "1.0+mlc1.2.3.b00000001.post1", "expected version 1.0+mlc1.2.3.b… of this checkout"),
-        ("numpy", "1.0+mlc1.2.3.b00000001", "expected a wheel of thing, thing-more, found another name"),
-        ("THING", "1.0+mlc1.2.3.b00000001", "expected a wheel of thing, thing-more, found another name"),
+        ("numpy", "1.0+mlc1.2.3.b00000001", "expected a wheel of thing, thing-more, thing-native, found another name"),
+        ("THING", "1.0+mlc1.2.3.b00000001", "expected a wheel of thing, thing-more, thing-native, found another name"),
     ],
 )
 def test_a_wheel_of_another_name_or_version_is_refused(files: Files, name: str, version: str, said: str) -> None:
@@ -125,7 +133,7 @@ def test_a_wheel_of_another_name_or_version_is_refused(files: Files, name: str, 
 
 def test_a_file_that_only_ends_like_a_wheel_is_refused(files: Files) -> None:
     files.add("thing.whl", "wheel")
-    files.refused("thing.whl: expected a wheel of thing, thing-more, found another name")
+    files.refused("thing.whl: expected a wheel of thing, thing-more, thing-native, found another name")
 
 
 @pytest.mark.parametrize(
@@ -182,10 +190,28 @@ def test_a_wheel_that_is_no_archive_is_refused(files: Files) -> None:
         files.check()
 
 
-def test_two_wheels_of_one_distribution_are_refused(files: Files) -> None:
+def test_two_wheels_for_one_python_are_refused(files: Files) -> None:
     other = "1.0+mlc1.2.3.b00000009"
     write_wheel(files.add(wheel_name("thing", other)), metadata("thing", other))
-    files.refused(f"expected one wheel of thing, found {THING}, too")
+    files.refused(f"expected one wheel of thing for py3-none, found {THING}, too")
+
+
+def test_a_wheel_for_another_python_is_refused(files: Files) -> None:
+    write_wheel(files.add(wheel_name("thing-native", python="cp310-cp310")), metadata("thing-native"))
+    files.refused("expected a wheel of thing-native for cp311-cp311, cp314-cp314t, found one for cp310-cp310")
+
+
+def test_a_release_that_lacks_the_wheel_for_one_python_is_refused(files: Files) -> None:
+    del files.files[NATIVE]
+    files.refused("expected a wheel of thing-native for cp311-cp311, found none")
+
+
+def test_wheels_of_one_distribution_in_two_versions_are_refused(files: Files) -> None:
+    other = "1.0+mlc1.2.3.b00000009"
+    python = "cp314-cp314t"
+    name = wheel_name("thing-native", other, python)
+    replaced(files, wheel_name("thing-native", python=python), name, metadata("thing-native", other))
+    files.refused(f"{name}: expected version {WHEELS['thing-native']}, as another wheel of thing-native has, found")
 
 
 # What a release has
@@ -193,7 +219,9 @@ def test_two_wheels_of_one_distribution_are_refused(files: Files) -> None:
 
 def test_a_release_that_lacks_a_wheel_is_refused(files: Files) -> None:
     del files.files[MORE]
-    files.refused("expected the images and wheels of release/published.bzl, one, thing, thing-more, two, found one, t")
+    files.refused(
+        "expected the images and wheels of release/published.bzl, one, thing, thing-more, thing-native, two, found one"
+    )
 
 
 def test_a_release_that_lacks_an_image_is_refused(files: Files) -> None:
@@ -442,10 +470,13 @@ def test_names_and_versions_are_those_of_this_checkout(monkeypatch: pytest.Monke
         "mlc-llm": f"{versions['MLC_LLM_VERSION']}{of}",
     }
     for cuda in (False, True):
-        needs: Mapping[str, Any] = {"NEEDS_SOURCES": [], "NEEDS_CUDA": [] if cuda else ["//no:cuda"]}
+        needs: Mapping[str, Any] = {"NEEDS_SOURCES": [], "NEEDS_CUDA": [] if cuda else ["//no:cuda"]} | PYTHONS
         build = evaluate(pathlib.Path(os.environ["PUBLISHED_BZL"]), **needs)
         assert found.parts(cuda=cuda) & found.images == set(build["IMAGES"])
-        assert len(found.parts(cuda=cuda) - found.images) == len(build["WHEELS"])
+        names = found.parts(cuda=cuda) - found.images
+        assert sum(len(found.pythons[name]) for name in names) == len(build["WHEELS"])
+    assert {name for name, pythons in found.pythons.items() if pythons != {"py3-none"}} == {"apache-tvm-ffi"}
+    assert found.pythons["apache-tvm-ffi"] >= {"cp310-cp310", "cp311-cp311", "cp314-cp314t"}
     assert len(found.locked) > 100 and len(found.bazel_packages) > 10 and set(found.audit) == {"date", "sources"}
 
 
@@ -459,7 +490,7 @@ def test_a_model_is_published_by_one_line(tmp_path: pathlib.Path) -> None:
     def made(*models: str) -> dict[str, str]:
         return {name.format(model): label.format(model) for model in models for name, label in layouts.items()}
 
-    build = evaluate(published, NEEDS_SOURCES=[], NEEDS_CUDA=["//no:cuda"])
+    build = evaluate(published, NEEDS_SOURCES=[], NEEDS_CUDA=["//no:cuda"], **PYTHONS)
     models = {name: label for name, label in build["IMAGES"].items() if not label.startswith("//images:")}
     assert models == made("small")
     assert list(build["IMAGES"])[0] == "mlc_llm", "the default of every command cannot be run"

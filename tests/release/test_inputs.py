@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Iterable
 
@@ -192,15 +193,17 @@ def test_package_urls(loaded: list[inputs.Input]) -> None:
     for each in loaded:
         purl = PackageURL.from_string(each.purl)
         name = MODELS[each.name]["project"] if each.ecosystem == "model" else each.name
-        assert (purl.name, purl.version) == (name, each.version), each
+        source = SOURCES[each.name] if each.ecosystem == "source" else {"registry": ""}
+        assert (purl.name, purl.version) == (source.get("artifact", name), each.version), each
         if each.ecosystem == "debian":
             assert (purl.type, purl.namespace, purl.qualifiers["distro"]) == ("deb", "debian", each.suite)
         else:
-            git = each.ecosystem == "source" and SOURCES[each.name]["registry"] == "git"
-            assert each.from_git == git
+            assert each.from_git == (source["registry"] == "git") and each.from_maven == (source["registry"] == "maven")
             expected = (
-                ("github", SOURCES[each.name]["repository"].split("/")[-2])
-                if git
+                ("github", source["repository"].split("/")[-2])
+                if each.from_git
+                else ("maven", source["group"])
+                if each.from_maven
                 else ("cargo" if each.ecosystem == "crate" else "pypi", None)
             )
             assert (purl.type, purl.namespace) == expected, each
@@ -311,6 +314,7 @@ CONTENT: dict[str, tuple[set[tuple[str, str]], set[tuple[str, str]]]] = {
         {("pypi", "apache-tvm"), ("source", "tilelang")} | ({("source", "tvm")} if WITH_SOURCES else set()),
         set(),
     ),
+    # And the headers of its Python.
     "apache-tvm-ffi": ({("pypi", "apache-tvm-ffi")}, set()),
     "mlc-llm": (
         {("source", "mlc-llm"), ("source", "sentencepiece"), ("source", "tokenizers-cpp"), ("source", "xgrammar")},
@@ -320,9 +324,11 @@ CONTENT: dict[str, tuple[set[tuple[str, str]], set[tuple[str, str]]]] = {
 LICENSED_AS = {"apache-tvm-cuda": ("pypi", "apache-tvm"), "mlc-llm": ("source", "mlc-llm")}
 
 
-@pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution)
+@pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution + made.abi)
 def test_the_build_graph_says_what_a_wheel_is_made_of(made: inputs.Made) -> None:
-    assert made.content == inputs.Parts(*map(frozenset, CONTENT[made.distribution]))
+    entries, sets = CONTENT[made.distribution]
+    headers = {("source", re.sub(r"cp3(\d+)t?", r"cpython-3.\1", made.abi))} if made.abi else set()
+    assert made.content == inputs.Parts(frozenset(entries | headers), frozenset(sets))
     assert made.licensed_as == LICENSED_AS.get(made.distribution, ("pypi", made.distribution))
     # Its licence and notice are those of its project, and of the rest none.
     own = {
@@ -335,7 +341,7 @@ def test_the_build_graph_says_what_a_wheel_is_made_of(made: inputs.Made) -> None
     assert made.of_the_project & made.content.entries == own & made.content.entries
 
 
-@pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution)
+@pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution + made.abi)
 def test_compilers_and_called_libraries_are_tools(made: inputs.Made) -> None:
     tools = {name for ecosystem, name in made.tools.entries if ecosystem == "pypi" and name.startswith("nvidia-")}
     assert tools == (PYPI_CUDA if made.distribution == "apache-tvm-cuda" else set())
@@ -345,7 +351,7 @@ def test_compilers_and_called_libraries_are_tools(made: inputs.Made) -> None:
     assert not made.tools.sets & made.content.sets and not made.tools.entries & made.content.entries
 
 
-@pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution)
+@pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution + made.abi)
 def test_what_a_wheel_is_made_of_is_locked(made: inputs.Made, loaded: list[inputs.Input]) -> None:
     names = {(each.ecosystem, each.name) for each in loaded}
     sets = {(each.ecosystem, use) for each in loaded for use in each.uses}

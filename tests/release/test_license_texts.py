@@ -20,7 +20,8 @@ from tests.oci.layouts import write_layout
 LOCKED = inputs.load(inputs.by_name([pathlib.Path(path) for path in os.environ["LOCKS"].split()]))
 IMAGES = {path.name: path for path in map(pathlib.Path, os.environ["IMAGES"].split())}
 MADE = {
-    made.distribution: made for made in (inputs.Made.read(pathlib.Path(path)) for path in os.environ["MADE_OF"].split())
+    (made.distribution, made.abi): made
+    for made in (inputs.Made.read(pathlib.Path(path)) for path in os.environ["MADE_OF"].split())
 }
 WHEELS = [stamp.artifact_file(pathlib.Path(path)) for path in os.environ["WHEELS"].split()]
 
@@ -170,6 +171,7 @@ def test_a_text_in_common_licenses_is_only_for_those_that_are_named(tmp_path: pa
 # Also where the build has no sources of mlc-llm.
 MLC_LLM = inputs.Made(
     "mlc-llm",
+    "",
     (inputs.SOURCE, "mlc-llm"),
     frozenset({(inputs.SOURCE, "mlc-llm")}),
     inputs.Parts(
@@ -197,7 +199,7 @@ def test_a_crate_or_source_that_the_wheels_text_does_not_name_is_missing(tmp_pat
         f"{BLOCK}\n{itoa}, xgrammar\n{BLOCK}\n\nMIT\n\n{BLOCK}\nstb (libstb-dev)\n{BLOCK}\n\npublic"
         f" domain\n\n{BLOCK}\nanother part\n{BLOCK}\n\nBSD\n"
     )
-    found = licenses.rows_of_wheel(wheel(tmp_path, named), LOCKED, {"mlc-llm": MLC_LLM})
+    found = licenses.rows_of_wheel(wheel(tmp_path, named), LOCKED, {("mlc-llm", ""): MLC_LLM})
     lacking = {row.name for row in licenses.missing(found)}
     assert not lacking & {"mlc-llm", "itoa", "xgrammar", "libstb-dev", "another part", *licenses.NOT_COMPILED}
     assert {"tokenizers-cpp", "sentencepiece", "libmsgpack-cxx-dev", "serde"} <= lacking

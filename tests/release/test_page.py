@@ -12,6 +12,7 @@ import pathlib
 import subprocess
 import sys
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -72,7 +73,15 @@ class Release:
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
-        self.wheels = [folder / "thing-1.0+mlc-py3-none-any.whl", folder / "other-2.0-py3-none-any.whl"]
+        self.wheels = [
+            folder / f"{name}.whl"
+            for name in (
+                "thing-1.0+mlc-py3-none-any",
+                "other-2.0-py3-none-any",
+                "native-1.0-cp310-cp310-any",
+                "native-1.0-cp314-cp314t-any",
+            )
+        ]
         for wheel in self.wheels:
             # As often as it takes for the order of the sums not to be that of the names.
             wheel.write_bytes(wheel.name.encode() * 1001)
@@ -148,12 +157,14 @@ def test_how_to_install_and_verify_it(release: Release) -> None:
     ):
         assert command in shown.text
         assert f"\n    {command}\n" in notes
-    assert "pip install \\ ./other-2.0-py3-none-any.whl \\ ./thing-1.0+mlc-py3-none-any.whl" in shown.text
-    assert "\n    pip install ./other-2.0-py3-none-any.whl ./thing-1.0+mlc-py3-none-any.whl\n" in notes
+    assert (
+        "pip install --find-links . \\ ./other-2.0-py3-none-any.whl \\ ./thing-1.0+mlc-py3-none-any.whl" in shown.text
+    )
+    assert "\n    pip install --find-links . ./other-2.0-py3-none-any.whl ./thing-1.0+mlc-py3-none-any.whl\n" in notes
     for text in (shown.text, notes):
-        assert "The wheels need CPython 3.11 on Linux on x86-64; the images bring theirs." in text
+        assert "The wheels need CPython 3.10 to 3.14 on Linux on x86-64; the images bring theirs." in text
     links = [attributes["href"] for tag, attributes in shown.elements if tag == "a"]
-    assert links == ["other-2.0-py3-none-any.whl", "thing-1.0%2Bmlc-py3-none-any.whl", "vulnerabilities.json"]
+    assert links == [quote(wheel.name) for wheel in sorted(release.wheels)] + ["vulnerabilities.json"]
 
 
 def test_which_tests_it_passed(release: Release) -> None:

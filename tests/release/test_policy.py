@@ -19,13 +19,16 @@ def published(sources: bool, cuda: bool) -> dict:
         Path(os.environ["PUBLISHED_BZL"]),
         NEEDS_SOURCES=[] if sources else ["//no:sources"],
         NEEDS_CUDA=[] if cuda else ["//no:cuda"],
+        PYTHON="cp311",
+        PYTHONS=["cp310", "cp311"],
     )
 
 
 def packages(build: dict) -> list[str]:
     """The packages of what is published; //images:x is an alias of //images/x."""
     images = {label.replace("//images:", "//images/").partition(":")[0]: None for label in build["IMAGES"].values()}
-    return [package.removeprefix("//") for package in [*images, *build["WHEELS"]]]
+    wheels = {wheel.partition(":")[0]: None for wheel in build["WHEELS"]}
+    return [package.removeprefix("//") for package in [*images, *wheels]]
 
 
 @pytest.mark.parametrize("tags", [[], ["gate"], ["local", "requires-network"]])

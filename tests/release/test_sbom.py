@@ -62,10 +62,17 @@ CONTENT: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
 }
 
 
-def made_of(name: str) -> dict:
+# Distribution → the CPythons that it has a wheel for each; "": one wheel is for all.
+ABIS = {name: ("cp311", "cp312") if name == "apache-tvm-ffi" else ("",) for name in CONTENT}
+HEADERS = {"": [], "cp311": [("source", "cpython-3.11")], "cp312": [("source", "cpython-3.12")]}
+
+
+def made_of(name: str, abi: str) -> dict:
     """What a target `made_of` writes."""
     entries, sets = CONTENT[name]
+    entries = entries + HEADERS[abi]
     return {
+        "abi": abi,
         "distribution": name,
         "licensed_as": entries[0],
         "of_the_project": [],
@@ -75,13 +82,13 @@ def made_of(name: str) -> dict:
 
 
 @functools.cache
-def made() -> dict[str, inputs.Made]:
+def made() -> dict[tuple[str, str], inputs.Made]:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "made_of.json")
         found = {}
-        for name in CONTENT:
-            path.write_text(json.dumps(made_of(name)))
-            found[name] = inputs.Made.read(path)
+        for name, abi in ((name, abi) for name, abis in ABIS.items() for abi in abis):
+            path.write_text(json.dumps(made_of(name, abi)))
+            found[name, abi] = inputs.Made.read(path)
         return found
 
 
@@ -107,7 +114,11 @@ _ALL = inputs.Parts()
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     """Wheels and images of a few bytes, complete: every image set of the locks is in one."""
     folder = tmp_path_factory.mktemp("build")
-    wheels = [folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl" for name, version in PRODUCED]
+    wheels = [
+        folder / f"{name.replace('-', '_')}-{version}-{abi or 'py3'}-{abi or 'none'}-any.whl"
+        for name, version in PRODUCED
+        for abi in ABIS[name]
+    ]
     for wheel in wheels:
         wheel.write_bytes(wheel.name.encode())
     distributions = [
@@ -227,7 +238,7 @@ def product_lines(build: Build) -> list[tuple]:
     wheels, images = build
     lines = [
         (*facts, "Apache-2.0", (hashlib.sha256(wheel.read_bytes()).hexdigest(),))
-        for facts, wheel in zip(PRODUCED, wheels)
+        for facts, wheel in zip((each for each in PRODUCED for _ in ABIS[each[0]]), wheels, strict=True)
     ]
     for name, layout in images.items():
         lines.append((name, VERSION, "NOASSERTION", (Image(layout).digest.removeprefix("sha256:"),)))
@@ -326,7 +337,9 @@ def crate_id(key: str) -> str:
 TVM_GENERATED_FROM = {
     ("wheel-apache-tvm", "pypi-apache-tvm"),
     ("wheel-apache-tvm", "source-tilelang"),
-    ("wheel-apache-tvm-ffi", "pypi-apache-tvm-ffi"),
+    # An image has the wheel for its own Python.
+    ("wheel-apache-tvm-ffi-cp311", "pypi-apache-tvm-ffi"),
+    ("wheel-apache-tvm-ffi-cp311", "source-cpython-3.11"),
 }
 TVM_CUDA_GENERATED_FROM = {
     ("wheel-apache-tvm-cuda", each) for each in ("pypi-apache-tvm", "source-tilelang", "source-tvm")
@@ -337,6 +350,8 @@ GENERATED_FROM = {
     *(("wheel-mlc-llm", f"source-{name}") for name in ("mlc-llm", "sentencepiece", "tokenizers-cpp", "xgrammar")),
     *(("wheel-mlc-llm", f"debian-bookworm-{name}") for name in ("libmsgpack-cxx-dev", "libstb-dev")),
     *(("wheel-mlc-llm", crate_id(key)) for key in CRATE_SETS["tokenizers_cpp"]),
+    ("wheel-apache-tvm-ffi-cp312", "pypi-apache-tvm-ffi"),
+    ("wheel-apache-tvm-ffi-cp312", "source-cpython-3.12"),
 }
 PRODUCTS = {
     "image-small",
@@ -344,7 +359,8 @@ PRODUCTS = {
     "image-gpu",
     "wheel-apache-tvm",
     "wheel-apache-tvm-cuda",
-    "wheel-apache-tvm-ffi",
+    "wheel-apache-tvm-ffi-cp311",
+    "wheel-apache-tvm-ffi-cp312",
     "wheel-mlc-llm",
 }
 
@@ -356,7 +372,7 @@ def test_relationships_of_the_whole_build(whole: Bills) -> None:
     contained = related(document, "CONTAINS")
     assert {other for one, other in contained if one == "release"} == PRODUCTS
     assert ("image-small", "debian-bookworm-libc6") in contained and ("image-small", "pypi-numpy") in contained
-    assert ("image-large", "wheel-apache-tvm-ffi") in contained and ("image-large", "pypi-numpy") not in contained
+    assert ("image-large", "wheel-apache-tvm-ffi-cp311") in contained and ("image-large", "pypi-numpy") not in contained
     tools = {one for one, other in related(document, "BUILD_TOOL_OF") if other == "release"}
     for use in ("cc", "container_tools", "cuda", "pip", "publish_tools", "python", "rust"):
         for key in DEBIAN["sets"][use]:
@@ -515,8 +531,8 @@ def test_a_wheel_of_unknown_sources_is_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(
         sbom.SbomError,
         match=(
-            "other-1.0-py3-none-any.whl: expected what it is made of, found that of apache-tvm, .*: pass its made_of"
-            " with --made-of"
+            "other-1.0-py3-none-any.whl: expected what it is made of, found that of apache-tvm, .*apache-tvm-ffi"
+            " cp311.*: pass its made_of with --made-of"
         ),
     ):
         sbom.whole_build(VERSION, LOCKED, BAZEL, [sbom.Wheel.read(wheel, made())], {})
@@ -531,9 +547,9 @@ def run(folder: pathlib.Path, build: Build, *arguments: str, **environment: str)
     command += ["--spdx", "sbom.spdx.json", "--cyclonedx", "sbom.cdx.json", *arguments]
     paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
     folder.mkdir()
-    for name in CONTENT:
-        (folder / f"{name}.json").write_text(json.dumps(made_of(name)))
-        command.append(f"--made-of={name}.json")
+    for name, abi in ((name, abi) for name, abis in ABIS.items() for abi in abis):
+        (folder / f"{name}{abi}.json").write_text(json.dumps(made_of(name, abi)))
+        command.append(f"--made-of={name}{abi}.json")
     return subprocess.run(
         command,
         cwd=folder,

@@ -68,6 +68,9 @@ def test_tvm_requires_exactly_this_tvm_ffi() -> None:
 
 def test_only_one_distribution_provides_each_package() -> None:
     """A second TVM in the environment would mix libraries of two builds."""
-    providers = importlib.metadata.packages_distributions()
-    assert set(providers["tvm"]) == {"apache-tvm"}
-    assert set(providers["tvm_ffi"]) == {"apache-tvm-ffi"}
+    providers: dict[str, set[str]] = {}
+    for distribution in importlib.metadata.distributions():
+        for file in distribution.files or []:
+            providers.setdefault(file.parts[0], set()).add(distribution.metadata["Name"])
+    assert providers["tvm"] == {"apache-tvm"}
+    assert providers["tvm_ffi"] == {"apache-tvm-ffi"}

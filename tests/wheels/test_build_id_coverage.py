@@ -32,7 +32,7 @@ ACTIONS = read(Path(os.environ["ACTIONS"]))
 
 def target(wheel: str, name: str = "") -> str:
     """The label of a target in a wheel's package, in full."""
-    return f"{wheel}:{name or wheel.rpartition('/')[2]}"
+    return wheel if ":" in wheel else f"{wheel}:{name or wheel.rpartition('/')[2]}"
 
 
 def producers(actions: dict[str, list[Action]]) -> dict[str, Action]:
@@ -57,13 +57,16 @@ def uncovered(wheel: str, actions: dict[str, list[Action]]) -> list[str]:
         return [f"{wheel}: expected the actions FinishWheel and IdentifyWheel, found {mnemonics}"]
     finish, identify = by_kind["FinishWheel"], by_kind["IdentifyWheel"]
     (folder,) = finish["outputs"]
-    assembled = [path for path in data(identify) if path.endswith(".whl")]
+    assembled = [path for path in data(finish) if path.endswith(".whl")]
+    # The same for other Pythons, which share the version.
+    others = [path for path in identify["inputs"] if path.endswith(".whl") and path not in assembled]
     identity = [path for path in identify["outputs"] if path.endswith(".json")]
     version = [path for path in identify["outputs"] if path.endswith(".version")]
     problems = []
-    if len(assembled) != 1 or made.get(assembled[0], {}).get("mnemonic") != "PyWheel":
-        return [f"{wheel}: expected one wheel of py_wheel as input of the id, found {assembled}"]
-    pins = data(identify) - set(assembled)
+    of_py_wheel = [made.get(path, {}).get("mnemonic") == "PyWheel" for path in (*assembled, *others)]
+    if len(assembled) != 1 or assembled[0] not in data(identify) or not all(of_py_wheel):
+        return [f"{wheel}: expected wheels of py_wheel as input of the id, found {assembled + others}"]
+    pins = data(identify) - {*assembled, *others}
     problems += [
         f"{wheel}: the id reads {path}, which is not the version of a wheel"
         for path in sorted(pins)
@@ -77,7 +80,8 @@ def uncovered(wheel: str, actions: dict[str, list[Action]]) -> list[str]:
     def said(action: Action) -> list[str]:
         return [argument for argument in action["arguments"][1:] if not argument.startswith("--pin=")]
 
-    expected = ["identify", "--unversioned", *assembled, "--identity", *identity, "--version", *version]
+    expected = ["identify", "--unversioned", *assembled, *(word for path in others for word in ("--with", path))]
+    expected += ["--identity", *identity, "--version", *version]
     problems += [f"{wheel}: expected arguments {expected}, found {said(identify)}"] * (said(identify) != expected)
     expected = ["write", "--unversioned", *assembled, "--identity", *identity, "--folder", folder]
     problems += [f"{wheel}: expected arguments {expected}, found {said(finish)}"] * (
@@ -116,7 +120,7 @@ def test_the_version_of_a_pinned_wheel_reaches_the_id(wheel: str) -> None:
     made = producers(ACTIONS)
     pinned = {made[path]["target"] for path in data(identify) if path.endswith(".version")}
     expected = {"//wheels/tvm_ffi": [], "//wheels/tvm": ["//wheels/tvm_ffi"]}.get(
-        wheel, ["//wheels/tvm", "//wheels/tvm_ffi"]
+        wheel.partition(":")[0], ["//wheels/tvm", "//wheels/tvm_ffi"]
     )
     assert pinned == {target(each) for each in expected}
 
@@ -141,7 +145,7 @@ def smuggled(kind: str, **changes: Any) -> list[str]:
         ("FinishWheel", {"tools": ["other"]}, "two programs"),
         ("IdentifyWheel", {"inputs": ["wheels/extra.txt"]}, "the id reads wheels/extra.txt"),
         ("IdentifyWheel", {"arguments": ["--pin=other=other.version"]}, "expected the pins"),
-        ("IdentifyWheel", {"inputs": ["other.whl"]}, "expected one wheel of py_wheel as input of the id"),
+        ("IdentifyWheel", {"inputs": ["other.whl"]}, "expected wheels of py_wheel as input of the id"),
     ],
 )
 def test_what_is_smuggled_in_is_found(kind: str, changes: dict[str, Any], expected: str) -> None:

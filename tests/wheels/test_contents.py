@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -13,13 +14,21 @@ from wheels_under_test import (
     assert_record_lists_every_file,
     check_wheel_contents,
     official,
+    open_wheel,
     ours,
     record_digest,
 )
 
+# Tags of the CPythons other than 3.11.
+PYTHONS = os.environ["PYTHONS"].split()
+
 COMPILED = {
     "tvm": {"tvm/lib/libtvm_runtime.so", "tvm/lib/libtvm_runtime_extra.so"},
-    "tvm_ffi": {"tvm_ffi/lib/libtvm_ffi.so", "tvm_ffi/lib/libtvm_ffi_testing.so"},
+    "tvm_ffi": {
+        "tvm_ffi/core.cpython-311-x86_64-linux-gnu.so",
+        "tvm_ffi/lib/libtvm_ffi.so",
+        "tvm_ffi/lib/libtvm_ffi_testing.so",
+    },
 }
 # These are in this build's wheel apache-tvm-cuda instead.
 ELSEWHERE: dict[str, set[str]] = {"tvm": {"tvm/lib/libtvm_runtime_cuda.so"}, "tvm_ffi": set()}
@@ -57,6 +66,27 @@ def test_no_runtime_library_is_larger_than_the_official_one(package: str) -> Non
         assert mine.zip.getinfo(name).file_size <= theirs.zip.getinfo(name).file_size, name
 
 
+@pytest.mark.parametrize("abi", PYTHONS)
+def test_the_wheel_of_another_python_differs_in_its_module_only(abi: str) -> None:
+    one, other = ours()["tvm_ffi"], open_wheel(f"TVM_FFI_{abi.upper()}")
+    module = f"tvm_ffi/core.cpython-{abi.removeprefix('cp')}-x86_64-linux-gnu.so"
+    assert payload(other) - payload(one) == {module}
+    assert payload(one) - payload(other) == {"tvm_ffi/core.cpython-311-x86_64-linux-gnu.so"}
+    same = payload(one) & payload(other)
+    assert not [name for name in same if one.zip.getinfo(name).CRC != other.zip.getinfo(name).CRC]
+
+
+@pytest.mark.parametrize("abi", PYTHONS)
+def test_the_wheel_of_another_python_has_the_same_version_and_its_own_tags(abi: str) -> None:
+    wheel, version = open_wheel(f"TVM_FFI_{abi.upper()}"), re.sub(r"cp3(\d+)t?", r"3.\1", abi)
+    tag = f"{abi.removesuffix('t')}-{abi}-manylinux_2_28_x86_64"
+    assert wheel.metadata()["Version"] == ours()["tvm_ffi"].metadata()["Version"]
+    assert wheel.metadata()["Requires-Python"] == f"=={version}.*"
+    assert wheel.metadata("WHEEL").get_all("Tag") == [tag] and wheel.path.name.endswith(f"-{tag}.whl")
+    assert f"Programming Language :: Python :: {version}" in wheel.metadata().get_all("Classifier", [])
+    assert wheel.license_headings() == LINKED["tvm_ffi"] - {"cpython-3.11"} | {f"cpython-{version}"}
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_record_lists_every_file_with_its_hash(package: str) -> None:
     assert_record_lists_every_file(ours()[package])
@@ -73,7 +103,7 @@ def test_has_the_licences_of_the_official_wheel(package: str) -> None:
 
 LINKED = {
     "tvm": {"builtin_fp16.h of compiler-rt", "dlpack", "parts of GCC's C++ library", "LLVM", "zlib"},
-    "tvm_ffi": {"dlpack", "libbacktrace", "parts of GCC's C++ library"},
+    "tvm_ffi": {"cpython-3.11", "dlpack", "libbacktrace", "parts of GCC's C++ library"},
 }
 
 

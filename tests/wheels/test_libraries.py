@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from elf import SYSTEM_LIBRARIES, assert_auditwheel_agrees_with_the_tag, dynamic, elf, symbols
-from wheels_under_test import MACHINE_PATHS, official, ours
+from wheels_under_test import MACHINE_PATHS, official, open_wheel, ours
+
+PYTHONS = os.environ["PYTHONS"].split()
 
 # In the wheel apache-tvm-ffi.
 ELSEWHERE = frozenset({"libtvm_ffi.so"})
@@ -55,6 +59,22 @@ def test_names_no_path_of_the_machine_that_built_it(package: str, name: str) -> 
     content = ours()[package].zip.read(name)
     for trace in MACHINE_PATHS:
         assert trace not in content, trace
+
+
+@pytest.mark.parametrize("abi", ["cp311", *PYTHONS])
+def test_the_module_of_each_python_is_for_its_abi_and_finds_its_libraries(abi: str) -> None:
+    wheel = ours()["tvm_ffi"] if abi == "cp311" else open_wheel(f"TVM_FFI_{abi.upper()}")
+    assert_auditwheel_agrees_with_the_tag(wheel, ELSEWHERE)
+    (name,) = [name for name in wheel.libraries() if "/core." in name]
+    module = elf(wheel, name)
+    assert dynamic(module, "DT_RUNPATH") == ["$ORIGIN/lib"] and dynamic(module, "DT_RPATH") == []
+    # The testing library is unloaded after the module; without libpython, as a module of any interpreter must be.
+    assert set(dynamic(module, "DT_NEEDED")) - SYSTEM_LIBRARIES == {"libtvm_ffi.so", "libtvm_ffi_testing.so"}
+    assert symbols(module, defined=True) == {"PyInit_core"}
+    # What only the interpreters with and without the global lock have.
+    imported = symbols(module, defined=False)
+    assert ("_Py_DecRefShared" in imported) == (abi == "cp314t")
+    assert not any(trace in wheel.zip.read(name) for trace in MACHINE_PATHS)
 
 
 def test_our_runtime_defines_every_symbol_that_prebuilt_libraries_import() -> None:

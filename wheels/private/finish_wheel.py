@@ -36,6 +36,15 @@ def main() -> int:
         metavar="DISTRIBUTION=FILE",
         help="require exactly the version in FILE; repeatable",
     )
+    identifying.add_argument(
+        "--with",
+        type=Path,
+        action="append",
+        default=[],
+        dest="others",
+        metavar="WHEEL",
+        help="a wheel of the same release for another Python, which gets the same version; repeatable",
+    )
     identifying.add_argument("--version", type=Path, required=True, metavar="FILE", help="write the version")
     writing = commands.add_parser("write", help="write the finished wheel")
     writing.add_argument("--folder", type=Path, required=True, help="folder for the wheel")
@@ -50,6 +59,7 @@ def main() -> int:
             identity = identify(
                 options.unversioned,
                 [f"{name}=={path.read_text(encoding='utf-8').strip()}" for name, path in options.pin],
+                options.others,
             )
             identity.write(options.identity)
             options.version.write_text(identity.version + "\n", encoding="utf-8")

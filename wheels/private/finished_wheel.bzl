@@ -18,13 +18,14 @@ def _finished_wheel_impl(ctx):
     arguments = ctx.actions.args()
     arguments.add("identify")
     arguments.add("--unversioned", unversioned)
+    arguments.add_all(ctx.files.others, before_each = "--with")
     for pin in pins:
         arguments.add(pin.version, format = "--pin={}=%s".format(pin.distribution))
     arguments.add("--identity", identity)
     arguments.add("--version", version)
     ctx.actions.run(
         outputs = [identity, version],
-        inputs = [unversioned] + [pin.version for pin in pins],
+        inputs = [unversioned] + ctx.files.others + [pin.version for pin in pins],
         executable = ctx.executable._finish_wheel,
         arguments = [arguments],
         mnemonic = "IdentifyWheel",
@@ -32,7 +33,7 @@ def _finished_wheel_impl(ctx):
     )
 
     # Only the action knows the name of the file, so declare its folder as the output.
-    folder = ctx.actions.declare_directory("dist")
+    folder = ctx.actions.declare_directory(ctx.attr.folder)
     arguments = ctx.actions.args()
     arguments.add("write")
     arguments.add("--unversioned", unversioned)
@@ -54,9 +55,11 @@ def _finished_wheel_impl(ctx):
 
 finished_wheel = rule(
     implementation = _finished_wheel_impl,
-    doc = "A finished wheel, alone in the folder `dist`. The output group `version` has a file with its version. Use the macro `wheel`.",
+    doc = "A finished wheel, alone in a folder. The output group `version` has a file with its version. Use the macro `wheel`.",
     attrs = {
         "distribution": attr.string(mandatory = True),
+        "folder": attr.string(default = "dist", doc = "The folder's name."),
+        "others": attr.label_list(allow_files = [".whl"], doc = "The same of other Pythons, which get the same version."),
         "pins": attr.label_list(providers = [WheelInfo], doc = "Wheels of this build to require in exactly their versions."),
         "unversioned": attr.label(mandatory = True, allow_single_file = [".whl"], doc = "py_wheel without `compress`."),
         "_finish_wheel": attr.label(default = "//wheels/private:finish_wheel", executable = True, cfg = "exec"),

@@ -3,13 +3,14 @@
 load("@crates_facts//:facts.bzl", CRATES = "REPOSITORIES")
 load("@debian_facts//:facts.bzl", DEBIAN = "REPOSITORIES")
 load("@git_facts//:facts.bzl", GIT = "REPOSITORIES")
+load("@maven_facts//:facts.bzl", MAVEN = "REPOSITORIES")
 load("@models_facts//:facts.bzl", MODELS = "REPOSITORIES")
 load("@pypi_facts//:facts.bzl", PYPI = "REPOSITORIES")
 load("//fetch/git:defs.bzl", "WITH_SOURCES")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 load(":finished_wheel.bzl", "WheelInfo")
 
-REPOSITORIES = CRATES | DEBIAN | GIT | MODELS | PYPI
+REPOSITORIES = CRATES | DEBIAN | GIT | MAVEN | MODELS | PYPI
 
 _RepositoriesInfo = provider(
     doc = "Repositories that reach a target, by canonical name.",
@@ -76,6 +77,7 @@ def _made_of_impl(ctx):
     if not project:
         fail("{}: expected repositories that hold an entry of the locks, found {}".format(ctx.label, ctx.attr.project))
     ctx.actions.write(output, json.encode_indent({
+        "abi": ctx.attr.abi,
         "distribution": ctx.attr.distribution,
         # It declares the wheel's licence.
         "licensed_as": REPOSITORIES[project[0]]["entries"][0],
@@ -89,11 +91,12 @@ made_of = rule(
     implementation = _made_of_impl,
     doc = """A JSON file with the locked inputs of a wheel.
 
-Keys: `distribution`; `licensed_as`, the entry that declares its licence; `of_the_project`, the entries that its own licence and notice cover; `content` and
+Keys: `distribution` and `abi`; `licensed_as`, the entry that declares its licence; `of_the_project`, the entries that its own licence and notice cover; `content` and
 `tools`, each with `entries` and `sets`. `fetch/locks.py` reads it. The tools include those in attributes (nvcc, cargo) and everything
 reached through //toolchains. Bazel 7 hides toolchains that it resolves itself (the C++ compiler, Python) from aspects.
 """,
     attrs = {
+        "abi": attr.string(doc = "Tag of the one CPython that the wheel is for; empty: it is for all."),
         "distribution": attr.string(mandatory = True),
         "pins": attr.label_list(aspects = [_repositories_aspect], providers = [WheelInfo]),
         "project": attr.string_list(mandatory = True, doc = "Repositories of the wheel's own project, by canonical name; the first supplies its licence."),
