@@ -27,7 +27,7 @@ from packaging.version import InvalidVersion
 from packaging.version import Version as PythonVersion
 
 # OSV's names of ecosystems; the name of Rust's crates only up to its dot.
-PYPI, CRATES, DEBIAN, GIT = "PyPI", "crates", "Debian", "GIT"
+PYPI, CRATES, DEBIAN, GIT, MAVEN = "PyPI", "crates", "Debian", "GIT", "Maven"
 
 # Where data comes from.
 ARCHIVE, OSV, TRACKER = "Debian's security archive", "OSV", "Debian's security tracker"

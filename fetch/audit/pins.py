@@ -43,18 +43,18 @@ def pin(locked: Input) -> Pin:
     if locked.from_git:
         repository = re.sub(r"^pkg:github/([^/]+/[^@]+)@.*", r"https://github.com/\1", locked.purl)
         return Pin(osv.GIT, repository, locked.version, ("source",))
+    if locked.from_maven:
+        return Pin(osv.MAVEN, f"{locked.entry['group']}:{locked.entry['artifact']}", locked.version, ("source",))
     uses = {inputs.MODEL: ("model",), inputs.SOURCE: ("source",)}.get(locked.ecosystem, locked.uses)
     return Pin(osv.PYPI, locked.distribution, locked.version, uses)
 
 
 def pins(locked: Iterable[Input]) -> list[Pin]:
     """The pins of inputs, sorted. What names the same thing, as all packages of one Debian source do, is one pin with
-    the uses of all. Models from hubs and local folders have none: nobody publishes vulnerabilities of models. Nor have
-    jars: of these only headers are compiled in (toolchains/python).
+    the uses of all. Models from hubs and local folders have none: nobody publishes vulnerabilities of models.
     """
     uses: dict[Pin, set[str]] = {}
-    named = (each for each in locked if not each.from_maven and (each.ecosystem != inputs.MODEL or each.distribution))
-    for each in map(pin, named):
+    for each in map(pin, (each for each in locked if each.ecosystem != inputs.MODEL or each.distribution)):
         uses.setdefault(each.without_uses, set()).update(each.uses)
     found = [Pin(key.ecosystem, key.name, key.version, tuple(sorted(used)), key.suite) for key, used in uses.items()]
     return sorted(found, key=lambda each: (each.ecosystem, each.name, each.version))

