@@ -4,10 +4,10 @@
     tools/bazel run //locks:audit -- --data FOLDER --offline --json audit.json    # asks no registry; also writes JSON
     tools/bazel run //locks:audit -- --data FOLDER_OR_FILE_OR_URL … --record      # for the next release
 
-Data: what OSV publishes for PyPI, Rust's crates and Debian's releases (all.zip, or unpacked), and the JSON of Debian's
-security tracker, as files or addresses; and, unless --offline, the security archives of the locked Debian releases: a
-newer version there fixes something. A pin is outdated if this machine's registries have a newer version that the update
-commands would choose.
+Data: what OSV publishes for PyPI, Rust's crates, Maven and Debian's releases (all.zip, or unpacked), and the JSON of
+Debian's security tracker, as files or addresses; and, unless --offline, the security archives of the locked Debian
+releases: a newer version there fixes something. A pin is outdated if this machine's registries have a newer version
+that the update commands would choose.
 
 --record writes what was found to locks/vulnerabilities.lock.json, from which the gate and the release page count.
 

@@ -447,7 +447,10 @@ def workspace(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathli
     for name, path in LOCKS.items():
         (tmp_path / "locks" / name).write_bytes(path.read_bytes())
     allow(tmp_path)
-    data = [record(f"X-{name}", name, "nobody-has-it", ("introduced", "0")) for name in ("PyPI", OSV_CRATES, *DEBIAN)]
+    data = [
+        record(f"X-{name}", name, "nobody-has-it", ("introduced", "0"))
+        for name in ("PyPI", "Maven", OSV_CRATES, *DEBIAN)
+    ]
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "none.json").write_text(json.dumps(data))
     monkeypatch.setenv("BUILD_WORKSPACE_DIRECTORY", str(tmp_path))
