@@ -10,6 +10,7 @@ parts:
   attention  decoding with the paged KV cache, in bytes per second: both runtimes
   engine     tokens per second of mlc-llm's engine on models with one and eight billion random weights: both runtimes,
              PyTorch's decoding as a CUDA graph, and the bound by memory bandwidth
+  timeline   how long each kernel of a step of decoding takes, on those models
   allreduce  the sum of tensors over all GPUs, through this runtime's sessions and by NCCL itself
   shards     tokens per second of those models on one GPU, and shared by several
 """
@@ -34,13 +35,15 @@ import protocol
 import random_model
 import tables
 
-PARTS = ("rates", "overhead", "attention", "engine", "allreduce", "shards")
+PARTS = ("rates", "overhead", "attention", "engine", "timeline", "allreduce", "shards")
 SIDES = ("ours", "official")
 
 ATTENTION = {"ours": "flashinfer_attention", "official": "paged_attention"}
 """Side → the module with a paged KV cache; the official compiler has TVM's kernels only."""
-MODEL_PARTS = ("engine", "shards")
+MODEL_PARTS = ("engine", "timeline", "shards")
 """Parts that need mlc-llm, which a bundle built without mlc-llm's sources lacks."""
+CUDA_PARTS = ("timeline", "allreduce")
+"""Parts for which the CPU has nothing: NVIDIA's recorder, and collectives."""
 SESSIONS = ("threads", "processes")
 GENERATED = ("generated_bfloat16", "generated_float16")
 SENTENCE = "the quick brown fox jumps over a lazy dog "
@@ -359,6 +362,28 @@ class Bench:
             models[name] = found
         return models
 
+    def timeline(self) -> dict[str, Any]:
+        """Part timeline, for each model and batch: a step's kernels, and its time without the recording."""
+        plan = self.plan
+        models: dict[str, dict[str, Any]] = {}
+        for name in MODELS:
+            if name not in self._compiled():
+                continue
+            with self.worker("ours") as ours:
+                self._start_engine(ours, name, sequences=max(plan.batches))
+                say(f"timeline, {name}")
+                models[name] = {}
+                for batch in (min(plan.batches), max(plan.batches)):
+                    request = {"prompt": SENTENCE * plan.sentences, "sequences": batch}
+                    ours.ask("engine", tokens=plan.answer_tokens, **request)
+                    decode = ours.ask("engine", tokens=plan.answer_tokens, **request)["decode"]
+                    models[name][str(batch)] = {
+                        "seconds": decode["seconds"] / decode["tokens"] * batch,
+                        **ours.ask("step", tokens=plan.answer_tokens // 2, **request),
+                    }
+                ours.ask("engine_stop")
+        return models
+
     def _first_token(self, name: str) -> float:
         """Seconds from the start of a process to the first token of an answer."""
         began = time.perf_counter()
@@ -461,8 +486,7 @@ def card() -> dict[str, str]:
 def parts_of(bundle: Path, device: str) -> list[str]:
     """The parts that this bundle can measure on a device."""
     missing = () if (bundle / "models").is_dir() else MODEL_PARTS
-    # The CPU has no collectives.
-    return [part for part in PARTS if part not in missing and (device == "cuda" or part != "allreduce")]
+    return [part for part in PARTS if part not in missing and (device == "cuda" or part not in CUDA_PARTS)]
 
 
 def _arguments() -> argparse.Namespace:

@@ -9,6 +9,8 @@ from typing import Any
 import report
 
 GEMM_TARGET, COPY_TARGET, ALLREDUCE_TARGET = 0.90, 0.95, 0.95
+SHOWN = 0.01
+"""The share of a step from which a kernel has a row."""
 
 HEADER = """\
 # Results on a GPU
@@ -291,6 +293,28 @@ def _engine(part: dict[str, Any], peak: float | None, products: float | None) ->
     return text + f"\nBoth sides' answers are the same for at least {same * 100:.0f} % of their length.\n"
 
 
+def timeline(part: dict[str, Any]) -> str:
+    """The tables of what a step of decoding consists of."""
+    return "\n".join(
+        f"### {TITLES[name]}, {batch} at a time\n\n{_step(step)}"
+        for name, steps in part.items()
+        for batch, step in steps.items()
+    )
+
+
+def _step(step: dict[str, Any]) -> str:
+    kernels = sorted(step["kernels"].items(), key=lambda each: -each[1][1])
+    shown = [(name, count, seconds) for name, (count, seconds) in kernels if seconds >= SHOWN * step["seconds"]]
+    rest = sum(seconds for _, (_, seconds) in kernels) - sum(seconds for _, _, seconds in shown)
+    rows = [[f"`{name}`", f"{count:.0f}", f"{seconds * 1e6:.0f}"] for name, count, seconds in shown]
+    rows += [
+        ["others", "", f"{rest * 1e6:.0f}"],
+        ["**something runs**", "", f"{step['busy'] * 1e6:.0f}"],
+        ["**step, not recorded**", "", f"{step['seconds'] * 1e6:.0f}"],
+    ]
+    return report.table(["kernel", "a step", "µs a step"], rows)
+
+
 def allreduce(part: dict[str, Any]) -> str:
     """The tables of sums over all GPUs. Bus bandwidth is what each GPU must send and receive, 2 (n − 1) / n of the
     bytes, per second.
@@ -391,6 +415,8 @@ def text(found: dict[str, Any]) -> str:
         parts += ["## Paged attention, decoding", attention(found["attention"], peak)]
     if "engine" in found:
         parts += ["## mlc-llm", engine(found["engine"], peak, matrix_rate(found))]
+    if "timeline" in found:
+        parts += ["## Where a step goes", timeline(found["timeline"])]
     if "allreduce" in found:
         parts += ["## All-reduce", allreduce(found["allreduce"])]
     if "shards" in found:

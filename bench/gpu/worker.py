@@ -26,6 +26,7 @@ import comparison
 import gpu
 import numpy as np
 import protocol
+import timeline
 
 # Imported after NVIDIA's libraries are loaded, which TVM's libraries would otherwise search for.
 tvm: Any = None
@@ -75,6 +76,8 @@ class Worker:
         self._calls: tuple[Any, ...] | None = None
         self._attention: dict[str, Any] = {}
         self._engine: Engine | None = None
+        self._nvidia: Path = options.nvidia_libraries
+        self._recorder: timeline.Recorder | None = None
         self._sessions: dict[str, Any] = {}
         self._sums: dict[tuple[str, int], tuple[Any, Any]] = {}
 
@@ -451,6 +454,39 @@ class Worker:
         """
         assert self._engine is not None
         return self._engine.answer(prompt, tokens, sequences)
+
+    def step(self, tokens: int, prompt: str, sequences: int) -> dict[str, Any]:
+        """What the GPU does in a step of decoding: the difference of two answers, one twice as long, over the steps
+        in between.
+
+        Args:
+            tokens: of the short answer; also the number of steps.
+            prompt: of each sequence.
+            sequences: at a time.
+
+        Returns:
+            `kernels`: name → how often and for how many seconds; `busy`: seconds in which something ran; `span`:
+            seconds from a step to the next, while recorded.
+        """
+        if self._recorder is None:
+            self._recorder = timeline.Recorder(self._nvidia)
+        short, long = (
+            self._recorder.record(lambda count=count: self.engine(count, prompt, sequences))  # type: ignore[misc]
+            for count in (tokens, 2 * tokens)
+        )
+        before, after = timeline.totals(short), timeline.totals(long)
+
+        def span(records: list[tuple[str, int, int]]) -> float:
+            return (max(end for _, _, end in records) - records[0][1]) / 1e9
+
+        return {
+            "kernels": {
+                name: [(now - then) / tokens for now, then in zip(after[name], before.get(name, (0, 0.0)))]
+                for name in after
+            },
+            "busy": (timeline.busy(long) - timeline.busy(short)) / tokens,
+            "span": (span(long) - span(short)) / tokens,
+        }
 
     def engine_stop(self) -> None:
         """Stops the engine's threads, which would keep the process alive."""

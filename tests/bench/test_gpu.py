@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import random_model
 import tables
+import timeline
 
 
 def rates(**times: float) -> dict[str, Any]:
@@ -159,6 +160,44 @@ def test_a_part_that_failed_is_named_beside_the_others() -> None:
     assert "Part engine failed: RuntimeError: out of memory" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"rms_norm_kernel", "rms_norm_kernel"),
+        (b"void flashinfer::Merge<(unsigned int)8, __half>(__half*, int)", "flashinfer::Merge"),
+        (b"void (anonymous namespace)::Product<1, 1, float>(__half const*)", "Product"),
+        (b"<unknown>", "<unknown>"),
+    ],
+)
+def test_a_kernels_name_is_without_what_tells_its_forms_apart(name: bytes, shown: str) -> None:
+    assert timeline.short(name) == shown
+
+
+def test_what_runs_at_once_counts_once() -> None:
+    records = [("a", 0, 100), ("b", 50, 80), ("a", 90, 200), ("c", 300, 400)]
+    assert timeline.busy(records) == pytest.approx(300e-9)
+    assert timeline.totals(records) == {
+        "a": (2, pytest.approx(210e-9)),
+        "b": (1, pytest.approx(30e-9)),
+        "c": (1, pytest.approx(100e-9)),
+    }
+
+
+def test_a_steps_table_sums_what_is_short() -> None:
+    step = {
+        "kernels": {"short": [7.0, 2e-6], "long": [16.0, 6e-4], "shorter": [1.0, 1e-6]},
+        "busy": 6.03e-4,
+        "span": 9e-4,
+        "seconds": 8e-4,
+    }
+    table = tables.timeline({"1b": {"1": step}})
+    assert "| `long` | 16 | 600 |" in table
+    assert "`short`" not in table
+    assert "| others |  | 3 |" in table
+    assert "| **something runs** |  | 603 |" in table
+    assert "| **step, not recorded** |  | 800 |" in table
+
+
 def test_each_side_comes_first_as_often() -> None:
     assert [measure.turn(["a", "b", "c"], number)[0] for number in range(6)] == ["a", "b", "c"] * 2
 
@@ -220,7 +259,7 @@ def test_without_models_the_other_parts_are_measured(tmp_path: Path) -> None:
     assert measure.parts_of(tmp_path, "cuda") == ["rates", "overhead", "attention", "allreduce"]
     (tmp_path / "models").mkdir()
     assert measure.parts_of(tmp_path, "cuda") == list(measure.PARTS)
-    assert measure.parts_of(tmp_path, "cpu") == [part for part in measure.PARTS if part != "allreduce"]
+    assert measure.parts_of(tmp_path, "cpu") == [part for part in measure.PARTS if part not in measure.CUDA_PARTS]
 
 
 def test_a_part_that_needs_a_missing_model_is_refused(
