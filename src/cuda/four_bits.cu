@@ -4,6 +4,9 @@
  * inner size. A lane reads 16 bytes, which are one group of one row, and turns them into operands of the tensor cores
  * where they are: the order in which a product sums is free, so the inner positions are those of the lane's group, and
  * x is read in the same order. Each weight is read once for 32 rows of x.
+ *
+ * For one row of x, whose product is only as fast as the memory, a warp computes two rows of the weights without the
+ * tensor cores: on an H200 a fifth faster.
  */
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -176,6 +179,95 @@ __global__ void __launch_bounds__(32 * kWarps)
   }
 }
 
+constexpr int kVectorWarps = 4, kVectorRows = 2;  // A block's warps, and a warp's rows of the weights.
+
+/* The sum over a lane's groups of a row in float32, for products that are too large for float16. */
+__device__ __noinline__ float ExactSum(const __half* x, const uint4* words, const __half* scales, int groups) {
+  float sum = 0;
+  for (int group = threadIdx.x % 32; group < groups; group += 32) {
+    const uint4 now = words[group];
+    const uint32_t four[kWords] = {now.x, now.y, now.z, now.w};
+    float part = 0;
+    for (int each = 0; each < kGroup; ++each) {
+      const int weight = static_cast<int>(four[each / 8] >> (4 * (each % 8)) & 15u) - 7;
+      part += static_cast<float>(weight) * __half2float(x[group * kGroup + each]);
+    }
+    sum += part * __half2float(scales[group]);
+  }
+  return sum;
+}
+
+/* The sum of all lanes, in each. */
+__device__ __forceinline__ float WarpSum(float sum) {
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) {
+    sum += __shfl_xor_sync(~0u, sum, distance);
+  }
+  return sum;
+}
+
+/* The same as Product, for one row of x. */
+template <typename Out>
+__global__ void __launch_bounds__(32 * kVectorWarps)
+    VectorProduct(const __half* x, const uint4* words, const __half* scales, Out* out, int rows, int groups) {
+  const int lane = threadIdx.x % 32;
+  const int first_row = (blockIdx.x * kVectorWarps + threadIdx.x / 32) * kVectorRows;
+  // A row that does not exist is the last, which is not written again.
+  int64_t start[kVectorRows];
+#pragma unroll
+  for (int row = 0; row < kVectorRows; ++row) {
+    start[row] = static_cast<int64_t>(min(first_row + row, rows - 1)) * groups;
+  }
+  const __half2 low = __float2half2_rn(-1031.f), high = __float2half2_rn(-71.f);
+  const __half2 sixteenth = __float2half2_rn(1.f / 16);
+  float sums[kVectorRows] = {};
+#pragma unroll 4
+  for (int group = lane; group < groups; group += 32) {
+    uint4 now[kVectorRows];
+    __half scale[kVectorRows];
+#pragma unroll
+    for (int row = 0; row < kVectorRows; ++row) {
+      now[row] = Stream(words + start[row] + group);
+      scale[row] = scales[start[row] + group];
+    }
+    float parts[kVectorRows] = {};
+#pragma unroll
+    for (int word = 0; word < kWords; ++word) {
+      const uint4 eight = __ldg(reinterpret_cast<const uint4*>(x + group * kGroup + word * 8));
+      // Pairs as those of the weights.
+      const __half2 x0 = AsHalves(__byte_perm(eight.x, eight.z, 0x5410));
+      const __half2 x1 = AsHalves(__byte_perm(eight.x, eight.z, 0x7632));
+      const __half2 x2 = AsHalves(__byte_perm(eight.y, eight.w, 0x5410));
+      const __half2 x3 = AsHalves(__byte_perm(eight.y, eight.w, 0x7632));
+#pragma unroll
+      for (int row = 0; row < kVectorRows; ++row) {
+        const uint32_t own = word == 0 ? now[row].x : word == 1 ? now[row].y : word == 2 ? now[row].z : now[row].w;
+        // Four products each in float16, whole numbers times x; everything else in float32.
+        __half2 four = __hmul2(__hadd2(AsHalves(Mantissas(own, 0x000f000fu)), low), x0);
+        four = __hfma2(__hfma2(AsHalves(Mantissas(own, 0x00f000f0u)), sixteenth, high), x1, four);
+        four = __hfma2(__hadd2(AsHalves(Mantissas(own >> 8, 0x000f000fu)), low), x2, four);
+        four = __hfma2(__hfma2(AsHalves(Mantissas(own >> 8, 0x00f000f0u)), sixteenth, high), x3, four);
+        const float2 both = __half22float2(four);
+        parts[row] += both.x + both.y;
+      }
+    }
+#pragma unroll
+    for (int row = 0; row < kVectorRows; ++row) {
+      sums[row] += parts[row] * __half2float(scale[row]);
+    }
+  }
+#pragma unroll
+  for (int row = 0; row < kVectorRows; ++row) {
+    float sum = WarpSum(sums[row]);
+    if (!isfinite(sum)) {
+      sum = WarpSum(ExactSum(x, words + start[row], scales + start[row], groups));
+    }
+    if (lane == 0 && first_row + row < rows) {
+      out[first_row + row] = static_cast<Out>(sum);
+    }
+  }
+}
+
 template <int kTiles, int kTilesX, typename Out>
 void Launch(const __half* x, const uint4* words, const __half* scales, Out* out, int count, int rows, int groups,
             cudaStream_t stream) {
@@ -187,7 +279,11 @@ void Launch(const __half* x, const uint4* words, const __half* scales, Out* out,
 template <typename Out>
 void Choose(const __half* x, const uint4* words, const __half* scales, Out* out, int count, int rows, int groups,
             cudaStream_t stream) {
-  if (count <= 4) {
+  if (count == 1) {
+    constexpr int kBlockRows = kVectorWarps * kVectorRows;
+    VectorProduct<<<(rows + kBlockRows - 1) / kBlockRows, 32 * kVectorWarps, 0, stream>>>(x, words, scales, out, rows,
+                                                                                          groups);
+  } else if (count <= 4) {
     Launch<1, 1>(x, words, scales, out, count, rows, groups, stream);
   } else if (count <= 8) {
     Launch<2, 1>(x, words, scales, out, count, rows, groups, stream);

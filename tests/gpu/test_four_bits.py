@@ -39,6 +39,22 @@ def test_a_product(
     compare(found, x.astype("float64") @ weights(words, scales).T, 2e-3)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_products_that_float16_does_not_hold(
+    machine: Machine, device: tvm.runtime.Device, compare: Compare, count: int
+) -> None:
+    """Some numbers of x are so large that four products exceed float16, and the sum is a number nevertheless."""
+    rows, inner = 576, 1536
+    random = np.random.default_rng(count)
+    words = random.integers(0, 1 << 32, (rows, inner // 8), "uint32")
+    scales = (random.random((rows, inner // 32)) * 0.02).astype("float16")
+    x = random.standard_normal((count, inner), "float32").astype("float16")
+    x[:, ::97] = 50000
+    inputs = [tvm.runtime.tensor(each, device) for each in (x, words, scales)]
+    found = run_poisoned(machine("four_bit_products"), f"product_{rows}_{inner}_float32", *inputs)
+    compare(found, x.astype("float64") @ weights(words, scales).T, 2e-3)
+
+
 def test_no_row(machine: Machine, device: tvm.runtime.Device) -> None:
     rows, inner = FOUR_BIT_SHAPES[0]
     shapes = [((0, inner), "float16"), ((rows, inner // 8), "uint32"), ((rows, inner // 32), "float16")]
