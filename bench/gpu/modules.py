@@ -11,6 +11,7 @@ import json
 from tvm.relax.frontend.nn.llm import kv_cache
 
 import tvm
+from models.private import graph_steps as steps
 from tvm import relax, s_tir, te
 
 CHAIN = 64
@@ -18,6 +19,9 @@ CHAIN = 64
 
 VECTOR = 256
 """Elements of the vectors in `overhead`: one block, so that a call is all launch and no work."""
+
+SEQUENCES = 8
+"""The most sequences of a step in `batch_decode`."""
 
 PAGE_SIZE = 16
 """Page size that TVM's generated attention kernels are written for."""
@@ -86,7 +90,14 @@ def _add_one(name: str, length: int | tvm.tirx.Var, gpu: bool) -> tvm.tirx.PrimF
 
 
 def paged_kv_cache(
-    target: str, layers: int, heads: int, kv_heads: int, head_dim: int, dtype: str, flashinfer: bool = False
+    target: str,
+    layers: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    dtype: str,
+    flashinfer: bool = False,
+    graph_steps: bool = False,
 ) -> tvm.IRModule:
     """`create(sizes, rope_mode)`: a paged KV cache with the attention kernels that TVM generates for the target.
 
@@ -101,6 +112,9 @@ def paged_kv_cache(
         head_dim: elements per head.
         dtype: of queries, keys and values.
         flashinfer: whether FlashInfer's kernels take the place of those that it has. They know no RopeMode.INLINE.
+        graph_steps: whether there is also `batch_decode(qkv, cache)`, a step's attention in all layers, as a model has
+          it (models/private/graph_steps.py). qkv: (sequences, layers · (heads + 2 · kv_heads), head_dim) → (sequences,
+          layers · heads, head_dim).
     """
     device = tvm.target.Target(json.loads(target))
     builder = relax.BlockBuilder()
@@ -137,4 +151,31 @@ def paged_kv_cache(
         with builder.dataflow():
             created = builder.emit_output(cache._expr)
         builder.emit_func_output(created)
-    return builder.get().with_attr("external_mods", cache.extern_mods)
+    if graph_steps:
+        _add_step(builder, layers, heads, kv_heads, head_dim, dtype)
+    module = builder.get().with_attr("external_mods", cache.extern_mods)
+    return tvm.transform.Sequential([steps.MakeGraphSteps(lambda: graph_steps)])(module)
+
+
+def _add_step(builder: relax.BlockBuilder, layers: int, heads: int, kv_heads: int, head_dim: int, dtype: str) -> None:
+    sequences = tvm.tirx.Var("batch_size", "int64")
+    width = heads + 2 * kv_heads
+    qkv = relax.Var("qkv", relax.TensorType((sequences, layers * width, head_dim), dtype))
+    cache = relax.Var("cache", relax.AnyType())
+    attributes = {
+        "num_input": 2,
+        "relax.rewrite_cuda_graph.capture_symbolic_vars": ["batch_size"],
+        "tir_var_upper_bound": {"batch_size": SEQUENCES},
+    }
+    with builder.function("batch_decode", [qkv, cache], attrs=attributes):
+        with builder.dataflow():
+            found = []
+            for layer in range(layers):
+                own = builder.emit(
+                    relax.op.strided_slice(qkv, axes=[1], begin=[layer * width], end=[(layer + 1) * width])
+                )
+                out = relax.TensorType((sequences, heads, head_dim), dtype)
+                arguments = [cache, relax.prim_value(layer), relax.prim_value(head_dim**-0.5), own]
+                found.append(builder.emit(relax.call_dps_packed(steps.ATTENTION, arguments, out_ty=out)))
+            result = builder.emit_output(relax.op.concat(found, axis=1))
+        builder.emit_func_output(result)

@@ -24,7 +24,14 @@ import tvm_ffi
 from tvm.support import nvcc  # Also registers a function that is called by name below.
 
 import tvm
-from models.private import compile_environment, cublas_graphs, flashinfer_kernels, gpu_kernels, quantized_products
+from models.private import (
+    compile_environment,
+    cublas_graphs,
+    flashinfer_kernels,
+    gpu_kernels,
+    graph_steps,
+    quantized_products,
+)
 
 LENGTH = struct.Struct("<Q")
 """TVM's encoding of a length (src/support/bytes_io.h)."""
@@ -208,6 +215,7 @@ def main() -> None:
         quantized_products.install(kernels)
     attention = flashinfer_kernels.Attention(kernels)
     attention.install()
+    graph_steps.install(attention)
     sys.argv = [options.program, *options.arguments]
     runpy.run_module(options.program, run_name="__main__", alter_sys=True)
     if flags.flashinfer and not attention.used:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -287,11 +287,22 @@ class CacheUnderTest:
             start += length
         attention = np.concatenate(expected, axis=1)
 
+        is_step = trees is None and all(length == 1 for length in lengths.values())
+        for layer, output in enumerate(self.attention(qkv, is_step)):
+            self.compare(output, attention[layer], f"{layer=}")
         assert self.query_positions() == positions
+        self._call("vm.builtin.kv_state_end_forward", self.handle)
+
+    def attention(self, qkv: np.ndarray, is_step: bool) -> Iterable[np.ndarray]:
+        """Attention of each layer (tokens, heads of queries, dim).
+
+        Args:
+            qkv: (layer, tokens, heads, dim).
+            is_step: whether each sequence has one token.
+        """
         for layer in range(self.heads.layers):
-            output = tvm.runtime.tensor(
-                np.full((total, self.heads.qo, self.heads.dim), np.nan, self.dtype), self.device
-            )
+            shape = (qkv.shape[1], self.heads.qo, self.heads.dim)
+            output = tvm.runtime.tensor(np.full(shape, np.nan, self.dtype), self.device)
             self._call(
                 "vm.builtin.attention_kv_cache_attention_with_fused_qkv",
                 self.handle,
@@ -300,8 +311,7 @@ class CacheUnderTest:
                 tvm.runtime.tensor(qkv[layer], self.device),
                 output,
             )
-            self.compare(output.numpy(), attention[layer], f"{layer=}")
-        self._call("vm.builtin.kv_state_end_forward", self.handle)
+            yield output.numpy()
 
     def compare(self, got: np.ndarray, expected: np.ndarray, where: str) -> None:
         """Raises AssertionError if the cache and the reference disagree."""
