@@ -47,6 +47,8 @@ class Recorder:
         # By name as a text: a class would put its own in front of the underscores.
         self._demangle = getattr(ctypes.CDLL("libstdc++.so.6"), "__cxa_demangle")
         self._demangle.restype = ctypes.c_char_p
+        # What it returns is never freed, so each name is asked for once.
+        self._short: dict[bytes, str] = {}
         self._buffers: dict[int, ctypes.Array[ctypes.c_char]] = {}
         self._records: list[tuple[str, int, int]] = []
         self._callbacks = _REQUESTED(self._requested), _COMPLETED(self._completed)
@@ -78,7 +80,9 @@ class Recorder:
 
     def _name(self, address: int) -> str:
         mangled = ctypes.c_char_p.from_address(address + _NAME).value or b""
-        return short(self._demangle(mangled, None, None, None) or mangled)
+        if mangled not in self._short:
+            self._short[mangled] = short(self._demangle(mangled, None, None, None) or mangled)
+        return self._short[mangled]
 
     def record(self, work: Callable[[], object]) -> list[tuple[str, int, int]]:
         """What the GPU did during `work`, which waits for it: name, start and end in nanoseconds, sorted by start."""

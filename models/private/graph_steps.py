@@ -23,6 +23,7 @@ BEGIN, COPY, IN_STEP = "mlc_bazel.begin_step", "mlc_bazel.copy_into_step", "mlc_
 
 
 def _calls_attention(expression: relax.Expr) -> bool:
+    """Whether an expression is the attention of a layer."""
     return (
         isinstance(expression, relax.Call)
         and expression.op == tvm.ir.Op.get("relax.call_dps_packed")
@@ -67,7 +68,7 @@ def _either(function: relax.Function, forms: list[tvm.ir.GlobalVar]) -> relax.Fu
     fits = relax.Var("fits", relax.TensorType((), "bool"))
     begin = relax.Call(
         tvm.ir.Op.get("relax.call_builtin_with_ctx"),
-        [relax.ExternFunc(BEGIN), relax.Tuple([function.params[1]])],
+        [relax.ExternFunc(BEGIN), relax.Tuple([function.params[1], function.params[0]])],
         ty_args=[fits.ty],
     )
     branches = []
@@ -100,9 +101,15 @@ class MakeGraphSteps:
             name = variable.name_hint
             if name not in FUNCTIONS or not isinstance(function, relax.Function):
                 continue
-            found: list[bool] = []
-            relax.analysis.post_order_visit(function, lambda each, found=found: found.append(_calls_attention(each)))
-            if not any(found):
+            caches: list[relax.Expr] = []
+
+            def visit(each: relax.Expr, caches: list[relax.Expr] = caches) -> None:
+                if _calls_attention(each):
+                    caches.append(each.args[1].fields[0])
+
+            relax.analysis.post_order_visit(function, visit)
+            # A step begins with the second parameter; no other cache may be in it.
+            if not caches or not all(cache.same_as(function.params[1]) for cache in caches):
                 continue
             private = function.without_attr("global_symbol")
             # The attribute tells a form from the function, which the builder would otherwise take for it.

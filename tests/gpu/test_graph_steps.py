@@ -5,6 +5,7 @@ graph.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,14 +22,27 @@ import tvm
 # A cache with these is not compiled.
 del test_inline_rope_gives_the_same_attention  # type: ignore[name-defined]  # noqa: F821
 
-HEADS = Heads(layers=2, kv=2, qo=8, dim=128)
-"""As BUILD.bazel compiles the module."""
+# As BUILD.bazel compiles the modules: type, size of heads, heads of queries, of keys. TVM has another kernel for the
+# second, if the step is no graph.
+SHAPES = [("float16", 128, 8, 2), ("bfloat16", 64, 4, 4)]
 
 BEGIN = "mlc_bazel.begin_step"
 
 
 class CacheInSteps(CacheOnGpu):
-    """A cache whose steps go through the model's function."""
+    """A cache whose steps go through the model's function; until a sequence is forked, each of them uses its graph."""
+
+    is_forked = False
+    is_first = True
+
+    def __init__(self, used: list[bool], *arguments: Any, **options: Any) -> None:
+        self.used = used
+        self.is_sliding = options.get("sliding", False)
+        super().__init__(*arguments, **options)
+
+    def fork(self, parent: int, child: int, position: int = -1) -> None:
+        self.is_forked = True
+        super().fork(parent, child, position)
 
     def attention(self, qkv: np.ndarray, is_step: bool) -> Iterable[np.ndarray]:
         if not is_step:
@@ -36,6 +50,7 @@ class CacheInSteps(CacheOnGpu):
         layers, tokens, heads, dim = qkv.shape
         joined = np.ascontiguousarray(qkv.transpose(1, 0, 2, 3)).reshape(tokens, layers * heads, dim)
         found = self._module["batch_decode"](tvm.runtime.tensor(joined, self.device), self.handle).numpy()
+        assert self.used[-1] or self.is_forked or self.is_sliding or not self.is_first
         return found.reshape(tokens, layers, self.heads.qo, dim).transpose(1, 0, 2, 3)
 
 
@@ -45,8 +60,8 @@ def used() -> Iterator[list[bool]]:
     begin = tvm.get_global_func(BEGIN)
     found: list[bool] = []
 
-    def recorded(machine: object, cache: object) -> bool:
-        found.append(bool(begin(machine, cache)))
+    def recorded(*arguments: object) -> bool:
+        found.append(bool(begin(*arguments)))
         return found[-1]
 
     tvm_ffi.register_global_func(BEGIN, recorded, override=True)
@@ -54,18 +69,22 @@ def used() -> Iterator[list[bool]]:
     tvm_ffi.register_global_func(BEGIN, begin, override=True)
 
 
-@pytest.fixture
+@pytest.fixture(params=SHAPES, ids=lambda shape: "_".join(map(str, shape)))
 def new_cache(
+    request: pytest.FixtureRequest,
     used: list[bool],
     device: tvm.runtime.Device,
     record_property: Callable[[str, object], None],
 ) -> Iterator[NewCache]:
+    dtype, dim, heads, kv_heads = request.param
+    shape = Heads(layers=2, kv=kv_heads, qo=heads, dim=dim)
+    library = MODULES / f"cache_with_steps_{'_'.join(map(str, request.param))}.so"
     made: list[CacheInSteps] = []
 
     def new(**options: object) -> CacheInSteps:
         # A machine of its own for each cache, because its graphs are for one.
-        module = VirtualMachine(tvm.runtime.load_module(str(MODULES / "cache_with_steps.so")), device)
-        made.append(CacheInSteps(module, device, "float16", HEADS, **options))
+        module = VirtualMachine(tvm.runtime.load_module(str(library)), device)
+        made.append(CacheInSteps(used, module, device, dtype, shape, **options))
         return made[-1]
 
     yield new
@@ -108,7 +127,7 @@ def test_another_cache_has_no_graph(new_cache: NewCache, used: list[bool]) -> No
     first.forward({0: 5})
     decode(first, [0], 2)
     second = new_cache()
-    second._module = first._module
+    second._module, second.is_first = first._module, False
     second.add(0)
     second.forward({0: 9})
     decode(second, [0], 2)

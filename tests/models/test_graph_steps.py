@@ -12,23 +12,28 @@ from tvm import relax, tirx
 LAYERS, HEADS, DIM = 3, 4, 16
 
 
-def model(name: str, with_attention: bool = True) -> tvm.IRModule:
-    """name(x, cache): attention of LAYERS layers, and a sum in front of each; what TVM captures between them."""
+def model(name: str, with_attention: bool = True, cache_is_second: bool = True) -> tvm.IRModule:
+    """name(x, cache, other): attention of LAYERS layers, and a sum in front of each; what TVM captures between them."""
     builder = relax.BlockBuilder()
     sequences = tirx.Var("batch_size", "int64")
     x = relax.Var("x", relax.TensorType((sequences, HEADS, DIM), "float16"))
-    cache = relax.Var("cache", relax.AnyType())
+    cache, other = (relax.Var(name, relax.AnyType()) for name in ("cache", "other"))
     attributes = {
-        "num_input": 2,
+        "num_input": 3,
         "relax.rewrite_cuda_graph.capture_symbolic_vars": ["batch_size"],
         "tir_var_upper_bound": {"batch_size": 8},
     }
-    with builder.function(name, [x, cache], attrs=attributes):
+    with builder.function(name, [x, cache, other], attrs=attributes):
         with builder.dataflow():
             value = x
             for layer in range(LAYERS):
-                value = builder.emit(relax.op.add(value, x))
-                arguments = [cache, relax.prim_value(layer), relax.prim_value(0.25), value]
+                value = builder.emit(relax.op.add(value, relax.const(2, "float16") if layer else x))
+                arguments = [
+                    cache if cache_is_second else other,
+                    relax.prim_value(layer),
+                    relax.prim_value(0.25),
+                    value,
+                ]
                 if with_attention:
                     value = builder.emit(relax.call_dps_packed(graph_steps.ATTENTION, arguments, out_ty=x.ty))
             result = builder.emit_output(relax.op.add(value, relax.const(1, "float16")))
@@ -78,14 +83,21 @@ def test_a_step_is_one_graph_with_its_attention() -> None:
 def test_other_steps_launch_layer_by_layer() -> None:
     made = captured(with_steps(model("decode")))
     assert text(made, "decode_by_layer").count(graph_steps.ATTENTION) == LAYERS
+    # What is between two layers, as TVM has it.
+    assert text(made, "decode_by_layer").count("cuda_graph.run_or_capture") == LAYERS - 1
     choice = text(made, "decode")
     assert choice.index(graph_steps.BEGIN) < choice.index("decode_in_graph") < choice.index("decode_by_layer")
 
 
 @pytest.mark.parametrize(
-    ("name", "is_wanted", "with_attention"),
-    [("batch_decode", False, True), ("batch_prefill", True, True), ("batch_decode", True, False)],
+    ("name", "is_wanted", "with_attention", "cache_is_second"),
+    [
+        ("batch_decode", False, True, True),
+        ("batch_prefill", True, True, True),
+        ("batch_decode", True, False, True),
+        ("batch_decode", True, True, False),
+    ],
 )
-def test_what_stays_as_it_is(name: str, is_wanted: bool, with_attention: bool) -> None:
-    module = model(name, with_attention)
+def test_what_stays_as_it_is(name: str, is_wanted: bool, with_attention: bool, cache_is_second: bool) -> None:
+    module = model(name, with_attention, cache_is_second)
     assert tvm_ffi.structural_equal(with_steps(module, is_wanted), module)

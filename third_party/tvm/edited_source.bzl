@@ -1,4 +1,4 @@
-"""`edited_source`: a copy of an upstream file with defects fixed. The original stays unchanged, and ships."""
+"""`edited_source`: a copy of an upstream file with changes. The original stays unchanged, and ships."""
 
 def _edited_source_impl(ctx):
     ctx.actions.expand_template(
@@ -9,7 +9,7 @@ def _edited_source_impl(ctx):
 
 edited_source = rule(
     implementation = _edited_source_impl,
-    doc = """A copy of a source with texts replaced. A missing text is not an error, but the test of the fix then fails.
+    doc = """A copy of a source with texts replaced. A missing text is not an error, but the test of the change then fails.
 
 Example:
 

@@ -132,6 +132,12 @@ if "TINY" in LIBRARIES:  # A build with mlc-llm's sources.
         for name in (b"create_flashinfer_paged_kv_cache", b"mlc_bazel_four_bit_product", b"cublas.matmul_transposed"):
             assert name in data
 
+    def test_a_step_of_a_model_is_a_graph_if_flashinfer_has_its_attention() -> None:
+        graph = b"batch_decode_in_graph_cuda_graph_capture"
+        for name, expected in (("FOUR_BITS", True), ("TINY", False)):
+            data = LIBRARIES[name].read_bytes()
+            assert (graph in data) == (b"mlc_bazel.attention_in_step" in data) == expected
+
     def test_a_model_without_a_kernel_for_its_heads_has_tvms_attention() -> None:
         data = LIBRARIES["TINY"].read_bytes()
         assert b"create_tir_paged_kv_cache" in data and b"create_flashinfer_paged_kv_cache" not in data
