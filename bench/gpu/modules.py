@@ -11,7 +11,6 @@ import json
 from tvm.relax.frontend.nn.llm import kv_cache
 
 import tvm
-from models.private import graph_steps as steps
 from tvm import relax, s_tir, te
 
 CHAIN = 64
@@ -25,6 +24,8 @@ SEQUENCES = 8
 
 PAGE_SIZE = 16
 """Page size that TVM's generated attention kernels are written for."""
+
+_ATTENTION = "vm.builtin.attention_kv_cache_attention_with_fused_qkv"
 
 _OPAQUE = 8  # OpPatternKind::kOpaque, which has no name in Python; fusion leaves such kernels alone.
 
@@ -97,7 +98,7 @@ def paged_kv_cache(
     head_dim: int,
     dtype: str,
     flashinfer: bool = False,
-    graph_steps: bool = False,
+    step: bool = False,
 ) -> tvm.IRModule:
     """`create(sizes, rope_mode)`: a paged KV cache with the attention kernels that TVM generates for the target.
 
@@ -112,9 +113,8 @@ def paged_kv_cache(
         head_dim: elements per head.
         dtype: of queries, keys and values.
         flashinfer: whether FlashInfer's kernels take the place of those that it has. They know no RopeMode.INLINE.
-        graph_steps: whether there is also `batch_decode(qkv, cache)`, a step's attention in all layers, as a model has
-          it (models/private/graph_steps.py). qkv: (sequences, layers · (heads + 2 · kv_heads), head_dim) → (sequences,
-          layers · heads, head_dim).
+        step: whether there is also `batch_decode(qkv, cache)`, a step's attention in all layers, which is named as a
+          model's. qkv: (sequences, layers · (heads + 2 · kv_heads), head_dim) → (sequences, layers · heads, head_dim).
     """
     device = tvm.target.Target(json.loads(target))
     builder = relax.BlockBuilder()
@@ -151,10 +151,9 @@ def paged_kv_cache(
         with builder.dataflow():
             created = builder.emit_output(cache._expr)
         builder.emit_func_output(created)
-    if graph_steps:
+    if step:
         _add_step(builder, layers, heads, kv_heads, head_dim, dtype)
-    module = builder.get().with_attr("external_mods", cache.extern_mods)
-    return tvm.transform.Sequential([steps.MakeGraphSteps(lambda: graph_steps)])(module)
+    return builder.get().with_attr("external_mods", cache.extern_mods)
 
 
 def _add_step(builder: relax.BlockBuilder, layers: int, heads: int, kv_heads: int, head_dim: int, dtype: str) -> None:
@@ -176,6 +175,6 @@ def _add_step(builder: relax.BlockBuilder, layers: int, heads: int, kv_heads: in
                 )
                 out = relax.TensorType((sequences, heads, head_dim), dtype)
                 arguments = [cache, relax.prim_value(layer), relax.prim_value(head_dim**-0.5), own]
-                found.append(builder.emit(relax.call_dps_packed(steps.ATTENTION, arguments, out_ty=out)))
+                found.append(builder.emit(relax.call_dps_packed(_ATTENTION, arguments, out_ty=out)))
             result = builder.emit_output(relax.op.concat(found, axis=1))
         builder.emit_func_output(result)

@@ -16,7 +16,7 @@ from typing import Any
 from tvm.s_tir import dlight
 
 import tvm
-from models.private import compile_environment, cuda_modules, flashinfer_kernels, gpu_kernels
+from models.private import compile_environment, cuda_modules, flashinfer_kernels, gpu_kernels, graph_steps
 from src.tvm import shape_functions
 
 
@@ -147,15 +147,18 @@ def main() -> int:
         cuda_modules.install(target)
     kernels = gpu_kernels.Kernels.of(options)
     kernels.install()
-    flashinfer_kernels.Attention(kernels).install()
+    attention = flashinfer_kernels.Attention(kernels)
+    attention.install()
     try:
         module = make_module(Path(source), function, json_object("arguments", arguments))
         for name in kernels.objects:
             if not flashinfer_kernels.NAME.fullmatch(name):
                 module = kernels.added(module, name)
-        export(
-            Path(source), compile_module(Path(source), module, target, json_object("pass_config", pass_config)), output
-        )
+        config = json_object("pass_config", pass_config)
+        if config.get(graph_steps.SETTING):
+            steps = graph_steps.MakeGraphSteps(lambda: attention.used)
+            module = tvm.transform.Sequential([steps])(module)
+        export(Path(source), compile_module(Path(source), module, target, config), output)
     except RelaxError as error:
         print(f"build_relax: {error}")
         return 1

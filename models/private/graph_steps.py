@@ -18,6 +18,9 @@ from tvm import relax
 FUNCTIONS = ("decode", "batch_decode")
 """mlc-llm's functions for a step."""
 
+SETTING = "relax.backend.use_cuda_graph"
+"""TVM's setting that makes its pipelines capture graphs."""
+
 ATTENTION = "vm.builtin.attention_kv_cache_attention_with_fused_qkv"
 BEGIN, COPY, IN_STEP = "mlc_bazel.begin_step", "mlc_bazel.copy_into_step", "mlc_bazel.attention_in_step"
 
@@ -126,7 +129,7 @@ def install(attention: Attention) -> None:
     from mlc_llm.compiler_pass import pipeline
 
     def is_wanted() -> bool:
-        return attention.used and tvm.transform.PassContext.current().config.get("relax.backend.use_cuda_graph", False)
+        return attention.used and tvm.transform.PassContext.current().config.get(SETTING, False)
 
     original = pipeline.PipelineParallelRewrite
     pipeline.PipelineParallelRewrite = lambda: tvm.transform.Sequential([original(), MakeGraphSteps(is_wanted)])
