@@ -23,6 +23,7 @@ CRATES_LOCK = "crates.lock.json"
 DEBIAN_LOCK = "debian.lock.json"
 MODELS_LOCK = "models.lock.json"
 REQUIREMENTS_LOCK = "requirements.lock.txt"
+ARM64_LOCK = "requirements_arm64.lock.txt"
 CLIENTS_LOCK = "clients.lock.txt"
 PYTHONS_LOCK = "pythons.lock.json"
 TEST_LOCKS = (CLIENTS_LOCK, PYTHONS_LOCK)
@@ -33,7 +34,7 @@ LICENSES_LOCK = "licenses.lock.json"
 BAZEL_LOCK = "bazel.lock.json"
 
 # The locks that pin something by hash, and all locks.
-PINNING_LOCKS = (CRATES_LOCK, DEBIAN_LOCK, MODELS_LOCK, REQUIREMENTS_LOCK, SOURCES_LOCK)
+PINNING_LOCKS = (ARM64_LOCK, CRATES_LOCK, DEBIAN_LOCK, MODELS_LOCK, REQUIREMENTS_LOCK, SOURCES_LOCK)
 LOCKS = (*PINNING_LOCKS, LICENSES_LOCK)
 
 # The lock that pins an ecosystem, and the ecosystem's section in the licences' lock.
@@ -129,7 +130,8 @@ class Input:
 
     Args:
         ecosystem: "crate", "debian", "model", "pypi" or "source".
-        name: as its lock has it: without suite; PyPI names normalized (PEP 503).
+        name: as its lock has it: without suite, of Debian's other architectures as apt calls them (bash:arm64); PyPI
+          names normalized (PEP 503).
         version: as its lock has it, with Debian's epoch; the commit of a git or hub repository; of a local folder's
             model the sha256 of its files' hashes and paths.
         sha256: of the file or files that the lock accepts, of a commit's content (fetch/git/checkout.py), of a model's
@@ -163,6 +165,16 @@ class Input:
         return f"{self.suite}/{self.name}" if self.suite else self.name
 
     @property
+    def package(self) -> str:
+        """The name without the architecture that the lock adds to Debian's packages of others than amd64."""
+        return self.name.partition(":")[0]
+
+    @property
+    def architecture(self) -> str:
+        """The architecture in the name of a Debian package, amd64 if it has none."""
+        return self.name.partition(":")[2] or "amd64"
+
+    @property
     def from_git(self) -> bool:
         """Whether it is a commit of a git repository."""
         return self.entry.get("registry") == "git"
@@ -191,7 +203,7 @@ class Input:
             # Debian policy 5.6.8; a package without machine code is of the architecture "all".
             architecture = self.entry["path"].removesuffix(".deb").rpartition("_")[2]
             qualifiers = {"arch": architecture, "distro": self.suite}
-            return PackageURL("deb", "debian", self.name, self.version, qualifiers).to_string()
+            return PackageURL("deb", "debian", self.package, self.version, qualifiers).to_string()
         if self.ecosystem == PYPI:
             return PackageURL("pypi", None, self.name, self.version).to_string()
         if self.ecosystem == MODEL:
@@ -329,10 +341,27 @@ def pinned(locks: Mapping[str, Path]) -> list[Input]:
         *_entries(locks, CRATES_LOCK, _crates),
         *_entries(locks, DEBIAN_LOCK, _debian),
         *_entries(locks, MODELS_LOCK, _models),
-        *(Input(PYPI, name, *pin) for name, pin in requirements(_read(locks, REQUIREMENTS_LOCK)).items()),
+        *_distributions(locks),
         *_entries(locks, SOURCES_LOCK, _sources),
     ]
     return sorted(found, key=lambda each: each.identity)
+
+
+def _distributions(locks: Mapping[str, Path]) -> list[Input]:
+    """PyPI's distributions, with the wheels for x86-64, of which everything that is published consists.
+
+    Raises:
+        InputsError: the lock for arm64 has another version of one, or another distribution.
+    """
+    pins = requirements(_read(locks, REQUIREMENTS_LOCK))
+    for name, pin in requirements(_read(locks, ARM64_LOCK)).items():
+        if name not in pins or pins[name].version != pin.version:
+            expected = pins[name].version if name in pins else "none"
+            raise InputsError(
+                f"locks/{ARM64_LOCK}: expected {name} {expected}, as in {REQUIREMENTS_LOCK}, found {pin.version}: run"
+                " tools/bazel run //locks:update_requirements"
+            )
+    return [Input(PYPI, name, *pin) for name, pin in pins.items()]
 
 
 def _entries(locks: Mapping[str, Path], name: str, read: Callable[[dict[str, Any]], list[Input]]) -> list[Input]:
@@ -528,7 +557,11 @@ def entries(workspace: Path) -> dict[str, tuple[str, str, str]]:
     of_tests = {name: workspace / "locks" / name for name in TEST_LOCKS}
     inputs = [
         *pinned(in_folder(workspace / "locks")),
-        *(Input(PYPI, name, *pin) for name, pin in requirements(_read(of_tests, CLIENTS_LOCK)).items()),
+        *(
+            Input(PYPI, name, *pin)
+            for lock in (ARM64_LOCK, CLIENTS_LOCK)
+            for name, pin in requirements(_read(in_folder(workspace / "locks") | of_tests, lock)).items()
+        ),
         *_entries(of_tests, PYTHONS_LOCK, _pythons),
     ]
     for each in inputs:

@@ -83,23 +83,23 @@ def ancestry(checkouts: str, names: dict[str, str]) -> osv.Ancestry:
 
 def read_security_archives(database: osv.Database, locked: Iterable[Input]) -> list[str]:
     """Adds newer versions in the security archives of the locked stable suites; returns a line for each silent one."""
-    packages: dict[str, list[Input]] = {}
+    packages: dict[tuple[str, str], list[Input]] = {}
     for each in locked:
         if each.ecosystem == inputs.DEBIAN and each.suite not in osv.WITHOUT_ARCHIVE:
-            packages.setdefault(each.suite, []).append(each)
+            packages.setdefault((each.suite, each.architecture), []).append(each)
     order = osv.version_order(osv.DEBIAN)
     silent = []
-    for suite, listed in sorted(packages.items()):
-        print(f"reading the security archive of {suite} …", file=sys.stderr)
+    for (suite, architecture), listed in sorted(packages.items()):
+        print(f"reading the security archive of {suite} for {architecture} …", file=sys.stderr)
         try:
-            index = debian.fetch_index(f"{suite}-security", "debian-security")
+            index = debian.fetch_index(f"{suite}-security", "debian-security", architecture=architecture)
         except (errors.UserError, OSError) as error:
-            silent.append(f"{suite}'s security archive was not read: {error}")
+            silent.append(f"{suite}'s security archive for {architecture} was not read: {error}")
             continue
         newer = {
-            pins.pin(each).name: index[each.name].version
+            pins.pin(each).name: index[each.package].version
             for each in listed
-            if each.name in index and order(each.version) < order(index[each.name].version)
+            if each.package in index and order(each.version) < order(index[each.package].version)
         }
         database.add_archive(pins.debian_release(suite), newer)
     return silent
@@ -111,12 +111,13 @@ def read_security_archives(database: osv.Database, locked: Iterable[Input]) -> l
 def outdated_debian(locked: list[Input]) -> list[Outdated]:
     """Debian packages with a newer version in their suite, its updates or its security archive."""
     packages = [each for each in locked if each.ecosystem == inputs.DEBIAN]
-    indexes = {suite: update_debian.suite_index(suite) for suite in sorted({each.suite for each in packages})}
+    wanted = sorted({(each.suite, each.architecture) for each in packages})
+    indexes = {(suite, architecture): update_debian.suite_index(suite, architecture) for suite, architecture in wanted}
     order = osv.version_order(osv.DEBIAN)
     found = []
     for each in packages:
-        index = indexes[each.suite]
-        if each.name in index and order(each.version) < order(newest := index[each.name].version):
+        index = indexes[each.suite, each.architecture]
+        if each.package in index and order(each.version) < order(newest := index[each.package].version):
             found.append(Outdated(f"{osv.DEBIAN}:{osv.RELEASES[each.suite]}", each.name, each.version, newest))
     return found
 
@@ -124,14 +125,12 @@ def outdated_debian(locked: list[Input]) -> list[Outdated]:
 def outdated_pypi(locked: list[Input]) -> list[Outdated]:
     """Distributions for which locks/requirements.in allows a newer version than the locked one."""
     resolved = update_requirements.resolve(lock_file.folder() / "requirements.in", pins=[])
-    newest = inputs.requirements(update_requirements.lock_text(resolved))
+    newest = update_requirements.reported(resolved)
     order = osv.version_order(osv.PYPI)
     return [
-        Outdated(osv.PYPI, each.name, each.version, newest[each.name].version)
+        Outdated(osv.PYPI, each.name, each.version, newest[each.name][0])
         for each in locked
-        if each.ecosystem == inputs.PYPI
-        and each.name in newest
-        and order(each.version) < order(newest[each.name].version)
+        if each.ecosystem == inputs.PYPI and each.name in newest and order(each.version) < order(newest[each.name][0])
     ]
 
 

@@ -31,6 +31,9 @@ UNUSED = re.compile(r"usr/share/(bash-completion|bug|doc|doc-base|info|lintian|l
 LOADERS = ("lib64/ld-linux-x86-64.so.2", "usr/lib64/ld-linux-x86-64.so.2")
 LIBRARIES = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")
 
+# Those, and what a compiler for another processor links.
+LINKED = (*LIBRARIES, "usr/aarch64-linux-gnu/lib")
+
 # "$0" is as it was called, so relative in an action: no path of this machine gets into what the program writes.
 WRAPPER = """\
 #!/bin/sh
@@ -82,7 +85,7 @@ def relocate_linker_scripts(root: Path) -> None:
     The linker looks for an absolute path below the sysroot only if the script itself is there once links are resolved.
     In Bazel's sandbox every input is a link to elsewhere, so the host's C library would be linked.
     """
-    for folder in LIBRARIES:
+    for folder in LINKED:
         for path in sorted((root / folder).glob("lib*.[as]*")):
             if path.is_symlink() or path.stat().st_size > 4096 or not path.read_bytes().startswith(b"/* GNU ld script"):
                 continue

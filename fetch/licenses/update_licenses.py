@@ -448,7 +448,7 @@ class Updater:
         path = self._fetch(locked)
         try:
             if locked.ecosystem == inputs.DEBIAN:
-                owner, text = copyright_file(path, locked.name)
+                owner, text = copyright_file(path, locked.package)
                 return owner, debian_licenses(text, owner, self._reviewed) if text else ""
             read = {
                 inputs.CRATE: crate_license,
@@ -513,7 +513,7 @@ def updated(
             lock[section][each.key] = dict(entry)
         else:
             missing.append(each)
-    links: dict[str, str] = {}
+    links: dict[str, list[str]] = {}
     # Two suites may have the same file; it is read once.
     files = {each.sha256: each for each in missing}
     # The library builds it on first use; a second thread could see it half built.
@@ -532,12 +532,13 @@ def updated(
         owner, license = read[each.sha256]
         lock[inputs.LICENSES_SECTION[each.ecosystem]][each.key] = {"version": each.version, "license": license}
         if not license:
-            links[each.key] = f"{each.suite}/{owner}"
+            # Of the same architecture, or of none.
+            links[each.key] = [f"{each.suite}/{owner}{each.name.removeprefix(each.package)}", f"{each.suite}/{owner}"]
     packages = lock[inputs.LICENSES_SECTION[inputs.DEBIAN]]
     for key in links:
         owner = key
         while owner in links:
-            owner = links[owner]
+            owner = next((each for each in links[owner] if each in packages), links[owner][-1])
         if owner not in packages:
             raise debian.DebianError(
                 f"{key}: its copyright file is a link into {owner}, which locks/{inputs.DEBIAN_LOCK} does not have: "

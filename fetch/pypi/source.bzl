@@ -11,7 +11,9 @@ SOURCE_ATTRS = {
     "sdist": attr.string(doc = "Project in locks/sources.lock.json whose sdist adds files."),
     "sdist_files": attr.string_list(doc = "Shell patterns, below that folder, of the files to take; none: all."),
     "sdist_prefix": attr.string(doc = "Folder in the sdist whose content is taken."),
-    "wheel": attr.string(doc = "Project in locks/requirements.lock.txt whose wheel is unpacked whole."),
+    "wheel": attr.string(doc = "Project in `wheel_lock` whose wheel is unpacked."),
+    "wheel_files": attr.string_list(doc = "Shell patterns of the files to take from it; none: all."),
+    "wheel_lock": attr.label(default = "//locks:requirements.lock.txt", allow_single_file = True, doc = "The lock of the wheel."),
 }
 
 def _pypi_source_impl(rctx):
@@ -32,10 +34,10 @@ def _pypi_source_impl(rctx):
     if rctx.attr.wheel:
         unpack(
             rctx.attr.wheel,
-            locked_requirement(rctx, rctx.attr._requirements_lock, rctx.attr.wheel),
+            locked_requirement(rctx, rctx.attr.wheel_lock, rctx.attr.wheel),
             "tools/bazel run //locks:update_requirements",
             "",
-            [],
+            rctx.attr.wheel_files,
         )
     if rctx.attr.sdist:
         if rctx.attr.sdist not in sources:
@@ -47,9 +49,8 @@ def _pypi_source_impl(rctx):
 
 pypi_source = repository_rule(
     implementation = _pypi_source_impl,
-    doc = "Sources from PyPI: the whole of one locked wheel, or files of one locked sdist, or the latter laid over the former.",
+    doc = "Sources from PyPI: files of one locked wheel, or of one locked sdist, or the latter laid over the former.",
     attrs = SOURCE_ATTRS | {
-        "_requirements_lock": attr.label(default = "//locks:requirements.lock.txt", allow_single_file = True),
         "_sources_lock": attr.label(default = "//locks:sources.lock.json", allow_single_file = True),
     },
     environ = ["PIP_INDEX_URL"],

@@ -1,7 +1,7 @@
 """Updates the locks of Python distributions: resolves each list to one wheel per distribution, pinned by hash.
 
-requirements.in has what is built and tested with, clients.in the clients that the server is tested with,
-pythons.packages.json what the wheels are tested with on other CPythons.
+requirements.in has what is built and tested with, on x86-64 and on arm64, clients.in the clients that the server is
+tested with, pythons.packages.json what the wheels are tested with on other CPythons.
 
     tools/bazel run //locks:update_requirements              # write the locks
     tools/bazel run //locks:update_requirements -- --upgrade # also move what is locked to the newest versions
@@ -10,8 +10,8 @@ pythons.packages.json what the wheels are tested with on other CPythons.
 Without --upgrade a locked version stays while requirements.in allows it, so adding a distribution moves no other.
 
 pip resolves, on the packaged CPython: the interpreter that runs the wheels decides which ones fit. For other CPythons
-uv resolves, which need not run on them; it keeps the versions of requirements.lock.txt where they suit. Both ask the
-index that this machine's pip is configured with; the locks name none.
+and for arm64 uv resolves, which need not run there; it keeps the versions of requirements.lock.txt where they suit, and
+for arm64 they must. Both ask the index that this machine's pip is configured with; the locks name none.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ ASKED = {"requirements.in": locks.REQUIREMENTS_LOCK, "clients.in": locks.CLIENTS
 ASKED_FOR_PYTHONS = "pythons.packages.json"
 PYTHON = (3, 11)  # as in toolchains/python
 PLATFORM = "manylinux_2_28"  # as in wheels/defs.bzl
+ARM64 = "aarch64"
 
 HEADER = """\
-# What locks/{asked} comes to: one wheel per distribution, for CPython 3.11 on Linux x86-64.
+# What locks/{asked} comes to: one wheel per distribution, for CPython 3.11 on Linux {machine}.
 # Generated; to update: tools/bazel run //locks:update_requirements
 """
 
@@ -111,14 +112,21 @@ def resolve(requirements: Path, pins: list[str]) -> list[dict[str, Any]]:
         return json.loads(report.read_text(encoding="utf-8"))["install"]
 
 
-def lock_text(installed: list[dict[str, Any]], asked: str = "requirements.in") -> str:
+def lock_text(pins: Mapping[str, tuple[str, str]], asked: str = "requirements.in", machine: str = "x86-64") -> str:
     """The lock: `name==version --hash=sha256:…` lines, sorted by normalized name (PEP 503).
 
     Args:
-      installed: pip's report.
+      pins: name → version and sha256.
       asked: the file that it comes from.
+      machine: the processor that it is for.
     """
-    locked: dict[str, str] = {}
+    lines = [f"{name}=={version} \\\n    --hash=sha256:{sha256}\n" for name, (version, sha256) in sorted(pins.items())]
+    return HEADER.format(asked=asked, machine=machine) + "".join(lines)
+
+
+def reported(installed: list[dict[str, Any]]) -> dict[str, tuple[str, str]]:
+    """Normalized name → version and sha256 of what pip reports."""
+    pins: dict[str, tuple[str, str]] = {}
     for entry in installed:
         name = canonicalize_name(entry["metadata"]["name"])
         source = entry["download_info"]
@@ -127,9 +135,8 @@ def lock_text(installed: list[dict[str, Any]], asked: str = "requirements.in") -
                 f"{name}: expected a wheel of the index, found {source['url']}; "
                 "is pip configured with other sources (find-links)?"
             )
-        sha256 = source["archive_info"]["hashes"]["sha256"]
-        locked[name] = f"{name}=={entry['metadata']['version']} \\\n    --hash=sha256:{sha256}\n"
-    return HEADER.format(asked=asked) + "".join(locked[name] for name in sorted(locked))
+        pins[name] = (entry["metadata"]["version"], source["archive_info"]["hashes"]["sha256"])
+    return pins
 
 
 def uv(folder: Path) -> Path:
@@ -142,13 +149,16 @@ def uv(folder: Path) -> Path:
         return program
 
 
-def resolve_for(version: str, distributions: Iterable[str], pins: Iterable[str]) -> list[dict[str, Any]]:
-    """What uv would install on another CPython: the packages of its lock (PEP 751).
+def resolve_for(
+    version: str, distributions: Iterable[str], pins: Iterable[str], machine: str = "x86_64"
+) -> list[dict[str, Any]]:
+    """What uv would install on another CPython or processor: the packages of its lock (PEP 751).
 
     Args:
       version: of the CPython, for example 3.12.
       distributions: what is asked for.
       pins: `name==version` that are kept if they suit.
+      machine: the processor, as wheels name it.
 
     Raises:
       UserError: uv cannot meet the requirements; it has said why.
@@ -174,21 +184,22 @@ def resolve_for(version: str, distributions: Iterable[str], pins: Iterable[str])
                 f"--python={sys.executable}",
                 "--only-binary=:all:",
                 f"--python-version={version}",
-                f"--python-platform=x86_64-{PLATFORM}",
+                f"--python-platform={machine}-{PLATFORM}",
             ]
             if subprocess.run(
                 [*command, f"--output-file={output}", str(source)], env=environment, stdout=sys.stderr
             ).returncode:
-                raise errors.UserError(f"uv cannot resolve {ASKED_FOR_PYTHONS} for {version}; its reason stands above")
+                raise errors.UserError(f"uv cannot resolve for CPython {version} on {machine}; its reason stands above")
         return tomllib.loads(lock.read_text(encoding="utf-8"))["packages"]
 
 
-def best_wheel(package: Mapping[str, Any], version: str) -> dict[str, str]:
-    """The wheel of a package of a PEP 751 lock that pip would choose for a CPython on Linux x86-64."""
+def best_wheel(package: Mapping[str, Any], version: str, machine: str = "x86_64") -> dict[str, str]:
+    """The wheel of a package of a PEP 751 lock that pip would choose for a CPython on Linux."""
     major, minor = map(int, version.split("."))
     newest = int(PLATFORM.rpartition("_")[2])
-    platforms = [f"manylinux_2_{number}_x86_64" for number in range(newest, 4, -1)]
-    platforms += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"]
+    names = [f"manylinux_2_{number}" for number in range(newest, 4, -1)]
+    names += ["manylinux2014", "manylinux2010", "manylinux1", "linux"]
+    platforms = [f"{name}_{machine}" for name in names]
     python = (major, minor)
     order = {
         tag: number
@@ -227,6 +238,33 @@ def pythons_lock(asked: Mapping[str, Any], pins: Iterable[str]) -> dict[str, Any
     }
 
 
+def arm64_lock(asked: str, pins: Mapping[str, str]) -> str:
+    """The lock for arm64.
+
+    Args:
+      asked: the text of requirements.in.
+      pins: name → version that requirements.lock.txt has.
+
+    Raises:
+      UserError: the versions cannot be the same.
+    """
+    packages = resolve_for(
+        ".".join(map(str, PYTHON)),
+        [line.split("#")[0] for line in asked.splitlines()],
+        [f"{name}=={version}" for name, version in pins.items()],
+        ARM64,
+    )
+    found = {canonicalize_name(package["name"]): best_wheel(package, "3.11", ARM64) for package in packages}
+    for name, wheel in found.items():
+        if pins.get(name) != wheel["version"]:
+            raise errors.UserError(
+                f"{name}: expected the version {pins.get(name)} of {locks.REQUIREMENTS_LOCK} for {ARM64} too, found"
+                f" {wheel['version']}: demand a version in requirements.in that both have, or say there where it is"
+                ' needed, for example with ; platform_machine == "x86_64"'
+            )
+    return lock_text({name: (wheel["version"], wheel["sha256"]) for name, wheel in found.items()}, machine="arm64")
+
+
 def main() -> int:
     parser = lock_file.argument_parser(__doc__)
     parser.add_argument(
@@ -246,14 +284,20 @@ def main() -> int:
             if options.upgrade or not lock.exists()
             else kept(lock.read_text(encoding="utf-8"), asked.read_text(encoding="utf-8"))
         )
-        text = lock_text(resolve(asked, pins), asked_name)
+        text = lock_text(reported(resolve(asked, pins)), asked_name)
         status |= lock_file.write(lock_name, text, check=options.check, command="//locks:update_requirements")
     newest = (lock_file.folder() / locks.REQUIREMENTS_LOCK).read_text(encoding="utf-8")
-    pins = [f"{name}=={pin.version}" for name, pin in locks.requirements(newest).items()]
-    text = lock_file.as_json(pythons_lock(lock_file.read_json(ASKED_FOR_PYTHONS), pins))
-    return status | lock_file.write(
-        locks.PYTHONS_LOCK, text, check=options.check, command="//locks:update_requirements"
-    )
+    versions = {name: pin.version for name, pin in locks.requirements(newest).items()}
+    for lock_name, text in {
+        locks.PYTHONS_LOCK: lock_file.as_json(
+            pythons_lock(
+                lock_file.read_json(ASKED_FOR_PYTHONS), [f"{name}=={version}" for name, version in versions.items()]
+            )
+        ),
+        locks.ARM64_LOCK: arm64_lock((lock_file.folder() / "requirements.in").read_text(encoding="utf-8"), versions),
+    }.items():
+        status |= lock_file.write(lock_name, text, check=options.check, command="//locks:update_requirements")
+    return status
 
 
 if __name__ == "__main__":

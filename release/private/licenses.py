@@ -203,7 +203,7 @@ def rows_of_image(name: str, image: Image, locked: list[Input], wheels: Iterable
         if isinstance(each, Wheel):
             rows += _rows_of_wheel(each, place, texts, locked)
         elif each.ecosystem == inputs.DEBIAN:
-            found = [texts.debian[each.name]] if each.name in texts.debian else []
+            found = [texts.debian[each.package]] if each.package in texts.debian else []
             rows.append(Row(each.name, each.version, each.license, place, tuple(map(Text, found))))
         else:
             found, note = texts.of_distribution(each.name), ""

@@ -218,7 +218,10 @@ def installed(image: Image) -> Iterator[tuple[str, str, str, str]]:
                 continue
             if _DEBIAN_RECORD.fullmatch(path):
                 fields = Deb822(content)
-                yield inputs.DEBIAN, fields["Package"], fields["Version"], path
+                # As the lock has it.
+                architecture = fields.get("Architecture", "all")
+                suffix = "" if architecture in ("all", "amd64") else f":{architecture}"
+                yield inputs.DEBIAN, fields["Package"] + suffix, fields["Version"], path
             else:
                 metadata, _ = parse_email(content)
                 yield inputs.PYPI, canonicalize_name(metadata["name"]), metadata["version"], path
@@ -306,7 +309,9 @@ def whole_build(
             tool.append(_OF_BAZEL)
         if tool:
             bill.relate(_input_id(each), _BUILD_TOOL_OF, RELEASE)
-        all_roles = sorted(roles[each.identity]) + tool
+        # Until release/published.bzl has images for arm64.
+        unpublished = any(use.startswith(_IMAGE_SETS) and use.endswith("_arm64") for use in each.uses)
+        all_roles = sorted(roles[each.identity]) + tool + (["in images for arm64"] if unpublished else [])
         if not all_roles:
             raise SbomError(
                 f"{each.name} {each.version}: locks/{inputs.DEBIAN_LOCK} has it for {', '.join(each.uses)}, and it is"

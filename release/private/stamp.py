@@ -22,10 +22,10 @@ def sha256(path: pathlib.Path) -> str:
 
 
 def image_digest(layout: pathlib.Path) -> str:
-    """The digest of an OCI layout's one image, after checking every blob against its digest.
+    """The digest of an OCI layout's one image or index, after checking every blob against its digest.
 
     Raises:
-        Untested: a blob is damaged or missing, or the layout does not hold exactly one image.
+        Untested: a blob is damaged or missing, or the layout does not hold exactly one image or index.
     """
     try:
         return oci_layout.verified_digest(layout)

@@ -428,6 +428,7 @@ SMALL_LOCKS = {
             }
         }
     ),
+    locks.ARM64_LOCK: REQUIREMENTS.replace("naïve", "plain"),
     locks.REQUIREMENTS_LOCK: REQUIREMENTS.replace("naïve", "plain"),
     locks.SOURCES_LOCK: small_lock(locks.SOURCES_LOCK, "sources", 99),
 }
@@ -436,7 +437,7 @@ SMALL_LOCKS = {
 def damage_locks(mutator: Mutator, sample: dict[str, str]) -> dict[str, str]:
     name = mutator.random.choice(sorted(sample))
     text = sample[name]
-    return {**sample, name: mutator.text(text) if name == locks.REQUIREMENTS_LOCK else mutator.json(text)}
+    return {**sample, name: mutator.text(text) if name.endswith(".txt") else mutator.json(text)}
 
 
 def read_locks(content: dict[str, str], folder: Path) -> None:

@@ -58,6 +58,7 @@ def locks(deb: bytes = DEB, version: str = "1-1", more_wheels: Sequence[tuple[st
         "clients.lock.txt": "",
         "pythons.lock.json": '{"pythons": {}}',
         "requirements.lock.txt": "".join(lines),
+        "requirements_arm64.lock.txt": "",
         "crates.lock.json": json.dumps(
             {"sets": {}, "crates": {"1/itoa": {"name": "itoa", "version": "1.0.15", "sha256": hashes["crate"]}}}
         ),

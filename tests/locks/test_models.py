@@ -613,6 +613,7 @@ def test_what_is_locked_is_what_a_build_reads(server: Hub, tmp_path: Path, monke
         locks.CLIENTS_LOCK: "",
         locks.PYTHONS_LOCK: '{"pythons": {}}',
         locks.REQUIREMENTS_LOCK: "",
+        locks.ARM64_LOCK: "",
         locks.SOURCES_LOCK: '{"sources": {}}',
     }
     for name, text in {**empty, locks.MODELS_LOCK: json.dumps(content)}.items():

@@ -51,6 +51,51 @@ def resolved(tmp_path: Path, asked: str, pins: list[str]) -> dict[str, str]:
     return {entry["metadata"]["name"]: entry["metadata"]["version"] for entry in report}
 
 
+def packages(version: str) -> list[dict]:
+    """What uv answers for "old", which has a wheel for each processor."""
+    urls = [
+        f"https://example.org/old-{version}-cp311-cp311-manylinux_2_17_{each}.whl" for each in ("x86_64", "aarch64")
+    ]
+    hashes = {url: {"sha256": str(number) * 64} for number, url in enumerate(urls)}
+    return [{"name": "Old", "version": version, "wheels": [{"url": url, "hashes": hashes[url]} for url in urls]}]
+
+
+def test_arm64_gets_the_same_version_and_its_own_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple] = []
+
+    def answer(*arguments: object) -> list[dict]:
+        asked.append(arguments)
+        return packages("1.0")
+
+    monkeypatch.setattr(update_requirements, "resolve_for", answer)
+    lock = update_requirements.arm64_lock("old # why\nadded\n", {"old": "1.0"})
+    assert lock.endswith(f"old==1.0 \\\n    --hash=sha256:{'1' * 64}\n") and "on Linux arm64" in lock
+    assert asked == [("3.11", ["old ", "added"], ["old==1.0"], "aarch64")]
+
+
+def test_another_version_for_arm64_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(update_requirements, "resolve_for", lambda *_: packages("2.0"))
+    with pytest.raises(
+        errors.UserError, match="old: expected the version 1.0 of requirements.lock.txt .* found 2.0: dem"
+    ):
+        update_requirements.arm64_lock("old\n", {"old": "1.0"})
+
+
+@pytest.mark.parametrize(
+    ("machine", "files", "best"),
+    [
+        ("x86_64", ["a-1-py3-none-any.whl", "a-1-cp311-cp311-manylinux_2_17_x86_64.whl"], 1),
+        ("aarch64", ["a-1-py3-none-any.whl", "a-1-cp311-cp311-manylinux_2_17_x86_64.whl"], 0),
+        ("aarch64", ["a-1-cp39-abi3-manylinux2014_aarch64.whl", "a-1-cp311-cp311-manylinux_2_28_aarch64.whl"], 1),
+        ("aarch64", ["a-1-cp311-cp311-manylinux_2_31_aarch64.whl", "a-1-cp311-cp311-manylinux_2_28_aarch64.whl"], 1),
+    ],
+)
+def test_the_best_wheel_is_the_one_that_pip_takes(machine: str, files: list[str], best: int) -> None:
+    wheels = [{"url": f"https://example.org/{file}", "hashes": {"sha256": file}} for file in files]
+    package = {"name": "a", "version": "1", "wheels": wheels}
+    assert update_requirements.best_wheel(package, "3.11", machine)["file"] == files[best]
+
+
 def test_a_new_distribution_leaves_locked_versions_where_they_are(tmp_path: Path) -> None:
     assert resolved(tmp_path, "old\nadded\n", update_requirements.kept(LOCK, "old\nadded\n")) == {
         "added": "3.0",

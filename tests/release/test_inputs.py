@@ -120,6 +120,7 @@ def small(tmp_path: pathlib.Path) -> dict[str, pathlib.Path]:
         (tmp_path / name).write_text(json.dumps(content))
     hashes = " \\\n    ".join(f"--hash=sha256:{digit * 64}" for digit in "dc")
     (tmp_path / "requirements.lock.txt").write_text(f"# Generated\none==4 \\\n    {hashes}\n")
+    (tmp_path / "requirements_arm64.lock.txt").write_text("")
     return {name: tmp_path / name for name in inputs.LOCKS}
 
 
@@ -140,6 +141,19 @@ def test_every_requirement_is_there_once(loaded: list[inputs.Input]) -> None:
     for name, each in found.items():
         assert f"{name}=={each.version} \\\n    --hash=sha256:{each.sha256[0]}\n" in text
         assert (len(each.sha256), each.license) == (1, LICENSES["pypi"][name]["license"])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("one==5", "expected one 4, as in requirements.lock.txt, found 5"),
+        ("two==4", "expected two none, as in requirements.lock.txt, found 4"),
+    ],
+)
+def test_arm64_has_the_same_versions(small: dict[str, pathlib.Path], line: str, message: str) -> None:
+    small[inputs.ARM64_LOCK].write_text(f"{line} --hash=sha256:{'e' * 64}\n")
+    with pytest.raises(inputs.InputsError, match=f"locks/requirements_arm64.lock.txt: {message}"):
+        inputs.pinned(small)
 
 
 def test_every_source_is_there_once(loaded: list[inputs.Input]) -> None:
@@ -192,11 +206,12 @@ def test_package_urls(loaded: list[inputs.Input]) -> None:
     assert len({each.purl for each in loaded}) == len(loaded)
     for each in loaded:
         purl = PackageURL.from_string(each.purl)
-        name = MODELS[each.name]["project"] if each.ecosystem == "model" else each.name
+        name = MODELS[each.name]["project"] if each.ecosystem == "model" else each.package
         source = SOURCES[each.name] if each.ecosystem == "source" else {"registry": ""}
         assert (purl.name, purl.version) == (source.get("artifact", name), each.version), each
         if each.ecosystem == "debian":
             assert (purl.type, purl.namespace, purl.qualifiers["distro"]) == ("deb", "debian", each.suite)
+            assert purl.qualifiers["arch"] in ("all", each.architecture)
         else:
             assert each.from_git == (source["registry"] == "git") and each.from_maven == (source["registry"] == "maven")
             expected = (

@@ -258,7 +258,7 @@ def by_hash(path: pathlib.Path) -> list[inputs.Input]:
 @pytest.mark.parametrize("path", DEBS, ids=lambda path: path.name)
 def test_a_debian_package_states_what_the_lock_says(path: pathlib.Path) -> None:
     for locked in by_hash(path):
-        owner, text = copyright_file(path, locked.name)
+        owner, text = copyright_file(path, locked.package)
         entry = LICENSES["debian"][locked.key]
         if text:
             assert update_licenses.debian_licenses(text, locked.name, REAL) == entry["license"]
@@ -366,6 +366,7 @@ class Workspace:
     def others(self) -> None:
         wheel = self.keep("one", wheel_bytes("Metadata-Version: 2.4\nName: one\nVersion: 1\nLicense-Expression: MIT\n"))
         (self.locks / "requirements.lock.txt").write_text(f"one==1 \\\n    --hash=sha256:{wheel}\n")
+        (self.locks / "requirements_arm64.lock.txt").write_text("")
         information = "Metadata-Version: 2.1\nName: tree\nVersion: 2\nLicense: Apache-2.0\n"
         sdist = self.keep("tree", tar_bytes({"tree-2/PKG-INFO": information}, "w:gz"))
         source = {"registry": "pypi", "version": "2", "file": "tree-2.tar.gz", "sha256": sdist}
