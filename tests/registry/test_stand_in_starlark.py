@@ -88,6 +88,21 @@ def test_chooses_the_best_locked_file() -> None:
     assert file["filename"] == files[2]["filename"]
 
 
+def test_chooses_for_the_processor_that_pip_is_told() -> None:
+    machine = LOCK["machine_of"](
+        ["--platform=manylinux_2_28_aarch64", "--platform=manylinux2014_aarch64", "--abi=cp311"]
+    )
+    assert (machine, LOCK["machine_of"]([])) == ("aarch64", "x86_64")
+    files = [
+        listed("numpy-2.0-cp311-cp311-manylinux_2_17_x86_64.whl"),
+        listed("numpy-2.0-cp311-cp311-manylinux_2_17_aarch64.whl"),
+    ]
+    assert LOCK["choose"](package(), files, 11, machine) == (files[1], None)
+    assert LOCK["choose"](package(), files, 11) == (files[0], None)
+    _, error = LOCK["choose"](package(), files[:1], 11, machine)
+    assert "none of these is a wheel of it for CPython 3.11 on aarch64 Linux" in error
+
+
 def test_ranks_wheels() -> None:
     ranks = [
         LOCK["rank"](name, 11)
@@ -140,7 +155,9 @@ class Repository:
         self.folder, self.name, self.data = folder, name, data
         self.os = types.SimpleNamespace(environ={})
         package_ = package("Numpy_X", "2.0", (hashlib.sha256(data).hexdigest(),))
-        self.attr = types.SimpleNamespace(index="index", minor=11, package=json.dumps(package_), hub="pypi", locked=[])
+        self.attr = types.SimpleNamespace(
+            index="index", minor=11, machine="x86_64", package=json.dumps(package_), hub="pypi", locked=[]
+        )
 
     def which(self, name: str) -> str:
         return name
@@ -197,7 +214,7 @@ def unpacked(folder: Path, name: str | None) -> list[str]:
         pass
 
     rules = dict.fromkeys(("repository_rule", "module_extension", "tag_class"), unused)
-    attributes = types.SimpleNamespace(**dict.fromkeys(("string", "string_list", "label", "int"), unused))
+    attributes = types.SimpleNamespace(**dict.fromkeys(("bool", "int", "label", "string", "string_list"), unused))
     pip = evaluate(runfile("PIP"), **{**LOCK, **pypi, **names, **rules}, attr=attributes)
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as wheel:

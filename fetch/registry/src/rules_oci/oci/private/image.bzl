@@ -1,7 +1,10 @@
 """oci_image and oci_image_index of the rules_oci stand-in."""
 
 # buildifier: disable=bzl-visibility
-load("@rules_python//python/private:stand_in.bzl", "COMMON", "TOOLCHAIN_TYPE", "check", "run_python")
+load("@rules_python//python/private:runtime.bzl", "RUNS_PYTHON")
+
+# buildifier: disable=bzl-visibility
+load("@rules_python//python/private:stand_in.bzl", "COMMON", "check", "run_python")
 
 _TAR_EXTENSIONS = [".tar", ".tgz", ".tar.gz", ".tzst", ".tar.zst"]
 
@@ -96,13 +99,12 @@ _IMAGE_ATTRS = {
 
 oci_image_rule = rule(
     implementation = _oci_image_impl,
-    attrs = _IMAGE_ATTRS | {
+    attrs = _IMAGE_ATTRS | RUNS_PYTHON | {
         "values": attr.string_dict(doc = "Attributes with a value in the BUILD file: name to text."),
         "_descriptor": attr.label(default = ":descriptor.py", allow_single_file = True),
         "_layout": attr.label(default = ":layout.py", allow_single_file = True),
     },
     doc = "Builds an image; use the macro oci_image.",
-    toolchains = [TOOLCHAIN_TYPE],
 )
 
 def _digest(name, kwargs):
@@ -140,6 +142,8 @@ def oci_image(name, **kwargs):
     _digest(name, kwargs)
 
 def _oci_image_index_impl(ctx):
+    if ctx.attr.platforms and len(ctx.files.images) != len(ctx.attr.platforms):
+        fail("oci_image_index with platforms: expected one target in images")
     return _layout(
         ctx,
         "index",
@@ -147,15 +151,28 @@ def _oci_image_index_impl(ctx):
         inputs = ctx.files.images,
     )
 
-_INDEX_ATTRS = {"images": attr.label_list(mandatory = True, doc = "oci_image targets.")}
+def _for_platforms_impl(settings, attr):
+    key = "//command_line_option:platforms"
+    return {str(platform): {key: str(platform)} for platform in attr.platforms} or {key: settings[key]}
+
+_for_platforms = transition(
+    implementation = _for_platforms_impl,
+    inputs = ["//command_line_option:platforms"],
+    outputs = ["//command_line_option:platforms"],
+)
+
+_INDEX_ATTRS = {
+    "images": attr.label_list(mandatory = True, cfg = _for_platforms, doc = "oci_image targets; with platforms only one."),
+    "platforms": attr.label_list(doc = "Platforms to build the image for."),
+}
 
 oci_image_index_rule = rule(
     implementation = _oci_image_index_impl,
-    attrs = _INDEX_ATTRS | {
+    attrs = _INDEX_ATTRS | RUNS_PYTHON | {
+        "_allowlist_function_transition": attr.label(default = "@bazel_tools//tools/allowlists/function_transition_allowlist"),
         "_layout": attr.label(default = ":layout.py", allow_single_file = True),
     },
     doc = "Builds an index; use the macro oci_image_index.",
-    toolchains = [TOOLCHAIN_TYPE],
 )
 
 def oci_image_index(name, **kwargs):
@@ -163,7 +180,7 @@ def oci_image_index(name, **kwargs):
 
     Args:
         name: the target's name.
-        **kwargs: `images` and what every rule has; others are an error.
+        **kwargs: `images`, `platforms` and what every rule has; others are an error.
     """
     check("@rules_oci//oci:defs.bzl%oci_image_index", name, kwargs, _INDEX_ATTRS.keys() + COMMON)
     oci_image_index_rule(name = name, **kwargs)

@@ -1,6 +1,9 @@
 """oci_load of the rules_oci stand-in."""
 
 # buildifier: disable=bzl-visibility
+load("@rules_python//python/private:runtime.bzl", "RUNS_PYTHON")
+
+# buildifier: disable=bzl-visibility
 load("@rules_python//python/private:stand_in.bzl", "COMMON", "TOOLCHAIN_TYPE", "check", "python_launcher", "run_python")
 
 def _text_impl(ctx):
@@ -59,7 +62,7 @@ _LOAD_ATTRS = {
 
 oci_load_rule = rule(
     implementation = _oci_load_impl,
-    attrs = _LOAD_ATTRS | {
+    attrs = _LOAD_ATTRS | RUNS_PYTHON | {
         "_archive": attr.label(default = ":archive.py", allow_single_file = True),
     },
     doc = "Loads an image; use the macro oci_load.",

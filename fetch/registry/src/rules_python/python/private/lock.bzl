@@ -5,8 +5,13 @@ Only the common core of Starlark and Python is used, no module of either.
 
 load("@@//fetch/pypi:lock.bzl", "normalized")
 
-def rank(filename, minor):
-    """How well a wheel suits CPython 3.<minor> on 64-bit x86 Linux with glibc: 0 not at all, higher is better."""
+def machine_of(extra_pip_args):
+    """The processor that wheels are for: that of the platforms that pip is told to download for, else x86_64."""
+    platforms = [word[len("--platform="):] for word in extra_pip_args if word.startswith("--platform=")]
+    return "aarch64" if platforms and platforms[0].endswith("_aarch64") else "x86_64"
+
+def rank(filename, minor, machine = "x86_64"):
+    """How well a wheel suits CPython 3.<minor> on 64-bit Linux with glibc: 0 not at all, higher is better."""
     if not filename.endswith(".whl"):
         return 0
     parts = filename[:-len(".whl")].split("-")
@@ -14,7 +19,7 @@ def rank(filename, minor):
         return 0
     best = 0
     for platform in parts[-1].split("."):
-        native = platform.endswith("_x86_64") and (platform.startswith("manylinux") or platform.startswith("linux"))
+        native = platform.endswith("_" + machine) and (platform.startswith("manylinux") or platform.startswith("linux"))
         if platform != "any" and not native:
             continue
         for python in parts[-3].split("."):
@@ -58,13 +63,14 @@ def is_same_wheel(filename, other):
 
     return meaning(filename) == meaning(other)
 
-def choose(package, files, minor):
+def choose(package, files, minor, machine = "x86_64"):
     """Picks the file of a package that the lock allows and that suits the interpreter best.
 
     Args:
         package: the package's entry of parse_lock.
         files: what the index lists: dicts with "filename", "url" and "hashes".
         minor: 11 for Python 3.11.
+        machine: the processor.
 
     Returns:
         A pair: the file's dict or None, and an error or None.
@@ -73,20 +79,21 @@ def choose(package, files, minor):
     locked = [file for file in files if file["hashes"].get("sha256") in package["hashes"]]
 
     # The name decides what the file is called here and in what is shipped, and the index is anyone's.
-    suited = [file for file in locked if rank(file["filename"], minor) and is_wheel_of(file["filename"], package)]
+    suited = [file for file in locked if rank(file["filename"], minor, machine) and is_wheel_of(file["filename"], package)]
     for file in suited:
         for other in suited:
             if file["filename"] == other["filename"] and file["hashes"]["sha256"] != other["hashes"]["sha256"]:
                 return None, "%s: expected one file %s in the index, found two: set PIP_INDEX_URL to another index" % (what, file["filename"])
     if suited:
-        return sorted(suited, key = lambda file: (-rank(file["filename"], minor), file["filename"]))[0], None
+        return sorted(suited, key = lambda file: (-rank(file["filename"], minor, machine), file["filename"]))[0], None
     if not files:
         return None, "%s: the index has no file of this package" % what
     if locked:
-        return None, "%s: the lock allows only %s, and none of these is a wheel of it for CPython 3.%d on x86_64 Linux" % (
+        return None, "%s: the lock allows only %s, and none of these is a wheel of it for CPython 3.%d on %s Linux" % (
             what,
             ", ".join([file["filename"] for file in locked]),
             minor,
+            machine,
         )
     version = [file for file in files if ("-%s-" % package["version"]) in file["filename"]] or files
     return None, "%s: expected a file with sha256 %s, found in the index: %s; if the change is intended, update the lock (its first lines say how)" % (

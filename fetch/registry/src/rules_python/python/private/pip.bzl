@@ -3,7 +3,7 @@
 # Of the root module, not of this one: which index the machine uses is decided in one place.
 load("@@//fetch/pypi:lock.bzl", "parse_lock")
 load("@@//fetch/pypi:pypi.bzl", "from_repository_cache", "pypi_fetch", "pypi_files", "pypi_index")
-load(":lock.bzl", "choose", "filename_of", "is_same_wheel", "required")
+load(":lock.bzl", "choose", "filename_of", "is_same_wheel", "machine_of", "required")
 
 def _index_impl(rctx):
     address, error = pypi_index(rctx)
@@ -29,7 +29,7 @@ def _download(rctx, package):
     if not error:
         files, error = pypi_files(rctx, package["name"], index["address"])
     if not error:
-        file, mismatch = choose(package, files, rctx.attr.minor)
+        file, mismatch = choose(package, files, rctx.attr.minor, rctx.attr.machine)
         if mismatch:
             fail(mismatch)
         pypi_fetch(rctx, "%s==%s" % (package["name"], package["version"]), file, _WHEEL)
@@ -103,6 +103,7 @@ _wheel = repository_rule(
         "hub": attr.string(mandatory = True),
         "index": attr.label(mandatory = True),
         "locked": attr.string_list(doc = "Normalized names of all packages in the lock."),
+        "machine": attr.string(doc = "The processor, as wheels name it."),
         "minor": attr.int(doc = "11 for Python 3.11."),
         "package": attr.string(mandatory = True, doc = "JSON: the package's entry of parse_lock."),
     },
@@ -168,6 +169,7 @@ def _pip_impl(mctx):
                     hub = hub,
                     index = "@%s__index//:index.json" % hub,
                     locked = sorted(locked),
+                    machine = machine_of(parse.extra_pip_args),
                     minor = int(parse.python_version[2:]),
                     package = json.encode(package),
                 )
@@ -178,6 +180,8 @@ pip = module_extension(
     doc = "PyPI distributions from a lock with hashes.",
     tag_classes = {
         "parse": tag_class(attrs = {
+            "download_only": attr.bool(doc = "Wheels for another platform; here nothing else is downloaded anyway."),
+            "extra_pip_args": attr.string_list(doc = "Only its --platform=… is read: the processor of the wheels."),
             "hub_name": attr.string(mandatory = True, doc = "The repository with the public names."),
             "python_version": attr.string(mandatory = True, doc = "e.g. \"3.11\"."),
             "requirements_lock": attr.label(mandatory = True, doc = "As pip-compile --generate-hashes writes it."),

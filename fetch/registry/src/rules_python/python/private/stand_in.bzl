@@ -50,7 +50,8 @@ def check(kind, name, given, supported):
     if error:
         fail(error)
 
-def _runtime(ctx):
+def toolchain_runtime(ctx):
+    """The interpreter of the toolchain that was resolved for a target."""
     runtime = ctx.toolchains[TOOLCHAIN_TYPE].py3_runtime
     if not runtime:
         fail("the registered Python toolchain has no py3_runtime; see toolchains/python")
@@ -59,18 +60,18 @@ def _runtime(ctx):
 def run_python(ctx, script, arguments, inputs, outputs, **kwargs):
     """Registers an action that runs a Python file with the standard library only.
 
-    The target's toolchain serves as the action's: the stand-ins build for the platform they run on. Calling its
-    interpreter, rather than a py_binary, keeps the machine's own python3 out, which py_binary's start script needs.
+    Calling the toolchain's interpreter, rather than a py_binary, keeps the machine's own python3 out, which py_binary's
+    start script needs.
 
     Args:
-        ctx: the rule's context; the rule lists TOOLCHAIN_TYPE in `toolchains`.
+        ctx: the rule's context; the rule has the attributes RUNS_PYTHON of runtime.bzl.
         script: the File to run.
         arguments: a list of Args or strings.
         inputs: a depset of the Files that the script reads.
         outputs: the Files that it writes.
         **kwargs: passed to ctx.actions.run.
     """
-    runtime = _runtime(ctx)
+    runtime = ctx.attr._python[PyRuntimeInfo]
     ctx.actions.run(
         executable = runtime.interpreter or runtime.interpreter_path,
         # -I: no environment variable, no user site-packages; -B: no byte code next to the script.
@@ -78,7 +79,6 @@ def run_python(ctx, script, arguments, inputs, outputs, **kwargs):
         inputs = depset([script], transitive = [inputs]),
         tools = [runtime.files] if runtime.files else [],
         outputs = outputs,
-        toolchain = TOOLCHAIN_TYPE,
         **kwargs
     )
 
@@ -94,7 +94,7 @@ def python_launcher(ctx, script, arguments, runfiles = []):
     Returns:
         DefaultInfo with the executable and its runfiles.
     """
-    runtime = _runtime(ctx)
+    runtime = toolchain_runtime(ctx)
 
     def quote(text):
         return "'" + text.replace("'", "'\\''") + "'"

@@ -1,6 +1,7 @@
 """py_wheel, py_wheel_dist and py_package of the rules_python stand-in."""
 
-load(":stand_in.bzl", "COMMON", "TOOLCHAIN_TYPE", "check", "run_python")
+load(":runtime.bzl", "RUNS_PYTHON")
+load(":stand_in.bzl", "COMMON", "check", "run_python")
 
 PyWheelInfo = provider(
     doc = "The output of py_wheel.",
@@ -182,11 +183,10 @@ _ATTRS = {
 
 py_wheel_rule = rule(
     implementation = _py_wheel_impl,
-    attrs = _ATTRS | {
+    attrs = _ATTRS | RUNS_PYTHON | {
         "_wheelmaker": attr.label(default = ":wheelmaker.py", allow_single_file = True),
     },
     doc = "Builds a wheel; use the macro py_wheel.",
-    toolchains = [TOOLCHAIN_TYPE],
 )
 
 def _py_wheel_dist_impl(ctx):
@@ -204,13 +204,12 @@ def _py_wheel_dist_impl(ctx):
 
 py_wheel_dist = rule(
     implementation = _py_wheel_dist_impl,
-    attrs = {
+    attrs = RUNS_PYTHON | {
         "out": attr.string(mandatory = True, doc = "The folder's name."),
         "wheel": attr.label(mandatory = True, providers = [PyWheelInfo]),
         "_copy": attr.label(default = ":copy.py", allow_single_file = True),
     },
     doc = "Puts a wheel into a separate folder, as package upload tools expect.",
-    toolchains = [TOOLCHAIN_TYPE],
 )
 
 def py_wheel(name, **kwargs):
