@@ -1,6 +1,7 @@
 """Rules for wheels: `wheel` builds one, `python_environment` installs several, `install_wheels` some of their files, `wheel_index`
 puts some into an index for pip. Also lists the wheels that mlc-llm's engine needs."""
 
+load("//platforms:defs.bzl", "by_cpu")
 load("//wheels/private:finished_wheel.bzl", _WheelInfo = "WheelInfo")
 load("//wheels/private:index.bzl", _wheel_index = "wheel_index")
 load("//wheels/private:made_of.bzl", _unavailable_inputs = "unavailable_inputs")
@@ -17,10 +18,10 @@ wheel = _wheel
 wheel_index = _wheel_index
 
 # The newest symbols used are in glibc 2.27 and GCC 8's libstdc++. tests/wheels checks that with auditwheel (README.md, "Tag").
-PLATFORM = "manylinux_2_28_x86_64"
+PLATFORM = by_cpu("manylinux_2_28_x86_64", "manylinux_2_28_aarch64")
 
-# The wheels that mlc-llm's engine and server import.
-MLC_LLM_DEPENDENCIES = ["@pypi//{}:whl".format(name) for name in [
+# The distributions of PyPI that mlc-llm's engine and server import.
+MLC_LLM_DEPENDENCIES = [
     "annotated_doc",
     "annotated_types",
     "anyio",
@@ -43,4 +44,4 @@ MLC_LLM_DEPENDENCIES = ["@pypi//{}:whl".format(name) for name in [
     "typing_inspection",
     "urllib3",
     "uvicorn",
-]]
+]

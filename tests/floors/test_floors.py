@@ -15,7 +15,7 @@ ROOT = Path(os.environ["WORKSPACE_FILE"]).resolve().parent
 # From the ground up; CONTRIBUTING.md has the plan. What is at the root is below all of them.
 FLOORS = [
     {"locks"},
-    {"fetch"},
+    {"fetch", "platforms"},
     {"toolchains", "third_party", "src"},
     {"wheels"},
     {"oci"},

@@ -12,6 +12,7 @@ from elftools.elf.elffile import ELFFile
 from wheels_under_test import Wheel
 
 SYSTEM_LIBRARIES = {
+    "ld-linux-aarch64.so.1",
     "ld-linux-x86-64.so.2",
     "libc.so.6",
     "libdl.so.2",
@@ -49,10 +50,12 @@ def assert_auditwheel_agrees_with_the_tag(wheel: Wheel, elsewhere: frozenset[str
         wheel: the wheel; its file name has the tag.
         elsewhere: libraries that other wheels bring.
     """
-    tag = re.search(r"manylinux_2_(\d+)_", wheel.path.name)
+    tag = re.search(r"manylinux_2_(\d+)_(\w+)\.whl", wheel.path.name)
     assert tag, wheel.path.name
+    machine = {"AArch64": "aarch64", "x64": "x86_64"}
+    assert {machine[elf(wheel, name).get_machine_arch()] for name in wheel.libraries()} == {tag[2]}
     abi = analyze_wheel_abi(
-        Libc.GLIBC, Architecture.x86_64, wheel.path, elsewhere, disable_isa_ext_check=False, allow_graft=False
+        Libc.GLIBC, Architecture(tag[2]), wheel.path, elsewhere, disable_isa_ext_check=False, allow_graft=False
     )
     supported = {abi.overall_policy.name, *abi.overall_policy.aliases}
     needed = max(int(name.split("_")[2]) for name in supported if name.startswith("manylinux_2_"))

@@ -1,5 +1,6 @@
 """`python_module`: the extension module of apache-tvm-ffi for one CPython."""
 
+load("//platforms:defs.bzl", "by_cpu")
 load("//toolchains/cc:defs.bzl", "stripped_library")
 
 def python_module(name, abi, defines, headers):
@@ -42,5 +43,11 @@ def python_module(name, abi, defines, headers):
     stripped_library(
         name = name,
         src = name + "_linked",
-        library = "tvm_ffi/core.cpython-{}-x86_64-linux-gnu.so".format(abi.removeprefix("cp")),
+        library = by_cpu(**{
+            cpu: "tvm_ffi/core.cpython-{}-{}-linux-gnu.so".format(abi.removeprefix("cp"), machine)
+            for cpu, machine in {
+                "arm64": "aarch64",
+                "x86_64": "x86_64",
+            }.items()
+        }),
     )

@@ -223,14 +223,15 @@ def _cc_toolchain_config_impl(ctx):
         ctx = ctx,
         toolchain_identifier = "debian_gcc",
         compiler = "gcc",
-        target_cpu = "k8",
+        # Bazel's name of x86-64 is older than @platforms.
+        target_cpu = "k8" if ctx.attr.cpu == "x86_64" else ctx.attr.cpu,
         target_libc = "glibc_2.31",
-        target_system_name = "x86_64-linux-gnu",
+        target_system_name = ctx.attr.triplet,
         abi_version = "gcc",
         abi_libc_version = "glibc_2.31",
         cxx_builtin_include_directories = [
             "%package(@@{}//)%/{}".format(ctx.label.workspace_name, folder)
-            for folder in ["usr/include", "usr/lib/gcc/x86_64-linux-gnu/10/include"]
+            for folder in ctx.attr.header_folders
         ],
         features = _features(),
         action_configs = [
@@ -259,6 +260,11 @@ def _cc_toolchain_config_impl(ctx):
 
 cc_toolchain_config = rule(
     implementation = _cc_toolchain_config_impl,
-    doc = "Configures the packaged GCC as a Bazel C++ toolchain. Instantiate it in @debian_cc, because tool paths are relative to that repository.",
+    doc = "Configures the packaged GCC as a Bazel C++ toolchain. Instantiate it in its repository, to which tool paths are relative.",
+    attrs = {
+        "cpu": attr.string(mandatory = True, doc = "What compiled programs run on, as @platforms//cpu calls it."),
+        "header_folders": attr.string_list(mandatory = True, doc = "Folders of this repository with the headers that GCC finds by itself."),
+        "triplet": attr.string(mandatory = True, doc = "GNU's name of the system that compiled programs run on."),
+    },
     provides = [CcToolchainConfigInfo],
 )

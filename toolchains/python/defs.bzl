@@ -35,5 +35,8 @@ PYTHONS = {
     "cp314t": _python("3.14", "@cpython_cp314", ["Py_GIL_DISABLED=1"], interpreter = False),
 }
 
+# What else tests can run on: the CPython of tools, tests and images for arm64.
+ARM64_INTERPRETER = Label("//toolchains/python:arm64")
+
 # That of tools, tests and images.
 PYTHON = "cp311"

@@ -3,6 +3,10 @@
     cargo_build --cargo usr/bin/cargo --rustc usr/bin/rustc --cc gcc --cxx g++ --ar ar --strip strip \\
         --manifest Cargo.toml --lock Cargo.lock --source src/lib.rs --crate itoa-1.0.15.crate --output libname.a
 
+With --target it is for another processor than the one that builds: --cc and the like are for that one, and
+--target-library has Rust's standard library for it. Build scripts and procedural macros are linked by --host-cc, and
+may compile C but no C++.
+
 The build searches for nothing: it uses only the named compilers, PATH and HOME lead nowhere, the given crates are
 cargo's only registry, and cargo finds no configuration or workspace above the package: the folder of the build may be
 below the user's home. The output depends only on the inputs, not on the folder or the time.
@@ -81,15 +85,25 @@ def copy_package(manifest: Path, lock: Path, sources: list[Path], folder: Path) 
 def environment(options: argparse.Namespace, work: Path) -> dict[str, str]:
     """Returns the environment of cargo, rustc, build scripts and the crate `cc`."""
     prefix_map = shlex.quote(f"-ffile-prefix-map={work}=.")
+    flags = [f"--remap-path-prefix={work}=."]
+    host = {"CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER": str(options.cc.absolute())}
+    if options.target:
+        flags.append(f"-L{options.target_library.absolute()}")
+        linker = f"CARGO_TARGET_{options.target.upper().replace('-', '_')}_LINKER"
+        host = {
+            linker: str(options.cc.absolute()),
+            "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER": str(options.host_cc.absolute()),
+            "HOST_CC": str(options.host_cc.absolute()),
+        }
     return {
+        **host,
         "AR": str(options.ar.absolute()),
         # This variable separates flags by 0x1f, so that folder names may contain spaces.
-        "CARGO_ENCODED_RUSTFLAGS": f"--remap-path-prefix={work}=.",
+        "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags),
         # Cargo looks for a workspace in all folders above the package, but not above its own home.
         "CARGO_HOME": str(work),
         # With a single unit, the code does not depend on the number of threads.
         "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "1",
-        "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER": str(options.cc.absolute()),
         "CC": str(options.cc.absolute()),
         # Otherwise the crate `cc` splits flags at spaces.
         "CC_SHELL_ESCAPED_FLAGS": "1",
@@ -125,6 +139,7 @@ def build(options: argparse.Namespace, work: Path) -> None:
     command = [str(options.cargo.absolute()), "build", "--release", "--offline", "--locked", "--lib"]
     command += [f"--jobs={options.jobs}", f"--target-dir={work / 'target'}"]
     command += [f"--manifest-path={work / 'package/Cargo.toml'}"]
+    command += [f"--target={options.target}"] if options.target else []
     done = subprocess.run(
         command,
         cwd=_ROOT,
@@ -135,7 +150,7 @@ def build(options: argparse.Namespace, work: Path) -> None:
     )
     if done.returncode:
         raise BuildError(f"{done.stdout}{options.manifest}: cargo failed with exit status {done.returncode}, see above")
-    libraries = sorted((work / "target/release").glob("lib*.a"))
+    libraries = sorted((work / "target" / options.target / "release").glob("lib*.a"))
     if len(libraries) != 1:
         found = ", ".join(path.name for path in libraries) or "none"
         raise BuildError(
@@ -161,6 +176,9 @@ def main() -> int:
     parser.add_argument(
         "--crate", type=Path, action="append", default=[], help="a crate that the lock names; repeatable"
     )
+    parser.add_argument("--target", default="", help="Rust's name of another platform than that of the build")
+    parser.add_argument("--target-library", type=Path, help="folder with the standard library for --target")
+    parser.add_argument("--host-cc", type=Path, help="C compiler for what runs during the build, with --target")
     parser.add_argument("--jobs", type=int, default=1, help="number of crates to compile at the same time")
     parser.add_argument("--output", type=Path, required=True, help="the static library to write")
     options = parser.parse_args()
