@@ -5,6 +5,10 @@
 #include <tvm/ffi/reflection/registry.h>
 #include <tvm/ffi/string.h>
 
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
 #include <string>
 #include <vector>
 
@@ -30,7 +34,12 @@ std::vector<const Kernels*> Available() {
   TVM_FFI_CHECK(!found.empty(), RuntimeError) << "expected a CPU with SSE4.2 (x86-64-v2), found an older one";
   return found;
 #else
-  return {&kGeneric};
+  // Linux's HWCAP2_I8MM, which the C library's headers do not have yet.
+  constexpr unsigned long kMatrix = 1 << 13;
+  const bool has_dot = getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+  if (has_dot && (getauxval(AT_HWCAP2) & kMatrix)) return {&kArmMatrix, &kArmDot, &kArmV8};
+  if (has_dot) return {&kArmDot, &kArmV8};
+  return {&kArmV8};
 #endif
 }
 

@@ -24,6 +24,9 @@ namespace {
 constexpr int kLanes = 16, kRows = 12;
 #elif defined(__AVX2__)
 constexpr int kLanes = 8, kRows = 6;
+#elif defined(__aarch64__)
+// As many vector registers as AVX-512 has.
+constexpr int kLanes = 4, kRows = 12;
 #else
 constexpr int kLanes = 4, kRows = 6;
 #endif
@@ -62,6 +65,8 @@ class Scratch {
 inline float Sum(Floats value) {
 #if defined(__AVX512F__)
   return _mm512_reduce_add_ps(__m512(value));
+#elif defined(__aarch64__)
+  return vaddvq_f32(float32x4_t(value));
 #else
   float sum = 0;
   for (int i = 0; i < kLanes / 2; ++i) sum += value[i] + value[i + kLanes / 2];
@@ -72,6 +77,8 @@ inline float Sum(Floats value) {
 inline float Most(Floats value) {
 #if defined(__AVX512F__)
   return _mm512_reduce_max_ps(__m512(value));
+#elif defined(__aarch64__)
+  return vmaxnmvq_f32(float32x4_t(value));
 #else
   float most = value[0];
   for (int i = 1; i < kLanes; ++i) most = most < value[i] ? value[i] : most;
@@ -188,6 +195,13 @@ inline void LoadColumns(const Row& row, Words out[4]) {
   __m128i c = _mm_unpacklo_epi32(load(2), load(3)), d = _mm_unpackhi_epi32(load(2), load(3));
   out[0] = Words(_mm_unpacklo_epi64(a, c)), out[1] = Words(_mm_unpackhi_epi64(a, c));
   out[2] = Words(_mm_unpacklo_epi64(b, d)), out[3] = Words(_mm_unpackhi_epi64(b, d));
+#elif defined(__aarch64__)
+  auto load = [&](int r) { return vld1q_u32(reinterpret_cast<const uint32_t*>(row(r))); };
+  auto low = [](uint32x4_t x, uint32x4_t y) { return Words(vzip1q_u64(uint64x2_t(x), uint64x2_t(y))); };
+  auto high = [](uint32x4_t x, uint32x4_t y) { return Words(vzip2q_u64(uint64x2_t(x), uint64x2_t(y))); };
+  uint32x4_t a = vzip1q_u32(load(0), load(1)), b = vzip2q_u32(load(0), load(1));
+  uint32x4_t c = vzip1q_u32(load(2), load(3)), d = vzip2q_u32(load(2), load(3));
+  out[0] = low(a, c), out[1] = high(a, c), out[2] = low(b, d), out[3] = high(b, d);
 #else
   for (int lane = 0; lane < kLanes; ++lane) {
     uint32_t words[4];
@@ -209,6 +223,8 @@ inline void LoadColumns(const Row& row, Floats out[4]) {
     for (int lane = 0; lane < kLanes; ++lane)
 #if defined(__F16C__)
       _mm_store_ps(rows[lane], _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(row(lane)))));
+#elif defined(__aarch64__)
+      vst1q_f32(rows[lane], vcvt_f32_f16(vld1_f16(reinterpret_cast<const __fp16*>(row(lane)))));
 #else
       for (int i = 0; i < 4; ++i) rows[lane][i] = FromF16(row(lane)[i]);
 #endif
@@ -230,6 +246,14 @@ class GroupSum {
     pairs_ = _mm256_add_epi16(pairs_, _mm256_maddubs_epi16(__m256i(weights), _mm256_set1_epi32(four)));
 #elif defined(__SSSE3__)
     pairs_ = _mm_add_epi16(pairs_, _mm_maddubs_epi16(__m128i(weights), _mm_set1_epi32(four)));
+#elif defined(__ARM_FEATURE_DOTPROD)
+    // Weights are less than 16, so they have the same bits with a sign.
+    first_ = Ints(vdotq_s32(int32x4_t(first_), int8x16_t(weights), vreinterpretq_s8_s32(vdupq_n_s32(four))));
+#elif defined(__aarch64__)
+    // Eight times at most 15 * 128: no overflow.
+    int8x16_t left = int8x16_t(weights), right = vreinterpretq_s8_s32(vdupq_n_s32(four));
+    pairs_[0] = vmlal_s8(pairs_[0], vget_low_s8(left), vget_low_s8(right));
+    pairs_[1] = vmlal_high_s8(pairs_[1], left, right);
 #else
     for (int lane = 0; lane < kLanes; ++lane)
       for (int i = 0; i < 4; ++i) first_[lane] += static_cast<int>(weights[lane] >> 8 * i & 15) * values[i];
@@ -242,6 +266,8 @@ class GroupSum {
     return first_ + Ints(_mm256_madd_epi16(pairs_, _mm256_set1_epi16(1)));
 #elif defined(__SSSE3__)
     return first_ + Ints(_mm_madd_epi16(pairs_, _mm_set1_epi16(1)));
+#elif defined(__aarch64__) && !defined(__ARM_FEATURE_DOTPROD)
+    return first_ + Ints(vpaddq_s32(vpaddlq_s16(pairs_[0]), vpaddlq_s16(pairs_[1])));
 #else
     return first_;
 #endif
@@ -254,6 +280,8 @@ class GroupSum {
   __m256i pairs_ = {};
 #elif defined(__SSSE3__)
   __m128i pairs_ = {};
+#elif defined(__aarch64__) && !defined(__ARM_FEATURE_DOTPROD)
+  int16x8_t pairs_[2] = {};
 #endif
 };
 
@@ -299,6 +327,32 @@ void Quantize(const float* x, int64_t groups, int64_t row, int64_t rows, Quantiz
   }
 }
 
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+// Adds to sums[2][kLanes] one group of a block times two rows, whose values are [4][16] bytes of each in `first` and
+// `second`. An instruction multiplies eight bytes of two rows of weights with eight of two rows of values.
+inline void AddTwoRows(const Words even[4], const Words odd[4], const int8_t* first, const int8_t* second,
+                       const int32_t* zeros, Floats scale, const float* scales, float* sums) {
+  int32x4_t high[2] = {}, low[2] = {};
+  for (int half = 0; half < 2; ++half)
+    for (int i = 0; i < 4; i += 2) {
+      const Words* weights = half ? odd : even;
+      uint32x4_t a = uint32x4_t(weights[i]), b = uint32x4_t(weights[i + 1]);
+      int8x16_t upper = vreinterpretq_s8_u32(vzip1q_u32(a, b)), lower = vreinterpretq_s8_u32(vzip2q_u32(a, b));
+      auto load = [&](int place) { return vcombine_s8(vld1_s8(first + place), vld1_s8(second + place)); };
+      int place = half * kGroup / 2 + 4 * i;
+      high[0] = vmmlaq_s32(high[0], upper, load(place)), high[1] = vmmlaq_s32(high[1], lower, load(place));
+      low[0] = vmmlaq_s32(low[0], upper, load(kGroup + place)), low[1] = vmmlaq_s32(low[1], lower, load(kGroup + place));
+    }
+  for (int row = 0; row < 2; ++row) {
+    auto of_row = [&](const int32x4_t* both) {
+      return Ints(row ? vuzp2q_s32(both[0], both[1]) : vuzp1q_s32(both[0], both[1]));
+    };
+    Floats sum = __builtin_convertvector((of_row(high) << 8) + of_row(low) + zeros[row], Floats);
+    Store(sums + row * kLanes, Load(sums + row * kLanes) + sum * (scale * scales[row]));
+  }
+}
+#endif
+
 // One group of a block, times all rows: adds to sums[rows][kLanes].
 inline void AddGroup(Quantized x, int64_t rows, const uint32_t* weights, int64_t stride, Floats scale, float* sums) {
   Words words[4], even[4], odd[4];
@@ -307,7 +361,14 @@ inline void AddGroup(Quantized x, int64_t rows, const uint32_t* weights, int64_t
     even[i] = words[i] & 0x0f0f0f0f;
     odd[i] = words[i] >> 4 & 0x0f0f0f0f;
   }
-  for (int64_t row = 0; row < rows; ++row) {
+  int64_t row = 0;
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+  for (; row + 2 <= rows; row += 2) {
+    const int8_t* values = x.values + row * 2 * kGroup;
+    AddTwoRows(even, odd, values, values + 2 * kGroup, x.zeros + row, scale, x.scales + row, sums + row * kLanes);
+  }
+#endif
+  for (; row < rows; ++row) {
     const int8_t* values = x.values + row * 2 * kGroup;
     GroupSum high(Ints{}), low(x.zeros[row] - Ints{});
     for (int i = 0; i < 4; ++i) {

@@ -97,8 +97,10 @@ struct Kernels {
 
 #if defined(__x86_64__)
 extern const Kernels kX86V2, kX86V3, kX86V4;
+#elif defined(__aarch64__)
+extern const Kernels kArmV8, kArmDot, kArmMatrix;
 #else
-extern const Kernels kGeneric;
+#error "expected x86-64 or arm64"
 #endif
 
 }  // namespace cpu

@@ -197,6 +197,14 @@ def call_with_numbers_as_kernels_take_them(upstream: Callable[..., Any]) -> Call
     return tensor_ir_op
 
 
+def cpu_of(target: tvm.target.Target) -> str:
+    """The CPU that a target is for, as `cpu_target` in //models:defs.bzl names it."""
+    name = str(target.attrs.get("mcpu", ""))
+    if not str(target.attrs.get("mtriple", "")).startswith("aarch64") or name != "generic":
+        return name
+    return "armv8.2-a+dotprod" if "+dotprod" in target.attrs.get("mattr", []) else "armv8-a"
+
+
 def get_stamped_pipeline(upstream: Callable[..., Any]) -> Callable[..., Any]:
     """Wraps TVM's `get_pipeline` to write TVM's version and the CPU into the metadata of models that mlc-llm compiles.
 
@@ -208,7 +216,7 @@ def get_stamped_pipeline(upstream: Callable[..., Any]) -> Callable[..., Any]:
         if name == "mlc_llm" and options.get("metadata") is not None:
             options["metadata"][METADATA_KEY] = versions.TVM
             target = options["target"]
-            options["metadata"][CPU_KEY] = str((target.host or target).attrs.get("mcpu", ""))
+            options["metadata"][CPU_KEY] = cpu_of(target.host or target)
         return upstream(name, **options)
 
     return get_pipeline

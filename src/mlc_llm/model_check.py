@@ -93,7 +93,10 @@ CPU_FLAGS["x86-64-v3"] = CPU_FLAGS["x86-64-v2"] | {
     "xsave",
 }
 CPU_FLAGS["x86-64-v4"] = CPU_FLAGS["x86-64-v3"] | {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"}
-"""What /proc/cpuinfo must list for a library not to end the process with SIGILL (x86-64 psABI, table 3.1)."""
+CPU_FLAGS["armv8.2-a+dotprod"] = frozenset({"asimddp"})
+"""What /proc/cpuinfo must list for a library not to end the process with SIGILL (x86-64 psABI, table 3.1; Linux,
+arm64's hardware capabilities).
+"""
 
 CPU_INFORMATION = Path("/proc/cpuinfo")
 
@@ -455,7 +458,7 @@ def _check_cpu(wanted: Any, library: Path, remedy: str) -> None:
     if needed is None:
         return
     try:
-        found = re.search(r"^flags\s*:(.*)$", CPU_INFORMATION.read_text(), re.MULTILINE)
+        found = re.search(r"^(?:flags|Features)\s*:(.*)$", CPU_INFORMATION.read_text(), re.MULTILINE)
     except OSError:
         return
     if found and (missing := needed - set(found[1].split())):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import signal
 import subprocess
@@ -422,18 +423,30 @@ def test_a_library_is_read_in_parts(monkeypatch: pytest.MonkeyPatch, size: int) 
     assert metadata["model_type"] == "llama" and metadata[model_check.METADATA_KEY] == versions.TVM
 
 
-def test_a_library_for_a_newer_cpu_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("level", "line", "lacking"),
+    [
+        ("x86-64-v2", "flags\t\t", "sse4_2"),
+        ("x86-64-v4", "flags", "avx512f"),
+        ("armv8.2-a+dotprod", "Features\t", "asimddp"),
+    ],
+)
+def test_a_library_for_a_newer_cpu_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str, line: str, lacking: str
+) -> None:
     """The process ended with SIGILL."""
-    assert model_check.check_library(LIBRARY, "")[model_check.CPU_KEY] == "x86-64-v2"
+    found = model_check.check_library(LIBRARY, "")[model_check.CPU_KEY]
+    assert found == {"aarch64": "armv8-a", "x86_64": "x86-64-v2"}[platform.machine()]
     monkeypatch.setattr(model_check, "CPU_INFORMATION", tmp_path / "cpuinfo")
+    monkeypatch.setitem(model_check.CPU_FLAGS, found, model_check.CPU_FLAGS[level])
     model_check.check_library(LIBRARY, "")  # Nothing is known.
-    flags = sorted(model_check.CPU_FLAGS["x86-64-v2"])
-    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags\t\t: {' '.join(flags)} more\nbugs : x\n")
+    flags = sorted(model_check.CPU_FLAGS[level])
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\n{line}: {' '.join(flags)} more\nbugs : x\n")
     model_check.check_library(LIBRARY, "")
-    flags.remove("sse4_2")
-    (tmp_path / "cpuinfo").write_text(f"flags : {' '.join(flags)}\n")
+    flags.remove(lacking)
+    (tmp_path / "cpuinfo").write_text(f"{line}: {' '.join(flags)}\n")
     with pytest.raises(
-        model_check.ModelError, match="a CPU of the level x86-64-v2.* without sse4_2; make it"
+        model_check.ModelError, match=f"a CPU of the level {found}, .* without {lacking}; make it"
     ) as caught:
         model_check.check_library(LIBRARY, "mlc_llm compile")
     assert str(caught.value).isprintable()

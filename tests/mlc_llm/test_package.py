@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -154,7 +155,7 @@ def imported() -> dict:
         for module, distributions in importlib.metadata.packages_distributions().items()
         if {canonical(each) for each in distributions} <= closure
     }
-    allowed = provided | set(sys.stdlib_module_names) | {"__main__", "_sysconfigdata__x86_64-linux-gnu"}
+    allowed = provided | set(sys.stdlib_module_names) | {"__main__", f"_sysconfigdata__{platform.machine()}-linux-gnu"}
     return json.loads(run(IMPORT_ALL, " ".join(sorted(allowed)), *modules()).stdout.splitlines()[-1])
 
 
