@@ -4,6 +4,7 @@
 
 load("@rules_oci//oci:defs.bzl", "oci_image")
 load("//models/private:compile_tools.bzl", "archs")
+load("//models/private:cpu_targets.bzl", "constraints", "llvm")
 load("//models/private:gguf_checkpoint.bzl", "gguf_checkpoint_rule")
 load("//models/private:mlc_model.bzl", "mlc_model_rule", _MlcModelInfo = "MlcModelInfo")
 load("//models/private:mlc_model_oci.bzl", "mlc_model_oci_rule")
@@ -15,17 +16,19 @@ load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 MlcModelInfo = _MlcModelInfo
 
 def _llvm(mcpu):
-    return {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": mcpu}
+    """Returns TVM's target for a CPU. Without one the rule takes the oldest of the platform that it builds for."""
+    return llvm(mcpu) if mcpu else {"kind": "llvm"}
 
-def cpu_target(mcpu = "x86-64-v2"):
+def cpu_target(mcpu = ""):
     """A Linux CPU to compile for, for `mlc_model(target = ...)` and `relax_library(target = ...)`.
 
     This never means the machine that builds, so every machine builds the same library.
 
     Args:
-        mcpu: LLVM's name of the oldest CPU. x86-64-v2 runs anywhere, and `mlc_model` needs no newer one: its hot functions are in mlc-llm, for AVX2
-            and AVX-512 too, and chosen when it starts. TVM's own kernels, as in `relax_library`, are for this CPU only: x86-64-v3 has AVX2, which
-            most CPUs since 2013 have, x86-64-v4 has AVX-512.
+        mcpu: the oldest CPU. By default it is x86-64-v2, or armv8-a if the build is for arm64: these run anywhere, and `mlc_model` needs no newer one: its
+            hot functions are in mlc-llm, for AVX2 and AVX-512 too, and chosen when it starts. TVM's own kernels, as in `relax_library`, are for this CPU
+            only: x86-64-v3 has AVX2, which most CPUs since 2013 have, x86-64-v4 has AVX-512, armv8.2-a+dotprod has dot products of 8-bit integers. A
+            target for another processor than the build is skipped: see docs/users/arm64.md.
     """
     return json.encode(_llvm(mcpu) | {"host": _llvm(mcpu)})
 
@@ -72,7 +75,7 @@ def _with_gpu_tools(target, target_compatible_with = [], kernels = [], **kwargs)
     if not _is_cuda(target):
         if kernels:
             fail("kernels: expected none for target = cpu_target(), found {}".format(kernels))
-        return kwargs | {"target": target, "target_compatible_with": target_compatible_with}
+        return kwargs | {"target": target, "target_compatible_with": target_compatible_with + constraints(target)}
     return kwargs | {
         "kernels": kernels,
         "kernels_libraries": [
@@ -82,7 +85,7 @@ def _with_gpu_tools(target, target_compatible_with = [], kernels = [], **kwargs)
         "nvcc": Label("//toolchains/cuda:nvcc"),
         "nvcc_files": Label("//toolchains/cuda:nvcc_files"),
         "target": target,
-        "target_compatible_with": NEEDS_CUDA + target_compatible_with,
+        "target_compatible_with": NEEDS_CUDA + target_compatible_with + constraints(target),
     }
 
 def _kernels(target, quantization, opt, head_dims):

@@ -2,6 +2,7 @@
 
 load("@bazel_tools//tools/build_defs/cc:action_names.bzl", "ACTION_NAMES")
 load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "find_cpp_toolchain")
+load(":cpu_targets.bzl", "for_platform")
 
 _ARCHS = "//toolchains/cuda:archs"
 
@@ -23,6 +24,7 @@ COMPILE_ATTRS = {
     "nvcc": attr.label(allow_single_file = True, cfg = "exec", doc = "nvcc, if the target is a GPU. The macros in //models:defs.bzl set it."),
     "nvcc_files": attr.label(allow_files = True, cfg = "exec", doc = "Everything that nvcc starts and reads."),
     "target": attr.string(mandatory = True, doc = "TVM target as JSON: see `cpu_target` and `cuda_target` in //models:defs.bzl."),
+    "_arm64": attr.label(default = "@platforms//cpu:aarch64"),
 }
 
 def compile_tools(ctx):
@@ -37,7 +39,8 @@ def compile_tools(ctx):
     toolchain = find_cpp_toolchain(ctx)
     features = cc_common.configure_features(ctx = ctx, cc_toolchain = toolchain)
     compiler = cc_common.get_tool_for_action(feature_configuration = features, action_name = ACTION_NAMES.cpp_link_dynamic_library)
-    options = ["--target", ctx.attr.target, "--compiler", compiler]
+    target = for_platform(ctx.attr.target, ctx.target_platform_has_constraint(ctx.attr._arm64[platform_common.ConstraintValueInfo]))
+    options = ["--target", target, "--compiler", compiler]
     inputs = [toolchain.all_files]
     if ctx.file.nvcc:
         options += ["--nvcc", ctx.file.nvcc]

@@ -1,6 +1,7 @@
 """The rule behind `mlc_model`."""
 
 load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "use_cpp_toolchain")
+load("//platforms:defs.bzl", "for_the_build")
 load(":compile_tools.bzl", "COMPILE_ATTRS", "compile_tools")
 
 MlcModelInfo = provider(
@@ -98,14 +99,14 @@ mlc_model_rule = rule(
         "tensor_parallel_shards": attr.int(doc = "GPUs of one host that share each layer; default: one."),
         "_build_model": attr.label(default = "//models/private:build_model", executable = True, cfg = "exec"),
         # Not cfg = "exec": the TVM that will run the model compiles it, and is not built twice.
-        "_environments": attr.label_list(default = [
+        "_environments": attr.label_list(cfg = for_the_build, default = [
             "//wheels/tvm:installed",
             "//wheels:mlc_llm_dependencies",
             "//wheels:dependencies",
         ]),
         # Writing a configuration needs the engine's tokenizer.
-        "_mlc_llm": attr.label(default = "//wheels/mlc_llm:installed"),
-        "_mlc_llm_compiler": attr.label(default = "//wheels:mlc_llm_compiler"),
+        "_mlc_llm": attr.label(cfg = for_the_build, default = "//wheels/mlc_llm:installed"),
+        "_mlc_llm_compiler": attr.label(cfg = for_the_build, default = "//wheels:mlc_llm_compiler"),
     },
     fragments = ["cpp"],
     provides = [MlcModelInfo],

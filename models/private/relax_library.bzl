@@ -1,6 +1,7 @@
 """The rule behind `relax_library`."""
 
 load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "use_cpp_toolchain")
+load("//platforms:defs.bzl", "for_the_build")
 load(":compile_tools.bzl", "COMPILE_ATTRS", "compile_tools")
 
 # LLVM starts threads; nvcc runs its steps sequentially.
@@ -40,7 +41,7 @@ relax_library_rule = rule(
         "src": attr.label(mandatory = True, allow_single_file = [".py"], doc = "Python file. It may import TVM and TVM's dependencies."),
         "_build_relax": attr.label(default = "//models/private:build_relax", executable = True, cfg = "exec"),
         # Not cfg = "exec": the TVM that will run the module compiles it, and is not built twice.
-        "_environments": attr.label_list(default = [
+        "_environments": attr.label_list(cfg = for_the_build, default = [
             "//wheels/tvm:installed",
             "//wheels:dependencies",
         ]),
