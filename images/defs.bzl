@@ -1,9 +1,10 @@
 """Shared by the images: `image` makes one, `wheel_recipes` lets it repack its wheels, and constants name paths in an image."""
 
-load("@rules_oci//oci:defs.bzl", "oci_image", "oci_load")
+load("@rules_oci//oci:defs.bzl", "oci_image", "oci_image_index", "oci_load")
 load("//:version.bzl", "VERSION")
 load("//images/private:wheel_recipes.bzl", _wheel_recipes = "wheel_recipes")
 load("//oci:defs.bzl", "common_attributes", "image_labels")
+load("//platforms:defs.bzl", "CPUS", "on_platform", "platform_of")
 
 # Where Debian's python3 looks for packages that Debian does not provide.
 SITE_PACKAGES = "usr/local/lib/python3.11/dist-packages"
@@ -13,8 +14,8 @@ COMMANDS = "usr/local/bin"
 
 wheel_recipes = _wheel_recipes
 
-def image(name, description, licenses, source, **kwargs):
-    """An image with its labels, and a target that loads it into Podman or Docker.
+def image(name, description, licenses, source, cpus = CPUS, **kwargs):
+    """An image with its labels, the same for other processors, their index, and a target that loads it into Podman or Docker.
 
     Call it in images/<name>; //images:<name> becomes an alias. To publish the image, add a line to
     release/published.bzl.
@@ -33,7 +34,8 @@ def image(name, description, licenses, source, **kwargs):
 
     Targets:
 
-    * `<name>`: the image, an OCI layout.
+    * `<name>`: the image, an OCI layout, for the platform of the build.
+    * `arm64`, if it is for arm64 too: the image for that; `index`: the images for all `cpus` in one OCI layout, an image index.
     * `labels`: the file with its labels; the title is `name`.
     * `load`: loads it as <name>:<version> without waiting for the tests, for development.
 
@@ -42,6 +44,7 @@ def image(name, description, licenses, source, **kwargs):
         description: one line, for the label.
         licenses: SPDX expression for what this project adds to the packages, for the label.
         source: URL of the packaged software's sources, for the label.
+        cpus: the processors that it is for: all, or the first, of CPUS in //platforms:defs.bzl.
         **kwargs: attributes of `oci_image`: `base`, `env`, `entrypoint`, `user`, `tars` (layers, from the least to the most frequently changed), …; and
             common attributes, which all targets get. `target_compatible_with` says what the build must provide, such as NEEDS_CUDA.
     """
@@ -55,6 +58,20 @@ def image(name, description, licenses, source, **kwargs):
             "created": "//images/tvm_runtime:created.txt",
             "labels": ":labels",
         } | kwargs)
+    )
+    public = common | {"visibility": ["//visibility:public"]}
+    for cpu in cpus[1:]:
+        on_platform(
+            name = cpu,
+            actual = [":" + name],
+            platform = platform_of(cpu),
+            **public
+        )
+    oci_image_index(
+        name = "index",
+        images = [":" + name],
+        platforms = [platform_of(cpu) for cpu in cpus],
+        **public
     )
     image_labels(
         name = "labels",
@@ -70,5 +87,5 @@ def image(name, description, licenses, source, **kwargs):
         loader = "//oci:container_tool",
         repo_tags = ["{}:{}".format(name, VERSION)],
         # //release:run loads images that have not passed the gate.
-        **(common | {"visibility": ["//visibility:public"]})
+        **public
     )

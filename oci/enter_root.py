@@ -20,6 +20,7 @@ import tempfile
 # From linux/sched.h and linux/mount.h.
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18
+BIND = _MS_BIND | _MS_REC
 _MNT_DETACH = 2
 _SYS_PIVOT_ROOT = 155  # x86-64
 
@@ -41,14 +42,17 @@ def mount(source: str, target: str, kind: str | None, flags: int = 0, options: s
     )
 
 
-def own_mounts() -> None:
+def own_mounts(own_user: bool = False) -> None:
     """Gives this process private mounts and the right to add more, as root or through a user namespace.
+
+    Args:
+        own_user: whether root gets a user namespace, too: then what it tells the kernel stays in there.
 
     Raises:
         OSError: the kernel refuses; the message names the step.
     """
     uid, gid = os.geteuid(), os.getegid()
-    if uid == 0:
+    if uid == 0 and not own_user:
         _call("unshare the mount namespace", _libc.unshare(_CLONE_NEWNS))
     else:
         _call("unshare user and mount namespaces", _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS))
@@ -75,7 +79,7 @@ def enter(root: pathlib.Path, binds: list[tuple[str, str]]) -> None:
     for outside, inside in folders + [(f"/{name}", name) for name in ("dev", "proc", "sys")] + binds:
         target = os.path.join(new, inside.lstrip("/"))
         os.makedirs(target, exist_ok=True)
-        mount(os.path.realpath(outside), target, None, _MS_BIND | _MS_REC)
+        mount(os.path.realpath(outside), target, None, BIND)
     for folder in ("etc", "tmp"):
         os.makedirs(os.path.join(new, folder), exist_ok=True)
     # umoci reads it when it writes a configuration for users other than root.

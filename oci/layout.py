@@ -22,7 +22,10 @@ _MATCHING: dict[tuple[str, re.Pattern[str]], list[tuple[str, tarfile.TarInfo, by
 
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_INDEX = "application/vnd.oci.image.index.v1+json"
 _MANIFESTS = (MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
+# What a platform is (image-spec, image-index.md); the same keys are in a configuration.
+_PLATFORM = ("architecture", "os", "os.features", "os.version", "variant")
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _CONFIGS = (_CONFIG, "application/vnd.docker.container.image.v1+json")
 
@@ -41,7 +44,9 @@ _FREE = frozenset("annotations ExposedPorts Volumes Labels".split())
 
 
 class LayoutError(ValueError):
-    """A folder is not a layout with one intact image; the message names it and says what was expected and found."""
+    """A folder is not a layout with one intact image, or one intact index of images; the message names it and says what
+    was expected and found.
+    """
 
 
 def is_layout(folder: pathlib.Path) -> bool:
@@ -66,16 +71,50 @@ def manifest_digest(folder: pathlib.Path) -> str:
     Raises:
         LayoutError: index.json is missing or malformed, lists no manifest or more than one, or a nested index.
     """
+    digest, media_type = _listed(folder)
+    if media_type not in _MANIFESTS:
+        raise LayoutError(f"{folder}: expected an image in index.json, found {media_type!r:.100}")
+    return digest
+
+
+def _listed(folder: pathlib.Path) -> tuple[str, str]:
+    """The digest and the media type of the one thing that index.json lists."""
     with _malformed(f"{folder}: expected an OCI image layout"):
         manifests = _document(folder / "index.json")["manifests"]
         listed: list[tuple[str, str]] = [(entry["digest"], entry.get("mediaType", MANIFEST)) for entry in manifests]
     if len(listed) != 1:
         raise LayoutError(f"{folder}: expected one image in index.json, found {len(listed)}")
-    digest, media_type = listed[0]
-    if media_type not in _MANIFESTS:
-        raise LayoutError(f"{folder}: expected an image in index.json, found {media_type!r:.100}")
-    blob(folder, digest)
-    return digest
+    blob(folder, listed[0][0])
+    return listed[0]
+
+
+def images(folder: pathlib.Path) -> dict[str, Image]:
+    """The images of a layout: architecture, as Go names it → image. If it has one image or artifact alone: "" → it.
+
+    Raises:
+        LayoutError: index.json lists something else, or the index in it is malformed: each of its images must be for
+          Linux, and for another architecture, which its configuration has too.
+    """
+    digest, media_type = _listed(folder)
+    if media_type != _INDEX:
+        return {"": Image(folder)}
+    with _malformed(f"{folder}: expected an index of images"):
+        index = _document(blob(folder, digest))
+        if "layers" in index or index.get("mediaType", _INDEX) != _INDEX:
+            raise ValueError("another document")
+        found: dict[str, Image] = {}
+        for entry in index["manifests"]:
+            image = Image(folder, entry["digest"])
+            platform = {key: image.config[key] for key in _PLATFORM if key in image.config}
+            architecture = platform["architecture"]
+            if entry["mediaType"] not in _MANIFESTS or entry["platform"] != platform or platform["os"] != "linux":
+                raise ValueError(f"{entry['mediaType']} for {entry['platform']}, an image for {platform}")
+            if not isinstance(architecture, str) or architecture in found:
+                raise ValueError(f"two images for {architecture}")
+            found[architecture] = image
+        if not found:
+            raise ValueError("none")
+    return found
 
 
 def _document(path: pathlib.Path) -> Any:
@@ -124,15 +163,17 @@ def artifact_labels(manifest: dict[str, Any]) -> dict[str, str] | None:
 
 
 def verified_digest(folder: pathlib.Path) -> str:
-    """The digest of the layout's one manifest, after checking every blob of the image against its digest.
+    """The digest of the layout's one manifest or index, after checking every blob of its images against its digest.
 
     Raises:
-        LayoutError: a blob is damaged or missing, or the layout does not hold one image.
+        LayoutError: a blob is damaged or missing, or the layout does not hold one image or one index.
     """
-    digest = manifest_digest(folder)
+    digest, _ = _listed(folder)
     _verify(folder, digest)
-    image = Image(folder)
-    for name in (image.config_digest, *image.layer_digests):
+    # A layer of two images is read once.
+    for name in dict.fromkeys(
+        name for image in images(folder).values() for name in (image.digest, image.config_digest, *image.layer_digests)
+    ):
         _verify(folder, name)
     return digest
 
@@ -166,18 +207,19 @@ def stream(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> io.BufferedReader:
 
 
 class Image:
-    """The one image of a layout.
+    """An image of a layout.
 
     Args:
         folder: has index.json and blobs/.
+        digest: of its manifest; by default the layout's only one.
 
     Raises:
-        LayoutError: the layout does not hold exactly one readable image.
+        LayoutError: the layout does not hold exactly one readable image, or none with this digest.
     """
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path, digest: str = "") -> None:
         self.folder = folder
-        self.digest = manifest_digest(folder)
+        self.digest = digest or manifest_digest(folder)
         self.manifest = self._json(self.digest)
         # A document that is image and index at once is another thing to another reader (image-spec, manifest.md).
         found = self.manifest.get("mediaType", MANIFEST)

@@ -58,6 +58,17 @@ def image(name: str) -> Image:
     return Image(pathlib.Path(os.environ[name.upper()]))
 
 
+ARCHITECTURE = os.environ["ARCHITECTURE"]
+"""That of the images, as Go and Debian name it."""
+
+
+def packages(promise: Promise) -> dict[str, str]:
+    """The packages that an image has, in their versions."""
+    suffix = "" if ARCHITECTURE == "amd64" else f"_{ARCHITECTURE}"
+    keys = [key for name in promise.package_sets for key in lock()["sets"][name + suffix]]
+    return {key.split("/")[1].partition(":")[0]: lock()["packages"][key]["version"] for key in keys}
+
+
 @functools.cache
 def lock() -> dict:
     return json.loads(pathlib.Path(os.environ["DEBIAN_LOCK"]).read_text())

@@ -7,7 +7,7 @@ import posixpath
 
 import pytest
 
-from tests.images.image_promises import BUILD_TOOLS, PROMISES, SITE_PACKAGES, image
+from tests.images.image_promises import ARCHITECTURE, BUILD_TOOLS, PROMISES, SITE_PACKAGES, image
 
 
 def test_it_adds_to_tvm_runtime() -> None:
@@ -19,7 +19,8 @@ def test_no_build_tools_but_ld() -> None:
     assert PROMISES["mlc_llm"].build_tools() == []
     layer = image("mlc_llm").layers[-1]
     programs = [path for path, file in layer.items() if file.entry.isreg() and "/bin/" in path]
-    assert programs == ["usr/bin/x86_64-linux-gnu-ld.bfd"]
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}[ARCHITECTURE]
+    assert programs == [f"usr/bin/{machine}-linux-gnu-ld.bfd"]
 
 
 def test_the_native_layer_has_nothing_but_libraries() -> None:
@@ -46,7 +47,9 @@ def test_commands(name: str) -> None:
 def test_its_tests_have_the_tiny_model() -> None:
     configuration = json.loads(image("mlc_llm").text("tests/mlc_llm/tiny/mlc-chat-config.json"))
     assert (configuration["model_type"], configuration["quantization"]) == ("llama", "q0f32")
-    assert image("mlc_llm").files["tests/mlc_llm/tiny.so"].data.startswith(b"\x7fELF")
+    library = image("mlc_llm").files["tests/mlc_llm/tiny.so"].data
+    # ELF's e_machine.
+    assert library[:4] == b"\x7fELF" and library[18] == {"amd64": 62, "arm64": 183}[ARCHITECTURE]
     assert "tests/mlc_llm/checkpoint/model.safetensors" in image("mlc_llm").files
 
 
