@@ -9,7 +9,7 @@
 load("@rules_python//python:defs.bzl", "py_test")
 load("//release:defs.bzl", "gating_tests")
 load("//tests/private:gating.bzl", "choose")
-load("//toolchains/python:defs.bzl", "PYTHONS")
+load("//toolchains/python:defs.bzl", "ARM64_INTERPRETER", "PYTHONS")
 
 _RUNNER = Label("//tests/private:run_pytest.py")
 
@@ -57,13 +57,14 @@ def pytest_test(
       timeout: stops a hanging test. The default, 15 minutes, suits a test that takes up to 90 seconds alone on two cores; use "eternal" for a
         longer one. `size` says how much memory and CPU the test uses.
       allow_skips: whether a skipped test counts as passed. If you set it, say why.
-      python: another CPython to run on, a key of PYTHONS in //toolchains/python. Sources and environments must suit it.
+      python: another CPython to run on: a key of PYTHONS in //toolchains/python, or "arm64", which is emulated on x86-64. Sources and environments must
+        suit it.
       **kwargs: attributes of py_test: size, deps, shard_count, ...
     """
     tests = [src for src in srcs if src.replace(":", "/").split("/")[-1].startswith("test_")]
     if not tests:
         fail("{}: no file named test_*.py in srcs".format(name))
-    pythons = [PYTHONS[python]["interpreter"]] if python else []
+    pythons = [ARM64_INTERPRETER if python == "arm64" else PYTHONS[python]["interpreter"]] if python else []
     py_test(
         name = name,
         srcs = srcs + [_RUNNER],

@@ -1,0 +1,45 @@
+"""The image under test, unpacked, and programs in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fetch import archives
+from oci import layout
+
+IMAGE = layout.Image(Path(os.environ["IMAGE"]))
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module", name="root")
+def unpacked_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The image's files."""
+    folder = tmp_path_factory.mktemp("root")
+    with archives.Extractor(folder, "the image") as extractor:
+        for number in range(len(IMAGE.layer_digests)):
+            for _, entry, tar in IMAGE.walk(number):
+                extractor.add(tar, entry)
+                if entry.isdir():  # Else only those with files are made.
+                    (folder / entry.name).mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    emulator = os.environ["EMULATOR"]
+    program = [sys.executable, str(HERE / "emulated_root.py"), str(root), emulator, *command]
+    # One thread, as for all tests (tests/defs.bzl), and a place that this test's user may write to.
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "TVM_NUM_THREADS"), "1")
+    inside = dict(each.split("=", 1) for each in IMAGE.config["config"]["Env"]) | threads | {"HOME": "/tmp"}
+    environment = {
+        "ENVIRONMENT": json.dumps(inside),
+        "FOLDER": IMAGE.config["config"]["WorkingDir"],
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "TMPDIR": os.environ["TEST_TMPDIR"],
+    }
+    return subprocess.run(program, capture_output=True, text=True, env=environment)
