@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import pathlib
+import platform
 import subprocess
 import sys
 import threading
@@ -73,7 +74,8 @@ def works(folder: pathlib.Path) -> None:
 
 
 def test_pip_installs_from_a_file_of_hashes(tmp_path: pathlib.Path) -> None:
-    wheels = [*INDEX.glob("wheels/apache_tvm-*.whl"), *INDEX.glob(f"wheels/apache_tvm_ffi-*-{TAG}-{TAG}-*.whl")]
+    here = f"*_{platform.machine()}.whl"
+    wheels = [*INDEX.glob(f"wheels/apache_tvm-{here}"), *INDEX.glob(f"wheels/apache_tvm_ffi-*-{TAG}-{TAG}-{here}")]
     assert len(wheels) == 2
     lines = [
         "{}=={} --hash=sha256:{}".format(*wheel.name.split("-")[:2], sha256(wheel))
@@ -120,19 +122,22 @@ def test_uv_installs_it(tmp_path: pathlib.Path) -> None:
     works(folder)
 
 
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 @pytest.mark.parametrize(
     ("python", "abi", "tag"),
     [(VERSION, TAG, f"{TAG}-{TAG}"), ("3.14", "cp314t", "cp314-cp314t"), ("3.11", "cp311", "cp311-cp311")],
     ids=["own", "free-threaded", "of images"],
 )
-def test_each_python_gets_its_own_module(python: str, abi: str, tag: str, tmp_path: pathlib.Path) -> None:
+def test_each_python_and_processor_gets_its_own_module(
+    python: str, abi: str, tag: str, machine: str, tmp_path: pathlib.Path
+) -> None:
     done = pip(
-        *("download", "--no-deps", f"--dest={tmp_path}", "--only-binary=:all:", "--platform=manylinux_2_28_x86_64"),
+        *("download", "--no-deps", f"--dest={tmp_path}", "--only-binary=:all:", f"--platform=manylinux_2_28_{machine}"),
         *(f"--python-version={python}", f"--abi={abi}", f"--index-url={(INDEX / 'simple').as_uri()}", "apache-tvm-ffi"),
     )
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.iterdir()
-    assert f"-{tag}-" in wheel.name
+    assert f"-{tag}-" in wheel.name and wheel.name.endswith(f"_{machine}.whl")
 
 
 @pytest.mark.parametrize("python", ["3.9", "3.15"])
