@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import csv
 import dataclasses
 import email.parser
@@ -17,7 +18,7 @@ from typing import Any
 
 from debian.deb822 import Deb822
 
-from oci.layout import Image, LayoutError
+from oci.layout import Image, LayoutError, named_images
 from oci.layout import content as content_of
 from oci.layout import stream as stream_of
 
@@ -236,21 +237,47 @@ class LayerContent:
     records: dict[str, str]
 
 
-def read(name: str, folder: pathlib.Path, known: dict[str, LayerContent]) -> ImageFacts:
-    """The facts of the one image of an OCI layout.
+def named(name: str, folder: pathlib.Path) -> dict[str, Image]:
+    """The images of an OCI layout: see `oci.layout.named_images`.
 
     Args:
-        name: what to call it.
-        folder: the layout.
-        known: layers already read, by digest; this image's layers are added.
+        name: the layout's.
+        folder: has it.
 
     Raises:
-        ImageError: there is no readable image.
+        ImageError: there is no readable one.
     """
     if not (folder / "index.json").is_file():
         raise ImageError(f"{name}: expected an OCI image layout in {folder}, found no index.json")
+    with _unreadable(name, folder):
+        return named_images(name, folder)
+
+
+@contextlib.contextmanager
+def _unreadable(name: str, folder: pathlib.Path) -> Iterator[None]:
+    """Turns what reading a layout raises into an ImageError."""
     try:
-        image = Image(folder)
+        yield
+    except (ValueError, KeyError, TypeError, OSError, EOFError, tarfile.TarError) as error:
+        reason = " ".join(str(error).split())
+        found = reason if isinstance(error, LayoutError) else f"{type(error).__name__}: {reason}"
+        raise ImageError(
+            f"{name}: expected an OCI image layout with tar or tar.gz layers in {folder}, found {found}"
+        ) from error
+
+
+def read(name: str, image: Image, known: dict[str, LayerContent]) -> ImageFacts:
+    """The facts of an image.
+
+    Args:
+        name: what to call it.
+        image: of a layout.
+        known: layers already read, by digest; this image's layers are added.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    with _unreadable(name, image.folder):
         for number, digest in enumerate(image.layer_digests):
             if digest not in known:
                 known[digest] = _read_layer(image, number)
@@ -271,12 +298,6 @@ def read(name: str, folder: pathlib.Path, known: dict[str, LayerContent]) -> Ima
             )
             for number, (layer, content) in enumerate(zip(image.manifest["layers"], contents))
         ]
-    except (ValueError, KeyError, TypeError, OSError, EOFError, tarfile.TarError) as error:
-        reason = " ".join(str(error).split())
-        found = reason if isinstance(error, LayoutError) else f"{type(error).__name__}: {reason}"
-        raise ImageError(
-            f"{name}: expected an OCI image layout with tar or tar.gz layers in {folder}, found {found}"
-        ) from error
     files, hidden = _stack(contents)
     records = {
         path: contents[files[path].layer].records[path]

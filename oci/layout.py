@@ -22,7 +22,7 @@ _MATCHING: dict[tuple[str, re.Pattern[str]], list[tuple[str, tarfile.TarInfo, by
 
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-_INDEX = "application/vnd.oci.image.index.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
 _MANIFESTS = (MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
 # What a platform is (image-spec, image-index.md); the same keys are in a configuration.
 _PLATFORM = ("architecture", "os", "os.features", "os.version", "variant")
@@ -88,6 +88,15 @@ def _listed(folder: pathlib.Path) -> tuple[str, str]:
     return listed[0]
 
 
+def listed_digest(folder: pathlib.Path) -> str:
+    """The digest of the one thing, an image, an artifact or an index of images, that index.json lists.
+
+    Raises:
+        LayoutError: index.json is missing or malformed, or lists another number of them.
+    """
+    return _listed(folder)[0]
+
+
 def images(folder: pathlib.Path) -> dict[str, Image]:
     """The images of a layout: architecture, as Go names it → image. If it has one image or artifact alone: "" → it.
 
@@ -96,11 +105,11 @@ def images(folder: pathlib.Path) -> dict[str, Image]:
           Linux, and for another architecture, which its configuration has too.
     """
     digest, media_type = _listed(folder)
-    if media_type != _INDEX:
+    if media_type != INDEX:
         return {"": Image(folder)}
     with _malformed(f"{folder}: expected an index of images"):
         index = _document(blob(folder, digest))
-        if "layers" in index or index.get("mediaType", _INDEX) != _INDEX:
+        if "layers" in index or index.get("mediaType", INDEX) != INDEX:
             raise ValueError("another document")
         found: dict[str, Image] = {}
         for entry in index["manifests"]:
@@ -109,12 +118,37 @@ def images(folder: pathlib.Path) -> dict[str, Image]:
             architecture = platform["architecture"]
             if entry["mediaType"] not in _MANIFESTS or entry["platform"] != platform or platform["os"] != "linux":
                 raise ValueError(f"{entry['mediaType']} for {entry['platform']}, an image for {platform}")
-            if not isinstance(architecture, str) or architecture in found:
+            # "" is the key of an image alone.
+            if not isinstance(architecture, str) or not re.fullmatch("[a-z0-9]+", architecture):
+                raise ValueError(f"the architecture {architecture!r:.100}")
+            if architecture in found:
                 raise ValueError(f"two images for {architecture}")
             found[architecture] = image
         if not found:
             raise ValueError("none")
     return found
+
+
+def named_images(name: str, folder: pathlib.Path) -> dict[str, Image]:
+    """The images of a layout by name: an image alone has the layout's, those of an index NAME_amd64 and so on.
+
+    Args:
+        name: the layout's.
+        folder: has it.
+
+    Raises:
+        LayoutError: see `images`.
+    """
+    return {f"{name}_{architecture}" if architecture else name: image for architecture, image in images(folder).items()}
+
+
+def named_digests(name: str, folder: pathlib.Path) -> dict[str, str]:
+    """The digests of a layout by name: that of the one thing that it lists, and those of `named_images`.
+
+    Raises:
+        LayoutError: see `images`.
+    """
+    return {name: listed_digest(folder)} | {each: image.digest for each, image in named_images(name, folder).items()}
 
 
 def _document(path: pathlib.Path) -> Any:

@@ -86,26 +86,33 @@ def pull(name: str, image: ImageFacts, skopeo: pathlib.Path, folder: pathlib.Pat
 
 
 def _facts(options: argparse.Namespace) -> tuple[ImageFacts, ImageFacts | None]:
-    layouts = dict(options.layout)
-    name = options.image or options.layout[0][0]
-    if name not in layouts:
+    images = {name: image for of, folder in options.layout for name, image in image_facts.named(of, folder).items()}
+    name = options.image or next(iter(images))
+    if name not in images:
         raise ImageError(
-            f"--image {name}: expected an image of this build ({', '.join(layouts)}), found none of that name"
+            f"--image {name}: expected an image of this build ({', '.join(images)}), found none of that name"
         )
     known: dict[str, LayerContent] = {}
-    image = image_facts.read(name, layouts[name], known)
+    image = image_facts.read(name, images[name], known)
+
+    def only(name: str, folder: pathlib.Path) -> ImageFacts:
+        """The image of another layout; of an index, the one for the same processor as the image to show."""
+        others = list(image_facts.named(name, folder).values())
+        same = [each for each in others if each.config.get("architecture") == image.config.get("architecture")]
+        return image_facts.read(name, (same or others)[0], known)
+
     against = options.against
     if not against:
         return image, None
-    if against in layouts:
-        return image, image_facts.read(against, layouts[against], known)
+    if against in images:
+        return image, image_facts.read(against, images[against], known)
     folder = arguments.user_path(against)
     if folder.is_dir():
-        return image, image_facts.read(against, folder, known)
+        return image, only(against, folder)
     with tempfile.TemporaryDirectory(prefix="report-") as temporary:
         layout = pathlib.Path(temporary, "layout")
         pull(against, image, options.skopeo, layout)
-        return image, image_facts.read(against, layout, known)
+        return image, only(against, layout)
 
 
 def main() -> int:

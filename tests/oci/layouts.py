@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from oci.layer import Layer
+from oci.layout import INDEX, Image
 from oci.layout_writer import LayoutWriter
 
 # Content of one layer: path → bytes of a file, or None for a folder.
@@ -17,6 +21,7 @@ def write_layout(
     layers: Sequence[Content | Layer],
     config: dict | None = None,
     labels: dict[str, str] | None = None,
+    architecture: str = "amd64",
 ) -> pathlib.Path:
     """Writes an image and returns the folder.
 
@@ -25,6 +30,7 @@ def write_layout(
         layers: from the lowest. The first is said to be made by //image:layer0, and so on.
         config: `config` of the image's configuration (image-spec, config.md).
         labels: without "org.opencontainers.image." in front.
+        architecture: what it is for.
     """
     writer = LayoutWriter(folder)
     descriptors = []
@@ -36,7 +42,7 @@ def write_layout(
         descriptors.append(writer.add_bytes(data, "application/vnd.oci.image.layer.v1.tar+gzip"))
     configuration = {
         "os": "linux",
-        "architecture": "amd64",
+        "architecture": architecture,
         "created": "2000-01-01T00:00:00Z",
         "config": {
             **(config or {}),
@@ -46,6 +52,28 @@ def write_layout(
         "rootfs": {"type": "layers", "diff_ids": []},
     }
     writer.finish(writer.add_json(configuration, "application/vnd.oci.image.config.v1+json"), descriptors)
+    return folder
+
+
+def write_index(folder: pathlib.Path, images: Iterable[pathlib.Path], **properties: Any) -> pathlib.Path:
+    """Writes an index of images and returns the folder.
+
+    Args:
+        folder: new.
+        images: their layouts, each of another architecture.
+        **properties: further properties of the index.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    writer = LayoutWriter(folder)
+    manifests = []
+    for layout in images:
+        image = Image(layout)
+        shutil.copytree(layout / "blobs", folder / "blobs", dirs_exist_ok=True)
+        [entry] = json.loads((layout / "index.json").read_text())["manifests"]
+        manifests.append({**entry, "platform": {key: image.config[key] for key in ("architecture", "os")}})
+        shutil.copy(layout / "oci-layout", folder)
+    entry = writer.add_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests, **properties}, INDEX)
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
     return folder
 
 

@@ -28,7 +28,7 @@ def read(tmp_path: pathlib.Path) -> Callable[..., ImageFacts]:
     """Makes an image of layers and reads it."""
 
     def make(*layers: Any, name: str = "image", **kwargs: Any) -> ImageFacts:
-        return image_facts.read(name, write_layout(tmp_path / name, list(layers), **kwargs), {})
+        return image_facts.read(name, Image(write_layout(tmp_path / name, list(layers), **kwargs)), {})
 
     return make
 
@@ -52,10 +52,10 @@ def test_sizes_of_layers(read: Callable[..., ImageFacts], tmp_path: pathlib.Path
 def test_a_history_that_has_steps_without_a_layer(tmp_path: pathlib.Path) -> None:
     folder = write_layout(tmp_path / "image", [{"a": b"1"}])
     _edit_config(folder, history=[{"created_by": "ENV A=1", "empty_layer": True}, {"created_by": "/bin/sh -c make"}])
-    (layer,) = image_facts.read("image", folder, {}).layers
+    (layer,) = image_facts.read("image", Image(folder), {}).layers
     assert (layer.origin, layer.name) == ("/bin/sh -c make", "layer 1")
     _edit_config(folder, history=None)
-    (layer,) = image_facts.read("image", folder, {}).layers
+    (layer,) = image_facts.read("image", Image(folder), {}).layers
     assert (layer.origin, layer.name) == ("unknown", "layer 1")
 
 
@@ -254,11 +254,11 @@ def test_a_file_of_the_same_size_with_other_content_or_mode_differs(read: Callab
 
 def test_a_layer_is_read_once_for_all_images(tmp_path: pathlib.Path) -> None:
     known: dict[str, image_facts.LayerContent] = {}
-    image_facts.read("one", write_layout(tmp_path / "one", [{"a": b"1"}]), known)
+    image_facts.read("one", Image(write_layout(tmp_path / "one", [{"a": b"1"}])), known)
     two = write_layout(tmp_path / "two", [{"a": b"1"}, {"b": b"2"}])
     (digest,) = known
     (two / "blobs" / digest.replace(":", "/")).unlink()
-    assert set(image_facts.read("two", two, known).files) == {"a", "b"}
+    assert set(image_facts.read("two", Image(two), known).files) == {"a", "b"}
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,8 @@ def test_a_folder_that_is_no_image_is_said_in_one_line(
     folder = write_layout(tmp_path / "image", [{"a": b"1"}])
     damage(folder)
     with pytest.raises(ImageError, match=message) as error:
-        image_facts.read("image", folder, {})
+        for name, image in image_facts.named("image", folder).items():
+            image_facts.read(name, image, {})
     assert "\n" not in str(error.value) and str(error.value).startswith("image: ")
 
 
@@ -345,7 +346,7 @@ def test_the_picture_of_an_image_without_files(read: Callable[..., ImageFacts]) 
 
 
 def test_the_runtime_image() -> None:
-    image = image_facts.read("tvm_runtime", pathlib.Path(os.environ["TVM_RUNTIME"]), {})
+    image = image_facts.read("tvm_runtime", Image(pathlib.Path(os.environ["TVM_RUNTIME"])), {})
     assert [layer.name for layer in image.layers] == [
         "debian",
         "python",

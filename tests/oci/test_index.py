@@ -51,6 +51,22 @@ def test_an_index_is_read(tmp_path: Path) -> None:
         layout.manifest_digest(folder)
 
 
+def test_an_image_for_nothing_is_refused(tmp_path: Path) -> None:
+    """The key of an image alone is ""."""
+    with pytest.raises(layout.LayoutError, match="the architecture ''"):
+        layout.images(write_index(tmp_path / "index", [{"architecture": ""}]))
+
+
+def test_images_and_digests_by_name(tmp_path: Path) -> None:
+    index, alone = write_index(tmp_path / "index", BOTH), write_layout(tmp_path / "image", [{"file": b"x"}])
+    assert list(layout.named_images("it", index)) == ["it_amd64", "it_arm64"]
+    assert list(layout.named_digests("it", index).values()) == [
+        layout.verified_digest(index),
+        *(image.digest for image in layout.images(index).values()),
+    ]
+    assert layout.named_digests("it", alone) == {"it": layout.verified_digest(alone)}
+
+
 def test_one_image_is_read(tmp_path: Path) -> None:
     folder = write_layout(tmp_path / "image", [{"file": b"x"}])
     assert [(name, image.digest) for name, image in layout.images(folder).items()] == [
@@ -62,7 +78,7 @@ def test_one_image_is_read(tmp_path: Path) -> None:
     ("platforms", "properties", "message"),
     [
         ([*BOTH, {"architecture": "arm64"}], {}, "two images for arm64"),
-        ([{"architecture": 7}], {}, "two images for 7"),
+        ([{"architecture": 7}], {}, "the architecture 7"),
         ([{"said": {"architecture": "arm64", "os": "linux"}}], {}, "an image for .*amd64"),
         ([{"variant": "v9"}], {}, "an image for .*v9"),
         ([{"os": "windows"}], {}, "an image for .*windows"),

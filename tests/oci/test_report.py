@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from oci import image_facts
+from oci.layout import Image
 from oci.registry_server import registry
 from oci.report import pages, report
 from tests.oci.html_pages import Page, assert_nothing_is_loaded
@@ -72,7 +73,7 @@ def run(layouts: Layouts, tmp_path: pathlib.Path) -> Run:
 
 
 def facts(layouts: Layouts, name: str) -> image_facts.ImageFacts:
-    return image_facts.read(name, layouts[name], {})
+    return image_facts.read(name, Image(layouts[name]), {})
 
 
 @pytest.mark.parametrize(
