@@ -131,7 +131,7 @@ class Input:
     Args:
         ecosystem: "crate", "debian", "model", "pypi" or "source".
         name: as its lock has it: without suite, of Debian's other architectures as apt calls them (bash:arm64); PyPI
-          names normalized (PEP 503).
+          names normalized (PEP 503), and numpy:arm64 where arm64 has another wheel.
         version: as its lock has it, with Debian's epoch; the commit of a git or hub repository; of a local folder's
             model the sha256 of its files' hashes and paths.
         sha256: of the file or files that the lock accepts, of a commit's content (fetch/git/checkout.py), of a model's
@@ -166,12 +166,17 @@ class Input:
 
     @property
     def package(self) -> str:
-        """The name without the architecture that the lock adds to Debian's packages of others than amd64."""
+        """The name without the architecture that others than amd64 have in it."""
         return self.name.partition(":")[0]
 
     @property
+    def license_key(self) -> str:
+        """Its key in the licences' lock: wheels of one version have one licence, whatever they are for."""
+        return self.package if self.ecosystem == PYPI else self.key
+
+    @property
     def architecture(self) -> str:
-        """The architecture in the name of a Debian package, amd64 if it has none."""
+        """The architecture in the name, amd64 if it has none."""
         return self.name.partition(":")[2] or "amd64"
 
     @property
@@ -190,7 +195,7 @@ class Input:
         if self.entry.get("registry") == "pypi" and self.ecosystem == MODEL:
             return str(self.entry["project"])
         is_of_pypi = self.ecosystem == PYPI or self.entry.get("registry") == "pypi"
-        return self.name if is_of_pypi else ""
+        return self.package if is_of_pypi else ""
 
     @property
     def purl(self) -> str:
@@ -205,7 +210,7 @@ class Input:
             qualifiers = {"arch": architecture, "distro": self.suite}
             return PackageURL("deb", "debian", self.package, self.version, qualifiers).to_string()
         if self.ecosystem == PYPI:
-            return PackageURL("pypi", None, self.name, self.version).to_string()
+            return PackageURL("pypi", None, self.package, self.version).to_string()
         if self.ecosystem == MODEL:
             return self._model_purl()
         if self.from_maven:
@@ -286,6 +291,7 @@ class Made:
     Args:
         distribution: the wheel's.
         abi: the tag of the one CPython that it is for, such as cp312; empty if it is for all.
+        architecture: amd64 or arm64.
         licensed_as: the entry that declares its licence: ecosystem and name.
         of_the_project: entries that its own licence and notice cover.
         content: what is in it, or compiled into it.
@@ -294,6 +300,7 @@ class Made:
 
     distribution: str
     abi: str
+    architecture: str
     licensed_as: tuple[str, str]
     of_the_project: frozenset[tuple[str, str]]
     content: Parts
@@ -313,6 +320,7 @@ class Made:
             return cls(
                 content["distribution"],
                 content["abi"],
+                content["architecture"],
                 (ecosystem, name),
                 project,
                 Parts.of(content["content"]),
@@ -348,7 +356,7 @@ def pinned(locks: Mapping[str, Path]) -> list[Input]:
 
 
 def _distributions(locks: Mapping[str, Path]) -> list[Input]:
-    """PyPI's distributions, with the wheels for x86-64, of which everything that is published consists.
+    """PyPI's distributions: the wheels for x86-64, and those for arm64 that are others.
 
     Raises:
         InputsError: the lock for arm64 has another version of one, or another distribution.
@@ -361,6 +369,8 @@ def _distributions(locks: Mapping[str, Path]) -> list[Input]:
                 f"locks/{ARM64_LOCK}: expected {name} {expected}, as in {REQUIREMENTS_LOCK}, found {pin.version}: run"
                 " tools/bazel run //locks:update_requirements"
             )
+        if pins[name] != pin:
+            pins[f"{name}:arm64"] = pin
     return [Input(PYPI, name, *pin) for name, pin in pins.items()]
 
 
@@ -398,7 +408,7 @@ def load(locks: Mapping[str, Path]) -> list[Input]:
     inputs = pinned(locks)
     licenses: dict[str, dict[str, dict[str, str]]] = parse_json(_read(locks, LICENSES_LOCK), f"locks/{LICENSES_LOCK}")
     for ecosystem, section in LICENSES_SECTION.items():
-        keys = {each.key for each in inputs if each.ecosystem == ecosystem}
+        keys = {each.license_key for each in inputs if each.ecosystem == ecosystem}
         for key in sorted(set(licenses.get(section, {})) - keys):
             raise _stale(f"has {section} '{key}', which locks/{_LOCK_OF[ecosystem]} has not")
     return [dataclasses.replace(each, license=_license(each, licenses)) for each in inputs]
@@ -406,11 +416,13 @@ def load(locks: Mapping[str, Path]) -> list[Input]:
 
 def _license(locked: Input, licenses: Mapping[str, Mapping[str, Mapping[str, str]]]) -> str:
     section = LICENSES_SECTION[locked.ecosystem]
-    entry = licenses.get(section, {}).get(locked.key)
+    entry = licenses.get(section, {}).get(locked.license_key)
     if entry is None:
-        raise _stale(f"expected {section} '{locked.key}' {locked.version}, found no entry")
+        raise _stale(f"expected {section} '{locked.license_key}' {locked.version}, found no entry")
     if entry["version"] != locked.version:
-        raise _stale(f"expected {section} '{locked.key}' {locked.version}, found the licence of {entry['version']}")
+        raise _stale(
+            f"expected {section} '{locked.license_key}' {locked.version}, found the licence of {entry['version']}"
+        )
     return entry["license"]
 
 
@@ -557,11 +569,7 @@ def entries(workspace: Path) -> dict[str, tuple[str, str, str]]:
     of_tests = {name: workspace / "locks" / name for name in TEST_LOCKS}
     inputs = [
         *pinned(in_folder(workspace / "locks")),
-        *(
-            Input(PYPI, name, *pin)
-            for lock in (ARM64_LOCK, CLIENTS_LOCK)
-            for name, pin in requirements(_read(in_folder(workspace / "locks") | of_tests, lock)).items()
-        ),
+        *(Input(PYPI, name, *pin) for name, pin in requirements(_read(of_tests, CLIENTS_LOCK)).items()),
         *_entries(of_tests, PYTHONS_LOCK, _pythons),
     ]
     for each in inputs:
@@ -583,7 +591,7 @@ def available(locked: list[Input], unavailable: Parts) -> list[Input]:
     found = []
     for each in locked:
         uses = tuple(use for use in each.uses if (each.ecosystem, use) not in unavailable.sets)
-        if (each.ecosystem, each.name) not in unavailable.entries and (uses or not each.uses):
+        if (each.ecosystem, each.package) not in unavailable.entries and (uses or not each.uses):
             found.append(dataclasses.replace(each, uses=uses))
     return found
 
@@ -608,13 +616,13 @@ def add_made_of_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unavailable", type=Path, metavar="FILE", help="target //wheels:unavailable_inputs")
 
 
-def made_of(arguments: argparse.Namespace) -> dict[tuple[str, str], Made]:
-    """Distribution and ABI → what that wheel is made of.
+def made_of(arguments: argparse.Namespace) -> dict[tuple[str, str, str], Made]:
+    """Distribution, ABI and architecture → what that wheel is made of.
 
     Raises:
         InputsError: a file is malformed.
     """
-    return {(made.distribution, made.abi): made for made in map(Made.read, arguments.made_of)}
+    return {(made.distribution, made.abi, made.architecture): made for made in map(Made.read, arguments.made_of)}
 
 
 def load_available(arguments: argparse.Namespace) -> list[Input]:

@@ -32,6 +32,15 @@ class WheelError(ValueError):
     """A wheel or its identity is malformed: one line with the file, what was expected and what was found."""
 
 
+def processor_of(tags: str) -> str:
+    """The processor that a wheel is for, as Debian calls it: amd64 or arm64.
+
+    Args:
+        tags: of its platform, alone or after others (PyPA, Platform compatibility tags).
+    """
+    return "arm64" if tags.endswith("_aarch64") else "amd64"
+
+
 @dataclasses.dataclass(frozen=True)
 class Identity:
     """What finishing adds to a wheel.

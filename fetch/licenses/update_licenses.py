@@ -557,7 +557,8 @@ def main() -> int:
     # python-debian logs every recommendation that a file ignores.
     logging.getLogger("debian.copyright").setLevel(logging.ERROR)
     try:
-        locked = inputs.pinned(inputs.in_folder(lock_file.folder()))
+        pinned = inputs.pinned(inputs.in_folder(lock_file.folder()))
+        locked = [each for each in pinned if each.key == each.license_key]
         old = lock_file.read_json(LOCK) if (lock_file.folder() / LOCK).exists() else {}
         with tempfile.TemporaryDirectory() as scratch:
             lock = updated(

