@@ -26,11 +26,13 @@ ON = MAIN[True]
 JOBS = MAIN["jobs"]
 RUN = CONTENT["bazel"]["jobs"]["run"]
 INPUTS = CONTENT["bazel"][True]["workflow_call"]["inputs"]
-# Jobs that build are calls of the one workflow; jobs that publish have steps and build nothing.
-PUBLISHING = {name: job for name, job in JOBS.items() if "steps" in job}
-BUILDING = {name: job for name, job in JOBS.items() if name not in PUBLISHING}
+# Jobs that build are calls of the one workflow; jobs that publish have steps and build nothing. One runs what was built
+# on another processor.
+BUILDING = {name: job for name, job in JOBS.items() if "steps" not in job}
+NATIVE = JOBS["arm64"]
+PUBLISHING = {name: job for name, job in JOBS.items() if "steps" in job and job is not NATIVE}
 ACTIONS = CONTENT["prepare"]["runs"]["steps"] + CONTENT["take-over"]["runs"]["steps"]
-STEPS = RUN["steps"] + ACTIONS + [step for job in PUBLISHING.values() for step in job["steps"]]
+STEPS = RUN["steps"] + ACTIONS + [step for job in (NATIVE, *PUBLISHING.values()) for step in job["steps"]]
 PROOFS = JOBS["proofs"]["strategy"]["matrix"]["proof"]
 # A command with the matrix variable stands for several commands.
 CALLED = [
@@ -114,7 +116,7 @@ def test_only_the_job_that_publishes_a_thing_may_write_it() -> None:
 
 def test_no_checkout_keeps_the_token() -> None:
     checkouts = [step for step in STEPS if step.get("uses", "").startswith("actions/checkout@")]
-    assert len(checkouts) == 1 + len(PUBLISHING)
+    assert len(checkouts) == 2 + len(PUBLISHING)
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
@@ -129,6 +131,16 @@ def test_what_builds_has_no_secret_and_writes_nothing() -> None:
     for name, job in BUILDING.items():
         assert not uses_a_secret(job) and "environment" not in job, name
         assert set(job["permissions"].values()) == {"read"}, name
+
+
+def test_what_is_published_for_arm64_runs_there_first() -> None:
+    assert NATIVE["runs-on"] == "ubuntu-24.04-arm" and "arm64" in needs("image")
+    assert not uses_a_secret(NATIVE) and set(NATIVE["permissions"].values()) == {"read"}
+    [step] = [step for step in NATIVE["steps"] if step.get("uses") == "./source/.github/actions/take-over"]
+    assert step["with"] == {"sha256": "${{ needs.publication.outputs.sha256 }}", "options": "--only-check"}
+    [run] = [step["run"] for step in NATIVE["steps"] if "run" in step]
+    image = "podman run --rm oci:publication/content/layouts/mlc_llm"
+    assert run.splitlines() == [f"{image} smoke", f"{image} pytest /tests"]
 
 
 def test_what_has_secrets_or_may_write_builds_nothing() -> None:
@@ -203,8 +215,8 @@ def test_runs_on_main_on_pull_requests_and_on_tags_of_versions() -> None:
 
 def test_what_publishes_needs_the_build() -> None:
     assert needs("publication") == needs("wheels") == {"build"}
-    assert needs("image") == {"build", "publication"}
-    assert needs("release") == {"build", "publication", "image", "wheels"}
+    assert needs("image") == {"build", "publication", "arm64"}
+    assert needs("release") == {"build", "publication", "arm64", "image", "wheels"}
 
 
 def test_the_build_runs_what_ci_runs() -> None:
@@ -280,7 +292,7 @@ def test_every_job_ends() -> None:
     assert all(
         job["with"].get("timeout-minutes", INPUTS["timeout-minutes"]["default"]) <= 120 for job in BUILDING.values()
     )
-    assert all(job["timeout-minutes"] <= 120 for job in PUBLISHING.values())
+    assert all(job["timeout-minutes"] <= 120 for job in (NATIVE, *PUBLISHING.values()))
 
 
 # Commands.
@@ -302,7 +314,7 @@ def test_commands_run_in_order_until_one_fails(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_is_a_target_or_prepares_the_machine(command: str) -> None:
     programs = {"tools/bazel", "bash .ci/run", "bash .ci/commands", "apt-get", "git config", "echo"}
-    programs |= {"python3 -m release.private.take_over", "publication/"}
+    programs |= {"python3 -m release.private.take_over", "podman run", "publication/"}
     for part in command.split("&&"):
         assert any(part.strip().startswith(program) for program in programs), part
     assert not re.search(r"[;|`]|\$\(", command), "logic belongs in a target"
