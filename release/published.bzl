@@ -39,14 +39,34 @@ def _available(products):
 _MODEL_LAYOUTS = {"_oci": [], "_oci.modelpack": []}
 
 # Published by this build. OCI layouts by name: what can be run is in //images, and the default of every command comes first.
-IMAGES = {image: "//images:" + image for image in _available(_IMAGES)} | {
+IMAGES = {image: "//images/{}:index".format(image) for image in _available(_IMAGES)} | {
     model + suffix: "//models/{0}:{0}{1}".format(model, suffix)
     for model in _available(_MODELS)
     for suffix in _MODEL_LAYOUTS
 }
 
-# Wheels: one of each package, and those of apache-tvm-ffi for other CPythons.
-WHEELS = _available(_WHEELS) + ["//wheels/tvm_ffi:" + abi for abi in PYTHONS if abi != PYTHON]
+_OTHER_PYTHONS = [abi for abi in PYTHONS if abi != PYTHON]
+
+# Wheels: one of each package, those of apache-tvm-ffi for other CPythons, and the same for arm64, where CUDA is not.
+WHEELS = _available(_WHEELS) + ["//wheels/tvm_ffi:" + abi for abi in _OTHER_PYTHONS] + [
+    "//wheels:{}_arm64".format(package.rpartition("/")[2])
+    for package in _available(_WHEELS)
+    if not package.endswith("_cuda")
+] + ["//wheels:tvm_ffi_{}_arm64".format(abi) for abi in _OTHER_PYTHONS]
+
+# The processors that images are for, as image indexes name them. Those with CUDA are for the first only.
+_ARCHITECTURES = ["amd64", "arm64"]
+
+def _single_images(name):
+    if name not in _IMAGES:
+        return {name: IMAGES[name]}
+    return {
+        "{}_{}".format(name, architecture): "//images:" + name if architecture == _ARCHITECTURES[0] else "//images/{}:{}".format(name, architecture)
+        for architecture in (_ARCHITECTURES[:1] if name.endswith("_cuda") else _ARCHITECTURES)
+    }
+
+# Name of a layout → names and labels of the images in it: an index has one for each processor. Tests and bills of materials are about these.
+SINGLE_IMAGES = {name: _single_images(name) for name in IMAGES}
 
 # Packages of what a release must contain: everything above, but what runs on GPUs only with --config=cuda.
 REQUIRED = [

@@ -2,11 +2,11 @@
 
 load("@git_sources//:sources.bzl", "AVAILABLE")
 load("//:version.bzl", "VERSION")
-load("//release:published.bzl", "IMAGES")
+load("//release:published.bzl", "IMAGES", "SINGLE_IMAGES")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
 
 # Everything that is published, the documents and, with mlc-llm's sources, models and their image.
-_ARTIFACTS = ["//release:dist"] + IMAGES.values() + ["//release:{}.report.html".format(image) for image in IMAGES] + ([
+_ARTIFACTS = ["//release:dist"] + IMAGES.values() + ["//release:{}.report.html".format(image) for names in SINGLE_IMAGES.values() for image in names] + ([
     "//models/tiny",
     "//models/tiny:tiny_image",
 ] if AVAILABLE else []) + ([

@@ -19,7 +19,8 @@ from fetch import archives, strict_json
 from fetch.locks import Input
 from release import builder
 from release.private import provenance, publish
-from release.private.expected import DOCUMENTS, OTHER_FILES, WHOLE, Expected
+from release.private.expected import DOCUMENTS, OTHER_FILES, WHOLE, Expected, attached
+from wheels.finished import processor_of
 
 # PyPA, Binary distribution format.
 _WHEEL = re.compile(r"([a-z0-9_]+)-([a-z0-9_.+!]+)-([a-z0-9_.]+-[a-z0-9_.]+-[a-z0-9_.]+)\.whl")
@@ -37,23 +38,26 @@ class Refused(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Wheel:
-    """A wheel of the release; `python` is the tags of its Python and ABI."""
+    """A wheel of the release; `tags` are those of its Python, ABI and platform."""
 
     file: str
     distribution: str
-    python: str
+    tags: str
     version: str
     sha256: str
 
 
 def check(
-    dist: publish.Distribution, images: Mapping[str, str], expected: Expected, identity: Callable[[], str]
+    dist: publish.Distribution,
+    images: Mapping[str, Mapping[str, str]],
+    expected: Expected,
+    identity: Callable[[], str],
 ) -> None:
     """Compares every file that names what it is about.
 
     Args:
         dist: the release; its files are those of its sums.
-        images: name → digest.
+        images: name of a layout → its digests, as `oci.layout.named_digests` has them.
         expected: what this checkout releases.
         identity: the workflow that this job can show to be running, asked for only if a provenance names one.
 
@@ -68,7 +72,11 @@ def check(
             f"expected the images and wheels of release/published.bzl, {', '.join(sorted(parts))}, found"
             f" {', '.join(sorted(found)) or 'none'}"
         )
-    named = {f"{name}.{suffix}" for name in (WHOLE, *images) for suffix in DOCUMENTS.values()}
+    for name, digests in images.items():
+        if (single := frozenset(digests.keys() - {name}) or {name}) != expected.images[name]:
+            raise Refused(f"{name}: expected {_listed(expected.images[name])}, found {_listed(single)}")
+    named = {f"{WHOLE}.{suffix}" for suffix in DOCUMENTS.values()}
+    named |= {file for name in images for _, _, file in attached(name, expected.images[name])}
     files = {*named, *OTHER_FILES, *(wheel.file for wheel in wheels), publish.SUMS}
     if dist.sums.keys() != files:
         differing = sorted(dist.sums.keys() ^ files)
@@ -82,21 +90,27 @@ def check(
         publish.FACTS,
     )
     _check_inputs(dist, expected)
-    _check_audit(dist, images, expected)
+    single_images = {
+        image: digests[image] for name, digests in images.items() for image in sorted(expected.images[name])
+    }
+    _check_audit(dist, single_images, expected)
     options = ["--config=cuda"] if cuda else []
     by_file = {wheel.file: wheel.sha256 for wheel in wheels}
     locked = {
-        (each.name, each.version, frozenset(each.sha256)) for each in (*expected.locked, *expected.bazel_packages)
+        (each.package, each.version, frozenset(each.sha256)) for each in (*expected.locked, *expected.bazel_packages)
     }
     of_wheels = {(wheel.distribution, wheel.version, frozenset([wheel.sha256])) for wheel in wheels}
     of_images = {
-        name: (name, expected.version, frozenset([digest.removeprefix("sha256:")])) for name, digest in images.items()
+        name: (name, expected.version, frozenset([digest.removeprefix("sha256:")]))
+        for name, digest in single_images.items()
     }
     release = (WHOLE, expected.version, frozenset[str]())
-    _check_provenance(dist, WHOLE, {**by_file, **images}, options, expected, identity)
+    digests_of_all = {each: digest for digests in images.values() for each, digest in digests.items()}
+    _check_provenance(dist, WHOLE, {**by_file, **digests_of_all}, options, expected, identity)
     _check_bills(dist, WHOLE, release, {*of_wheels, *of_images.values()}, locked)
-    for name, digest in images.items():
-        _check_provenance(dist, name, {name: digest}, options, expected, identity)
+    for name, digests in images.items():
+        _check_provenance(dist, name, digests, options, expected, identity)
+    for name in single_images:
         _check_bills(dist, name, of_images[name], set(), locked | of_wheels)
 
 
@@ -126,7 +140,7 @@ def _shown(value: Any) -> str:
 def _wheels(dist: publish.Distribution, expected: Expected) -> list[Wheel]:
     """The wheels of the release, each compared with its name, and its pins with the other wheels."""
     wheels: dict[tuple[str, str], Wheel] = {}
-    versions: dict[str, str] = {}
+    versions: dict[tuple[str, str], str] = {}
     required = []
     for file, sha256 in sorted(dist.sums.items()):
         if not file.endswith(".whl"):
@@ -139,36 +153,41 @@ def _wheels(dist: publish.Distribution, expected: Expected) -> list[Wheel]:
             raise Refused(
                 f"{file}: expected version {expected.wheels[distribution]}.b… of this checkout, found {match[2]}"
             )
-        python = match[3].rpartition("-")[0]
-        if python not in expected.pythons[distribution]:
+        tags = match[3]
+        if tags not in expected.tags[distribution]:
             raise Refused(
-                f"{file}: expected a wheel of {distribution} for {_listed(expected.pythons[distribution])}, found one"
-                f" for {python}"
+                f"{file}: expected a wheel of {distribution} for {_listed(expected.tags[distribution])}, found one"
+                f" for {tags}"
             )
-        if other := wheels.get((distribution, python)):
-            raise Refused(f"{file}: expected one wheel of {distribution} for {python}, found {other.file}, too")
-        if (version := versions.setdefault(distribution, match[2])) != match[2]:
+        if other := wheels.get((distribution, tags)):
+            raise Refused(f"{file}: expected one wheel of {distribution} for {tags}, found {other.file}, too")
+        # Processors have builds of their own.
+        processor = processor_of(tags)
+        if (version := versions.setdefault((distribution, processor), match[2])) != match[2]:
             raise Refused(
                 f"{file}: expected version {version}, as another wheel of {distribution} has, found {match[2]}"
             )
-        wheels[distribution, python] = Wheel(file, distribution, python, match[2], sha256)
-        headers = _metadata(dist.folder / file, f"{match[1]}-{match[2]}.dist-info")
+        wheels[distribution, tags] = Wheel(file, distribution, tags, match[2], sha256)
+        headers, wheel = _metadata(dist.folder / file, f"{match[1]}-{match[2]}.dist-info")
+        # pip reads the name, and installers may read this.
+        if (said := [str(each) for each in wheel.get_all("Tag", [])]) != [tags]:
+            raise Refused(f"{file}: WHEEL: expected Tag: {tags}, found {_shown(said)}")
         for field, value in (("Name", distribution), ("Version", match[2])):
             said = [str(each) for each in headers.get_all(field, [])]
             if said != [value]:
                 raise Refused(f"{file}: METADATA: expected {field}: {value}, found {_shown(said)}")
-        required += [(file, str(each)) for each in headers.get_all("Requires-Dist", [])]
-    for file, requirement in required:
+        required += [(file, processor, str(each)) for each in headers.get_all("Requires-Dist", [])]
+    for file, processor, requirement in required:
         words = _REQUIREMENT.fullmatch(requirement)
         pinned = re.sub(r"[-_.]+", "-", words[1]).lower() if words else ""
         if (
             words
             and pinned in expected.wheels
-            and words[2] != (pin := f"=={versions.get(pinned, 'a wheel of this release')}")
+            and words[2] != (pin := f"=={versions.get((pinned, processor), 'a wheel of this release')}")
         ):
             raise Refused(f"{file}: METADATA: expected it to require {pinned}{pin}, found {_shown(requirement)}")
-    for distribution in versions:
-        if missing := expected.pythons[distribution] - {python for of, python in wheels if of == distribution}:
+    for distribution in {wheel.distribution for wheel in wheels.values()}:
+        if missing := expected.tags[distribution] - {tags for of, tags in wheels if of == distribution}:
             raise Refused(f"expected a wheel of {distribution} for {_listed(missing)}, found none")
     return list(wheels.values())
 
@@ -177,10 +196,11 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))
 
 
-def _metadata(path: pathlib.Path, folder: str) -> email.message.Message:
-    """The METADATA of a wheel that has one folder .dist-info, and no file twice."""
+def _metadata(path: pathlib.Path, folder: str) -> list[email.message.Message]:
+    """METADATA and WHEEL of a wheel that has one folder .dist-info, and no file twice."""
     names: set[str] = set()
-    content = None
+    found: dict[str, bytes] = {}
+    wanted = [f"{folder}/METADATA", f"{folder}/WHEEL"]
     for info, file in archives.zip_entries(path):
         if info.filename in names:
             raise Refused(f"{path.name}: expected each file once, found {info.filename!r:.200} twice")
@@ -188,14 +208,16 @@ def _metadata(path: pathlib.Path, folder: str) -> email.message.Message:
         first = info.filename.partition("/")[0]
         if first.endswith(".dist-info") and first != folder:
             raise Refused(f"{path.name}: expected the folder {folder}, found {first!r:.200}")
-        if info.filename == f"{folder}/METADATA":
-            content = file.read(_MOST_METADATA + 1)
-    if content is None or len(content) > _MOST_METADATA:
-        raise Refused(
-            f"{path.name}: expected {folder}/METADATA of at most {_MOST_METADATA} bytes, found"
-            f" {'none' if content is None else 'more'}"
-        )
-    return email.parser.BytesParser(policy=email.policy.compat32).parsebytes(content, headersonly=True)
+        if info.filename in wanted:
+            found[info.filename] = file.read(_MOST_METADATA + 1)
+    for name in wanted:
+        if len(found.get(name, b"-" * (_MOST_METADATA + 1))) > _MOST_METADATA:
+            raise Refused(
+                f"{path.name}: expected {name} of at most {_MOST_METADATA} bytes, found"
+                f" {'more' if name in found else 'none'}"
+            )
+    parser = email.parser.BytesParser(policy=email.policy.compat32)
+    return [parser.parsebytes(found[name], headersonly=True) for name in wanted]
 
 
 # Provenance ------------------------------------------------------------------------------------------------------

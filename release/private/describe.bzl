@@ -23,7 +23,7 @@ def _made_of_arguments(wheels):
 def _sources(images, wheels):
     return _LOCKS + images.values() + wheels
 
-def _bill_and_provenance(name, images, wheels, only = []):
+def _bills(name, images, wheels, only = []):
     document(
         name = name + "_sbom",
         srcs = _sources(images, wheels) + _made_of(wheels),
@@ -34,23 +34,25 @@ def _bill_and_provenance(name, images, wheels, only = []):
         arguments = _LOCK_ARGUMENTS + ["--version " + VERSION] + _products(images, wheels) + _made_of_arguments(wheels) + only,
         tool = "//release/private:sbom",
     )
-    subjects = (images, [] if only else wheels)
+
+def _provenance(name, images, wheels):
     document(
         name = name + "_provenance",
-        srcs = _sources(*subjects),
+        srcs = _sources(images, wheels),
         outs = {"--output": name + ".provenance.json"},
         arguments = _LOCK_ARGUMENTS + [
             "--version " + VERSION,
-        ] + ["--option=" + option for option in _OPTIONS] + _products(*subjects),
+        ] + ["--option=" + option for option in _OPTIONS] + _products(images, wheels),
         stamped = True,
         tool = "//release/private:provenance",
     )
 
-def describe_release(name, images, wheels, gate, previous):
+def describe_release(name, images, single_images, wheels, gate, previous):
     """The documents of a release, as files:
 
-    * `<name>.spdx.json`, `<name>.cdx.json`, `<name>.provenance.json` of the whole build, and the same for each image;
-    * `<image>.report.html`, the page that //images:report writes, for each image;
+    * `<name>.spdx.json`, `<name>.cdx.json`, `<name>.provenance.json` of the whole build;
+    * `<image>.provenance.json` for each layout;
+    * `<image>.spdx.json`, `<image>.cdx.json`, and `<image>.report.html`, the page that //images:report writes, for each image in the layouts;
     * `inputs.json`, the inputs;
     * `licenses.html`, the licences of everything that ships, with the texts;
     * `vulnerabilities.json`, the known vulnerabilities of each image;
@@ -59,20 +61,25 @@ def describe_release(name, images, wheels, gate, previous):
     Args:
         name: name of the whole build's documents.
         images: names → labels of OCI layouts.
+        single_images: name of each layout → names and labels of the images in it.
         wheels: finished wheels (`wheel` of //wheels:defs.bzl).
         gate: the test_gate that covers both.
         previous: the previous release's inputs.json.
     """
-    _bill_and_provenance(name, images, wheels)
-    for image, label in images.items():
-        _bill_and_provenance(image, {image: label}, wheels, only = ["--only-image " + image])
-        document(
-            name = image + "_report",
-            srcs = [label],
-            outs = {"--output": image + ".report.html"},
-            arguments = ["--layout {}=$(execpath {})".format(image, label)],
-            tool = "//oci/report:report",
-        )
+    _bills(name, images, wheels)
+    _provenance(name, images, wheels)
+    for layout, label in images.items():
+        _provenance(layout, {layout: label}, [])
+        for image in single_images[layout]:
+            _bills(image, {layout: label}, wheels, only = ["--only-image " + image])
+            document(
+                name = image + "_report",
+                srcs = [label],
+                outs = {"--output": image + ".report.html"},
+                arguments = ["--layout {}=$(execpath {})".format(layout, label), "--image " + image],
+                tool = "//oci/report:report",
+            )
+    described = [image for names in single_images.values() for image in names]
     document(
         name = "licenses",
         srcs = _sources(images, wheels) + _made_of(wheels),
@@ -85,12 +92,12 @@ def describe_release(name, images, wheels, gate, previous):
         srcs = _LOCKS + [
             "//locks:audit.json",
             "//locks:vulnerabilities.lock.json",
-        ] + [":{}.cdx.json".format(image) for image in images],
+        ] + [":{}.cdx.json".format(image) for image in described],
         outs = {"--output": "vulnerabilities.json"},
         arguments = _LOCK_ARGUMENTS + [
             "--record $(execpath //locks:vulnerabilities.lock.json)",
             "--allowed $(execpath //locks:audit.json)",
-        ] + ["--bill {}=$(execpath :{}.cdx.json)".format(image, image) for image in images],
+        ] + ["--bill {}=$(execpath :{}.cdx.json)".format(image, image) for image in described],
         tool = "//release/private:vulnerabilities",
     )
     document(

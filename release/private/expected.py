@@ -10,7 +10,7 @@ import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fetch import locks
@@ -20,11 +20,12 @@ from wheels.finished import DIGITS
 
 # The whole build, in names of documents.
 WHOLE = "mlc_bazel"
+_PROVENANCE = "application/vnd.in-toto+json"
 # Media type → suffix of a document that is attached to an image; the whole build has the same.
 DOCUMENTS = {
     "application/spdx+json": "spdx.json",
     "application/vnd.cyclonedx+json": "cdx.json",
-    "application/vnd.in-toto+json": "provenance.json",
+    _PROVENANCE: "provenance.json",
 }
 # What a release has besides wheels, documents and SHA256SUMS. //tests/release:claims compares it with //release:dist.
 OTHER_FILES = frozenset(
@@ -44,9 +45,9 @@ class Expected:
     Attributes:
         version: without "v".
         revision: the commit.
-        images: the names of all images.
+        images: the names of all layouts → those of the images in each: for one processor each, or its own.
         wheels: distribution → its version without the build id, for all wheels.
-        pythons: distribution → the tags of Python and ABI of its wheels (PyPA, Platform compatibility tags).
+        tags: distribution → the tags of its wheels (PyPA, Platform compatibility tags).
         cuda: the images and distributions among them that only --config=cuda builds.
         locked: what the locks pin, with licences.
         bazel: the version of Bazel that locks/bazel.lock.json pins.
@@ -56,9 +57,9 @@ class Expected:
 
     version: str
     revision: str
-    images: frozenset[str]
+    images: Mapping[str, frozenset[str]]
     wheels: Mapping[str, str]
-    pythons: Mapping[str, frozenset[str]]
+    tags: Mapping[str, frozenset[str]]
     cuda: frozenset[str]
     locked: list[Input]
     bazel: str
@@ -87,12 +88,17 @@ def read(workspace: pathlib.Path) -> Expected:
     version = versions["VERSION"]
     published = workspace / "release/published.bzl"
     images = published_images(published)
-    wheels, pythons, cuda = {}, {}, {name for name, needs_cuda in images.items() if needs_cuda}
+    wheels, tags, cuda = {}, {}, {name for name, needs_cuda in images.items() if needs_cuda}
     every_python = _pythons(workspace / "toolchains/python/defs.bzl")
     for package, needs_cuda in _parts(published, "_WHEELS").items():
-        distribution, of, per_python = _wheel(workspace / package.removeprefix("//") / "BUILD.bazel", versions)
+        distribution, of, per_python, platforms = _wheel(workspace, package, versions)
         wheels[distribution] = of
-        pythons[distribution] = every_python if per_python else frozenset(["py3-none"])
+        tags[distribution] = frozenset(
+            f"{python}-{platform}"
+            for python in (every_python if per_python else ["py3-none"])
+            # CUDA is for x86-64, which comes first.
+            for platform in (platforms[:1] if needs_cuda else platforms)
+        )
         cuda |= {distribution} if needs_cuda else set()
     in_folder = locks.in_folder(workspace / "locks")
     bazel, bazel_packages = locks.bazel(workspace / "locks" / locks.BAZEL_LOCK)
@@ -100,15 +106,32 @@ def read(workspace: pathlib.Path) -> Expected:
     return Expected(
         version,
         commit(workspace),
-        frozenset(images),
+        {name: _single_images(published, name) for name in images},
         wheels,
-        pythons,
+        tags,
         frozenset(cuda),
         locks.load(in_folder),
         bazel,
         bazel_packages,
         {key: audit[key] for key in ("date", "sources")},
     )
+
+
+def attached(layout: str, images: Iterable[str]) -> list[tuple[str, str, str]]:
+    """What is attached to a published layout: the name of the layout or of an image in it, media type, and file.
+
+    Bills of materials are about one image each. One provenance is about all, and attached to all.
+
+    Args:
+        layout: its name.
+        images: those of the images in it.
+    """
+    return [
+        (name, kind, f"{layout if kind == _PROVENANCE else name}.{suffix}")
+        for name in sorted({layout, *images})
+        for kind, suffix in DOCUMENTS.items()
+        if kind == _PROVENANCE or name in images
+    ]
 
 
 def commit(workspace: pathlib.Path) -> str:
@@ -146,17 +169,33 @@ def published_images(path: pathlib.Path) -> dict[str, bool]:
     return _parts(path, "_IMAGES") | models
 
 
+def _single_images(path: pathlib.Path, name: str) -> frozenset[str]:
+    """The names of the images in a layout that published.bzl publishes."""
+    images = _parts(path, "_IMAGES")
+    if name not in images:
+        return frozenset([name])
+    architectures = ast.literal_eval(_assigned(path, "_ARCHITECTURES"))
+    return frozenset(f"{name}_{each}" for each in (architectures[:1] if images[name] else architectures))
+
+
 def _parts(path: pathlib.Path, name: str) -> dict[str, bool]:
     """A dictionary of published.bzl: part → whether it needs CUDA."""
     return {part: _needs_cuda(value) for part, value in _dictionary(path, name).items()}
 
 
 def _dictionary(path: pathlib.Path, name: str) -> dict[str, ast.expr]:
+    match _assigned(path, name):
+        case ast.Dict(keys=keys, values=values):
+            return {ast.literal_eval(key): value for key, value in zip(keys, values) if key}
+    raise Unreadable(f"{path.name}: expected {name} = {{…}}, found another value")
+
+
+def _assigned(path: pathlib.Path, name: str) -> ast.expr:
     for statement in _statements(path):
         match statement:
-            case ast.Assign(targets=[ast.Name(id=found)], value=ast.Dict(keys=keys, values=values)) if found == name:
-                return {ast.literal_eval(key): value for key, value in zip(keys, values) if key}
-    raise Unreadable(f"{path.name}: expected {name} = {{…}}, found none")
+            case ast.Assign(targets=[ast.Name(id=found)], value=value) if found == name:
+                return value
+    raise Unreadable(f"{path.name}: expected {name} = …, found none")
 
 
 def _needs_cuda(needs: ast.expr) -> bool:
@@ -168,16 +207,23 @@ def _pythons(path: pathlib.Path) -> frozenset[str]:
     return frozenset(f"{abi.removesuffix('t')}-{abi}" for abi in _dictionary(path, "PYTHONS"))
 
 
-def _wheel(path: pathlib.Path, versions: Mapping[str, str]) -> tuple[str, str, bool]:
-    """What a package's `wheel` (wheels/private/wheel.bzl) has: the distribution, the version without the build id, and
-    whether there is one for each CPython.
+def _wheel(workspace: pathlib.Path, package: str, versions: Mapping[str, str]) -> tuple[str, str, bool, list[str]]:
+    """What a package's `wheel` (wheels/private/wheel.bzl) has: the distribution, the version without the build id,
+    whether there is one for each CPython, and the tags of the platforms that it is for.
     """
+    path = workspace / package.removeprefix("//") / "BUILD.bazel"
     for statement in _statements(path):
         match statement:
             case ast.Expr(value=ast.Call(func=ast.Name(id="wheel"), keywords=keywords)):
                 words = {each.arg: each.value for each in keywords}
+                platform = words.get("platform", ast.Name(""))
+                if isinstance(platform, ast.Name) and platform.id == "PLATFORM":
+                    platform = _assigned(workspace / "wheels/defs.bzl", "PLATFORM")
+                # by_cpu(…, …)
+                platforms = [ast.literal_eval(each) for each in platform.args] if isinstance(platform, ast.Call) else []
                 match words.get("distribution"), words.get("version"), words.get("variant", ast.Constant("")):
                     case ast.Constant(str(distribution)), ast.Name(id=of), ast.Constant(str(variant)) if of in versions:
                         variant = f".{variant}" if variant else ""
-                        return distribution, f"{versions[of]}+mlc{versions['VERSION']}{variant}", "pythons" in words
+                        version = f"{versions[of]}+mlc{versions['VERSION']}{variant}"
+                        return distribution, version, "pythons" in words, platforms
     raise Unreadable(f"{path}: expected wheel(distribution = …, version = a name of version.bzl), found none")

@@ -2,6 +2,9 @@
 
 load(":policy.bzl", "execution_requirements", "missing_parts")
 
+# The tag of a test that takes every image, so that it says nothing of one in particular.
+_EVERY_IMAGE = "every-image"
+
 GatingTestsInfo = provider(
     doc = "Tests that gate a publication.",
     fields = {"tests": "depset of structs, one for each test: see `_describe`."},
@@ -99,29 +102,37 @@ def _run(ctx, test):
 
 def _test_gate_impl(ctx):
     if ctx.attr.stamped:
-        missing = missing_parts(ctx.attr.required, [artifact.label.package for artifact in ctx.attr.artifacts])
+        missing = missing_parts(ctx.attr.required, [artifact.label.package for artifact in ctx.attr.images.keys() + ctx.attr.wheels])
         if missing:
             fail("{}: {}".format(ctx.label, missing))
 
     # Sorted by label: the stamp must not depend on the order in which packages refer to each other.
     tests = sorted(_collect(ctx).to_list(), key = lambda test: str(test.label))
-    tested = {}
+    tested, own = {}, {}
     for test in tests:
         for file in test.runfiles.to_list():
             tested[file] = True
-    artifacts = [file for artifact in ctx.attr.artifacts for file in artifact[DefaultInfo].files.to_list()]
+            if _EVERY_IMAGE not in test.tags:
+                own[file] = True
+    images = [(name, file) for target, name in ctx.attr.images.items() for file in target[DefaultInfo].files.to_list()]
+    artifacts = [file for _, file in images] + ctx.files.wheels
     for file in artifacts:
         if file not in tested:
             fail("{}: no gating test has {} as data, so it would be published untested; add such a test, with gate = True".format(
                 ctx.label,
                 file.short_path,
             ))
+    for file in ctx.files.single_images:
+        if file not in own:
+            fail("{}: no gating test of its own has {} as data; add such a test, with gate = True".format(ctx.label, file.short_path))
     results = [_run(ctx, test) for test in tests]
     stamp = ctx.actions.declare_file(ctx.label.name + ".json")
     arguments = ctx.actions.args()
     arguments.add("--output", stamp)
     arguments.add_all(results, before_each = "--result")
-    arguments.add_all(artifacts, expand_directories = False)
+    for name, file in images:
+        arguments.add("--image", "{}={}".format(name, file.path))
+    arguments.add_all(ctx.files.wheels, before_each = "--wheel", expand_directories = False)
     ctx.actions.run(
         executable = ctx.executable._write_stamp,
         arguments = [arguments],
@@ -137,20 +148,24 @@ _test_gate = rule(
     implementation = _test_gate_impl,
     doc = "Runs tests as build actions; use the macro `test_gate`.",
     attrs = {
-        "artifacts": attr.label_list(
-            mandatory = True,
+        "images": attr.label_keyed_string_dict(
             allow_files = True,
-            doc = "Wheels and OCI layouts. The runfiles of at least one test must contain the very same file.",
+            doc = "OCI layouts, and what each is published as. The runfiles of at least one test must contain the very same file.",
+        ),
+        "single_images": attr.label_list(
+            allow_files = True,
+            doc = "The images in the layouts. The runfiles of at least one test that is not tagged " + _EVERY_IMAGE + " must contain the very same file.",
         ),
         "required": attr.string_list(doc = "Packages of the artifacts that a stamped build must have."),
         "stamped": attr.bool(doc = "Whether this is a release (--config=release)."),
         "tests": _TESTS,
+        "wheels": attr.label_list(allow_files = True, doc = "Wheels. The same goes for them."),
         "_run_test": attr.label(default = "//release/private:run_test", executable = True, cfg = "exec"),
         "_write_stamp": attr.label(default = "//release/private:write_stamp", executable = True, cfg = "exec"),
     },
 )
 
-def test_gate(name, artifacts, tests, required = [], **kwargs):
+def test_gate(name, images, wheels, tests, required = [], single_images = [], **kwargs):
     """Runs tests as build actions on what is to be published, and records the digests that they passed on.
 
     While one of the tests fails, nothing that depends on the gate can be built or run. No flag skips it: the tests are not Bazel's to leave
@@ -161,26 +176,31 @@ def test_gate(name, artifacts, tests, required = [], **kwargs):
 
         test_gate(
             name = "gate",
-            artifacts = ["//wheels/tvm", "//images:tvm_runtime"],
+            images = {"tvm_runtime": "//images/tvm_runtime:index"},
             required = ["wheels/tvm", "images/tvm_runtime"],
             tests = ["//tests:gate"],
+            wheels = ["//wheels/tvm"],
         )
 
     Args:
         name: the target.
-        artifacts: wheels and OCI layouts. Each must be among the runfiles of one of the tests, as the very same file.
+        images: what it is published as → an OCI layout. Each must be among the runfiles of one of the tests, as the very same file.
+        wheels: the same goes for them.
         tests: `py_test` targets that report how many test cases ran, and `gating_tests`.
         required: packages of the artifacts that a release must have; it fails without them.
+        single_images: the images that the layouts consist of. Each must have a test that does not just take every image (tag "every-image").
         **kwargs: common attributes.
     """
     _test_gate(
         name = name,
-        artifacts = artifacts,
+        images = {label: published_as for published_as, label in images.items()},
         required = required,
+        single_images = single_images,
         stamped = select({
             "//oci:stamped": True,
             "//conditions:default": False,
         }),
         tests = tests,
+        wheels = wheels,
         **kwargs
     )

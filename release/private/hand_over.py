@@ -46,7 +46,7 @@ def write(options: argparse.Namespace, archive: pathlib.Path) -> None:
             )
     facts = {
         "version": options.version,
-        "images": {name: stamp.check(tested, layout) for name, layout in options.layout},
+        "images": {name: stamp.check(tested, layout, name) for name, layout in options.layout},
         "documents": [[image, kind, path.name] for image, kind, path in documents],
     }
     with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT, dereference=True) as tar:

@@ -25,7 +25,7 @@ from packaging.utils import canonicalize_name
 from fetch import locks as inputs
 from fetch.arguments import named_path
 from fetch.locks import Input, Made
-from oci.layout import Image
+from oci.layout import Image, named_images
 from oci.report import pages
 from release.private import sbom, stamp
 from release.private.sbom import Wheel
@@ -177,14 +177,14 @@ def _rows_of_wheel(wheel: Wheel, place: str, texts: Texts, locked: list[Input]) 
     named = set()
     for each in sources:
         if (each.ecosystem, each.name) in wheel.made.of_the_project:
-            rows.append(Row(each.name, each.version, each.license, place, own, f"source of {wheel.name}"))
+            rows.append(Row(each.package, each.version, each.license, place, own, f"source of {wheel.name}"))
             continue
-        wanted = f"{each.name}-{each.version}" if each.ecosystem == inputs.CRATE else each.name
+        wanted = f"{each.name}-{each.version}" if each.ecosystem == inputs.CRATE else each.package
         parts = [part for part in linked if part == wanted or part.endswith(f"({wanted})")]
         named.update(parts)
         found = tuple(Text(text) for part in parts for text in linked[part])
         note = NOT_COMPILED.get(each.name, "") if each.ecosystem == inputs.CRATE else ""
-        rows.append(Row(each.name, each.version, each.license, place, found, note or f"linked into {wheel.name}"))
+        rows.append(Row(each.package, each.version, each.license, place, found, note or f"linked into {wheel.name}"))
     for part in sorted(linked.keys() - named):
         rows.append(Row(part, "", "", place, tuple(map(Text, linked[part])), f"linked into {wheel.name}"))
     return rows
@@ -204,12 +204,12 @@ def rows_of_image(name: str, image: Image, locked: list[Input], wheels: Iterable
             rows += _rows_of_wheel(each, place, texts, locked)
         elif each.ecosystem == inputs.DEBIAN:
             found = [texts.debian[each.package]] if each.package in texts.debian else []
-            rows.append(Row(each.name, each.version, each.license, place, tuple(map(Text, found))))
+            rows.append(Row(each.package, each.version, each.license, place, tuple(map(Text, found))))
         else:
-            found, note = texts.of_distribution(each.name), ""
-            if not found and each.name in WITHOUT_TEXT and each.license in texts.common:
+            found, note = texts.of_distribution(each.package), ""
+            if not found and each.package in WITHOUT_TEXT and each.license in texts.common:
                 found, note = [texts.common[each.license]], "contains no text: the licence's own"
-            rows.append(Row(each.name, each.version, each.license, place, tuple(map(Text, found)), note))
+            rows.append(Row(each.package, each.version, each.license, place, tuple(map(Text, found)), note))
     return rows + _rows_of_models(place, image)
 
 
@@ -226,16 +226,16 @@ def _rows_of_models(place: str, image: Image) -> list[Row]:
     return [Row(name, "", stated, place, tuple(texts), "a model") for name, texts in sorted(models.items())]
 
 
-def rows_of_wheel(path: Path, locked: list[Input], made: Mapping[tuple[str, str], Made]) -> list[Row]:
+def rows_of_wheel(path: Path, locked: list[Input], made: Mapping[tuple[str, str, str], Made]) -> list[Row]:
     """A row for each component of a wheel of this build, with the wheel's texts.
 
     Args:
         path: the wheel, or a folder with nothing else in it.
         locked: all inputs.
-        made: distribution and ABI → inputs of that wheel.
+        made: distribution, ABI and architecture → inputs of that wheel.
     """
     wheel = Wheel.read(path, made)
-    place = " ".join(filter(None, ("wheel", wheel.name, wheel.made.abi)))
+    place = " ".join(filter(None, ("wheel", wheel.name, wheel.made.abi, *wheel.variant)))
     return _rows_of_wheel(wheel, place, Texts.of_wheel(stamp.artifact_file(path)), locked)
 
 
@@ -293,7 +293,9 @@ def main() -> int:
     try:
         locked, made = inputs.load_available(arguments), inputs.made_of(arguments)
         wheels = [Wheel.read(path, made) for path in arguments.wheel]
-        images: Mapping[str, Image] = {name: Image(layout) for name, layout in arguments.image}
+        images: Mapping[str, Image] = {
+            name: image for of, layout in arguments.image for name, image in named_images(of, layout).items()
+        }
         rows = [row for name, image in images.items() for row in rows_of_image(name, image, locked, wheels)]
         rows += [row for path in arguments.wheel for row in rows_of_wheel(path, locked, made)]
         check(rows)

@@ -15,6 +15,7 @@ import sys
 
 from fetch import arguments, errors
 from oci import container_tool
+from oci import layout as oci_layout
 from release.private import stamp
 
 
@@ -33,7 +34,9 @@ def main() -> int:
     if name not in layouts:
         parser.error(f"--image: expected {' or '.join(layouts)}, found {name!r}")
     try:
-        digest = stamp.check(json.loads(options.gate.read_text()), layouts[name])
+        stamp.check(json.loads(options.gate.read_text()), layouts[name], name)
+        # Of an index, the loader has the first image, that for x86-64.
+        digest = next(iter(oci_layout.images(layouts[name]).values())).digest
         tool, _ = container_tool.find(options.tool)
     except (stamp.Untested, container_tool.NoTool) as error:
         errors.tell("load", error)

@@ -26,6 +26,7 @@ from oci import image_facts, status
 from oci.image_facts import ImageFacts, LayerContent
 from oci.report import pages
 from release.private import publish, stamp
+from wheels.finished import processor_of
 
 ECOSYSTEMS = {
     DEBIAN: "Debian packages",
@@ -34,6 +35,9 @@ ECOSYSTEMS = {
     CRATE: "Rust crates",
     MODEL: "Models",
 }
+
+# Debian's name → ours.
+_PROCESSORS = {"amd64": "x86-64", "arm64": "arm64"}
 
 _HTML = pathlib.Path(__file__).with_name("page.html.jinja")
 _NOTES = pathlib.Path(__file__).with_name("notes.md.jinja")
@@ -60,6 +64,11 @@ class Wheel:
         """The version of the one CPython that it is for, such as "3.12"; empty if it is for all."""
         tag = re.search(r"-cp3(\d+)-", self.name)
         return f"3.{tag[1]}" if tag else ""
+
+    @property
+    def processor(self) -> str:
+        """What it is for, as Debian calls it."""
+        return processor_of(self.name.removesuffix(".whl"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,19 +171,37 @@ def release_facts(
         stamp.Untested: a wheel or image is not the one that the gate's tests passed on.
         image_facts.ImageError: an image cannot be read.
     """
-    digests = {path: stamp.check(gate, path) for path in [*wheels, *(layout for _, layout in layouts)]}
+    digests = {path: stamp.check(gate, path) for path in wheels}
+    published = {name: stamp.check(gate, layout, name) for name, layout in layouts}
     known: dict[str, LayerContent] = {}
-    images: list[ImageFacts] = [image_facts.read(name, layout, known) for name, layout in layouts]
+    images: list[ImageFacts] = [
+        image_facts.read(name, image, known)
+        for of, layout in layouts
+        for name, image in image_facts.named(of, layout).items()
+    ]
+    first: dict[str, ImageFacts] = {}
+    for image in images:
+        first.setdefault(image.platform, image)
     differing = changes(previous[1], inputs)
     shown = [Wheel(path.name, path.stat().st_size, digests[path].removeprefix("sha256:")) for path in wheels]
     return {
         "version": version,
         "revision": commit,
         "wheels": sorted(shown, key=lambda one: one.name),
+        "to_install": {
+            title: names
+            for processor, title in _PROCESSORS.items()
+            if (names := sorted(one.name for one in shown if not one.python and one.processor == processor))
+        },
         "pythons": pythons(shown),
+        "published": published,
         "images": images,
-        # What a machine with the first image pulls to get another one.
-        "pulls": {image.name: image_facts.compare(images[0], image).pull for image in images[1:]},
+        # What a machine with the first image of its platform pulls to get another one: the first one's name, and bytes.
+        "pulls": {
+            image.name: (first[image.platform].name, image_facts.compare(first[image.platform], image).pull)
+            for image in images
+            if image is not first[image.platform]
+        },
         "tests": gate["tests"],
         "vulnerabilities": vulnerabilities,
         "inputs": inputs,

@@ -3,7 +3,8 @@
     python3 -m release.private.provenance --locks FILE... --version VERSION --status stable-status.txt \\
         --wheel FILE... --image NAME=LAYOUT... --output provenance.json
 
-One statement covers all wheels and images that it is given: run it for the whole release, or for one image. A statement
+One statement covers all wheels and images that it is given, of an index also each of its images: run it for the whole
+release, or for one layout. A statement
 proves nothing by itself: it is only as good as its signature. It names what the workspace status could show
 (release/builder.py): the workflow that GitHub's token names, and the Bazel server that ran; else "unverified".
 """
@@ -21,6 +22,7 @@ from typing import Any
 from fetch import locks as inputs
 from fetch.arguments import named_path
 from fetch.locks import Input
+from oci import layout as oci_layout
 from oci import status
 from oci.status import UNSTAMPED
 from release.private import stamp
@@ -58,7 +60,7 @@ def statement(
     """The statement (in-toto Statement v1, SLSA Provenance v1).
 
     Args:
-        subjects: a wheel's file name or an image's name → "sha256:" and 64 hex digits.
+        subjects: a wheel's file name, or the name of a layout or of an image in it → "sha256:" and 64 hex digits.
         locked: all external inputs of the build.
         targets: the targets that were built.
         options: the options that, besides the repository's content, decided what was built.
@@ -133,7 +135,9 @@ def main() -> int:
         builder = status.value(arguments.status, status.BUILDER)
         is_locked = status.value(arguments.status, status.BAZEL_LOCKED) == "yes"
         subjects = {path.name: stamp.sha256(path) for path in map(stamp.artifact_file, arguments.wheel)}
-        subjects |= {name: stamp.image_digest(layout) for name, layout in arguments.image}
+        for name, layout in arguments.image:
+            stamp.image_digest(layout)
+            subjects |= oci_layout.named_digests(name, layout)
         content = statement(
             subjects,
             locked,

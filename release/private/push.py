@@ -1,5 +1,5 @@
-"""Pushes images that passed the tests to a registry: the image by digest, then its bills of materials, provenance and
-signatures, and the tags last.
+"""Pushes images that passed the tests to a registry: by digest and for all processors, then bills of materials,
+provenance and signatures, and the tags last.
 
     tools/bazel run //images:push -- --repository HOST/NAME --tag TAG --key cosign.key
 
@@ -109,17 +109,24 @@ class Image:
 
     Args:
         name: as in //images.
-        layout: folder of its OCI layout.
-        documents: pairs of media type and file to attach.
+        layout: folder of its OCI layout: one image, or an index of one for each processor.
+        documents: what to attach to what: (name of the layout or of an image in it, media type) → file.
     """
 
     name: str
     layout: pathlib.Path
-    documents: list[tuple[str, pathlib.Path]]
+    documents: dict[tuple[str, str], pathlib.Path]
 
-    def labels(self) -> dict[str, str]:
-        """See `oci.layout.Image.labels`."""
-        return oci_layout.Image(self.layout).labels
+    def labels(self) -> list[dict[str, str]]:
+        """See `oci.layout.Image.labels`: those of each image."""
+        return [image.labels for image in oci_layout.images(self.layout).values()]
+
+    def parts(self) -> list[tuple[str, list[tuple[str, pathlib.Path]]]]:
+        """What is signed and has attachments, an index before its images: digest, and pairs of media type and file."""
+        return [
+            (digest, [(kind, path) for (of, kind), path in self.documents.items() if of == name])
+            for name, digest in oci_layout.named_digests(self.name, self.layout).items()
+        ]
 
     def blob_sizes(self) -> dict[str, int]:
         """Sizes of manifest, configuration and layers in bytes, by the first twelve digits of the digest, like oras."""
@@ -208,7 +215,7 @@ class Registry:
         text = self.oras(what, *command, **options)
         try:
             return read(strict_json.parse(text))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise PushError(
                 f"{self.repository}: {what}: expected JSON as oras writes it, found {error!r:.200}"
             ) from None
@@ -298,8 +305,16 @@ class Registry:
         )
 
     def version(self, digest: str) -> str:
-        """The version that an image or artifact in the registry is labelled with, or ""."""
+        """The version that an image or artifact in the registry is labelled with, or ""; of an index, its first
+        image's.
+        """
         what, name = f"reading {digest}", f"{self.repository}@{digest}"
+        fetch = ("manifest", "fetch", name)
+        first = self.answer(
+            what, lambda found: _digest(found["manifests"][0]) if "manifests" in found else "", *fetch, words=2
+        )
+        if first:
+            name = f"{self.repository}@{first}"
         labels = self.answer(what, oci_layout.artifact_labels, "manifest", "fetch", name, words=2)
         if labels is None:
             labels = self.answer(
@@ -347,9 +362,9 @@ class Registry:
             _HALF_WRITTEN,
         )
 
-    def attach(self, image: Image, digest: str) -> list[str]:
-        """Attaches the image's documents as referrers (OCI distribution specification 1.1); returns their digests."""
-        attached = {media_type: self._attach(digest, media_type, path, 1) for media_type, path in image.documents}
+    def attach(self, documents: list[tuple[str, pathlib.Path]], digest: str) -> list[str]:
+        """Attaches documents to a manifest as referrers (OCI distribution specification 1.1); returns their digests."""
+        attached = {media_type: self._attach(digest, media_type, path, 1) for media_type, path in documents}
         # Registries without the referrers API keep the list in a tag's manifest, which concurrent pushes overwrite.
         for attempt in range(2, _ATTEMPTS + 2):
             known = self.answer(
@@ -357,7 +372,7 @@ class Registry:
                 lambda listed: {entry["digest"] for entry in listed.get("manifests") or []},
                 *("discover", "--format", "json", f"{self.repository}@{digest}"),
             )
-            missing = [(media_type, path) for media_type, path in image.documents if attached[media_type] not in known]
+            missing = [(media_type, path) for media_type, path in documents if attached[media_type] not in known]
             if not missing:
                 return list(attached.values())
             for media_type, path in missing:
@@ -491,10 +506,7 @@ def destinations(options: argparse.Namespace, open_files: contextlib.ExitStack) 
     """
     settings = json.loads(options.settings.read_text())
     repository = check_repository(settings["image_repository"] if options.repository is None else options.repository)
-    images = [
-        Image(name, layout, [(kind, path) for (of, kind), path in options.documents.items() if of == name])
-        for name, layout in options.images.items()
-    ]
+    images = [Image(name, layout, options.documents) for name, layout in options.images.items()]
     if options.image:
         images = [image for image in images if image.name == options.image]
     elif "{image}" not in repository:
@@ -519,15 +531,20 @@ def plan(options: argparse.Namespace, open_files: contextlib.ExitStack) -> list[
         stamp.Untested: an image is not what the tests passed on.
     """
     tested = json.loads(options.gate.read_text())
-    return [
-        (
-            image,
-            stamp.check(tested, image.layout),
-            registry,
-            check_tags(options.tag, options.version, image.name, image.labels()),
-        )
-        for image, registry in destinations(options, open_files)
-    ]
+    planned = []
+    for image, registry in destinations(options, open_files):
+        digest = stamp.check(tested, image.layout, image.name)
+        # Of an index, each image must be labelled with the version.
+        for labels in image.labels():
+            tags = check_tags(options.tag, options.version, image.name, labels)
+        planned.append((image, digest, registry, tags))
+    try:
+        known = {each for name, layout in options.images.items() for each in oci_layout.named_digests(name, layout)}
+    except oci_layout.LayoutError as error:
+        raise PushError(str(error)) from None
+    if unknown := sorted({of for of, _ in options.documents} - known):
+        raise PushError(f"{unknown[0]}: has documents, and is none of the images {', '.join(sorted(known))}")
+    return planned
 
 
 def check(options: argparse.Namespace, open_files: contextlib.ExitStack) -> None:
@@ -597,19 +614,20 @@ def push(options: argparse.Namespace, open_files: contextlib.ExitStack) -> None:
             say(f"push: {image.name} {digest} to {registry.repository}")
             registry.push(image, digest)
             registry.check_served(digest, digest)
-            say(f"push: attaching {', '.join(path.name for _, path in image.documents) or 'nothing'}")
-            attached = registry.attach(image, digest)
-            if key or options.keyless:
-                say(f"push: signing the image for {', '.join(tags)}, and what is attached: {len(attached)}")
-                place = {"repository": registry.repository}
-                for tag in tags:
-                    # A key that signs other builds too must not make them releases: those have the version only under
-                    # a tag that is checked to be a version's.
-                    released = version_tags.looks_like_version(tag)
-                    version = options.version if released else _UNRELEASED
-                    registry.sign(digest, key, place | {"tag": tag, "version": version})
-                for attachment in attached:
-                    registry.sign(attachment, key, place | {"image": digest})
+            for part, documents in image.parts():
+                say(f"push: {part}: attaching {', '.join(path.name for _, path in documents) or 'nothing'}")
+                attached = registry.attach(documents, part)
+                if key or options.keyless:
+                    say(f"push: signing it for {', '.join(tags)}, and what is attached: {len(attached)}")
+                    place = {"repository": registry.repository}
+                    for tag in tags:
+                        # A key that signs other builds too must not make them releases: those have the version only
+                        # under a tag that is checked to be a version's.
+                        released = version_tags.looks_like_version(tag)
+                        version = options.version if released else _UNRELEASED
+                        registry.sign(part, key, place | {"tag": tag, "version": version})
+                    for attachment in attached:
+                        registry.sign(attachment, key, place | {"image": part})
         for _, digest, registry, tags in planned:
             for tag in tags:
                 # Again: another push may have set it since. What remains open is the moment between the two requests.

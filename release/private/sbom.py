@@ -63,8 +63,9 @@ from fetch import locks as inputs
 from fetch.arguments import named_path
 from fetch.locks import Input, Made
 from oci.layer import SOURCE_DATE_EPOCH
-from oci.layout import Image
+from oci.layout import Image, named_images
 from release.private import stamp
+from wheels.finished import processor_of
 
 PROJECT = "mlc_bazel"
 RELEASE = "release"
@@ -167,20 +168,20 @@ class Wheel:
     made: Made
 
     @classmethod
-    def read(cls, path: Path, made: Mapping[tuple[str, str], Made]) -> Wheel:
+    def read(cls, path: Path, made: Mapping[tuple[str, str, str], Made]) -> Wheel:
         """Reads a wheel.
 
         Args:
             path: the file, or a folder with nothing else in it.
-            made: distribution and ABI → inputs of that wheel, as `locks.made_of` returns them.
+            made: distribution, ABI and architecture → inputs of that wheel, as `locks.made_of` returns them.
 
         Raises:
             SbomError: `made` lacks it.
         """
         path = stamp.artifact_file(path)
         name, version, _, tags = parse_wheel_filename(path.name)
-        (abi,) = {tag.abi for tag in tags}
-        found = made.get((name, "" if abi == "none" else abi))
+        [(abi, platform)] = {(tag.abi, tag.platform) for tag in tags}
+        found = made.get((name, "" if abi == "none" else abi, processor_of(platform)))
         if not found:
             known = ", ".join(" ".join(filter(None, each)) for each in sorted(made))
             raise SbomError(
@@ -192,7 +193,12 @@ class Wheel:
     @property
     def id(self) -> str:
         """Its identifier in bills."""
-        return _id("wheel", self.name, self.made.abi)
+        return _id("wheel", self.name, self.made.abi, *self.variant)
+
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """What tells it from the same wheel for amd64."""
+        return () if self.made.architecture == "amd64" else (self.made.architecture,)
 
 
 def _id(*parts: str) -> str:
@@ -236,18 +242,23 @@ def contents(name: str, image: Image, locked: Iterable[Input], wheels: Iterable[
     Raises:
         SbomError: the image holds a package that is in neither the locks nor the wheels.
     """
+    architecture = image.config.get("architecture", "amd64")
     known: dict[tuple[str, str, str], Input | Wheel] = {
         (each.ecosystem, each.name, each.version): each
         for each in locked
         if each.ecosystem == inputs.PYPI or any(use.startswith(_IMAGE_SETS) for use in each.uses)
     }
-    built = {(each.name, each.version, each.made.abi): each for each in wheels}
+    built = {
+        (each.name, each.version, each.made.abi): each for each in wheels if each.made.architecture == architecture
+    }
     found: dict[str, Input | Wheel] = {}
     for ecosystem, package, version, path in installed(image):
         python = _PYTHON.search(path)
         for abi in ["", f"cp{python[1]}{python[2]}"] if python else [""]:
             if wheel := built.get((package, version, abi)):
                 known[ecosystem, package, version] = wheel
+        if ecosystem == inputs.PYPI and (ecosystem, other := f"{package}:{architecture}", version) in known:
+            package = other
         if (ecosystem, package, version) not in known:
             lock = (
                 f"an image set of locks/{inputs.DEBIAN_LOCK}"
@@ -309,9 +320,7 @@ def whole_build(
             tool.append(_OF_BAZEL)
         if tool:
             bill.relate(_input_id(each), _BUILD_TOOL_OF, RELEASE)
-        # Until release/published.bzl has images for arm64.
-        unpublished = any(use.startswith(_IMAGE_SETS) and use.endswith("_arm64") for use in each.uses)
-        all_roles = sorted(roles[each.identity]) + tool + (["in images for arm64"] if unpublished else [])
+        all_roles = sorted(roles[each.identity]) + tool
         if not all_roles:
             raise SbomError(
                 f"{each.name} {each.version}: locks/{inputs.DEBIAN_LOCK} has it for {', '.join(each.uses)}, and it is"
@@ -363,7 +372,7 @@ def _image_component(name: str, version: str, image: Image) -> Component:
 def _input_component(locked: Input, roles: list[str], *, shipped: bool) -> Component:
     return Component(
         _input_id(locked),
-        locked.name,
+        locked.package,
         locked.version,
         locked.purl,
         locked.license,
@@ -526,7 +535,9 @@ def main() -> int:
     parser.add_argument(
         "--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="an OCI layout; repeated"
     )
-    parser.add_argument("--only-image", metavar="NAME", help="describe only this image, not the whole build")
+    parser.add_argument(
+        "--only-image", metavar="NAME", help="describe only this image (of an index NAME_amd64), not the whole build"
+    )
     parser.add_argument("--spdx", type=Path, required=True, help="the SPDX document to write")
     parser.add_argument("--cyclonedx", type=Path, required=True, help="the CycloneDX document to write")
     arguments = parser.parse_args()
@@ -534,7 +545,7 @@ def main() -> int:
         locked, made = inputs.load_available(arguments), inputs.made_of(arguments)
         bazel = inputs.bazel(inputs.path(inputs.by_name(arguments.locks), inputs.BAZEL_LOCK))[1]
         wheels = [Wheel.read(path, made) for path in arguments.wheel]
-        images = {name: Image(layout) for name, layout in arguments.image}
+        images = {name: image for of, layout in arguments.image for name, image in named_images(of, layout).items()}
         if arguments.only_image and arguments.only_image not in images:
             given = ", ".join(images) or "(none)"
             raise SbomError(

@@ -52,22 +52,24 @@ def describe(artifact: pathlib.Path) -> dict[str, str]:
     return {"kind": "wheel", "digest": sha256(artifact)}
 
 
-def check(stamp: dict[str, Any], artifact: pathlib.Path) -> str:
+def check(stamp: dict[str, Any], artifact: pathlib.Path, name: str = "") -> str:
     """The digest of an artifact that the tests passed on.
 
     Args:
         stamp: the content of a gate's output.
         artifact: a wheel, or the folder of an image's layout.
+        name: what it is published as, if not under its file name.
 
     Raises:
         Untested: the stamp does not list it, or lists another digest.
     """
-    entry = stamp["artifacts"].get(artifact.name)
+    name = name or artifact.name
+    entry = stamp["artifacts"].get(name)
     found = describe(artifact)
     if entry != found:
         expected = entry["digest"] if entry else "nothing of that name"
         raise Untested(
-            f"{artifact.name}: the tests passed on {expected}, and this is {found['digest']}: it is not published. "
+            f"{name}: the tests passed on {expected}, and this is {found['digest']}: it is not published. "
             "Run the command again through tools/bazel run, which builds and tests again."
         )
     return found["digest"]

@@ -15,8 +15,10 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import shlex
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from fetch import archives, download, errors, strict_json
@@ -36,6 +38,12 @@ _CONTENT = "content"
 # What is at the archive's top level.
 _FILES = (hand_over.FACTS, hand_over.GATE)
 _FOLDERS = (hand_over.LAYOUTS, hand_over.DIST)
+_MODEL_PACK = "application/vnd.cncf.model.manifest.v1+json"
+# What a manifest here refers to: no manifest, and no index.
+_REFERRED = re.compile(
+    r"application/vnd\.(oci\.image\.(config\.v1\+json|layer\.v1\.tar(\+gzip|\+zstd)?)"
+    r"|cncf\.model\.(config\.v1\+json|[a-z.]+\.v1\.tar(\+gzip|\+zstd)?))"
+)
 _SCRIPT = """\
 #!/bin/sh
 # Written by release/private/take_over.py.
@@ -94,27 +102,60 @@ def check(content: pathlib.Path, expected: Expected) -> dict[str, str]:
     if layouts != images.keys():
         raise Refused(f"{hand_over.FACTS}: expected the images {sorted(layouts)}, found {sorted(images)}")
     for name, digest in images.items():
-        if stamp.check(tested, content / hand_over.LAYOUTS / name) != digest:
+        layout = content / hand_over.LAYOUTS / name
+        if stamp.check(tested, layout) != digest:
             raise Refused(f"{name}: expected {digest}, as {hand_over.FACTS} says")
-        image = oci_layout.Image(content / hand_over.LAYOUTS / name)
-        # What calls itself an artifact may still be run as an image, so labels in the configuration count either way.
-        labels = image.labels | _texts(image.config, "config", "Labels")
-        # Registries show these, and cosign signs them with the manifest.
-        annotations = labels | _texts(image.manifest, "annotations")
-        for key, value in (("version", expected.version), ("revision", expected.revision)):
-            for found in (texts.get(f"org.opencontainers.image.{key}") for texts in (labels, annotations)):
-                if found != value:
-                    raise Refused(
-                        f"{name}: expected the {key} of this checkout, {value}, among its labels, found {found!r:.200}"
-                    )
+        for each, image in oci_layout.named_images(name, layout).items():
+            _check_labels(each, image, expected)
+            _check_manifest(each, image.manifest)
+        if oci_layout.images(layout).keys() != {""}:
+            _check_index(name, strict_json.read(oci_layout.blob(layout, digest)))
     dist = publish.Distribution.read(content / hand_over.DIST)
     if dist.sums.get("gate.json") != file_sha256(content / hand_over.GATE):
         raise Refused(f"{hand_over.DIST}/gate.json: expected the record that the images were tested by, found another")
     for name in dist.sums:
         if name.endswith(".whl"):
             stamp.check(tested, dist.folder / name)
-    claims.check(dist, images, expected, lambda: builder.identity(os.environ, expected.revision))
+    digests = {name: oci_layout.named_digests(name, content / hand_over.LAYOUTS / name) for name in images}
+    claims.check(dist, digests, expected, lambda: builder.identity(os.environ, expected.revision))
     return images
+
+
+def _check_labels(name: str, image: oci_layout.Image, expected: Expected) -> None:
+    # What calls itself an artifact may still be run as an image, so labels in the configuration count either way.
+    labels = image.labels | _texts(image.config, "config", "Labels")
+    # Registries show these, and cosign signs them with the manifest.
+    annotations = labels | _texts(image.manifest, "annotations")
+    for key, value in (("version", expected.version), ("revision", expected.revision)):
+        for found in (texts.get(f"org.opencontainers.image.{key}") for texts in (labels, annotations)):
+            if found != value:
+                raise Refused(
+                    f"{name}: expected the {key} of this checkout, {value}, among its labels, found {found!r:.200}"
+                )
+
+
+def _check_index(name: str, index: dict[str, Any]) -> None:
+    """Refuses an index that says anything of its images besides where they are and what they are for."""
+    _only(name, index, "manifests", "mediaType", "schemaVersion")
+    for entry in index["manifests"]:
+        _only(name, entry, "digest", "mediaType", "platform", "size")
+        _only(name, entry["platform"], "architecture", "os")
+
+
+def _check_manifest(name: str, manifest: dict[str, Any]) -> None:
+    """Refuses a manifest that names other manifests, as subject or as layers: oras copies these too, unread."""
+    _only(name, manifest, "annotations", "artifactType", "config", "layers", "mediaType", "schemaVersion")
+    for entry in (manifest["config"], *manifest["layers"]):
+        _only(name, entry, "annotations", "digest", "mediaType", "size")
+        if not _REFERRED.fullmatch(str(entry.get("mediaType"))):
+            raise Refused(f"{name}: expected a configuration and layers, found {entry.get('mediaType')!r:.200}")
+    if (found := manifest.get("artifactType", _MODEL_PACK)) != _MODEL_PACK:
+        raise Refused(f"{name}: expected an image or a ModelPack artifact, found {found!r:.200}")
+
+
+def _only(name: str, found: dict[str, Any], *known: str) -> None:
+    if more := sorted(found.keys() - {*known}):
+        raise Refused(f"{name}: expected {', '.join(known)} only, found {more[0]!r:.200}")
 
 
 def _stated_images(path: pathlib.Path, expected: Expected) -> dict[str, str]:
@@ -124,9 +165,9 @@ def _stated_images(path: pathlib.Path, expected: Expected) -> dict[str, str]:
     if not isinstance(images, dict) or not all(isinstance(digest, str) for digest in images.values()):
         raise Refused(f"{path.name}: expected what hand_over.py writes, found {stated!r:.200}")
     # They become paths and parts of repositories' names.
-    if unknown := sorted(images.keys() - expected.images):
+    if unknown := sorted(images.keys() - expected.images.keys()):
         raise Refused(f"{path.name}: expected images of release/published.bzl, found {unknown[0]!r:.200}")
-    documents = [[name, kind, file] for name in images for kind, file in _documents(name)]
+    documents = [[*each] for name in images for each in this_checkout.attached(name, expected.images[name])]
     for key, value in {"version": expected.version, "images": images, "documents": documents}.items():
         found = stated.get(key)
         if key == "documents" and isinstance(found, list):
@@ -134,11 +175,6 @@ def _stated_images(path: pathlib.Path, expected: Expected) -> dict[str, str]:
         if found != value:
             raise Refused(f"{path.name}: expected the {key} of this checkout, {value!r:.200}, found {found!r:.200}")
     return images
-
-
-def _documents(image: str) -> list[tuple[str, str]]:
-    """What is attached to an image: media type, and file of the release."""
-    return [(kind, f"{image}.{suffix}") for kind, suffix in this_checkout.DOCUMENTS.items()]
 
 
 def _gate(path: pathlib.Path) -> dict[str, Any]:
@@ -182,7 +218,7 @@ def unpack_tools(place: pathlib.Path) -> pathlib.Path:
     return place / "tools/usr/bin"
 
 
-def write_commands(place: pathlib.Path, images: dict[str, str], version: str, tools: pathlib.Path) -> None:
+def write_commands(place: pathlib.Path, images: Iterable[str], expected: Expected, tools: pathlib.Path) -> None:
     """Writes the scripts that publish."""
     content = place / _CONTENT
     settings = f"--settings={_WORKSPACE / 'release/settings.json'}"
@@ -190,12 +226,12 @@ def write_commands(place: pathlib.Path, images: dict[str, str], version: str, to
     layouts = [f"--layout={name}={content / hand_over.LAYOUTS / name}" for name in images]
     attached = [
         f"--document={name}={kind}={content / hand_over.DIST / file}"
-        for name in images
-        for kind, file in _documents(name)
+        for layout in images
+        for name, kind, file in this_checkout.attached(layout, expected.images[layout])
     ]
     commands = {
         "push": [
-            *(f"--gate={content / hand_over.GATE}", f"--version={version}", f"--oras={tools / 'oras'}"),
+            *(f"--gate={content / hand_over.GATE}", f"--version={expected.version}", f"--oras={tools / 'oras'}"),
             *(settings, cosign, *layouts, *attached),
         ],
         "publish": [f"--dist={content / hand_over.DIST}", f"--gh={tools / 'gh'}", settings, cosign],
@@ -216,6 +252,7 @@ def main() -> int:
     parser.add_argument("--archive", type=pathlib.Path, required=True, help="what hand_over.py wrote")
     parser.add_argument("--sha256", required=True, help="its sha256, from the job that built it")
     parser.add_argument("--place", type=pathlib.Path, required=True, help="folder to unpack into, new or empty")
+    parser.add_argument("--only-check", action="store_true", help="unpack and check; fetch no tools, write no commands")
     options = parser.parse_args()
     place = options.place.absolute()
     try:
@@ -228,7 +265,8 @@ def main() -> int:
         extract(options.archive, place / _CONTENT)
         expected = this_checkout.read(_WORKSPACE)
         images = check(place / _CONTENT, expected)
-        write_commands(place, images, expected.version, unpack_tools(place))
+        if not options.only_check:
+            write_commands(place, images, expected, unpack_tools(place))
     except _REFUSALS as error:
         errors.tell("take_over", error)
         return 1

@@ -7,6 +7,7 @@ import json
 import pathlib
 import sys
 
+from fetch.arguments import named_path
 from release.private import stamp
 
 
@@ -17,15 +18,16 @@ def main() -> int:
         "--result", type=pathlib.Path, action="append", required=True, help="what run_test.py wrote; may be repeated"
     )
     parser.add_argument(
-        "artifacts", type=pathlib.Path, nargs="+", help="wheels, folders that hold one each, and OCI layouts"
+        "--image", type=named_path, action="append", default=[], metavar="NAME=LAYOUT", help="an OCI layout; repeated"
+    )
+    parser.add_argument(
+        "--wheel", type=pathlib.Path, action="append", default=[], help="a wheel, or a folder that holds one; repeated"
     )
     arguments = parser.parse_args()
     tests = sorted((json.loads(path.read_text()) for path in arguments.result), key=lambda test: test["label"])
     try:
-        artifacts = {
-            artifact.name: stamp.describe(artifact)
-            for artifact in sorted(map(stamp.artifact_file, arguments.artifacts))
-        }
+        named = [*arguments.image, *((path.name, path) for path in map(stamp.artifact_file, arguments.wheel))]
+        artifacts = {name: stamp.describe(artifact) for name, artifact in sorted(named)}
     except stamp.Untested as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""An index has the image for each processor, and these are the same but for what is compiled."""
+"""A published index has the tested image for each processor; these are the same but for what is compiled."""
 
 from __future__ import annotations
 
@@ -21,13 +21,19 @@ SINGLE = dict(pair.split("=") for pair in os.environ["SINGLE"].split())
 @pytest.mark.parametrize("name", INDEXES)
 def test_an_index_has_the_images_that_are_tested(name: str) -> None:
     index = Path(INDEXES[name])
-    found = layout.images(index)
-    expected = {cpu: layout.Image(Path(SINGLE[f"{name}.{cpu}"])).digest for cpu in ("amd64", "arm64")}
-    assert {cpu: image.digest for cpu, image in found.items()} == expected
+    expected = {
+        each: layout.Image(Path(folder)).digest for each, folder in SINGLE.items() if each.rpartition("_")[0] == name
+    }
+    assert {each: image.digest for each, image in layout.named_images(name, index).items()} == expected
     assert layout.verified_digest(index) not in expected.values()
 
 
-@pytest.mark.parametrize("name", INDEXES)
+def test_images_are_for_arm64_but_for_cuda() -> None:
+    found = {name: {*layout.images(Path(index))} for name, index in INDEXES.items()}
+    assert found == {name: {"amd64"} if "cuda" in name else {"amd64", "arm64"} for name in found}
+
+
+@pytest.mark.parametrize("name", [name for name in INDEXES if f"{name}_arm64" in SINGLE])
 def test_configuration_commands_and_python_are_the_same(name: str) -> None:
     images = layout.images(Path(INDEXES[name]))
     configs = [{**image.config, "architecture": "", "rootfs": "", "history": ""} for image in images.values()]

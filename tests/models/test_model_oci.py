@@ -355,7 +355,7 @@ def test_the_rule_compresses_with_the_builds_zstd(built: tuple[Image, Image]) ->
 
 def test_the_images_report_reads_both(built: tuple[Image, Image]) -> None:
     for each, platform in zip(built, ("linux/amd64", "")):
-        facts = image_facts.read("fake", each.folder, {})
+        facts = image_facts.read("fake", each, {})
         assert facts.platform == platform
         assert facts.label("title") == each.folder.name
         assert facts.largest_files(1)[0][1].size >= fake_model.SHARD

@@ -1,4 +1,4 @@
-"""A release to push: two small images with documents, a gate's stamp and a key; and the command that pushes them."""
+"""A release to push: a small image and an index of two, with documents, a gate's stamp and a key; and the command."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 
+from oci import layout as oci_layout
 from release.private import push, stamp
 from tests.oci import layouts
 
@@ -20,12 +21,21 @@ DOCUMENTS = {
     "application/vnd.cyclonedx+json": "image.cdx.json",
     "application/vnd.in-toto+json": "provenance.json",
 }
+# Of the index and of an image in it.
+OTHER_DOCUMENTS = {
+    ("other", "application/vnd.in-toto+json"): "other.provenance.json",
+    ("other_amd64", "application/vnd.in-toto+json"): "other.provenance.json",
+    ("other_arm64", "application/vnd.in-toto+json"): "other.provenance.json",
+    ("other_arm64", "application/spdx+json"): "other_arm64.spdx.json",
+}
 # Bytes.
 LARGE = 4_000_000
 KEY_PASSWORD = "of the key"
 
 
-def write_image(layout: pathlib.Path, seed: int, revision: str = "unstamped", version: str = "1.2.3") -> str:
+def write_image(
+    layout: pathlib.Path, seed: int, revision: str = "unstamped", version: str = "1.2.3", architecture: str = "amd64"
+) -> str:
     """Writes a small image and returns its digest.
 
     Its two layers do not compress; the second is large enough to be cut in the middle.
@@ -35,12 +45,13 @@ def write_image(layout: pathlib.Path, seed: int, revision: str = "unstamped", ve
         layout,
         [{"noise": noise.randbytes(size)} for size in (1_000, LARGE)],
         labels={"revision": revision, "version": version},
+        architecture=architecture,
     )
     return stamp.image_digest(layout)
 
 
 class Release:
-    """Two images with their documents, a gate's stamp and a key, and the command that pushes them."""
+    """An image, an index, their documents, a gate's stamp and a key, and the command that pushes them."""
 
     def __init__(self, folder: pathlib.Path, revision: str = "unstamped", version: str = "1.2.3") -> None:
         folder.mkdir(exist_ok=True)
@@ -49,12 +60,19 @@ class Release:
         self.home = folder / "home"
         self.home.mkdir()
         self.layouts = {name: folder / name for name in ("small", "other")}
+        write_image(self.layouts["small"], 0, revision, version)
+        both = {each: folder / f"other_{each}" for each in ("amd64", "arm64")}
+        for seed, (each, layout) in enumerate(both.items()):
+            write_image(layout, seed + 1, revision, version, each)
+        layouts.write_index(self.layouts["other"], both.values())
         self.digests = {
-            name: write_image(layout, seed, revision, version)
-            for seed, (name, layout) in enumerate(self.layouts.items())
+            each: digest
+            for name, layout in self.layouts.items()
+            for each, digest in oci_layout.named_digests(name, layout).items()
         }
-        for name in DOCUMENTS.values():
+        for name in (*DOCUMENTS.values(), *OTHER_DOCUMENTS.values()):
             (folder / name).write_text(json.dumps({"name": name}))
+        self.documents = {("small", kind): name for kind, name in DOCUMENTS.items()} | OTHER_DOCUMENTS
         self.gate = folder / "gate.json"
         self.gate.write_text(
             json.dumps(
@@ -80,7 +98,7 @@ class Release:
 
     def command(self, *arguments: str) -> list[str]:
         fixed = [f"--layout={name}={layout}" for name, layout in self.layouts.items()]
-        fixed += [f"--document=small={kind}={self.folder / name}" for kind, name in DOCUMENTS.items()]
+        fixed += [f"--document={of}={kind}={self.folder / name}" for (of, kind), name in self.documents.items()]
         fixed += [f"--gate={self.gate}", f"--settings={self.settings}", f"--version={self.version}"]
         fixed += [f"--oras={TOOLS['oras']}", f"--cosign={TOOLS['cosign']}"]
         return [sys.executable, push.__file__, *fixed, *arguments]

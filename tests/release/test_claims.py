@@ -16,16 +16,17 @@ from typing import Any
 import pytest
 
 from fetch import errors
+from oci.layout import named_digests
 from release import builder
-from release.private import claims, publish, stamp
+from release.private import claims, publish
 from release.private import expected as this_checkout
 from release.private.expected import OTHER_FILES, WHOLE, Expected
+from tests.oci.layouts import write_index
 from tests.private.starlark import evaluate
 from tests.release import dist_under_test, tiny_image
-from tests.release.dist_under_test import REVISION, WHEELS, metadata, wheel_name, write_wheel
+from tests.release.dist_under_test import OF_ARM64, REVISION, WHEELS, metadata, wheel_name, write_wheel
 
 THING, MORE, NATIVE = map(wheel_name, WHEELS)
-IMAGES = ("one", "two")
 OTHER_DIGEST = "f" * 64
 # What published.bzl loads.
 PYTHONS = {
@@ -43,9 +44,17 @@ class Files:
     def __init__(self, folder: pathlib.Path, **said: Any) -> None:
         self.folder = folder
         folder.mkdir(exist_ok=True)
-        self.layouts = {name: tiny_image.make(folder / name, pypi=[("library", "1.0")]) for name in IMAGES}
-        self.images = {name: stamp.image_digest(layout) for name, layout in self.layouts.items()}
-        self.expected = dist_under_test.expected(IMAGES, said.pop("cuda", ()))
+        single = {
+            name: tiny_image.make(folder / name, pypi=[("library", "1.0")], architecture=name.rpartition("_")[2])
+            for name in ("one", "two_amd64", "two_arm64")
+        }
+        # An image alone, and an index of two.
+        self.layouts = {
+            "one": single["one"],
+            "two": write_index(folder / "two", [single["two_amd64"], single["two_arm64"]]),
+        }
+        self.images = {name: named_digests(name, layout) for name, layout in self.layouts.items()}
+        self.expected = dist_under_test.expected(self.layouts, said.pop("cuda", ()))
         self.files = dist_under_test.write(folder / "files", self.layouts, self.expected, **said)
 
     def json(self, name: str) -> Any:
@@ -193,25 +202,26 @@ def test_a_wheel_that_is_no_archive_is_refused(files: Files) -> None:
 def test_two_wheels_for_one_python_are_refused(files: Files) -> None:
     other = "1.0+mlc1.2.3.b00000009"
     write_wheel(files.add(wheel_name("thing", other)), metadata("thing", other))
-    files.refused(f"expected one wheel of thing for py3-none, found {THING}, too")
+    files.refused(f"expected one wheel of thing for py3-none-linux_x86_64, found {THING}, too")
 
 
 def test_a_wheel_for_another_python_is_refused(files: Files) -> None:
-    write_wheel(files.add(wheel_name("thing-native", python="cp310-cp310")), metadata("thing-native"))
-    files.refused("expected a wheel of thing-native for cp311-cp311, cp314-cp314t, found one for cp310-cp310")
+    write_wheel(files.add(wheel_name("thing-native", tags="cp310-cp310-linux_x86_64")), metadata("thing-native"))
+    files.refused("cp314-cp314t-linux_aarch64, cp314-cp314t-linux_x86_64, found one for cp310-cp310-linux_x86_64")
 
 
 def test_a_release_that_lacks_the_wheel_for_one_python_is_refused(files: Files) -> None:
     del files.files[NATIVE]
-    files.refused("expected a wheel of thing-native for cp311-cp311, found none")
+    files.refused("expected a wheel of thing-native for cp311-cp311-linux_x86_64, found none")
 
 
-def test_wheels_of_one_distribution_in_two_versions_are_refused(files: Files) -> None:
+@pytest.mark.parametrize(("processor", "version"), [("x86_64", WHEELS["thing-native"]), ("aarch64", OF_ARM64)])
+def test_wheels_for_one_processor_in_two_versions_are_refused(files: Files, processor: str, version: str) -> None:
     other = "1.0+mlc1.2.3.b00000009"
-    python = "cp314-cp314t"
-    name = wheel_name("thing-native", other, python)
-    replaced(files, wheel_name("thing-native", python=python), name, metadata("thing-native", other))
-    files.refused(f"{name}: expected version {WHEELS['thing-native']}, as another wheel of thing-native has, found")
+    tags = f"cp314-cp314t-linux_{processor}"
+    name = wheel_name("thing-native", other, tags)
+    replaced(files, wheel_name("thing-native", tags=tags), name, metadata("thing-native", other))
+    files.refused(f"{name}: expected version {version}, as another wheel of thing-native has, found")
 
 
 # What a release has
@@ -233,7 +243,12 @@ def test_a_file_that_a_release_does_not_have_is_refused(files: Files) -> None:
     files.refused("expected the files of //release:dist, found 'install.sh' only in the archive")
 
 
-@pytest.mark.parametrize("name", ["licenses.html", "one.cdx.json", f"{WHOLE}.provenance.json"])
+def test_an_index_that_lacks_an_architecture_is_refused(files: Files) -> None:
+    digests = {name: digest for name, digest in files.images["two"].items() if name != "two_arm64"}
+    files.refused("two: expected two_amd64, two_arm64, found two_amd64", images=files.images | {"two": digests})
+
+
+@pytest.mark.parametrize("name", ["licenses.html", "one.cdx.json", "two_arm64.cdx.json", f"{WHOLE}.provenance.json"])
 def test_a_release_that_lacks_a_file_is_refused(files: Files, name: str) -> None:
     del files.files[name]
     files.refused(f"expected the files of //release:dist, found {name!r} only there")
@@ -258,7 +273,7 @@ def changed(content: Any, path: str, value: Any) -> Any:
 DEFINITION = "predicate/buildDefinition"
 
 
-@pytest.mark.parametrize("name", [WHOLE, "one"])
+@pytest.mark.parametrize("name", [WHOLE, "one", "two"])
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -352,7 +367,7 @@ def test_bills_of_something_else_are_refused(files: Files, name: str, suffix: st
 
 
 @pytest.mark.parametrize(("suffix", "key"), [("cdx.json", "components"), ("spdx.json", "packages")])
-@pytest.mark.parametrize("product", ["thing", "thing-more", "one", "two"])
+@pytest.mark.parametrize("product", ["thing", "thing-more", "one", "two_arm64"])
 def test_a_bill_of_the_whole_build_without_a_product_is_refused(
     files: Files, suffix: str, key: str, product: str
 ) -> None:
@@ -373,7 +388,7 @@ def test_a_package_that_hides_behind_another_of_its_id_is_refused(files: Files) 
 
 
 def test_bills_of_another_image_are_refused(files: Files) -> None:
-    shutil.copy(files.files["two.cdx.json"], files.files["one.cdx.json"])
+    shutil.copy(files.files["two_amd64.cdx.json"], files.files["one.cdx.json"])
     files.refused("one.cdx.json: expected 'one' '1.2.3'")
 
 
@@ -389,7 +404,12 @@ def test_bills_of_another_image_are_refused(files: Files) -> None:
         ("inputs.json", "inputs/0/license", "GPL-2.0", "among them 'library', which differs"),
         ("vulnerabilities.json", "date", "2026-01-02", "date: expected '2026-01-01', found '2026-01-02'"),
         ("vulnerabilities.json", "sources", {}, "vulnerabilities.json: sources: expected"),
-        ("vulnerabilities.json", "images", {"one": {}}, "vulnerabilities.json: images: expected ['one', 'two']"),
+        (
+            "vulnerabilities.json",
+            "images",
+            {"one": {}},
+            "vulnerabilities.json: images: expected ['one', 'two_amd64', 'two_arm64']",
+        ),
     ],
 )
 def test_inputs_and_audits_of_other_locks_are_refused(
@@ -472,11 +492,19 @@ def test_names_and_versions_are_those_of_this_checkout(monkeypatch: pytest.Monke
     for cuda in (False, True):
         needs: Mapping[str, Any] = {"NEEDS_SOURCES": [], "NEEDS_CUDA": [] if cuda else ["//no:cuda"]} | PYTHONS
         build = evaluate(pathlib.Path(os.environ["PUBLISHED_BZL"]), **needs)
-        assert found.parts(cuda=cuda) & found.images == set(build["IMAGES"])
-        names = found.parts(cuda=cuda) - found.images
-        assert sum(len(found.pythons[name]) for name in names) == len(build["WHEELS"])
-    assert {name for name, pythons in found.pythons.items() if pythons != {"py3-none"}} == {"apache-tvm-ffi"}
-    assert found.pythons["apache-tvm-ffi"] >= {"cp310-cp310", "cp311-cp311", "cp314-cp314t"}
+        assert found.parts(cuda=cuda) & found.images.keys() == set(build["IMAGES"])
+        assert {name: sorted(found.images[name]) for name in build["IMAGES"]} == {
+            name: list(images) for name, images in build["SINGLE_IMAGES"].items()
+        }
+        names = found.parts(cuda=cuda) - found.images.keys()
+        assert sum(len(found.tags[name]) for name in names) == len(build["WHEELS"])
+    assert found.tags["mlc-llm"] == {"py3-none-manylinux_2_31_x86_64", "py3-none-manylinux_2_31_aarch64"}
+    assert found.tags["apache-tvm-cuda"] == {"py3-none-manylinux_2_28_x86_64"}
+    assert found.tags["apache-tvm-ffi"] >= {
+        f"{python}-manylinux_2_28_{cpu}"
+        for python in ("cp310-cp310", "cp311-cp311", "cp314-cp314t")
+        for cpu in ("x86_64", "aarch64")
+    }
     assert len(found.locked) > 100 and len(found.bazel_packages) > 10 and set(found.audit) == {"date", "sources"}
 
 
@@ -491,7 +519,7 @@ def test_a_model_is_published_by_one_line(tmp_path: pathlib.Path) -> None:
         return {name.format(model): label.format(model) for model in models for name, label in layouts.items()}
 
     build = evaluate(published, NEEDS_SOURCES=[], NEEDS_CUDA=["//no:cuda"], **PYTHONS)
-    models = {name: label for name, label in build["IMAGES"].items() if not label.startswith("//images:")}
+    models = {name: label for name, label in build["IMAGES"].items() if not label.startswith("//images/")}
     assert models == made("small")
     assert list(build["IMAGES"])[0] == "mlc_llm", "the default of every command cannot be run"
     assert "models/small" in build["REQUIRED"] and "models/large" not in build["REQUIRED"]
@@ -512,10 +540,13 @@ def test_the_files_of_a_release_are_those_that_the_build_makes() -> None:
     build = evaluate(
         pathlib.Path(os.environ["RELEASE_BUILD"]),
         VERSION="1.2.3",
-        IMAGES={"one": "//images:one"},
+        IMAGES={"one": "//images/one:index", "two": "//models/two"},
+        SINGLE_IMAGES={"one": dict.fromkeys(["one_amd64", "one_arm64"], ""), "two": {"two": ""}},
         WHEELS=["//wheels/x"],
         **loaded,
     )
     named = {file.removeprefix(":") for file in build["FILES"] if file.startswith(":")}
-    documents = {f"{name}.{suffix}" for name in (WHOLE, "one") for suffix in this_checkout.DOCUMENTS.values()}
+    documents = {f"{WHOLE}.{suffix}" for suffix in this_checkout.DOCUMENTS.values()}
+    documents |= {file for _, _, file in this_checkout.attached("one", ["one_amd64", "one_arm64"])}
+    documents |= {file for _, _, file in this_checkout.attached("two", ["two"])}
     assert {"gate.json" if file == "gate" else file for file in named} == (OTHER_FILES | documents) - {publish.FACTS}

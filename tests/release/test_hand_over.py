@@ -18,13 +18,15 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from fetch import errors
+from oci.layout import MANIFEST, named_images
 from oci.registry_server import registry
+from release.private import claims, hand_over, stamp, take_over
 from release.private import expected as this_checkout
-from release.private import hand_over, stamp, take_over
 from release.private.expected import DOCUMENTS
 from tests.private.deb import deb
 from tests.release import dist_under_test
@@ -52,13 +54,20 @@ def write_sums(dist: pathlib.Path) -> None:
     (dist / "SHA256SUMS").write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
 
 
+def documents(release: Release) -> list[tuple[str, str, str]]:
+    """See `expected.attached`, of all layouts."""
+    return [
+        each
+        for name, layout in release.layouts.items()
+        for each in this_checkout.attached(name, named_images(name, layout))
+    ]
+
+
 def write(release: Release, archive: pathlib.Path) -> subprocess.CompletedProcess:
     command = [sys.executable, hand_over.__file__, f"--gate={release.gate}", f"--dist={release.folder / 'dist'}"]
     command += [f"--layout={name}={layout}" for name, layout in release.layouts.items()]
     command += [
-        f"--document={name}={kind}={release.folder / 'files' / f'{name}.{suffix}'}"
-        for name in release.layouts
-        for kind, suffix in DOCUMENTS.items()
+        f"--document={name}={kind}={release.folder / 'files' / file}" for name, kind, file in documents(release)
     ]
     command += ["--version=1.2.3", f"--output={archive}", f"--outputs={archive.parent / 'outputs'}"]
     return subprocess.run(command, env=release.environment, capture_output=True, text=True)
@@ -430,6 +439,78 @@ def test_what_another_checkout_built_is_refused(
     assert said in capsys.readouterr().err
 
 
+def put(layout: pathlib.Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Adds a document to a layout; returns what in its descriptor depends on it."""
+    data = json.dumps(content).encode()
+    digest = hashlib.sha256(data).hexdigest()
+    (layout / "blobs/sha256" / digest).write_bytes(data)
+    return {"digest": f"sha256:{digest}", "size": len(data)}
+
+
+def listed(layout: pathlib.Path, entry: dict[str, Any]) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((layout / "blobs" / entry["digest"].replace(":", "/")).read_text())
+    return document
+
+
+# What is changed in the index and in the image for arm64, and what is said of it.
+CHANGES: list[tuple[Callable[[dict[str, Any], dict[str, Any]], object], str]] = [
+    (lambda index, image: index.update(annotations={"a": "b"}), "other: expected manifests, .* found 'annotations'"),
+    (lambda index, image: index.update(subject=index["manifests"][0]), "other: expected .* found 'subject'"),
+    (
+        lambda index, image: index["manifests"][0].update(urls=["https://example.org"]),
+        "other: expected .* found 'urls'",
+    ),
+    (
+        lambda index, image: index["manifests"][0].update(annotations={"a": "b"}),
+        "expected digest, .* found 'annotations'",
+    ),
+    (lambda index, image: index["manifests"].pop(), "other: expected other_amd64, other_arm64, found other_amd64"),
+    (lambda index, image: image.update(subject=index["manifests"][0]), "other_arm64: expected .* found 'subject'"),
+    (
+        lambda index, image: image.update(artifactType="application/spdx+json"),
+        "other_arm64: .* found 'application/spdx",
+    ),
+    (
+        lambda index, image: image["layers"][0].update(mediaType=MANIFEST),
+        "other_arm64: expected a configuration and layers",
+    ),
+    (lambda index, image: image["layers"][0].update(urls=["https://example.org"]), "other_arm64: .* found 'urls'"),
+    (
+        lambda index, image: image.update(annotations={"org.opencontainers.image.version": "9.9.9"}),
+        "other_arm64: expected the version of this checkout, .* found '9.9.9'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), CHANGES, ids=[said for _, said in CHANGES])
+def test_an_index_that_says_more_is_refused(
+    release: Release,
+    tmp_path: pathlib.Path,
+    change: Callable[[dict[str, Any], dict[str, Any]], object],
+    said: str,
+) -> None:
+    shutil.copytree(release.folder / "dist", tmp_path / hand_over.DIST)
+    for name, layout in release.layouts.items():
+        shutil.copytree(layout, tmp_path / hand_over.LAYOUTS / name)
+    layout = tmp_path / hand_over.LAYOUTS / "other"
+    top = json.loads((layout / "index.json").read_text())
+    index = listed(layout, top["manifests"][0])
+    image = listed(layout, index["manifests"][1])
+    change(index, image)
+    if index["manifests"][1:]:
+        index["manifests"][1] |= put(layout, image)
+    top["manifests"][0] |= put(layout, index)
+    (layout / "index.json").write_text(json.dumps(top))
+    artifacts = json.loads(release.gate.read_text())["artifacts"] | {"other": stamp.describe(layout)}
+    (tmp_path / hand_over.GATE).write_text(json.dumps({"artifacts": artifacts, "tests": []}))
+    shutil.copy(tmp_path / hand_over.GATE, tmp_path / hand_over.DIST / "gate.json")
+    write_sums(tmp_path / hand_over.DIST)
+    facts = {"version": "1.2.3", "images": {name: artifacts[name]["digest"] for name in release.layouts}}
+    (tmp_path / hand_over.FACTS).write_text(json.dumps({**facts, "documents": documents(release)}))
+    with pytest.raises((take_over.Refused, claims.Refused), match=said):
+        take_over.check(tmp_path, dist_under_test.expected(release.layouts))
+
+
 @pytest.mark.parametrize("key", ["version", "revision"])
 def test_an_image_whose_manifest_says_something_else_is_refused(
     release: Release, tmp_path: pathlib.Path, key: str
@@ -449,8 +530,7 @@ def test_an_image_whose_manifest_says_something_else_is_refused(
     artifacts = {name: stamp.describe(layouts / name) for name in release.layouts}
     (tmp_path / hand_over.GATE).write_text(json.dumps({"artifacts": artifacts}))
     facts = {"version": "1.2.3", "images": {name: entry["digest"] for name, entry in artifacts.items()}}
-    documents = [[name, kind, f"{name}.{suffix}"] for name in artifacts for kind, suffix in DOCUMENTS.items()]
-    (tmp_path / hand_over.FACTS).write_text(json.dumps({**facts, "documents": documents}))
+    (tmp_path / hand_over.FACTS).write_text(json.dumps({**facts, "documents": documents(release)}))
     with pytest.raises(take_over.Refused, match=f"small: expected the {key} of this checkout, .*, found 'another'"):
         take_over.check(tmp_path, dist_under_test.expected(release.layouts))
 

@@ -137,10 +137,14 @@ def test_every_debian_package_is_there_once(loaded: list[inputs.Input]) -> None:
 def test_every_requirement_is_there_once(loaded: list[inputs.Input]) -> None:
     text = LOCKS["requirements.lock.txt"].read_text()
     found = {each.name: each for each in loaded if each.ecosystem == "pypi"}
-    assert len(found) == sum(each.ecosystem == "pypi" for each in loaded) == text.count("==") > 10
+    of_arm64 = {name for name in found if name.endswith(":arm64")}
+    assert len(found) == sum(each.ecosystem == "pypi" for each in loaded) == text.count("==") + len(of_arm64)
+    assert {"numpy:arm64", "apache-tvm:arm64"} < of_arm64 and "requests:arm64" not in of_arm64
+    other = LOCKS["requirements_arm64.lock.txt"].read_text()
     for name, each in found.items():
-        assert f"{name}=={each.version} \\\n    --hash=sha256:{each.sha256[0]}\n" in text
-        assert (len(each.sha256), each.license) == (1, LICENSES["pypi"][name]["license"])
+        pin = f"{each.package}=={each.version} \\\n    --hash=sha256:{each.sha256[0]}\n"
+        assert pin in (other if name in of_arm64 else text) and (name in of_arm64) != (pin in text)
+        assert (len(each.sha256), each.license) == (1, LICENSES["pypi"][each.package]["license"])
 
 
 @pytest.mark.parametrize(
@@ -202,8 +206,9 @@ def test_order_and_identity(loaded: list[inputs.Input]) -> None:
 
 
 def test_package_urls(loaded: list[inputs.Input]) -> None:
-    """Each is another one and reads back as the input that it is of."""
-    assert len({each.purl for each in loaded}) == len(loaded)
+    """Each is another one, but for what PyPI has for arm64 too, and reads back as the input that it is of."""
+    named = [each.purl for each in loaded if not (each.ecosystem == "pypi" and each.architecture == "arm64")]
+    assert len({each.purl for each in loaded}) == len(named)
     for each in loaded:
         purl = PackageURL.from_string(each.purl)
         name = MODELS[each.name]["project"] if each.ecosystem == "model" else each.package
@@ -339,15 +344,19 @@ CONTENT: dict[str, tuple[set[tuple[str, str]], set[tuple[str, str]]]] = {
 LICENSED_AS = {"apache-tvm-cuda": ("pypi", "apache-tvm"), "mlc-llm": ("source", "mlc-llm")}
 
 
-@pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution + made.abi)
+@pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution + made.abi + made.architecture)
 def test_the_build_graph_says_what_a_wheel_is_made_of(made: inputs.Made) -> None:
     entries, sets = CONTENT[made.distribution]
+    if (made.distribution, made.architecture) == ("apache-tvm", "arm64"):
+        # The official compiler; what is the same for every processor is taken from the wheel for x86-64.
+        entries = entries | {("pypi", "apache-tvm:arm64")}
     headers = {("source", re.sub(r"cp3(\d+)t?", r"cpython-3.\1", made.abi))} if made.abi else set()
     assert made.content == inputs.Parts(frozenset(entries | headers), frozenset(sets))
     assert made.licensed_as == LICENSED_AS.get(made.distribution, ("pypi", made.distribution))
     # Its licence and notice are those of its project, and of the rest none.
     own = {
         ("pypi", "apache-tvm"),
+        ("pypi", "apache-tvm:arm64"),
         ("pypi", "apache-tvm-ffi"),
         ("source", "tilelang"),
         ("source", "tvm"),
@@ -356,7 +365,7 @@ def test_the_build_graph_says_what_a_wheel_is_made_of(made: inputs.Made) -> None
     assert made.of_the_project & made.content.entries == own & made.content.entries
 
 
-@pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution + made.abi)
+@pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution + made.abi + made.architecture)
 def test_compilers_and_called_libraries_are_tools(made: inputs.Made) -> None:
     tools = {name for ecosystem, name in made.tools.entries if ecosystem == "pypi" and name.startswith("nvidia-")}
     assert tools == (PYPI_CUDA if made.distribution == "apache-tvm-cuda" else set())
@@ -366,7 +375,7 @@ def test_compilers_and_called_libraries_are_tools(made: inputs.Made) -> None:
     assert not made.tools.sets & made.content.sets and not made.tools.entries & made.content.entries
 
 
-@pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution + made.abi)
+@pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution + made.abi + made.architecture)
 def test_what_a_wheel_is_made_of_is_locked(made: inputs.Made, loaded: list[inputs.Input]) -> None:
     names = {(each.ecosystem, each.name) for each in loaded}
     sets = {(each.ecosystem, use) for each in loaded for use in each.uses}

@@ -13,14 +13,19 @@ import pytest
 
 from fetch import locks as inputs
 from oci.layer import Layer
-from oci.layout import Image
+from oci.layout import Image, named_images
 from release.private import licenses, sbom, stamp
 from tests.oci.layouts import write_layout
 
 LOCKED = inputs.load(inputs.by_name([pathlib.Path(path) for path in os.environ["LOCKS"].split()]))
-IMAGES = {path.name: path for path in map(pathlib.Path, os.environ["IMAGES"].split())}
+IMAGES = {
+    each: image
+    # An index is in a folder with the image's name.
+    for path in map(pathlib.Path, os.environ["IMAGES"].split())
+    for each, image in named_images(path.name if path.name != "index" else path.parent.name, path).items()
+}
 MADE = {
-    (made.distribution, made.abi): made
+    (made.distribution, made.abi, made.architecture): made
     for made in (inputs.Made.read(pathlib.Path(path)) for path in os.environ["MADE_OF"].split())
 }
 WHEELS = [stamp.artifact_file(pathlib.Path(path)) for path in os.environ["WHEELS"].split()]
@@ -42,7 +47,7 @@ def version(ecosystem: str, name: str, set: str = "") -> str:
 
 @pytest.mark.parametrize("name", sorted(IMAGES))
 def test_every_component_of_an_image_has_its_text_in_the_image(name: str) -> None:
-    image, wheels = Image(IMAGES[name]), [sbom.Wheel.read(path, MADE) for path in WHEELS]
+    image, wheels = IMAGES[name], [sbom.Wheel.read(path, MADE) for path in WHEELS]
     rows = licenses.rows_of_image(name, image, LOCKED, wheels)
     assert licenses.missing(rows) == []
     # Not one of its bill of materials is left out.
@@ -66,7 +71,7 @@ def test_what_is_excused_needs_it() -> None:
     assert not [row.name for row in rows if row.name in licenses.NOT_COMPILED and row.texts]
     # The image with most of them has them all.
     found = max(
-        (licenses.Texts.of_image(Image(path)) for path in IMAGES.values()), key=lambda texts: len(texts.distributions)
+        (licenses.Texts.of_image(image) for image in IMAGES.values()), key=lambda texts: len(texts.distributions)
     )
     assert not [each for each in licenses.WITHOUT_TEXT if found.of_distribution(each)]
 
@@ -84,10 +89,12 @@ def test_notices_are_there() -> None:
 
 
 def test_llvm_is_named_with_its_exceptions() -> None:
-    (path,) = [path for path in WHEELS if path.name.startswith("apache_tvm-")]
-    rows = {row.name: row for row in licenses.rows_of_wheel(path, LOCKED, MADE)}
-    assert "LLVM Exceptions to the Apache 2.0 License" in rows["LLVM"].texts[0].content
-    assert "Mark Adler" in rows["zlib"].texts[0].content
+    paths = [path for path in WHEELS if path.name.startswith("apache_tvm-")]
+    assert len(paths) == 2
+    for path in paths:
+        rows = {row.name: row for row in licenses.rows_of_wheel(path, LOCKED, MADE)}
+        assert "LLVM Exceptions to the Apache 2.0 License" in rows["LLVM"].texts[0].content
+        assert "Mark Adler" in rows["zlib"].texts[0].content
 
 
 # Something is missing.
@@ -172,6 +179,7 @@ def test_a_text_in_common_licenses_is_only_for_those_that_are_named(tmp_path: pa
 MLC_LLM = inputs.Made(
     "mlc-llm",
     "",
+    "amd64",
     (inputs.SOURCE, "mlc-llm"),
     frozenset({(inputs.SOURCE, "mlc-llm")}),
     inputs.Parts(
@@ -199,7 +207,7 @@ def test_a_crate_or_source_that_the_wheels_text_does_not_name_is_missing(tmp_pat
         f"{BLOCK}\n{itoa}, xgrammar\n{BLOCK}\n\nMIT\n\n{BLOCK}\nstb (libstb-dev)\n{BLOCK}\n\npublic"
         f" domain\n\n{BLOCK}\nanother part\n{BLOCK}\n\nBSD\n"
     )
-    found = licenses.rows_of_wheel(wheel(tmp_path, named), LOCKED, {("mlc-llm", ""): MLC_LLM})
+    found = licenses.rows_of_wheel(wheel(tmp_path, named), LOCKED, {("mlc-llm", "", "amd64"): MLC_LLM})
     lacking = {row.name for row in licenses.missing(found)}
     assert not lacking & {"mlc-llm", "itoa", "xgrammar", "libstb-dev", "another part", *licenses.NOT_COMPILED}
     assert {"tokenizers-cpp", "sentencepiece", "libmsgpack-cxx-dev", "serde"} <= lacking

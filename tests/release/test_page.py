@@ -78,6 +78,7 @@ class Release:
             for name in (
                 "thing-1.0+mlc-py3-none-any",
                 "other-2.0-py3-none-any",
+                "other-2.0-py3-none-linux_aarch64",
                 "native-1.0-cp310-cp310-any",
                 "native-1.0-cp314-cp314t-any",
             )
@@ -158,11 +159,16 @@ def test_how_to_install_and_verify_it(release: Release) -> None:
         assert command in shown.text
         assert f"\n    {command}\n" in notes
     assert (
-        "pip install --find-links . \\ ./other-2.0-py3-none-any.whl \\ ./thing-1.0+mlc-py3-none-any.whl" in shown.text
+        "On x86-64: pip install --find-links . \\ ./other-2.0-py3-none-any.whl \\ ./thing-1.0+mlc-py3-none-any.whl On"
+        " arm64: pip install --find-links . \\ ./other-2.0-py3-none-linux_aarch64.whl The"
+    ) in shown.text
+    assert (
+        "\nOn x86-64:\n\n    pip install --find-links . ./other-2.0-py3-none-any.whl ./thing-1.0+mlc-py3-none-any.whl\n"
+        in notes
     )
-    assert "\n    pip install --find-links . ./other-2.0-py3-none-any.whl ./thing-1.0+mlc-py3-none-any.whl\n" in notes
+    assert "\nOn arm64:\n\n    pip install --find-links . ./other-2.0-py3-none-linux_aarch64.whl\n" in notes
     for text in (shown.text, notes):
-        assert "The wheels need CPython 3.10 to 3.14 on Linux on x86-64; the images bring theirs." in text
+        assert "The wheels need CPython 3.10 to 3.14 on Linux; the images bring theirs." in text
     links = [attributes["href"] for tag, attributes in shown.elements if tag == "a"]
     assert links == [quote(wheel.name) for wheel in sorted(release.wheels)] + ["vulnerabilities.json"]
 

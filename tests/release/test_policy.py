@@ -25,9 +25,9 @@ def published(sources: bool, cuda: bool) -> dict:
 
 
 def packages(build: dict) -> list[str]:
-    """The packages of what is published; //images:x is an alias of //images/x."""
-    images = {label.replace("//images:", "//images/").partition(":")[0]: None for label in build["IMAGES"].values()}
-    wheels = {wheel.partition(":")[0]: None for wheel in build["WHEELS"]}
+    """The packages of what is published; //wheels:x_arm64 is //wheels/x for another processor."""
+    images = {label.partition(":")[0]: None for label in build["IMAGES"].values()}
+    wheels = {wheel.partition(":")[0]: None for wheel in build["WHEELS"] if not wheel.startswith("//wheels:")}
     return [package.removeprefix("//") for package in [*images, *wheels]]
 
 

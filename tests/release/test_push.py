@@ -21,7 +21,16 @@ import pytest
 from fetch import programs
 from oci.registry_server import PASSWORD, USER, Fault, Proxy, registry
 from release.private import push, stamp
-from tests.release.push_under_test import DOCUMENTS, LARGE, REGISTRY, TOOLS, Release, one_line, write_image
+from tests.release.push_under_test import (
+    DOCUMENTS,
+    LARGE,
+    OTHER_DOCUMENTS,
+    REGISTRY,
+    TOOLS,
+    Release,
+    one_line,
+    write_image,
+)
 
 
 @pytest.fixture
@@ -82,6 +91,35 @@ def test_documents_are_attached_and_everything_is_signed_with_the_key_given(rele
         assert claim["optional"] == {"repository": repository, "image": release.digests["small"]}
     _, stranger = release._key("stranger")
     assert release.verify(f"{repository}:one", stranger).returncode != 0
+
+
+def test_of_an_index_each_image_arrives_signed_with_its_documents(
+    release: Release, server: Proxy, tmp_path: pathlib.Path
+) -> None:
+    repository = f"{server.host}/team/other"
+    done = release.push("--repository", repository, "--tag", "one", "--image", "other")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{repository}@{release.digests['other']}", f"{repository}:one"]
+    for name in ("other", "other_amd64", "other_arm64"):
+        digest = release.digests[name]
+        expected = {kind for of, kind in OTHER_DOCUMENTS if of == name}
+        attached = release.referrers(f"{repository}@{digest}")
+        assert attached.keys() == expected
+        [claim] = json.loads(release.verify(f"{repository}@{digest}").stdout)
+        assert claim["optional"] == {"repository": repository, "tag": "one", "version": "unreleased"}
+        for document in attached.values():
+            [claim] = json.loads(release.verify(f"{repository}@{document}").stdout)
+            assert claim["optional"] == {"repository": repository, "image": digest}
+    # What engines do on each processor.
+    for architecture in ("amd64", "arm64"):
+        pulled = tmp_path / f"pulled_{architecture}"
+        copied = release.tool(
+            "skopeo",
+            *("--insecure-policy", "--tmpdir", str(tmp_path), f"--override-arch={architecture}", "copy"),
+            *("--preserve-digests", "--src-tls-verify=false", f"docker://{repository}:one", f"oci:{pulled}"),
+        )
+        assert copied.returncode == 0, copied.stderr
+        assert stamp.image_digest(pulled) == release.digests[f"other_{architecture}"]
 
 
 def test_tags_come_last(release: Release, server: Proxy) -> None:
@@ -201,10 +239,9 @@ def test_image_in_the_repository_pushes_all_and_tags_none_before_the_last_arrive
     assert release.tags(f"{server.host}/team/small") == set()
     server.faults.clear()
     assert release.push(*arguments).returncode == 0
-    for name, digest in release.digests.items():
-        assert (
-            release.tool("oras", "resolve", "--plain-http", f"{server.host}/team/{name}:one").stdout.strip() == digest
-        )
+    for name in release.layouts:
+        resolved = release.tool("oras", "resolve", "--plain-http", f"{server.host}/team/{name}:one").stdout.strip()
+        assert resolved == release.digests[name]
 
 
 def test_defaults_come_from_the_settings_file_and_from_a_release_builds_version(
@@ -243,6 +280,13 @@ def test_other_bytes_than_the_tested_are_not_sent(release: Release, server: Prox
     said = one_line(release.push("--repository", f"{server.host}/team/small", "--tag", "one"))
     assert "small: " in said and said.count("sha256:") >= 1
     assert ("the tests passed on" in said) == (part == "index")
+    assert server.requests == []
+
+
+def test_documents_of_what_is_not_pushed_are_refused(release: Release, server: Proxy) -> None:
+    release.documents["other_riscv64", "application/spdx+json"] = "other_arm64.spdx.json"
+    said = one_line(release.push("--repository", f"{server.host}/team/small", "--tag", "one"))
+    assert "other_riscv64: has documents, and is none of the images other, other_amd64, other_arm64, small" in said
     assert server.requests == []
 
 

@@ -42,6 +42,7 @@ def release_of_model(
     words += [f"--image={release.layouts['small']}", f"--modelpack={release.layouts['other']}", "--origin=//:small"]
     assert make_model_oci.main(words) == 0
     release.digests = {name: stamp.image_digest(layout) for name, layout in release.layouts.items()}
+    release.documents = {("small", kind): name for kind, name in DOCUMENTS.items()}
     artifacts = {name: stamp.describe(layout) for name, layout in release.layouts.items()}
     release.gate.write_text(json.dumps({"artifacts": artifacts, "tests": []}))
     return release

@@ -5,6 +5,7 @@ are refused.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import hashlib
 import json
@@ -26,6 +27,7 @@ from spdx_tools.spdx.validation.document_validator import validate_full_spdx_doc
 from fetch import locks as inputs
 from oci.layout import Image
 from release.private import sbom, stamp
+from tests.oci.layouts import write_layout
 
 LOCKS = inputs.by_name([pathlib.Path(path).absolute() for path in os.environ["LOCKS"].split()])
 TVM_RUNTIME = pathlib.Path(os.environ["TVM_RUNTIME"])
@@ -37,6 +39,12 @@ DEBIAN = json.loads(LOCKS["debian.lock.json"].read_text())
 REQUIREMENTS = [
     (name, version, *sha256)
     for name, (version, sha256) in inputs.requirements(LOCKS["requirements.lock.txt"].read_text()).items()
+]
+OF_ARM64 = [
+    (name, version, *sha256)
+    for name, (version, sha256) in inputs.requirements(LOCKS["requirements_arm64.lock.txt"].read_text()).items()
+    # Most wheels without machine code are for every processor.
+    if (name, version, *sha256) not in REQUIREMENTS
 ]
 SOURCES = json.loads(LOCKS["sources.lock.json"].read_text())["sources"]
 CRATES_LOCK = json.loads(LOCKS["crates.lock.json"].read_text())
@@ -73,6 +81,7 @@ def made_of(name: str, abi: str) -> dict:
     entries = entries + HEADERS[abi]
     return {
         "abi": abi,
+        "architecture": "amd64",
         "distribution": name,
         "licensed_as": entries[0],
         "of_the_project": [],
@@ -82,13 +91,13 @@ def made_of(name: str, abi: str) -> dict:
 
 
 @functools.cache
-def made() -> dict[tuple[str, str], inputs.Made]:
+def made() -> dict[tuple[str, str, str], inputs.Made]:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "made_of.json")
         found = {}
         for name, abi in ((name, abi) for name, abis in ABIS.items() for abi in abis):
             path.write_text(json.dumps(made_of(name, abi)))
-            found[name, abi] = inputs.Made.read(path)
+            found[name, abi, "amd64"] = inputs.Made.read(path)
         return found
 
 
@@ -204,10 +213,18 @@ def cyclonedx_lines(document: dict) -> list[tuple]:
 def lock_lines() -> list[tuple]:
     """The locks' content, read independently: (name, version, licence, hashes)."""
     lines: list[tuple] = [
-        (key.split("/")[1], entry["version"], LICENSES["debian"][key]["license"], (entry["sha256"],))
+        (
+            key.split("/")[1].removesuffix(":arm64"),
+            entry["version"],
+            LICENSES["debian"][key]["license"],
+            (entry["sha256"],),
+        )
         for key, entry in DEBIAN["packages"].items()
     ]
-    lines += [(name, version, LICENSES["pypi"][name]["license"], (sha256,)) for name, version, sha256 in REQUIREMENTS]
+    lines += [
+        (name, version, LICENSES["pypi"][name]["license"], (sha256,))
+        for name, version, sha256 in (*REQUIREMENTS, *OF_ARM64)
+    ]
     lines += [
         (name, entry.get("version") or entry["commit"], LICENSES["sources"][name]["license"], (entry["sha256"],))
         for name, entry in SOURCES.items()
@@ -255,7 +272,9 @@ def test_the_whole_build_is_the_locks_and_the_products_and_nothing_else(build: B
 def test_package_urls_are_the_inputs(whole: Bills) -> None:
     for lines in (spdx_lines(whole[0]), cyclonedx_lines(whole[1])):
         found = collections.Counter(line[4] for line in lines)
-        assert max(found.values()) == 1
+        # PyPI's names say nothing of the processor.
+        two = {url for url, number in found.items() if number == 2}
+        assert {f"pkg:pypi/{name}@{version}" for name, version, _ in OF_ARM64} == two and max(found.values()) == 2
         assert {each.purl for each in [*LOCKED, *BAZEL]} < set(found)
 
 
@@ -477,6 +496,51 @@ def test_the_real_image_is_what_its_layers_hold() -> None:
     assert {each["checksums"][0]["checksumValue"] for each in contained if "+mlc" in each["versionInfo"]} == wheels
 
 
+def test_an_image_for_arm64_has_the_packages_and_wheels_for_arm64(tmp_path: pathlib.Path) -> None:
+    name, version, sha256 = next(each for each in OF_ARM64 if each[0] == "numpy")
+    [package] = [each for each in LOCKED if each.name == "bash:arm64" and "image_base_arm64" in each.uses]
+    record = f"Package: bash\nArchitecture: arm64\nVersion: {package.version}\n".encode()
+    metadata = [f"Metadata-Version: 2.1\nName: {each}\nVersion: {at}\n" for each, at in (TVM, (name, version))]
+    image = Image(
+        write_layout(
+            tmp_path / "layout",
+            [
+                {
+                    "var/lib/dpkg/status.d/bash": record,
+                    "site-packages/apache_tvm-0.26.0.dist-info/METADATA": metadata[0].encode(),
+                    "site-packages/numpy.dist-info/METADATA": metadata[1].encode(),
+                }
+            ],
+            architecture="arm64",
+        )
+    )
+    made = inputs.Made(
+        TVM[0],
+        "",
+        "arm64",
+        ("pypi", "apache-tvm"),
+        frozenset(),
+        inputs.Parts(frozenset({("pypi", "apache-tvm:arm64")})),
+    )
+    amd64 = tmp_path / f"apache_tvm-{TVM[1]}-py3-none-linux_x86_64.whl"
+    arm64 = tmp_path / f"apache_tvm-{TVM[1]}-py3-none-linux_aarch64.whl"
+    for wheel in (amd64, arm64):
+        wheel.write_bytes(wheel.name.encode())
+    of_amd64 = dataclasses.replace(
+        made, architecture="amd64", content=inputs.Parts(frozenset({("pypi", "apache-tvm")}))
+    )
+    known = {(TVM[0], "", each.architecture): each for each in (made, of_amd64)}
+    wheels = [sbom.Wheel.read(wheel, known) for wheel in (amd64, arm64)]
+    bill = sbom.one_image("thing_arm64", VERSION, LOCKED, wheels, image)
+    found = {each.name: each for each in bill.components.values() if each.id != "pypi-apache-tvm-arm64"}
+    assert found["bash"].sha256 == package.sha256 and "arch=arm64" in found["bash"].purl
+    assert found["numpy"].sha256 == (sha256,)
+    assert found[TVM[0]].sha256 == (hashlib.sha256(arm64.read_bytes()).hexdigest(),)
+    assert ("wheel-apache-tvm-arm64", "pypi-apache-tvm-arm64") in {
+        (one, other) for one, relation, other in bill.relations if relation.name == "GENERATED_FROM"
+    }
+
+
 @pytest.mark.parametrize(
     ("debian", "pypi", "message"),
     [
@@ -514,7 +578,7 @@ def test_a_package_that_nothing_knows_of_is_refused(
 
 def test_a_lock_entry_that_no_image_has_is_refused(build: Build) -> None:
     wheels, images = build
-    message = "locks/debian.lock.json has it for image_dev, and it is in none of the images small: pass every image"
+    message = "locks/debian.lock.json has it for image_.*, and it is in none of the images small: pass every image"
     with pytest.raises(sbom.SbomError, match=message):
         sbom.whole_build(
             VERSION,
@@ -531,7 +595,7 @@ def test_a_wheel_of_unknown_sources_is_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(
         sbom.SbomError,
         match=(
-            "other-1.0-py3-none-any.whl: expected what it is made of, found that of apache-tvm, .*apache-tvm-ffi"
+            "other-1.0-py3-none-any.whl: expected what it is made of, found that of apache-tvm amd64, .*apache-tvm-ffi"
             " cp311.*: pass its made_of with --made-of"
         ),
     ):

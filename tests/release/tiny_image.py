@@ -11,7 +11,10 @@ SITE_PACKAGES = "usr/local/lib/python3.11/dist-packages"
 
 
 def make(
-    folder: pathlib.Path, debian: Iterable[tuple[str, str]] = (), pypi: Iterable[tuple[str, str]] = ()
+    folder: pathlib.Path,
+    debian: Iterable[tuple[str, str]] = (),
+    pypi: Iterable[tuple[str, str]] = (),
+    architecture: str = "amd64",
 ) -> pathlib.Path:
     """Writes an OCI layout.
 
@@ -19,6 +22,7 @@ def make(
         folder: where; made here.
         debian: name and version of each package that is unpacked in the image.
         pypi: name and version of each distribution that is installed in it.
+        architecture: what it is for.
 
     Returns:
         The folder.
@@ -34,4 +38,4 @@ def make(
         path = f"{SITE_PACKAGES}/{name.replace('-', '_')}-{version}.dist-info/METADATA"
         installed[path] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()
     # Two layers: what is in an image is not in one of them.
-    return write_layout(folder, [records, installed])
+    return write_layout(folder, [records, installed], architecture=architecture)

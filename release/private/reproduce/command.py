@@ -25,8 +25,8 @@ import time
 from collections.abc import Collection
 
 from fetch import arguments, errors, programs
+from oci import layout as oci_layout
 from oci import reference
-from oci.layout import LayoutError, is_layout, manifest_digest
 from release.private import publish, stamp
 from release.private.reproduce import compare, record, second_build
 
@@ -136,8 +136,12 @@ class Command:
         return self.revision != "unstamped"
 
     def images(self) -> dict[str, pathlib.Path]:
-        """The published images of this build: name → layout."""
-        return {path.name: path for name, path in self.first.items() if name.startswith("images/") and is_layout(path)}
+        """The published images of this build: name → layout, an index of one for each processor."""
+        return {
+            path.parent.name: path
+            for name, path in self.first.items()
+            if name.startswith("images/") and oci_layout.is_layout(path)
+        }
 
     def _second(self, place: pathlib.Path, revision: str | None, without: Collection[str]) -> second_build.SecondBuild:
         return second_build.SecondBuild(
@@ -209,10 +213,19 @@ class Command:
                 found += record.artifacts(path)
             else:
                 found += self._pull(text, place / "pulled" / str(number))
-        published, revisions = [], set()
+        published, revisions, indexes = [], set(), self.images()
         for thing, path in found:
             digest = record_digest(path)
             build, revision, recorded = record.look_up(content, tag, self.build, thing, digest)
+            if (
+                path.is_dir()
+                and "" in oci_layout.images(path)
+                and "" not in oci_layout.images(indexes.get(thing[1], path))
+            ):
+                raise record.RecordError(
+                    f"{path}: expected the index of the images for all processors, which is published, found that for"
+                    f" one: verify REGISTRY/{thing[1]}:{options.tag or options.version}"
+                )
             published.append(Published(thing, path, digest, build, recorded))
             revisions.add(revision)
         [revision] = revisions
@@ -237,8 +250,8 @@ class Command:
 
     def _build_at(self, second: second_build.SecondBuild, wanted: list[Thing]) -> dict[Thing, pathlib.Path]:
         """Builds what is needed from another commit; labels and paths are the same in every release."""
-        targets = {"images": "//images:{}", "sboms": "//release:{}", "wheels": "//wheels/..."}
-        outputs = {"images": "images/{0}/{0}", "sboms": "release/{}"}
+        targets = {"images": "//images/{}:index", "sboms": "//release:{}", "wheels": "//wheels/..."}
+        outputs = {"images": "images/{}/index", "sboms": "release/{}"}
         binaries = second.build(["--config=release"], sorted({targets[kind].format(name) for kind, name in wanted}))
         # Up to 0.1.0 a wheel was a file in this folder; now it is in a subfolder.
         wheels = {path.name: path for path in binaries.glob("wheels/**/*.whl")}
@@ -302,8 +315,8 @@ class Command:
             raise AssertionError(f"{text} is an artifact on disk, not in a registry") from None
         layout.mkdir(parents=True)
         plain = ["--src-tls-verify=false"] if reference.on_this_machine(asked.host) else []
-        # An index is copied as it is: skopeo would choose one of its platforms, and the others would not be verified.
-        options = ["--quiet", "--preserve-digests", "--multi-arch=index-only", *plain]
+        # Of an index, skopeo would choose one of its platforms, and the others would not be verified.
+        options = ["--quiet", "--preserve-digests", "--multi-arch=all", *plain]
         skopeo = [os.path.abspath(self.options.skopeo), "--insecure-policy", "copy", *options]
         try:
             programs.run([*skopeo, f"docker://{name}", f"oci:{layout}"], seconds=programs.SECONDS_OF_TRANSFER)
@@ -313,12 +326,9 @@ class Command:
                 " release/README.md"
             ) from None
         try:
-            digest = manifest_digest(layout)
-        except LayoutError as error:
-            raise record.RecordError(
-                f"{name}: expected one image, found {str(error).rpartition('found ')[2]}. If it is an index, verify"
-                " each of its images by digest"
-            ) from None
+            digest = oci_layout.listed_digest(layout)
+        except oci_layout.LayoutError as error:
+            raise record.RecordError(f"{name}: {error}") from None
         if asked.digest and digest != asked.digest:
             raise record.RecordError(f"{name}: expected that digest, found {digest}")
         return record.artifacts(layout, image or asked.name.rpartition("/")[2])

@@ -4,8 +4,8 @@
         "registries": {"images": {}, "sboms": {}, "wheels": {}}}}}}
 
 A build is named after the network profile, because upstream's rules write archives differently, and its set of parts:
-"registries", "registries,cuda", "upstream,without-mlc-llm". An image's digest is its manifest's, a file's that of its
-bytes.
+"registries", "registries,cuda", "upstream,without-mlc-llm". An image's digest is that of the index of all processors, a
+file's that of its bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fetch import names
-from oci.layout import Image, is_layout
+from oci import layout as oci_layout
 from release.private import publish, stamp
 
 KINDS = ("images", "sboms", "wheels")
@@ -164,7 +164,7 @@ def artifacts(thing: pathlib.Path, image: str | None = None) -> list[tuple[Thing
     Raises:
         RecordError: it is none of these, or an image with another title.
     """
-    if is_layout(thing):
+    if oci_layout.is_layout(thing):
         found = title(thing)
         if image and found != image:
             raise RecordError(f"{thing}: expected the image {image}, found one with the title {found}")
@@ -172,7 +172,7 @@ def artifacts(thing: pathlib.Path, image: str | None = None) -> list[tuple[Thing
     if thing.is_dir() and not image:
         listed: list[tuple[Thing, pathlib.Path]] = []
         for path in sorted(thing.iterdir()):
-            if path.is_dir() and is_layout(path):
+            if path.is_dir() and oci_layout.is_layout(path):
                 listed.append((("images", title(path)), path))
             elif path.is_file() and (kind_of_file := kind(path.name)):
                 listed.append(((kind_of_file, names.base_name(path.name, str(thing))), path))
@@ -195,7 +195,7 @@ def title(layout: pathlib.Path) -> str:
         names.UnsafeNameError: the label is no plain name.
     """
     try:
-        found = Image(layout).labels["org.opencontainers.image.title"]
+        [found] = {image.labels["org.opencontainers.image.title"] for image in oci_layout.images(layout).values()}
     except (ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{layout}: expected an image with a title among its labels, found {error!r}") from None
     return names.base_name(found, f"{layout}: the title of the image")

@@ -70,16 +70,18 @@ class SecondWorkspace:
 
 
 def digests(artifacts: list[pathlib.Path]) -> dict[str, str]:
-    """sha256 of every file: name below the artifact's folder → hex digest.
+    """sha256 of every file: its name below the folder around the artifact's → hex digest.
 
     Args:
-        artifacts: files, or folders of files.
+        artifacts: files, or folders of files; some differ only in the folder that they are in.
     """
-    found = {}
+    found: dict[str, str] = {}
     for artifact in artifacts:
         for file in sorted(artifact.rglob("*")) if artifact.is_dir() else [artifact]:
             if file.is_file():
-                found[file.relative_to(artifact.parent).as_posix()] = file_sha256(file)
+                name = file.relative_to(artifact.parent.parent).as_posix()
+                assert name not in found, name
+                found[name] = file_sha256(file)
     return found
 
 

@@ -98,9 +98,7 @@ def inside(options: argparse.Namespace) -> int:
         with urllib.request.urlopen(request) as answer:
             pushed = answer.headers["Docker-Content-Digest"]
         binaries = proof.bazel_bin(second, *config)
-        layout = json.loads(
-            (binaries / "images" / options.first_image / options.first_image / "index.json").read_text()
-        )
+        layout = json.loads((binaries / "images" / options.first_image / "index/index.json").read_text())
         assert pushed == layout["manifests"][0]["digest"], (
             f"the registry has {pushed}, the build {layout['manifests'][0]['digest']}"
         )

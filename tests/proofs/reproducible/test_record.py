@@ -21,7 +21,7 @@ from oci.layout import MANIFEST
 from oci.registry_server import registry
 from release.private import stamp
 from release.private.reproduce import command, compare, record
-from tests.oci.layouts import write_layout
+from tests.oci.layouts import write_index, write_layout
 
 DIFFOSCOPE = pathlib.Path(os.environ["DIFFOSCOPE"]).absolute()
 DIGESTS = pathlib.Path(os.environ["DIGESTS"])
@@ -197,6 +197,9 @@ def verify(
         def _here(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], pathlib.Path]:
             return {(kind, name): rebuilt.image if kind == "images" else rebuilt.dist / name for kind, name in wanted}
 
+        def images(self) -> dict[str, pathlib.Path]:
+            return {"tiny": rebuilt.image}
+
     this = Rebuilt.__new__(Rebuilt)
     this.options, this.digests, this.revision, this.build, this.html = (
         options,
@@ -351,7 +354,9 @@ def test_a_registry_does_not_choose_which_image_is_verified(
         assert verify(release, release, [f"tiny=localhost:{port}/team/mlc_llm:1"])
 
 
-def test_an_index_is_refused(release: Release, published: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_an_index_that_is_not_of_its_images_is_refused(
+    release: Release, published: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     """One of its images, the one that skopeo would choose, is as recorded."""
     (tmp_path / "registry").mkdir()
     with registry(str(REGISTRY), tmp_path / "registry") as port:
@@ -372,9 +377,47 @@ def test_an_index_is_refused(release: Release, published: pathlib.Path, tmp_path
         connection.close()
         for reference in (f"{name}:all", f"{name}@sha256:{hashlib.sha256(body).hexdigest()}"):
             with pytest.raises(
-                record.RecordError, match="expected one image, found .*image.index.* verify each of its"
+                record.RecordError, match="expected an image with a title among its labels, found .*an index of images"
             ):
                 verify(release, release, [reference])
+
+
+@pytest.fixture
+def indexed(tmp_path: pathlib.Path, release: Release) -> Release:
+    """A release, recorded, whose image is an index of two."""
+    labels = {"title": "tiny", "version": "0.1.0"}
+    both = [
+        write_layout(tmp_path / each, [{"etc/x": each.encode()}], labels=labels, architecture=each)
+        for each in ("amd64", "arm64")
+    ]
+    write_index(release.image, both)
+    release.write()
+    return release
+
+
+def test_an_index_is_verified_with_its_images(
+    indexed: Release, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "registry").mkdir()
+    with registry(str(REGISTRY), tmp_path / "registry") as port:
+        name = f"localhost:{port}/team/tiny"
+        pushed(indexed.image, f"{name}:all", "--all")
+        assert verify(indexed, indexed, [f"{name}:all", indexed.image])
+        assert "2 artifacts verified" in capsys.readouterr().out
+    with pytest.raises(record.RecordError, match="expected the index of the images for all processors, .*tiny:0.1.0"):
+        verify(indexed, indexed, [tmp_path / "arm64"])
+
+
+def test_an_image_of_an_index_is_tampered(
+    indexed: Release, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tampered = write_layout(
+        tmp_path / "other", [{"etc/x": b"tampered\n"}], labels={"title": "tiny"}, architecture="arm64"
+    )
+    write_index(tmp_path / "published", [tmp_path / "amd64", tampered])
+    assert not verify(indexed, indexed, [tmp_path / "published"])
+    said = capsys.readouterr().out
+    assert "NOT AS RECORDED" in said and "tiny/arm64/layer-00.tar.gz" in said and "tiny/amd64" not in said
 
 
 def test_an_image_in_a_registry(
