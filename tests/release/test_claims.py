@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import types
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -197,6 +198,16 @@ def test_a_wheel_that_is_no_archive_is_refused(files: Files) -> None:
     files.files[THING].write_bytes(b"wheel")
     with pytest.raises(errors.UserError, match="expected an intact archive"):
         files.check()
+
+
+def test_a_wheel_that_is_only_named_for_another_processor_is_refused(files: Files) -> None:
+    """Its WHEEL says what it is for."""
+    for_arm64 = THING.replace("linux_x86_64", "linux_aarch64").replace(WHEELS["thing"], OF_ARM64)
+    folder = f"thing-{OF_ARM64}.dist-info"
+    with zipfile.ZipFile(files.files[for_arm64], "w") as archive:
+        archive.writestr(f"{folder}/METADATA", metadata("thing", OF_ARM64))
+        archive.writestr(f"{folder}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-linux_x86_64\n")
+    files.refused(f"{for_arm64}: WHEEL: expected Tag: py3-none-linux_aarch64, found ['py3-none-linux_x86_64']")
 
 
 def test_two_wheels_for_one_python_are_refused(files: Files) -> None:
