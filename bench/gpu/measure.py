@@ -141,8 +141,8 @@ class Bench:
         fixed = {"PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8", "TVM_USE_RUNTIME_LIB": "1", **machine.NCCL_ENVIRONMENT}
         return {**kept, **nvidia, **fixed, "PYTHONPATH": os.pathsep.join(map(str, paths))}
 
-    def worker(self, side: str) -> protocol.Process:
-        """A process that runs the TVM of this side."""
+    def worker(self, side: str, **variables: str) -> protocol.Process:
+        """A process that runs the TVM of this side, with further environment variables."""
         command: list[str | Path] = [
             sys.executable,
             "-s",
@@ -158,7 +158,7 @@ class Bench:
         return protocol.Process(
             side,
             command,
-            self._environment([self.bundle / side, self.bundle / "shared", self.bundle / "bench"]),
+            self._environment([self.bundle / side, self.bundle / "shared", self.bundle / "bench"]) | variables,
             self.log,
         )
 
@@ -313,6 +313,12 @@ class Bench:
         bases = [name.partition("_of_")[0].removesuffix("_official") for name in names]
         return [name for name, base in zip(names, bases) if not chosen or base in chosen.split(",")]
 
+    def _shared(self, name: str) -> dict[int, str]:
+        """Number of GPUs → the compiled model for so many, fewest first; empty if the model is not measured."""
+        compiled = self._compiled()
+        parts = [each.partition("_of_") for each in compiled if name in compiled]
+        return dict(sorted((int(count or 1), base + of + count) for base, of, count in parts if base == name))
+
     def engine(self) -> dict[str, Any]:
         """Part engine, for each model: both sides keep an engine, and their answers take turns.
 
@@ -363,12 +369,14 @@ class Bench:
         return models
 
     def timeline(self) -> dict[str, Any]:
-        """Part timeline, for each model and batch: a step's kernels, and its time without the recording."""
+        """Part timeline, for each model and batch: a step's kernels, and its time without the recording; on the first
+        of several GPUs.
+        """
         plan = self.plan
         models: dict[str, dict[str, Any]] = {}
-        for name in MODELS:
-            if name not in self._compiled():
-                continue
+        with self.worker("ours") as ours:
+            gpus = ours.ask("gpus")
+        for name in (variant for base in MODELS for count, variant in self._shared(base).items() if count <= gpus):
             with self.worker("ours") as ours:
                 self._start_engine(ours, name, sequences=max(plan.batches))
                 say(f"timeline, {name}")
@@ -435,30 +443,26 @@ class Bench:
         """Part shards: our engines on one GPU, and on every number of GPUs with a compiled model, take turns."""
         plan, models, gpus = self.plan, {}, 1
         for name in MODELS:
-            counts = {1: name} | {
-                int(each.removeprefix(f"{name}_of_")): each
-                for each in self._compiled()
-                if each.startswith(f"{name}_of_")
-            }
-            if len(counts) == 1 or name not in self._compiled():
+            counts = self._shared(name)
+            if len(counts) <= 1:
                 continue
             with ExitStack() as stack:
                 first = stack.enter_context(self.worker("ours"))
                 gpus = first.ask("gpus")
-                processes = {
-                    count: first if count == 1 else stack.enter_context(self.worker("ours"))
-                    for count in sorted(counts)
-                    if count <= max(1, gpus)
-                }
-                for count, each in processes.items():
-                    self._start_engine(each, counts[count])
+                processes = {"1": first}
+                for count in counts:
+                    if 1 < count <= gpus:
+                        processes[f"{count}"] = stack.enter_context(self.worker("ours"))
+                        processes[f"{count}{tables.BY_NCCL}"] = stack.enter_context(
+                            self.worker("ours", MLC_PEER_SUMS="0")
+                        )
+                for side, each in processes.items():
+                    self._start_engine(each, counts[int(side.removesuffix(tables.BY_NCCL))])
                 rounds = []
                 for number in range(plan.rounds + 1):
                     answers = {
-                        str(count): processes[count].ask(
-                            "engine", tokens=plan.answer_tokens, prompt=SENTENCE * plan.sentences
-                        )
-                        for count in turn(list(processes), number)
+                        side: processes[side].ask("engine", tokens=plan.answer_tokens, prompt=SENTENCE * plan.sentences)
+                        for side in turn(list(processes), number)
                     }
                     if number:
                         rounds.append(answers)

@@ -136,11 +136,27 @@ def test_several_gpus_are_compared_with_one_in_the_same_round() -> None:
             "text": text,
         }
 
-    rounds = [{"2": side(rate, "abcdXfgh"), "1": side(100, "abcdefgh")} for rate in (150, 200, 130)]
+    rounds = [
+        {
+            "2, all sums by NCCL": side(110, "abXdXfgh"),
+            "2": side(rate, "abcdXfgh"),
+            "1": side(100, "abcdefgh"),
+        }
+        for rate in (150, 200, 130)
+    ]
     text = tables.shards({"gpus": 4, "models": {"1b": rounds}})
     assert text.startswith("| Llama 3.2 1B's shape: GPUs, of 4; ")
-    row = next(line for line in text.splitlines() if line.startswith("| 2 "))
-    assert row == "| 2 | 1000 (1000–1000) | 1.00 (1.00–1.00) | 150 (130–200) | 1.50 (1.30–2.00) | 50 % |"
+    assert text.splitlines()[2:] == [
+        "| 1 | 1000 (1000–1000) | 1.00 (1.00–1.00) | 100 (100–100) | 1.00 (1.00–1.00) | 100 % |  |",
+        "| 2 | 1000 (1000–1000) | 1.00 (1.00–1.00) | 150 (130–200) | 1.50 (1.30–2.00) | 50 % | 25 % |",
+        "| 2, all sums by NCCL | 1000 (1000–1000) | 1.00 (1.00–1.00) | 110 (110–110) | 1.10 (1.10–1.10) | 25 % |  |",
+    ]
+
+
+def test_a_timeline_of_a_shared_model_says_whose_it_is() -> None:
+    step = {"kernels": {"sum": [2, 1e-5]}, "busy": 1e-5, "seconds": 2e-5}
+    text = tables.timeline({"8b_of_2": {"1": step}})
+    assert "### Llama 3 8B's shape, the first of 2 GPUs, 1 at a time" in text
 
 
 @pytest.mark.parametrize(("one", "other", "part"), [("", "", 0), ("ab", "ab", 1), ("ab", "abcd", 0.5), ("x", "y", 0)])

@@ -55,6 +55,8 @@ def generated_kernels() -> tvm.IRModule:
     add: x, y: (n,) → (n,).
     softmax: x: (n, m) → (n, m), over the last axis.
     matmul: x: (n, INNER), w: (INNER, COLUMNS) → (n, COLUMNS) float32.
+
+    And draw, as mlc-llm draws tokens: probabilities (n, m), uniform numbers and rows (k, 1) → columns (k, 1).
     """
     builder = relax.BlockBuilder()
     for dtype in ("float16", "float32"):
@@ -65,6 +67,13 @@ def generated_kernels() -> tvm.IRModule:
         n = T.Var("n", "int64")
         inputs = [_tensor("x", (n, INNER), dtype), _tensor("w", (INNER, COLUMNS), dtype)]
         _function(builder, f"matmul_{dtype}", inputs, lambda x, w: relax.op.matmul(x, w, out_dtype="float32"))
+    n, m, k = (T.Var(name, "int64") for name in "nmk")
+    inputs = [
+        _tensor("probabilities", (n, m), "float32"),
+        _tensor("uniform", (k, 1), "float32"),
+        _tensor("rows", (k, 1), "int64"),
+    ]
+    _function(builder, "draw", inputs, lambda *each: relax.op.multinomial_from_uniform(*each, dtype="int32"))
     return builder.get()
 
 
@@ -144,6 +153,24 @@ def tensor_parallel() -> tvm.IRModule:
         n, m = T.Var("n", "int64"), T.Var("m", "int64")
         shapes = {"x": (n, BLOCK_WIDTH), "w1": (BLOCK_WIDTH, m), "w2": (m, BLOCK_WIDTH)}
         _function(builder, name, [_tensor(each, shape, "float16") for each, shape in shapes.items()], make)
+    return builder.get()
+
+
+def captured_sums() -> tvm.IRModule:
+    """forward(x) halves the sum of x over the workers of its session, GRAPH_LAYERS times; a CUDA graph captures all but
+    the first and the last.
+
+    x: (GRAPH_ROWS, BLOCK_WIDTH), float16. Compile it with relax.backend.use_cuda_graph.
+    """
+    builder = relax.BlockBuilder()
+
+    def halves(x: relax.Var) -> relax.Expr:
+        for _ in range(GRAPH_LAYERS):
+            total = builder.emit(relax.op.ccl.allreduce(x, "sum"))
+            x = builder.emit(relax.op.multiply(total, relax.const(0.5, "float16")))
+        return x
+
+    _function(builder, "forward", [_tensor("x", (GRAPH_ROWS, BLOCK_WIDTH), "float16")], halves, {"num_input": 1})
     return builder.get()
 
 

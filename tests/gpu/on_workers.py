@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
+import time
 
 import numpy as np
 import tvm_ffi
@@ -103,6 +104,22 @@ def error_of_reduction(tensor: Tensor, operation: str, seed: int, workers: int) 
         squares.append(np.square(difference, out=difference).sum() / np.square(wanted).sum())
     error = math.sqrt(np.max(squares))
     return error if math.isfinite(error) else math.inf
+
+
+@tvm_ffi.register_global_func("tests.gpu.wrong_sum", override=True)
+def wrong_sum(tensor: Tensor, seed: int, workers: int) -> int:
+    """Number of elements that are not the sum of what `fill_own` wrote, in float32 and in the order of the workers."""
+    (got,) = tensor.numpy()
+    arrays = [block(seed + worker, got.size, str(tensor.dtype)).astype("float32") for worker in range(workers)]
+    expected = functools.reduce(np.add, arrays).astype(got.dtype)
+    return int(np.count_nonzero(got != expected))
+
+
+@tvm_ffi.register_global_func("tests.gpu.pause", override=True)
+def pause(number: int) -> int:
+    """Waits for up to two milliseconds, each worker for as long as the number says for it."""
+    time.sleep(np.random.default_rng((number, _worker())).random() / 500)
+    return 0
 
 
 def _worker() -> int:

@@ -14,10 +14,10 @@ import comparison
 import numpy as np
 import on_workers  # Registers its functions for workers that are threads, as the first one always is.
 import pytest
-from child import start_python
+from child import run_python, start_python
 from comparison import ROUNDING, numpy_dtype, random_array, relative_error
 from conftest import MODULES, Compare, Machine, Within, device_count
-from modules import BLOCK_WIDTH
+from modules import BLOCK_WIDTH, GRAPH_LAYERS, GRAPH_ROWS
 from tvm.runtime.disco import DRef, ProcessSession, Session, ThreadedSession
 
 import tvm
@@ -180,6 +180,94 @@ def test_many_operations_in_a_row_need_no_wait(session: Session, compare: Compar
         compare(got, np.full(1000, float(WORKERS) ** (2 * count)), ROUNDING["float32"])
 
 
+PEERS = WORKERS in (2, 4, 8)
+"""Whether small sums are not NCCL's (//src/cuda:peer_sums.h), on the machines with NVLink that these tests are for."""
+LIMIT = (2 << 20) // WORKERS
+"""Bytes."""
+
+
+def _is_small(length: int) -> bool:
+    """Whether the sum of so many 16-bit floats is not NCCL's."""
+    return PEERS and length % 256 == 0 and 2 * length <= LIMIT
+
+
+half = pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+
+
+def test_small_sums_are_not_nccls(session: Session) -> None:
+    limit = session.get_global_func("mlc_bazel.peer_sums_limit")()
+    assert [limit.debug_get_from_remote(worker) for worker in range(WORKERS)] == [LIMIT if PEERS else 0] * WORKERS
+
+
+@half
+@pytest.mark.parametrize("length", [3, 255, 256, 2048, 2560, 4096, 8192, 257 * 256, LIMIT // 2, LIMIT // 2 + 256])
+def test_a_small_sum_has_the_bits_of_one_in_float32(session: Session, within: Within, length: int, dtype: str) -> None:
+    source, destination = _sources(session, length, dtype, 20), _poison(session, (1, length), dtype)
+    session.allreduce(source, destination)
+    within(max(_on_workers(session, "error_of_reduction", destination, "sum", 20, WORKERS)), WORKERS * ROUNDING[dtype])
+    if _is_small(length):
+        assert _on_workers(session, "wrong_sum", destination, 20, WORKERS) == [0] * WORKERS
+
+
+@half
+def test_a_sum_can_replace_what_it_adds(session: Session, within: Within, dtype: str) -> None:
+    source = _sources(session, 4096, dtype, 21)
+    session.allreduce(source, source)
+    within(max(_on_workers(session, "error_of_reduction", source, "sum", 21, WORKERS)), WORKERS * ROUNDING[dtype])
+
+
+def test_many_sums_of_all_sizes_and_types_by_workers_that_are_late(session: Session, within: Within) -> None:
+    """Large and single-precision sums are NCCL's, in between."""
+    pause = session.get_global_func("tests.gpu.pause")
+    cases = []
+    for number in range(300):
+        dtype = ("float16", "bfloat16", "float32")[number % 3]
+        length = 256 * (1, 8, 16, 100, 777, 2048, 5000)[number % 7]
+        tensors = _sources(session, length, dtype, number), _poison(session, (1, length), dtype)
+        cases.append((number, dtype, length, *tensors))
+    for repeat in range(3):
+        for number, _, _, source, destination in cases:
+            if number % 5 == repeat:
+                pause(number)
+            session.allreduce(source, destination)
+    for number, dtype, length, _, destination in cases:
+        errors = _on_workers(session, "error_of_reduction", destination, "sum", number, WORKERS)
+        within(max(errors), WORKERS * ROUNDING[dtype])
+        if dtype != "float32" and _is_small(length):
+            assert _on_workers(session, "wrong_sum", destination, number, WORKERS) == [0] * WORKERS, number
+
+
+def test_sums_in_a_cuda_graph_are_new_in_each_run(session: Session, compare: Compare) -> None:
+    """Each worker's input changes from run to run, and the graph that was captured in the first is launched again."""
+    path = str(MODULES / "captured_sums.so")
+    assert "vm.builtin.cuda_graph.run_or_capture" in tvm.runtime.load_module(path)["as_text"]()
+    forward = session.load_vm_module(path)["forward"]
+    for run in range(50):
+        inputs = [random_array(1000 * run + worker, (GRAPH_ROWS, BLOCK_WIDTH), "float16") for worker in range(WORKERS)]
+        expected = np.sum(inputs, axis=0, dtype="float64") * WORKERS ** (GRAPH_LAYERS - 1) / 2**GRAPH_LAYERS
+        for got in _get(session, forward(_put(session, inputs))):
+            # Only the first sum rounds: the others are of equal numbers, of which there is a power of two.
+            compare(got, expected, WORKERS * ROUNDING["float16"])
+
+
+# Prints what a session's small sums are limited to.
+LIMITS = f"""
+import json
+import tvm  # Also loads tvm_cuda, which registers sessions.
+from tvm.runtime.disco import ThreadedSession
+session = ThreadedSession({WORKERS})
+session.init_ccl("nccl", *range({WORKERS}))
+limit = session.get_global_func("mlc_bazel.peer_sums_limit")()
+print(json.dumps([limit.debug_get_from_remote(worker) for worker in range({WORKERS})]))
+session.shutdown()
+"""
+
+
+def test_a_setting_leaves_all_sums_to_nccl() -> None:
+    assert run_python(LIMITS, MLC_PEER_SUMS="0") == [0] * WORKERS
+    assert run_python(LIMITS) == [LIMIT if PEERS else 0] * WORKERS
+
+
 def test_workers_share_a_block_of_two_layers(
     session: Session, machine: Machine, device: tvm.runtime.Device, compare: Compare
 ) -> None:
@@ -236,11 +324,17 @@ session._sync_all()
 """
 # A second of sums, which never finish without the dead worker.
 SUMS = "[session.allreduce(source, destination) for _ in range(1000)]"
+SMALL = """
+small = session.empty((4096,), "float16")
+session.allreduce(small, small)
+session._sync_all()
+"""
 ENDS = {"without GPUs": ("", ASK)}
 if WORKERS > 1:
     ENDS |= {
         "asked": (JOIN, ASK),
         "then all-reduce": (JOIN, "session.allreduce(source, destination)"),
+        "then small all-reduce": (JOIN + SMALL, "session.allreduce(small, small)"),
         "during all-reduce": (JOIN + SUMS, "session._sync_worker(1)"),
     }
 
