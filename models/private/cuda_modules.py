@@ -12,6 +12,7 @@ Where mlc-llm would go on in silence without what its flags ask for, this fails,
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import runpy
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import tvm_ffi
+from tvm.relax.backend import gpu_generic
 from tvm.support import nvcc  # Also registers a function that is called by name below.
 
 import tvm
@@ -38,6 +40,12 @@ LENGTH = struct.Struct("<Q")
 
 SOURCE, MACHINE_CODE = b"cuda", b"cubin"
 """TVM's names for forms of a CUDA module. The second includes fat binaries."""
+
+
+SAMPLER_WARPS = 32
+"""Warps of the block that draws a token, 4096 numbers of the vocabulary at a time. With the four of TVM it is 512, and
+that takes a twentieth of a small model's step.
+"""
 
 
 class NvccError(Exception):
@@ -155,12 +163,15 @@ def install(target: tvm.target.Target) -> None:
         return write_object(compile_imports(blob, target), system_library, host, prefix)
 
     tvm.runtime._ffi_api.ModulePackImportsToLLVM = pack
+    gpu_generic.gpu_multinomial_from_uniform = functools.partial(
+        gpu_generic.gpu_multinomial_from_uniform, ty_len=SAMPLER_WARPS
+    )
 
 
 REFUSED = {
     "cutlass": "this TVM has none of its kernels, which are for FP8 and for mixtures of experts",
     "faster_transformer": "mlc-llm itself turns it off, whatever the flag says",
-    "ipc_allreduce_strategy": "TVM ignores it where no GPU is; several GPUs use NCCL",
+    "ipc_allreduce_strategy": "TVM ignores it where no GPU is; this build's runtime has a kernel for small sums",
 }
 """Flags of mlc-llm that would have no effect → why."""
 

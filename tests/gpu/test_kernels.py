@@ -42,3 +42,24 @@ def test_matmul(device: tvm.runtime.Device, machine: Machine, compare: Compare, 
     # Products of two such numbers are exact in float32; the error comes from the sum, which tensor cores truncate
     # instead of rounding.
     compare(got, x.astype("float64") @ w.astype("float64"), 512 * ROUNDING["float32"])
+
+
+@pytest.mark.parametrize("columns", [1, 50, 511, 8192, 8193, 128256])
+def test_a_draw_is_the_column_at_which_the_sum_reaches_the_number(
+    device: tvm.runtime.Device, machine: Machine, columns: int
+) -> None:
+    probabilities = np.random.default_rng(columns).random((5, columns), dtype="float32") ** 8
+    probabilities[0] = np.arange(columns) == columns // 3  # At temperature 0.
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    rows = np.array([[0], [0], [1], [2], [2], [4], [3]], "int64")
+    # mlc-llm asks for no number nearer to 0 or 1 (third_party/mlc_llm).
+    uniform = np.array([[2e-6], [1 - 1e-5], [2e-6], [0.3], [0.7], [1 - 1e-5], [0.5]], "float32")
+    inputs = [tvm.runtime.tensor(each, device) for each in (probabilities, uniform, rows)]
+    drawn = machine("generated_kernels")["draw"](*inputs).numpy()[:, 0]
+    assert list(drawn[:2]) == [columns // 3] * 2
+    sums = probabilities.astype("float64").cumsum(axis=1)
+    # The sums of the kernel are in float32.
+    for column, (row,), (number,) in zip(drawn, rows, uniform):
+        assert probabilities[row, column] > 0
+        assert sums[row, column] >= number - 1e-4
+        assert column == 0 or sums[row, column - 1] <= number + 1e-4
