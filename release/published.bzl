@@ -47,11 +47,10 @@ IMAGES = {image: "//images/{}:index".format(image) for image in _available(_IMAG
 
 _OTHER_PYTHONS = [abi for abi in PYTHONS if abi != PYTHON]
 
-# Wheels: one of each package, those of apache-tvm-ffi for other CPythons, and the same for arm64, where CUDA is not.
+# Wheels: one of each package, those of apache-tvm-ffi for other CPythons, and the same for arm64.
 WHEELS = _available(_WHEELS) + ["//wheels/tvm_ffi:" + abi for abi in _OTHER_PYTHONS] + [
     "//wheels:{}_arm64".format(package.rpartition("/")[2])
     for package in _available(_WHEELS)
-    if not package.endswith("_cuda")
 ] + ["//wheels:tvm_ffi_{}_arm64".format(abi) for abi in _OTHER_PYTHONS]
 
 # The processors that images are for, as image indexes name them. Those with CUDA are for the first only.

@@ -96,8 +96,7 @@ def read(workspace: pathlib.Path) -> Expected:
         tags[distribution] = frozenset(
             f"{python}-{platform}"
             for python in (every_python if per_python else ["py3-none"])
-            # CUDA is for x86-64, which comes first.
-            for platform in (platforms[:1] if needs_cuda else platforms)
+            for platform in platforms
         )
         cuda |= {distribution} if needs_cuda else set()
     in_folder = locks.in_folder(workspace / "locks")

@@ -510,7 +510,7 @@ def test_names_and_versions_are_those_of_this_checkout(monkeypatch: pytest.Monke
         names = found.parts(cuda=cuda) - found.images.keys()
         assert sum(len(found.tags[name]) for name in names) == len(build["WHEELS"])
     assert found.tags["mlc-llm"] == {"py3-none-manylinux_2_31_x86_64", "py3-none-manylinux_2_31_aarch64"}
-    assert found.tags["apache-tvm-cuda"] == {"py3-none-manylinux_2_28_x86_64"}
+    assert found.tags["apache-tvm-cuda"] == {"py3-none-manylinux_2_28_x86_64", "py3-none-manylinux_2_28_aarch64"}
     assert found.tags["apache-tvm-ffi"] >= {
         f"{python}-manylinux_2_28_{cpu}"
         for python in ("cp310-cp310", "cp311-cp311", "cp314-cp314t")

@@ -331,7 +331,8 @@ PYPI_CUDA = {
 CONTENT: dict[str, tuple[set[tuple[str, str]], set[tuple[str, str]]]] = {
     "apache-tvm": ({("pypi", "apache-tvm"), ("source", "tilelang")}, set()),
     "apache-tvm-cuda": (
-        {("pypi", "apache-tvm"), ("source", "tilelang")} | ({("source", "tvm")} if WITH_SOURCES else set()),
+        {("pypi", "apache-tvm"), ("source", "flashinfer-python"), ("source", "tilelang")}
+        | ({("source", "tvm")} if WITH_SOURCES else set()),
         set(),
     ),
     # And the headers of its Python.
@@ -347,8 +348,9 @@ LICENSED_AS = {"apache-tvm-cuda": ("pypi", "apache-tvm"), "mlc-llm": ("source", 
 @pytest.mark.parametrize("made", MADE, ids=lambda made: made.distribution + made.abi + made.architecture)
 def test_the_build_graph_says_what_a_wheel_is_made_of(made: inputs.Made) -> None:
     entries, sets = CONTENT[made.distribution]
-    if (made.distribution, made.architecture) == ("apache-tvm", "arm64"):
-        # The official compiler; what is the same for every processor is taken from the wheel for x86-64.
+    official = {"apache-tvm", *(() if WITH_SOURCES else ("apache-tvm-cuda",))}
+    if made.distribution in official and made.architecture == "arm64":
+        # The official compiler or device runtime; what is the same for every processor comes from the wheel for x86-64.
         entries = entries | {("pypi", "apache-tvm:arm64")}
     headers = {("source", re.sub(r"cp3(\d+)t?", r"cpython-3.\1", made.abi))} if made.abi else set()
     assert made.content == inputs.Parts(frozenset(entries | headers), frozenset(sets))

@@ -19,6 +19,7 @@ import dataclasses
 import importlib.metadata
 import logging
 import os
+import platform
 import re
 import signal
 import sys
@@ -37,7 +38,12 @@ DRIVER_BRANCH = 580
 
 # Folders that Debian's and Fedora's packages, container runtimes and WSL use for the driver's libraries. A Python with
 # a separate loader does not search them.
-DRIVER_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/local/nvidia/lib64", "/usr/lib/wsl/lib")
+DRIVER_FOLDERS = (
+    f"/usr/lib/{platform.machine()}-linux-gnu",
+    "/usr/lib64",
+    "/usr/local/nvidia/lib64",
+    "/usr/lib/wsl/lib",
+)
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
