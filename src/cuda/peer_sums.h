@@ -1,5 +1,6 @@
-/* Sums over the GPUs of one host by one kernel, where they read and write each other's memory. NCCL's take 14 µs however
- * small they are. Unlike TVM's kernels for this (cuda_ipc), it needs no memory of a kind, and a CUDA graph may hold it.
+/* Sums over the GPUs of one host by one kernel, where they read and write each other's memory. In a step,
+ * NCCL's take 6 µs longer (bench/gpu/README.md). Unlike TVM's kernels for this (cuda_ipc), it needs no memory of a kind,
+ * and a CUDA graph may hold it.
  *
  * A part of TVM's nccl.cc (third_party/tvm/tvm.BUILD.bazel). Each worker, a thread, has its own.
  */
