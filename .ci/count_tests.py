@@ -1,6 +1,10 @@
 """Prints each test target and its result, then `N passed, N failed`. Fails if no test ran or one did not pass.
 
     python3 .ci/count_tests.py [--gpu EVENTS] EVENTS...
+    python3 .ci/count_tests.py --list EVENTS...
+
+EVENTS are Bazel's build events, or the record of a gate (gate.json), whose tests passed. --list prints the labels of
+tests that passed.
 
 A target that ran in several builds counts once, and passes if it passed in all of them. On a machine without a GPU, the
 tests of --gpu must not have run.
@@ -15,6 +19,9 @@ import sys
 
 PASSED = "PASSED"
 
+# A test that fails leaves no record.
+GATE = "gate.json"
+
 # The devices by which //toolchains/cuda:extension.bzl recognizes a GPU.
 GPUS = ("/dev/nvidiactl", "/dev/dxg")
 
@@ -23,10 +30,13 @@ def results(events: pathlib.Path) -> dict[str, str]:
     """Returns the status of each test target (PASSED, FLAKY, FAILED, TIMEOUT, NO_STATUS, …).
 
     Args:
-        events: a file of Bazel's build events, one JSON object per line.
+        events: a file of Bazel's build events, one JSON object per line, or the record of a gate, one JSON object.
     """
+    text = events.read_text(encoding="utf-8")
+    if events.name == GATE:
+        return {test["label"]: PASSED for test in json.loads(text)["tests"]}
     found = {}
-    for line in events.read_text(encoding="utf-8").splitlines():
+    for line in text.splitlines():
         event = json.loads(line)
         if "testSummary" in event.get("id", {}) and "testSummary" in event:
             found[event["id"]["testSummary"]["label"]] = event["testSummary"].get("overallStatus", "NO_STATUS")
@@ -36,8 +46,13 @@ def results(events: pathlib.Path) -> dict[str, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpu", type=pathlib.Path, metavar="EVENTS", help="build events of the tests that need a GPU")
+    parser.add_argument("--list", action="store_true", help="print the labels of tests that passed, and nothing else")
     parser.add_argument(
-        "events", type=pathlib.Path, nargs="+", metavar="EVENTS", help="build events, one JSON object per line"
+        "events",
+        type=pathlib.Path,
+        nargs="+",
+        metavar="EVENTS",
+        help="build events, one JSON object per line, or gate.json",
     )
     arguments = parser.parse_args()
     statuses: dict[str, str] = {}
@@ -45,6 +60,9 @@ def main() -> int:
         for label, status in results(path).items():
             if statuses.get(label, PASSED) == PASSED:
                 statuses[label] = status
+    if arguments.list:
+        print(*sorted(label for label, status in statuses.items() if status == PASSED), sep="\n")
+        return 0
     if arguments.gpu and not any(pathlib.Path(gpu).exists() for gpu in GPUS):
         statuses |= dict.fromkeys(results(arguments.gpu), "NO GPU")
     for label, status in sorted(statuses.items()):
