@@ -14,7 +14,7 @@ COMMANDS = "usr/local/bin"
 
 wheel_recipes = _wheel_recipes
 
-def image(name, description, licenses, source, cpus = CPUS, **kwargs):
+def image(name, description, licenses, source, **kwargs):
     """An image with its labels, the same for other processors, their index, and a target that loads it into Podman or Docker.
 
     Call it in images/<name>; //images:<name> becomes an alias. To publish the image, add a line to
@@ -35,7 +35,7 @@ def image(name, description, licenses, source, cpus = CPUS, **kwargs):
     Targets:
 
     * `<name>`: the image, an OCI layout, for the platform of the build.
-    * `arm64`, if it is for arm64 too: the image for that; `index`: the images for all `cpus` in one OCI layout, an image index.
+    * `arm64`: the image for that; `index`: the images for all processors in one OCI layout, an image index.
     * `labels`: the file with its labels; the title is `name`.
     * `load`: loads it as <name>:<version> without waiting for the tests, for development.
 
@@ -44,7 +44,6 @@ def image(name, description, licenses, source, cpus = CPUS, **kwargs):
         description: one line, for the label.
         licenses: SPDX expression for what this project adds to the packages, for the label.
         source: URL of the packaged software's sources, for the label.
-        cpus: the processors that it is for: all, or the first, of CPUS in //platforms:defs.bzl.
         **kwargs: attributes of `oci_image`: `base`, `env`, `entrypoint`, `user`, `tars` (layers, from the least to the most frequently changed), …; and
             common attributes, which all targets get. `target_compatible_with` says what the build must provide, such as NEEDS_CUDA.
     """
@@ -60,7 +59,7 @@ def image(name, description, licenses, source, cpus = CPUS, **kwargs):
         } | kwargs)
     )
     public = common | {"visibility": ["//visibility:public"]}
-    for cpu in cpus[1:]:
+    for cpu in CPUS[1:]:
         on_platform(
             name = cpu,
             actual = [":" + name],
@@ -70,7 +69,7 @@ def image(name, description, licenses, source, cpus = CPUS, **kwargs):
     oci_image_index(
         name = "index",
         images = [":" + name],
-        platforms = [platform_of(cpu) for cpu in cpus],
+        platforms = [platform_of(cpu) for cpu in CPUS],
         **public
     )
     image_labels(

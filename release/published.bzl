@@ -53,7 +53,7 @@ WHEELS = _available(_WHEELS) + ["//wheels/tvm_ffi:" + abi for abi in _OTHER_PYTH
     for package in _available(_WHEELS)
 ] + ["//wheels:tvm_ffi_{}_arm64".format(abi) for abi in _OTHER_PYTHONS]
 
-# The processors that images are for, as image indexes name them. Those with CUDA are for the first only.
+# The processors that images are for, as image indexes name them.
 _ARCHITECTURES = ["amd64", "arm64"]
 
 def _single_images(name):
@@ -61,7 +61,7 @@ def _single_images(name):
         return {name: IMAGES[name]}
     return {
         "{}_{}".format(name, architecture): "//images:" + name if architecture == _ARCHITECTURES[0] else "//images/{}:{}".format(name, architecture)
-        for architecture in (_ARCHITECTURES[:1] if name.endswith("_cuda") else _ARCHITECTURES)
+        for architecture in _ARCHITECTURES
     }
 
 # Name of a layout → names and labels of the images in it: an index has one for each processor. Tests and bills of materials are about these.

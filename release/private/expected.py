@@ -170,11 +170,9 @@ def published_images(path: pathlib.Path) -> dict[str, bool]:
 
 def _single_images(path: pathlib.Path, name: str) -> frozenset[str]:
     """The names of the images in a layout that published.bzl publishes."""
-    images = _parts(path, "_IMAGES")
-    if name not in images:
+    if name not in _parts(path, "_IMAGES"):
         return frozenset([name])
-    architectures = ast.literal_eval(_assigned(path, "_ARCHITECTURES"))
-    return frozenset(f"{name}_{each}" for each in (architectures[:1] if images[name] else architectures))
+    return frozenset(f"{name}_{each}" for each in ast.literal_eval(_assigned(path, "_ARCHITECTURES")))
 
 
 def _parts(path: pathlib.Path, name: str) -> dict[str, bool]:
