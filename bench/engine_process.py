@@ -37,7 +37,7 @@ def rates(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
 def allow_any_tvm() -> None:
     """Disables mlc-llm's check of TVM in this process."""
     stand_in = types.ModuleType("mlc_llm._mlc_bazel.pairing")
-    stand_in.check = stand_in.own_version = lambda: None  # type: ignore[attr-defined]
+    stand_in.check = stand_in.install = lambda: None  # type: ignore[attr-defined]
     sys.modules[stand_in.__name__] = stand_in
 
 

@@ -8,22 +8,27 @@ pairing.check()
 home.check()
 
 
+import tvm.base
 import tvm_ffi.registry
+
+# mlc-llm's kernels have threads of their own. TVM's only sample there; waiting for work, they would keep a core from
+# those.
+os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "0")
 
 # Upstream's variable for programs that need no engine, such as compiling models. The classes that the library would
 # register are then unknown.
 if os.environ.get("SKIP_LOADING_MLCLLM_SO", "0") != "0":
     tvm_ffi.registry._SKIP_UNKNOWN_OBJECTS = True
 
+if tvm.base._RUNTIME_ONLY:
+    from . import runtime_only
+
+    runtime_only.install()
+
 from . import (
     access,
     answer_text,
     checkpoint_config,
-    compatibility,
-    compile_here,
-    convert,
-    cpu_kernels,
-    cpu_rotation,
     engine_watch,
     health,
     hub,
@@ -31,17 +36,20 @@ from . import (
     metrics,
     openai_api,
     request_check,
-    rotation,
     startup,
 )
 
-compatibility.install()
+if not tvm.base._RUNTIME_ONLY:
+    from . import compatibility, compile_here, convert, cpu_kernels, cpu_rotation, rotation
+
+    compatibility.install()
+    compile_here.install()
+    convert.install()
+    cpu_kernels.install()
+    cpu_rotation.install()
+    rotation.install()
+pairing.install()
 checkpoint_config.install()
-compile_here.install()
-convert.install()
-cpu_kernels.install()
-cpu_rotation.install()
-rotation.install()
 hub.install()
 engine_watch.install()
 answer_text.install()

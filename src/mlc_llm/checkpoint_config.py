@@ -671,11 +671,12 @@ def install() -> None:
 
 def in_a_line(
     upstream: Callable[[type[BaseException], BaseException, TracebackType | None], Any],
+    refusal: type[Exception] = CheckpointError,
 ) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
     """Wraps `sys.excepthook`: a checkpoint that is refused is no error of the program, so there is no traceback."""
 
     def excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        if isinstance(error, CheckpointError):
+        if isinstance(error, refusal):
             print(f"mlc_llm: {error}", file=sys.stderr)
         else:
             upstream(kind, error, traceback)

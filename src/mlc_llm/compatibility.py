@@ -18,10 +18,9 @@ from tvm.relax.frontend import nn
 from tvm.s_tir import dlight
 
 import tvm
-from mlc_llm import libinfo
 from tvm import s_tir, tirx
 
-from . import pairing, shape_functions, versions  # type: ignore[attr-defined]  # written by the build
+from . import shape_functions, versions  # type: ignore[attr-defined]  # written by the build
 from .model_check import CPU_KEY, METADATA_KEY
 
 LANES = 16
@@ -227,8 +226,6 @@ def install() -> None:
     restore_var_name_hint()
     restore_buffer_map()
     nn.op.tensor_ir_op = nn.tensor_ir_op = call_with_numbers_as_kernels_take_them(nn.op.tensor_ir_op)
-    # Upstream's version is a placeholder.
-    libinfo.__version__ = pairing.own_version() or libinfo.__version__
     tvm.relax.get_pipeline = get_stamped_pipeline(tvm.relax.get_pipeline)
     # mlc_llm's pipeline looks it up by this name on every run.
     dlight.cpu.GEMV = RowGEMV

@@ -8,7 +8,6 @@ kernels. Ours choose their instruction set when mlc-llm is loaded, so one librar
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from tvm.relax import expr_functor
@@ -210,10 +209,7 @@ class _AttachSoftmax:
 
 
 def install() -> None:
-    """Adds the passes to mlc-llm's pipeline for CPUs, and lets TVM's own threads sleep."""
-    # TVM's threads only sample here. Waiting for work, they would keep a core from ours.
-    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "0")
-
+    """Adds the passes to mlc-llm's pipeline for CPUs."""
     from mlc_llm.compiler_pass import pipeline
 
     products, softmax = pipeline.FuseTransposeMatmul, pipeline.AttachSoftmaxWithTemperature

@@ -38,6 +38,13 @@ def own_version() -> str | None:
     return _version("mlc-llm", pathlib.Path(__file__).parents[2])
 
 
+def install() -> None:
+    """Makes mlc_llm.__version__ this copy's version. Upstream's is a placeholder. Imports mlc_llm."""
+    from mlc_llm import libinfo
+
+    libinfo.__version__ = own_version() or libinfo.__version__
+
+
 def _version(distribution: str, folder: pathlib.Path) -> str | None:
     for each in importlib.metadata.distributions(name=distribution, path=[str(folder)]):
         return each.version

@@ -108,6 +108,7 @@ def test_holds_only_upstreams_files_and_ours(wheel: Wheel, upstream: dict[str, b
         "request_body",
         "request_check",
         "rotation",
+        "runtime_only",
         "shape_functions",
         "startup",
         "tool_calls",
