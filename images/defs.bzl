@@ -4,7 +4,7 @@ load("@rules_oci//oci:defs.bzl", "oci_image", "oci_image_index", "oci_load")
 load("//:version.bzl", "VERSION")
 load("//images/private:wheel_recipes.bzl", _wheel_recipes = "wheel_recipes")
 load("//oci:defs.bzl", "common_attributes", "image_labels")
-load("//platforms:defs.bzl", "CPUS", "on_platform", "platform_of")
+load("//platforms:defs.bzl", "CPUS", "by_cpu", "on_platform", "platform_of")
 
 # Where Debian's python3 looks for packages that Debian does not provide.
 SITE_PACKAGES = "usr/local/lib/python3.11/dist-packages"
@@ -13,6 +13,30 @@ SITE_PACKAGES = "usr/local/lib/python3.11/dist-packages"
 COMMANDS = "usr/local/bin"
 
 wheel_recipes = _wheel_recipes
+
+# The configuration of images without a base; others inherit it.
+_CONFIGURATION = {
+    "architecture": by_cpu("amd64", "arm64"),
+    # PID 1 of a container gets no default action for signals and must collect orphans: no command here does, tini does both. -s: it
+    # collects orphans even where it is not PID 1 (docker run --init, a shared namespace).
+    "entrypoint": [
+        "/usr/bin/tini",
+        "-s",
+        "--",
+        "/usr/local/bin/entrypoint",
+    ],
+    "os": "linux",
+    # By number, because Kubernetes' runAsNonRoot refuses a name.
+    "user": "1000:1000",
+    "workdir": "/workspace",
+}
+
+_ENVIRONMENT = {
+    "LANG": "C.UTF-8",
+    "PATH": "/usr/local/bin:/usr/bin:/usr/sbin",
+    # Layers hold no bytecode, which would double the Python files. A second start in the same container finds it here.
+    "PYTHONPYCACHEPREFIX": "/home/mlc/.cache/python",
+}
 
 def image(name, description, licenses, source, **kwargs):
     """An image with its labels, the same for other processors, their index, and a target that loads it into Podman or Docker.
@@ -45,11 +69,13 @@ def image(name, description, licenses, source, **kwargs):
         licenses: SPDX expression for what this project adds to the packages, for the label.
         source: URL of the packaged software's sources, for the label.
         **kwargs: attributes of `oci_image`: `base`, `env`, `entrypoint`, `user`, `tars` (layers, from the least to the most frequently changed), …; and
-            common attributes, which all targets get. `target_compatible_with` says what the build must provide, such as NEEDS_CUDA.
+            common attributes, which all targets get. An image without `base` has the user, variables and entry point that all images here have. `target_compatible_with` says what the build must provide, such as NEEDS_CUDA.
     """
     if native.package_name().split("/")[-1] != name:
         fail("image {}: expected it in images/{}, found it in {}".format(name, name, native.package_name()))
     common = common_attributes(kwargs)
+    if "base" not in kwargs:
+        kwargs = _CONFIGURATION | kwargs | {"env": _ENVIRONMENT | kwargs.get("env", {})}
     oci_image(
         name = name,
         **({

@@ -13,6 +13,8 @@ load("//toolchains/python:defs.bzl", "PYTHON", "PYTHONS")
 _IMAGES = {
     "mlc_llm": NEEDS_SOURCES,
     "mlc_llm_dev": NEEDS_SOURCES,
+    "mlc_llm_serve": NEEDS_SOURCES,
+    "mlc_llm_serve_debug": NEEDS_SOURCES,
     "tvm_runtime": [],
     "tvm_runtime_dev": [],
     "tvm_runtime_cuda": NEEDS_CUDA,

@@ -1,6 +1,8 @@
 #!/usr/bin/python3 -IS
 """The images' entrypoint: a shell, or whatever command is given.
 
+Images that only serve have no shell, build and pytest.
+
 docker run --rm IMAGE                  # a shell in /workspace (add -it)
 docker run --rm IMAGE smoke            # what works, and where it is loaded from
 docker run --rm IMAGE pytest /tests    # the test suite
@@ -36,6 +38,9 @@ def main() -> int:
         # The command replaces this process: tini passes it the signals, and its exit code is the container's.
         os.execvp(command[0], command)
     except FileNotFoundError:
+        if not sys.argv[1:]:
+            sys.stderr.write("entrypoint: this image has no shell; give a command\n\n" + _HELP)
+            return 2
         problem, code = "no such command", 127
     except OSError as error:
         problem, code = error.strerror or str(error), 126

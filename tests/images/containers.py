@@ -146,7 +146,7 @@ class Container(Bundle):
 
     def __init__(self, folder: pathlib.Path) -> None:
         super().__init__(folder)
-        started = self.run("true")
+        started = self.run("python", "-c", "")
         assert started.returncode == 0, f"runc: {started.stderr}\n{HOW_TO_EXCLUDE}"
 
     def said(self, *command: str, code: int = 0, **options: Any) -> str:

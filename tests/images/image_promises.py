@@ -35,6 +35,16 @@ _MLC_LLM_LAYERS = (
 
 _DEV_LAYERS = ("usr/bin/g++", "tests/dev/test_export.py")
 
+_SERVE_LAYERS = (
+    "usr/lib/os-release",
+    f"{SITE_PACKAGES}/numpy/__init__.py",
+    f"{SITE_PACKAGES}/fastapi/__init__.py",
+    f"{SITE_PACKAGES}/tvm/lib/libtvm_runtime.so",
+    f"{SITE_PACKAGES}/mlc_llm/libmlc_llm.so",
+    f"{SITE_PACKAGES}/mlc_llm/__init__.py",
+    "usr/local/bin/serve",
+)
+
 CUDA_LAYERS = (
     f"{SITE_PACKAGES}/nvidia/cu13/lib/libcublas.so.13",
     f"{SITE_PACKAGES}/nvidia/cu13/lib/libcurand.so.10",
@@ -84,6 +94,8 @@ class Promise:
         package_sets: sets of locks/debian.lock.json.
         environment: variables after those of tvm_runtime.
         licenses: the label's.
+        commands: what is in /usr/local/bin, at least.
+        folders: what its user owns.
     """
 
     name: str
@@ -91,6 +103,8 @@ class Promise:
     package_sets: tuple[str, ...] = ("image_base", "image_python")
     environment: tuple[str, ...] = ()
     licenses: str = "Apache-2.0"
+    commands: tuple[str, ...] = ("build", "entrypoint", "pytest", "smoke")
+    folders: tuple[str, ...] = ("home/mlc", "home/mlc/.cache", "src/mlc-llm/python/dist", "workspace")
 
     @property
     def image(self) -> Image:
@@ -103,6 +117,8 @@ class Promise:
 
 _DEV_PACKAGES = ("image_base", "image_python", "image_dev")
 _MLC_LLM_PACKAGES = ("image_base", "image_python", "image_linker")
+_SERVE_COMMANDS = ("entrypoint", "mlc_llm", "serve", "smoke")
+_SERVE_FOLDERS = ("home/mlc", "home/mlc/.cache", "workspace")
 
 PROMISES = {
     promise.name: promise
@@ -123,6 +139,22 @@ PROMISES = {
             _MLC_LLM_PACKAGES,
             environment=(*_MLC_LLM_ENVIRONMENT, *_CUDA_ENVIRONMENT),
             licenses=_CUDA_LICENSES,
+        ),
+        Promise(
+            "mlc_llm_serve",
+            _SERVE_LAYERS,
+            ("image_serve",),
+            _MLC_LLM_ENVIRONMENT,
+            commands=_SERVE_COMMANDS,
+            folders=_SERVE_FOLDERS,
+        ),
+        Promise(
+            "mlc_llm_serve_debug",
+            (*_SERVE_LAYERS, "usr/bin/bash"),
+            ("image_serve", "image_debug"),
+            _MLC_LLM_ENVIRONMENT,
+            commands=_SERVE_COMMANDS,
+            folders=_SERVE_FOLDERS,
         ),
     )
 }

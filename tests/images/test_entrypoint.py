@@ -44,6 +44,14 @@ def test_no_command_is_a_shell(tmp_path: pathlib.Path) -> None:
     assert ran.stdout == f"shell in {tmp_path.resolve()} with 0\n", ran.stderr
 
 
+def test_an_image_without_a_shell_lists_the_commands(tmp_path: pathlib.Path) -> None:
+    ran = run_entrypoint(path=str(tmp_path))
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert re.match(
+        "entrypoint: this image has no shell; give a command\n\nusage: .* serve MODEL ", ran.stderr, re.DOTALL
+    )
+
+
 def test_help_names_every_command() -> None:
     ran = run_entrypoint("--help")
     assert ran.returncode == 0

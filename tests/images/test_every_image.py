@@ -96,7 +96,7 @@ def test_every_owner_has_a_name(promise: Promise) -> None:
 
 def test_the_user_owns_only_its_places(promise: Promise) -> None:
     mine = {path for path, file in promise.image.files.items() if file.entry.uid == 1000}
-    assert mine == {"home/mlc", "home/mlc/.cache", "src/mlc-llm/python/dist", "workspace"}
+    assert mine == set(promise.folders)
     # OpenShift runs images as an arbitrary user of group 0.
     modes = {(file.entry.gid, file.entry.mode & 0o777) for path, file in promise.image.files.items() if path in mine}
     assert modes == {(0, 0o775)}
@@ -144,7 +144,7 @@ def test_every_package_brings_its_copyright(promise: Promise) -> None:
 
 def test_no_link_leads_to_nothing(promise: Promise) -> None:
     links = [path for path, file in promise.image.files.items() if file.entry.issym()]
-    assert len(links) > 100
+    assert len(links) > 20
     assert [path for path in links if promise.image.resolve(path) is None] == []
 
 
@@ -168,7 +168,7 @@ def test_installed_commands_start_the_images_python(promise: Promise) -> None:
         if path.startswith("usr/local/bin/")
     }
     scripts = {path: line for path, line in scripts.items() if line}
-    assert {"usr/local/bin/" + name for name in ("build", "entrypoint", "pytest", "smoke")} <= set(scripts)
+    assert {"usr/local/bin/" + name for name in promise.commands} <= set(scripts)
     for path, line in scripts.items():
         assert re.search(rb"^#!/usr/bin/python3( -IS)?$", line), path
         assert promise.image.files[path].entry.mode == 0o755, path

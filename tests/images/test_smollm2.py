@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 
-from oci.layout import Image
 from tests.images.containers import Container
-from tests.images.served import CLIENT, answers
-
-QUESTION = "What is the capital of France?"
-
-
-def check(output: str) -> None:
-    (choice,) = answers(output)["answer"]["choices"]
-    assert choice["message"]["content"] == "The capital of France is Paris."
-    assert choice["finish_reason"] == "stop"
+from tests.images.served import CLIENT
+from tests.images.smollm2_answers import QUESTION, check, mounted
 
 
 def test_the_image_answers_when_started_without_a_command(container: Container) -> None:
@@ -25,11 +16,7 @@ def test_the_image_answers_when_started_without_a_command(container: Container) 
 
 
 def test_a_server_answers_with_a_mounted_model(container: Container, folder: pathlib.Path) -> None:
-    for path, file in Image(pathlib.Path(os.environ["MODEL_IMAGE"])).files.items():
-        if file.entry.isdir():
-            (folder / path).mkdir()
-        else:
-            (folder / path).write_bytes(file.data)
+    mounted(folder)
     command = ("serve", "/mnt/models")
     output = container.said(
         "python", "-c", CLIENT, QUESTION, *container.entrypoint, *command, volumes={"/mnt": folder}, read_only=True

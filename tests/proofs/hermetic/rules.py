@@ -29,6 +29,7 @@ EXCEPTIONS = {
     "//tests/images:mlc_llm_container": _STARTS_CONTAINERS,
     "//tests/images:mlc_llm_cuda_container": _STARTS_CONTAINERS,
     "//tests/images:mlc_llm_dev_container": _STARTS_CONTAINERS,
+    "//tests/images:serve_only": _STARTS_CONTAINERS,
     "//tests/release:push_full_disk": "mounts a small disk, which Bazel's sandbox does not allow",
     "//tests/release:run_with_runc": _STARTS_CONTAINERS,
     "//tests/images:serve": _STARTS_CONTAINERS,

@@ -1,0 +1,51 @@
+"""mlc_llm_serve serves a mounted model without a compiler, and says what it lacks."""
+
+from __future__ import annotations
+
+import pathlib
+
+from tests.images.containers import Container
+from tests.images.served import CLIENT
+from tests.images.smollm2_answers import QUESTION, check, mounted
+
+# What compiles models. TVM's own runtime-only form imports the rest of its Python package.
+COMPILERS = """\
+import sys
+import mlc_llm.cli.serve
+prefixes = ("tvm.relax", "tvm.topi", "tvm.s_tir", "mlc_llm.compiler_pass", "mlc_llm.model", "mlc_llm.quantization")
+print("compilers:", sorted(name for name in sys.modules if name.startswith(prefixes)))
+"""
+
+
+def test_it_answers_with_a_mounted_model(container: Container, folder: pathlib.Path) -> None:
+    mounted(folder)
+    command = ("serve", "/mnt/models")
+    volumes = {"/mnt": folder}
+    check(
+        container.said(
+            "python", "-c", CLIENT, QUESTION, *container.entrypoint, *command, volumes=volumes, read_only=True
+        )
+    )
+
+
+def test_smoke_finds_that_everything_works(container: Container) -> None:
+    said = container.said("smoke")
+    assert "smoke: everything works" in said and "mlc-llm answers" in said and "compiler:" not in said
+
+
+def test_serving_imports_nothing_that_compiles(container: Container) -> None:
+    assert "compilers: []" in container.said("python", "-c", COMPILERS)
+
+
+def test_without_a_command_it_says_which_there_are(container: Container) -> None:
+    said = container.said(code=2)
+    assert said.startswith("entrypoint: this image has no shell") and "serve MODEL" in said
+
+
+def test_what_compiles_is_refused_in_a_line(container: Container) -> None:
+    for command in (
+        ("mlc_llm", "compile", "/tests/mlc_llm/tiny", "--output", "/tmp/x.so"),
+        ("python", "-c", "import mlc_llm.interface.jit"),
+    ):
+        (line,) = [each for each in container.said(*command, code=1).splitlines() if "compiler" in each]
+        assert "expected TVM's compiler, found its runtime alone: name the model's compiled library" in line, command
