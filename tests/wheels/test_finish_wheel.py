@@ -121,6 +121,34 @@ def test_the_version_of_a_pinned_wheel_changes_the_id(wheel: Path) -> None:
     assert len(ids) == 4
 
 
+@pytest.fixture
+def others(tmp_path: Path) -> list[Path]:
+    """The same wheel for other Pythons."""
+    return [
+        Archive().write(tmp_path / python, {**FILES, "thing/library.so": python.encode()})
+        for python in ("cp312", "cp313")
+    ]
+
+
+def test_wheels_for_several_pythons_share_one_id(wheel: Path, others: list[Path]) -> None:
+    """One pin is for all of them."""
+    wheels = [wheel, *others]
+    ids = {identify(each, [PIN], [other for other in wheels if other is not each]) for each in wheels}
+    assert len(ids) == 1
+    assert not ids & {identify(wheel, [PIN]), identify(wheel, [PIN], others[:1]), identify(wheel, [], others)}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_another_file_for_another_python_changes_the_shared_id(
+    wheel: Path, others: list[Path], tmp_path: Path, name: str
+) -> None:
+    changed = [
+        Archive().write(tmp_path / folder, {**FILES, name: FILES[name] + added})
+        for folder, added in (("one", b"\n"), ("two", b"\n\n"))
+    ]
+    assert len({identify(wheel, [], [others[0], each]) for each in changed}) == 2
+
+
 @pytest.mark.parametrize(
     "archive",
     [
@@ -337,6 +365,13 @@ def test_a_file_twice_in_the_archive_is_refused(wheel: Path) -> None:
     refused(lambda: identify(wheel, []), "thing/__init__.py twice in the archive")
 
 
+def test_a_wheel_of_another_version_does_not_share_the_id(wheel: Path, tmp_path: Path) -> None:
+    with finished(wheel) as source:
+        other = source.write_to(tmp_path)
+    found = other.name.split("-")[1]
+    refused(lambda: identify(wheel, [], [other]), f"{other}: expected version 1.0+mlc2 as {NAME} has it, found {found}")
+
+
 def test_content_that_does_not_match_record_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     """With a wrong RECORD, a wheel could keep its id and change its content."""
     lying = Archive(record=lambda rows: [[rows[0][0], digest(b"other"), rows[0][2]], *rows[1:]]).write(
@@ -376,7 +411,9 @@ def test_a_malformed_identity_is_refused(tmp_path: Path, content: str) -> None:
     refused(lambda: Identity.read(tmp_path / "x.json"), "x.json: expected a JSON object with version and requires")
 
 
-def test_the_program_identifies_and_writes(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_program_identifies_and_writes(
+    wheel: Path, others: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def run(*arguments: str) -> None:
         monkeypatch.setattr(
             sys,
@@ -387,10 +424,11 @@ def test_the_program_identifies_and_writes(wheel: Path, tmp_path: Path, monkeypa
 
     (tmp_path / "other.version").write_text("3+mlc2.b00000000\n")
     (tmp_path / "dist").mkdir()
-    run("identify", f"--pin=other={tmp_path}/other.version", "--version", str(tmp_path / "x.version"))
+    with_others = [f"--with={other}" for other in others]
+    run("identify", f"--pin=other={tmp_path}/other.version", *with_others, "--version", str(tmp_path / "x.version"))
     run("write", "--folder", str(tmp_path / "dist"))
     version = (tmp_path / "x.version").read_text().strip()
-    assert version == identify(wheel, [PIN]).version
+    assert version == identify(wheel, [PIN], others).version
     assert [path.name for path in (tmp_path / "dist").iterdir()] == [f"a_thing-{version}-py3-none-any.whl"]
 
 
