@@ -303,6 +303,29 @@ def test_licence_files_of_git_repositories(files: dict[str, str], expected: str)
     assert update_licenses.git_license(tar_bytes(files, "w"), "some-thing", REVIEWED) == expected
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"x/lib/python3.12/LICENSE.txt": MIT}, "MIT"),
+        ({"x/lib/python3.9/LICENSE.txt": MIT, "x/lib/python3.10/LICENSE.txt": "Apache"}, "Apache-2.0 AND MIT"),
+        # These are of something else.
+        ({"x/lib/python3.12/LICENSE.txt": MIT, "META-INF/LICENSE.txt": "x", "x/lib/python3.12/LICENSE": "x"}, "MIT"),
+        ({"x/lib/python3.12/more/LICENSE.txt": MIT, "x/lib/LICENSE.txt": MIT}, "LicenseRef-some-thing"),
+    ],
+)
+def test_the_licence_file_of_the_python_in_a_jar(tmp_path: pathlib.Path, files: dict[str, str], expected: str) -> None:
+    jar = tmp_path / "some-thing.jar"
+    jar.write_bytes(zip_bytes(files))
+    assert update_licenses.jar_license(jar, "some-thing", REVIEWED) == expected
+
+
+def test_the_licence_file_of_a_jar_that_nobody_has_read_is_asked_for(tmp_path: pathlib.Path) -> None:
+    jar = tmp_path / "some-thing.jar"
+    jar.write_bytes(zip_bytes({"x/lib/python3.12/LICENSE.txt": "do what you like"}))
+    with pytest.raises(update_licenses.UnreviewedError, match="^source some-thing, whose text was Apache-2.0 AND MIT"):
+        update_licenses.jar_license(jar, "some-thing", REVIEWED)
+
+
 # The update ------------------------------------------------------------------------------------------------------
 
 
@@ -325,11 +348,16 @@ def deb_bytes(files: dict[str, str]) -> bytes:
     return debian_package({"control.tar.gz": tar_bytes({}, "w:gz"), "data.tar.xz": tar_bytes(files, "w:xz")})
 
 
-def wheel_bytes(metadata: str) -> bytes:
+def zip_bytes(files: dict[str, str]) -> bytes:
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as wheel:
-        wheel.writestr("one-1.dist-info/METADATA", metadata)
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
     return stream.getvalue()
+
+
+def wheel_bytes(metadata: str) -> bytes:
+    return zip_bytes({"one-1.dist-info/METADATA": metadata})
 
 
 class Workspace:
@@ -370,7 +398,9 @@ class Workspace:
         information = "Metadata-Version: 2.1\nName: tree\nVersion: 2\nLicense: Apache-2.0\n"
         sdist = self.keep("tree", tar_bytes({"tree-2/PKG-INFO": information}, "w:gz"))
         source = {"registry": "pypi", "version": "2", "file": "tree-2.tar.gz", "sha256": sdist}
-        (self.locks / "sources.lock.json").write_text(json.dumps({"sources": {"tree": source}}))
+        jar = self.keep("python", zip_bytes({"org/python/lib/python3.12/LICENSE.txt": MIT}))
+        python = {"registry": "maven", "version": "3.12", "sha256": jar, "size": 1}
+        (self.locks / "sources.lock.json").write_text(json.dumps({"sources": {"python": python, "tree": source}}))
         files = {"config.json": {"sha256": "a" * 64, "size": 1}}
         ours = self.keep("model", wheel_bytes("Metadata-Version: 2.4\nName: data\nVersion: 3\nLicense: MIT\n"))
         models = {
@@ -425,11 +455,14 @@ def test_an_update_follows_links_and_keeps_what_it_read(
             "wheel": {"version": "3", "license": "MIT"},
         },
         "pypi": {"one": {"version": "1", "license": "MIT"}},
-        "sources": {"tree": {"version": "2", "license": "Apache-2.0"}},
+        "sources": {
+            "python": {"version": "3.12", "license": "MIT"},
+            "tree": {"version": "2", "license": "Apache-2.0"},
+        },
     }
     assert "wrote locks/licenses.lock.json" in capsys.readouterr().err
     # Nothing is read again, and the link of what is read leads to what is not.
-    for name in ("base", "model", "one", "rand", "tree"):
+    for name in ("base", "model", "one", "python", "rand", "tree"):
         workspace.files[name].unlink()
     workspace.deb("lib", "2", {"./usr/share/doc/lib": "->base", "./new": ""})
     assert update(monkeypatch, workspace, "--check") == 1
