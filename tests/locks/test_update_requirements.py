@@ -4,13 +4,19 @@ Against an index in a folder, with wheels that hold metadata only."""
 
 from __future__ import annotations
 
+import base64
+import functools
+import http.server
+import threading
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pip
 import pytest
 
 from fetch import errors, lock_file
+from fetch.hashes import file_sha256
 from fetch.pypi import update_requirements
 
 LOCK = f"""\
@@ -22,22 +28,40 @@ old==1.0 \\
 """
 
 
+def add_wheel(folder: Path, name: str, version: str, requires: str = "", tags: str = "py3-none-any") -> None:
+    """Adds a wheel to an index (PEP 503)."""
+    project = folder / name
+    project.mkdir(parents=True, exist_ok=True)
+    about = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(project / f"{name}-{version}-{tags}.whl", "w") as wheel:
+        wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}")
+        wheel.writestr(f"{about}/WHEEL", f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tags}\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    links = "".join(
+        f'<a href="{path.name}#sha256={file_sha256(path)}">{path.name}</a>\n' for path in sorted(project.glob("*-*"))
+    )
+    (project / "index.html").write_text(f"<!DOCTYPE html><html><body>{links}</body></html>")
+
+
 @pytest.fixture(autouse=True)
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An index (PEP 503) with two versions of "old", and "added", which requires "old" of any version."""
+    """An index with two versions of "old", and "added", which requires "old" of any version.
+
+    "choosy" requires "old" on newer Pythons on arm64 only; "native" has wheels for CPython 3.11, whose newer version
+    needs a newer glibc than the build's wheels do.
+    """
     folder = tmp_path / "simple"
-    for name, version, requires in (("old", "1.0", ""), ("old", "2.0", ""), ("added", "3.0", "Requires-Dist: old\n")):
-        project = folder / name
-        project.mkdir(parents=True, exist_ok=True)
-        about = f"{name}-{version}.dist-info"
-        with zipfile.ZipFile(project / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
-            wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}")
-            wheel.writestr(
-                f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-            )
-            wheel.writestr(f"{about}/RECORD", "")
-        links = "".join(f'<a href="{path.name}">{path.name}</a>\n' for path in sorted(project.glob("*.whl")))
-        (project / "index.html").write_text(f"<!DOCTYPE html><html><body>{links}</body></html>")
+    (folder / "old").mkdir(parents=True)
+    # A source archive, which nobody should build.
+    (folder / "old/old-3.0.tar.gz").write_bytes(b"")
+    add_wheel(folder, "old", "1.0")
+    add_wheel(folder, "old", "2.0")
+    add_wheel(folder, "added", "3.0", "Requires-Dist: old\n")
+    marker = "python_version >= '3.12' and platform_machine == 'aarch64'"
+    add_wheel(folder, "choosy", "1.0", f"Requires-Dist: old ; {marker}\n")
+    for machine in ("x86_64", "aarch64"):
+        add_wheel(folder, "native", "1.0", tags=f"cp311-cp311-manylinux_2_28_{machine}")
+        add_wheel(folder, "native", "2.0", tags=f"cp311-cp311-manylinux_2_31_{machine}")
     monkeypatch.setenv("PIP_INDEX_URL", folder.as_uri())
     # pytest's runner keeps its path to itself; pip runs as a process.
     monkeypatch.setenv("PYTHONPATH", str(Path(pip.__file__).parent.parent))
@@ -123,6 +147,68 @@ def test_pins_in_the_way_are_named(tmp_path: Path, capfd: pytest.CaptureFixture[
     with pytest.raises(errors.UserError, match="--upgrade lets them move"):
         resolved(tmp_path, "old\nadded\n", ["old==7"])
     assert "old==7" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("3.12", ["added"], ["old==1.0"]), {"added": "3.0", "old": "1.0"}),
+        (("3.12", ["added"], []), {"added": "3.0", "old": "2.0"}),
+        # A pin of what is not needed, and one that does not suit.
+        (("3.12", ["old"], ["added==3.0", "old==7"]), {"old": "2.0"}),
+        (("3.12", ["choosy"], [], "aarch64"), {"choosy": "1.0", "old": "2.0"}),
+        (("3.11", ["choosy"], [], "aarch64"), {"choosy": "1.0"}),
+        (("3.12", ["choosy"], []), {"choosy": "1.0"}),
+        (("3.11", ["native"], []), {"native": "1.0"}),
+        (("3.11", ["native"], ["native==2.0"], "aarch64"), {"native": "1.0"}),
+    ],
+)
+def test_uv_resolves_for_another_python_and_processor(
+    monkeypatch: pytest.MonkeyPatch, arguments: Any, expected: dict[str, str]
+) -> None:
+    # The machine's settings of uv do not count.
+    monkeypatch.setenv("UV_RESOLUTION", "lowest")
+    packages = update_requirements.resolve_for(*arguments)
+    assert {package["name"]: package["version"] for package in packages} == expected
+
+
+def test_what_uv_finds_has_the_hash_of_the_index(index: Path) -> None:
+    packages = update_requirements.resolve_for("3.11", ["native"], [], "aarch64")
+    file = "native-1.0-cp311-cp311-manylinux_2_28_aarch64.whl"
+    assert [update_requirements.best_wheel(package, "3.11", "aarch64") for package in packages] == [
+        {"version": "1.0", "file": file, "sha256": file_sha256(index / "native" / file)}
+    ]
+
+
+def test_what_uv_cannot_resolve_is_an_error_with_its_reason(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(errors.UserError, match=r"^uv cannot resolve for CPython 3\.12 on aarch64; its reason stands"):
+        update_requirements.resolve_for("3.12", ["native"], [], "aarch64")
+    said = capfd.readouterr()
+    assert "native" in said.err and said.out == ""
+
+
+def test_uv_logs_in_where_pip_does(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = "Basic " + base64.b64encode(b"us@er:pass:word/").decode()
+    refused = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def send_head(self) -> Any:
+            if self.headers["Authorization"] == expected:
+                return super().send_head()
+            refused.append(self.path)
+            self.send_error(401)
+            return None
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    handler = functools.partial(Handler, directory=str(index))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://us%40er:pass%3Aword%2F@127.0.0.1:{server.server_port}")
+        packages = update_requirements.resolve_for("3.12", ["old"], [])
+        server.shutdown()
+    assert [package["version"] for package in packages] == ["2.0"] and not refused
 
 
 def test_a_command_that_cannot_do_its_work_says_why_in_one_message(capsys: pytest.CaptureFixture[str]) -> None:
