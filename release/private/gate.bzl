@@ -1,9 +1,6 @@
 """The rules behind //release:defs.bzl%test_gate: tests as build actions, and a stamp with the digests they passed on."""
 
-load(":policy.bzl", "execution_requirements", "missing_parts")
-
-# The tag of a test that takes every image, so that it says nothing of one in particular.
-_EVERY_IMAGE = "every-image"
+load(":policy.bzl", "EVERY_IMAGE", "execution_requirements", "missing_parts", "untested")
 
 GatingTestsInfo = provider(
     doc = "Tests that gate a publication.",
@@ -108,23 +105,11 @@ def _test_gate_impl(ctx):
 
     # Sorted by label: the stamp must not depend on the order in which packages refer to each other.
     tests = sorted(_collect(ctx).to_list(), key = lambda test: str(test.label))
-    tested, own = {}, {}
-    for test in tests:
-        for file in test.runfiles.to_list():
-            tested[file] = True
-            if _EVERY_IMAGE not in test.tags:
-                own[file] = True
     images = [(name, file) for target, name in ctx.attr.images.items() for file in target[DefaultInfo].files.to_list()]
     artifacts = [file for _, file in images] + ctx.files.wheels
-    for file in artifacts:
-        if file not in tested:
-            fail("{}: no gating test has {} as data, so it would be published untested; add such a test, with gate = True".format(
-                ctx.label,
-                file.short_path,
-            ))
-    for file in ctx.files.single_images:
-        if file not in own:
-            fail("{}: no gating test of its own has {} as data; add such a test, with gate = True".format(ctx.label, file.short_path))
+    problem = untested(artifacts, ctx.files.single_images, [(test.tags, test.runfiles.to_list()) for test in tests])
+    if problem:
+        fail("{}: {}".format(ctx.label, problem))
     results = [_run(ctx, test) for test in tests]
     stamp = ctx.actions.declare_file(ctx.label.name + ".json")
     arguments = ctx.actions.args()
@@ -154,7 +139,7 @@ _test_gate = rule(
         ),
         "single_images": attr.label_list(
             allow_files = True,
-            doc = "The images in the layouts. The runfiles of at least one test that is not tagged " + _EVERY_IMAGE + " must contain the very same file.",
+            doc = "The images in the layouts. The runfiles of at least one test that is not tagged " + EVERY_IMAGE + " must contain the very same file.",
         ),
         "required": attr.string_list(doc = "Packages of the artifacts that a stamped build must have."),
         "stamped": attr.bool(doc = "Whether this is a release (--config=release)."),

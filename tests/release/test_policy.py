@@ -1,9 +1,10 @@
-"""A release takes no test result from a cache, and has every part that it names."""
+"""Nothing untested passes the gate; a release takes no test result from a cache, and has every part that it names."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -29,6 +30,38 @@ def packages(build: dict) -> list[str]:
     images = {label.partition(":")[0]: None for label in build["IMAGES"].values()}
     wheels = {wheel.partition(":")[0]: None for wheel in build["WHEELS"] if not wheel.startswith("//wheels:")}
     return [package.removeprefix("//") for package in [*images, *wheels]]
+
+
+class File(NamedTuple):
+    """Stands in for a File of Bazel."""
+
+    short_path: str
+
+
+WHEEL, INDEX, AMD64, ARM64 = map(File, ["wheel", "index", "image_amd64", "image_arm64"])
+
+
+@pytest.mark.parametrize(
+    ("tests", "said"),
+    [
+        ([([], [WHEEL, INDEX]), ([], [AMD64]), (["gate"], [ARM64])], None),
+        # One test may take several, and an index needs no test of its own.
+        ([(["every-image"], [INDEX, AMD64, ARM64]), ([], [WHEEL, AMD64, ARM64])], None),
+        ([([], [WHEEL, AMD64, ARM64])], "no gating test has index as data, so it would be published untested"),
+        ([([], [INDEX, AMD64, ARM64])], "no gating test has wheel as data, so it would be published untested"),
+        ([([], [WHEEL, INDEX, AMD64])], "no gating test of its own has image_arm64 as data"),
+        (
+            [([], [WHEEL, AMD64]), (["gate", "every-image"], [INDEX, AMD64, ARM64])],
+            "no gating test of its own has image_arm64 as data",
+        ),
+        ([], "no gating test has index as data"),
+    ],
+)
+def test_each_wheel_and_each_image_of_an_index_needs_a_test(
+    tests: list[tuple[list[str], list[File]]], said: str | None
+) -> None:
+    found = POLICY["untested"]([INDEX, WHEEL], [AMD64, ARM64], tests)
+    assert (found or "").startswith(said) and "gate = True" in found if said else found is None
 
 
 @pytest.mark.parametrize("tags", [[], ["gate"], ["local", "requires-network"]])
