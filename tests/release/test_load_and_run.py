@@ -49,11 +49,13 @@ class Machine:
             name: layouts.write_layout(folder / name, [{f"usr/{name}": name.encode()}]) for name in ("first", "second")
         }
         self.gate = folder / "gate.json"
-        self.gate.write_text(
-            json.dumps({"artifacts": {name: stamp.describe(path) for name, path in self.images.items()}, "tests": []})
-        )
+        self.pass_gate()
         self.loader = folder / "loader"
         python_program.write(self.loader, "import os\nprint('loading into', os.environ['MLC_CONTAINER_TOOL'])\n")
+
+    def pass_gate(self) -> None:
+        artifacts = {name: stamp.describe(path) for name, path in self.images.items()}
+        self.gate.write_text(json.dumps({"artifacts": artifacts, "tests": []}))
 
     def install(self, *names: str) -> None:
         for name in names:
@@ -91,6 +93,21 @@ def test_load_hands_the_tested_image_to_the_first_tool_that_works(machine: Machi
     assert (done.returncode, done.stdout) == (0, "loading into podman\n"), done.stderr
     assert f"load: first {stamp.image_digest(machine.images['first'])} into podman" in done.stderr
     assert machine.call(load, "--tool", "docker", "--image", "second").stdout == "loading into docker\n"
+
+
+def test_load_names_the_image_of_an_index_that_the_loader_has(machine: Machine) -> None:
+    """The gate passed on the index; engines load the image for x86-64."""
+    machine.install("podman")
+    single = [
+        layouts.write_layout(machine.folder / cpu, [{"usr/x": cpu.encode()}], architecture=cpu)
+        for cpu in ("amd64", "arm64")
+    ]
+    layouts.write_index(machine.images["first"], single)
+    machine.pass_gate()
+    done = machine.call(load)
+    assert (done.returncode, done.stdout) == (0, "loading into podman\n"), done.stderr
+    assert f"load: first {stamp.image_digest(single[0])} into podman" in done.stderr
+    assert stamp.image_digest(machine.images["first"]) in machine.gate.read_text()
 
 
 def test_load_refuses_what_was_not_tested(machine: Machine) -> None:
