@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import pytest
 
 from fetch import programs
+from oci import layout as oci_layout
 from oci.registry_server import PASSWORD, USER, Fault, Proxy, registry
 from release.private import push, stamp
 from tests.release.push_under_test import (
@@ -367,6 +368,21 @@ def test_the_tag_of_a_series_moves_to_newer_versions_only(
     assert resolved(newer, f"{server.host}/team/small:1") == newer.digests["small"]
     # Another image of the same version is not newer.
     assert "moves to newer versions only" in one_line(newer.push(*to, "--image", "other"))
+
+
+def test_an_index_without_images_in_the_registry_is_one_line(
+    stamped: Release, server: Proxy, tmp_path: pathlib.Path
+) -> None:
+    """The version of an index is that of its first image."""
+    index = tmp_path / "index.json"
+    index.write_text(json.dumps({"schemaVersion": 2, "mediaType": oci_layout.INDEX, "manifests": []}))
+    reference = f"{server.host}/team/other:1"
+    pushed = stamped.tool("oras", "manifest", "push", "--plain-http", reference, str(index))
+    assert pushed.returncode == 0, pushed.stderr
+    there = resolved(stamped, reference)
+    said = one_line(stamped.push("--repository", f"{server.host}/team/other", "--tag", "1", "--image", "other"))
+    assert f"reading {there}: expected JSON as oras writes it, found IndexError" in said
+    assert resolved(stamped, reference) == there
 
 
 DOCUMENTED = [
