@@ -63,7 +63,7 @@ class BrokenRuntimeTest(unittest.TestCase):
         refused = second.bazel(*command, check=False, stderr=subprocess.PIPE)
         self.assertNotEqual(refused.returncode, 0)
         self.assertIn(
-            "no gating test has images/tvm_runtime/tvm_runtime as data, so it would be published untested",
+            "no gating test has images/tvm_runtime/index as data, so it would be published untested",
             refused.stderr,
         )
         release.write_text(whole)
