@@ -99,7 +99,7 @@ def check(
     locked = {
         (each.package, each.version, frozenset(each.sha256)) for each in (*expected.locked, *expected.bazel_packages)
     }
-    of_wheels = {(wheel.distribution, wheel.version, frozenset([wheel.sha256])) for wheel in wheels}
+    of_wheels = {wheel: (wheel.distribution, wheel.version, frozenset([wheel.sha256])) for wheel in wheels}
     of_images = {
         name: (name, expected.version, frozenset([digest.removeprefix("sha256:")]))
         for name, digest in single_images.items()
@@ -107,11 +107,13 @@ def check(
     release = (WHOLE, expected.version, frozenset[str]())
     digests_of_all = {each: digest for digests in images.values() for each, digest in digests.items()}
     _check_provenance(dist, WHOLE, {**by_file, **digests_of_all}, options, expected, identity)
-    _check_bills(dist, WHOLE, release, {*of_wheels, *of_images.values()}, locked)
+    _check_bills(dist, WHOLE, release, {*of_wheels.values(), *of_images.values()}, locked)
     for name, digests in images.items():
         _check_provenance(dist, name, digests, options, expected, identity)
-    for name in single_images:
-        _check_bills(dist, name, of_images[name], set(), locked | of_wheels)
+        for image in sorted(expected.images[name]):
+            # An image alone is a model's and has no wheels.
+            fitting = {each for wheel, each in of_wheels.items() if image == f"{name}_{processor_of(wheel.tags)}"}
+            _check_bills(dist, image, of_images[image], set(), locked | fitting)
 
 
 def _json(dist: publish.Distribution, name: str) -> Any:
@@ -302,7 +304,9 @@ def _check_bills(
             raise Refused(f"{file}: expected {_named(root)}, found {_named(about)}")
         for each in components:
             if each != root and each not in known and each not in products:
-                raise Refused(f"{file}: expected what the locks pin and this release's wheels, found {_named(each)}")
+                raise Refused(
+                    f"{file}: expected what the locks pin and this release's wheels that fit, found {_named(each)}"
+                )
         for each in products:
             if each not in components:
                 raise Refused(f"{file}: expected {_named(each)} among its components, found no such")

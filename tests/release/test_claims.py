@@ -398,6 +398,26 @@ def test_a_package_that_hides_behind_another_of_its_id_is_refused(files: Files) 
     )
 
 
+@pytest.mark.parametrize(("suffix", "key"), [("cdx.json", "components"), ("spdx.json", "packages")])
+def test_a_wheel_for_another_processor_in_a_bill_is_refused(files: Files, suffix: str, key: str) -> None:
+    of = {
+        each["version" if key == "components" else "versionInfo"]: each
+        for each in files.json(f"{WHOLE}.{suffix}")[key]
+        if each["name"] == "thing"
+    }
+    fitting = {"two_amd64": WHEELS["thing"], "two_arm64": OF_ARM64}
+    for name, version in fitting.items():
+        file = f"{name}.{suffix}"
+        files.add(file, json.dumps(changed(files.json(file), f"{key}/-", of[version])))
+    files.check()
+    for name, version in {"two_amd64": OF_ARM64, "two_arm64": WHEELS["thing"], "one": WHEELS["thing"]}.items():
+        file = f"{name}.{suffix}"
+        before = files.files[file].read_text()
+        files.add(file, json.dumps(changed(files.json(file), f"{key}/-", of[version])))
+        files.refused(f"{file}: expected what the locks pin and this release's wheels that fit, found 'thing'")
+        files.add(file, before)
+
+
 def test_bills_of_another_image_are_refused(files: Files) -> None:
     shutil.copy(files.files["two_amd64.cdx.json"], files.files["one.cdx.json"])
     files.refused("one.cdx.json: expected 'one' '1.2.3'")
