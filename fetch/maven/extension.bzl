@@ -3,20 +3,22 @@
 Example (a MODULE.bazel file):
 
     maven = use_extension("//fetch/maven:extension.bzl", "maven")
-    maven.jar(
-        name = "cpython_cp312",
+    maven.jars(
         build_file = "//toolchains/python:cpython.BUILD.bazel",
         prefix = "org/bytedeco/cpython/linux-x86_64/",
-        source = "cpython-3.12",
+        sources = {
+            "cpython_cp312": "cpython-3.12",
+            "cpython_cp313": "cpython-3.13",
+        },
     )
-    use_repo(maven, "cpython_cp312")
+    use_repo(maven, "cpython_cp312", "cpython_cp313")
 """
 
 load("//fetch:lock.bzl", "must_read_lock")
 load("//fetch/facts:facts.bzl", "locked", "repository_facts")
 
 _REPOSITORY = Label("//fetch/maven:repository.py")
-_MAVEN = Label("@debian_maven//:usr/share/java/maven3-model-builder-3.8.7.jar")
+_MAVEN = Label("@debian_maven//:usr/share/java/maven3-model-builder.jar")
 
 _ATTRS = {
     "build_file": attr.label(mandatory = True, allow_single_file = True, doc = "The repository's BUILD file."),
@@ -24,7 +26,6 @@ _ATTRS = {
     "files": attr.string_list(doc = "Shell patterns, below that folder, of the files to take; none: all."),
     "prefix": attr.string(doc = "Folder in the jar whose content is taken."),
     "scripts": attr.label_keyed_string_dict(allow_files = True, doc = "Scripts to add → their places in the repository."),
-    "source": attr.string(mandatory = True, doc = "An entry of locks/sources.lock.json whose registry is maven."),
 }
 
 def _download(rctx, name, entry):
@@ -76,24 +77,33 @@ def _maven_jar_impl(rctx):
 _maven_jar = repository_rule(
     implementation = _maven_jar_impl,
     doc = "Chosen files of one locked jar.",
-    attrs = _ATTRS | {"_sources_lock": attr.label(default = "//locks:sources.lock.json", allow_single_file = True)},
+    attrs = _ATTRS | {
+        "source": attr.string(mandatory = True, doc = "An entry of locks/sources.lock.json whose registry is maven."),
+        "_sources_lock": attr.label(default = "//locks:sources.lock.json", allow_single_file = True),
+    },
     environ = ["MLC_MAVEN_URL"],
 )
 
 def _maven_impl(mctx):
     facts = {}
     for module in mctx.modules:
-        for tag in module.tags.jar:
-            facts[tag.name] = locked([("source", tag.source)])
-            _maven_jar(name = tag.name, **{name: getattr(tag, name) for name in _ATTRS})
+        for tag in module.tags.jars:
+            for name, source in tag.sources.items():
+                facts[name] = locked([("source", source)])
+                _maven_jar(name = name, source = source, **{attribute: getattr(tag, attribute) for attribute in _ATTRS})
     repository_facts(name = "maven_facts", facts = facts)
 
 maven = module_extension(
     implementation = _maven_impl,
     tag_classes = {
-        "jar": tag_class(
-            doc = "Files of one jar as one repository.",
-            attrs = {"name": attr.string(mandatory = True)} | _ATTRS,
+        "jars": tag_class(
+            doc = "The same files of several jars, each jar as one repository.",
+            attrs = _ATTRS | {
+                "sources": attr.string_dict(
+                    mandatory = True,
+                    doc = "Names of repositories → entries of locks/sources.lock.json whose registry is maven.",
+                ),
+            },
         ),
     },
 )

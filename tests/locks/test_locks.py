@@ -225,7 +225,7 @@ def test_every_source_is_a_repository() -> None:
     git = {name for name, source in SOURCES.items() if source["registry"] == "git"}
     assert sorted(tag["source"] for tag in module_files.tags(MODULE_FILES, "git_sources.source")) == sorted(git)
     archives = [tag["sdist"] for tag in module_files.tags(MODULE_FILES, "sources.distribution") if "sdist" in tag]
-    jars = [tag["source"] for tag in module_files.tags(MODULE_FILES, "maven.jar")]
+    jars = [source for tag in module_files.tags(MODULE_FILES, "maven.jars") for source in tag["sources"].values()]
     assert sorted(archives + jars) == sorted(set(SOURCES) - git)
 
 

@@ -24,7 +24,7 @@ FILES = (
     "usr/bin/cargo",
     "usr/bin/rustc",
     "usr/include/small.h",
-    "usr/share/java/maven3-model-builder-3.8.7.jar",
+    "usr/share/java/maven3-model-builder.jar",
     "usr/share/doc/small/copyright",
 )
 
