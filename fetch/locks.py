@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fetch import errors, strict_json
+from fetch.bazel import hosts
 
 CRATE, DEBIAN, MODEL, PYPI, SOURCE = "crate", "debian", "model", "pypi", "source"
 
@@ -31,7 +32,9 @@ TEST_LOCKS = (CLIENTS_LOCK, PYTHONS_LOCK)
 SOURCES_LOCK = "sources.lock.json"
 LICENSES_LOCK = "licenses.lock.json"
 # What Bazel itself is assembled from on a machine without one: no build takes it, so it is in none of the lists below.
-BAZEL_LOCK = "bazel.lock.json"
+# Releases are built on x86-64 only, so only its lock is in what they publish.
+BAZEL_LOCK = hosts.X86_64.lock
+BAZEL_LOCKS = tuple(host.lock for host in hosts.HOSTS.values())
 
 # The locks that pin something by hash, and all locks.
 PINNING_LOCKS = (ARM64_LOCK, CRATES_LOCK, DEBIAN_LOCK, MODELS_LOCK, REQUIREMENTS_LOCK, SOURCES_LOCK)
@@ -525,16 +528,16 @@ def _sources(lock: dict[str, Any]) -> list[Input]:
 
 
 def bazel(lock: Path) -> tuple[str, list[Input]]:
-    """The version of Bazel that bazel.lock.json pins, and the Debian packages and wheels that it is assembled from.
+    """The version of Bazel that a lock pins, and the Debian packages and wheels that it is assembled from.
 
     Args:
-        lock: where it is.
+        lock: where one of BAZEL_LOCKS is.
 
     Raises:
         InputsError: it is missing or malformed.
     """
     try:
-        content = parse_json(lock.read_text(encoding="utf-8"), f"locks/{BAZEL_LOCK}")
+        content = parse_json(lock.read_text(encoding="utf-8"), f"locks/{lock.name}")
         found = []
         for key, entry in content["packages"].items():
             suite, _, name = key.partition("/")
@@ -545,7 +548,7 @@ def bazel(lock: Path) -> tuple[str, list[Input]]:
         return content["bazel"], found
     except (InputsError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputsError(
-            f"{lock}: expected what pins Bazel's own packages, found {error!r}: git checkout locks/{BAZEL_LOCK}, or"
+            f"{lock}: expected what pins Bazel's own packages, found {error!r}: git checkout locks/{lock.name}, or"
             " tools/bazel run //locks:update_bazel"
         ) from error
 

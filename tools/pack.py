@@ -32,12 +32,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from fetch import arguments, download, errors, locks
-from fetch.bazel import packages
+from fetch.bazel import hosts, packages
 from fetch.debian import archive as debian
 from fetch.git import checkout
 from fetch.pypi import index as pypi
 from tools import workspace_log
-from tools.launcher import install, machine, pack_format
+from tools.launcher import install, installed, machine, pack_format
 
 # What the other machine can build, test, run and push. //tests depends on everything else that these need.
 TARGETS = ("//images/...", "//wheels/...", "//models/...", "//release/...", "//tests/...")
@@ -142,22 +142,28 @@ def bazel_files(
 ) -> tuple[dict[str, Any], dict[str, pathlib.Path], list[pack_format.Blob]]:
     """Returns what Bazel is installed from: the manifest of the installation, the files by hash, and the blobs.
 
-    These are the packages in locks/bazel.lock.json. If Debian has replaced one of them, they are those of its signed
-    index, and a line says so: releases refuse them.
+    These are the packages in this machine's lock (fetch/bazel/hosts.py). If Debian has replaced one of them, they are
+    those of its signed index, and a line says so: releases refuse them.
 
     Raises:
         errors.UserError: something is unavailable.
     """
+    host = installed.host()
+    if not host:
+        raise pack_format.PackError(
+            f"packs have Bazel for the machine that makes them, and there is none for {os.uname().machine}: make them"
+            f" on Linux on {' or '.join(hosts.HOSTS)}"
+        )
     folder = cache / "downloads"
     folder.mkdir(parents=True, exist_ok=True)
-    lock = packages.read(root)
+    lock = packages.read(root, host)
     chosen = list(lock.packages)
     try:
         install.check_version(lock, version)
         paths = _fetch_packages(chosen, folder)
     except (download.GoneError, install.OtherVersionError) as error:
-        say(install.unlocked(error))
-        chosen = packages.from_index(version, packages.asked(root / "locks"), say)
+        say(install.unlocked(host, error))
+        chosen = packages.from_index(version, packages.asked(root / "locks"), host, say)
         paths = _fetch_packages(chosen, folder)
     files, blobs = {}, []
     for package, path in zip(chosen, paths):

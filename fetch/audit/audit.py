@@ -369,7 +369,7 @@ def main(arguments: list[str] | None = None) -> int:
         locked = inputs.pinned(inputs.in_folder(lock_file.folder()))
         repositories = {each.entry["repository"]: each.name for each in locked if each.from_git}
         in_history = ancestry(checkout.folder_of_checkouts(lock_file.folder().parent), repositories)
-        bazel = inputs.bazel(lock_file.folder() / inputs.BAZEL_LOCK)[1]
+        bazel = [each for name in inputs.BAZEL_LOCKS for each in inputs.bazel(lock_file.folder() / name)[1]]
         database = osv.Database(
             pins.pins([*locked, *(dataclasses.replace(each, uses=("bazel",)) for each in bazel)]), in_history
         )

@@ -1,4 +1,4 @@
-"""What the launcher assembles Bazel from: Debian packages and PyPI wheels, as locks/bazel.lock.json pins them.
+"""What the launcher assembles Bazel from: Debian packages and PyPI wheels, as its locks pin them.
 
 Debian testing replaces packages every few weeks, and then only its signed index knows the ones to take: `from_index`.
 Standard library only, as the launcher runs it on the machine's own Python.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fetch import errors, locks, names
+from fetch.bazel.hosts import Host
 from fetch.debian import archive as debian
 
 ASKED = "bazel.packages.json"
@@ -37,7 +38,7 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Lock:
-    """What locks/bazel.lock.json pins.
+    """What a lock of Bazel's own packages pins.
 
     Args:
       bazel: the version of Bazel that the packages have.
@@ -50,13 +51,13 @@ class Lock:
     wheels: tuple[Wheel, ...]
 
 
-def read(workspace: Path) -> Lock:
-    """Reads locks/bazel.lock.json.
+def read(workspace: Path, host: Host) -> Lock:
+    """Reads the lock of Bazel's own packages for a machine.
 
     Raises:
       locks.InputsError: it is missing or malformed.
     """
-    version, inputs = locks.bazel(workspace / "locks" / locks.BAZEL_LOCK)
+    version, inputs = locks.bazel(workspace / "locks" / host.lock)
     packages, wheels = [], []
     for each in inputs:
         (sha256,) = each.sha256
@@ -87,12 +88,13 @@ def asked(folder: Path) -> dict[str, Any]:
     return json.loads((folder / ASKED).read_text(encoding="utf-8"))
 
 
-def from_index(version: str, wanted: dict[str, Any], say: Callable[[str], None]) -> list[debian.Package]:
+def from_index(version: str, wanted: dict[str, Any], host: Host, say: Callable[[str], None]) -> list[debian.Package]:
     """Returns the packages of this version of Bazel, from the first suite whose signed index has it.
 
     Args:
       version: the version in .bazelversion.
       wanted: the content of bazel.packages.json.
+      host: the machine that they are for.
       say: prints a warning, such as that an index is late.
 
     Raises:
@@ -102,7 +104,7 @@ def from_index(version: str, wanted: dict[str, Any], say: Callable[[str], None])
     found = []
     for suite in wanted["suites"]:
         try:
-            index = debian.fetch_index(suite, warn=say)
+            index = debian.fetch_index(suite, architecture=host.architecture, warn=say)
         except debian.SignatureError:
             raise
         except debian.DebianError as error:
@@ -117,20 +119,21 @@ def from_index(version: str, wanted: dict[str, Any], say: Callable[[str], None])
         found.append(f"{package.version} in {suite}")
     listed = "\n".join("- " + line for line in dict.fromkeys(found))
     raise BazelError(
-        f"Debian does not have Bazel {version} (.bazelversion). Expected the package {roots[0]} {version},"
-        f" found:\n{listed}\nSet MLC_DEBIAN_MIRROR to a mirror that has it, or install Bazelisk or Bazel {version}, or"
-        " set BAZEL_REAL to its path."
+        f"Debian does not have Bazel {version} (.bazelversion) for {host.architecture}. Expected the package {roots[0]}"
+        f" {version}, found:\n{listed}\nSet MLC_DEBIAN_MIRROR to a mirror that has it, or install Bazelisk or Bazel"
+        f" {version}, or set BAZEL_REAL to its path."
     )
 
 
-def differences(workspace: Path, manifest: Path) -> list[str]:
+def differences(workspace: Path, host: Host, manifest: Path) -> list[str]:
     """Returns a line for each difference between an installation of Bazel and the lock; none if it is the lock's.
 
     Args:
       workspace: the folder that has locks/.
+      host: the machine that it is installed on.
       manifest: the manifest.json that the launcher wrote into the installation.
     """
-    lock = read(workspace)
+    lock = read(workspace, host)
     try:
         content = json.loads(manifest.read_text(encoding="utf-8"))
         have = {name: (entry["version"], entry["sha256"]) for name, entry in content["packages"].items()}

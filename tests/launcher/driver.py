@@ -9,7 +9,6 @@ one without hard links.
 import errno
 import json
 import os
-import platform
 import pwd
 import resource
 import sys
@@ -41,7 +40,8 @@ if "FAKE_NO_LINKS" in os.environ:  # As on a file system without hard links.
 
     setattr(os, "link", refuse)  # noqa: B010 (mypy knows another type)
 if "machine" in fake:
-    platform.machine = lambda: fake["machine"]
+    here = (*os.uname()[:4], fake["machine"])
+    os.uname = lambda: os.uname_result(here)
 if fake.get("no_user"):
     users: dict = {}
     pwd.getpwuid = users.__getitem__

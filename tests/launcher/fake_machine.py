@@ -28,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fetch.bazel import hosts
 from tests.private.deb import deb as debian_package
 
 HERE = Path(os.path.abspath(__file__)).parent
@@ -177,11 +178,13 @@ class FakeMachine(contextlib.ExitStack):
 
     VERSION = "7.7.1"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: hosts.Host = hosts.X86_64) -> None:
         super().__init__()
+        self.host = host
         self.folder = folder
         self.cache = self.folder / "cache"
-        self.prefix = self.cache / f"bazel-{self.VERSION}-1"
+        of_host = "" if host is hosts.X86_64 else f"-{host}"
+        self.prefix = self.cache / f"bazel-{self.VERSION}-1{of_host}"
         self.root = self.folder / "repository"
         # A copy, because the launcher finds the repository by its own real path, which is outside the test's inputs.
         for name in ("fetch", "tools"):
@@ -216,7 +219,7 @@ class FakeMachine(contextlib.ExitStack):
 
     def publish_bazel(self, version: str = "7.7.1+ds-8+b1", suite: str = "forky", **release: str) -> None:
         """Publishes the packages that the launcher needs, in one suite; see `publish_index`."""
-        libexec, java = "usr/libexec/x86_64-linux-gnu/bazel", "usr/share/java"
+        libexec, java = f"{self.host.helpers}/bazel", "usr/share/java"
         contents: dict[str, tuple[str, dict[str, tuple[str, int]]]] = {
             "bazel-bootstrap": (
                 "bazel-bootstrap-data, libfoo-java, libc6 (>= 2.38), default-jdk-headless",
@@ -236,7 +239,7 @@ class FakeMachine(contextlib.ExitStack):
             ),
             "libfoo-java": ("libbar-java", {f"{java}/foo.jar": (jar("bar.jar"), 0o644)}),
             "libbar-java": ("", {f"{java}/bar.jar": (jar(), 0o644)}),
-            "libc6": ("", {"usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2": (EMPTY_SCRIPT, 0o755)}),
+            "libc6": ("", {self.host.loader: (EMPTY_SCRIPT, 0o755)}),
         }
         stanzas = []
         for name, (depends, files) in contents.items():
@@ -246,8 +249,8 @@ class FakeMachine(contextlib.ExitStack):
             self.packages[name] = body
             of = version if name == "bazel-bootstrap" else "2.40"
             stanza = (
-                f"Package: {name}\nVersion: {of}\nArchitecture: amd64\nFilename: {path}\nSize: {len(body)}\nSHA256:"
-                f" {sha256(body)}\n"
+                f"Package: {name}\nVersion: {of}\nArchitecture: {self.host.architecture}\nFilename: {path}\n"
+                f"Size: {len(body)}\nSHA256: {sha256(body)}\n"
             )
             stanzas.append(stanza + (f"Depends: {depends}\n" if depends else ""))
         self.publish_index("\n".join(stanzas), suite, **release)
@@ -276,7 +279,7 @@ class FakeMachine(contextlib.ExitStack):
             for project, filename, digest, size in self.pins
         }
         content = {"bazel": version, "packages": packages, "wheels": wheels}
-        (self.root / "locks/bazel.lock.json").write_text(json.dumps(content))
+        (self.root / "locks" / self.host.lock).write_text(json.dumps(content))
 
     def publish_index(
         self, text: str, suite: str = "forky", date: str = "Wed, 01 Jan 2020 00:00:00 UTC", more: str = ""
@@ -288,13 +291,13 @@ class FakeMachine(contextlib.ExitStack):
 Suite: {"unstable" if suite == "sid" else "testing"}
 Codename: {suite}
 Date: {date}
-Architectures: all amd64
+Architectures: all {self.host.architecture}
 Components: main
 {more}SHA256:
- {sha256(text.encode())} {len(text.encode())} main/binary-amd64/Packages
- {sha256(packed)} {len(packed)} main/binary-amd64/Packages.xz
+ {sha256(text.encode())} {len(text.encode())} main/binary-{self.host.architecture}/Packages
+ {sha256(packed)} {len(packed)} main/binary-{self.host.architecture}/Packages.xz
 """.encode()
-        self.server.files[f"{base}/main/binary-amd64/by-hash/SHA256/{sha256(packed)}"] = packed
+        self.server.files[f"{base}/main/binary-{self.host.architecture}/by-hash/SHA256/{sha256(packed)}"] = packed
 
     def environment(self, **more: str) -> dict[str, str]:
         """Returns the environment of the launcher, which has nothing of this machine except the standard PATH."""
@@ -323,7 +326,7 @@ Components: main
           home: the variable HOME, or None to leave it out.
         """
         environment = self.environment(**more)
-        environment["FAKE"] = json.dumps({"no_user": no_user, **(fake or {})})
+        environment["FAKE"] = json.dumps({"machine": self.host.processor, "no_user": no_user, **(fake or {})})
         if home is None:
             del environment["HOME"]
         elif home != "home":

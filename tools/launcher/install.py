@@ -8,7 +8,6 @@ import errno
 import fcntl
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -21,7 +20,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Callable
 
-from fetch import archives, download, errors, locks
+from fetch import archives, download, errors
+from fetch.bazel import hosts
 from fetch.bazel import packages as bazel
 from fetch.debian import archive as debian
 from fetch.pypi import index as pypi
@@ -29,7 +29,6 @@ from fetch.pypi import index as pypi
 from . import installed, machine
 
 _NEEDED_BYTES = 400 * 10**6
-_LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _UNWANTED = re.compile(
     r"^(usr/share/(doc|man|locale|lintian|maven-repo|info|bash-completion|zsh|gcc|bug)|usr/include|etc|var)(/|$)|/gconv/|/audit/"
 )
@@ -49,17 +48,19 @@ def install(cache: Path, version: str, say: Callable[[str], None], given: dict |
       given: the manifest.json of an installation whose packages and wheels are already in the folder `downloads`. The
         installation then needs no network.
 
-    The packages are those in locks/bazel.lock.json. Where Debian has replaced one of them, they are those of its signed
-    index, and a line says so.
+    The packages are those in this machine's lock (fetch/bazel/hosts.py). Where Debian has replaced one of them, they
+    are those of its signed index, and a line says so.
 
     Raises:
       BootstrapError, bazel.BazelError, locks.InputsError, debian.DebianError, pypi.PyPIError, download.DownloadError:
         the message says what to do.
     """
-    if platform.system() != "Linux" or platform.machine() != "x86_64":
+    host = installed.host()
+    if not host:
+        here = os.uname()
         raise BootstrapError(
-            f"installing Bazel from packages needs Linux x86_64, but this machine is {platform.system()}"
-            f" {platform.machine()}. Install Bazelisk or Bazel {version}, or set BAZEL_REAL to its path."
+            f"installing Bazel from packages needs Linux on {' or '.join(hosts.HOSTS)}, but this machine is"
+            f" {here.sysname} {here.machine}. Install Bazelisk or Bazel {version}, or set BAZEL_REAL to its path."
         )
     final = Path(installed.prefix(str(cache), version))
     if problem := installed.problem(str(final)):
@@ -71,7 +72,7 @@ def install(cache: Path, version: str, say: Callable[[str], None], given: dict |
                 free = shutil.disk_usage(cache).free
                 if free < _NEEDED_BYTES:
                     raise OSError(errno.ENOSPC, "full", str(cache))
-                _install(cache, final, version, say, given)
+                _install(cache, final, version, host, say, given)
     except OSError as error:
         if error.errno in (
             errno.ENOSPC,
@@ -104,7 +105,9 @@ def _locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def _install(cache: Path, final: Path, version: str, say: Callable[[str], None], given: dict | None) -> None:
+def _install(
+    cache: Path, final: Path, version: str, host: hosts.Host, say: Callable[[str], None], given: dict | None
+) -> None:
     began = time.monotonic()
     for left in cache.glob("installing-*"):  # A killed run left it. We hold the lock, so nobody uses it.
         shutil.rmtree(left)
@@ -112,7 +115,7 @@ def _install(cache: Path, final: Path, version: str, say: Callable[[str], None],
     downloads.mkdir(exist_ok=True)
     say(f"installing Bazel {version} from packages into {final} (once)")
     root = Path(machine.ROOT)
-    lock = bazel.read(root)
+    lock = bazel.read(root, host)
     building = Path(tempfile.mkdtemp(prefix="installing-", dir=cache))
     try:
         if given:
@@ -124,12 +127,12 @@ def _install(cache: Path, final: Path, version: str, say: Callable[[str], None],
                 check_version(lock, version)
                 _unpack_all(packages, lock.wheels, downloads, building, say)
             except (download.GoneError, OtherVersionError) as error:
-                say(unlocked(error))
+                say(unlocked(host, error))
                 shutil.rmtree(building, ignore_errors=True)
                 building = Path(tempfile.mkdtemp(prefix="installing-", dir=cache))
-                packages = bazel.from_index(version, bazel.asked(root / "locks"), say)
+                packages = bazel.from_index(version, bazel.asked(root / "locks"), host, say)
                 _unpack_all(packages, lock.wheels, downloads, building, say)
-        _relocate(building, final)
+        _relocate(building, final, host)
         _write_class_path(building, final, version)
         (building / "manifest.json").write_text(
             json.dumps(manifest(version, packages, lock.wheels), indent=2) + "\n", encoding="utf-8"
@@ -137,7 +140,7 @@ def _install(cache: Path, final: Path, version: str, say: Callable[[str], None],
         building.chmod(0o755)
         building.rename(final)  # The programs contain their final path, so they run only there.
         try:
-            _check(final)
+            _check(final, host)
         except BaseException:
             final.rename(building)
             raise
@@ -156,10 +159,10 @@ def check_version(lock: bazel.Lock, version: str) -> None:
         raise OtherVersionError(f"it pins Bazel {lock.bazel}, .bazelversion asks for {version}")
 
 
-def unlocked(why: Exception) -> str:
+def unlocked(host: hosts.Host, why: Exception) -> str:
     """Returns the line that says why Bazel's packages are not those of the lock."""
     return (
-        f"locks/{locks.BAZEL_LOCK} cannot be met, so Bazel's packages are those of Debian's signed index, and releases"
+        f"locks/{host.lock} cannot be met, so Bazel's packages are those of Debian's signed index, and releases"
         f" refuse them until you run {bazel.UPDATE} ({' '.join(str(why).split())})"
     )
 
@@ -295,11 +298,11 @@ def _wheel(wheel: bazel.Wheel, downloads: Path, building: Path, progress: Callab
                 extractor.file("jdk/" + match[1] if match[1] else match[2], content, executable)
 
 
-def _relocate(building: Path, final: Path) -> None:
+def _relocate(building: Path, final: Path, host: hosts.Host) -> None:
     """Makes the programs use the C library in the prefix instead of the machine's."""
-    loader = final / _LIBRARIES / "ld-linux-x86-64.so.2"
-    for program in _programs(building):
-        folders = [final / _LIBRARIES] + ([final / "jdk/lib"] if "jdk" in program.parts else [])
+    loader = final / host.loader
+    for program in _programs(building, host):
+        folders = [final / host.libraries] + ([final / "jdk/lib"] if "jdk" in program.parts else [])
         # DT_RPATH, unlike DT_RUNPATH, also applies to the libraries that Java loads itself.
         command = [
             building / "patchelf",
@@ -340,15 +343,15 @@ def _write_class_path(building: Path, final: Path, version: str) -> None:
     listing.write_text("".join(f"{final}/usr/share/java/{name}\n" for name in names))
 
 
-def _programs(folder: Path) -> list[Path]:
-    helpers = sorted((folder / "usr/libexec/x86_64-linux-gnu/bazel").iterdir())
+def _programs(folder: Path, host: hosts.Host) -> list[Path]:
+    helpers = sorted((folder / host.helpers / "bazel").iterdir())
     return [folder / "usr/bin/bazel", folder / "jdk/bin/java", folder / "jdk/lib/jspawnhelper", *helpers]
 
 
-def _check(folder: Path) -> None:
+def _check(folder: Path, host: hosts.Host) -> None:
     """Checks that every program finds its libraries in the prefix, and that Java starts."""
-    loader = str(folder / _LIBRARIES / "ld-linux-x86-64.so.2")
-    commands = [[loader, "--list", str(program)] for program in _programs(folder)]
+    loader = str(folder / host.loader)
+    commands = [[loader, "--list", str(program)] for program in _programs(folder, host)]
     for command in [*commands, [str(folder / "jdk/bin/java"), "--version"]]:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode or "not found" in done.stdout:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 
+from fetch.bazel import hosts
+
 # Increase it when the contents of the folder change, so that every machine installs again.
 LAYOUT = 1
 
@@ -26,8 +28,18 @@ MODULES = {
 
 
 def prefix(cache: str, version: str) -> str:
-    """Returns the folder of this version in the launcher's cache folder. It exists only once it is complete."""
-    return f"{cache}/bazel-{version}-{LAYOUT}"
+    """Returns the folder of this version in the launcher's cache folder. It exists only once it is complete.
+
+    Machines of different processors may share the cache folder.
+    """
+    processor = os.uname().machine
+    return f"{cache}/bazel-{version}-{LAYOUT}" + ("" if processor == hosts.X86_64.processor else f"-{processor}")
+
+
+def host() -> hosts.Host | None:
+    """Returns this machine, or None if Bazel cannot be assembled on it."""
+    here = os.uname()
+    return hosts.HOSTS.get(here.machine) if here.sysname == "Linux" else None
 
 
 def problem(folder: str) -> str | None:
@@ -46,12 +58,15 @@ def problem(folder: str) -> str | None:
 
 
 def is_locked(folder: str, root: str) -> bool:
-    """Returns whether the Bazel in `folder` was installed from exactly what locks/bazel.lock.json pins.
+    """Returns whether the Bazel in `folder` was installed from exactly what this machine's lock pins.
 
     Compares hashes only, because every run asks; fetch/bazel/packages.py reads the lock and says what differs.
     """
+    here = host()
+    if not here:
+        return False
     found = []
-    for path in (os.path.join(folder, "manifest.json"), os.path.join(root, "locks", "bazel.lock.json")):
+    for path in (os.path.join(folder, "manifest.json"), os.path.join(root, "locks", here.lock)):
         try:
             with open(path, encoding="utf-8") as file:
                 content = json.load(file)

@@ -10,6 +10,7 @@ import signal
 import sys
 
 from fetch import errors, folders, trust
+from fetch.bazel import hosts
 
 from . import find, installed, machine, options, profile, rc_files
 
@@ -46,7 +47,7 @@ def ensure_installed(version: str, offer: Callable[[], Any] = lambda: None) -> s
 
 
 def check_installed(folder: str, release: bool) -> None:
-    """Compares the Bazel in `folder` with the lock: says what differs, and refuses it for a release.
+    """Compares the Bazel in `folder` with this machine's lock: says what differs, and refuses it for a release.
 
     Raises:
       errors.UserError: a release would run a Bazel that the lock does not pin.
@@ -57,9 +58,11 @@ def check_installed(folder: str, release: bool) -> None:
 
     from fetch.bazel import packages
 
-    different = packages.differences(Path(machine.ROOT), Path(folder, "manifest.json"))
+    here = installed.host()
+    assert here  # A Bazel was installed.
+    different = packages.differences(Path(machine.ROOT), here, Path(folder, "manifest.json"))
     listed = "; ".join(different[:3]) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
-    found = f"the Bazel in {folder} is not the one that locks/bazel.lock.json pins ({listed})"
+    found = f"the Bazel in {folder} is not the one that locks/{here.lock} pins ({listed})"
     again = f"to install that one: rm -r {folder}, then the same command again"
     if release:
         raise errors.UserError(
@@ -97,6 +100,21 @@ def _release_base(folder: str = "") -> str:
 
     name = hashlib.sha256(os.fsencode(machine.ROOT)).hexdigest()[:16]
     return os.path.join(folder or machine.cache_folder(), "release", name)
+
+
+def check_release_machine() -> None:
+    """Refuses to build a release on a processor other than x86-64.
+
+    Raises:
+      errors.UserError: this machine has another one.
+    """
+    processor = os.uname().machine
+    if processor != hosts.X86_64.processor:
+        raise errors.UserError(
+            f"a release is built on {hosts.X86_64} only, and this machine is {processor}: what is published with it"
+            f" names the compilers and the Bazel of that processor. Build without --config=release here, or release on"
+            f" {hosts.X86_64}, which makes everything for arm64 too"
+        )
 
 
 def check_supplied(found: tuple[str, str]) -> None:
@@ -174,6 +192,7 @@ def command_line(arguments: list[str]) -> tuple[str, list[str], str | None]:
         if line.command in _BUILDING:
             from . import release_options
 
+            check_release_machine()
             release_options.check(line)
         line = with_own_rc_file(line)
         configs = rc_files.configs(line)
