@@ -50,6 +50,14 @@ _packages = tag_class(
     },
 )
 
+_lock = tag_class(
+    doc = "The .deb files of all packages of another lock than debian.lock.json, unopened: target `packages`, in lock order.",
+    attrs = {
+        "lock": attr.label(mandatory = True, doc = "It has `packages` as debian.lock.json has them."),
+        "name": attr.string(mandatory = True),
+    },
+)
+
 def _locked_set(lock, name):
     """The packages of one set as JSON, so that only their changes make a repository outdated."""
     if name not in lock["sets"]:
@@ -76,12 +84,15 @@ def _debian_impl(module_ctx):
         for tag in module.tags.packages:
             debian_packages(name = tag.name, packages = _locked_set(lock, tag.set))
             facts[tag.name] = locked(sets = [("debian", tag.set)], needs = tag.needs)
+        for tag in module.tags.lock:
+            debian_packages(name = tag.name, packages = json.encode(must_read_lock(module_ctx, tag.lock)["packages"]))
     repository_facts(name = "debian_facts", facts = facts)
     return module_ctx.extension_metadata(reproducible = True)
 
 debian = module_extension(
     implementation = _debian_impl,
     tag_classes = {
+        "lock": _lock,
         "packages": _packages,
         "root": _root,
     },

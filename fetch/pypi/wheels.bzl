@@ -1,17 +1,19 @@
-"""Module extension `python_wheels`: the wheels that locks/pythons.lock.json pins for other CPythons, a repository each.
+"""Module extension `python_wheels`: the wheels that locks/pythons.lock.json pins for other CPythons, a repository each, and those of Bazel for arm64.
 
 Example (a MODULE.bazel file):
 
     python_wheels = use_extension("//fetch/pypi:wheels.bzl", "python_wheels")
     use_repo(python_wheels, "wheels_cp312")
 
-`@wheels_cp312//:wheels` is all of them, under the names that pip knows them by.
+`@wheels_cp312//:wheels` is all of them, under the names that pip knows them by. `@wheels_bazel_arm64//:wheels` is what locks/bazel_arm64.lock.json pins.
 """
 
 load("//fetch:lock.bzl", "must_read_lock")
 load(":pypi.bzl", "from_repository_cache", "pypi_fetch", "pypi_files")
 
 _LOCK = Label("//locks:pythons.lock.json")
+
+_BAZEL_LOCK = Label("//locks:bazel_arm64.lock.json")
 
 def _python_wheels_repository_impl(rctx):
     locked = json.decode(rctx.attr.wheels)
@@ -31,7 +33,7 @@ def _python_wheels_repository_impl(rctx):
             ))
         pypi_fetch(rctx, wheel["file"], found[0], wheel["file"])
     rctx.file("BUILD.bazel", """\
-# Wheels for one CPython.
+# Locked wheels.
 package(default_visibility = ["//visibility:public"])
 
 filegroup(
@@ -50,6 +52,11 @@ _python_wheels_repository = repository_rule(
 def _python_wheels_impl(mctx):
     for python, wheels in must_read_lock(mctx, _LOCK)["pythons"].items():
         _python_wheels_repository(name = "wheels_" + python, wheels = json.encode(wheels))
+    bazel = must_read_lock(mctx, _BAZEL_LOCK)["wheels"]
+    _python_wheels_repository(
+        name = "wheels_bazel_arm64",
+        wheels = json.encode({wheel["project"]: {"file": file, "sha256": wheel["sha256"]} for file, wheel in bazel.items()}),
+    )
     return mctx.extension_metadata(reproducible = True)
 
 python_wheels = module_extension(implementation = _python_wheels_impl)

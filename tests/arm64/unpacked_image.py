@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+import emulated_root
 import pytest
 
 from fetch import archives
 from oci import layout
 
 IMAGE = layout.Image(Path(os.environ["IMAGE"]))
-HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module", name="root")
@@ -31,15 +29,9 @@ def unpacked_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    emulator = os.environ["EMULATOR"]
-    program = [sys.executable, str(HERE / "emulated_root.py"), str(root), emulator, *command]
+    """Runs a command as a container of the image does."""
     # One thread, as for all tests (tests/defs.bzl), and a place that this test's user may write to.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "TVM_NUM_THREADS"), "1")
-    inside = dict(each.split("=", 1) for each in IMAGE.config["config"]["Env"]) | threads | {"HOME": "/tmp"}
-    environment = {
-        "ENVIRONMENT": json.dumps(inside),
-        "FOLDER": IMAGE.config["config"]["WorkingDir"],
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "TMPDIR": os.environ["TEST_TMPDIR"],
-    }
-    return subprocess.run(program, capture_output=True, text=True, env=environment)
+    config = IMAGE.config["config"]
+    inside = dict(each.split("=", 1) for each in config["Env"]) | threads | {"HOME": "/tmp"}
+    return emulated_root.run(root, os.environ["EMULATOR"], *command, folder=config["WorkingDir"], environment=inside)

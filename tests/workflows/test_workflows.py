@@ -262,6 +262,7 @@ def test_proofs_are_made_every_week_and_block_nothing() -> None:
     assert {
         f"tools/bazel test --config=ci //tests/{proof}"
         for proof in (
+            "arm64:bootstrap",
             "proofs/airgap",
             "proofs/broken_runtime",
             "proofs/hermetic",

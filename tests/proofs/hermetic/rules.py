@@ -16,6 +16,7 @@ EXCEPTIONS = {
     "//release/private/reproduce:seen": (
         "shows what an action of this build sees, so no cache or other machine may answer for it"
     ),
+    "//tests/arm64:bootstrap": "as //tests/arm64:image",
     "//tests/arm64:engine": "as //tests/arm64:image",
     "//tests/arm64:image": "mounts binfmt_misc, which Bazel's sandbox does not allow",
     "//tests/docs:links": _READS_THE_WORKSPACE,
