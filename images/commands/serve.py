@@ -181,6 +181,11 @@ def main() -> int:
         return 1
     host = options.host or os.environ.get("MLC_LLM_HOST") or all_addresses()
     named = ["--model-lib", str(library)] if library else []
+    # mlc_llm takes the beginning of a name too.
+    others = [word for word in rest if len(word) > 2 and any(each.startswith(word.partition("=")[0]) for each in LISTS)]
+    if library and not others:
+        # Nothing is left to compile: do not load TVM's compiler, which takes longer than a small model.
+        os.environ.setdefault("TVM_USE_RUNTIME_LIB", "1")
     command = ["mlc_llm", "serve", model, *named, "--host", host, *rest]
     # The server replaces this process, so it gets the signals.
     os.execvp(command[0], command)

@@ -28,12 +28,12 @@ def test_an_index_has_the_images_that_are_tested(name: str) -> None:
     assert layout.verified_digest(index) not in expected.values()
 
 
-def test_images_are_for_arm64_but_for_cuda() -> None:
+def test_images_are_for_both_processors() -> None:
     found = {name: {*layout.images(Path(index))} for name, index in INDEXES.items()}
-    assert found == {name: {"amd64"} if "cuda" in name else {"amd64", "arm64"} for name in found}
+    assert found == dict.fromkeys(INDEXES, {"amd64", "arm64"})
 
 
-@pytest.mark.parametrize("name", [name for name in INDEXES if f"{name}_arm64" in SINGLE])
+@pytest.mark.parametrize("name", INDEXES)
 def test_configuration_commands_and_python_are_the_same(name: str) -> None:
     images = layout.images(Path(INDEXES[name]))
     configs = [{**image.config, "architecture": "", "rootfs": "", "history": ""} for image in images.values()]

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 CLIENT = """\
-import json, signal, subprocess, sys, time, urllib.request
+import json, pathlib, signal, subprocess, sys, time, urllib.request
 
 server = subprocess.Popen(sys.argv[2:])
 
@@ -26,12 +26,17 @@ else:
     sys.exit(f"the server ended with {server.returncode} before it answered")
 question = {"messages": [{"role": "user", "content": sys.argv[1]}], "temperature": 0, "max_tokens": 8}
 answer = ask("/v1/chat/completions", question)
+compiler = any(b"libtvm_compiler" in maps.read_bytes() for maps in pathlib.Path("/proc").glob("[0-9]*/maps"))
 server.send_signal(signal.SIGTERM)
-print(json.dumps({"health": health, "answer": answer, "status": server.wait()}))
+print(json.dumps({"health": health, "answer": answer, "compiler": compiler, "status": server.wait()}))
 """
 """Program for `python -c CLIENT QUESTION SERVER...`: starts the server, asks it, and ends it as `docker stop` does."""
 
 
 def answers(output: str) -> dict[str, Any]:
-    """What CLIENT printed among the server's lines: `health`, `answer` and the server's exit `status`."""
+    """What CLIENT printed among the server's lines.
+
+    Returns:
+        `health`, `answer`, whether a `compiler` was loaded, and the server's exit `status`.
+    """
     return json.loads(output[output.index('{"health"') :].splitlines()[0])

@@ -45,6 +45,7 @@ def test_it_serves_its_model_when_started_without_a_command(container: Container
     output = container.said("python", "-c", CLIENT, "hello", *container.entrypoint, *command)
     said = answers(output)
     assert said["health"] == {"status": "ok", "models": ["/models/tiny"]}
+    assert not said["compiler"]
     assert said["answer"]["usage"]["completion_tokens"] == 8
     assert said["status"] == 0, output
     assert "Finished server process" in output
@@ -55,6 +56,7 @@ def test_it_compiles_a_model_of_a_hub_and_serves_it(container: Container) -> Non
     output = container.said("python", "-c", HUB + CLIENT, "hello", *container.entrypoint, *command)
     said = answers(output)
     assert said["health"]["status"] == "ok" and "owner/small" in said["health"]["models"][0]
+    assert said["compiler"]
     assert said["answer"]["usage"]["completion_tokens"] == 8
     assert said["status"] == 0, output
 

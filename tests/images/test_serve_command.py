@@ -28,8 +28,9 @@ class Place:
         (self.model / "mlc-chat-config.json").write_text("{}")
 
     def run_serve(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-        """Runs `serve` with an mlc_llm that prints its arguments."""
-        python_program.write(self.folder / "mlc_llm", "import sys\nprint(sys.argv[1:])\n")
+        """Runs `serve` with an mlc_llm that prints its arguments, and TVM_USE_RUNTIME_LIB as an error."""
+        program = "import os, sys\nprint(sys.argv[1:])\nprint(os.environ.get('TVM_USE_RUNTIME_LIB'), file=sys.stderr)\n"
+        python_program.write(self.folder / "mlc_llm", program)
         command = [sys.executable, serve.__file__, *arguments]
         environment = {"PATH": str(self.folder), **environment}
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
@@ -198,6 +199,15 @@ def test_all_addresses_are_those_of_ipv4_where_ipv6_is_off(monkeypatch: pytest.M
 def test_a_named_library_and_address_are_taken(place: Place) -> None:
     ran = place.run_serve("model", "--model-lib", "other.so", "--host", "127.0.0.1")
     assert "'--model-lib', 'other.so', '--host', '127.0.0.1'" in ran.stdout
+
+
+def test_the_compiler_is_loaded_only_where_something_may_be_compiled(place: Place) -> None:
+    named = ["model", "--model-lib", "other.so"]
+    assert place.run_serve(*named).stderr == "1\n"
+    for option in ("--additional-models", "--additional"):
+        assert place.run_serve(*named, option, "second").stderr == "None\n"
+    assert place.run_serve("HF://owner/model").stderr == "None\n"
+    assert place.run_serve(*named, TVM_USE_RUNTIME_LIB="0").stderr == "0\n"
 
 
 def test_who_starts_the_container_may_choose_the_address(place: Place) -> None:
