@@ -235,7 +235,7 @@ def mlc_model_library(name, config, **kwargs):
         **kwargs
     )
 
-def mlc_model_image(name, model, base = "//images/mlc_llm", **kwargs):
+def mlc_model_image(name, model, base = "//images/mlc_llm_serve", **kwargs):
     """Builds an image that serves a model. Weights and library are separate layers on an image with mlc-llm, so that an update transfers only one of them.
 
         mlc_model_image(
@@ -248,7 +248,8 @@ def mlc_model_image(name, model, base = "//images/mlc_llm", **kwargs):
     Args:
         name: the image, an OCI layout; `<name>.weights` and `<name>.library` are its layers.
         model: an `mlc_model`.
-        base: the image to add the model to.
+        base: the image to add the model to. By default it only serves. //images:mlc_llm_cuda is for models for GPUs, //images:mlc_llm for an image that
+            also compiles other models.
         **kwargs: attributes of oci_image, and common attributes, which all targets get. `cmd` replaces ["serve", "/models/<model>"]; `tars` are further
             layers, below those of the model.
     """
