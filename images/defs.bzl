@@ -34,8 +34,6 @@ _CONFIGURATION = {
 _ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "PATH": "/usr/local/bin:/usr/bin:/usr/sbin",
-    # Layers hold no bytecode, which would double the Python files. A second start in the same container finds it here.
-    "PYTHONPYCACHEPREFIX": "/home/mlc/.cache/python",
 }
 
 def image(name, description, licenses, source, **kwargs):

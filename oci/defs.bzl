@@ -48,7 +48,7 @@ def debian_layer(name, packages, exclude = [], **kwargs):
         name: the layer's target; its output is <name>.tar.gz.
         packages: labels of .deb files.
         exclude: globs of further paths to leave out; `*` also matches `/`.
-        **kwargs: `copies`, `concatenations`, `directories`, `files`, `symlinks` (see private/layer.bzl) and common attributes.
+        **kwargs: `bytecode`, `copies`, `concatenations`, `directories`, `files`, `symlinks` (see private/layer.bzl) and common attributes.
     """
     layer(name = name, packages = packages, exclude = exclude, **kwargs)
 
@@ -66,7 +66,7 @@ def tree_layer(name, trees = {}, files = {}, **kwargs):
         name: the layer's target; its output is <name>.tar.gz.
         trees: label of a tree artifact → path in the image.
         files: label → "path" or "path:mode"; a path that ends in a slash is a folder.
-        **kwargs: `include`, `exclude`, `console_scripts`, `directories`, `symlinks` (see private/layer.bzl) and common attributes.
+        **kwargs: `bytecode`, `include`, `exclude`, `console_scripts`, `directories`, `symlinks` (see private/layer.bzl) and common attributes.
     """
     layer(name = name, trees = trees, files = files, **kwargs)
 

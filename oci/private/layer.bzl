@@ -33,6 +33,7 @@ def _layer_impl(ctx):
                 fail("{}: trees takes folders (tree artifacts), and {} is the file {}".format(ctx.label, target.label, tree.short_path))
             trees.append((_selected(ctx, target, tree, len(trees)), path))
     ctx.actions.write(spec, json.encode_indent({
+        "bytecode": ctx.attr.bytecode,
         "concatenations": ctx.attr.concatenations,
         "console_scripts": ctx.attr.console_scripts,
         "copies": ctx.attr.copies,
@@ -57,6 +58,7 @@ layer = rule(
     implementation = _layer_impl,
     doc = "One image layer (tar.gz). Paths in the image have no leading slash; see make_layer.py for what each attribute does.",
     attrs = {
+        "bytecode": attr.bool(doc = "Whether to add bytecode for the layer's Python modules, which else each first start of a container compiles."),
         "concatenations": attr.string_dict(doc = "Path → glob of this layer's files to join there."),
         "console_scripts": attr.string(doc = "Folder for the commands that the trees' distributions define."),
         "copies": attr.string_dict(doc = "Path → path of this layer's file to copy there."),

@@ -6,6 +6,7 @@ make.
 The description is JSON; every key is optional. Paths in the image have no leading slash.
 
     packages         [.deb, ...]
+    bytecode         true                     add __pycache__/*.pyc for this layer's Python modules
     exclude          [glob, ...]              paths of the packages to leave out; `*` also matches `/`
     trees            [[folder, path], ...]    a folder's files, with mode 0644, below a path
     console_scripts  path                     where to write the commands that *.dist-info/entry_points.txt define
@@ -21,17 +22,22 @@ from __future__ import annotations
 import argparse
 import configparser
 import fnmatch
+import importlib.util
 import json
+import marshal
 import os
 import pathlib
 import sys
+import tarfile
+import warnings
 from typing import Any
 
 from fetch import errors
-from oci.layer import Layer, LayerError
+from oci.layer import SOURCE_DATE_EPOCH, Layer, LayerError
 from oci.private.debian_packages import add_package
 
 _KEYS = {
+    "bytecode",
     "concatenations",
     "console_scripts",
     "copies",
@@ -90,7 +96,35 @@ def make_layer(spec: dict[str, Any]) -> Layer:
         if not names:
             raise LayerError(f"/{path}: expected files that match {glob!r} in this layer, found none")
         layer.add_file(path, b"".join(layer.data(name) for name in names), "attribute `concatenations`")
+    if spec.get("bytecode"):
+        _add_bytecode(layer)
     return layer
+
+
+def _add_bytecode(layer: Layer) -> None:
+    """Compiles what an import would, for the CPython that runs this, which is the images'.
+
+    A file says the time and size of its source (PEP 3147), so that a changed source counts. marshal's format 2 has no
+    references: later ones depend on what else is in memory.
+    """
+    for path, entry in list(layer.items()):
+        if not path.endswith(".py") or entry.kind == tarfile.DIRTYPE:
+            continue
+        try:
+            source = layer.data(path)  # Also that of a link, whose time and size an import compares.
+        except LayerError:  # A link to another layer.
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                code = compile(source, f"/{path}", "exec", dont_inherit=True)
+            except (SyntaxError, ValueError):  # No module: a template, or a test of errors.
+                continue
+        numbers = (0, SOURCE_DATE_EPOCH, len(source) & 0xFFFFFFFF)
+        header = importlib.util.MAGIC_NUMBER + b"".join(number.to_bytes(4, "little") for number in numbers)
+        folder, _, name = path.rpartition("/")
+        cached = f"{folder}/__pycache__/{name[:-3]}.{sys.implementation.cache_tag}.pyc"
+        layer.add_file(cached, header + marshal.dumps(code, 2), f"bytecode of /{path}")
 
 
 def _add_tree(layer: Layer, folder: pathlib.Path, path: str) -> None:

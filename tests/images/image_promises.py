@@ -96,6 +96,7 @@ class Promise:
         licenses: the label's.
         commands: what is in /usr/local/bin, at least.
         folders: what its user owns.
+        bytecode: whether its Python modules are compiled.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Promise:
     licenses: str = "Apache-2.0"
     commands: tuple[str, ...] = ("build", "entrypoint", "pytest", "smoke")
     folders: tuple[str, ...] = ("home/mlc", "home/mlc/.cache", "src/mlc-llm/python/dist", "workspace")
+    bytecode: bool = False
 
     @property
     def image(self) -> Image:
@@ -147,6 +149,7 @@ PROMISES = {
             _MLC_LLM_ENVIRONMENT,
             commands=_SERVE_COMMANDS,
             folders=_SERVE_FOLDERS,
+            bytecode=True,
         ),
         Promise(
             "mlc_llm_serve_debug",
@@ -155,6 +158,7 @@ PROMISES = {
             _MLC_LLM_ENVIRONMENT,
             commands=_SERVE_COMMANDS,
             folders=_SERVE_FOLDERS,
+            bytecode=True,
         ),
     )
 }

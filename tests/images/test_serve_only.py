@@ -16,6 +16,22 @@ prefixes = ("tvm.relax", "tvm.topi", "tvm.s_tir", "mlc_llm.compiler_pass", "mlc_
 print("compilers:", sorted(name for name in sys.modules if name.startswith(prefixes)))
 """
 
+# Python has read these files if it takes them for current: nothing can be written.
+BYTECODE = """\
+import importlib.util, os, sys
+import mlc_llm.cli.serve
+files = {module.__file__: module.__cached__ for module in sys.modules.values() if getattr(module, "__cached__", None)}
+assert len(files) > 500
+def current(source, cached):
+    with open(cached, "rb") as file:
+        header = file.read(16)
+    stat = os.stat(source)
+    numbers = [0, int(stat.st_mtime), stat.st_size]
+    return header == importlib.util.MAGIC_NUMBER + b"".join(number.to_bytes(4, "little") for number in numbers)
+stale = [name for name, cached in files.items() if not os.path.exists(cached) or not current(name, cached)]
+print("not compiled:", stale)
+"""
+
 
 def test_it_answers_with_a_mounted_model(container: Container, folder: pathlib.Path) -> None:
     mounted(folder)
@@ -35,6 +51,10 @@ def test_smoke_finds_that_everything_works(container: Container) -> None:
 
 def test_serving_imports_nothing_that_compiles(container: Container) -> None:
     assert "compilers: []" in container.said("python", "-c", COMPILERS)
+
+
+def test_serving_compiles_no_module_of_python(container: Container) -> None:
+    assert "not compiled: []" in container.said("python", "-c", BYTECODE)
 
 
 def test_without_a_command_it_says_which_there_are(container: Container) -> None:

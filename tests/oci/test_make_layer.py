@@ -184,6 +184,28 @@ def test_trees_take_modes_that_do_not_depend_on_the_build(maker: Maker) -> None:
     assert (found["opt/x/b"].isreg(), oct(found["opt/x/sub/a.py"].mode)) == (True, "0o644")
 
 
+def test_bytecode_is_what_an_import_would_write(maker: Maker, tmp_path: pathlib.Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "module.py").write_text('"""Doc."""\nNAMES = {"b", "a"} if "\\d" else None\n')
+    (site / "template.py").write_text("{{ no module }} else\n")
+    (site / "data.txt").write_text("x")
+    links = {"usr/site/linked.py": "module.py", "usr/site/away.py": "/etc/away.py"}
+    found = maker.layer(trees=[[str(site), "usr/site"]], symlinks=links, bytecode=True)
+    folder, suffix = "usr/site/__pycache__", f"{sys.implementation.cache_tag}.pyc"
+    cached = f"{folder}/module.{suffix}"
+    assert {path for path in found if "__pycache__" in path} == {folder, cached, f"{folder}/linked.{suffix}"}
+    unpacked = tmp_path / "unpacked"
+    with tarfile.open(maker.output) as tar:
+        tar.extractall(unpacked)
+    program = "import module; print(module.__cached__, module.NAMES == {'a', 'b'}, module.__doc__)"
+    environment = {"PYTHONPATH": str(unpacked / "usr/site"), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-v", "-c", program]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout == f"{unpacked / cached} True Doc.\n"
+    assert f"matches {unpacked / 'usr/site/module.py'}" in ran.stderr
+
+
 def test_console_scripts_run_what_the_distributions_name(maker: Maker) -> None:
     site = maker.folder / "site"
     (site / "tool-1.0.dist-info").mkdir(parents=True)
