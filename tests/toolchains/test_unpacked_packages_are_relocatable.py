@@ -69,14 +69,34 @@ def test_absolute_links_become_relative_and_dangling_ones_are_dropped(packages: 
     assert not os.path.lexists(root / "usr/lib/gone.so")
 
 
-def test_linker_scripts_name_no_folder(packages: Packages) -> None:
+@pytest.mark.parametrize(
+    "folder", ["usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/aarch64-linux-gnu/lib"]
+)
+def test_linker_scripts_name_no_folder(packages: Packages, folder: str) -> None:
     script = (
         "/* GNU ld script */\nGROUP ( /lib/x/libc.so.6 /usr/lib/x/libc_nonshared.a AS_NEEDED ( /lib64/ld.so.2 ) )\n"
     )
-    status, said, root = packages.unpack({"usr/lib/x86_64-linux-gnu/libc.so": script})
+    status, said, root = packages.unpack({f"{folder}/libc.so": script})
     assert (status, said) == (0, "")
-    text = (root / "usr/lib/x86_64-linux-gnu/libc.so").read_text()
+    text = (root / folder / "libc.so").read_text()
     assert text == "/* GNU ld script */\nGROUP ( libc.so.6 libc_nonshared.a AS_NEEDED ( ld.so.2 ) )\n"
+
+
+@pytest.mark.parametrize(
+    ("loader", "triplet"),
+    [
+        ("lib64/ld-linux-x86-64.so.2", "x86_64-linux-gnu"),
+        ("usr/lib64/ld-linux-x86-64.so.2", "x86_64-linux-gnu"),
+        ("lib/ld-linux-aarch64.so.1", "aarch64-linux-gnu"),
+        ("usr/lib/ld-linux-aarch64.so.1", "aarch64-linux-gnu"),
+    ],
+)
+def test_a_wrapper_knows_the_loader_of_each_processor(packages: Packages, loader: str, triplet: str) -> None:
+    files = {loader: LOADER, f"usr/lib/{triplet}/libc.so.6": "", "usr/bin/tool": "the program"}
+    status, said, root = packages.unpack(files, "usr/bin/tool=usr/bin/tool")
+    assert (status, said) == (0, "")
+    wrapper = (root / "usr/bin/tool").read_text()
+    assert f'exec "$root/{loader}" --inhibit-cache --library-path "$root/usr/lib/{triplet}"' in wrapper
 
 
 def test_a_wrapper_runs_the_program_with_the_folders_loader(packages: Packages) -> None:

@@ -2,22 +2,27 @@
 
 load(":cc_toolchain_config.bzl", "cc_toolchain_config")
 
-# Where Debian puts what: `triplet` starts the names of programs; `gcc` is GCC's own folder; then headers and libraries of what is compiled. The programs
-# themselves run on x86-64.
-_LAYOUTS = {
-    "aarch64": struct(
-        triplet = "aarch64-linux-gnu",
-        gcc = "usr/lib/gcc-cross/aarch64-linux-gnu/10",
-        headers = "usr/aarch64-linux-gnu/include",
-        libraries = "usr/aarch64-linux-gnu/lib",
-    ),
-    "x86_64": struct(
-        triplet = "x86_64-linux-gnu",
-        gcc = "usr/lib/gcc/x86_64-linux-gnu/10",
-        headers = "usr/include",
-        libraries = "usr/lib/x86_64-linux-gnu",
-    ),
+_LOADERS = {
+    "aarch64": "lib/ld-linux-aarch64.so.1",
+    "x86_64": "lib64/ld-linux-x86-64.so.2",
 }
+
+def _layout(cpu, runs_on):
+    """Where Debian puts what: `triplet` starts the names of programs; `gcc` is GCC's own folder; then headers and libraries of what is compiled."""
+    triplet = cpu + "-linux-gnu"
+    if cpu == runs_on:
+        return struct(
+            triplet = triplet,
+            gcc = "usr/lib/gcc/{}/10".format(triplet),
+            headers = "usr/include",
+            libraries = "usr/lib/" + triplet,
+        )
+    return struct(
+        triplet = triplet,
+        gcc = "usr/lib/gcc-cross/{}/10".format(triplet),
+        headers = "usr/{}/include".format(triplet),
+        libraries = "usr/{}/lib".format(triplet),
+    )
 
 # Kernel interfaces that no C++ library includes. Fewer files mean fewer links per sandbox.
 _UNUSED_HEADERS = [
@@ -33,26 +38,31 @@ _UNUSED_HEADERS = [
     "xen",
 ]
 
-def packaged_gcc(name, cpu):
+def packaged_gcc(name, cpu, runs_on = "x86_64"):
     """Defines a cc_toolchain, and for tests `g++` and `readelf`.
 
     Args:
         name: the cc_toolchain.
         cpu: that compiled programs run on, as @platforms//cpu calls it.
+        runs_on: that the compiler runs on.
     """
-    layout = _LAYOUTS[cpu]
+    layout = _layout(cpu, runs_on)
     gcc = layout.gcc
     prefix = "usr/bin/{}-".format(layout.triplet)
 
     # The loader and the libraries that the tools run with.
     native.filegroup(
         name = "loader",
-        srcs = ["lib64/ld-linux-x86-64.so.2"] + native.glob([
-            "lib/x86_64-linux-gnu/*.so*",
-            "usr/lib/x86_64-linux-gnu/*.so.*",
-            # BFD puts the version before .so.
-            "usr/lib/x86_64-linux-gnu/lib*-system.so",
-            "usr/lib/x86_64-linux-gnu/lib*-arm64.so",
+        srcs = [_LOADERS[runs_on]] + native.glob([
+            each.format(runs_on)
+            for each in [
+                "lib/{}-linux-gnu/*.so*",
+                "usr/lib/{}-linux-gnu/*.so.*",
+                # BFD puts the version before .so.
+                "usr/lib/{}-linux-gnu/lib*-system.so",
+                "usr/lib/{}-linux-gnu/lib*-amd64.so",
+                "usr/lib/{}-linux-gnu/lib*-arm64.so",
+            ]
         ], allow_empty = True),
     )
     native.filegroup(
@@ -109,7 +119,7 @@ def packaged_gcc(name, cpu):
             layout.libraries + "/*.a",
             layout.libraries + "/*.o",
             layout.libraries + "/*.so",
-        ] + ([] if cpu == "x86_64" else [layout.libraries + "/*.so.*"])),
+        ] + ([] if cpu == runs_on else [layout.libraries + "/*.so.*"])),
     )
     native.filegroup(
         name = "binutils",

@@ -1,18 +1,26 @@
 """Starts Python programs on the packaged interpreter, so that the host needs none."""
 
-_INTERPRETER = "{}/usr/bin/python3".format(Label("@debian_python//:python3").workspace_name)
-
 # Bazel puts this at the start of the Python script that runs a py_binary or py_test. A shell executes it, and so runs the packaged
 # interpreter on the same file; Python sees a string. The interpreter is in the program's runfiles or, if the program is part of another
 # program's runfiles (as in a test), in those.
-STUB_SHEBANG = """#!/bin/sh
+_STUB_SHEBANG = """#!/bin/sh
 ''':'
 for runfiles in "$0.runfiles" "${0%.runfiles/*}.runfiles" "${RUNFILES_DIR:-}"; do
   [ -e "$runfiles/@@" ] && exec "$runfiles/@@" "$0" "$@"
 done
 echo "$0: no Python interpreter at $0.runfiles/@@: build it with tools/bazel" >&2
 exit 127
-'''""".replace("@@", _INTERPRETER)
+'''"""
+
+# The processors that the build runs on, as @platforms//cpu calls them → the interpreter there.
+INTERPRETERS = {
+    "aarch64": Label("@debian_python_arm64//:python3"),
+    "x86_64": Label("@debian_python//:python3"),
+}
+
+def stub_shebang(interpreter):
+    """The start of a script that runs on one of INTERPRETERS."""
+    return _STUB_SHEBANG.replace("@@", "{}/usr/bin/python3".format(interpreter.workspace_name))
 
 def _python(version, repository, defines = [], interpreter = True):
     return {

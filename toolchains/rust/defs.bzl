@@ -6,6 +6,7 @@ This is not rules_rust, because the `registries` profile has no module registry,
 load("@bazel_tools//tools/build_defs/cc:action_names.bzl", "ACTION_NAMES")
 load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "find_cpp_toolchain", "use_cpp_toolchain")
 load("//platforms:defs.bzl", "by_cpu")
+load("//toolchains/rust/private:settings.bzl", "NO_RUST")
 
 # Crates to compile at the same time. More gains little, because crates depend on each other.
 _JOBS = 4
@@ -94,7 +95,7 @@ _cargo_static_library = rule(
     toolchains = use_cpp_toolchain(),
 )
 
-def cargo_static_library(name, srcs, crates, lock, manifest, **kwargs):
+def cargo_static_library(name, srcs, crates, lock, manifest, target_compatible_with = [], **kwargs):
     """Builds a Rust package with a C interface into a static library, `lib<name>.a`, with cargo in one action and without network.
 
     Name it in the `deps` of a cc_library that has the C header. Crates compile C code with the toolchain in //toolchains/cc, and build scripts
@@ -116,6 +117,7 @@ def cargo_static_library(name, srcs, crates, lock, manifest, **kwargs):
         crates: the crates that the lock names: the target `crates` of a crates.set repository.
         lock: Cargo.lock, in any folder.
         manifest: Cargo.toml of a package without workspace.
+        target_compatible_with: constraints in addition to that rustc runs on x86-64.
         **kwargs: attributes that every rule has.
     """
     _cargo_static_library(
@@ -126,5 +128,9 @@ def cargo_static_library(name, srcs, crates, lock, manifest, **kwargs):
         manifest = manifest,
         target = by_cpu("", "aarch64-unknown-linux-gnu"),
         target_library = by_cpu(None, Label("@debian_rust_arm64//:standard_library")),
+        target_compatible_with = target_compatible_with + select({
+            Label("//platforms:built_on_arm64"): [Label("//toolchains/rust:" + NO_RUST)],
+            "//conditions:default": [],
+        }),
         **kwargs
     )

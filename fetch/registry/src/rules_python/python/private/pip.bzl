@@ -112,13 +112,20 @@ _wheel = repository_rule(
 
 _HUB_TARGETS = ["data", "dist_info", "pkg", "whl"]
 
+def _actual(hub, package, target):
+    """Which target an alias stands for. Programs of the build import `pkg`, and run on the processor that builds."""
+    actual = "\"@%s__%s//:%s\"" % (hub.hub, package, target)
+    if target != "pkg" or package not in hub.on_arm64:
+        return actual
+    return "select({\"@@//platforms:built_on_arm64\": \"@%s_arm64__%s//:pkg\", \"//conditions:default\": %s})" % (hub.hub, package, actual)
+
 def _hub_impl(rctx):
     rctx.file("BUILD.bazel", "exports_files([\"requirements.bzl\"])\n")
     for package in rctx.attr.packages:
         # @<hub>//<package> is short for @<hub>//<package>:pkg.
         aliases = {package: "pkg"} | {target: target for target in _HUB_TARGETS}
         rctx.file(package + "/BUILD.bazel", "package(default_visibility = [\"//visibility:public\"])\n" + "".join([
-            "\nalias(\n    name = \"%s\",\n    actual = \"@%s__%s//:%s\",\n)\n" % (name, rctx.attr.hub, package, target)
+            "\nalias(\n    name = \"%s\",\n    actual = %s,\n)\n" % (name, _actual(rctx.attr, package, target))
             for name, target in aliases.items()
         ]))
     rctx.file("requirements.bzl", """\
@@ -144,6 +151,7 @@ _hub = repository_rule(
     implementation = _hub_impl,
     attrs = {
         "hub": attr.string(mandatory = True),
+        "on_arm64": attr.string_list(doc = "Those that the hub <hub>_arm64 has too."),
         "packages": attr.string_list(),
     },
     doc = "The public names: @<hub>//<package>, with :pkg and :whl.",
@@ -156,12 +164,12 @@ def _pip_impl(mctx):
             hub = parse.hub_name
             if hub in hubs:
                 fail("pip.parse(hub_name = \"%s\"): expected once, found twice" % hub)
-            hubs[hub] = None
             if not parse.python_version.startswith("3.") or not parse.python_version[2:].isdigit():
                 fail("pip.parse(hub_name = \"%s\"): expected python_version like \"3.11\", found \"%s\"" % (hub, parse.python_version))
             locked, error = parse_lock(mctx.read(parse.requirements_lock), str(parse.requirements_lock))
             if error:
                 fail(error)
+            hubs[hub] = sorted(locked)
             _index(name = hub + "__index")
             for name, package in locked.items():
                 _wheel(
@@ -173,7 +181,8 @@ def _pip_impl(mctx):
                     minor = int(parse.python_version[2:]),
                     package = json.encode(package),
                 )
-            _hub(name = hub, hub = hub, packages = sorted(locked))
+    for hub, packages in hubs.items():
+        _hub(name = hub, hub = hub, on_arm64 = hubs.get(hub + "_arm64", []), packages = packages)
 
 pip = module_extension(
     implementation = _pip_impl,
