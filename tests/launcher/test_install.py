@@ -320,15 +320,35 @@ def test_arm64_has_its_own_lock_index_and_folder(tmp_path: Path) -> None:
         assert machine.requested("main/binary-arm64/")
 
 
-def test_doctor_says_what_arm64_lacks(tmp_path: Path) -> None:
+def test_doctor_says_what_is_not_built_on_a_processor(tmp_path: Path) -> None:
     with FakeMachine(tmp_path, hosts.ARM64) as machine:
         machine.run_launcher("version")
-        done = machine.run_launcher("doctor")
-        assert done.returncode == 1
-        assert re.search(r"(?m)^Bazel +7\.7\.1, installed from packages: \S+-aarch64$", done.stdout)
-        assert re.search(
-            r"(?m)^processor +aarch64 +compilers and tools are programs of x86_64: build there", done.stdout
-        )
+        found = machine.run_launcher("doctor").stdout
+        assert re.search(r"(?m)^Bazel +7\.7\.1, installed from packages: \S+-aarch64$", found)
+        assert re.search(r"(?m)^processor +aarch64 +mlc-llm, CUDA and releases are built on x86_64 only", found)
+        found = machine.run_launcher("doctor", fake={"machine": "riscv64"})
+        assert found.returncode == 1
+        assert re.search(r"(?m)^processor +riscv64 +compilers and tools are locked for x86_64 and ", found.stdout)
+
+
+def test_arm64_builds_for_itself_with_its_tools(tmp_path: Path) -> None:
+    with FakeMachine(tmp_path, hosts.ARM64) as machine:
+        found = machine.run_launcher("build", "--platforms=//other", "//x", MLC_PROFILE="")
+        arguments = [line.split(" ", 1)[1] for line in found.stdout.splitlines() if line.startswith("argument ")]
+        # What is given wins, since it follows.
+        assert arguments.index("--config=on-arm64") < arguments.index("--platforms=//other")
+        assert "--config=registries" in arguments and "the only one on aarch64" in found.stderr
+        assert "--config=on-arm64" not in machine.run_launcher("version").stdout
+        for arguments, part in (
+            (["--config=upstream"], "profile upstream, from --config (the command line): expected registries"),
+            (["--config=cuda"], "--config=cuda (the command line): NVIDIA's compiler is locked for x86_64 only"),
+        ):
+            done = machine.run_launcher("build", *arguments, "//x")
+            assert (done.returncode, done.stdout) == (1, "") and part in done.stderr
+
+
+def test_x86_64_gets_no_options_of_arm64(machine: FakeMachine) -> None:
+    assert "on-arm64" not in machine.run_launcher("build", "//x").stdout
 
 
 def test_a_release_is_not_built_on_arm64(tmp_path: Path) -> None:

@@ -233,8 +233,10 @@ def _processor() -> tuple[Row, bool]:
     here = os.uname().machine
     if here == hosts.X86_64.processor:
         return ("processor", here, ""), True
-    advice = f"compilers and tools are programs of {hosts.X86_64}: build there, which makes everything for arm64 too"
-    return ("processor", here, advice), False
+    if here == hosts.ARM64.processor:
+        advice = f"mlc-llm, CUDA and releases are built on {hosts.X86_64} only (docs/users/arm64.md)"
+        return ("processor", here, advice), True
+    return ("processor", here, f"compilers and tools are locked for {' and '.join(hosts.HOSTS)} only"), False
 
 
 def _git_sources(network_profile: str) -> list[Row]:

@@ -9,8 +9,9 @@ import os
 import time
 
 from fetch import errors
+from fetch.bazel import hosts
 
-from . import machine
+from . import installed, machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +34,23 @@ def choose(configs: Mapping[str, str], anew: bool = False) -> tuple[str, str]:
     Args:
       configs: the configs that the command runs with, and what names each (`rc_files.configs`).
       anew: probe even if the cached result is still valid.
+
+    Raises:
+      errors.UserError: the choice is none, or one that this machine cannot use.
     """
+    if installed.host() is not hosts.ARM64:
+        return _choose(configs, anew)
+    given = os.environ.get("MLC_PROFILE") or any(profile in configs for profile in PROFILES)
+    chosen, why = _choose(configs, anew) if given else ("registries", f"the only one on {hosts.ARM64}")
+    if chosen != "registries":
+        raise errors.UserError(
+            f"profile {chosen}, from {why}: expected registries, the only one on {hosts.ARM64}: upstream's rules take"
+            f" the tools of a build from the lock for {hosts.X86_64}"
+        )
+    return chosen, why
+
+
+def _choose(configs: Mapping[str, str], anew: bool) -> tuple[str, str]:
     named = [profile for profile in PROFILES if profile in configs]
     if len(named) > 1:
         raise errors.UserError(

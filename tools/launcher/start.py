@@ -216,6 +216,13 @@ def command_line(arguments: list[str]) -> tuple[str, list[str], str | None]:
         if chosen_profile not in configs:
             machine.say(f"profile {chosen_profile}: {why} (set --config= or MLC_PROFILE to override)")
             added.append("--config=" + chosen_profile)
+    if profiled and installed.host() is hosts.ARM64:
+        if "cuda" in configs:
+            raise errors.UserError(
+                f"--config=cuda ({configs['cuda']}): NVIDIA's compiler is locked for {hosts.X86_64} only, and this"
+                f" machine is {hosts.ARM64}. Leave it out, or build on {hosts.X86_64}, also for arm64"
+            )
+        added.append("--config=on-arm64")
     # A bazel or bazelisk on PATH may download another Bazel.
     found = find.find_bazel(version, search=not (choice and choice.paths))
     if found and "release" in configs:
