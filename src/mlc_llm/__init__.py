@@ -1,6 +1,9 @@
 """Additions to mlc-llm, imported before all other modules of it (third_party/mlc_llm/make_package.py)."""
 
+import ctypes
+import importlib.util
 import os
+import pathlib
 
 from . import home, pairing
 
@@ -8,8 +11,16 @@ pairing.check()
 home.check()
 
 
-import tvm.base
 import tvm_ffi.registry
+
+# libmlc_llm needs this library, and so do TVM's sessions of several workers, which TVM leaves out where it is not
+# loaded. TVM loads it with its compiler only.
+_tvm = importlib.util.find_spec("tvm")
+_extra = pathlib.Path(str(_tvm and _tvm.origin)).with_name("lib") / "libtvm_runtime_extra.so"
+if _extra.exists():
+    ctypes.CDLL(str(_extra))
+
+import tvm.base
 
 # mlc-llm's kernels have threads of their own. TVM's only sample there; waiting for work, they would keep a core from
 # those.

@@ -32,6 +32,14 @@ stale = [name for name, cached in files.items() if not os.path.exists(cached) or
 print("not compiled:", stale)
 """
 
+# What mlc-llm starts where GPUs share a model; it needs none to start.
+SESSIONS = """\
+import mlc_llm
+from tvm.runtime import disco
+sessions = disco.ThreadedSession(2), disco.ProcessSession(2, num_groups=1, entrypoint="mlc_llm.cli.worker")
+print("sessions:", *(type(session.get_global_func("runtime.disco.empty")).__name__ for session in sessions))
+"""
+
 
 def test_it_answers_with_a_mounted_model(container: Container, folder: pathlib.Path) -> None:
     mounted(folder)
@@ -55,6 +63,10 @@ def test_serving_imports_nothing_that_compiles(container: Container) -> None:
 
 def test_serving_compiles_no_module_of_python(container: Container) -> None:
     assert "not compiled: []" in container.said("python", "-c", BYTECODE)
+
+
+def test_gpus_can_share_a_model(container: Container) -> None:
+    assert "sessions: DPackedFunc DPackedFunc" in container.said("python", "-c", SESSIONS)
 
 
 def test_without_a_command_it_says_which_there_are(container: Container) -> None:
