@@ -61,7 +61,9 @@ def main() -> int:
             if statuses.get(label, PASSED) == PASSED:
                 statuses[label] = status
     if arguments.list:
-        print(*sorted(label for label, status in statuses.items() if status == PASSED), sep="\n")
+        for label, status in sorted(statuses.items()):
+            if status == PASSED:
+                print(label)
         return 0
     if arguments.gpu and not any(pathlib.Path(gpu).exists() for gpu in GPUS):
         statuses |= dict.fromkeys(results(arguments.gpu), "NO GPU")

@@ -20,6 +20,7 @@ opens private and gated models.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import pathlib
 import shutil
@@ -71,6 +72,12 @@ def hub_library(address: str) -> pathlib.Path | None:
     name = address.partition("@")[0].rstrip("/").rpartition("/")[2]
     library = MODELS / f"{name}.so"
     return library if library.is_file() else None
+
+
+def has_compiler() -> bool:
+    """Whether TVM's compiler is here. Images that only serve have its runtime alone."""
+    tvm = importlib.util.find_spec("tvm")
+    return tvm is None or pathlib.Path(str(tvm.origin)).with_name("lib").joinpath("libtvm_compiler.so").exists()
 
 
 def model_folder(place: pathlib.Path) -> pathlib.Path:
@@ -171,6 +178,12 @@ def main() -> int:
     try:
         if model.startswith(HUB):
             library = options.model_lib or hub_library(model)
+            if not library and not has_compiler():
+                # Before it is downloaded.
+                raise ModelError(
+                    f"{model}: expected its compiled library, because this image only serves, found none: name it with"
+                    " --model-lib, or let the image mlc_llm compile it"
+                )
         else:
             folder = model_folder(pathlib.Path(model).absolute())
             model, library = str(folder), options.model_lib or model_library(folder)

@@ -6,6 +6,7 @@ operators the compiler defines.
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 from collections.abc import Sequence
@@ -17,8 +18,17 @@ import tvm
 from .checkpoint_config import in_a_line
 from .model_check import ModelError
 
-COMPILES = ("mlc_llm.interface.jit", "tvm.relax")
-"""Modules that compile, or that Python modules which compile import first."""
+COMPILES = {
+    "mlc_llm.interface.jit": (
+        "name the model's compiled library: --model-lib LIBRARY, --additional-models MODEL,LIBRARY"
+    ),
+    "tvm.relax": "run what compiles or converts models in the image mlc_llm_dev",
+}
+"""Modules that compile, or that modules which compile import first → what to do instead."""
+
+
+class CompilerError(ModelError, ImportError):
+    """TVM's compiler is not here. Also an ImportError, for programs that look whether it is."""
 
 
 class _Refused:
@@ -27,9 +37,10 @@ class _Refused:
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None) -> None:
         if name in COMPILES:
-            raise ModelError(
-                f"{name}: expected TVM's compiler, found its runtime alone: name the model's compiled library with"
-                " --model-lib, compile it with the image mlc_llm or the rule mlc_model, or unset TVM_USE_RUNTIME_LIB"
+            switched_off = os.environ.get("TVM_USE_RUNTIME_LIB") == "1"
+            raise CompilerError(
+                f"{name}: expected TVM's compiler, found its runtime alone: {COMPILES[name]}"
+                + (", or unset TVM_USE_RUNTIME_LIB" if switched_off else "")
             )
 
 

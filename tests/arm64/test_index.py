@@ -11,8 +11,9 @@ import pytest
 from oci import layout
 
 INDEXES = dict(pair.split("=") for pair in os.environ["INDEXES"].split())
-# Metadata of wheels, with names and hashes of libraries; libraries; what their builds wrote down; recipes of wheels.
-_COMPILED = r"\.dist-info(/|$)|\.libs(/|$)|\.so(\.|$)|\.a$|/__config__\.py$|/usr/local/bin/ld$|\.json$"
+# Metadata of wheels, with names and hashes of libraries; libraries; what their builds wrote down; recipes of wheels;
+# bytecode, which has the build ids of its sources.
+_COMPILED = r"/__pycache__/|\.dist-info(/|$)|\.libs(/|$)|\.so(\.|$)|\.a$|/__config__\.py$|/usr/local/bin/ld$|\.json$"
 # Our versions name the content of a wheel.
 _BUILD_ID = rb"(\+mlc[0-9.]+)\.b[0-9a-f]+"
 SINGLE = dict(pair.split("=") for pair in os.environ["SINGLE"].split())

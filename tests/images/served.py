@@ -26,7 +26,12 @@ else:
     sys.exit(f"the server ended with {server.returncode} before it answered")
 question = {"messages": [{"role": "user", "content": sys.argv[1]}], "temperature": 0, "max_tokens": 8}
 answer = ask("/v1/chat/completions", question)
-compiler = any(b"libtvm_compiler" in maps.read_bytes() for maps in pathlib.Path("/proc").glob("[0-9]*/maps"))
+compiler = False
+for maps in pathlib.Path("/proc").glob("[0-9]*/maps"):
+    try:
+        compiler |= b"libtvm_compiler" in maps.read_bytes()
+    except OSError:  # It has ended.
+        pass
 server.send_signal(signal.SIGTERM)
 print(json.dumps({"health": health, "answer": answer, "compiler": compiler, "status": server.wait()}))
 """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pathlib
 
+import pytest
+
 from tests.images.containers import Container
 from tests.images.served import CLIENT
 from tests.images.smollm2_answers import QUESTION, check, mounted
@@ -74,10 +76,32 @@ def test_without_a_command_it_says_which_there_are(container: Container) -> None
     assert said.startswith("entrypoint: this image has no shell") and "serve MODEL" in said
 
 
-def test_what_compiles_is_refused_in_a_line(container: Container) -> None:
-    for command in (
-        ("mlc_llm", "compile", "/tests/mlc_llm/tiny", "--output", "/tmp/x.so"),
-        ("python", "-c", "import mlc_llm.interface.jit"),
-    ):
-        (line,) = [each for each in container.said(*command, code=1).splitlines() if "compiler" in each]
-        assert "expected TVM's compiler, found its runtime alone: name the model's compiled library" in line, command
+@pytest.mark.parametrize(
+    ("command", "remedy"),
+    [
+        (
+            ("mlc_llm", "compile", "/tests/mlc_llm/tiny", "--output", "/tmp/x.so"),
+            "run what compiles or converts models in the image mlc_llm_dev",
+        ),
+        (
+            ("python", "-c", "import mlc_llm; import mlc_llm.interface.jit"),
+            "name the model's compiled library: --model-lib LIBRARY, --additional-models MODEL,LIBRARY",
+        ),
+    ],
+)
+def test_what_compiles_is_refused_in_a_line(container: Container, command: tuple[str, ...], remedy: str) -> None:
+    (line,) = container.said(*command, code=1).splitlines()[-1:]
+    assert line.startswith("mlc_llm: ") and line.endswith(f"found its runtime alone: {remedy}")
+
+
+def test_a_model_of_a_hub_is_refused_before_it_is_downloaded(container: Container) -> None:
+    said = container.said("serve", "HF://owner/model", code=1)
+    assert said == (
+        "serve: HF://owner/model: expected its compiled library, because this image only serves, found none: name it"
+        " with --model-lib, or let the image mlc_llm compile it\n"
+    )
+
+
+def test_the_locale_is_there(container: Container) -> None:
+    program = "import locale; print(locale.setlocale(locale.LC_ALL, ''))"
+    assert container.said("python", "-c", program) == "C.UTF-8\n"
