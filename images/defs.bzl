@@ -3,7 +3,7 @@
 load("@rules_oci//oci:defs.bzl", "oci_image", "oci_image_index", "oci_load")
 load("//:version.bzl", "VERSION")
 load("//images/private:wheel_recipes.bzl", _wheel_recipes = "wheel_recipes")
-load("//oci:defs.bzl", "common_attributes", "image_labels")
+load("//oci:defs.bzl", "common_attributes", "debian_layer", "image_labels")
 load("//platforms:defs.bzl", "CPUS", "by_cpu", "on_platform", "platform_of")
 
 # Where Debian's python3 looks for packages that Debian does not provide.
@@ -35,6 +35,51 @@ _ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "PATH": "/usr/local/bin:/usr/bin:/usr/sbin",
 }
+
+def root_layer(name, directories = {}, symlinks = {}, **kwargs):
+    """The lowest layer of an image without `base`: Debian packages, the user and its folders, certificates, the merged /usr.
+
+    Example:
+
+        root_layer(
+            name = "debian",
+            packages = debian_packages("debian_image_base"),
+        )
+
+    Args:
+        name: the layer's target.
+        directories: further folders, path → "mode uid gid".
+        symlinks: further links, path → target.
+        **kwargs: attributes of `debian_layer`: `packages`, with ca-certificates, libc-bin and tzdata among them, `exclude`, `bytecode`, …; and common
+            attributes.
+    """
+    debian_layer(
+        name = name,
+        concatenations = {"etc/ssl/certs/ca-certificates.crt": "usr/share/ca-certificates/mozilla/*.crt"},
+        copies = {"etc/nsswitch.conf": "usr/share/libc-bin/nsswitch.conf"},
+        # OpenShift runs images as an arbitrary user of group 0.
+        directories = {
+            "home/mlc": "0775 1000 0",
+            "home/mlc/.cache": "0775 1000 0",
+            "workspace": "0775 1000 0",
+        } | directories,
+        files = {
+            "//images/tvm_runtime:group": "etc/group",
+            "//images/tvm_runtime:passwd": "etc/passwd",
+        },
+        symlinks = {
+            "bin": "usr/bin",
+            "etc/localtime": "/usr/share/zoneinfo/Etc/UTC",
+            "lib": "usr/lib",
+            "sbin": "usr/sbin",
+            # OpenSSL's default place for trusted certificates.
+            "usr/lib/ssl/cert.pem": "/etc/ssl/certs/ca-certificates.crt",
+        } | symlinks | by_cpu(
+            {"lib64": "usr/lib64"},
+            {},
+        ),
+        **kwargs
+    )
 
 def image(name, description, licenses, source, **kwargs):
     """An image with its labels, the same for other processors, their index, and a target that loads it into Podman or Docker.
