@@ -36,6 +36,11 @@ if tvm.base._RUNTIME_ONLY:
 
     runtime_only.install()
 
+# Before upstream's modules, which import its function by name.
+from . import devices
+
+devices.install()
+
 from . import (
     access,
     answer_text,

@@ -36,13 +36,11 @@ from mlc_llm.support import constants
 from . import versions  # type: ignore[attr-defined]  # written by the build
 from .after_import import after_import
 from .hub import locked
+from .library_parts import SPLIT
 from .model_check import CONFIG, WEIGHTS, ModelError, check_library, read_json, read_shards
 
 LIBRARIES = ("libm.so.6", "libgcc_s.so.1", "libc.so.6")
 """What generated code calls: functions of mathematics, conversions of float16, memset. A C++ compiler adds them too."""
-
-
-_SPLIT = ("tensor_parallel_shards", "pipeline_parallel_stages")
 
 
 def link(output: str, objects: list[str], ld: str) -> None:
@@ -191,7 +189,7 @@ def _check_fits(model: Path, overrides: dict[str, Any]) -> None:
         quantized, _ = architecture.quantize[quantization.kind](settings, quantization)
         return dict(quantized.named_parameters())
 
-    split = {key: overrides.get(key) or values.get(key, 1) for key in _SPLIT}
+    split = {key: overrides.get(key) or values.get(key, 1) for key in SPLIT}
     if any(number != 1 for number in split.values()):
         parameters(split)
     if any(re.search(r"_shard-\d+$", name) for name in tensors):  # MLC_INTERNAL_PRESHARD_NUM

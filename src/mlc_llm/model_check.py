@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import versions  # type: ignore[attr-defined]  # written by the build
+from . import library_parts, versions  # type: ignore[attr-defined]  # the build writes versions
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +62,6 @@ if not len(tokens) and not os.path.exists(os.path.join(folder, "tokenizer.json")
 """
 """Loads a tokenizer with the native code only: 0.6 seconds, where importing mlc_llm takes 5."""
 
-READ_BYTES = 16 << 20
-"""Part of a library to read at once. A model's library may have gigabytes."""
-
 MAX_METADATA_BYTES = 64 << 20
 
 LIBRARY_SYMBOL = b"__tvm_ffi__library_bin"
@@ -102,23 +99,8 @@ CPU_INFORMATION = Path("/proc/cpuinfo")
 
 OLD_LIBRARY_SYMBOL = b"__tvm_dev_mblob"
 
-CUDA_PARTS = {
-    struct.pack("<Q", len("cublas_json")) + b"cublas_json": (
-        "cuBLAS",
-        "cublas",
-        "ffi.Module.load_from_bytes.cublas_json",
-    ),
-    b"\0libcudart.so.13\0": ("CUDA's runtime", "device runtime", "device_api.cuda"),
-}
-"""What a library contains that calls a part of tvm_cuda, such as FlashInfer's kernels, which call CUDA's runtime → what
-it needs, tvm_cuda's name of the part, and a function that the part registers.
-"""
-
 METADATA_START = b'{"model_type": '
 STAMP = re.compile(rb'"%s": "([^"]{0,100})"' % METADATA_KEY.encode())
-OVERLAP = 256
-"""More bytes than any text that is searched for in a library."""
-
 PROGRAM_HEADER = struct.Struct("<8xQ16xQ16x")
 """Offset and size of a segment in the file."""
 
@@ -431,25 +413,31 @@ def check_library(library: Path, remedy: str) -> dict[str, Any]:
     except OSError as error:
         raise ModelError(f"{library}: expected the library of a model, found: {error.strerror}; {remedy}") from None
     _check_cpu(metadata.get(CPU_KEY), library, remedy)
-    for what, part, function in called:
-        _check_cuda(library, what, part, function)
+    for part in called:
+        _check_cuda(library, part)
     return metadata
 
 
-def _check_cuda(library: Path, what: str, part: str, function: str) -> None:
+def _check_cuda(library: Path, part: library_parts.CudaPart) -> None:
     """Refuses a library that calls a part of tvm_cuda that is not loaded; TVM would name a function that it lacks."""
     import tvm_ffi
 
-    if tvm_ffi.get_global_func(function, allow_missing=True):
-        return
+    if not tvm_ffi.get_global_func(part.function, allow_missing=True):
+        raise ModelError(f"{library}: expected {part.title}, which this model calls, found {why_not_loaded(part)}")
+
+
+def why_not_loaded(part: library_parts.CudaPart) -> str:
+    """Says why a part of tvm_cuda is not loaded, and what to do."""
     try:
         import tvm_cuda
     except ImportError:
-        found = "no package tvm_cuda: install the wheel apache-tvm-cuda of this build, or use an image for GPUs"
-    else:
-        parts = tvm_cuda.status()
-        found = next((parts[name].reason for name in ("driver", part) if not parts[name].loaded), "another TVM")
-    raise ModelError(f"{library}: expected {what}, which this model calls, found {found}")
+        return "no package tvm_cuda: install the wheel apache-tvm-cuda of this build, or use an image for GPUs"
+    parts = tvm_cuda.status()
+    if not parts["driver"].loaded:
+        return str(parts["driver"].reason)
+    if not parts[part.name].loaded:
+        return f"{parts[part.name].reason}, or use an image of this build with {part.title}"
+    return "another TVM"
 
 
 def _check_cpu(wanted: Any, library: Path, remedy: str) -> None:
@@ -501,23 +489,15 @@ def _check_elf(file: BinaryIO, library: Path, remedy: str) -> None:
         )
 
 
-def _metadata(file: BinaryIO, library: Path, remedy: str) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
-    """Returns the metadata in a library, and which of CUDA_PARTS it calls.
+def _metadata(file: BinaryIO, library: Path, remedy: str) -> tuple[dict[str, Any], list[library_parts.CudaPart]]:
+    """Returns the metadata in a library, and which parts of tvm_cuda it calls.
 
     Its data contains the metadata as plain JSON. There are none if it has no stamp.
-
-    This reads the file in parts: all of it would be gigabytes, and a part of a mapped file that cannot be read kills
-    the process.
     """
-    found, metadata_start, position, part = set(), None, 0, b""
-    stamp = None
-    file.seek(0)
-    while more := file.read(READ_BYTES):
-        # What is searched for may be on the border of two parts.
-        kept = part[-OVERLAP:]
-        part, start = kept + more, position - len(kept)
-        position += len(more)
-        found |= {symbol for symbol in (LIBRARY_SYMBOL, OLD_LIBRARY_SYMBOL, *CUDA_PARTS) if symbol in part}
+    found, called, metadata_start, stamp = set(), set(), None, None
+    for start, part in library_parts.read(file):
+        found |= {symbol for symbol in (LIBRARY_SYMBOL, OLD_LIBRARY_SYMBOL) if symbol in part}
+        called |= library_parts.called(part)
         if stamp is None:
             stamp = STAMP.search(part)
             begin = part.rfind(METADATA_START, 0, stamp.start() if stamp else len(part))
@@ -528,9 +508,9 @@ def _metadata(file: BinaryIO, library: Path, remedy: str) -> tuple[dict[str, Any
             f"{library}: expected a model compiled for this TVM ({LIBRARY_SYMBOL.decode()}), found {what}; make it:"
             f" {remedy}"
         )
-    called = [value for symbol, value in CUDA_PARTS.items() if symbol in found]
+    cuda_parts = library_parts.in_order(called)
     if stamp is None:
-        return {}, called
+        return {}, cuda_parts
     # All builds of a TVM release run each other's models.
     version = stamp[1].decode("latin-1")
     if _release(version) != _release(versions.TVM):
@@ -546,7 +526,7 @@ def _metadata(file: BinaryIO, library: Path, remedy: str) -> tuple[dict[str, Any
         raise ModelError(
             f"{library}: expected metadata in JSON, found: {_short(str(error))}: the file is damaged; make it: {remedy}"
         ) from None
-    return metadata if isinstance(metadata, dict) else {}, called
+    return metadata if isinstance(metadata, dict) else {}, cuda_parts
 
 
 def _short(text: str) -> str:

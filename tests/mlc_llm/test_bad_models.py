@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mlc_llm._mlc_bazel import model_check, versions
+import tvm_ffi
+from mlc_llm._mlc_bazel import library_parts, model_check, versions
 from tiny_model_files import CHECKPOINT, LIBRARY, WEIGHTS, child_environment
 
 from mlc_llm import MLCEngine
@@ -418,7 +419,7 @@ def test_a_spoilt_library_is_refused_in_one_line(tmp_path: Path, what: str) -> N
 @pytest.mark.parametrize("size", [64, 1000, 4096])
 def test_a_library_is_read_in_parts(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """What is searched for is then on the border of parts."""
-    monkeypatch.setattr(model_check, "READ_BYTES", size)
+    monkeypatch.setattr(library_parts, "READ_BYTES", size)
     metadata = model_check.check_library(LIBRARY, "")
     assert metadata["model_type"] == "llama" and metadata[model_check.METADATA_KEY] == versions.TVM
 
@@ -452,18 +453,36 @@ def test_a_library_for_a_newer_cpu_is_refused_in_one_line(
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize(("symbol", "what"), [(symbol, what) for symbol, (what, *_) in model_check.CUDA_PARTS.items()])
-def test_a_library_for_gpus_where_cuda_is_not_loaded_is_refused_in_one_line(
-    tmp_path: Path, symbol: bytes, what: str
-) -> None:
+@pytest.mark.parametrize("mark", library_parts.MARKS)
+def test_a_library_for_gpus_where_cuda_is_not_loaded_is_refused_in_one_line(tmp_path: Path, mark: bytes) -> None:
     library = tmp_path / "gpu.so"
-    library.write_bytes(LIBRARY.read_bytes() + symbol)
+    library.write_bytes(LIBRARY.read_bytes() + mark)
     with pytest.raises(model_check.ModelError) as caught:
         model_check.check_library(library, "")
     line = str(caught.value)
-    assert line.startswith(f"{library}: expected {what}, which this model calls, found ") and "\n" not in line
+    assert line.startswith(f"{library}: expected CUDA, which this model calls, found ") and "\n" not in line
     # Either the package is missing, or it says why it loaded nothing.
     assert "apache-tvm-cuda" in line or "driver" in line
+
+
+@pytest.mark.parametrize(
+    ("calls", "missing"),
+    [
+        (b"\13\0\0\0\0\0\0\0cublas_json", library_parts.CUBLAS),
+        (b'\4\0\0\0\0\0\0\0cuda"tensor_parallel_shards": 2', library_parts.NCCL),
+        (b'\4\0\0\0\0\0\0\0cuda"pipeline_parallel_stages": 2', library_parts.NCCL),
+    ],
+)
+def test_the_part_of_cuda_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: bytes, missing: library_parts.CudaPart
+) -> None:
+    library = tmp_path / "gpu.so"
+    library.write_bytes(LIBRARY.read_bytes() + calls)
+    monkeypatch.setattr(tvm_ffi, "get_global_func", lambda name, allow_missing: name != missing.function)
+    with pytest.raises(model_check.ModelError, match=f"expected {missing.title}, which this model calls, found "):
+        model_check.check_library(library, "")
+    monkeypatch.setattr(tvm_ffi, "get_global_func", lambda name, allow_missing: True)
+    model_check.check_library(library, "")
 
 
 def test_a_large_library_takes_little_memory(tmp_path: Path) -> None:
