@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib.metadata
 import pathlib
 import sys
@@ -68,7 +70,44 @@ def test_content_that_does_not_match_record_is_refused(
     identify(wheel, []).write(tmp_path / "thing.json")
     assert _install(monkeypatch, tmp_path / "one", "--unversioned", str(wheel), str(tmp_path / "thing.json")) == 1
     assert "thing.py didn't match RECORD" in capsys.readouterr().err
-    assert not (tmp_path / "one").exists()
+
+
+SCRIPT = b"#!python\nprint(1)\n"
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+@pytest.mark.parametrize("path", ["thing.py", "thing-1.0.data/scripts/thing"])
+@pytest.mark.parametrize("recorded", [SCRIPT, SCRIPT + b"more"])
+def test_every_kind_of_file_is_compared_with_record(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    algorithm: str,
+    path: str,
+    recorded: bytes,
+) -> None:
+    def entry(name: str, data: bytes) -> str:
+        digest = base64.urlsafe_b64encode(hashlib.new(algorithm, data).digest()).decode().rstrip("=")
+        return f"{name},{algorithm}={digest},{len(data)}\n"
+
+    wheel = tmp_path / "thing-1.0-py3-none-any.whl"
+    information = b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(path, SCRIPT)
+        archive.writestr("thing-1.0.dist-info/WHEEL", information)
+        record = entry(path, recorded) + entry("thing-1.0.dist-info/WHEEL", information)
+        archive.writestr("thing-1.0.dist-info/RECORD", record + "thing-1.0.dist-info/RECORD,,\n")
+    assert _install(monkeypatch, tmp_path / "to", str(wheel)) == (recorded != SCRIPT)
+    assert capsys.readouterr().err == (
+        f"install_wheels: {wheel.name}: {path} didn't match RECORD\n" if recorded != SCRIPT else ""
+    )
+
+
+def test_what_is_not_chosen_is_not_read(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take longer than the rest of an image's layer, which takes a small part of a large wheel."""
+    wheel = _unversioned(tmp_path, recorded=b"x = 2\n")
+    assert _install(monkeypatch, tmp_path / "one", "--include=*.dist-info/*", str(wheel)) == 0
+    assert "thing.py" not in _files(tmp_path / "one")
 
 
 def test_the_identity_of_another_wheel_is_refused_in_one_line(

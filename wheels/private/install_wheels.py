@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import io
 import os
 import pathlib
 import sys
 import zipfile
-from collections.abc import Sequence
-from typing import BinaryIO
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, cast
 
 from installer import install
 from installer.destinations import SchemeDictionaryDestination
@@ -52,19 +53,54 @@ class Choice:
             raise ValueError(f"expected files that match {next(iter(self._unused))!r}, found none")
 
 
+class _Recorded:
+    """The content of a file, with what the wheel's RECORD says of it."""
+
+    def __init__(self, content: BinaryIO, record: RecordEntry) -> None:
+        self._content, self.record = content, record
+
+    def read(self, size: int = -1) -> bytes:
+        return self._content.read(size)
+
+
+class _Source(WheelFile):
+    """Leaves the comparison with RECORD to what writes a file: large ones are read once, others not at all."""
+
+    def get_contents(self) -> Iterator[tuple[tuple[str, str, str], BinaryIO, bool]]:
+        for elements, content, is_executable in super().get_contents():
+            record = RecordEntry.from_elements(*elements)
+            if record.hash_ is None or record.hash_.name != _Destination.ALGORITHM or "/scripts/" in record.path:
+                # A signature, a hash that differs from that of the installation, a command, whose first line changes.
+                data = content.read()
+                if not record.validate(data):
+                    raise InstallerError(f"{record.path} didn't match RECORD")
+                yield elements, io.BytesIO(data), is_executable
+            else:
+                yield elements, cast("BinaryIO", _Recorded(content, record)), is_executable
+
+
 class _Destination(SchemeDictionaryDestination):
     """Writes only chosen files. RECORD lists all of them, as in any installation."""
 
+    ALGORITHM = "sha256"
+
     def __init__(self, to: pathlib.Path, interpreter: str, chosen: Choice) -> None:
         scheme = {"purelib": to, "platlib": to, "scripts": to / "bin", "headers": to / "include", "data": to}
-        super().__init__({name: str(path) for name, path in scheme.items()}, interpreter, "posix")
+        places = {name: str(path) for name, path in scheme.items()}
+        super().__init__(places, interpreter, "posix", hash_algorithm=self.ALGORITHM)
         self._to, self._chosen = to, chosen
 
     def write_to_fs(self, scheme: Scheme, path: str, stream: BinaryIO, is_executable: bool) -> RecordEntry:
         target = pathlib.Path(self.scheme_dict[scheme], path)
+        record = stream.record if isinstance(stream, _Recorded) else None
         # installer changes the mode of a command after writing it, so commands are removed at the end (`main`).
         if scheme == "scripts" or os.path.relpath(target, self._to) in self._chosen:
-            return super().write_to_fs(scheme, path, stream, is_executable)
+            written = super().write_to_fs(scheme, path, stream, is_executable)
+            if record and (written.hash_, written.size) != (record.hash_, record.size):
+                raise InstallerError(f"{record.path} didn't match RECORD")
+            return written
+        if record:
+            return RecordEntry(path, record.hash_, record.size)
         with open(os.devnull, "wb") as nowhere:
             digest, size = copyfileobj_with_hashing(stream, nowhere, self.hash_algorithm)
         return RecordEntry(path, Hash(self.hash_algorithm, digest), size)
@@ -80,11 +116,11 @@ def install_wheel(wheel: zipfile.ZipFile, to: pathlib.Path, interpreter: str, ch
         chosen: which files to write.
 
     Raises:
-        InstallerError: the wheel's RECORD does not match its content.
+        InstallerError: the wheel's RECORD does not list its files, or does not match what is written of them.
         FileExistsError: another wheel has installed a file of the same name.
     """
-    source = WheelFile(wheel)
-    source.validate_record()
+    source = _Source(wheel)
+    source.validate_record(validate_contents=False)
     install(source, _Destination(to, interpreter, chosen), additional_metadata={"INSTALLER": b"mlc_bazel\n"})
 
 
