@@ -6,7 +6,6 @@ With --config=cuda also the wheel and images for GPUs, and the cost of their opt
 from __future__ import annotations
 
 import argparse
-import gzip
 import hashlib
 import zipfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import commands
 import report
 
+from fetch import archives
 from oci.layout import Image
 
 # Our wheel → the official wheel of the same release.
@@ -21,11 +21,11 @@ WHEELS = {"//wheels/tvm_ffi": "@pypi//apache_tvm_ffi:whl", "//wheels/tvm": "@pyp
 IMAGES = ("//images:tvm_runtime", "//images:tvm_runtime_dev")
 # With mlc-llm's sources. No package registry has an official wheel to compare with.
 MLC_LLM_WHEEL = "//wheels/mlc_llm"
-MLC_LLM_IMAGES = ("//images:mlc_llm", "//images:mlc_llm_dev")
+MLC_LLM_IMAGES = ("//images:mlc_llm", "//images:mlc_llm_dev", "//images:mlc_llm_serve")
 # With --config=cuda.
 CUDA_WHEEL = "//wheels/tvm_cuda"
 CUDA_IMAGE = "//images:tvm_runtime_cuda"
-MLC_LLM_CUDA_IMAGE = "//images:mlc_llm_cuda"
+MLC_LLM_CUDA_IMAGES = ("//images:mlc_llm_cuda", "//images:mlc_llm_serve_cuda_nccl")
 # Option → whether it adds or removes, and the layer concerned.
 CUDA_OPTIONS = {
     "--//images/tvm_runtime_cuda:with_cudnn=True": ("+", "//images/tvm_runtime_cuda:nvidia_cudnn_cu13"),
@@ -62,9 +62,10 @@ def _row(name: str, ours: int, official: int) -> list[str]:
 
 
 def uncompressed(path: Path) -> int:
-    """Uncompressed size of a gzip file, in bytes."""
-    with gzip.open(path) as file:
-        return sum(map(len, iter(lambda: file.read(1 << 20), b"")))
+    """Size of a layer's archive before compression, in bytes."""
+    with open(path, "rb") as file:
+        content = archives.decompressed(file, path.name)
+        return sum(map(len, iter(lambda: content.read(1 << 20), b"")))
 
 
 def layer_rows(layout: Path, names: dict[str, str]) -> list[list[str]]:
@@ -114,7 +115,7 @@ def measure(workspace: commands.Bazel, options: argparse.Namespace) -> tuple[str
     with_cuda = workspace.compatible(CUDA_WHEEL)
     if with_cuda:
         wheels[CUDA_WHEEL] = None
-        images += (CUDA_IMAGE,) + ((MLC_LLM_CUDA_IMAGE,) if MLC_LLM_WHEEL in wheels else ())
+        images += (CUDA_IMAGE,) + (MLC_LLM_CUDA_IMAGES if MLC_LLM_WHEEL in wheels else ())
     workspace.output("build", *wheels, *images)
     rows, versions = [], []
     for ours, official in wheels.items():

@@ -1,6 +1,6 @@
 """Reads archives that may be hostile, and writes their members below one folder: the one extractor of this project.
 
-Standard library only: the launcher and repository rules run this on the machine's own Python.
+Standard library only, but for zstd: the launcher and repository rules run this on the machine's own Python.
 """
 
 from __future__ import annotations
@@ -178,15 +178,64 @@ class Tar(tarfile.TarFile):
         self._source.close()
 
 
+class _Zstd:
+    """The content of a file that is compressed with zstd; damage is a ValueError, as of the other readers."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        # Not at the top: the launcher's Python lacks it.
+        from backports import zstd
+
+        self._file, self._error = zstd.ZstdFile(file), zstd.ZstdError
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._file.read(size)
+        except self._error as error:
+            raise ValueError(str(error)) from None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except self._error as error:
+            raise ValueError(str(error)) from None
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+
+
 _READERS: tuple[tuple[bytes, Any], ...] = (
     (b"\x1f\x8b", lambda file: gzip.GzipFile(fileobj=file)),
     (b"\xfd7zXZ\0", lzma.LZMAFile),
     (b"BZh", bz2.BZ2File),
+    (b"\x28\xb5\x2f\xfd", _Zstd),
 )
 
 
+def decompressed(file: IO[bytes], what: str) -> IO[bytes]:
+    """Returns the content of a file that may be compressed with gzip, xz, bzip2 or zstd.
+
+    Args:
+        file: at its beginning, seekable.
+        what: the file, for messages. `reading` turns what reading the content raises into an ArchiveError.
+
+    Raises:
+        ArchiveError: this Python has no reader for it.
+    """
+    begin = file.read(6)
+    file.seek(0)
+    try:
+        return next((cast("IO[bytes]", reader(file)) for magic, reader in _READERS if begin.startswith(magic)), file)
+    except ImportError:
+        raise ArchiveError(
+            f"{what}: compressed with zstd, which this Python cannot read: pip install backports.zstd"
+        ) from None
+
+
 def open_tar(file: IO[bytes], what: str) -> Tar:
-    """Opens a tar archive, plain or compressed with gzip, xz or bzip2.
+    """Opens a tar archive, plain or compressed with gzip, xz, bzip2 or zstd.
 
     Args:
         file: at its beginning, seekable; it belongs to the result, which closes it.
@@ -195,11 +244,8 @@ def open_tar(file: IO[bytes], what: str) -> Tar:
     Raises:
         ArchiveError: it is none, or damaged. Iterating and reading raise it too.
     """
-    begin = file.read(6)
-    file.seek(0)
     with reading(what):
-        opened: IO[bytes] = next((reader(file) for magic, reader in _READERS if begin.startswith(magic)), file)
-        return Tar(_Source(file, opened, what), what)
+        return Tar(_Source(file, decompressed(file, what), what), what)
 
 
 def open_tar_file(path: Path, what: str = "") -> Tar:

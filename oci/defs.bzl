@@ -1,6 +1,6 @@
 """Layers from Debian packages and from built files, and labels.
 
-A layer is one deterministic tar.gz for `oci_image(tars = [...])`. Making it runs nothing inside the image.
+A layer is one deterministic archive for `oci_image(tars = [...])`. Making it runs nothing inside the image.
 """
 
 load("//:version.bzl", "VERSION")
@@ -45,10 +45,10 @@ def debian_layer(name, packages, exclude = [], **kwargs):
     copyright files. Each package is recorded in /var/lib/dpkg/status.d, where image scanners look.
 
     Args:
-        name: the layer's target; its output is <name>.tar.gz.
+        name: the layer's target; its output is <name>.tar.gz, .tar.zst or .tar.
         packages: labels of .deb files.
         exclude: globs of further paths to leave out; `*` also matches `/`.
-        **kwargs: `bytecode`, `copies`, `concatenations`, `directories`, `files`, `symlinks` (see private/layer.bzl) and common attributes.
+        **kwargs: `bytecode`, `compression`, `copies`, `concatenations`, `directories`, `files`, `symlinks` (see private/layer.bzl) and common attributes.
     """
     layer(name = name, packages = packages, exclude = exclude, **kwargs)
 
@@ -63,10 +63,10 @@ def tree_layer(name, trees = {}, files = {}, **kwargs):
         )
 
     Args:
-        name: the layer's target; its output is <name>.tar.gz.
+        name: the layer's target; its output is <name>.tar.gz, .tar.zst or .tar.
         trees: label of a tree artifact → path in the image.
         files: label → "path" or "path:mode"; a path that ends in a slash is a folder.
-        **kwargs: `bytecode`, `include`, `exclude`, `console_scripts`, `directories`, `symlinks` (see private/layer.bzl) and common attributes.
+        **kwargs: `bytecode`, `compression`, `include`, `exclude`, `console_scripts`, `directories`, `symlinks` (see private/layer.bzl) and common attributes.
     """
     layer(name = name, trees = trees, files = files, **kwargs)
 

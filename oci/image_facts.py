@@ -261,9 +261,7 @@ def _unreadable(name: str, folder: pathlib.Path) -> Iterator[None]:
     except (ValueError, KeyError, TypeError, OSError, EOFError, tarfile.TarError) as error:
         reason = " ".join(str(error).split())
         found = reason if isinstance(error, LayoutError) else f"{type(error).__name__}: {reason}"
-        raise ImageError(
-            f"{name}: expected an OCI image layout with tar or tar.gz layers in {folder}, found {found}"
-        ) from error
+        raise ImageError(f"{name}: expected an OCI image layout with layers in {folder}, found {found}") from error
 
 
 def read(name: str, image: Image, known: dict[str, LayerContent]) -> ImageFacts:

@@ -26,8 +26,8 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 _MANIFESTS = (MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
 # What a platform is (image-spec, image-index.md); the same keys are in a configuration.
 _PLATFORM = ("architecture", "os", "os.features", "os.version", "variant")
-_CONFIG = "application/vnd.oci.image.config.v1+json"
-_CONFIGS = (_CONFIG, "application/vnd.docker.container.image.v1+json")
+CONFIG = "application/vnd.oci.image.config.v1+json"
+_CONFIGS = (CONFIG, "application/vnd.docker.container.image.v1+json")
 
 # The names in image-spec's index, manifest, descriptor and configuration, without those of health checks.
 _NAMES = frozenset(
@@ -191,7 +191,7 @@ def _malformed(expected: str) -> Iterator[None]:
 
 def artifact_labels(manifest: dict[str, Any]) -> dict[str, str] | None:
     """An artifact's labels, which are its manifest's annotations. None for an image: its configuration has them."""
-    if manifest["config"].get("mediaType", _CONFIG) in _CONFIGS:
+    if manifest["config"].get("mediaType", CONFIG) in _CONFIGS:
         return None
     return manifest.get("annotations") or {}
 
@@ -303,6 +303,11 @@ class Image:
     @property
     def layer_digests(self) -> list[str]:
         return [layer["digest"] for layer in self.manifest["layers"]]
+
+    @property
+    def has_zstd(self) -> bool:
+        """Whether a layer is compressed with zstd, which not every tool reads."""
+        return any(layer.get("mediaType", "").endswith("+zstd") for layer in self.manifest["layers"])
 
     def walk(self, number: int) -> Iterator[tuple[str, tarfile.TarInfo, tarfile.TarFile]]:
         """Walks one layer in order: path without trailing slash, entry, and the archive to read it from.

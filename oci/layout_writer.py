@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import json
 import os
 import pathlib
@@ -10,36 +10,11 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-from oci.layer import ByteSink
-from oci.layout import MANIFEST, blob
+from fetch import archives
+from oci.layer import TAR, ByteSink, HashingStream
+from oci.layout import CONFIG, MANIFEST, Image, blob
 
 Descriptor = dict[str, Any]
-
-
-class HashingStream:
-    """Passes what is written on to another stream, and hashes it.
-
-    Args:
-        stream: where the bytes go.
-    """
-
-    def __init__(self, stream: ByteSink) -> None:
-        self._stream = stream
-        self._sha256 = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: bytes, /) -> int:
-        self._sha256.update(data)
-        self.size += len(data)
-        self._stream.write(data)
-        return len(data)
-
-    def tell(self) -> int:
-        return self.size
-
-    @property
-    def digest(self) -> str:
-        return f"sha256:{self._sha256.hexdigest()}"
 
 
 class LayoutWriter:
@@ -93,3 +68,29 @@ class LayoutWriter:
         (self.folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
         (self.folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
         return entry
+
+
+def write_plain(image: Image, folder: pathlib.Path) -> int:
+    """Writes an image again with layers that are not compressed, which any tool can read; returns their size in bytes.
+
+    The configuration stays, because it has the digests of the plain layers.
+
+    Args:
+        image: of a layout.
+        folder: the new layout, with this image alone.
+
+    Raises:
+        archives.ArchiveError: a layer is damaged.
+    """
+    writer, layers = LayoutWriter(folder), []
+    for layer in image.manifest["layers"]:
+        what = f"the layer {layer['digest']}"
+        with open(image.blob(layer["digest"]), "rb") as file, archives.reading(what):
+            content = archives.decompressed(file, what)
+            layers.append(writer.add(functools.partial(shutil.copyfileobj, content, length=1 << 20), TAR))
+    if [layer["digest"] for layer in layers] != image.config["rootfs"]["diff_ids"]:
+        raise archives.ArchiveError(
+            f"{image.folder.name}: expected the layers that its configuration names, found others"
+        )
+    writer.finish(writer.add_json(image.config, CONFIG), layers)
+    return sum(layer["size"] for layer in layers)

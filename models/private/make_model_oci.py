@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from fetch import archives, errors, strict_json
-from oci.layer import SOURCE_DATE_EPOCH, ByteSink, Layer, LayerError
-from oci.layout_writer import Descriptor, HashingStream, LayoutWriter
+from oci.layer import SOURCE_DATE_EPOCH, ByteSink, HashingStream, Layer, LayerError
+from oci.layout_writer import Descriptor, LayoutWriter
 
 CONFIG = "mlc-chat-config.json"
 # The list of weight shards that TVM writes and loads.

@@ -1,4 +1,4 @@
-"""The rule behind debian_layer and tree_layer: one description, one tool, one tar.gz."""
+"""The rule behind debian_layer and tree_layer: one description, one tool, one archive."""
 
 load("//wheels:defs.bzl", "PythonEnvironmentInfo", "install_wheels")
 
@@ -16,9 +16,34 @@ def _selected(ctx, target, tree, number):
     install_wheels(ctx, selected, target[PythonEnvironmentInfo], include = ctx.attr.include, exclude = ctx.attr.exclude)
     return selected
 
+# Compression → ending of the archive's name, by which make_layer.py knows it.
+_ENDINGS = {
+    "gzip": ".tar.gz",
+    "none": ".tar",
+    "zstd": ".tar.zst",
+}
+
+LayerCompressionInfo = provider(
+    doc = "How layers are compressed whose rule does not say it.",
+    fields = {"compression": "A key of _ENDINGS."},
+)
+
+def _layer_compression_impl(ctx):
+    if ctx.build_setting_value not in _ENDINGS:
+        fail("--{}: expected {}, found {}".format(ctx.label, " or ".join(_ENDINGS.keys()), repr(ctx.build_setting_value)))
+    return [LayerCompressionInfo(compression = ctx.build_setting_value)]
+
+layer_compression = rule(
+    implementation = _layer_compression_impl,
+    doc = "A setting: how layers are compressed whose rule does not say it.",
+    build_setting = config.string(flag = True),
+)
+
 def _layer_impl(ctx):
-    output = ctx.actions.declare_file(ctx.label.name + ".tar.gz")
+    compression = ctx.attr.compression or ctx.attr._compression[LayerCompressionInfo].compression
+    output = ctx.actions.declare_file(ctx.label.name + _ENDINGS[compression])
     spec = ctx.actions.declare_file(ctx.label.name + ".json")
+    written = ctx.actions.declare_file(ctx.label.name + ".written.json")
     files = []
     for target, path in ctx.attr.files.items():
         sources = target[DefaultInfo].files.to_list()
@@ -46,19 +71,25 @@ def _layer_impl(ctx):
     }))
     ctx.actions.run(
         executable = ctx.executable._make_layer,
-        arguments = ["--spec", spec.path, "--output", output.path],
+        arguments = ["--spec", spec.path, "--output", output.path, "--label", str(ctx.label), "--written", written.path],
         inputs = [spec] + ctx.files.packages + [tree for tree, _ in trees] + ctx.files.files,
-        outputs = [output],
+        outputs = [output, written],
         mnemonic = "ImageLayer",
         progress_message = "Making image layer %{label}",
     )
-    return [DefaultInfo(files = depset([output]))]
+
+    # A rule for images that knows this group need not read and decompress the archive.
+    return [DefaultInfo(files = depset([output])), OutputGroupInfo(layer_written = depset([written]))]
 
 layer = rule(
     implementation = _layer_impl,
-    doc = "One image layer (tar.gz). Paths in the image have no leading slash; see make_layer.py for what each attribute does.",
+    doc = "One image layer. Paths in the image have no leading slash; see make_layer.py for what each attribute does.",
     attrs = {
         "bytecode": attr.bool(doc = "Whether to add bytecode for the layer's Python modules, which else each first start of a container compiles."),
+        "compression": attr.string(
+            values = [""] + _ENDINGS.keys(),
+            doc = "How the archive is compressed; `none` is for what hardly shrinks. By default, as --//oci:compression says.",
+        ),
         "concatenations": attr.string_dict(doc = "Path → glob of this layer's files to join there."),
         "console_scripts": attr.string(doc = "Folder for the commands that the trees' distributions define."),
         "copies": attr.string_dict(doc = "Path → path of this layer's file to copy there."),
@@ -69,6 +100,7 @@ layer = rule(
         "packages": attr.label_list(allow_files = [".deb"], doc = "Debian packages."),
         "symlinks": attr.string_dict(doc = "Path → target."),
         "trees": attr.label_keyed_string_dict(doc = "Folder (tree artifact) → path."),
+        "_compression": attr.label(default = "//oci:compression"),
         "_make_layer": attr.label(default = "//oci/private:make_layer", executable = True, cfg = "exec"),
     },
 )

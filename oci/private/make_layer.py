@@ -1,7 +1,9 @@
 """Makes one image layer from a description: Debian packages, folders, files, links, and what installation scripts would
 make.
 
-    python3 -m oci.private.make_layer --spec layer.json --output layer.tar.gz
+    python3 -m oci.private.make_layer --spec layer.json --output layer.tar.gz --label //:layer --written written.json
+
+written.json is what an image says of the layer: its descriptor, the digest of its content, and its history.
 
 The description is JSON; every key is optional. Paths in the image have no leading slash.
 
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import dataclasses
 import fnmatch
 import importlib.util
 import json
@@ -155,10 +158,18 @@ def _add_console_scripts(layer: Layer, folder: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the layer's description, JSON")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="the layer to write, tar.gz")
+    parser.add_argument(
+        "--output", type=pathlib.Path, required=True, help="the layer to write, .tar.gz, .tar.zst or .tar"
+    )
+    parser.add_argument("--label", required=True, help="the layer's target, for the image's history")
+    parser.add_argument(
+        "--written", type=pathlib.Path, required=True, help="what an image says of it, to write as JSON"
+    )
     arguments = parser.parse_args()
     try:
-        make_layer(json.loads(arguments.spec.read_text())).write(arguments.output)
+        written = make_layer(json.loads(arguments.spec.read_text())).write(arguments.output)
+        history = {"created": "1970-01-01T00:00:00Z", "created_by": f"bazel build {arguments.label}"}
+        arguments.written.write_text(json.dumps(dataclasses.asdict(written) | {"history": history}))
     except (LayerError, errors.UserError) as error:
         print(f"make_layer: {error}", file=sys.stderr)
         return 1

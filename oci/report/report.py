@@ -1,7 +1,8 @@
-"""Describes an image on one self-contained HTML page: layers, folders, packages, largest files, and the difference
-from another image.
+"""Describes an image: layers, packages, largest files, and the difference from another image. In the terminal, or with
+--html on one self-contained page, which also shows folders.
 
     tools/bazel run //images:report                                                     # the first image
+    tools/bazel run //images:report -- --html                                           # on a page, NAME.html
     tools/bazel run //images:report -- --image tvm_runtime_dev --against tvm_runtime    # two images of this build
     tools/bazel run //images:report -- --against registry.example.org/tvm_runtime:TAG   # this build and a published tag
 """
@@ -17,7 +18,7 @@ import tempfile
 from fetch import arguments, errors, programs
 from oci import image_facts, reference
 from oci.image_facts import ImageError, ImageFacts, LayerContent
-from oci.report import pages, treemap
+from oci.report import pages, tables, treemap
 
 # Rows of a table that are visible at first, and the most differing files that a page lists.
 _SHOWN = 12
@@ -129,18 +130,23 @@ def main() -> int:
             " REGISTRY/NAME@DIGEST"
         ),
     )
-    parser.add_argument("--output", type=arguments.user_path, help="the page to write (default: NAME.html)")
+    parser.add_argument(
+        "--html", nargs="?", const="", metavar="FILE", help="write the page instead of tables (default: NAME.html)"
+    )
     options = parser.parse_args()
     try:
         image, other = _facts(options)
-        output = (options.output or arguments.user_path(f"{image.name}.html")).absolute()
+        if options.html is None:
+            tables.show(image, other)
+            return 0
+        output = arguments.user_path(options.html or f"{image.name}.html").absolute()
         output.write_text(page(image, other), encoding="utf-8")
     except ImageError as error:
         errors.tell("report", error)
         return 1
     except OSError as error:
         print(
-            f"report: cannot write {error.filename}: {error.strerror}; name another file with --output", file=sys.stderr
+            f"report: cannot write {error.filename}: {error.strerror}; name another file with --html", file=sys.stderr
         )
         return 1
     print(output)

@@ -75,7 +75,7 @@ def describe_release(name, images, single_images, wheels, gate, previous):
             document(
                 name = image + "_report",
                 srcs = [label],
-                outs = {"--output": image + ".report.html"},
+                outs = {"--html": image + ".report.html"},
                 arguments = ["--layout {}=$(execpath {})".format(layout, label), "--image " + image],
                 tool = "//oci/report:report",
             )

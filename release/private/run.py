@@ -23,7 +23,7 @@ import sys
 import tempfile
 
 from fetch import arguments, errors, programs
-from oci import container_tool, enter_root
+from oci import container_tool, enter_root, layout_writer
 from oci import layout as oci_layout
 
 
@@ -105,12 +105,16 @@ def run_in_runc(runc: pathlib.Path, options: argparse.Namespace, image: oci_layo
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="run-"))
     try:
         print("run: unpacking the image for runc", file=sys.stderr, flush=True)
-        # umoci needs an image name, which Bazel's layouts lack; the blobs stay in place.
+        # umoci needs an image name, which Bazel's layouts lack, and reads no zstd; otherwise the blobs stay in place.
         layout = scratch / "layout"
         layout.mkdir()
-        (layout / "oci-layout").write_bytes((image.folder / "oci-layout").read_bytes())
-        (layout / "blobs").symlink_to((image.folder / "blobs").absolute())
-        index = json.loads((image.folder / "index.json").read_text())
+        if image.has_zstd:
+            layout_writer.write_plain(image, layout)
+        else:
+            (layout / "oci-layout").write_bytes((image.folder / "oci-layout").read_bytes())
+            (layout / "blobs").symlink_to((image.folder / "blobs").absolute())
+            (layout / "index.json").write_bytes((image.folder / "index.json").read_bytes())
+        index = json.loads((layout / "index.json").read_text())
         index["manifests"][0]["annotations"] = {"org.opencontainers.image.ref.name": "image"}
         (layout / "index.json").write_text(json.dumps(index))
         unpack = [

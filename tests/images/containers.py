@@ -17,6 +17,7 @@ from typing import Any
 
 from oci import enter_root
 from oci.layout import Image
+from oci.layout_writer import write_plain
 
 IMAGE = pathlib.Path(os.environ["IMAGE"])
 
@@ -39,12 +40,16 @@ class Bundle:
         self.uid = 0 if self.rootless else 1000
         self.tools = self._tools()
         layout = folder / "layout"
-        # Real files: a test's inputs are links, which lead nowhere in another root.
-        shutil.copytree(IMAGE, layout)
+        # Real files: a test's inputs are links, which lead nowhere in another root. umoci reads no zstd.
+        image = Image(IMAGE)
+        if image.has_zstd:
+            write_plain(image, layout)
+        else:
+            shutil.copytree(IMAGE, layout)
+            (layout / "index.json").chmod(0o644)
         # umoci knows an image by a name, which Bazel's layouts do not give.
         index = json.loads((layout / "index.json").read_text())
         index["manifests"][0]["annotations"] = {"org.opencontainers.image.ref.name": "image"}
-        (layout / "index.json").chmod(0o644)
         (layout / "index.json").write_text(json.dumps(index))
         options = ["--rootless"] if self.rootless else []
         unpacked = self.tool(

@@ -22,6 +22,7 @@ def write_layout(
     config: dict | None = None,
     labels: dict[str, str] | None = None,
     architecture: str = "amd64",
+    ending: str = ".tar.gz",
 ) -> pathlib.Path:
     """Writes an image and returns the folder.
 
@@ -31,15 +32,17 @@ def write_layout(
         config: `config` of the image's configuration (image-spec, config.md).
         labels: without "org.opencontainers.image." in front.
         architecture: what it is for.
+        ending: of the layers' archives, which says how they are compressed.
     """
     writer = LayoutWriter(folder)
-    descriptors = []
+    descriptors, diff_ids = [], []
     for content in layers:
         layer = content if isinstance(content, Layer) else _layer(content)
-        layer.write(folder / "layer.tar.gz")
-        data = (folder / "layer.tar.gz").read_bytes()
-        (folder / "layer.tar.gz").unlink()
-        descriptors.append(writer.add_bytes(data, "application/vnd.oci.image.layer.v1.tar+gzip"))
+        path = folder / f"layer{ending}"
+        written = layer.write(path)
+        descriptors.append(writer.add_bytes(path.read_bytes(), written.descriptor["mediaType"]))
+        diff_ids.append(written.diff_id)
+        path.unlink()
     configuration = {
         "os": "linux",
         "architecture": architecture,
@@ -49,7 +52,7 @@ def write_layout(
             "Labels": {f"org.opencontainers.image.{key}": value for key, value in (labels or {}).items()},
         },
         "history": [{"created_by": f"bazel build @@//image:layer{number}"} for number in range(len(layers))],
-        "rootfs": {"type": "layers", "diff_ids": []},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
     }
     writer.finish(writer.add_json(configuration, "application/vnd.oci.image.config.v1+json"), descriptors)
     return folder

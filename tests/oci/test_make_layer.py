@@ -21,6 +21,10 @@ from oci.private import make_layer
 from tests.oci import debs
 
 
+def digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
 class Maker:
     """Makes packages, and layers from them: `members` and `data` are the last layer's."""
 
@@ -62,6 +66,16 @@ def test_paths_are_on_the_merged_usr(maker: Maker) -> None:
     assert found["usr/sbin/hard"].linkname == "usr/bin/sh"
     assert found["bin"].issym()
     assert "sbin" not in found
+
+
+def test_an_archive_that_is_not_compressed_has_the_same_bytes(tmp_path: pathlib.Path) -> None:
+    made = make_layer.make_layer({"directories": {"workspace": "0775 1000 0"}, "symlinks": {"bin": "usr/bin"}})
+    made.write(tmp_path / "layer.tar.gz")
+    written = made.write(tmp_path / "layer.tar")
+    plain = (tmp_path / "layer.tar").read_bytes()
+    assert plain == gzip.decompress((tmp_path / "layer.tar.gz").read_bytes())
+    descriptor = {"mediaType": layer.TAR, "digest": digest(plain), "size": len(plain)}
+    assert written == layer.Written(descriptor, digest(plain))
 
 
 def test_a_hard_link_follows_its_file(maker: Maker) -> None:
@@ -251,10 +265,21 @@ def test_same_content_gives_the_same_bytes(tmp_path: pathlib.Path, umask: None) 
         spec.write_text(
             json.dumps({"packages": [str(package)], "trees": [[str(folder / "tree"), "opt"]], "symlinks": {"x": "opt"}})
         )
-        output = folder / "layer.tar.gz"
+        output, written = folder / "layer.tar.gz", folder / "written.json"
         command = [sys.executable, make_layer.__file__, "--spec", str(spec), "--output", str(output)]
+        command += ["--label", "//x:y", "--written", str(written)]
         subprocess.run(command, check=True, env={"PYTHONPATH": os.pathsep.join(sys.path), **environment})
-        return output.read_bytes()
+        content = output.read_bytes()
+        assert json.loads(written.read_text()) == {
+            "descriptor": {
+                "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+                "digest": digest(content),
+                "size": len(content),
+            },
+            "diff_id": digest(gzip.decompress(content)),
+            "history": {"created": "1970-01-01T00:00:00Z", "created_by": "bazel build //x:y"},
+        }
+        return content
 
     (tmp_path / "one").mkdir()
     (tmp_path / "another-name").mkdir()

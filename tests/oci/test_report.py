@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -161,22 +162,56 @@ def test_it_can_be_read_aloud(layouts: Layouts) -> None:
 def test_the_same_image_gives_the_same_page(run: Run, tmp_path: pathlib.Path) -> None:
     pages = set()
     for seed in "12":
-        done = run("--image=two", "--against=one", PYTHONHASHSEED=seed)
+        done = run("--image=two", "--against=one", "--html", PYTHONHASHSEED=seed)
         assert (done.returncode, done.stderr) == (0, "")
         pages.add((tmp_path / "user/two.html").read_bytes())
     assert len(pages) == 1
 
 
 def test_the_first_image_is_shown_where_the_user_is(run: Run, tmp_path: pathlib.Path) -> None:
-    done = run()
+    done = run("--html")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path}/user/one.html\n", "")
     assert "<h1>one " in (tmp_path / "user/one.html").read_text()
 
 
 def test_against_a_folder(run: Run, layouts: Layouts, tmp_path: pathlib.Path) -> None:
     os.symlink(layouts["one"], tmp_path / "user/previous")
-    assert run("--image=two", "--against=previous", "--output=page.html").returncode == 0
+    assert run("--image=two", "--against=previous", "--html=page.html").returncode == 0
     assert "Difference from previous" in Page((tmp_path / "user/page.html").read_text()).text
+
+
+def cells(line: str) -> list[str]:
+    return re.split("  +", line.strip())
+
+
+def test_tables_have_the_numbers_of_the_page(run: Run, layouts: Layouts, tmp_path: pathlib.Path) -> None:
+    image = facts(layouts, "two")
+    done = run("--image=two")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"two {image.digest}"
+    rows = [cells(line) for line in lines]
+    assert ["//image:layer0", f"{image.layers[0].compressed} B", "249 kB", "5"] in rows
+    assert ["dash", "0.6", "Debian", "123 kB"] in rows
+    assert ["/usr/lib/big.so", "layer0", "123 kB"] in rows
+    assert ["/usr/lib/" + HOSTILE, "layer1", "7.0 kB"] in rows
+    assert list((tmp_path / "user").iterdir()) == []
+
+
+def test_tables_of_a_difference(run: Run) -> None:
+    rows = [cells(line) for line in run("--image=two", "--against=one").stdout.splitlines()]
+    assert [row[-1] for row in rows if row[0].startswith("//image:layer")] == ["shared", "added"]
+    assert ["changed", "Debian dash", "0.5 → 0.6", "±0"] in rows
+    assert ["removed", "/etc/old", "−2.0 kB"] in rows
+    assert ["user", "mlc", "root"] in rows
+    assert "The images are identical." in run("--image=two", "--against=two").stdout
+
+
+def test_tables_contain_nothing_that_a_terminal_acts_on(run: Run, layouts: Layouts, tmp_path: pathlib.Path) -> None:
+    hostile = "usr/\x1b[2Jname [red]x[/red] :smile:"
+    layouts["hostile"] = write_layout(tmp_path / "layouts/hostile", [{hostile: b"h" * 999}])
+    said = run("--image=hostile").stdout
+    assert "\x1b" not in said and "/usr/\\x1b[2Jname [red]x[/red] :smile:" in said
 
 
 @pytest.fixture
@@ -205,7 +240,7 @@ def test_against_a_tag_and_a_digest_in_a_registry(
     tmp_path: pathlib.Path,
 ) -> None:
     for reference in f"{published}/test/one:1.0", f"{published}/test/one@{facts(layouts, 'one').digest}":
-        done = run("--image=two", f"--against={reference}", "--output=page.html", skopeo=os.environ["SKOPEO"])
+        done = run("--image=two", f"--against={reference}", "--html=page.html", skopeo=os.environ["SKOPEO"])
         assert (done.returncode, done.stderr) == (0, "")
         page = Page((tmp_path / "user/page.html").read_text())
         assert f"Difference from {reference}" in page.text and facts(layouts, "one").digest in page.text
@@ -232,10 +267,10 @@ def test_against_a_tag_and_a_digest_in_a_registry(
         (["--against=registry.example.org/three:1.0"], "cannot start /nonexistent/skopeo: No such file or directory"),
         (["--against=."], ".: expected an OCI image layout in "),
         (
-            ["--output=missing/page.html"],
-            "missing/page.html: No such file or directory; name another file with --output",
+            ["--html=missing/page.html"],
+            "missing/page.html: No such file or directory; name another file with --html",
         ),
-        (["--output=."], "user: Is a directory; name another file with --output"),
+        (["--html=."], "user: Is a directory; name another file with --html"),
     ],
 )
 def test_one_line_says_what_is_wrong(run: Run, arguments: list[str], message: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
-import gzip
 import hashlib
 import io
 import json
@@ -14,12 +13,11 @@ import pathlib
 import posixpath
 import shutil
 import sys
-import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 
-from fetch import errors, programs
+from fetch import archives, errors, programs
 from fetch.hashes import file_sha256
 from oci.layout import Image, LayoutError, images, is_layout
 
@@ -151,7 +149,7 @@ def _members(path: pathlib.Path) -> dict[str, str] | None:
             for name, data in content.items()
         }
     try:
-        with tarfile.open(path) as archive:
+        with archives.open_tar_file(path) as archive:
             return {
                 os.path.normpath(member.name): (
                     hashlib.file_digest(archive.extractfile(member), "sha256").hexdigest()  # type: ignore[arg-type]
@@ -160,7 +158,7 @@ def _members(path: pathlib.Path) -> dict[str, str] | None:
                 )
                 for member in archive
             }
-    except (tarfile.TarError, gzip.BadGzipFile, OSError, EOFError):
+    except archives.ArchiveError:
         return None
 
 

@@ -101,7 +101,9 @@ def test_the_differing_layer_of_an_image_is_named_by_its_place(both: Both, capfd
     for folder, text in zip(both, (b"1\n", b"2\n")):
         write_layout(folder / "image", [{"etc/same": b"x"}, {"etc/other": text}])
     _, different = compare.differences({"images/i": both[0] / "image"}, {"images/i": both[1] / "image"})
-    assert [difference.name for difference in different] == ["images/i/layer-01.tar.gz", "images/i/manifest.json"]
+    # The configuration names what the layer unpacks to.
+    names = ["images/i/config.json", "images/i/layer-01.tar.gz", "images/i/manifest.json"]
+    assert [difference.name for difference in different] == names
     compare.tell(different, DIFFOSCOPE, both[0] / "page.html")
     told = capfd.readouterr().out
     assert "images/i/layer-01.tar.gz" in told and "      etc/other\n" in told and "etc/same" not in told

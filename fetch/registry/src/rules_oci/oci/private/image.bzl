@@ -60,13 +60,25 @@ def _describe(ctx, index, layer):
     )
     return description
 
+def _described_layers(ctx):
+    """Pairs of a layer's archive and its description: what its rule has written of it, if it has, else what reading it tells."""
+    pairs = []
+    for target in ctx.attr.tars:
+        files = target[DefaultInfo].files.to_list()
+        written = getattr(target[OutputGroupInfo], "layer_written", depset()).to_list() if OutputGroupInfo in target else []
+        if len(files) == 1 and len(written) == 1:
+            pairs.append((files[0], written[0]))
+        else:
+            pairs += [(layer, _describe(ctx, len(pairs) + index, layer)) for index, layer in enumerate(files)]
+    return pairs
+
 def _oci_image_impl(ctx):
     platform = {key: getattr(ctx.attr, key) for key in ["architecture", "os", "variant"] if getattr(ctx.attr, key)}
     if ctx.attr.base and platform:
         fail("os, architecture and variant come from the base; remove them, or remove base")
     if not ctx.attr.base and not ("os" in platform and "architecture" in platform):
         fail("an image without base needs os and architecture")
-    layers = [(layer, _describe(ctx, index, layer)) for index, layer in enumerate(ctx.files.tars)]
+    layers = _described_layers(ctx)
     files = {name: getattr(ctx.file, name) for name in _VALUES_OR_FILES.keys() + ["created"] if getattr(ctx.file, name)}
     values = dict(ctx.attr.values)
     values.update({name: getattr(ctx.attr, name) for name in ["user", "workdir"] if getattr(ctx.attr, name)})

@@ -1,0 +1,95 @@
+"""Layers are compressed in several ways; every reader here reads all, and the bytes depend on the content alone."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pytest
+from layouts import write_layout
+
+from fetch import archives
+from oci.layer import Layer
+from oci.layout import Image, LayoutError
+from oci.layout_writer import write_plain
+
+CONTENT = bytes(range(256)) * 8192
+ENDINGS = (".tar", ".tar.gz", ".tar.zst")
+
+
+def layer() -> Layer:
+    made = Layer()
+    made.add_file("folder/file", CONTENT, "a test")
+    return made
+
+
+@pytest.fixture(params=ENDINGS)
+def image(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Image:
+    return Image(write_layout(tmp_path / "image", [layer()], ending=request.param))
+
+
+def spoil(image: Image, change: bytes, position: int) -> None:
+    path = image.blob(image.layer_digests[0])
+    content = bytearray(path.read_bytes())
+    content[position : position + len(change)] = change
+    path.write_bytes(content)
+
+
+def test_a_layer_is_read_whatever_compresses_it(image: Image) -> None:
+    assert image.files["folder/file"].data == CONTENT
+    assert [path for path, _, _ in image.walk(0)] == ["folder", "folder/file"]
+
+
+def test_the_media_type_says_what_compresses_it(tmp_path: pathlib.Path) -> None:
+    written = [layer().write(tmp_path / f"layer{ending}") for ending in ENDINGS]
+    kinds = [each.descriptor["mediaType"].rpartition(".")[2] for each in written]
+    assert kinds == ["tar", "tar+gzip", "tar+zstd"]
+    assert len({each.diff_id for each in written}) == 1
+    assert len({each.descriptor["digest"] for each in written}) == 3
+
+
+def test_bytes_do_not_depend_on_the_number_of_cores(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    for cores in (1, 2, 5):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: range(cores))
+        large = layer()
+        # More than a worker of zstd takes at once.
+        large.add_file("noise", b"".join(n.to_bytes(4, "little") for n in range(6_000_000)), "a test")
+        written.append(large.write(tmp_path / f"{cores}.tar.zst"))
+    assert written[0] == written[1] == written[2]
+
+
+def test_any_image_is_written_again_without_compression(image: Image, tmp_path: pathlib.Path) -> None:
+    size = write_plain(image, tmp_path / "plain")
+    plain = Image(tmp_path / "plain")
+    assert (plain.config, plain.layer_digests) == (image.config, image.config["rootfs"]["diff_ids"])
+    assert plain.files["folder/file"].data == CONTENT and size == plain.manifest["layers"][0]["size"]
+    assert not plain.has_zstd
+
+
+def test_only_zstd_is_zstd(image: Image) -> None:
+    assert image.has_zstd == (image.manifest["layers"][0]["mediaType"] == "application/vnd.oci.image.layer.v1.tar+zstd")
+
+
+@pytest.mark.parametrize("ending", ENDINGS[1:])
+@pytest.mark.parametrize("damage", ["noise", "truncation"])
+def test_a_damaged_layer_is_a_line(tmp_path: pathlib.Path, ending: str, damage: str) -> None:
+    image = Image(write_layout(tmp_path / "image", [layer()], ending=ending))
+    if damage == "noise":
+        spoil(image, b"\xff" * 64, 200)
+    else:
+        path = image.blob(image.layer_digests[0])
+        path.write_bytes(path.read_bytes()[:-40])
+    damaged = (LayoutError, archives.ArchiveError)
+    with pytest.raises(damaged, match="expected an intact archive, found a damaged one") as caught:
+        assert image.files
+    assert "\n" not in str(caught.value)
+    with pytest.raises(archives.ArchiveError, match="expected an intact archive, found a damaged one"):
+        write_plain(image, tmp_path / "plain")
+
+
+def test_a_layer_that_the_configuration_does_not_name_is_refused(tmp_path: pathlib.Path) -> None:
+    image = Image(write_layout(tmp_path / "image", [layer()], ending=".tar"))
+    spoil(image, b"other", 2000)
+    with pytest.raises(archives.ArchiveError, match="expected the layers that its configuration names"):
+        write_plain(image, tmp_path / "plain")
