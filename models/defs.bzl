@@ -3,12 +3,14 @@
 `cuda_target` name the hardware to compile for."""
 
 load("@rules_oci//oci:defs.bzl", "oci_image")
+load("//images/mlc_llm_serve:cuda.bzl", "SERVE_CUDA_IMAGES")
 load("//models/private:compile_tools.bzl", "archs")
 load("//models/private:cpu_targets.bzl", "constraints", "llvm")
 load("//models/private:gguf_checkpoint.bzl", "gguf_checkpoint_rule")
 load("//models/private:mlc_model.bzl", "mlc_model_rule", _MlcModelInfo = "MlcModelInfo")
 load("//models/private:mlc_model_oci.bzl", "mlc_model_oci_rule")
 load("//models/private:relax_library.bzl", "relax_library_rule")
+load("//models/private:serving_base.bzl", "serving_base")
 load("//oci:defs.bzl", "common_attributes", "image_labels", "tree_layer")
 load("//third_party/flashinfer:defs.bzl", "HEAD_DIMS")
 load("//toolchains/cuda:defs.bzl", "NEEDS_CUDA")
@@ -183,7 +185,7 @@ def mlc_model(name, **kwargs):
     For a GPU: `target = cuda_target()` and a quantization with 16-bit floats, such as q0f16 or q4f16_1. The CPU converts weights in any case.
 
     Args:
-        name: the target with both; `<name>.weights` and `<name>.library` have one each.
+        name: the target with both; `<name>.weights` and `<name>.library` have one each. `<name>.base` is the image that mlc_model_image adds them to.
         **kwargs: `model_dir`, `quantization`, `target`, `conv_template`, ... (see private/mlc_model.bzl) and common attributes. `head_dim`, for GPUs, is
             the size of an attention head: FlashInfer is compiled for this one only, or not at all if it has no kernel for it, and not for all that it
             knows, which takes minutes, once for all models of an architecture.
@@ -207,6 +209,21 @@ def mlc_model(name, **kwargs):
             name = "{}.{}".format(name, output_group),
             srcs = [name],
             output_group = output_group,
+            **common
+        )
+    common["tags"] = common.get("tags", []) + ["manual"]
+    if _is_cuda(kwargs["target"]):
+        serving_base(
+            name = name + ".base",
+            images = [Label("//images:" + image) for image in SERVE_CUDA_IMAGES],
+            library = name + ".library",
+            parts = [",".join(parts) for parts in SERVE_CUDA_IMAGES.values()],
+            **common
+        )
+    else:
+        native.alias(
+            name = name + ".base",
+            actual = Label("//images:mlc_llm_serve"),
             **common
         )
 
@@ -235,7 +252,7 @@ def mlc_model_library(name, config, **kwargs):
         **kwargs
     )
 
-def mlc_model_image(name, model, base = "//images/mlc_llm_serve", **kwargs):
+def mlc_model_image(name, model, base = None, **kwargs):
     """Builds an image that serves a model. Weights and library are separate layers on an image with mlc-llm, so that an update transfers only one of them.
 
         mlc_model_image(
@@ -248,8 +265,9 @@ def mlc_model_image(name, model, base = "//images/mlc_llm_serve", **kwargs):
     Args:
         name: the image, an OCI layout; `<name>.weights` and `<name>.library` are its layers.
         model: an `mlc_model`.
-        base: the image to add the model to. By default it only serves. //images:mlc_llm_cuda is for models for GPUs, //images:mlc_llm for an image that
-            also compiles other models.
+        base: the image to add the model to. By default it only serves: it is //images:mlc_llm_serve for a CPU; for a GPU it is the smallest with those
+            of NVIDIA's libraries that the compiled model calls, which the build reads from it. //images:mlc_llm and :mlc_llm_cuda make an
+            image that also compiles other models.
         **kwargs: attributes of oci_image, and common attributes, which all targets get. `cmd` replaces ["serve", "/models/<model>"]; `tars` are further
             layers, below those of the model.
     """
@@ -258,6 +276,8 @@ def mlc_model_image(name, model, base = "//images/mlc_llm_serve", **kwargs):
     folder = "models/" + label.name
     tree_layer(
         name = name + ".weights",
+        # Weights hardly shrink, and a node unpacks them before it starts: bench/results.md, cold_start.
+        compression = "none",
         trees = {str(label) + ".weights": folder},
         **common
     )
@@ -268,7 +288,7 @@ def mlc_model_image(name, model, base = "//images/mlc_llm_serve", **kwargs):
     )
     oci_image(
         name = name,
-        base = base,
+        base = base or str(label) + ".base",
         # Weights come before the library, because they change less often.
         tars = kwargs.pop("tars", []) + [
             name + ".weights",

@@ -19,6 +19,9 @@ _IMAGES = {
     "tvm_runtime_dev": [],
     "tvm_runtime_cuda": NEEDS_CUDA,
     "mlc_llm_cuda": NEEDS_CUDA + NEEDS_SOURCES,
+    "mlc_llm_serve_cuda": NEEDS_CUDA + NEEDS_SOURCES,
+    "mlc_llm_serve_cuda_cublas": NEEDS_CUDA + NEEDS_SOURCES,
+    "mlc_llm_serve_cuda_nccl": NEEDS_CUDA + NEEDS_SOURCES,
 }
 
 # Folder in //models with an `mlc_model_oci` that is named <folder>_oci → what the build must provide for it.

@@ -16,8 +16,8 @@ from typing import Any
 
 # The wheel recipes name what the image must contain; not all of our images have mlc-llm.
 _RECIPES = pathlib.Path("/usr/local/share/wheels")
-# Images that only serve have no recipes, because they cannot leave their wheels.
-_ONLY_SERVES = not _RECIPES.is_dir()
+# Images that only serve pack no wheels. They have mlc-llm, and no compiler.
+_ONLY_SERVES = not pathlib.Path("/usr/local/bin/build").exists()
 _HAS_MLC_LLM = _ONLY_SERVES or (_RECIPES / "mlc_llm.json").is_file()
 _HAS_CUDA = (_RECIPES / "apache_tvm_cuda.json").is_file()
 _TINY_MODEL = pathlib.Path("/tests/mlc_llm/tiny")
@@ -88,17 +88,30 @@ def devices() -> Iterator[str]:
         raise Failure("TVM finds no CPU device")
     yield "cpu: works"
     if not _HAS_CUDA:
-        yield "cuda: none; not in this image, but in tvm_runtime_cuda and mlc_llm_cuda"
+        yield "cuda: none; not in this image, but in those with cuda in their name"
         return
     from tvm_cuda.__main__ import devices as gpus
     from tvm_cuda.__main__ import table
 
-    from tvm_cuda import status
+    import tvm_cuda
 
     found = gpus()
-    yield from table(status(), found).splitlines()
+    yield from table(tvm_cuda.status(), found).splitlines()
     if found:
-        yield _matrix_product(tvm)
+        # mlc_llm_serve_cuda is for models that do not call it.
+        cublas = pathlib.Path(tvm_cuda.__file__).parents[1] / "nvidia/cu13/lib/libcublas.so.13"
+        yield _matrix_product(tvm) if cublas.exists() else _round_trip(tvm)
+
+
+def _round_trip(tvm: Any) -> str:
+    """Copies an array to the first GPU and back."""
+    import numpy as np
+
+    size = 1 << 18
+    sent = np.random.default_rng(0).standard_normal(size, "float32")
+    if not np.array_equal(tvm.runtime.tensor(sent, tvm.cuda(0)).numpy(), sent):
+        raise Failure("an array that was copied to the GPU and back differs")
+    return f"cuda: {size} float32 were copied to the GPU and back"
 
 
 def _matrix_product(tvm: Any) -> str:

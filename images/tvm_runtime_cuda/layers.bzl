@@ -1,11 +1,12 @@
 """The layers and variables that add GPU support to an image.
 
-tvm_runtime_cuda and mlc_llm_cuda share them, so a machine that has one image pulls little for the other.
+The images for GPUs share them, so a machine that has one image pulls little for another.
 """
 
 _PACKAGE = "//images/tvm_runtime_cuda"
 
-def _layer(name):
+def cuda_layer(name):
+    """Returns the layer of one of NVIDIA's libraries, or `tvm_cuda`."""
     return Label("{}:{}".format(_PACKAGE, name))
 
 # Which GPUs NVIDIA's container runtime gives a container, and which parts of the driver it mounts. Images without CUDA
@@ -16,13 +17,13 @@ CUDA_ENVIRONMENT = {
 }
 
 CUDA_LAYERS = [
-    _layer("nvidia_cublas"),
-    _layer("nvidia_curand"),
-    _layer("nvidia_cuda_runtime"),
+    cuda_layer("nvidia_cublas"),
+    cuda_layer("nvidia_curand"),
+    cuda_layer("nvidia_cuda_runtime"),
 ] + select({
-    _layer("has_nccl"): [_layer("nvidia_nccl_cu13")],
+    cuda_layer("has_nccl"): [cuda_layer("nvidia_nccl_cu13")],
     "//conditions:default": [],
 }) + select({
-    _layer("has_cudnn"): [_layer("nvidia_cudnn_cu13")],
+    cuda_layer("has_cudnn"): [cuda_layer("nvidia_cudnn_cu13")],
     "//conditions:default": [],
-}) + [_layer("tvm_cuda")]
+}) + [cuda_layer("tvm_cuda")]

@@ -141,12 +141,14 @@ def test_a_missing_library_disables_only_its_own_part(part: str, folder: str, li
         and reason.startswith(f"{library} is not in MLC_NVIDIA_LIBRARIES=")
         and f"pip install --target FOLDER {wheel}" in reason
     )
-    assert f"{part} is not loaded: " in found["log"]
+    # It may have been left out on purpose: a model that calls it says so.
+    assert "is not loaded" not in found["log"]
 
 
 def test_without_the_cuda_runtime_nothing_else_is_tried(tmp_path: pathlib.Path) -> None:
     found = report(environment(driver("OLDEST_DRIVER_THAT_DOES"), [str(tmp_path)]))
     assert "libcudart.so.13 is not in" in found["parts"]["device runtime"]["reason"]
+    assert "device runtime is not loaded: " in found["log"]
     assert {found["parts"][name]["reason"] for name in PARTS[1:]} == {
         "it needs the device runtime, which is not loaded"
     }
@@ -160,6 +162,7 @@ def test_a_damaged_library_is_reported_with_the_fix(tmp_path: pathlib.Path) -> N
     assert [name for name in PARTS if not found["parts"][name]["loaded"]] == ["curand"]
     reason = found["parts"]["curand"]["reason"]
     assert one_line(reason) and str(damaged) in reason and "pip install --force-reinstall nvidia-curand" in reason
+    assert "curand is not loaded: " in found["log"]
 
 
 def test_tvm_of_another_build_is_refused(tmp_path: pathlib.Path) -> None:

@@ -45,13 +45,22 @@ _SERVE_LAYERS = (
     "usr/local/bin/serve",
 )
 
-CUDA_LAYERS = (
+_CUBLAS, _CURAND, _CUDART, _NCCL, _TVM_CUDA = CUDA_LAYERS = (
     f"{SITE_PACKAGES}/nvidia/cu13/lib/libcublas.so.13",
     f"{SITE_PACKAGES}/nvidia/cu13/lib/libcurand.so.10",
     f"{SITE_PACKAGES}/nvidia/cu13/lib/libcudart.so.13",
     f"{SITE_PACKAGES}/nvidia/nccl/lib/libnccl.so.2",
     f"{SITE_PACKAGES}/tvm_cuda/lib/libtvm_runtime_cuda.so",
 )
+
+# Image for GPUs → the image that it adds to, and what it adds: a path for each layer.
+CUDA_IMAGES = {
+    "tvm_runtime_cuda": ("tvm_runtime", CUDA_LAYERS),
+    "mlc_llm_cuda": ("mlc_llm", CUDA_LAYERS),
+    "mlc_llm_serve_cuda": ("mlc_llm_serve", (_CUDART, _TVM_CUDA)),
+    "mlc_llm_serve_cuda_cublas": ("mlc_llm_serve", (_CUBLAS, _CUDART, _TVM_CUDA)),
+    "mlc_llm_serve_cuda_nccl": ("mlc_llm_serve", (_CUBLAS, _NCCL, _CUDART, _TVM_CUDA)),
+}
 
 # mlc_llm_dev has all of binutils instead.
 _LINKER = "usr/local/bin/ld"
@@ -159,6 +168,20 @@ PROMISES = {
             commands=_SERVE_COMMANDS,
             folders=_SERVE_FOLDERS,
             bytecode=True,
+        ),
+        *(
+            Promise(
+                name,
+                (*_SERVE_LAYERS, *layers),
+                ("image_serve",),
+                environment=(*_MLC_LLM_ENVIRONMENT, *_CUDA_ENVIRONMENT),
+                licenses=_CUDA_LICENSES,
+                commands=_SERVE_COMMANDS,
+                folders=_SERVE_FOLDERS,
+                bytecode=True,
+            )
+            for name, (base, layers) in CUDA_IMAGES.items()
+            if base == "mlc_llm_serve"
         ),
     )
 }

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 from images.commands import entrypoint
 
 
@@ -47,23 +49,25 @@ def test_no_command_is_a_shell(tmp_path: pathlib.Path) -> None:
 def test_an_image_without_a_shell_lists_the_commands(tmp_path: pathlib.Path) -> None:
     ran = run_entrypoint(path=str(tmp_path))
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert re.match(
-        "entrypoint: this image has no shell; give a command\n\nusage: .* serve MODEL ", ran.stderr, re.DOTALL
-    )
+    assert re.match("entrypoint: this image has no shell; give a command\n\nusage: ", ran.stderr)
 
 
-def test_help_names_every_command() -> None:
-    ran = run_entrypoint("--help")
+@pytest.mark.parametrize(
+    "programs", [("bash", "smoke", "build", "pytest", "serve"), ("smoke", "build", "pytest"), ("smoke", "serve")]
+)
+def test_help_names_the_commands_that_the_image_has(tmp_path: pathlib.Path, programs: tuple[str, ...]) -> None:
+    for program in programs:
+        (tmp_path / program).write_text("#!/bin/sh\n")
+        (tmp_path / program).chmod(0o755)
+    ran = run_entrypoint("--help", path=str(tmp_path))
     assert ran.returncode == 0
-    for word in (
-        "smoke",
-        "build",
-        "/src/mlc-llm/python/dist",
-        "pytest /tests",
-        "/workspace",
-        "any other command runs as given",
-    ):
-        assert word in ran.stdout
+    assert {line.split()[0] for line in ran.stdout.splitlines() if line.startswith("  ")} == {
+        *("(no" if program == "bash" else program for program in programs),
+        "COMMAND",
+        "--help",
+    }
+    assert ("/src/mlc-llm" in ran.stdout) == ("build" in programs)
+    assert "models and projects at /workspace" in ran.stdout
 
 
 def test_what_cannot_run_gives_the_shells_exit_codes() -> None:

@@ -55,6 +55,7 @@ def test_common_attributes_reach_every_target() -> None:
         "changed.library",
         "changed.weights",
         "changed_model",
+        "changed_model.base",
         "changed_model.library",
         "changed_model.weights",
     }

@@ -87,7 +87,8 @@ def test_a_release_without_mlc_llms_sources_is_refused(cuda: bool) -> None:
     build = published(sources=False, cuda=cuda)
     said = POLICY["missing_parts"](build["REQUIRED"], packages(build))
     serving = ["images/mlc_llm_serve", "images/mlc_llm_serve_debug"]
-    parts = ["images/mlc_llm", "images/mlc_llm_dev", *serving, *(["images/mlc_llm_cuda"] if cuda else [])]
+    on_gpus = ["mlc_llm_cuda", "mlc_llm_serve_cuda", "mlc_llm_serve_cuda_cublas", "mlc_llm_serve_cuda_nccl"]
+    parts = ["images/mlc_llm", "images/mlc_llm_dev", *serving, *(f"images/{name}" for name in on_gpus if cuda)]
     parts += [f"models/{model}" for model in build["_MODELS"]] + ["wheels/mlc_llm"]
     assert f"this build lacks {', '.join('//' + part for part in parts)}: supply mlc-llm's sources" in said
     assert "release/published.bzl" in said

@@ -156,7 +156,8 @@ def status() -> dict[str, Part]:
 def autoload() -> None:
     """Loads what can be loaded. This is TVM's entry point.
 
-    Never raises: `status` says what is missing, and so does a warning in the log if there is a driver.
+    Never raises: `status` says what is missing. If there is a driver, so does a warning in the log, but not where one
+    of NVIDIA's libraries was left out.
     """
     if any(part.loaded for part in _parts.values()):
         return
@@ -175,16 +176,18 @@ def autoload() -> None:
             part.reason = "it needs the device runtime, which is not loaded"
             continue
         try:
-            if name == "nccl":
-                _load_monitoring()
             for library in kind.nvidia:
                 nvidia = _load_nvidia(library, kind.wheel)
             part.version = kind.version(nvidia)
+            if name == "nccl":
+                _load_monitoring()
             _handles.append(ctypes.CDLL(str(_libraries_here / kind.ours)))
             part.loaded, part.reason = True, ""
         except OSError as error:
             part.reason = str(error)
-            _logger.warning("%s is not loaded: %s", name, part.reason)
+            # An image may leave out a library, because few models call all of them. Without CUDA's own there is no GPU.
+            left_out = isinstance(error, FileNotFoundError) and name != "device runtime"
+            _logger.log(logging.INFO if left_out else logging.WARNING, "%s is not loaded: %s", name, part.reason)
 
 
 def _set_all(reason: str, level: int = logging.WARNING) -> None:
@@ -245,6 +248,11 @@ def _driver() -> tuple[str, str]:
     return found, ""
 
 
+def _is_missing(library: str, error: OSError) -> bool:
+    """Returns whether the system's loader found no library of this name, rather than one that does not load."""
+    return str(error).startswith(f"{library}: cannot open shared object file")
+
+
 def _load_driver(library: str) -> ctypes.CDLL:
     """Loads one of the driver's libraries.
 
@@ -258,7 +266,7 @@ def _load_driver(library: str) -> ctypes.CDLL:
         try:
             handle = ctypes.CDLL(library)
         except OSError as error:
-            if not str(error).startswith(f"{library}: cannot open shared object file"):
+            if not _is_missing(library, error):
                 raise
         else:
             _handles.append(handle)
@@ -283,7 +291,8 @@ def _load_nvidia(library: str, wheel: str) -> ctypes.CDLL:
     """Loads one of NVIDIA's libraries, so that ours find it by its name.
 
     Raises:
-        OSError: it is not found or does not load; one line.
+        FileNotFoundError: it is not found; one line.
+        OSError: it does not load; one line.
     """
     for folder in _folders():
         path = folder / library
@@ -297,14 +306,16 @@ def _load_nvidia(library: str, wheel: str) -> ctypes.CDLL:
             _handles.append(handle)
             return handle
     if named := os.environ.get("MLC_NVIDIA_LIBRARIES"):
-        raise OSError(
+        raise FileNotFoundError(
             f"{library} is not in MLC_NVIDIA_LIBRARIES={named} (nvidia/*/lib): install {wheel} there, pip install"
             f" --target FOLDER {wheel}"
         )
     try:
         handle = ctypes.CDLL(library)
     except OSError as error:
-        raise OSError(
+        if not _is_missing(library, error):
+            raise OSError(f"the system's {library} does not load: {error}; pip install {wheel}") from error
+        raise FileNotFoundError(
             f"{library} is not found: pip install {wheel}, or name the folder that has it with MLC_NVIDIA_LIBRARIES"
         ) from error
     _handles.append(handle)
