@@ -397,11 +397,11 @@ class Registry:
             _HALF_WRITTEN,
         )
 
-    def sign(self, digest: str, key: signing.Key | None, annotations: dict[str, str]) -> None:
-        """Signs a manifest and what it is published as; cosign adds nothing where this key has signed the same before.
+    def sign(self, digests: list[str], key: signing.Key | None, annotations: dict[str, str]) -> None:
+        """Signs manifests and what they are published as; cosign adds nothing where this key has signed the same.
 
         Args:
-            digest: of the manifest.
+            digests: of the manifests. One cosign signs all: it takes longer to start than to sign.
             key: to sign with, if any.
             annotations: what `cosign verify -a NAME=VALUE` compares. Without them a signature is about the bytes alone,
               and an old image passes under any tag.
@@ -412,7 +412,8 @@ class Registry:
         # Without a key cosign asks Fulcio for a certificate and writes to Rekor, the public log.
         ways += [[]] if self.keyless else []
         for way in ways:
-            words = ("sign", "--yes", *way, *annotated, f"{self.repository}@{digest}")
+            names = [f"{self.repository}@{digest}" for digest in digests]
+            words = ("sign", "--yes", *way, *annotated, *names)
             self._again(functools.partial(self.cosign, "signing", *words), "")
 
     def tag(self, digest: str, tag: str) -> None:
@@ -614,20 +615,22 @@ def push(options: argparse.Namespace, open_files: contextlib.ExitStack) -> None:
             say(f"push: {image.name} {digest} to {registry.repository}")
             registry.push(image, digest)
             registry.check_served(digest, digest)
+            attached: dict[str, list[str]] = {}
             for part, documents in image.parts():
                 say(f"push: {part}: attaching {', '.join(path.name for _, path in documents) or 'nothing'}")
-                attached = registry.attach(documents, part)
-                if key or options.keyless:
-                    say(f"push: signing it for {', '.join(tags)}, and what is attached: {len(attached)}")
-                    place = {"repository": registry.repository}
-                    for tag in tags:
-                        # A key that signs other builds too must not make them releases: those have the version only
-                        # under a tag that is checked to be a version's.
-                        released = version_tags.looks_like_version(tag)
-                        version = options.version if released else _UNRELEASED
-                        registry.sign(part, key, place | {"tag": tag, "version": version})
-                    for attachment in attached:
-                        registry.sign(attachment, key, place | {"image": part})
+                attached[part] = registry.attach(documents, part) if documents else []
+            if key or options.keyless:
+                say(f"push: signing for {', '.join(tags)}: {', '.join(attached)}, and what is attached")
+                place = {"repository": registry.repository}
+                for tag in tags:
+                    # A key that signs other builds too must not make them releases: those have the version only under
+                    # a tag that is checked to be a version's.
+                    released = version_tags.looks_like_version(tag)
+                    version = options.version if released else _UNRELEASED
+                    registry.sign(list(attached), key, place | {"tag": tag, "version": version})
+                for part, attachments in attached.items():
+                    if attachments:
+                        registry.sign(attachments, key, place | {"image": part})
         for _, digest, registry, tags in planned:
             for tag in tags:
                 # Again: another push may have set it since. What remains open is the moment between the two requests.
