@@ -17,6 +17,8 @@ parts, with their time on 2 cores:
   convert   `mlc_llm convert_weight` for the shapes of 135M, 1B and 8B models: time and memory (10 min);
             needs mlc-llm's sources
   push      //images:push against a bare copy of the same image, over loopback (15 s once it is built and tested)
+  cold_start  from an empty store of images to the first token, step by step, for every compression of layers
+            (15 min); needs mlc-llm's sources and podman; llama.cpp's server with --llama-root
   remote    TVM's runtime built locally, by one worker, by two, and from their cache in a second checkout;
             on paper by up to 256 (20 min)
   fresh     the README's build and test in a fresh clone with empty caches: wall time and download volume
@@ -30,6 +32,7 @@ import argparse
 from pathlib import Path
 
 import builds
+import cold_start
 import commands
 import convert
 import engine
@@ -54,6 +57,7 @@ PARTS = {
     "cpu": cpu,
     "convert": convert,
     "push": push,
+    "cold_start": cold_start,
     "remote": remote,
     "fresh": fresh,
 }
@@ -86,12 +90,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--llama-cpp", type=Path, metavar="FOLDER", help="llama-bench, llama-batched-bench and llama-quantize"
     )
+    parser.add_argument(
+        "--cold-start-runs", type=int, default=3, metavar="N", help="starts of each kind (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--podman", default="podman", metavar="COMMAND", help="podman, with options of its own (default: %(default)s)"
+    )
+    parser.add_argument("--llama-root", type=Path, metavar="FOLDER", help="a root file system with llama-server")
     options = parser.parse_args()
     options.only = options.only.split(",")
     if unknown := set(options.only) - set(PARTS):
         parser.error(f"--only: expected parts from {', '.join(PARTS)}, found {', '.join(sorted(unknown))}")
     counts = (options.cold_runs, options.runs, options.launcher_runs, options.push_runs, options.engine_runs)
-    if min(*counts, options.cpu_runs) < 1:
+    if min(*counts, options.cpu_runs, options.cold_start_runs) < 1:
         parser.error("expected at least 1 run of everything")
     return options
 
