@@ -168,6 +168,10 @@ def llama_image(root: Path, model: Path, folder: Path) -> None:
             system.add_directory(name, "llama.cpp")
         elif path.is_file():
             system.add_file(name, path, "llama.cpp", mode=path.stat().st_mode & 0o777)
+    for name in ("bin", "lib", "lib64", "sbin"):
+        # Where installed packages would have merged /usr; the program's loader is in /lib64.
+        if name not in system and (root / "usr" / name).is_dir():
+            system.add_symlink(name, f"usr/{name}", "llama.cpp")
     weights.add_file("model.gguf", model, "the model")
     writer = LayoutWriter(folder)
     layers = [writer.add(layer.write_tar, TAR) for layer in (system, weights)]

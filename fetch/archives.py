@@ -78,7 +78,8 @@ def _damaged(what: str, error: BaseException) -> ArchiveError:
     return ArchiveError(f"{what}: expected an intact archive, found a damaged one ({said[:200]})")
 
 
-def _too_much(what: str) -> ArchiveError:
+def too_much(what: str) -> ArchiveError:
+    """The error of an archive with more than MOST_MEMBERS or MOST_BYTES."""
     return ArchiveError(f"{what}: expected at most {MOST_MEMBERS} members and {MOST_BYTES >> 30} GiB, found more")
 
 
@@ -131,6 +132,14 @@ class _Content(tarfile.ExFileObject):
         with reading(self._what):
             return super().read(size)
 
+    def readinto(self, buffer: Any) -> int:
+        with reading(self._what):
+            return super().readinto(buffer)
+
+    def readline(self, size: int | None = -1) -> bytes:
+        with reading(self._what):
+            return super().readline(size)
+
 
 class Tar(tarfile.TarFile):
     """A tar archive, open for reading, whose every fault is an ArchiveError. Made by `open_tar`.
@@ -170,7 +179,7 @@ class Tar(tarfile.TarFile):
         self._count += 1
         self._bytes += member.size
         if self._count > MOST_MEMBERS or self._bytes > MOST_BYTES:
-            raise _too_much(self.what)
+            raise too_much(self.what)
         return member
 
     def close(self) -> None:
@@ -211,6 +220,8 @@ _READERS: tuple[tuple[bytes, Any], ...] = (
     (b"\xfd7zXZ\0", lzma.LZMAFile),
     (b"BZh", bz2.BZ2File),
     (b"\x28\xb5\x2f\xfd", _Zstd),
+    # Frames that a reader skips, as pzstd begins a file with.
+    *((bytes([0x50 + number]) + b"\x2a\x4d\x18", _Zstd) for number in range(16)),
 )
 
 
@@ -292,7 +303,7 @@ def zip_entries(path: Path, what: str = "") -> Iterator[tuple[zipfile.ZipInfo, I
     with archive:
         infos = archive.infolist()
         if len(infos) > MOST_MEMBERS or sum(info.file_size for info in infos) > MOST_BYTES:
-            raise _too_much(what)
+            raise too_much(what)
         for info in infos:
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or info.is_dir() != (kind == stat.S_IFDIR) and kind:
@@ -414,7 +425,7 @@ class Extractor:
             while chunk := data.read(_CHUNK):
                 self._left -= len(chunk)
                 if self._left < 0:
-                    raise _too_much(self._what)
+                    raise too_much(self._what)
                 out.write(chunk)
             os.fchmod(target, 0o755 if executable else 0o644)
 

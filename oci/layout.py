@@ -307,7 +307,7 @@ class Image:
     @property
     def has_zstd(self) -> bool:
         """Whether a layer is compressed with zstd, which not every tool reads."""
-        return any(layer.get("mediaType", "").endswith("+zstd") for layer in self.manifest["layers"])
+        return any(str(layer.get("mediaType")).endswith("+zstd") for layer in self.manifest["layers"])
 
     def walk(self, number: int) -> Iterator[tuple[str, tarfile.TarInfo, tarfile.TarFile]]:
         """Walks one layer in order: path without trailing slash, entry, and the archive to read it from.

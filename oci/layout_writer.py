@@ -8,7 +8,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
 from fetch import archives
 from oci.layer import TAR, ByteSink, HashingStream
@@ -80,17 +80,29 @@ def write_plain(image: Image, folder: pathlib.Path) -> int:
         folder: the new layout, with this image alone.
 
     Raises:
-        archives.ArchiveError: a layer is damaged.
+        archives.ArchiveError: a layer is damaged, or has more than archives.MOST_BYTES.
+        OSError: it cannot be read, or the layout not be written.
     """
     writer, layers = LayoutWriter(folder), []
     for layer in image.manifest["layers"]:
         what = f"the layer {layer['digest']}"
         with open(image.blob(layer["digest"]), "rb") as file, archives.reading(what):
             content = archives.decompressed(file, what)
-            layers.append(writer.add(functools.partial(shutil.copyfileobj, content, length=1 << 20), TAR))
-    if [layer["digest"] for layer in layers] != image.config["rootfs"]["diff_ids"]:
+            layers.append(writer.add(functools.partial(_copy, content, what), TAR))
+    rootfs = image.config.get("rootfs")
+    if not isinstance(rootfs, dict) or [layer["digest"] for layer in layers] != rootfs.get("diff_ids"):
         raise archives.ArchiveError(
             f"{image.folder.name}: expected the layers that its configuration names, found others"
         )
     writer.finish(writer.add_json(image.config, CONFIG), layers)
     return sum(layer["size"] for layer in layers)
+
+
+def _copy(content: IO[bytes], what: str, stream: ByteSink) -> None:
+    """Copies a layer that may unpack to more than any disk has."""
+    written = 0
+    while block := content.read(1 << 20):
+        written += len(block)
+        if written > archives.MOST_BYTES:
+            raise archives.too_much(what)
+        stream.write(block)

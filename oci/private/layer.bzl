@@ -24,7 +24,7 @@ _ENDINGS = {
 }
 
 LayerCompressionInfo = provider(
-    doc = "How layers are compressed whose rule does not say it.",
+    doc = "The default compression of layers.",
     fields = {"compression": "A key of _ENDINGS."},
 )
 
@@ -35,9 +35,13 @@ def _layer_compression_impl(ctx):
 
 layer_compression = rule(
     implementation = _layer_compression_impl,
-    doc = "A setting: how layers are compressed whose rule does not say it.",
+    doc = "A setting: the default compression of layers.",
     build_setting = config.string(flag = True),
 )
+
+# What zstd takes; oci/layer.py bounds its threads.
+def _resources_of_zstd(_os, _inputs):
+    return {"cpu": 2, "memory": 256}
 
 def _layer_impl(ctx):
     compression = ctx.attr.compression or ctx.attr._compression[LayerCompressionInfo].compression
@@ -75,6 +79,7 @@ def _layer_impl(ctx):
         inputs = [spec] + ctx.files.packages + [tree for tree, _ in trees] + ctx.files.files,
         outputs = [output, written],
         mnemonic = "ImageLayer",
+        resource_set = _resources_of_zstd if compression == "zstd" else None,
         progress_message = "Making image layer %{label}",
     )
 

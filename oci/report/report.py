@@ -137,7 +137,9 @@ def main() -> int:
     try:
         image, other = _facts(options)
         if options.html is None:
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # it is a TextIOWrapper
             tables.show(image, other)
+            sys.stdout.flush()
             return 0
         output = arguments.user_path(options.html or f"{image.name}.html").absolute()
         output.write_text(page(image, other), encoding="utf-8")
@@ -145,9 +147,8 @@ def main() -> int:
         errors.tell("report", error)
         return 1
     except OSError as error:
-        print(
-            f"report: cannot write {error.filename}: {error.strerror}; name another file with --html", file=sys.stderr
-        )
+        place = f"{error.filename}: {error.strerror}; name another file with --html"
+        print(f"report: cannot write {place if error.filename else error.strerror}", file=sys.stderr)
         return 1
     print(output)
     return 0

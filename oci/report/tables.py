@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 
 # Aligns columns of any alphabet and fits them into the terminal.
@@ -14,20 +15,24 @@ from oci import image_facts
 from oci.image_facts import Change, ImageFacts, Layer
 from oci.report.pages import count, growth, size
 
-# Rows of a table; the page has all.
+# Rows of a table; the page has more.
 _SHOWN = 12
 
-# A terminal that nobody sees has this width: lines of a log or a file are as long as they are.
-_WIDE = 200
+# Characters of a cell; the rest of a longer text is on the page.
+_LONGEST = 300
+
+# Columns of a log or a file. No line is longer, so none is broken: what follows a break begins a line, and a
+# workflow's runner takes commands from what lines begin with.
+_WIDE = 10_000
 
 
 def _text(words: str) -> rich.text.Text:
-    """Words from an image, which may contain what a terminal would act on."""
-    return rich.text.Text(errors.one_line(words))
+    """Words from an image, which may contain what a terminal or a workflow's runner would act on."""
+    return rich.text.Text(errors.one_line(words, _LONGEST))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> rich.table.Table:
-    """A table; the columns with these positions are right-aligned, and never shortened."""
+    """A table; the columns with these positions are right-aligned, and not broken where there is room."""
     table = rich.table.Table(box=None, pad_edge=False, header_style="bold")
     for position, name in enumerate(head):
         right = position in set(numbers)
@@ -70,12 +75,12 @@ def show(image: ImageFacts, other: ImageFacts | None = None) -> None:
         other: to compare it with.
     """
     console = rich.console.Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
+    if not sys.stdout.isatty():
         console.width = _WIDE
     console.print(_text(f"{image.name} {image.digest}"), style="bold")
     console.print(
         _text(
-            f"{image.platform}: {size(image.compressed)} compressed, {size(image.unpacked)} unpacked,"
+            f"{image.platform or 'no platform'}: {size(image.compressed)} compressed, {size(image.unpacked)} unpacked,"
             f" {count(len(image.files), 'path')}, {count(len(image.packages), 'package')}"
         )
     )
@@ -111,22 +116,16 @@ def _show_difference(console: rich.console.Console, image: ImageFacts, other: Im
     state |= {layer.digest: "shared" for layer in difference.shared}
     state |= {layer.digest: "removed" for layer in difference.removed}
     console.print(_layers([*image.layers, *difference.removed], state))
-    for title, changes, thing in (("package", difference.packages, "package"), ("file", difference.files, "file")):
-        if not changes:
-            continue
+    if difference.packages:
         console.print()
-        rows = [
-            [
-                each.kind,
-                each.key if thing == "package" else f"/{each.key}",
-                *([_version(each)] if thing == "package" else []),
-                growth(each.growth),
-            ]
-            for each in changes[:_SHOWN]
-        ]
-        head = ["", title, *(["version"] if thing == "package" else []), "size"]
-        console.print(_table(head, rows, (len(head) - 1,)))
-        _rest(console, len(changes) - _SHOWN, thing)
+        rows = [[each.kind, each.key, _version(each), growth(each.growth)] for each in difference.packages[:_SHOWN]]
+        console.print(_table(["", "package", "version", "size"], rows, (3,)))
+        _rest(console, len(difference.packages) - _SHOWN, "package")
+    if difference.files:
+        console.print()
+        rows = [[each.kind, f"/{each.key}", growth(each.growth)] for each in difference.files[:_SHOWN]]
+        console.print(_table(["", "file", "size"], rows, (2,)))
+        _rest(console, len(difference.files) - _SHOWN, "file")
     if difference.settings:
         console.print()
         settings = [[each.key, each.before or "", each.after or ""] for each in difference.settings]

@@ -398,21 +398,26 @@ class Registry:
         )
 
     def sign(self, digests: list[str], key: signing.Key | None, annotations: dict[str, str]) -> None:
-        """Signs manifests and what they are published as; cosign adds nothing where this key has signed the same.
+        """Signs manifests and what they are published as.
 
         Args:
-            digests: of the manifests. One cosign signs all: it takes longer to start than to sign.
+            digests: of the manifests. With a key, one cosign signs all, because it takes longer to start than to sign,
+              and adds nothing where the key signed the same before. Without one, each signature enters the public log
+              for good: what is retried must be the one that failed.
             key: to sign with, if any.
             annotations: what `cosign verify -a NAME=VALUE` compares. Without them a signature is about the bytes alone,
               and an old image passes under any tag.
         """
         annotated = [word for name, value in annotations.items() for word in ("-a", f"{name}={value}")]
         # Signatures share a manifest, so the registry refuses one of two concurrent pushes; its wording varies.
-        ways = [["--tlog-upload=false", "--key", key.reference]] if key else []
-        # Without a key cosign asks Fulcio for a certificate and writes to Rekor, the public log.
-        ways += [[]] if self.keyless else []
-        for way in ways:
-            names = [f"{self.repository}@{digest}" for digest in digests]
+        signed: list[tuple[list[str], list[str]]] = []
+        if key:
+            signed.append((["--tlog-upload=false", "--key", key.reference], digests))
+        if self.keyless:
+            # cosign asks Fulcio for a certificate and writes to Rekor, the public log.
+            signed += [([], [digest]) for digest in digests]
+        for way, group in signed:
+            names = [f"{self.repository}@{digest}" for digest in group]
             words = ("sign", "--yes", *way, *annotated, *names)
             self._again(functools.partial(self.cosign, "signing", *words), "")
 

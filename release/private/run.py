@@ -109,7 +109,10 @@ def run_in_runc(runc: pathlib.Path, options: argparse.Namespace, image: oci_layo
         layout = scratch / "layout"
         layout.mkdir()
         if image.has_zstd:
-            layout_writer.write_plain(image, layout)
+            try:
+                layout_writer.write_plain(image, layout)
+            except (errors.UserError, OSError) as error:
+                raise RunError(f"the image's layers cannot be unpacked: {error}") from None
         else:
             (layout / "oci-layout").write_bytes((image.folder / "oci-layout").read_bytes())
             (layout / "blobs").symlink_to((image.folder / "blobs").absolute())
@@ -129,6 +132,7 @@ def run_in_runc(runc: pathlib.Path, options: argparse.Namespace, image: oci_layo
             programs.run(unpack, seconds=programs.SECONDS_OF_TRANSFER)
         except programs.ProgramError as error:
             raise RunError(f"umoci cannot unpack the image: {error}") from None
+        shutil.rmtree(layout)
         file = scratch / "bundle/config.json"
         file.write_text(json.dumps(container_config(json.loads(file.read_text()), image, options, rootless, host)))
         # runc sees its own packages, what it runs, and the volumes.

@@ -23,6 +23,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ from mlc_llm.support import constants
 
 from . import versions  # type: ignore[attr-defined]  # written by the build
 from .after_import import after_import
+from .checkpoint_config import in_a_line
 from .hub import locked
 from .library_parts import SPLIT
 from .model_check import CONFIG, WEIGHTS, ModelError, check_library, read_json, read_shards
@@ -232,5 +234,7 @@ def _change_jit(module: Any) -> None:
 
 def install() -> None:
     """Replaces both. TVM looks its function up at each call, engines look up theirs when they start."""
+    # As runtime_only does where there is no compiler.
+    sys.excepthook = in_a_line(sys.excepthook, ModelError)
     cc.create_shared = linking_without_compiler(cc.create_shared)
     after_import("mlc_llm.interface.jit", _change_jit)

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
 import os
-import tarfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from fetch import archives
+from oci.layout import Image
+
 ATTRIBUTES = json.loads(os.environ["ATTRIBUTES"])
-
-
-class Image:
-    """An image with one platform, from its OCI layout (image-spec 1.1, image-layout.md)."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        (entry,) = json.loads((folder / "index.json").read_bytes())["manifests"]
-        manifest = json.loads(self._blob(entry))
-        self.command: list[str] = json.loads(self._blob(manifest["config"]))["config"]["Cmd"]
-        self.layers = [self._names(layer) for layer in manifest["layers"]]
-
-    def _blob(self, descriptor: dict[str, Any]) -> bytes:
-        return (self._folder / "blobs" / descriptor["digest"].replace(":", "/")).read_bytes()
-
-    def _names(self, layer: dict[str, Any]) -> set[str]:
-        with tarfile.open(fileobj=io.BytesIO(self._blob(layer))) as tar:
-            return {member.name.removeprefix("./") for member in tar if member.isfile()}
 
 
 @pytest.fixture(params=["DEFAULT", "CHANGED"])
@@ -39,13 +22,25 @@ def variant(request: pytest.FixtureRequest) -> str:
 
 def test_an_image_has_the_given_command_or_serves_the_model(variant: str) -> None:
     expected = {"CHANGED": ["build", "--help"], "DEFAULT": ["serve", "/models/stand_in"]}
-    assert Image(Path(os.environ[variant])).command == expected[variant]
+    assert Image(Path(os.environ[variant])).config["config"]["Cmd"] == expected[variant]
 
 
 def test_further_layers_are_below_those_of_the_model(variant: str) -> None:
-    *further, weights, library = Image(Path(os.environ[variant])).layers
+    image = Image(Path(os.environ[variant]))
+    *further, weights, library = [{path for path, file in each.items() if file.entry.isfile()} for each in image.layers]
     assert "models/stand_in/config.json" in weights and library == {"models/stand_in.so"}
     assert further == ([{"etc/further"}] if variant == "CHANGED" else [])
+
+
+def test_layers_are_compressed_as_their_rules_say() -> None:
+    """What the image says of each is what its rule has written: nothing here has read zstd before."""
+    image = Image(Path(os.environ["CHANGED"]))
+    kinds = [layer["mediaType"].rpartition(".")[2] for layer in image.manifest["layers"]]
+    assert kinds == ["tar+zstd", "tar", "tar+gzip"]
+    for number, diff_id in enumerate(image.config["rootfs"]["diff_ids"]):
+        with open(image.blob(image.layer_digests[number]), "rb") as file:
+            content = archives.decompressed(file, "a layer")
+            assert f"sha256:{hashlib.sha256(content.read()).hexdigest()}" == diff_id
 
 
 def test_common_attributes_reach_every_target() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import pathlib
 
 import pytest
+from backports import zstd
 from layouts import write_layout
 
 from fetch import archives
@@ -59,6 +62,34 @@ def test_bytes_do_not_depend_on_the_number_of_cores(tmp_path: pathlib.Path, monk
     assert written[0] == written[1] == written[2]
 
 
+@pytest.mark.parametrize("before", [bytes([0x50, 0x2A, 0x4D, 0x18, 4, 0, 0, 0]) + b"skip", b""])
+@pytest.mark.parametrize("frames", [1, 3])
+def test_zstd_may_have_frames_to_skip_and_several(tmp_path: pathlib.Path, before: bytes, frames: int) -> None:
+    plain = tmp_path / "layer.tar"
+    layer().write(plain)
+    content, part = plain.read_bytes(), plain.stat().st_size // frames + 1
+    packed = b"".join(zstd.compress(content[begin : begin + part]) for begin in range(0, len(content), part))
+    with archives.open_tar(io.BytesIO(before + packed), "a layer") as tar:
+        (file,) = (member for member in tar if member.isreg())
+        assert archives.content(tar, file).read() == CONTENT
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_however_a_truncated_file_is_read_it_is_a_line(tmp_path: pathlib.Path, ending: str) -> None:
+    path = tmp_path / f"layer{ending}"
+    layer().write(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for read in (
+        lambda file: file.read(),
+        lambda file: hashlib.file_digest(file, "sha256"),
+        lambda file: list(iter(file.readline, b"")),
+    ):
+        with pytest.raises(archives.ArchiveError), archives.open_tar_file(path) as tar:
+            for member in tar:
+                if member.isreg():
+                    read(archives.content(tar, member))
+
+
 def test_any_image_is_written_again_without_compression(image: Image, tmp_path: pathlib.Path) -> None:
     size = write_plain(image, tmp_path / "plain")
     plain = Image(tmp_path / "plain")
@@ -86,6 +117,14 @@ def test_a_damaged_layer_is_a_line(tmp_path: pathlib.Path, ending: str, damage: 
     assert "\n" not in str(caught.value)
     with pytest.raises(archives.ArchiveError, match="expected an intact archive, found a damaged one"):
         write_plain(image, tmp_path / "plain")
+
+
+def test_a_layer_that_unpacks_to_too_much_is_refused(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image(write_layout(tmp_path / "image", [layer()], ending=".tar.zst"))
+    monkeypatch.setattr(archives, "MOST_BYTES", len(CONTENT) // 2)
+    with pytest.raises(archives.ArchiveError, match="found more"):
+        write_plain(image, tmp_path / "plain")
+    assert sum(path.stat().st_size for path in tmp_path.glob("plain/blobs/**/*") if path.is_file()) < len(CONTENT)
 
 
 def test_a_layer_that_the_configuration_does_not_name_is_refused(tmp_path: pathlib.Path) -> None:

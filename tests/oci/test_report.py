@@ -214,6 +214,23 @@ def test_tables_contain_nothing_that_a_terminal_acts_on(run: Run, layouts: Layou
     assert "\x1b" not in said and "/usr/\\x1b[2Jname [red]x[/red] :smile:" in said
 
 
+@pytest.mark.parametrize("path", ["a" * 185 + "::error::pwned", ("::error::pwned " * 60).strip()])
+def test_no_words_of_an_image_begin_a_line(run: Run, layouts: Layouts, tmp_path: pathlib.Path, path: str) -> None:
+    """The runner of a workflow would take them for commands; lines that are broken were how."""
+    parts = [path[begin : begin + 200] for begin in range(0, len(path), 200)]
+    labels = {"description": path}
+    layouts["hostile"] = write_layout(tmp_path / "layouts/hostile", [{"/".join(parts): b"h" * 999}], labels=labels)
+    for arguments in (["--image=hostile"], ["--image=hostile", "--against=one"]):
+        done = run(*arguments)
+        assert (done.returncode, done.stderr) == (0, "") and "::error::pwned" in done.stdout
+        assert not [line for line in done.stdout.splitlines() if re.match(r"\s*::", line)]
+
+
+def test_an_output_that_takes_only_ascii(run: Run) -> None:
+    done = run("--image=two", "--against=one", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "") and "0.5 \\u2192 0.6" in done.stdout
+
+
 @pytest.fixture
 def published(layouts: Layouts, tmp_path: pathlib.Path) -> Iterator[str]:
     """A registry that has image `one` as test/one:1.0; gives HOST:PORT."""

@@ -103,6 +103,20 @@ def test_every_kind_of_file_is_compared_with_record(
     )
 
 
+def test_metadata_is_compared_though_it_is_not_chosen(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Commands are made of entry_points.txt."""
+    wheel = _unversioned(tmp_path)
+    changed = tmp_path / "changed" / wheel.name
+    changed.parent.mkdir()
+    with zipfile.ZipFile(wheel) as before, zipfile.ZipFile(changed, "w") as after:
+        for name in before.namelist():
+            after.writestr(name, before.read(name).replace(b"thing = thing:main", b"thing = other:main"))
+    assert _install(monkeypatch, tmp_path / "to", "--include=bin/*", str(changed)) == 1
+    assert "entry_points.txt didn't match RECORD" in capsys.readouterr().err
+
+
 def test_what_is_not_chosen_is_not_read(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would take longer than the rest of an image's layer, which takes a small part of a large wheel."""
     wheel = _unversioned(tmp_path, recorded=b"x = 2\n")

@@ -69,8 +69,9 @@ class _Source(WheelFile):
     def get_contents(self) -> Iterator[tuple[tuple[str, str, str], BinaryIO, bool]]:
         for elements, content, is_executable in super().get_contents():
             record = RecordEntry.from_elements(*elements)
-            if record.hash_ is None or record.hash_.name != _Destination.ALGORITHM or "/scripts/" in record.path:
-                # A signature, a hash that differs from that of the installation, a command, whose first line changes.
+            other_hash = record.hash_ is None or record.hash_.name != _Destination.ALGORITHM
+            # Metadata is used though it is not chosen, and the first line of a command changes.
+            if other_hash or "/scripts/" in record.path or record.path.startswith(f"{self.dist_info_dir}/"):
                 data = content.read()
                 if not record.validate(data):
                     raise InstallerError(f"{record.path} didn't match RECORD")
@@ -116,7 +117,7 @@ def install_wheel(wheel: zipfile.ZipFile, to: pathlib.Path, interpreter: str, ch
         chosen: which files to write.
 
     Raises:
-        InstallerError: the wheel's RECORD does not list its files, or does not match what is written of them.
+        InstallerError: the wheel's RECORD does not list its files, or does not match its metadata or what is written.
         FileExistsError: another wheel has installed a file of the same name.
     """
     source = _Source(wheel)

@@ -61,7 +61,7 @@ def _describe(ctx, index, layer):
     return description
 
 def _described_layers(ctx):
-    """Pairs of a layer's archive and its description: what its rule has written of it, if it has, else what reading it tells."""
+    """Pairs of a layer's archive and its description: from its rule's output group, otherwise read from the archive."""
     pairs = []
     for target in ctx.attr.tars:
         files = target[DefaultInfo].files.to_list()
